@@ -1,0 +1,27 @@
+"""The machine: device, precision, process group, random generators, log."""
+
+from __future__ import annotations
+
+from nmt.runtime.device import Hardware, Runtime, choose_precision, set_up
+from nmt.runtime.log import FILE_ONLY, format_table, logger, set_up_logging
+from nmt.runtime.processes import all_reduce_sum, barrier, broadcast_object, gather_objects, tear_down
+from nmt.runtime.randomness import rng_state, seed_everything, set_rng_state
+
+__all__ = [
+    "FILE_ONLY",
+    "Hardware",
+    "Runtime",
+    "all_reduce_sum",
+    "barrier",
+    "broadcast_object",
+    "choose_precision",
+    "format_table",
+    "gather_objects",
+    "logger",
+    "rng_state",
+    "seed_everything",
+    "set_rng_state",
+    "set_up",
+    "set_up_logging",
+    "tear_down",
+]

@@ -1,0 +1,83 @@
+"""What a person reads while a program runs: plain lines and tables."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+logger = logging.getLogger("nmt")
+
+FILE_ONLY = {"file_only": True}
+"""`extra=` of a log record that a progress bar shows already: it goes into the file, not to the terminal."""
+
+_NUMBER = re.compile(r"[-+±]?\d[\d,.]*(e[-+]?\d+)?%?|-|")
+
+
+def set_up_logging(file: Path | None, is_main: bool) -> None:
+    """Plain lines on standard error (above a progress bar, where there is one) and, dated, at the end of `file`.
+
+    Only the main process logs what is no warning, and only it writes the file. May be called again, say once the
+    run's folder is known.
+    """
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    logger.propagate = False
+    logger.setLevel(logging.INFO if is_main else logging.WARNING)
+    screen = _Screen()
+    screen.setFormatter(_Plain("%(message)s"))
+    screen.addFilter(lambda record: not getattr(record, "file_only", False))
+    logger.addHandler(screen)
+    if file is not None and is_main:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        log = logging.FileHandler(file, encoding="utf-8")
+        log.setFormatter(_Plain("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
+        logger.addHandler(log)
+
+
+def format_table(rows: Sequence[Sequence[object]], header: Sequence[str] | None = None) -> str:
+    """Rows as aligned plain text, two spaces between columns; columns of numbers are flush right."""
+    body = [[str(cell) for cell in row] for row in rows]
+    lines = ([list(header)] if header else []) + body
+    if not lines:
+        return ""
+    assert len({len(line) for line in lines}) == 1, "rows of a table have one length"
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    # A dash stands for a missing number and does not change the side of its column.
+    numeric = [all(_NUMBER.fullmatch(cell) for cell in column) for column in zip(*body, strict=True)] or [False]
+    numeric += [False] * (len(widths) - len(numeric))
+    if header:
+        lines.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(line, widths, numeric, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+class _Screen(logging.Handler):
+    """Standard error through `tqdm.write`, which moves a progress bar out of the way."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            tqdm.write(self.format(record), file=sys.stderr)
+        except BrokenPipeError:
+            raise
+        except Exception:
+            self.handleError(record)
+
+
+class _Plain(logging.Formatter):
+    """The message; a warning says that it is one."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        if record.levelno >= logging.WARNING:
+            record.message = f"{record.levelname.lower()}: {record.getMessage()}"
+        return super().formatMessage(record)

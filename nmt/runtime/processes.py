@@ -1,0 +1,85 @@
+"""The processes that train together: their group, and what they tell each other."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+from torch import Tensor
+
+from nmt.errors import ConfigError
+
+# The ranks that wait while rank 0 learns a tokenizer must not give up. A rank that dies needs no short
+# timeout to be noticed: torchrun ends the others.
+_PATIENCE = timedelta(hours=6)
+
+Value = TypeVar("Value")
+
+
+def place() -> tuple[int, int, int]:
+    """Rank, world size and local rank from the environment that `torchrun` sets."""
+    if os.environ.get("WORLD_SIZE") is None:
+        return 0, 1, 0
+    numbers = []
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        text = os.environ.get(name, "")
+        if not text.isdecimal():
+            raise ConfigError(f"environment variable {name}={text!r} is no number; start several processes by torchrun")
+        numbers.append(int(text))
+    rank, world, local_rank = numbers
+    if not rank < world:
+        raise ConfigError(f"environment: RANK={rank} is not below WORLD_SIZE={world}; start processes by torchrun")
+    if world > 1 and not dist.is_available():
+        raise ConfigError(f"environment: WORLD_SIZE={world}, but this build of PyTorch has no torch.distributed")
+    return rank, world, local_rank
+
+
+def join(rank: int, world: int, gpu: bool) -> None:
+    """Join the process group; a second call does nothing."""
+    if not _grouped():
+        # Both backends: small host-side values (counts, texts) go through gloo without a copy to the GPU.
+        backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
+        dist.init_process_group(backend, rank=rank, world_size=world, timeout=_PATIENCE)
+
+
+def tear_down() -> None:
+    """Leave the process group, where there is one."""
+    if _grouped():
+        dist.destroy_process_group()
+
+
+def all_reduce_sum(tensor: Tensor) -> Tensor:
+    """Sum over all ranks, in place, and returned."""
+    if _grouped():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def broadcast_object(value: Value) -> Value:
+    """Rank 0's value, on every rank. For small values: it is serialised."""
+    if not _grouped():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def gather_objects(value: Value) -> list[Value]:
+    """The values of all ranks in rank order, on every rank. For small values: they are serialised."""
+    if not _grouped():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def barrier() -> None:
+    """Wait until every rank has come here."""
+    if _grouped():
+        dist.barrier()
+
+
+def _grouped() -> bool:
+    return dist.is_available() and dist.is_initialized()

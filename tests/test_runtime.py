@@ -1,0 +1,250 @@
+"""Device, precision, processes, random generators and log."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nmt import runtime
+from nmt.config import schema
+from nmt.errors import ConfigError
+from nmt.runtime import Hardware
+from nmt.runtime.device import _cpu_flags
+
+NEW_GPU = Hardware("GPU", is_gpu=True, bf16="compute capability 9.0", fast_fp16=True)
+OLD_GPU = Hardware("GPU", is_gpu=True, bf16="", fast_fp16=True)
+VERY_OLD_GPU = Hardware("GPU", is_gpu=True, bf16="", fast_fp16=False)
+NEW_CPU = Hardware("this CPU", is_gpu=False, bf16="avx512_bf16", fast_fp16=False)
+OLD_CPU = Hardware("this CPU", is_gpu=False, bf16="", fast_fp16=False)
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def log() -> Iterator[logging.Logger]:
+    yield runtime.logger
+    for handler in list(runtime.logger.handlers):
+        runtime.logger.removeHandler(handler)
+        handler.close()
+    runtime.logger.propagate = True
+
+
+@pytest.mark.parametrize(
+    ("hardware", "dtype", "why"),
+    [
+        (NEW_GPU, torch.bfloat16, "compute capability 9.0"),
+        (OLD_GPU, torch.float16, "no bf16"),
+        (VERY_OLD_GPU, None, "fp32"),
+        (NEW_CPU, torch.bfloat16, "avx512_bf16"),
+        (OLD_CPU, None, "fp32"),
+    ],
+)
+def test_auto_takes_the_shortest_format_that_is_fast_and_says_why(
+    hardware: Hardware, dtype: torch.dtype | None, why: str
+) -> None:
+    chosen, reason = runtime.choose_precision("auto", hardware)
+    assert chosen == dtype
+    assert why in reason
+
+
+@pytest.mark.parametrize(
+    ("wanted", "hardware"), [("bf16", OLD_CPU), ("bf16", OLD_GPU), ("fp16", NEW_CPU), ("fp16", OLD_CPU)]
+)
+def test_a_forced_precision_that_cannot_be_had_is_an_error(wanted: str, hardware: Hardware) -> None:
+    with pytest.raises(ConfigError, match=r"^runtime\.precision: .*set it to"):
+        runtime.choose_precision(wanted, hardware)
+
+
+def test_a_forced_precision_is_taken() -> None:
+    assert runtime.choose_precision("fp32", NEW_GPU)[0] is None
+    assert runtime.choose_precision("fp16", NEW_GPU)[0] is torch.float16
+    assert runtime.choose_precision("bf16", NEW_CPU)[0] is torch.bfloat16
+
+
+def test_only_fp16_needs_a_loss_scale() -> None:
+    cpu = torch.device("cpu")
+    assert runtime.Runtime(cpu, torch.float16, "").needs_scaler
+    assert not runtime.Runtime(cpu, torch.bfloat16, "").needs_scaler
+    assert not runtime.Runtime(cpu, None, "").needs_scaler
+
+
+def test_autocast_changes_products_only_where_asked() -> None:
+    cpu, a = torch.device("cpu"), torch.ones(2, 2)
+    with runtime.Runtime(cpu, torch.bfloat16, "").autocast():
+        assert (a @ a).dtype is torch.bfloat16
+    with runtime.Runtime(cpu, None, "").autocast():
+        assert (a @ a).dtype is torch.float32
+
+
+def test_cpu_flags_are_those_of_the_first_processor(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu avx512_bf16\nbugs\t\t: amx_bf16\n")
+    assert _cpu_flags(cpuinfo) == {"fpu", "avx512_bf16"}
+    assert _cpu_flags(tmp_path / "no such file") == frozenset()
+
+
+def test_set_up_on_a_cpu() -> None:
+    before = torch.get_num_threads()
+    found = runtime.set_up(schema.Runtime(device="cpu", precision="fp32", threads=1))
+    try:
+        assert found.device == torch.device("cpu")
+        assert found.is_main
+        assert (found.rank, found.world) == (0, 1)
+        assert torch.get_num_threads() == 1
+        assert found.reason == "device cpu, as asked; precision fp32, as asked"
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"^runtime\.device: PyTorch finds no GPU here"):
+        runtime.set_up(schema.Runtime(device="cuda"))
+    assert runtime.set_up(schema.Runtime(device="auto")).device.type == "cpu"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_the_state_of_a_gpu_comes_back() -> None:
+    runtime.seed_everything(1, rank=0)
+    state = runtime.rng_state()
+    first = torch.rand(5, device="cuda")
+    runtime.set_rng_state(state)
+    assert torch.equal(torch.rand(5, device="cuda"), first)
+
+
+def test_a_broken_environment_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="environment variable RANK='' is no number"):
+        runtime.set_up(schema.Runtime(device="cpu"))
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with pytest.raises(ConfigError, match="RANK=2 is not below WORLD_SIZE=2"):
+        runtime.set_up(schema.Runtime(device="cpu"))
+
+
+def test_one_process_is_its_own_group() -> None:
+    assert runtime.all_reduce_sum(torch.tensor([2.0])).item() == 2.0
+    assert runtime.broadcast_object("x") == "x"
+    assert runtime.gather_objects("x") == ["x"]
+    runtime.barrier()
+    runtime.tear_down()
+
+
+TWO_RANKS = """
+import random, torch
+from nmt import runtime
+from nmt.config import schema
+me = runtime.set_up(schema.Runtime(device="cpu", precision="fp32", threads=1))
+assert me.world == 2 and me.is_main == (me.rank == 0)
+assert runtime.all_reduce_sum(torch.tensor([1.0 + me.rank])).item() == 3.0
+assert runtime.broadcast_object({"rank": me.rank}) == {"rank": 0}
+gathered = runtime.gather_objects({"t": torch.full((1 + me.rank,), me.rank)})
+assert [g["t"].tolist() for g in gathered] == [[0], [1, 1]]
+runtime.seed_everything(7, me.rank)
+draws = runtime.gather_objects((torch.rand(1).item(), random.random()))
+assert draws[0][0] != draws[1][0] and draws[0][1] != draws[1][1]
+runtime.barrier()
+runtime.tear_down()
+assert not torch.distributed.is_initialized()
+"""
+
+
+def test_two_gloo_ranks_tell_each_other() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    common = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO_RANKS],
+            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for process in ranks:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+
+
+def draw() -> list[float]:
+    """Numbers of every generator, normal ones too: these generators keep the second of a pair for the next call."""
+    return [
+        *torch.rand(3).tolist(),
+        *torch.randn(3).tolist(),
+        random.random(),
+        random.gauss(0.0, 1.0),
+        np.random.rand(),
+        np.random.standard_normal(),
+    ]
+
+
+def test_random_state_comes_back_exactly_through_a_file(tmp_path: Path) -> None:
+    runtime.seed_everything(3, rank=0)
+    draw()
+    torch.save(runtime.rng_state(), tmp_path / "state.pt")
+    expected = [draw(), draw()]
+    runtime.seed_everything(4, rank=0)
+    assert draw() != expected[0]
+    runtime.set_rng_state(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert [draw(), draw()] == expected
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_rank_others() -> None:
+    seen = []
+    for seed, rank in ((3, 0), (3, 0), (3, 1), (4, 0)):
+        runtime.seed_everything(seed, rank)
+        seen.append(draw())
+    assert seen[0] == seen[1]
+    assert all(a != b for a, b in zip(seen[0], seen[2], strict=True))
+    assert all(a != b for a, b in zip(seen[0], seen[3], strict=True))
+
+
+def test_the_log_goes_to_standard_error_and_dated_to_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], log: logging.Logger
+) -> None:
+    file = tmp_path / "run" / "train.log"
+    runtime.set_up_logging(None, is_main=True)
+    runtime.set_up_logging(file, is_main=True)
+    log.info("step %d", 1)
+    log.info("shown by the bar", extra=runtime.FILE_ONLY)
+    log.warning("careful")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "step 1\nwarning: careful\n"
+    dated = file.read_text().splitlines()
+    assert [line.split(" ", 2)[2] for line in dated] == ["step 1", "shown by the bar", "warning: careful"]
+
+
+def test_other_ranks_only_warn(tmp_path: Path, capsys: pytest.CaptureFixture[str], log: logging.Logger) -> None:
+    file = tmp_path / "train.log"
+    runtime.set_up_logging(file, is_main=False)
+    log.info("not shown")
+    log.warning("shown")
+    assert capsys.readouterr().err == "warning: shown\n"
+    assert not file.exists()
+
+
+def test_a_table_is_aligned() -> None:
+    assert runtime.format_table([["embedding", "2,048"], ["all", "17,000"]], ["part", "parameters"]) == (
+        "part       parameters\n---------  ----------\nembedding       2,048\nall            17,000"
+    )
+    assert runtime.format_table([["a", "x"], ["bc", "1"]]) == "a   x\nbc  1"
+    assert runtime.format_table([]) == ""
+    assert runtime.format_table([], ["a", "b"]) == "a  b\n-  -"
