@@ -1,0 +1,31 @@
+"""What a user can get wrong. Everything else is our own fault and keeps its traceback."""
+
+from __future__ import annotations
+
+
+class NmtError(Exception):
+    """One or more mistakes of the user: one line each, what is wrong, where, and what to do.
+
+    The command line prints the lines to standard error and exits with code 2.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        assert problems, "an error without a message helps nobody"
+        self.problems = tuple(problem.replace("\n", " ") for problem in problems)
+        super().__init__("\n".join(self.problems))
+
+
+class ConfigError(NmtError):
+    """The YAML, or an argument that overrides it, cannot be used."""
+
+
+class DataError(NmtError):
+    """A corpus or a tokenizer file cannot be used; names the file and, where there is one, the line."""
+
+
+class CheckpointError(NmtError):
+    """A saved model cannot be used: missing, damaged, of another version, or of another shape."""
+
+
+class TrainingError(NmtError):
+    """Training cannot go on: the loss stays non-finite, or a batch does not fit into memory."""

@@ -1,0 +1,55 @@
+"""The decoder's first state, from the encoder.
+
+Shapes: B sentences, S source positions, C memory features, H decoder hidden.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nmt.config import schema
+from nmt.model.attention import Encoded
+
+
+class Bridge(nn.Module):
+    """s_0 = tanh(W e + b) for each decoder layer and each part of its state (Bahdanau 2015, A.2.2).
+
+    e is, by `bridge`: `final`, the last states of the encoder layer beside it (of the top layer where the stacks
+    differ in height), both directions, where the paper takes the backward one alone; `mean`, the mean of the
+    annotations (Sennrich 2017, eq. 4); with `zero`, s_0 = 0.
+    """
+
+    def __init__(self, model: schema.Model, parts: int, memory_size: int) -> None:
+        super().__init__()
+        decoder, norm = model.decoder, model.layer_normalization
+        self.kind = decoder.bridge
+        self.parts = parts
+        self.layers = decoder.layers
+        self.hidden_size = decoder.hidden_size
+        self.beside = model.encoder.layers == decoder.layers
+        if self.kind == "zero":
+            return
+        self.maps = nn.ModuleList(nn.Linear(memory_size, decoder.hidden_size) for _ in range(decoder.layers * parts))
+        self.norms = nn.ModuleList(nn.LayerNorm(decoder.hidden_size) if norm else nn.Identity() for _ in self.maps)
+        for layer in self.maps:
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, encoded: Encoded) -> tuple[Tensor, ...]:
+        """The parts of the first state, layer by layer, each [B, 1, H], in at least single precision."""
+        memory_BSC = encoded.memory_BSC
+        count = self.layers * self.parts
+        if self.kind == "zero":
+            return (memory_BSC.new_zeros(memory_BSC.shape[0], 1, self.hidden_size),) * count
+        sources = [self._source(encoded, index // self.parts, index % self.parts) for index in range(count)]
+        return tuple(
+            torch.tanh(norm(layer(source_BC))).to(memory_BSC.dtype).unsqueeze(1)
+            for layer, norm, source_BC in zip(self.maps, self.norms, sources, strict=True)
+        )
+
+    def _source(self, encoded: Encoded, layer: int, part: int) -> Tensor:
+        if self.kind == "mean":
+            return encoded.memory_BSC.sum(1) / encoded.mask_BS.sum(1, keepdim=True)
+        states = encoded.final_LBF[layer if self.beside else -1]
+        return states[min(part, len(states) - 1)]

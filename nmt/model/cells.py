@@ -1,0 +1,139 @@
+"""Recurrent cells of the decoder, and the stacks of the encoder that have the same equations.
+
+A cell's product with its input is apart from its recurrence: the inputs of all target positions are known at
+once in training, so that half is one product outside the loop.
+
+Shapes: B sentences, Q queries, T positions, H hidden, G gates x H.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from nmt.config.registry import PartOptions, Registry
+from nmt.kernels.gates import gru_step, lstm_step, rnn_step
+
+State = tuple[Tensor, ...]
+"""What a layer carries to the next step, its output first: (h,) or (h, c), each [B, Q, H]."""
+
+
+class Cell(nn.Module):
+    """A recurrent layer that is advanced one position at a time.
+
+    `input` and `recurrent` are plain linear layers whose weights are those of `torch.nn.GRU` and its kin.
+    """
+
+    gates: ClassVar[int]
+    parts: ClassVar[int] = 1
+    """Tensors in the state."""
+    library: ClassVar[Callable[..., nn.RNNBase]]
+    """PyTorch's own implementation of the same equations, for whole sequences."""
+
+    def __init__(self, options: PartOptions, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.hidden_size = hidden_size
+        self.input = nn.Linear(input_size, self.gates * hidden_size)
+        self.recurrent = nn.Linear(hidden_size, self.gates * hidden_size)
+        initialize_recurrent(self.input.weight, self.recurrent.weight, self.input.bias, self.recurrent.bias, self.gates)
+
+    def forward(self, from_input_BQG: Tensor, state: State) -> State:
+        """The state after one step; `from_input_BQG` is `input` of the input, and whatever else is added to it."""
+        raise AssertionError("a cell has its own step")
+
+
+def library_stack(
+    options: PartOptions, input_size: int, hidden_size: int, layers: int, bidirectional: bool, dropout: float
+) -> nn.RNNBase:
+    """PyTorch's own stack of the cell that the options name, batch first, initialised as the cell is."""
+    cell = cast(type[Cell], CELLS[options.kind].build)
+    stack = cell.library(
+        input_size,
+        hidden_size,
+        num_layers=layers,
+        bidirectional=bidirectional,
+        dropout=dropout if layers > 1 else 0.0,
+        batch_first=True,
+    )
+    for weights in stack.all_weights:
+        initialize_recurrent(*weights[:4], cell.gates)
+    return stack
+
+
+def initialize_recurrent(
+    weight_in: Tensor, weight_state: Tensor, bias_in: Tensor, bias_state: Tensor, gates: int
+) -> None:
+    """Glorot for each gate's input matrix, orthogonal for its recurrent one, and an LSTM that starts out remembering."""
+    with torch.no_grad():
+        for block in weight_in.chunk(gates):
+            nn.init.xavier_uniform_(block)
+        for block in weight_state.chunk(gates):
+            nn.init.orthogonal_(block)
+        bias_in.zero_()
+        bias_state.zero_()
+        if gates == LstmCell.gates:
+            bias_in.chunk(gates)[1].fill_(1.0)
+
+
+CELLS: Registry[Cell] = Registry("cell")
+
+
+class GruOptions(PartOptions):
+    """Gated recurrent unit."""
+
+    kind: Literal["gru"] = "gru"
+    """Gated recurrent unit."""
+
+
+class LstmOptions(PartOptions):
+    """Long short-term memory."""
+
+    kind: Literal["lstm"] = "lstm"
+    """Long short-term memory."""
+
+
+class RnnOptions(PartOptions):
+    """Simple recurrent network."""
+
+    kind: Literal["rnn"] = "rnn"
+    """Simple recurrent network with tanh."""
+
+
+@CELLS.register("gru", GruOptions)
+class GruCell(Cell):
+    """Gated recurrent unit (Cho 2014)."""
+
+    gates = 3
+    library = nn.GRU
+
+    def forward(self, from_input_BQG: Tensor, state: State) -> State:
+        (hidden,) = state
+        return (gru_step(from_input_BQG, self.recurrent(hidden), hidden),)
+
+
+@CELLS.register("lstm", LstmOptions)
+class LstmCell(Cell):
+    """Long short-term memory (Hochreiter 1997)."""
+
+    gates = 4
+    parts = 2
+    library = nn.LSTM
+
+    def forward(self, from_input_BQG: Tensor, state: State) -> State:
+        hidden, cell = state
+        return lstm_step(from_input_BQG, self.recurrent(hidden), cell)
+
+
+@CELLS.register("rnn", RnnOptions)
+class RnnCell(Cell):
+    """Simple recurrent network (Elman 1990)."""
+
+    gates = 1
+    library = nn.RNN
+
+    def forward(self, from_input_BQG: Tensor, state: State) -> State:
+        (hidden,) = state
+        return (rnn_step(from_input_BQG, self.recurrent(hidden)),)

@@ -1,0 +1,105 @@
+"""The translator: encoder, decoder and vocabulary projection.
+
+Shapes: B sentences, S source positions, T target positions, Q queries, R readout, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nmt.config import schema
+from nmt.model.attention import Encoded
+from nmt.model.decoder import Decoder
+from nmt.model.embedding import Embedding, embedding_table
+from nmt.model.encoder import RecurrentEncoder
+from nmt.model.wiring import DecoderState
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What the network has to know of the tokenizers."""
+
+    source_size: int
+    target_size: int
+    bos: int
+    """Id that the decoder reads before the first target piece."""
+
+
+class Translator(nn.Module):
+    """p(target | source), as a network.
+
+    `start`, `step` and the state's `select` are all that a search needs, `readout` all that training needs.
+    A position after another: `step` gives what `readout` gives for all positions of a known target at once.
+    """
+
+    def __init__(self, model: schema.Model, vocabulary: Vocabulary) -> None:
+        super().__init__()
+        dropout = model.dropout
+        target_table = embedding_table(vocabulary.target_size, model.embedding_size)
+        tied_source = model.tie in ("source_target", "all")
+        assert not tied_source or vocabulary.source_size == vocabulary.target_size, "tied but of different sizes"
+        source_table = target_table if tied_source else embedding_table(vocabulary.source_size, model.embedding_size)
+        self.bos = vocabulary.bos
+        self.encoder = RecurrentEncoder(
+            model.encoder, Embedding(source_table, dropout.source_word, dropout.embedding), model
+        )
+        self.decoder = Decoder(
+            Embedding(target_table, dropout.target_word, dropout.embedding), model, self.encoder.output_size
+        )
+        self.projection = nn.Linear(self.decoder.readout.size, vocabulary.target_size)
+        nn.init.zeros_(self.projection.bias)
+        if model.tie in ("target_output", "all"):
+            self.projection.weight = target_table.weight
+        else:
+            nn.init.xavier_uniform_(self.projection.weight)
+
+    def encode(self, source_BS: Tensor, lengths_B: Tensor) -> Encoded:
+        """Read sentences of `lengths_B` pieces (on the CPU), padded to the right with any valid id."""
+        encoded: Encoded = self.encoder(source_BS, lengths_B)
+        return encoded
+
+    def start(self, encoded: Encoded) -> DecoderState:
+        """The decoder's state before the first piece, with one hypothesis a sentence."""
+        return self.decoder.start(encoded)
+
+    def step(self, state: DecoderState, previous_BQ: Tensor) -> tuple[DecoderState, Tensor]:
+        """Read the previous piece of every hypothesis; the new state and logits [B, Q, V]."""
+        state, readout_BQR = self.decoder.step(state, previous_BQ)
+        return state, self.projection(readout_BQR)
+
+    def readout(self, encoded: Encoded, target_BT: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Readout [B, T, R] that predicts each piece of the target from those before, and attention weights [B, T, S].
+
+        The logits are `projection` of the readout; the loss takes them in pieces and never holds them all.
+        """
+        previous_BT = torch.cat([torch.full_like(target_BT[:, :1], self.bos), target_BT[:, :-1]], 1)
+        return self.decoder.scan(encoded, previous_BT)
+
+    def forward(self, source_BS: Tensor, lengths_B: Tensor, target_BT: Tensor) -> Tensor:
+        """Logits [B, T, V] of every position of the target."""
+        readout_BTR, _ = self.readout(self.encode(source_BS, lengths_B), target_BT)
+        return F.linear(readout_BTR, self.projection.weight, self.projection.bias)
+
+    def parts(self) -> list[tuple[str, int]]:
+        """The parts of the network and how many parameters each has; a tied matrix counts once, where it comes first."""
+        modules = {
+            "source embedding": self.encoder.embedding,
+            "encoder": self.encoder.stack,
+            "encoder normalisation": self.encoder.norm,
+            "target embedding": self.decoder.embedding,
+            "decoder": self.decoder.wiring,
+            "readout": self.decoder.readout,
+            "vocabulary projection": self.projection,
+        }
+        seen: set[int] = set()
+        table = []
+        for name, module in modules.items():
+            fresh = [parameter for parameter in module.parameters() if id(parameter) not in seen]
+            seen.update(id(parameter) for parameter in fresh)
+            table.append((name, sum(parameter.numel() for parameter in fresh)))
+        assert sum(count for _, count in table) == sum(parameter.numel() for parameter in self.parameters())
+        return [(name, count) for name, count in table if count]
