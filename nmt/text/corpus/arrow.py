@@ -1,0 +1,83 @@
+"""Columns of Arrow tables, which Parquet files and Hugging Face data sets share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from nmt.errors import DataError
+from nmt.text.corpus.base import Record
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BATCH_ROWS = 4096
+
+
+def check_column(schema: pa.Schema, name: str, origin: str) -> None:
+    """Raise a DataError unless the column, or the field of a struct column by its dotted name, is text."""
+    import pyarrow as pa
+
+    try:
+        kind = _resolve(schema, name)
+    except KeyError:
+        raise DataError(f"{origin}: no column {name!r}; there are {', '.join(map(repr, schema.names))}") from None
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    checks = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_binary)
+    if not any(check(value) for check in checks):
+        raise DataError(f"{origin}: column {name!r} is {kind}, not text")
+
+
+def has_column(schema: pa.Schema, name: str) -> bool:
+    """Whether there is such a column, or such a field of a struct column."""
+    try:
+        _resolve(schema, name)
+    except KeyError:
+        return False
+    return True
+
+
+def _resolve(schema: pa.Schema, name: str) -> pa.DataType:
+    import pyarrow as pa
+
+    if name in schema.names:
+        return schema.field(name).type
+    outer, *inner = name.split(".")
+    if outer not in schema.names:
+        raise KeyError(name)
+    kind = schema.field(outer).type
+    for key in inner:
+        if not pa.types.is_struct(kind) or kind.get_field_index(key) < 0:
+            raise KeyError(name)
+        kind = kind.field(key).type
+    return kind
+
+
+def batch_records(batch: pa.RecordBatch, source: str, target: str, first: int, origin: str) -> Iterator[Record]:
+    """The records of a batch whose first row is row `first` of the table, counted from 1.
+
+    Raises DataError for a missing value.
+    """
+    sides = zip(_bytes(batch, source), _bytes(batch, target), strict=True)
+    for row, (source_text, target_text) in enumerate(sides, start=first):
+        if source_text is None or target_text is None:
+            column = source if source_text is None else target
+            raise DataError(f"{origin}:{row}: no value in column {column!r}")
+        yield Record(row, source_text, target_text)
+
+
+def _bytes(batch: pa.RecordBatch, name: str) -> list[bytes | None]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if name in batch.schema.names:
+        column = batch.column(name)
+    else:
+        outer, *inner = name.split(".")
+        column = pc.struct_field(batch.column(outer), inner)
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    # Strings become bytes without a copy or a look at them: whether they are UTF-8 is for the corpus to say.
+    kind = pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary()
+    values: list[bytes | None] = column.cast(kind).to_pylist()
+    return values

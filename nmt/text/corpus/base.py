@@ -1,0 +1,132 @@
+"""A parallel corpus: aligned sentences in the order of the text, read again at every pass and never held in memory."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field
+
+from nmt.config.registry import PartOptions, Registry
+from nmt.config.schema import Data
+from nmt.errors import DataError
+from nmt.text.corpus.counts import Counts
+from nmt.text.corpus.files import broken_utf8
+
+CORPORA: Registry[Corpus] = Registry("corpus")
+
+Side = Literal["source", "target"]
+
+
+class CorpusOptions(PartOptions):
+    """What every kind of corpus has."""
+
+    weight: Annotated[float, Field(gt=0.0)] = 1.0
+    """Weight of each pair in the training loss, relative to the other corpora."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Number of pairs to read, from the beginning; by default all."""
+
+
+class Pair(NamedTuple):
+    """A sentence and its translation; either side may be empty."""
+
+    source: str
+    target: str
+    line: int
+    """Line of the file, or row of the table, counted from 1."""
+
+
+class Record(NamedTuple):
+    """A pair as it lies in the file: bytes that should be UTF-8, without the line's end."""
+
+    line: int
+    source: bytes
+    target: bytes
+
+
+class Corpus(ABC):
+    """Base of all kinds: streaming, limits, broken UTF-8, the fingerprint. A kind only says how records are found."""
+
+    name: str
+    """What messages call it: the paths, or the name of the data set."""
+
+    def __init__(self, options: CorpusOptions, data: Data) -> None:
+        self.weight = options.weight
+        self.limit = options.limit
+        self._broken_utf8 = data.filters.broken_utf8
+
+    @abstractmethod
+    def records(self) -> Iterator[Record]:
+        """All records in order, from the beginning at every call.
+
+        Raises DataError, naming file and line, where there is no record to be had.
+        """
+
+    def place(self, line: int, side: Side) -> str:
+        """Where a side of a record lies, for messages."""
+        return f"{self.name}:{line}"
+
+    def __iter__(self) -> Iterator[Pair]:
+        return self.pairs(Counts())
+
+    def pairs(self, counts: Counts) -> Iterator[Pair]:
+        """The pairs in order; `counts` learns how many were read, and which were dropped whole for broken UTF-8.
+
+        Raises DataError, naming file and line, when the text is damaged.
+        """
+        for record in self._limited():
+            counts.read += 1
+            try:
+                pair = Pair(record.source.decode(), record.target.decode(), record.line)
+            except UnicodeDecodeError as error:
+                if self._broken_utf8 == "error":
+                    raise DataError(self._explain(record, error)) from error
+                counts.drop("not UTF-8", self.name, record.line)
+                continue
+            yield pair
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the records up to the limit, in hexadecimal; the same text has the same one in every format.
+
+        Reads the text once.
+        """
+        digest = hashlib.sha256()
+        for record in self._limited():
+            # The length before each side keeps ("ab", "c") apart from ("a", "bc").
+            digest.update(b"%d %d " % (len(record.source), len(record.target)))
+            digest.update(record.source)
+            digest.update(record.target)
+        return digest.hexdigest()
+
+    def _limited(self) -> Iterator[Record]:
+        return islice(self.records(), self.limit)
+
+    def _explain(self, record: Record, error: UnicodeDecodeError) -> str:
+        side: Side = "source" if error.object == record.source else "target"
+        remedy = "mend it, or set data.filters.broken_utf8: drop"
+        return f"{broken_utf8(self.place(record.line, side), error)}; {remedy}"
+
+
+def open_corpus(options: PartOptions, data: Data) -> Corpus:
+    """The corpus that the options describe.
+
+    Checks what is cheap to check: that files exist and columns are there. Raises DataError.
+    """
+    return CORPORA.build(options, data)
+
+
+def open_corpora(options: Sequence[PartOptions], data: Data) -> list[Corpus]:
+    """Several corpora; what is wrong with any of them is raised as one DataError, a line for each mistake."""
+    corpora: list[Corpus] = []
+    problems: list[str] = []
+    for each in options:
+        try:
+            corpora.append(open_corpus(each, data))
+        except DataError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+    if problems:
+        raise DataError(*problems)
+    return corpora

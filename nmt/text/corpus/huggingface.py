@@ -1,0 +1,125 @@
+"""A Hugging Face data set: from the hub, from a folder it was saved to, or from local files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from nmt.config.schema import Data
+from nmt.errors import DataError
+from nmt.text.corpus.arrow import BATCH_ROWS, batch_records, check_column, has_column
+from nmt.text.corpus.base import CORPORA, Corpus, CorpusOptions, Record
+from nmt.text.corpus.files import check_files
+
+if TYPE_CHECKING:
+    import datasets
+
+HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+
+
+class HuggingFaceOptions(CorpusOptions):
+    """A data set that the package `datasets` loads."""
+
+    kind: Literal["huggingface"] = "huggingface"
+    """Hugging Face data set."""
+    dataset: str
+    """Name on the hub, such as `wmt/wmt14`; or a folder; or, with `files`, their format: json, csv, parquet or text."""
+    files: list[str] = Field(default_factory=list)
+    """Local files to load instead of a data set of the hub."""
+    name: str | None = None
+    """Subset of the data set, such as `de-en`."""
+    split: str = "train"
+    """Part of the data set."""
+    source: str | None = None
+    """Column of the source sentence, or its dotted name inside a column; by default the source language's code."""
+    target: str | None = None
+    """Column of the target sentence, or its dotted name inside a column; by default the target language's code."""
+
+
+@CORPORA.register("huggingface", HuggingFaceOptions)
+class HuggingFaceCorpus(Corpus):
+    """A Hugging Face data set: from the hub, from a folder it was saved to, or from local files."""
+
+    def __init__(self, options: HuggingFaceOptions, data: Data) -> None:
+        super().__init__(options, data)
+        self._options = options
+        self._wanted = (options.source or data.source_language, options.target or data.target_language)
+        self.name = ", ".join([options.dataset, *options.files, *filter(None, [options.name]), options.split])
+        folder = Path(options.dataset)
+        if options.files:
+            check_files(map(Path, options.files))
+        elif folder.is_dir():
+            # A saved data set is memory-mapped: loading it reads its description only.
+            _ = self._columns
+        elif not HUB_NAME.fullmatch(options.dataset):
+            raise DataError(f"{options.dataset}: no such folder, and not the name of a data set on the hub")
+
+    @cached_property
+    def _dataset(self) -> datasets.Dataset:
+        folder = Path(self._options.dataset)
+        saved = any((folder / file).is_file() for file in ("state.json", "dataset_dict.json"))
+        return self._load_saved(folder) if saved and not self._options.files else self._load()
+
+    @cached_property
+    def _columns(self) -> tuple[str, str]:
+        schema = self._dataset.data.schema
+        nested = [column for column in schema.names if has_column(schema, f"{column}.{self._wanted[0]}")]
+        source, target = (
+            f"{nested[0]}.{name}" if not has_column(schema, name) and len(nested) == 1 else name
+            for name in self._wanted
+        )
+        for name in (source, target):
+            check_column(schema, name, self.name)
+        return source, target
+
+    def records(self) -> Iterator[Record]:
+        source, target = self._columns
+        row = 1
+        for batch in self._dataset.with_format("arrow").iter(BATCH_ROWS):
+            for part in batch.to_batches():
+                yield from batch_records(part, source, target, row, self.name)
+                row += part.num_rows
+
+    def _load_saved(self, folder: Path) -> datasets.Dataset:
+        import datasets
+
+        try:
+            loaded = datasets.load_from_disk(str(folder))
+        except Exception as error:
+            raise DataError(f"{self.name}: not a saved data set, or damaged ({_first_line(error)})") from error
+        if isinstance(loaded, datasets.Dataset):
+            return loaded
+        if self._options.split not in loaded:
+            raise DataError(f"{self.name}: no split {self._options.split!r}; there are {', '.join(map(repr, loaded))}")
+        split: datasets.Dataset = loaded[self._options.split]
+        return split
+
+    def _load(self) -> datasets.Dataset:
+        import datasets
+
+        options = self._options
+        files = {options.split: options.files} if options.files else None
+        try:
+            loaded = datasets.load_dataset(options.dataset, options.name, data_files=files, split=options.split)
+        # The package lets through whatever its formats, the hub's client and the network raise.
+        except Exception as error:
+            raise DataError(f"{self.name}: cannot be loaded ({_first_line(error)}); {self._remedy()}") from error
+        assert isinstance(loaded, datasets.Dataset), "a split of a data set that is not streamed is a Dataset"
+        return loaded
+
+    def _remedy(self) -> str:
+        if self._options.files or Path(self._options.dataset).is_dir():
+            return "check the files and their format"
+        return (
+            "check the name, subset, split and network; without a network, give the folder of a copy that "
+            "`save_to_disk` of the package datasets wrote elsewhere"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().split("\n")), "") or type(error).__name__

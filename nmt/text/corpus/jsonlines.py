@@ -1,0 +1,62 @@
+"""One JSON object a line, two fields of which are the sides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from nmt.config.schema import Data
+from nmt.errors import DataError
+from nmt.text.corpus.base import CORPORA, Corpus, CorpusOptions, Record
+from nmt.text.corpus.files import check_file, raw_lines
+
+
+class JsonLinesOptions(CorpusOptions):
+    """A file with one JSON object a line, plain or compressed."""
+
+    kind: Literal["jsonl"] = "jsonl"
+    """JSON lines."""
+    path: str
+    """The file."""
+    source: str
+    """Field of the source sentence; a field inside a field by its dotted name, such as `translation.de`."""
+    target: str
+    """Field of the target sentence, or its dotted name."""
+
+
+@CORPORA.register("jsonl", JsonLinesOptions)
+class JsonLinesCorpus(Corpus):
+    """One JSON object a line, two fields of which are the sides."""
+
+    def __init__(self, options: JsonLinesOptions, data: Data) -> None:
+        super().__init__(options, data)
+        self.name = options.path
+        self._path = Path(options.path)
+        self._source, self._target = options.source, options.target
+        check_file(self._path)
+
+    def records(self) -> Iterator[Record]:
+        for line, text in enumerate(raw_lines(self._path), start=1):
+            place = f"{self._path}:{line}"
+            try:
+                # Bytes that are not UTF-8 travel as surrogates and come out of `_side` as bytes that are not UTF-8,
+                # so that the policy for broken UTF-8 looks at the two sides and not at the rest of the object.
+                value = json.loads(text.decode("utf-8", "surrogateescape"))
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{place}: not JSON ({error})") from error
+            yield Record(line, _side(value, self._source, place), _side(value, self._target, place))
+
+
+def _side(value: object, name: str, place: str) -> bytes:
+    found = value
+    for key in (name,) if isinstance(value, dict) and name in value else name.split("."):
+        if not isinstance(found, dict) or key not in found:
+            raise DataError(f"{place}: no field {name!r}")
+        found = found[key]
+    if not isinstance(found, str):
+        kind = "null" if found is None else type(found).__name__
+        raise DataError(f"{place}: field {name!r} is {kind}, not a string")
+    # JSON can spell a lone surrogate, which no UTF-8 text holds: as bytes it counts as broken UTF-8.
+    return found.encode("utf-8", "surrogatepass")

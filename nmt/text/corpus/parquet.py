@@ -1,0 +1,63 @@
+"""A Parquet file, two columns of which are the sides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from nmt.config.schema import Data
+from nmt.errors import DataError
+from nmt.text.corpus.arrow import BATCH_ROWS, batch_records, check_column
+from nmt.text.corpus.base import CORPORA, Corpus, CorpusOptions, Record
+from nmt.text.corpus.files import check_file
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetFile
+
+
+class ParquetOptions(CorpusOptions):
+    """A Parquet file."""
+
+    kind: Literal["parquet"] = "parquet"
+    """Parquet."""
+    path: str
+    """The file."""
+    source: str
+    """Column of the source sentence; a field of a struct column by its dotted name, such as `translation.de`."""
+    target: str
+    """Column of the target sentence, or its dotted name."""
+
+
+@CORPORA.register("parquet", ParquetOptions)
+class ParquetCorpus(Corpus):
+    """A Parquet file, two columns of which are the sides."""
+
+    def __init__(self, options: ParquetOptions, data: Data) -> None:
+        super().__init__(options, data)
+        self.name = options.path
+        self._path = Path(options.path)
+        self._source, self._target = options.source, options.target
+        check_file(self._path)
+        with self._open() as file:
+            for name in (self._source, self._target):
+                check_column(file.schema_arrow, name, self.name)
+
+    def records(self) -> Iterator[Record]:
+        with self._open() as file:
+            row = 1
+            for batch in file.iter_batches(BATCH_ROWS, columns=list(dict.fromkeys((self._source, self._target)))):
+                yield from batch_records(batch, self._source, self._target, row, self.name)
+                row += batch.num_rows
+
+    @contextmanager
+    def _open(self) -> Iterator[ParquetFile]:
+        import pyarrow as pa
+        from pyarrow.parquet import ParquetFile
+
+        try:
+            with ParquetFile(self._path) as file:
+                yield file
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{self._path}: not a Parquet file, or damaged ({error})") from error

@@ -1,0 +1,63 @@
+"""Tab-separated columns, two of which are the sides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from nmt.config.schema import Data
+from nmt.errors import DataError
+from nmt.text.corpus.base import CORPORA, Corpus, CorpusOptions, Record
+from nmt.text.corpus.files import raw_lines
+
+Column = Annotated[int, Field(ge=1)] | str
+
+
+class TsvOptions(CorpusOptions):
+    """A file of tab-separated columns, plain or compressed. Quotes are text like any other."""
+
+    kind: Literal["tsv"] = "tsv"
+    """Columns separated by tabs."""
+    path: str
+    """The file."""
+    source_column: Column = 1
+    """Column of the source sentence: its number, from 1, or its name; a name makes the first line a header."""
+    target_column: Column = 2
+    """Column of the target sentence: its number, from 1, or its name; a name makes the first line a header."""
+
+
+@CORPORA.register("tsv", TsvOptions)
+class TsvCorpus(Corpus):
+    """Tab-separated columns, two of which are the sides."""
+
+    def __init__(self, options: TsvOptions, data: Data) -> None:
+        super().__init__(options, data)
+        self.name = options.path
+        self._path = Path(options.path)
+        wanted = (options.source_column, options.target_column)
+        self._has_header = any(isinstance(column, str) for column in wanted)
+        header = next(raw_lines(self._path), b"").decode("utf-8", "replace").split("\t")
+        self._source = self._index(options.source_column, header)
+        self._target = self._index(options.target_column, header)
+
+    def _index(self, column: Column, header: list[str]) -> int:
+        if isinstance(column, int):
+            return column - 1
+        if header.count(column) != 1:
+            count = "no column" if column not in header else "more than one column"
+            raise DataError(f"{self._path}:1: {count} {column!r}; the header has {', '.join(map(repr, header))}")
+        return header.index(column)
+
+    def records(self) -> Iterator[Record]:
+        needed = max(self._source, self._target) + 1
+        for line, text in enumerate(raw_lines(self._path), start=1):
+            if line == 1 and self._has_header:
+                continue
+            columns = text.split(b"\t")
+            if len(columns) < needed:
+                found = f"{len(columns)} column{'s' if len(columns) > 1 else ''}"
+                raise DataError(f"{self._path}:{line}: {found} separated by tabs, but column {needed} is needed")
+            yield Record(line, columns[self._source], columns[self._target])

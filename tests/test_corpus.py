@@ -1,0 +1,246 @@
+"""Corpora: every format gives the same pairs, no pair ever shifts, and every mistake is one clear line."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from nmt.config.registry import PartOptions
+from nmt.config.schema import Data, Filters
+from nmt.errors import DataError
+from nmt.text.corpus import CORPORA, Counts, Pair, iterate_lines, open_corpora, open_corpus, read_lines
+from nmt.text.corpus.jsonlines import JsonLinesOptions
+from nmt.text.corpus.tables import TsvOptions
+from nmt.text.corpus.text import TextOptions
+
+# Characters at which `str.splitlines` would split, and blanks that stripping would eat.
+SENTENCES = ["Ein Hund rennt.", "", "a\u2028b\u0085c\x0bd\x0ce\x1cf", " Rand ", "Zwei\rTeile", "日本語 😀"]
+TRANSLATIONS = ["A dog runs.", "nothing there", "", "edge", "two parts", "Japanese"]
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "": lambda content: content,
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": zstandard.ZstdCompressor().compress,
+}
+
+
+def data(broken_utf8: str = "error") -> Data:
+    anything = TextOptions(source="unused", target="unused")
+    filters = Filters.model_validate({"broken_utf8": broken_utf8})
+    return Data(source_language="de", target_language="en", train=[anything], validation=anything, filters=filters)
+
+
+def write(path: Path, content: str | bytes) -> str:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return str(path)
+
+
+def text_options(folder: Path, source: str | bytes, target: str | bytes, limit: int | None = None) -> TextOptions:
+    return TextOptions(source=write(folder / "x.de", source), target=write(folder / "x.en", target), limit=limit)
+
+
+def problems(options: PartOptions, broken_utf8: str = "error") -> tuple[str, ...]:
+    with pytest.raises(DataError) as caught:
+        list(open_corpus(options, data(broken_utf8)))
+    return caught.value.problems
+
+
+@pytest.fixture(params=["text", "text.gz", "text.bz2", "text.xz", "text.zst", "tsv", "jsonl"])
+def same_content(request: pytest.FixtureRequest, tmp_path: Path) -> PartOptions:
+    """The sentences above in each format."""
+    kind, _, suffix = request.param.partition(".")
+    pairs = list(zip(SENTENCES, TRANSLATIONS, strict=True))
+    if kind == "tsv":
+        return TsvOptions(path=write(tmp_path / "x.tsv", "".join(f"{s}\t{t}\n" for s, t in pairs)))
+    if kind == "jsonl":
+        lines = "".join(json.dumps({"translation": {"de": s, "en": t}}, ensure_ascii=False) + "\n" for s, t in pairs)
+        path = write(tmp_path / "x.jsonl", lines)
+        return JsonLinesOptions(path=path, source="translation.de", target="translation.en")
+    compress = COMPRESS[f".{suffix}" if suffix else ""]
+    paths = [tmp_path / f"x.{language}{request.param.removeprefix('text')}" for language in ("de", "en")]
+    for path, lines_of_side in zip(paths, (SENTENCES, TRANSLATIONS), strict=True):
+        write(path, compress("".join(f"{line}\n" for line in lines_of_side).encode()))
+    return TextOptions(source=str(paths[0]), target=str(paths[1]))
+
+
+def test_every_format_gives_the_same_pairs_at_every_pass(same_content: PartOptions) -> None:
+    corpus = open_corpus(same_content, data())
+    expected = [Pair(s, t, line) for line, (s, t) in enumerate(zip(SENTENCES, TRANSLATIONS, strict=True), start=1)]
+    assert list(corpus) == expected
+    assert list(corpus) == expected
+
+
+def test_every_format_has_the_fingerprint_of_its_text(same_content: PartOptions, tmp_path: Path) -> None:
+    plain = text_options(tmp_path, "\n".join(SENTENCES), "\n".join(TRANSLATIONS) + "\n")
+    assert open_corpus(same_content, data()).fingerprint() == open_corpus(plain, data()).fingerprint()
+
+
+def test_the_fingerprint_changes_with_text_sides_and_limit(tmp_path: Path) -> None:
+    texts = [("ab\nx\n", "c\ny\n"), ("a\nx\n", "bc\ny\n"), ("c\ny\n", "ab\nx\n"), ("x\nab\n", "y\nc\n")]
+    prints = [open_corpus(text_options(tmp_path, s, t), data()).fingerprint() for s, t in texts]
+    prints.append(open_corpus(text_options(tmp_path, *texts[0], limit=1), data()).fingerprint())
+    assert len(set(prints)) == len(prints)
+
+
+def test_options_are_registered_under_their_kind() -> None:
+    assert list(CORPORA) == ["huggingface", "jsonl", "parquet", "tsv", "text"]
+    for kind, entry in CORPORA.items():
+        assert entry.options.model_fields["kind"].default == kind
+        assert {"weight", "limit"} <= set(entry.options.model_fields)
+
+
+def test_line_ends_and_byte_order_mark() -> None:
+    stream = io.BytesIO(b"\xef\xbb\xbfa\r\nb\r\r\n\n\xef\xbb\xbfc\nlast\r")
+    assert list(iterate_lines(stream, "<stdin>")) == ["a", "b\r", "", "\ufeffc", "last\r"]
+    assert list(iterate_lines(io.BytesIO(b""), "<stdin>")) == []
+
+
+def test_a_last_line_without_its_end_counts(tmp_path: Path) -> None:
+    corpus = open_corpus(text_options(tmp_path, "a\nb", "A\nB\n"), data())
+    assert [pair.target for pair in corpus] == ["A", "B"]
+
+
+def test_limit_and_weight(tmp_path: Path) -> None:
+    options = text_options(tmp_path, "1\n2\n3\n", "1\n2\n", limit=2)
+    corpus = open_corpus(options.model_copy(update={"weight": 2.5}), data())
+    assert [pair.line for pair in corpus] == [1, 2]
+    assert corpus.weight == 2.5
+
+
+@pytest.mark.parametrize(("source_lines", "target_lines"), [(5, 2), (2, 5), (0, 3), (3, 0), (2, 3)])
+def test_unequal_line_counts_name_both_files_and_both_counts(
+    tmp_path: Path, source_lines: int, target_lines: int
+) -> None:
+    [problem] = problems(text_options(tmp_path, "s\n" * source_lines, "t\n" * target_lines))
+    assert f"{tmp_path / 'x.de'} has {source_lines} lines and {tmp_path / 'x.en'} has {target_lines};" in problem
+
+
+def test_missing_files_are_all_reported_at_once(tmp_path: Path) -> None:
+    write(tmp_path / "there.de.gz", gzip.compress(b""))
+    missing = TextOptions(source=str(tmp_path / "there.de"), target=str(tmp_path / "no.en"))
+    folder = JsonLinesOptions(path=str(tmp_path), source="de", target="en")
+    with pytest.raises(DataError) as caught:
+        open_corpora([missing, folder, missing], data())
+    assert caught.value.problems == (
+        f"{tmp_path / 'there.de'}: No such file or directory; there is {tmp_path / 'there.de.gz'}",
+        f"{tmp_path / 'no.en'}: No such file or directory",
+        f"{tmp_path}: is a folder, not a file",
+    )
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+@pytest.mark.parametrize("suffix", [suffix for suffix in COMPRESS if suffix])
+@pytest.mark.parametrize("damage", ["cut", "garbage"])
+def test_a_damaged_file_is_named(tmp_path: Path, side: str, suffix: str, damage: str) -> None:
+    content = "".join(f"{number} {hash(number * 7919)}\n" for number in range(20_000)).encode()
+    whole = COMPRESS[suffix](content)
+    bad = whole[: len(whole) // 2] if damage == "cut" else b"not compressed at all\n" * 50
+    sides = {"source": whole, "target": whole, side: bad}
+    paths = {name: write(tmp_path / f"{name}{suffix}", text) for name, text in sides.items()}
+    [problem] = problems(TextOptions(source=paths["source"], target=paths["target"]))
+    assert problem.startswith(f"{paths[side]}: damaged or cut short (")
+
+
+def test_zstd_frames_are_joined(tmp_path: Path) -> None:
+    frames = b"".join(zstandard.ZstdCompressor().compress(text) for text in (b"a\nb", b"c\n", b"", b"d\n" * 100_000))
+    path = write(tmp_path / "x.zst", frames)
+    assert list(read_lines(path)) == ["a", "bc", *["d"] * 100_000]
+
+
+def test_broken_utf8_names_file_and_line(tmp_path: Path) -> None:
+    good, bad = "a\nb\n", b"A\nB\xe9\n"
+    [problem] = problems(text_options(tmp_path, good, bad))
+    assert problem.startswith(f"{tmp_path / 'x.en'}:2: not UTF-8, byte 0xe9 at position 2")
+    [problem] = problems(text_options(tmp_path, bad, good))
+    assert problem.startswith(f"{tmp_path / 'x.de'}:2: not UTF-8")
+    with pytest.raises(DataError, match=r"<stdin>:2: not UTF-8"):
+        list(iterate_lines(io.BytesIO(bad), "<stdin>"))
+    assert list(iterate_lines(io.BytesIO(bad), "<stdin>", errors="replace")) == ["A", "B\ufffd"]
+
+
+def test_broken_utf8_drops_the_pair_whole_and_counts_it(tmp_path: Path) -> None:
+    source, target = b"1\n\xff\n3\n4\n5\n", b"1\n2\n3\n\xc3\n5\n"
+    corpus = open_corpus(text_options(tmp_path, source, target), data("drop"))
+    counts = Counts()
+    assert [(pair.source, pair.target, pair.line) for pair in corpus.pairs(counts)] == [
+        ("1", "1", 1),
+        ("3", "3", 3),
+        ("5", "5", 5),
+    ]
+    assert (counts.read, counts.dropped_total) == (5, 2)
+    assert counts.report() == [f"not UTF-8: 2 pairs dropped ({corpus.name}: lines 2, 4)"]
+
+
+@pytest.mark.parametrize("spelling", [b'"\xff"', rb'"\ud800"'])
+def test_broken_utf8_in_json_lines(tmp_path: Path, spelling: bytes) -> None:
+    content = b'{"de": "a", "en": "A"}\n{"de": "b", "en": ' + spelling + b"}\n"
+    options = JsonLinesOptions(path=write(tmp_path / "x.jsonl", content), source="de", target="en")
+    [problem] = problems(options)
+    assert problem.startswith(f"{options.path}:2: not UTF-8")
+    assert [pair.source for pair in open_corpus(options, data("drop"))] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("{", "not JSON"),
+        ("", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[]", "no field 'de'"),
+        ('{"en": "a"}', "no field 'de'"),
+        ('{"de": null, "en": "a"}', "field 'de' is null, not a string"),
+        ('{"de": "a", "en": 3}', "field 'en' is int, not a string"),
+    ],
+)
+def test_json_lines_mistakes_name_file_and_line(tmp_path: Path, line: str, complaint: str) -> None:
+    content = f'{{"de": "a", "en": "b"}}\n{line}\n'
+    options = JsonLinesOptions(path=write(tmp_path / "x.jsonl", content), source="de", target="en")
+    [problem] = problems(options)
+    assert problem.startswith(f"{options.path}:2: {complaint}")
+
+
+def test_a_json_field_may_have_a_dot_in_its_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", '{"a.de": "flat", "a": {"de": "nested", "en": "N"}}\n')
+    corpus = open_corpus(JsonLinesOptions(path=path, source="a.de", target="a.en"), data())
+    assert list(corpus) == [Pair("flat", "N", 1)]
+
+
+def test_tsv_columns_by_number_or_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.tsv.gz", gzip.compress(b'id\ten\tde\n7\t"a" dog\tein "Hund"\n'))
+    by_name = open_corpus(TsvOptions(path=path, source_column="de", target_column="en"), data())
+    assert list(by_name) == [Pair('ein "Hund"', '"a" dog', 2)]
+    by_number = open_corpus(TsvOptions(path=path, source_column=3, target_column=2), data())
+    assert list(by_number) == [Pair("de", "en", 1), Pair('ein "Hund"', '"a" dog', 2)]
+
+
+def test_tsv_mistakes(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.tsv", "de\ten\nein\ta\nallein\n")
+    assert problems(TsvOptions(path=path)) == (f"{path}:3: 1 column separated by tabs, but column 2 is needed",)
+    with pytest.raises(DataError) as caught:
+        open_corpus(TsvOptions(path=path, source_column="fr", target_column=2), data())
+    assert caught.value.problems == (f"{path}:1: no column 'fr'; the header has 'de', 'en'",)
+
+
+def test_counts_add_up() -> None:
+    first, second = Counts(read=10, kept=6), Counts(read=5, kept=3)
+    for line in (1, 2, 3, 4):
+        first.drop("too long", "a", line)
+    for line in (8, 9):
+        second.drop("too long", "b", line)
+    second.drop("empty side", "b", 3)
+    second.read += 1
+    first.add(second)
+    assert first.read == first.kept + first.dropped_total == 16
+    assert first.report() == [
+        "too long: 6 pairs dropped (a: lines 1, 2, 3, 4; b: line 8, ...)",
+        "empty side: 1 pair dropped (b: line 3)",
+    ]
