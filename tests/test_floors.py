@@ -1,0 +1,158 @@
+"""The layout of the house: which module may import which, read from the source itself."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "nmt"
+LONGEST_MODULE = 300
+
+FLOORS = {
+    "nmt.errors": 0,
+    "nmt.config": 1,
+    "nmt.runtime": 2,
+    "nmt.text.corpus": 2,
+    "nmt.text.tokenizer": 2,
+    "nmt.text.encoded": 3,
+    "nmt.batching": 4,
+    "nmt.kernels": 4,
+    "nmt.model": 5,
+    "nmt.checkpoint": 6,
+    "nmt.training": 7,
+    "nmt.search": 7,
+    "nmt.metrics": 7,
+    "nmt.experiment": 8,
+    "nmt.cli": 9,
+}
+"""A room of the house is a module or a package with all that is in it; a room may use the rooms on lower floors."""
+
+HALLWAYS = {"nmt", "nmt.text"}
+"""Packages that only hold rooms: they import nothing of ours."""
+
+
+def modules_of(package: Path) -> dict[str, Path]:
+    """The modules of a package by dotted name."""
+    modules = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = (package.name, *path.relative_to(package).with_suffix("").parts)
+        modules[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return modules
+
+
+def imports_of(name: str, path: Path, modules: dict[str, Path]) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of everything that a module imports, wherever in it the import stands."""
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, base] if base else above)
+            for alias in node.names:  # `from nmt.text import corpus` imports the module nmt.text.corpus
+                inner = f"{base}.{alias.name}"
+                yield node.lineno, inner if inner in modules else base
+
+
+def room_of(name: str) -> str | None:
+    """The room that a module belongs to, or None."""
+    parts = name.split(".")
+    return next((room for end in range(len(parts), 0, -1) if (room := ".".join(parts[:end])) in FLOORS), None)
+
+
+def problems_of(package: Path) -> list[str]:
+    """What is wrong with the layout, a line each."""
+    modules = modules_of(package)
+    problems = []
+    for name, path in modules.items():
+        where = path.relative_to(package.parent)
+        source = path.read_text(encoding="utf-8")
+        if not ast.get_docstring(ast.parse(source)):
+            problems.append(f"{where}: has no docstring")
+        if (lines := source.count("\n")) > LONGEST_MODULE:
+            problems.append(f"{where}: {lines} lines, more than {LONGEST_MODULE}: it has two responsibilities")
+        room = room_of(name)
+        if room is None and name not in HALLWAYS:
+            problems.append(f"{where}: {name} is on no floor; give it one in {Path(__file__).name}")
+            continue
+        for line, imported in imports_of(name, path, modules):
+            if room == "nmt.config" and imported.split(".")[0] == "torch":
+                problems.append(f"{where}:{line}: the configuration imports torch")
+            if imported.split(".")[0] != package.name:
+                continue
+            other = room_of(imported)
+            if other is None:
+                if imported not in HALLWAYS:
+                    problems.append(f"{where}:{line}: {imported} is on no floor")
+            elif room is None:
+                problems.append(f"{where}:{line}: {name} only holds other modules, yet imports {imported}")
+            elif other != room and FLOORS[other] >= FLOORS[room]:
+                problems.append(
+                    f"{where}:{line}: {room} (floor {FLOORS[room]}) imports {imported} (floor {FLOORS[other]})"
+                )
+    return problems
+
+
+def test_modules_import_only_what_is_on_lower_floors() -> None:
+    assert problems_of(PACKAGE) == []
+
+
+def test_reading_a_configuration_does_not_load_torch() -> None:
+    check = "import sys, nmt.config.schema; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], cwd=PACKAGE.parent, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "problem"),
+    [
+        ("model/cells.py", "from nmt.training.trainer import Trainer", "nmt.model (floor 5) imports nmt.training"),
+        ("search.py", "import nmt.metrics", "nmt.search (floor 7) imports nmt.metrics (floor 7)"),
+        ("text/corpus/lines.py", "from nmt.text import tokenizer", "nmt.text.corpus (floor 2) imports nmt.text.token"),
+        ("text/corpus/lines.py", "from .. import tokenizer", "nmt.text.corpus (floor 2) imports nmt.text.token"),
+        ("errors.py", "def late():\n    from nmt import runtime", "nmt.errors (floor 0) imports nmt.runtime (floor 2)"),
+        ("config/load.py", "from torch import nn", "the configuration imports torch"),
+        ("text/__init__.py", "from nmt.text.corpus import lines", "nmt.text only holds other modules"),
+        ("helpers.py", "", "nmt.helpers is on no floor"),
+        ("metrics.py", "import nmt.helpers", "nmt.helpers is on no floor"),
+        ("metrics.py", "\n" * LONGEST_MODULE, "302 lines"),
+    ],
+)
+def test_the_rule_finds_what_breaks_it(tmp_path: Path, module: str, source: str, problem: str) -> None:
+    house = tmp_path / "nmt"
+    sound = {
+        "__init__.py": "",
+        "errors.py": "import json",
+        "runtime.py": "from nmt.errors import NmtError\nimport torch",
+        "text/__init__.py": "",
+        "text/tokenizer.py": "import nmt.errors",
+        "text/corpus/__init__.py": "from nmt.text.corpus.lines import read_lines",
+        "text/corpus/lines.py": "from ...errors import DataError",
+        "metrics.py": "from nmt.text.corpus import read_lines\nfrom nmt import runtime",
+        "training/trainer.py": "from nmt.model import cells",
+        "model/cells.py": "from nmt import errors",
+    }
+
+    def write(name: str, body: str) -> None:
+        (house / name).parent.mkdir(parents=True, exist_ok=True)
+        (house / name).write_text(f'"""Docstring."""\n{body}\n')
+
+    for name, body in sound.items():
+        write(name, body)
+    assert problems_of(house) == []
+    write(module, source)
+    assert len(problems_of(house)) == 1
+    assert problems_of(house)[0].startswith(f"nmt/{module}:")
+    assert problem in problems_of(house)[0]
+
+
+def test_a_module_without_docstring_is_found(tmp_path: Path) -> None:
+    (tmp_path / "nmt").mkdir()
+    (tmp_path / "nmt" / "errors.py").write_text("import json\n")
+    assert problems_of(tmp_path / "nmt") == ["nmt/errors.py: has no docstring"]
