@@ -1,0 +1,149 @@
+"""The README's commands: every script, command, option and file that they name exists."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parent.parent
+SHELL_BLOCKS = {"sh", "bash", "shell", "console"}
+NOT_OURS = {"source", "cd", "git", "echo", "cat", "zcat", "head", "tail", "less", "tensorboard", "pip", "python"}
+KEPT_FILES = {"configs", "scripts", "tests", "docs", "nmt"}
+"""Folders whose files are all in the checkout; what lies under runs/ and most of data/ comes later."""
+
+
+def commands_of(markdown: str) -> Iterator[list[str]]:
+    """The words of every single command in the shell blocks: pipes, lists and comments taken apart."""
+    for language, block in re.findall(r"^```(\w*)[^\n]*\n(.*?)^```", markdown, re.MULTILINE | re.DOTALL):
+        if language not in SHELL_BLOCKS:
+            continue
+        for line in block.replace("\\\n", " ").splitlines():
+            if language == "console":
+                if not line.startswith("$ "):
+                    continue
+                line = line[2:]
+            lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>()")
+            lexer.whitespace_split = True
+            words: list[str] = []
+            for word in [*lexer, ";"]:
+                if set(word) <= set("|&;()"):
+                    if words:
+                        yield words
+                    words = []
+                else:
+                    words.append(word)
+
+
+def entry_points() -> dict[str, str]:
+    """The commands that pyproject.toml installs: name -> `module:function`."""
+    with (ROOT / "pyproject.toml").open("rb") as stream:
+        scripts: dict[str, str] = tomllib.load(stream)["project"]["scripts"]
+    return scripts
+
+
+@functools.cache
+def help_of(command: str) -> str:
+    """What `COMMAND --help` prints, for a command of ours or a Python script of ours."""
+    if command in entry_points():
+        module, _, function = entry_points()[command].partition(":")
+        program = f"import sys; from {module} import {function} as main; sys.argv = [{command!r}, '--help']; main()"
+        arguments = [sys.executable, "-c", program]
+    else:
+        arguments = [sys.executable, str(ROOT / command), "--help"]
+    environment = {**os.environ, "COLUMNS": "200"}
+    result = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def is_python(script: Path) -> bool:
+    return "python" in script.read_text(encoding="utf-8").partition("\n")[0]
+
+
+def problems_of(markdown: str) -> list[str]:
+    """What the commands name that does not exist, a line each."""
+    problems = []
+    for words in commands_of(markdown):
+        while words and re.fullmatch(r"\w+=.*", words[0]):  # variables set for one command
+            words = words[1:]
+        if not words:
+            continue
+        command, *arguments = words
+        line = " ".join(words)
+        if command == "torchrun":  # torchrun [its options] -m nmt.cli.train [ours]
+            module = arguments[arguments.index("-m") + 1] if "-m" in arguments else ""
+            ours = [name for name, target in entry_points().items() if target == f"{module}:main"]
+            if not ours:
+                problems.append(f"{line}: torchrun needs -m and the module of a command")
+                continue
+            command, arguments = ours[0], arguments[arguments.index("-m") + 2 :]
+        script = ROOT / command
+        if command.startswith("scripts/"):
+            if not os.access(script, os.X_OK):
+                problems.append(f"{line}: {command} is not an executable file")
+                continue
+        elif command not in entry_points() and command not in NOT_OURS:
+            problems.append(f"{line}: {command} is neither a command of pyproject.toml nor a well-known one")
+            continue
+        if command in entry_points() or (command.startswith("scripts/") and is_python(script)):
+            for option in (word.partition("=")[0] for word in arguments if word.startswith("--")):
+                if not re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", help_of(command)):
+                    problems.append(f"{line}: {command} has no option {option}")
+        for word in words:
+            value = word.rpartition("=")[2] if word.startswith("--") else word
+            if value.partition("/")[0] in KEPT_FILES and "/" in value and not (ROOT / value).exists():
+                problems.append(f"{line}: {value} does not exist")
+    return problems
+
+
+def test_everything_that_the_commands_name_exists() -> None:
+    assert problems_of((ROOT / "README.md").read_text(encoding="utf-8")) == []
+    assert problems_of((ROOT / "data" / "README.md").read_text(encoding="utf-8")) == []
+
+
+def test_every_command_can_be_imported() -> None:
+    for target in entry_points().values():
+        module, _, function = target.partition(":")
+        assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_the_links_lead_somewhere() -> None:
+    for page in ROOT.glob("*.md"):
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert "://" in target or (ROOT / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize(
+    ("block", "problem"),
+    [
+        ("```sh\nscripts/fetch\n```", "scripts/fetch is not an executable file"),
+        ("```sh\necho Hund | nmt-trian\n```", "nmt-trian is neither a command"),
+        ("```sh\nscripts/fetch_data --lsit\n```", "scripts/fetch_data has no option --lsit"),
+        ("```sh\nscripts/setup && scripts/fetch_data x --lis\n```", "scripts/fetch_data has no option --lis"),
+        ("```console\n$ cat \\\n  configs/no.yaml  # comment\nunbekannt\n```", "configs/no.yaml does not exist"),
+        ("```sh\nOMP_NUM_THREADS=1 torchrun -m nmt.cli.trian\n```", "torchrun needs -m"),
+    ],
+)
+def test_the_check_finds_what_does_not_exist(block: str, problem: str) -> None:
+    assert len(problems_of(block)) == 1
+    assert problem in problems_of(block)[0]
+
+
+def test_the_check_passes_over_what_is_not_a_command() -> None:
+    sound = "```sh\nscripts/fetch_data --list | head -n 3  # nmt-nothing\n```\n```python\nnmt-nothing\n```\n"
+    assert list(commands_of(sound)) == [["scripts/fetch_data", "--list"], ["head", "-n", "3"]]
+    assert problems_of(sound) == []
