@@ -1,0 +1,30 @@
+"""Configuration: the schema of the YAML, its reader and its printer. Imports no torch and knows no part."""
+
+from __future__ import annotations
+
+from nmt.config.difference import difference
+from nmt.config.jsonschema import json_schema
+from nmt.config.presets import Presets
+from nmt.config.printer import dump_config
+from nmt.config.reader import Check, Families, load_config, parse_config
+from nmt.config.reference import reference_yaml
+from nmt.config.registry import Entry, PartOf, PartOptions, Registry, Section
+from nmt.config.schema import Config
+
+__all__ = [
+    "Check",
+    "Config",
+    "Entry",
+    "Families",
+    "PartOf",
+    "PartOptions",
+    "Presets",
+    "Registry",
+    "Section",
+    "difference",
+    "dump_config",
+    "json_schema",
+    "load_config",
+    "parse_config",
+    "reference_yaml",
+]

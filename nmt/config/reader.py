@@ -1,0 +1,252 @@
+"""YAML and overrides -> `Config`, or one error that names all mistakes.
+
+The tree of the file is walked along the schema, from the sections down to the parts and their options.
+Every section is validated by itself, so that a mistake in one hides none in another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path as FilePath
+from typing import Any
+
+from pydantic import ValidationError
+
+from nmt.config.document import Node, Path, Place, Problem, dotted, error_of, locate, read_document
+from nmt.config.names import advice, nearest
+from nmt.config.overrides import apply_overrides
+from nmt.config.presets import Presets, expand_preset
+from nmt.config.registry import Entry, Registry, Section
+from nmt.config.schema import Config
+from nmt.config.shapes import (
+    DictShape,
+    Leaf,
+    ListShape,
+    PartShape,
+    SectionShape,
+    Shape,
+    annotation_of,
+    fields_below,
+    fit,
+    in_words,
+    shape_of,
+)
+from nmt.config.wording import complaint, shown
+from nmt.errors import ConfigError
+
+Families = Mapping[str, Registry[Any]]
+Check = Callable[[Config], Iterable[tuple[str, str]]]
+"""A rule between parts: yields (dotted path, what is wrong and what to do)."""
+
+
+def load_config(
+    path: str | FilePath,
+    overrides: Sequence[str] = (),
+    *,
+    families: Families,
+    presets: Presets | None = None,
+    checks: Sequence[Check] = (),
+) -> Config:
+    """Read a YAML file.
+
+    Args:
+        path: the file, in UTF-8.
+        overrides: `section.key=value` each, the value in YAML; they win over the file, later ones over earlier ones.
+        families: the parts that can be chosen, by the name of their family.
+        presets: path of a section -> name -> the mapping that the name stands for.
+        checks: rules between parts that the schema cannot know; asked when everything is right by itself.
+
+    Raises:
+        ConfigError: the file cannot be read, or has mistakes: one line for each.
+    """
+    try:
+        text = FilePath(path).read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}; give the path of a YAML file") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}:{line}: not UTF-8; save the file as UTF-8") from None
+    return parse_config(text, str(path), overrides, families=families, presets=presets, checks=checks)
+
+
+def parse_config(
+    text: str,
+    origin: str,
+    overrides: Sequence[str] = (),
+    *,
+    families: Families,
+    presets: Presets | None = None,
+    checks: Sequence[Check] = (),
+) -> Config:
+    """Read YAML text; `origin` stands for the file in messages. Otherwise as `load_config`.
+
+    Raises:
+        ConfigError: the text has mistakes: one line for each.
+    """
+    root, problems = read_document(text, origin)
+    problems += apply_overrides(root, overrides, families)
+    return build_config(root, problems, origin, families=families, presets=presets or {}, checks=checks)
+
+
+def build_config(
+    root: Node, problems: list[Problem], origin: str, *, families: Families, presets: Presets, checks: Sequence[Check]
+) -> Config:
+    """The config of a tree, which is changed on the way; `problems` are those found before.
+
+    Raises:
+        ConfigError: there are mistakes: one line for each.
+    """
+    builder = _Builder(root, families, presets)
+    config = builder.section(Config, root, ())
+    if isinstance(config, Config):
+        for check in checks:
+            for path, message in check(config):
+                builder.blame(tuple(path.split(".")), message)
+    problems = problems + builder.problems
+    if problems:
+        raise error_of(problems, origin)
+    assert isinstance(config, Config)
+    return config
+
+
+_WRONG: Any = object()
+"""Stands for a value whose mistakes are told already; no section accepts it."""
+
+
+class _Builder:
+    def __init__(self, root: Node, families: Families, presets: Presets) -> None:
+        self.problems: list[Problem] = []
+        self._root = root
+        self._families = families
+        self._presets = presets
+
+    def blame(self, path: Path, message: str, place: Place | None = None) -> Any:
+        """Note a mistake, where no place is given at the innermost thing that was written."""
+        self.problems.append(Problem(place or locate(self._root, path), path, message))
+        return _WRONG
+
+    def section(self, section: type[Section], node: Node, path: Path) -> Any:
+        """An instance of the section, or `_WRONG`."""
+        presets = self._presets.get(dotted(path), {}) if path else {}
+        if presets:
+            wrong = expand_preset(node, SectionShape(section), presets)
+            if wrong:
+                name, place = wrong
+                return self.blame(path, f"unknown preset {name!r}; {advice(name, presets)}", place)
+        elif node.value is None:
+            node.value = {}
+        if not isinstance(node.value, dict):
+            also = ", or the name of a preset" if presets else ""
+            return self.blame(path, f"must be a mapping of keys{also}, not {shown(node.value)}", node.place)
+        return self._fields(section, node.value, path, "unknown key", {})
+
+    def part(self, shape: PartShape, node: Node, path: Path) -> Any:
+        """An instance of the options of the part that is named, or `_WRONG`."""
+        family: Mapping[str, Entry[Any]] = self._families.get(shape.family, {})
+        options: dict[str, Node] = {}
+        kind_node, kind_path = node, path
+        if isinstance(node.value, dict):
+            options = {key: child for key, child in node.value.items() if key != "kind"}
+            if "kind" in node.value:
+                kind_node, kind_path = node.value["kind"], (*path, "kind")
+            elif shape.default_kind is not None:
+                kind_node = Node(shape.default_kind, node.place)
+            else:
+                return self.blame(path, f"no `kind`; add one: {', '.join(family)}")
+        kind = kind_node.value
+        if not isinstance(kind, str):
+            message = f"must be the name of a {shape.family} ({', '.join(family)}), not {shown(kind)}"
+            return self.blame(kind_path, message, kind_node.place)
+        if kind not in family:
+            message = f"unknown {shape.family} {kind!r}; {advice(kind, family)}"
+            return self.blame(kind_path, message, kind_node.place)
+        unknown = f"unknown option of the {shape.family} {kind!r}"
+        return self._fields(family[kind].options, options, path, unknown, {"kind": kind})
+
+    def _fields(
+        self, section: type[Section], nodes: Mapping[str, Node], path: Path, unknown: str, values: dict[str, Any]
+    ) -> Any:
+        """Validate the fields of a section; `values` are those that are known beforehand."""
+        before = len(self.problems)
+        fields = {name: field for name, field in section.model_fields.items() if name not in values}
+        for key, node in nodes.items():
+            if key not in fields:
+                self.blame((*path, key), f"{unknown}; {self._what_else(key, fields)}", node.place)
+        for name, field in fields.items():
+            shape, below = shape_of(field), (*path, name)
+            if name in nodes:
+                values[name] = self._value(shape, nodes[name], below)
+            elif field.is_required() and not (isinstance(shape, PartShape) and shape.default_kind):
+                values[name] = self.blame(below, f"required, but missing; give {self._expected(shape)}")
+            elif isinstance(shape, SectionShape) and field.get_default(call_default_factory=True) is not None:
+                values[name] = self.section(shape.section, Node({}, Place(), implied=True), below)
+            elif isinstance(shape, PartShape) and shape.default_kind and field.default is not None:
+                values[name] = self.part(shape, Node(shape.default_kind, Place(), implied=True), below)
+        try:
+            built = section.model_validate(values, strict=True)
+        except ValidationError as error:
+            self._translate(error, section, values, path, suspect=len(self.problems) > before)
+            return _WRONG
+        return built if len(self.problems) == before else _WRONG
+
+    def _value(self, shape: Shape, node: Node, path: Path) -> Any:
+        if isinstance(shape, SectionShape):
+            return None if node.value is None and shape.nullable else self.section(shape.section, node, path)
+        if isinstance(shape, PartShape):
+            return None if node.value is None and shape.nullable else self.part(shape, node, path)
+        if isinstance(shape, ListShape):
+            if isinstance(node.value, list):
+                items = [self._value(shape.item, item, (*path, index)) for index, item in enumerate(node.value)]
+                return _WRONG if any(item is _WRONG for item in items) else items
+            if isinstance(node.value, (dict, str)):
+                only = Node(node.value, node.place)
+                node.value = [only]
+                item = self._value(shape.item, only, path)
+                return item if item is _WRONG else [item]
+            return self.blame(path, f"must be a list, not {shown(node.value)}", node.place)
+        if isinstance(shape, DictShape):
+            if not isinstance(node.value, dict):
+                return self.blame(path, f"must be a mapping of names, not {shown(node.value)}", node.place)
+            values = {key: self._value(shape.value, child, (*path, key)) for key, child in node.value.items()}
+            return _WRONG if any(value is _WRONG for value in values.values()) else values
+        return fit(node.plain(), shape.annotation)
+
+    def _translate(
+        self, error: ValidationError, section: type[Section], values: Mapping[str, Any], path: Path, *, suspect: bool
+    ) -> None:
+        """Say what pydantic found in plain words. A `suspect` section has other mistakes, from which a
+        contradiction between its values may only follow; then the section as a whole is not blamed."""
+        for detail in error.errors(include_url=False):
+            where = detail["loc"]
+            if where and values.get(str(where[0])) is _WRONG:
+                continue
+            if where:
+                field = section.model_fields[str(where[0])]
+                inside, message = complaint(detail, annotation_of(field), values.get(str(where[0])))
+                self.blame((*path, str(where[0]), *inside), message)
+            elif not suspect and detail["type"] == "contradiction":
+                for inside_path, message in detail["ctx"]["found"]:
+                    self.blame((*path, *inside_path.split(".")), message)
+            elif not suspect:
+                self.blame(path, complaint(detail, None, None)[1])
+
+    def _expected(self, shape: Shape) -> str:
+        if isinstance(shape, Leaf):
+            return in_words(shape.annotation)
+        if isinstance(shape, PartShape):
+            return f"the name of a {shape.family} or a mapping with its options"
+        if isinstance(shape, ListShape):
+            return "a list"
+        if isinstance(shape, SectionShape):
+            keys = [name for name, field in shape.section.model_fields.items() if field.is_required()]
+            return f"a mapping with {', '.join(keys) or 'its keys'}"
+        return "a mapping"
+
+    def _what_else(self, key: str, fields: Iterable[str]) -> str:
+        near = nearest(key, fields)
+        if near is not None:
+            return f"did you mean {near!r}?"
+        elsewhere = [place for place, _ in fields_below(Config) if place.rsplit(".", 1)[-1] == key]
+        if elsewhere:
+            return f"did you mean {' or '.join(repr(place) for place in elsewhere)}?"
+        return advice(key, fields)

@@ -1,0 +1,108 @@
+"""The network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import SerializeAsAny
+
+from nmt.config.registry import PartOf, PartOptions, Section
+from nmt.config.schema.bounds import Positive, Probability
+
+CellChoice = Annotated[SerializeAsAny[PartOptions], PartOf("cell")]
+ScoreChoice = Annotated[SerializeAsAny[PartOptions], PartOf("score")]
+WindowChoice = Annotated[SerializeAsAny[PartOptions], PartOf("window")]
+WiringChoice = Annotated[SerializeAsAny[PartOptions], PartOf("wiring")]
+
+
+class Dropout(Section):
+    """What is switched off at random in training, as probabilities."""
+
+    embedding: Probability = 0.2
+    """Elements of the embeddings, source and target."""
+    source_word: Probability = 0.0
+    """Whole source words: their embedding becomes zero."""
+    target_word: Probability = 0.0
+    """Whole words of the decoder's input: their embedding becomes zero."""
+    layer: Probability = 0.2
+    """Elements between recurrent layers, and of the encoder's output."""
+    output: Probability = 0.2
+    """Elements of the readout, before the vocabulary projection."""
+
+
+class Encoder(Section):
+    """The recurrent encoder."""
+
+    cell: CellChoice = PartOptions(kind="gru")
+    """Recurrent unit: `gru`, `lstm` or `rnn`."""
+    hidden_size: Positive = 256
+    """Units of each layer and direction."""
+    layers: Positive = 1
+    """Layers, one above the other."""
+    bidirectional: bool = True
+    """Read in both directions; the annotations are then 2 x `hidden_size` wide."""
+
+
+class Readout(Section):
+    """What turns the decoder's state, context and input into the vector before the vocabulary (deep output)."""
+
+    kind: Literal["tanh", "maxout", "linear"] = "tanh"
+    """Nonlinearity; `maxout` over pairs as in Bahdanau 2015, A.2.2."""
+    size: Positive | None = None
+    """Width; by default `embedding_size`, which it must equal where the output is tied."""
+
+
+class Decoder(Section):
+    """The recurrent decoder."""
+
+    cell: CellChoice = PartOptions(kind="gru")
+    """Recurrent unit: `gru`, `lstm` or `rnn`."""
+    hidden_size: Positive = 512
+    """Units of each layer."""
+    layers: Positive = 1
+    """Layers, one above the other."""
+    bridge: Literal["final", "mean", "zero"] = "final"
+    """Where the first state comes from: the encoder's last states, the mean of its annotations, or zeros."""
+    readout: Readout = Readout()
+    """Deep output."""
+
+
+class Attention(Section):
+    """How the decoder looks at the source: three choices that combine."""
+
+    score: ScoreChoice = PartOptions(kind="additive")
+    """What compares the decoder's state with a source position."""
+    window: WindowChoice = PartOptions(kind="global")
+    """Which source positions may be looked at."""
+    wiring: WiringChoice = PartOptions(kind="bahdanau")
+    """When the decoder looks, and where the context goes."""
+
+
+class Model(Section):
+    """The network."""
+
+    embedding_size: Positive = 256
+    """Width of the word embeddings."""
+    tie: Literal["none", "target_output", "source_target", "all"] = "target_output"
+    """Embeddings that are one matrix: target and output, source and target (needs a shared vocabulary), or all."""
+    layer_normalization: bool = False
+    """Normalise the encoder's outputs, the decoder's first state and the readout (Ba 2016)."""
+    encoder: Encoder = Encoder()
+    """The recurrent encoder."""
+    decoder: Decoder = Decoder()
+    """The recurrent decoder."""
+    attention: Attention = Attention()
+    """How the decoder looks at the source; the name of a published system stands for its combination."""
+    dropout: Dropout = Dropout()
+    """What is switched off at random in training."""
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """A tied output is as wide as the embeddings."""
+        size = self.decoder.readout.size
+        if self.tie in ("target_output", "all") and size is not None and size != self.embedding_size:
+            yield (
+                "decoder.readout.size",
+                f"is {size}, but must equal model.embedding_size ({self.embedding_size}) with tie: {self.tie}; "
+                "leave it out, or set model.tie to none",
+            )

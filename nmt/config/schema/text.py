@@ -1,0 +1,92 @@
+"""The text: corpora, filters and tokenizers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field, SerializeAsAny
+
+from nmt.config.registry import PartOf, PartOptions, Section
+from nmt.config.schema.bounds import Count, Positive
+
+CorpusChoice = Annotated[SerializeAsAny[PartOptions], PartOf("corpus", default_kind="text")]
+
+
+class Filters(Section):
+    """Which training pairs are left out; every pair left out is counted and reported."""
+
+    max_length: Positive = 100
+    """Longest side in pieces; longer training pairs are dropped."""
+    max_ratio: Annotated[float, Field(gt=1.0)] = 9.0
+    """Largest ratio of the longer side to the shorter one, in pieces; pairs above it are dropped."""
+    empty: Literal["drop", "error"] = "drop"
+    """What happens to a training pair with an empty side. The pair goes as a whole: sides never shift."""
+    broken_utf8: Literal["error", "drop"] = "error"
+    """What happens to a pair with bytes that are not UTF-8."""
+    duplicates: Literal["keep", "drop"] = "keep"
+    """What happens to a pair that occurred before, both sides alike."""
+
+
+class Data(Section):
+    """The corpora. Paths are relative to the working directory."""
+
+    source_language: str = Field(examples=["de"])
+    """Code of the language to translate from, such as `de`."""
+    target_language: str = Field(examples=["en"])
+    """Code of the language to translate into, such as `en`."""
+    train: Annotated[list[CorpusChoice], Field(min_length=1)]
+    """One or more parallel corpora, each `{source: FILE, target: FILE}` or another kind with its options.
+    A single one needs no list."""
+    validation: CorpusChoice
+    """The corpus that measures progress and chooses the best checkpoint."""
+    test: dict[str, CorpusChoice] = Field(default_factory=dict)
+    """Named test sets, for `nmt-eval`."""
+    filters: Filters = Filters()
+    """Which training pairs are left out."""
+    cache: str | None = None
+    """Folder of the encoded corpora; by default `cache` in the run's folder. Runs may share one."""
+    workers: Count = 0
+    """Processes that tokenize; 0 means one a core."""
+
+
+class Tokenizer(Section):
+    """SentencePiece: learned from the training text, or loaded from a file."""
+
+    kind: Literal["bpe", "unigram"] = "bpe"
+    """Algorithm that is learned: byte-pair encoding or the unigram language model."""
+    vocabulary_size: Annotated[int, Field(ge=16)] = 8000
+    """Pieces in the vocabulary (of each side, where it is not shared), the four special ones included."""
+    shared: bool = True
+    """One vocabulary for both languages, or one for each."""
+    character_coverage: Annotated[float, Field(gt=0.9, le=1.0)] = 1.0
+    """Share of the characters of the training text that get pieces of their own; 0.9995 for Chinese or Japanese."""
+    byte_fallback: bool = False
+    """Spell unknown characters in bytes, so that there is no unknown piece."""
+    normalization: Literal["nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf", "identity"] = "nmt_nfkc"
+    """SentencePiece's text normalisation before tokenization; `_cf` folds case."""
+    user_defined_symbols: list[str] = Field(default_factory=list)
+    """Strings that always stay one piece."""
+    training_sentences: Positive = 1_000_000
+    """Sentences drawn from the training text to learn from."""
+    sampling: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Subword regularisation in training: BPE dropout, or the smoothing of unigram sampling; 0 switches it off."""
+    file: str | None = None
+    """SentencePiece model to load instead of learning one, for both sides."""
+    source_file: str | None = None
+    """SentencePiece model of the source side; needs `target_file`."""
+    target_file: str | None = None
+    """SentencePiece model of the target side; needs `source_file`."""
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """The files are one for both sides, or one for each."""
+        if self.source_file is not None and self.target_file is None:
+            yield "target_file", "missing beside `source_file`; name the model of the target side too"
+        if self.target_file is not None and self.source_file is None:
+            yield "source_file", "missing beside `target_file`; name the model of the source side too"
+        if self.file is not None and (self.source_file is not None or self.target_file is not None):
+            yield "file", "excludes `source_file` and `target_file`; keep the one or the other two"
+        elif self.file is not None and not self.shared:
+            yield "shared", "must be true with `file`, which serves both sides; or give `source_file` and `target_file`"
+        elif self.source_file is not None and self.target_file is not None and self.shared:
+            yield "shared", "must be false with `source_file` and `target_file`, which are two vocabularies"

@@ -1,0 +1,79 @@
+"""Translating, and the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from nmt.config.registry import Section
+from nmt.config.schema.bounds import Count, Positive
+
+
+class Search(Section):
+    """How a translation is found. `nmt-translate` and `nmt-eval` may override each of these."""
+
+    kind: Literal["beam", "greedy", "sampling"] = "beam"
+    """Beam search, the most probable piece at every step, or a random draw."""
+    beam_size: Positive = 5
+    """Hypotheses kept for a sentence."""
+    length_penalty: Annotated[float, Field(ge=0.0)] = 1.0
+    """Exponent alpha of the length penalty ((5 + length) / 6) ** alpha of Wu 2016, eq. 14; 0 switches it off."""
+    coverage_penalty: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight beta of the coverage penalty of Wu 2016, eq. 14; needs attention."""
+    min_length_ratio: Annotated[float, Field(ge=0.0)] = 0.0
+    """Shortest translation as a ratio of the source length in pieces."""
+    max_length_ratio: Annotated[float, Field(gt=0.0)] = 2.0
+    """Longest translation as a ratio of the source length in pieces, plus `max_length_offset`."""
+    max_length_offset: Count = 10
+    """Pieces added to the longest translation."""
+    no_repeat_ngram: Count = 0
+    """Size of the n-grams that may not occur twice in a translation; 0 allows all."""
+    allow_unknown: bool = True
+    """Whether a translation may contain the unknown piece."""
+    temperature: Annotated[float, Field(gt=0.0)] = 1.0
+    """Divides the logits before sampling."""
+    top_k: Count = 0
+    """Sample from the k most probable pieces; 0 means all."""
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Sample from the smallest set of pieces with this probability (Holtzman 2020)."""
+    batch_tokens: Positive = 4096
+    """Padded source tokens translated at once."""
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """No option is set that the kind of search would ignore."""
+        if self.kind != "sampling":
+            for name, value, neutral in (
+                ("temperature", self.temperature, 1.0),
+                ("top_k", self.top_k, 0),
+                ("top_p", self.top_p, 1.0),
+            ):
+                if value != neutral:
+                    yield name, f"has no effect with kind: {self.kind}; set kind: sampling, or leave it out"
+        if self.kind != "beam" and self.coverage_penalty:
+            yield "coverage_penalty", f"has no effect with kind: {self.kind}; set kind: beam, or leave it out"
+        if self.min_length_ratio > self.max_length_ratio:
+            yield (
+                "min_length_ratio",
+                f"is {self.min_length_ratio}, above max_length_ratio ({self.max_length_ratio}); "
+                "lower the one or raise the other",
+            )
+
+
+class Runtime(Section):
+    """The machine."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; `auto` takes a GPU where there is one."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Number format of the matrix products; `auto` chooses for the device and says why."""
+    kernel: Literal["auto", "reference", "fused"] = "auto"
+    """Implementation of the recurrent inner loops; a forced choice that cannot be had is an error."""
+    threads: Count = 0
+    """CPU threads of this process; 0 leaves the choice to PyTorch."""
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Half precision with a scaled loss exists on GPUs only."""
+        if self.device == "cpu" and self.precision == "fp16":
+            yield "precision", "fp16 needs a GPU; set bf16, fp32 or auto"

@@ -1,0 +1,85 @@
+"""What pydantic says about a value, in the words of someone who writes YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, get_args, get_origin
+
+from nmt.config.document import NUMBERS, SCALARS
+from nmt.config.names import nearest
+from nmt.config.shapes import choices_of, in_words
+
+_DESCRIBED_BY_THE_ANNOTATION = (
+    *("greater_than", "greater_than_equal", "less_than", "less_than_equal"),
+    *("literal_error", "finite_number", "int_from_float", "none_required"),
+)
+_TRUTHS = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
+
+
+def shown(value: Any) -> str:
+    """A value as the YAML would have it, or what kind of thing it is where it is long."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    if isinstance(value, str):
+        return repr(value if len(value) <= 40 else value[:37] + "...")
+    return str(value)
+
+
+def complaint(detail: Mapping[str, Any], annotation: Any, value: Any) -> tuple[tuple[str | int, ...], str]:
+    """One of pydantic's errors about a field, as the path inside the field's value and a sentence."""
+    inside: list[str | int] = []
+    for step in detail["loc"][1:]:
+        bare = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+        arguments = get_args(bare)
+        # A tuple of the wrong length is wrong as a whole.
+        if get_origin(bare) is tuple and Ellipsis not in arguments and len(value) != len(arguments):
+            break
+        # Unions put the name of the alternative into the location: that is no place in the YAML.
+        if isinstance(value, (list, tuple)) and isinstance(step, int) and step < len(value):
+            if get_origin(bare) is list:
+                annotation = arguments[0]
+            elif get_origin(bare) is tuple:
+                annotation = arguments[0] if Ellipsis in arguments else arguments[step]
+            else:
+                break
+        elif isinstance(value, dict) and get_origin(bare) is dict and step in value:
+            annotation = arguments[1]
+        else:
+            break
+        inside.append(step)
+        value = value[step]
+    return tuple(inside), _sentence(detail, annotation, value)
+
+
+def _sentence(detail: Mapping[str, Any], annotation: Any, value: Any) -> str:
+    kind: str = detail["type"]
+    if kind in ("value_error", "assertion_error"):
+        return str(detail["ctx"]["error"])
+    bare = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    if get_origin(bare) is tuple and isinstance(value, tuple):
+        return f"must be {in_words(annotation)}, not of {len(value)}"
+    if kind == "too_short":
+        least, there = detail["ctx"]["min_length"], detail["ctx"]["actual_length"]
+        return f"needs at least {least} {'entry' if least == 1 else 'entries'}, but has {there}"
+    if annotation is None or not (kind.endswith("_type") or kind in _DESCRIBED_BY_THE_ANNOTATION):
+        return str(detail["msg"])[:1].lower() + str(detail["msg"])[1:]
+    expected = in_words(annotation)
+    said = f"must be {expected}, not {shown(value)}"
+    if isinstance(value, str):
+        near = nearest(value, choices_of(annotation))
+        if near:
+            return f"{said}; did you mean {near!r}?"
+        if "true or false" in expected and value.lower() in _TRUTHS:
+            return f"{said}; write {_TRUTHS[value.lower()]}"
+        # What looks like a number and is text was put in quotes.
+        if "number" in expected and any(SCALARS[tag][0].fullmatch(value) for tag in NUMBERS):
+            return f"{said}; take the quotes away"
+    elif expected.startswith("text") and isinstance(value, (bool, int, float)):
+        return f"{said}; put it in quotes"
+    return said
