@@ -46,7 +46,11 @@ def _documentation(field: FieldInfo, width: int) -> list[str]:
 
 def _fields(section: Section, indent: int, commentary: Commentary, *, separator: bool = False) -> Iterator[str]:
     margin = " " * indent
-    for name, field in type(section).model_fields.items():
+    fields = list(type(section).model_fields.items())
+    if isinstance(section, PartOptions):
+        # A part inherits the options of its family; what it is about comes before them.
+        fields.sort(key=lambda item: (item[0] != "kind", not item[1].is_required()))
+    for name, field in fields:
         if separator:
             yield ""
         if not (isinstance(section, PartOptions) and name == "kind"):

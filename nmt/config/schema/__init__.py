@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pydantic import Field
 
 from nmt.config.registry import Section
-from nmt.config.schema.bounds import Count
+from nmt.config.schema.bounds import Count, Positive, Probability
 from nmt.config.schema.learning import EarlyStopping, Training, Validation
 from nmt.config.schema.network import Attention, Decoder, Dropout, Encoder, Model, Readout
 from nmt.config.schema.text import Data, Filters, Tokenizer
@@ -20,6 +20,7 @@ from nmt.config.schema.use import Runtime, Search
 __all__ = [
     "Attention",
     "Config",
+    "Count",
     "Data",
     "Decoder",
     "Dropout",
@@ -27,6 +28,8 @@ __all__ = [
     "Encoder",
     "Filters",
     "Model",
+    "Positive",
+    "Probability",
     "Readout",
     "Runtime",
     "Search",
