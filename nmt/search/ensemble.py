@@ -1,0 +1,74 @@
+"""One model or several, seen as one: the average of their probabilities (Sutskever 2014, section 3.6)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class State(Protocol):
+    """What a decoder knows after some steps. A value: no step changes it."""
+
+    @property
+    def attention_BQS(self) -> Tensor | None:
+        """Attention weights of the last step, 0 on padding; None without attention."""
+        ...
+
+    def select(self, sentences_N: Tensor, hypotheses_NQ: Tensor) -> Any:
+        """The state whose row n is sentence `sentences_N[n]`, its query q the old hypothesis `hypotheses_NQ[n, q]`."""
+        ...
+
+
+class Model(Protocol):
+    """A translator as the search sees it. Must be in evaluation mode."""
+
+    def encode(self, source_BS: Tensor, lengths_B: Tensor) -> Any:
+        """Read the source, `lengths_B` on the CPU; what comes back is only ever handed to `start`."""
+        ...
+
+    def start(self, encoded: Any) -> Any:
+        """The `State` before the first piece, with one hypothesis a sentence."""
+        ...
+
+    def step(self, state: Any, previous_BQ: Tensor) -> tuple[Any, Tensor]:
+        """The next state, and the logits [B, Q, V] of the piece that follows `previous_BQ`."""
+        ...
+
+
+class Ensemble:
+    """The states of one or more models that translate the same sentences, advanced together.
+
+    The models share the target vocabulary; each has its own state, attention and architecture.
+    """
+
+    def __init__(self, models: Sequence[Model], source_BS: Tensor, lengths_B: Tensor) -> None:
+        assert models, "an ensemble needs at least one model"
+        self._models = models
+        self._states: list[State] = [model.start(model.encode(source_BS, lengths_B)) for model in models]
+
+    def step(self, previous_BQ: Tensor) -> Tensor:
+        """The log-probabilities [B, Q, V] of the next piece, in float32 or better; the caller may overwrite them."""
+        parts = []
+        for index, model in enumerate(self._models):
+            self._states[index], logits_BQV = model.step(self._states[index], previous_BQ)
+            precision = torch.promote_types(logits_BQV.dtype, torch.float32)
+            # On a CPU log_softmax over everything costs a third of logsumexp, although it writes more.
+            parts.append(torch.log_softmax(logits_BQV, -1, dtype=precision))
+        if len(parts) == 1:
+            return parts[0]
+        assert len({part.shape for part in parts}) == 1, "models of an ensemble share their target vocabulary"
+        return torch.logsumexp(torch.stack(parts), 0) - math.log(len(parts))
+
+    @property
+    def attention_BQS(self) -> Tensor | None:
+        """Attention of the last step, averaged over the models that have any."""
+        parts = [part for state in self._states if (part := state.attention_BQS) is not None]
+        return torch.stack(parts).mean(0) if len(parts) > 1 else parts[0] if parts else None
+
+    def select(self, sentences_N: Tensor, hypotheses_NQ: Tensor) -> None:
+        """Keep these sentences and hypotheses, in every model."""
+        self._states = [state.select(sentences_N, hypotheses_NQ) for state in self._states]
