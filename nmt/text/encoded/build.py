@@ -1,0 +1,170 @@
+"""Corpora -> one Arrow file of ids, in memory that hardly grows with them.
+
+The columns grow in raw files, are memory-mapped when they are complete, and go into the Arrow file as one record batch,
+so that each is one contiguous array there. What grows is the search for duplicates: two or three bytes a pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from tqdm import tqdm
+
+from nmt.config.schema import Filters
+from nmt.errors import DataError
+from nmt.text.corpus import Corpus, Counts
+from nmt.text.corpus.counts import EXAMPLES
+from nmt.text.encoded.columns import (
+    FlatColumn,
+    Mask,
+    RaggedColumn,
+    arrow_flat,
+    arrow_lists,
+    arrow_texts,
+    flat_kept,
+    ragged_kept,
+)
+from nmt.text.encoded.filtering import DUPLICATE, EMPTY, reasons_to_drop, repeated
+from nmt.text.encoded.ragged import Offsets, Values
+from nmt.text.encoded.report import CorpusReport, EncodingReport, SideReport
+from nmt.text.encoded.tokenization import Chunk, EncodedChunk, chunks, encode_chunks, id_type
+from nmt.text.tokenizer import TokenizerPair
+
+_BLOCK = 1 << 22
+
+
+def build(
+    corpora: Sequence[Corpus],
+    tokenizers: TokenizerPair,
+    filters: Filters | None,
+    workers: int,
+    keep_text: bool,
+    scratch: Path,
+    arrow: Path,
+) -> EncodingReport:
+    """Encode the corpora into the file `arrow`; `scratch` is a folder for the raw columns, left to the caller.
+
+    Raises DataError where a corpus cannot be read, a pair is refused, or nothing of a corpus is left.
+    """
+    counts = [Counts() for _ in corpora]
+    with ExitStack() as files:
+        ragged = {"source": RaggedColumn(scratch, "source", id_type(tokenizers.source), files)}
+        ragged["target"] = RaggedColumn(scratch, "target", id_type(tokenizers.target), files)
+        if keep_text:
+            for name in ("source_text", "target_text"):
+                ragged[name] = RaggedColumn(scratch, name, np.uint8, files)
+        flat = {
+            name: FlatColumn(scratch / name, dtype, files)
+            for name, dtype in (("corpus", np.uint16), ("line", np.int64), ("hash", np.uint64))
+        }
+        # Closed at once where a pair is refused, because worker processes hang on it.
+        stream = files.enter_context(closing(_shown(encode_chunks(chunks(corpora, counts), tokenizers, workers))))
+        for chunk, encoded in stream:
+            keep = _judge(chunk, encoded, corpora[chunk.corpus], counts[chunk.corpus], filters)
+            for name, side in (("source", encoded.source), ("target", encoded.target)):
+                ragged[name].append(side.ids, side.lengths, keep)
+            if keep_text:
+                ragged["source_text"].append(*_utf8(chunk.sources), keep)
+                ragged["target_text"].append(*_utf8(chunk.targets), keep)
+            flat["corpus"].append(np.full(keep.sum(), chunk.corpus))
+            flat["line"].append(np.asarray(chunk.lines)[keep])
+            flat["hash"].append(encoded.hashes[keep])
+        ragged_values = {name: column.close() for name, column in ragged.items()}
+        flat_values = {name: column.close() for name, column in flat.items()}
+    again = repeated(flat_values.pop("hash"))
+    duplicates = int(again.sum())
+    if duplicates and filters is not None and filters.duplicates == "drop":
+        _count_duplicates(np.flatnonzero(again), flat_values["corpus"], flat_values["line"], corpora, counts)
+        ragged_values = {
+            name: ragged_kept(*column, ~again, scratch, f"{name}.kept") for name, column in ragged_values.items()
+        }
+        flat_values = {
+            name: flat_kept(column, ~again, scratch / f"{name}.kept") for name, column in flat_values.items()
+        }
+    _refuse_empty(corpora, counts)
+    _write(arrow, ragged_values, flat_values)
+    return EncodingReport(
+        corpora=tuple(CorpusReport.of(corpus.name, count) for corpus, count in zip(corpora, counts, strict=True)),
+        duplicates=duplicates,
+        source=_side_report(*ragged_values["source"], tokenizers.source.unk),
+        target=_side_report(*ragged_values["target"], tokenizers.target.unk),
+    )
+
+
+def _judge(chunk: Chunk, encoded: EncodedChunk, corpus: Corpus, counts: Counts, filters: Filters | None) -> Mask:
+    """Which pairs of a chunk to keep, all decisions counted."""
+    keep = np.ones(len(chunk.lines), np.bool_)
+    if filters is not None:
+        for reason, mask in reasons_to_drop(encoded.source.lengths, encoded.target.lengths, filters).items():
+            if reason == EMPTY and filters.empty == "error" and mask.any():
+                raise DataError(*_empty_sides(np.flatnonzero(mask)[:EXAMPLES], chunk, encoded, corpus))
+            for row in np.flatnonzero(mask):
+                counts.drop(reason, corpus.name, chunk.lines[row])
+            keep &= ~mask
+    counts.kept += int(keep.sum())
+    return keep
+
+
+def _empty_sides(rows: npt.NDArray[np.intp], chunk: Chunk, encoded: EncodedChunk, corpus: Corpus) -> Iterator[str]:
+    for row in rows:
+        side = "source" if encoded.source.lengths[row] == 0 else "target"
+        place = corpus.place(chunk.lines[row], "source" if side == "source" else "target")
+        yield f"{place}: the {side} side is empty; mend it, or set data.filters.empty: drop"
+
+
+def _count_duplicates(
+    rows: npt.NDArray[np.intp], owners: Values, lines: Values, corpora: Sequence[Corpus], counts: Sequence[Counts]
+) -> None:
+    for row in rows:
+        owner = int(owners[row])
+        counts[owner].drop(DUPLICATE, corpora[owner].name, int(lines[row]))
+        counts[owner].kept -= 1
+
+
+def _refuse_empty(corpora: Sequence[Corpus], counts: Sequence[Counts]) -> None:
+    problems = []
+    for corpus, count in zip(corpora, counts, strict=True):
+        if not count.read:
+            problems.append(f"{corpus.name}: has no pairs")
+        elif not count.kept:
+            left_out = CorpusReport.of(corpus.name, count).dropped_text()
+            problems.append(f"{corpus.name}: nothing is left of {count.read:,} pairs, see data.filters: {left_out}")
+    if problems:
+        raise DataError(*problems)
+
+
+def _utf8(texts: Sequence[str]) -> tuple[Values, npt.NDArray[np.int64]]:
+    encoded = [text.encode() for text in texts]
+    lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+    return np.frombuffer(b"".join(encoded), np.uint8), lengths
+
+
+def _side_report(ids: Values, offsets: Offsets, unknown: int) -> SideReport:
+    counted = sum(int(np.count_nonzero(ids[start : start + _BLOCK] == unknown)) for start in range(0, len(ids), _BLOCK))
+    blocks = (offsets[start : start + _BLOCK + 1] for start in range(0, len(offsets) - 1, _BLOCK))
+    return SideReport(len(ids), counted, max(int(np.diff(block).max()) for block in blocks))
+
+
+def _write(path: Path, ragged: dict[str, tuple[Values, Offsets]], flat: dict[str, Values]) -> None:
+    """One record batch in Arrow's streaming format, the one that `datasets.Dataset.from_file` reads as well."""
+    columns = {
+        name: (arrow_texts if name.endswith("_text") else arrow_lists)(values, offsets)
+        for name, (values, offsets) in ragged.items()
+    }
+    columns |= {name: arrow_flat(values) for name, values in flat.items()}
+    batch = pa.RecordBatch.from_pydict(columns)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+
+
+def _shown(encoded: Iterable[tuple[Chunk, EncodedChunk]]) -> Generator[tuple[Chunk, EncodedChunk]]:
+    # `disable=None` shows the bar on a terminal only.
+    with tqdm(desc="tokenizing", unit=" pairs", unit_scale=True, disable=None, leave=False) as bar:
+        for chunk, arrays in encoded:
+            yield chunk, arrays
+            bar.update(len(chunk.lines))

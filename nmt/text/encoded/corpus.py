@@ -1,0 +1,70 @@
+"""Corpora as ids, memory-mapped: what batches are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from nmt.text.corpus import Corpus
+from nmt.text.encoded.ragged import Offsets, gather
+from nmt.text.encoded.report import EncodingReport
+
+Rows = npt.NDArray[np.integer[Any]]
+
+
+class EncodedCorpus:
+    """Pairs of ids by row number. The ids stay on disk; in memory are two lengths and a weight, 12 bytes a pair."""
+
+    def __init__(self, arrow: Path, corpora: Sequence[Corpus], report: EncodingReport, fingerprint: str) -> None:
+        """`corpora` are those that the file was made from, in the same order."""
+        self.report = report.named([corpus.name for corpus in corpora])
+        self.fingerprint = fingerprint
+        self._corpora = corpora
+        with pa.memory_map(str(arrow)) as file, pa.ipc.open_stream(file) as stream:
+            # One batch, so every column is one contiguous array that numpy can look at without a copy.
+            self._batch = stream.read_next_batch()
+        self._source = _ids(self._batch.column("source"))
+        self._target = _ids(self._batch.column("target"))
+        self.source_lengths = np.diff(self._source[1]).astype(np.int32)
+        self.target_lengths = np.diff(self._target[1]).astype(np.int32)
+        weights = np.asarray([corpus.weight for corpus in corpora], np.float32)
+        self.weights = weights[self._batch.column("corpus").to_numpy()]
+
+    def __len__(self) -> int:
+        return len(self.source_lengths)
+
+    def source(self, rows: Rows) -> tuple[npt.NDArray[np.int32], Offsets]:
+        """Source ids of these rows, without end symbol: flat ids, and offsets [rows + 1]."""
+        values, offsets = gather(*self._source, rows)
+        return values.astype(np.int32), offsets
+
+    def target(self, rows: Rows) -> tuple[npt.NDArray[np.int32], Offsets]:
+        """Target ids of these rows, in the same form."""
+        values, offsets = gather(*self._target, rows)
+        return values.astype(np.int32), offsets
+
+    @property
+    def has_text(self) -> bool:
+        """Whether the text was kept beside the ids."""
+        return "source_text" in self._batch.schema.names
+
+    def text(self, rows: Rows) -> tuple[list[str], list[str]]:
+        """Source and target sentences of these rows; only where the text was kept."""
+        assert self.has_text, "encoded without keep_text"
+        numbers = pa.array(rows)
+        source, target = (self._batch.column(name).take(numbers).to_pylist() for name in ("source_text", "target_text"))
+        return source, target
+
+    def place(self, row: int) -> str:
+        """Where the source sentence of a row comes from, for messages: file and line."""
+        owner, line = (int(self._batch.column(name)[row].as_py()) for name in ("corpus", "line"))
+        return self._corpora[owner].place(line, "source")
+
+
+def _ids(column: pa.LargeListArray) -> tuple[npt.NDArray[Any], Offsets]:
+    return column.values.to_numpy(), column.offsets.to_numpy()

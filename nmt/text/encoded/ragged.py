@@ -1,0 +1,34 @@
+"""Rows of unequal length, flat: row i is `values[offsets[i]:offsets[i + 1]]`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Values = npt.NDArray[Any]
+Offsets = npt.NDArray[np.int64]
+
+
+def offsets_of(lengths: npt.NDArray[Any]) -> Offsets:
+    """The offsets [rows + 1] of rows with these lengths, from 0."""
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def flatten(rows: Sequence[Sequence[int]], dtype: npt.DTypeLike = np.int32) -> tuple[Values, Offsets]:
+    """Lists of ids -> flat ids [sum of lengths] and offsets [rows + 1]."""
+    offsets = offsets_of(np.fromiter(map(len, rows), np.int64, len(rows)))
+    return np.fromiter(chain.from_iterable(rows), dtype, int(offsets[-1])), offsets
+
+
+def gather(values: Values, offsets: Offsets, rows: npt.NDArray[np.integer[Any]]) -> tuple[Values, Offsets]:
+    """The rows with these numbers, in this order, flat; one vectorised read, whatever the number of rows."""
+    starts = offsets[rows]
+    lengths = offsets[rows + 1] - starts
+    gathered = offsets_of(lengths)
+    return values[np.arange(gathered[-1]) + np.repeat(starts - gathered[:-1], lengths)], gathered

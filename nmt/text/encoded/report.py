@@ -1,0 +1,138 @@
+"""What became of the corpora on their way to ids: read, kept, dropped and why, unknown pieces, duplicates."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nmt.text.corpus import Counts
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Pairs of one corpus that were left out for one reason."""
+
+    count: int
+    lines: tuple[int, ...]
+    """Numbers of the first few, from 1."""
+
+
+@dataclass(frozen=True)
+class CorpusReport:
+    """One corpus: `read == kept + the counts of all reasons`."""
+
+    name: str
+    read: int
+    kept: int
+    dropped: Mapping[str, Dropped]
+
+    @classmethod
+    def of(cls, name: str, counts: Counts) -> CorpusReport:
+        """The report of a corpus when its account is complete."""
+        assert counts.read == counts.kept + counts.dropped_total
+        dropped = {
+            reason: Dropped(dropped.count, tuple(line for _, line in dropped.examples))
+            for reason, dropped in counts.dropped.items()
+        }
+        return cls(name, counts.read, counts.kept, dropped)
+
+    def dropped_text(self) -> str:
+        """For example `too long 3 (lines 17, 40, 41), empty 1 (line 5)`; empty where nothing was dropped."""
+        return ", ".join(f"{reason} {_with_lines(dropped)}" for reason, dropped in self.dropped.items())
+
+
+@dataclass(frozen=True)
+class SideReport:
+    """One side of all pairs that were kept."""
+
+    pieces: int
+    unknown: int
+    longest: int
+
+    @property
+    def unknown_rate(self) -> float:
+        """Unknown pieces as a share of all."""
+        return self.unknown / self.pieces if self.pieces else 0.0
+
+
+@dataclass(frozen=True)
+class EncodingReport:
+    """All corpora of an `EncodedCorpus`. It lies in the cache, so that a later run reports the same."""
+
+    corpora: tuple[CorpusReport, ...]
+    duplicates: int
+    """Pairs, both sides alike, that occurred before in any corpus; only pairs that pass the other filters count."""
+    source: SideReport
+    target: SideReport
+
+    @property
+    def read(self) -> int:
+        """Pairs in the corpora."""
+        return sum(corpus.read for corpus in self.corpora)
+
+    @property
+    def kept(self) -> int:
+        """Pairs that are left."""
+        return sum(corpus.kept for corpus in self.corpora)
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Pairs left out, by reason."""
+        total: dict[str, int] = {}
+        for corpus in self.corpora:
+            for reason, dropped in corpus.dropped.items():
+                total[reason] = total.get(reason, 0) + dropped.count
+        return total
+
+    def lines(self) -> list[str]:
+        """For the log."""
+        lines = []
+        for corpus in self.corpora:
+            left_out = f"; left out: {corpus.dropped_text()}" if corpus.dropped else ""
+            lines.append(f"{corpus.name}: {corpus.read:,} pairs read, {corpus.kept:,} kept{left_out}")
+        for name, side in (("source", self.source), ("target", self.target)):
+            mean = side.pieces / max(self.kept, 1)
+            lines.append(
+                f"{name}: {side.pieces:,} pieces, {mean:.1f} a sentence, longest {side.longest}, "
+                f"{side.unknown_rate:.3%} unknown"
+            )
+        fate = "dropped" if "duplicate" in self.dropped else "kept"
+        lines.append(f"duplicate pairs: {self.duplicates:,}" + (f" ({fate})" if self.duplicates else ""))
+        return lines
+
+    def named(self, names: Sequence[str]) -> EncodingReport:
+        """The same report for the same contents under other file names."""
+        assert len(names) == len(self.corpora)
+        corpora = (dataclasses.replace(corpus, name=name) for corpus, name in zip(self.corpora, names, strict=True))
+        return dataclasses.replace(self, corpora=tuple(corpora))
+
+    def to_json(self) -> str:
+        """JSON that `from_json` reads."""
+        return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> EncodingReport:
+        """The report that `to_json` wrote; ValueError, KeyError or TypeError where the text is something else."""
+        raw = json.loads(text)
+        return cls(
+            corpora=tuple(_corpus_report(corpus) for corpus in raw["corpora"]),
+            duplicates=int(raw["duplicates"]),
+            source=SideReport(**raw["source"]),
+            target=SideReport(**raw["target"]),
+        )
+
+
+def _corpus_report(raw: Mapping[str, Any]) -> CorpusReport:
+    dropped = {reason: Dropped(int(d["count"]), tuple(d["lines"])) for reason, d in raw["dropped"].items()}
+    return CorpusReport(raw["name"], int(raw["read"]), int(raw["kept"]), dropped)
+
+
+def _with_lines(dropped: Dropped) -> str:
+    if not dropped.lines:
+        return f"{dropped.count:,}"
+    more = ", ..." if dropped.count > len(dropped.lines) else ""
+    word = "line" if dropped.count == 1 else "lines"
+    return f"{dropped.count:,} ({word} {', '.join(map(str, dropped.lines))}{more})"

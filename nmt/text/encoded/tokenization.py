@@ -1,0 +1,163 @@
+"""Pairs of text -> arrays of ids, chunk by chunk and in order, here or in worker processes."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+
+from nmt.errors import DataError
+from nmt.text.corpus import Corpus, Counts
+from nmt.text.encoded.ragged import Values, flatten
+from nmt.text.tokenizer import Tokenizer, TokenizerPair
+
+_log = logging.getLogger(__name__)
+
+CHUNK_PAIRS = 2048
+CHUNK_CHARACTERS = 1 << 20
+_CHUNKS_IN_FLIGHT = 3
+_CHUNKS_BEFORE_WORKERS = 32
+"""A worker costs a second or two to start; smaller corpora are done by then."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive pairs of one corpus."""
+
+    corpus: int
+    sources: list[str]
+    targets: list[str]
+    lines: list[int]
+
+
+@dataclass(frozen=True)
+class EncodedSide:
+    """One side of a chunk: all ids one after the other, and how many belong to each pair."""
+
+    ids: Values
+    lengths: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class EncodedChunk:
+    """A chunk as arrays; `hashes` are 64 bits of each pair's text."""
+
+    source: EncodedSide
+    target: EncodedSide
+    hashes: npt.NDArray[np.uint64]
+
+
+def chunks(corpora: Sequence[Corpus], counts: Sequence[Counts]) -> Iterator[Chunk]:
+    """The pairs of the corpora, in order, in chunks of bounded size that never span two corpora.
+
+    Each corpus counts what it reads in its own account.
+    """
+    for index, corpus in enumerate(corpora):
+        chunk, characters = Chunk(index, [], [], []), 0
+        for pair in corpus.pairs(counts[index]):
+            chunk.sources.append(pair.source)
+            chunk.targets.append(pair.target)
+            chunk.lines.append(pair.line)
+            characters += len(pair.source) + len(pair.target)
+            if len(chunk.lines) == CHUNK_PAIRS or characters >= CHUNK_CHARACTERS:
+                yield chunk
+                chunk, characters = Chunk(index, [], [], []), 0
+        if chunk.lines:
+            yield chunk
+
+
+def id_type(tokenizer: Tokenizer) -> npt.DTypeLike:
+    """The narrowest type that holds every id of the tokenizer."""
+    return np.uint16 if tokenizer.size <= 1 << 16 else np.int32
+
+
+def encode_chunk(chunk: Chunk, tokenizers: TokenizerPair) -> EncodedChunk:
+    """Tokenize a chunk; the one place where text becomes ids for the cache."""
+    return EncodedChunk(
+        _encode_side(chunk.sources, tokenizers.source),
+        _encode_side(chunk.targets, tokenizers.target),
+        np.fromiter(map(_hash, chunk.sources, chunk.targets), np.uint64, len(chunk.lines)),
+    )
+
+
+def encode_chunks(
+    stream: Iterable[Chunk], tokenizers: TokenizerPair, workers: int
+) -> Iterator[tuple[Chunk, EncodedChunk]]:
+    """Tokenize a stream of chunks; the result does not depend on `workers` (0 means one a core).
+
+    A bounded number of chunks is under way at any time, so memory does not grow with the stream. The text is read in
+    this process: what is wrong with a file is raised here, as the `DataError` of its reader.
+    """
+    stream = iter(stream)
+    workers = workers or _cores()
+    for chunk in islice(stream, None if workers == 1 else _CHUNKS_BEFORE_WORKERS):
+        yield chunk, encode_chunk(chunk, tokenizers)
+    first = next(stream, None)
+    if first is not None:
+        _log.info("tokenizing with %d processes", workers)
+        yield from _encode_in_processes(first, stream, tokenizers, workers)
+
+
+def _encode_in_processes(
+    first: Chunk, rest: Iterator[Chunk], tokenizers: TokenizerPair, workers: int
+) -> Iterator[tuple[Chunk, EncodedChunk]]:
+    # Forking a process whose libraries run threads can deadlock; `spawn` is slower to start and always sound.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(tokenizers,))
+    try:
+        waiting: deque[tuple[Chunk, Future[EncodedChunk]]] = deque()
+        waiting.append((first, pool.submit(_work, first)))
+        for chunk in rest:
+            waiting.append((chunk, pool.submit(_work, chunk)))
+            if len(waiting) > _CHUNKS_IN_FLIGHT * workers:
+                done, future = waiting.popleft()
+                yield done, future.result()
+        for done, future in waiting:
+            yield done, future.result()
+    except BrokenProcessPool:
+        raise DataError(
+            "data.workers: a process that tokenizes was killed, probably for want of memory; set fewer workers"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_tokenizers: list[TokenizerPair] = []
+"""In a worker process: the tokenizers it was started with."""
+
+
+def _start_worker(tokenizers: TokenizerPair) -> None:
+    # Ctrl-C reaches the whole process group; the main process answers it, and ends the workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _tokenizers.append(tokenizers)
+
+
+def _work(chunk: Chunk) -> EncodedChunk:
+    return encode_chunk(chunk, _tokenizers[0])
+
+
+def _encode_side(lines: list[str], tokenizer: Tokenizer) -> EncodedSide:
+    ids, offsets = flatten(tokenizer.encode(lines))
+    assert not len(ids) or (ids.min() >= 0 and ids.max() < tokenizer.size), "an id outside the vocabulary"
+    return EncodedSide(ids.astype(id_type(tokenizer)), np.diff(offsets))
+
+
+def _hash(source: str, target: str) -> int:
+    # The length keeps ("ab", "c") apart from ("a", "bc").
+    text = f"{len(source)} {source}{target}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
