@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+import nmt
 from nmt.config.registry import PartOptions
 from nmt.config.schema import Data
 from nmt.errors import DataError
@@ -144,6 +145,13 @@ def test_data_set_mistakes_at_start(tmp_path: Path) -> None:
     assert problem.startswith(f"{tmp_path / 'saved'}, train: not a saved data set, or damaged (")
 
 
+def run(program: str, **variables: str) -> str:
+    """What the program prints, in a process of its own."""
+    environment = os.environ | {"PYTHONPATH": str(Path(nmt.__file__).parents[1])} | variables
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+
 def test_the_hub_out_of_reach_is_one_clear_line(tmp_path: Path) -> None:
     program = (
         "from nmt.config.schema import Data\n"
@@ -158,14 +166,11 @@ def test_the_hub_out_of_reach_is_one_clear_line(tmp_path: Path) -> None:
         "except DataError as error:\n"
         "    print(error)\n"
     )
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    [line] = ran.stdout.splitlines()
+    [line] = run(program, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path)).splitlines()
     assert line.startswith("someone/some-corpus, de-en, train: cannot be loaded (")
     assert "`save_to_disk`" in line
 
 
 def test_heavy_packages_wait_until_they_are_needed() -> None:
     program = "import sys, nmt.text.corpus; print({'datasets', 'pyarrow', 'zstandard', 'torch'} & set(sys.modules))"
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert ran.stdout.strip() == "set()"
+    assert run(program).strip() == "set()"

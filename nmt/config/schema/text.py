@@ -59,7 +59,7 @@ class Tokenizer(Section):
     """Pieces in the vocabulary (of each side, where it is not shared), the four special ones included."""
     shared: bool = True
     """One vocabulary for both languages, or one for each."""
-    character_coverage: Annotated[float, Field(gt=0.9, le=1.0)] = 1.0
+    character_coverage: Annotated[float, Field(ge=0.98, le=1.0)] = 1.0
     """Share of the characters of the training text that get pieces of their own; 0.9995 for Chinese or Japanese."""
     byte_fallback: bool = False
     """Spell unknown characters in bytes, so that there is no unknown piece."""

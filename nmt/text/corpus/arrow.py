@@ -75,8 +75,6 @@ def _bytes(batch: pa.RecordBatch, name: str) -> list[bytes | None]:
     else:
         outer, *inner = name.split(".")
         column = pc.struct_field(batch.column(outer), inner)
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
     # Strings become bytes without a copy or a look at them: whether they are UTF-8 is for the corpus to say.
     kind = pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary()
     values: list[bytes | None] = column.cast(kind).to_pylist()
