@@ -41,9 +41,9 @@ class BahdanauWiring(Wiring):
         self.parts = self.cells[0].parts
         self.attention = build_attention(model.attention, self.hidden_size, memory_size)
         self.context_size = self.attention.context_size
-        self.context = nn.Linear(self.context_size, self.cells[0].input.out_features, bias=False)
-        for block in self.context.weight.chunk(self.cells[0].gates):
-            if self.context_size:
+        if self.context_size:
+            self.context = nn.Linear(self.context_size, self.cells[0].input.out_features, bias=False)
+            for block in self.context.weight.chunk(self.cells[0].gates):
                 nn.init.xavier_uniform_(block)
         self.bridge = Bridge(model, self.parts, memory_size)
 

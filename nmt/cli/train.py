@@ -1,0 +1,58 @@
+"""nmt-train: learn a translator as a YAML describes it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from nmt.cli.common import Parser, run
+
+DESCRIPTION = """Train a translator as a YAML describes it. The same command again continues a run that was stopped.
+Several processes train together under torchrun: torchrun --nproc-per-node N -m nmt.cli.train --config FILE"""
+
+
+def main() -> None:
+    """Entry point of `nmt-train`."""
+    run(_main)
+
+
+def _main(arguments: list[str] | None = None) -> int:
+    parser = Parser(prog="nmt-train", description=DESCRIPTION)
+    parser.add_argument("--config", required=True, metavar="FILE", help="YAML of the experiment")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="override a key of the YAML, such as training.batch_tokens=8192; may be repeated",
+    )
+    parser.add_argument("--fresh", action="store_true", help="start again; an earlier run in the folder is put aside")
+    doing = parser.add_mutually_exclusive_group()
+    doing.add_argument("--check", action="store_true", help="read the data, build the model, run the largest batch; stop")
+    doing.add_argument("--print-config", action="store_true", help="write the resolved YAML with comments, and stop")
+    options = parser.parse_args(arguments)
+    return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    # Imported late: a mistake in the arguments should not wait for PyTorch.
+    from nmt.config import dump_config
+    from nmt.experiment.families import read_config
+
+    config = read_config(options.config, options.overrides)
+    if options.print_config:
+        sys.stdout.write(dump_config(config, comments=True))
+        return 0
+
+    from nmt.experiment.training import check, train
+
+    if options.check:
+        check(config)
+        return 0
+    outcome = train(config, fresh=options.fresh)
+    return 1 if outcome.interrupted else 0
+
+
+if __name__ == "__main__":
+    main()

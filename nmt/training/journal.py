@@ -1,0 +1,269 @@
+"""What one sees of a training run: log lines or a progress bar, `metrics.jsonl`, TensorBoard, a summary."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from tqdm import tqdm
+
+from nmt.runtime import FILE_ONLY, format_table, logger
+from nmt.training.records import Records, plain
+from nmt.training.stopwatch import Stopwatch
+
+Number = float | Tensor
+
+_REFRESH_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A translation that is shown at a validation."""
+
+    source: str
+    reference: str
+    hypothesis: str
+
+
+class Journal:
+    """Writes down the course of a run. On ranks other than 0 (`enabled=False`) it takes everything and writes nothing.
+
+    On a terminal there is a progress bar, and the lines of the log go into the log file alone; without one they are
+    the display.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        *,
+        enabled: bool,
+        log_every: int,
+        total_steps: int | None = None,
+        resumed_step: int = 0,
+        terminal: bool | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Open the journal of the run folder `run` after `resumed_step` updates; later lines of before are dropped.
+
+        `total_steps` is where training ends as far as is known, for the time left; `terminal` by default asks
+        standard error.
+        """
+        self.run = run
+        self.log_every = log_every
+        self.total_steps = total_steps
+        self.resumed_step = resumed_step
+        self._terminal = sys.stderr.isatty() if terminal is None else terminal
+        self._watch = Stopwatch(clock)
+        self._window = _Window()
+        self._tokens = 0
+        self._step = resumed_step
+        self._bar: tqdm[Any] | None = None
+        self._refreshed = -math.inf
+        self._records = Records(run, resumed_step) if enabled else None
+
+    def update(
+        self, step: int, epoch: int, *, loss_sum: Number, tokens: int, learning_rate: float, gradient_norm: Number
+    ) -> None:
+        """Note one update: the sum of the loss over its target tokens, on all ranks, and their number.
+
+        An update that was skipped for a loss that is not finite is an `event`, not one of these.
+        Tensors are read only when a line or the bar is due: reading one waits for the GPU.
+        """
+        if self._records is None:
+            return
+        self._step = step
+        self._tokens += tokens
+        self._window.add(loss_sum, tokens, learning_rate, gradient_norm)
+        if self._terminal:
+            self._advance_bar(step, epoch)
+        if step % self.log_every == 0:
+            self._log_window(step, epoch)
+
+    def validation(
+        self,
+        step: int,
+        epoch: int,
+        metrics: Mapping[str, float],
+        samples: Sequence[Sample] = (),
+        *,
+        is_best: bool = False,
+    ) -> None:
+        """One line with the metrics, and some translations."""
+        values = {name: plain(value) for name, value in metrics.items()}
+        self.event("validation", step, epoch, {**values, "best": is_best})
+        if self._records is None:
+            return
+        text = ", ".join(f"{name} {_short(value)}" for name, value in values.items())
+        logger.info("validation at step %d, epoch %d: %s%s", step, epoch, text, " (best so far)" if is_best else "")
+        for sample in samples:
+            logger.info("  source      %s", sample.source)
+            logger.info("  reference   %s", sample.reference)
+            logger.info("  hypothesis  %s", sample.hypothesis)
+        if samples:
+            rows = [(sample.source, sample.reference, sample.hypothesis) for sample in samples]
+            self._records.table("samples", step, ("source", "reference", "hypothesis"), rows)
+
+    def event(self, kind: str, step: int, epoch: int, values: Mapping[str, Any]) -> None:
+        """A line of `metrics.jsonl`, its numbers also to TensorBoard; says nothing on the screen."""
+        if self._records is not None:
+            self._records.write(kind, step, epoch, self.seconds, values)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """While validating or saving: this time counts neither for the speed nor for the time left."""
+        with self._watch.stopped():
+            yield
+        if self._bar is not None:
+            self._bar.unpause()
+
+    @property
+    def enabled(self) -> bool:
+        return self._records is not None
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time of the run, that of the processes before this one included (up to their last line)."""
+        return (self._records.seconds if self._records else 0.0) + self._watch.elapsed
+
+    @property
+    def training_seconds(self) -> float:
+        """Time of this process without what was `paused`."""
+        return self._watch.running
+
+    def summary(
+        self, reason: str, best: Path | None, metrics: Mapping[str, float] | None = None, epoch: int | None = None
+    ) -> None:
+        """At the end: why training ended, what came out, and how to use it."""
+        if not self.enabled:
+            return
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        updates = self._step - self.resumed_step
+        rows: list[tuple[str, str]] = [("training ended", reason)]
+        rows.append(("updates", f"{self._step:,}" + (f" in {epoch} epochs" if epoch is not None else "")))
+        rows.append(("time", _duration(self.seconds)))
+        if updates and self.training_seconds:
+            rows.append(("speed", f"{self._tokens / self.training_seconds:,.0f} target tokens/s"))
+        if best is not None:
+            rows.append(("best checkpoint", str(best)))
+        rows += [(f"  {name}", _short(plain(value))) for name, value in (metrics or {}).items()]
+        lines = format_table(rows).splitlines()
+        if best is not None:
+            model = shlex.quote(str(self.run))
+            lines += [
+                "Use it:",
+                f"  nmt-translate --model {model} < SOURCE > TRANSLATION",
+                f"  nmt-eval --model {model} --source SOURCE --reference REFERENCE",
+            ]
+        for line in lines:
+            logger.info("%s", line)
+
+    def close(self) -> None:
+        """Close the files; the journal takes nothing more."""
+        if self._bar is not None:
+            self._bar.close()
+        if self._records is not None:
+            self._records.close()
+            self._records = None
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _log_window(self, step: int, epoch: int) -> None:
+        values = self._window.values(self._watch.lap())
+        self._window = _Window()
+        self.event("train", step, epoch, values)
+        logger.info(
+            "step %d, epoch %d: loss %s, perplexity %s, learning rate %.3g, gradient norm %s, %s tokens/s%s",
+            step,
+            epoch,
+            *(_short(plain(values[name])) for name in ("loss", "perplexity")),
+            values["learning_rate"],
+            _short(plain(values["gradient_norm"])),
+            f"{values['tokens_per_second']:,.0f}",
+            self._time_left(step),
+            extra=FILE_ONLY if self._terminal else None,
+        )
+
+    def _time_left(self, step: int) -> str:
+        done = step - self.resumed_step
+        if self.total_steps is None or not done:
+            return ""
+        return f", {_duration(max(self.total_steps - step, 0) * self.training_seconds / done)} left"
+
+    def _advance_bar(self, step: int, epoch: int) -> None:
+        if self._bar is None:
+            self._bar = tqdm(
+                total=self.total_steps,
+                initial=self.resumed_step,
+                unit="step",
+                dynamic_ncols=True,
+                file=sys.stderr,
+                leave=False,
+            )
+        self._bar.update(step - self._bar.n)
+        if self._watch.elapsed - self._refreshed >= _REFRESH_SECONDS:
+            self._refreshed = self._watch.elapsed
+            values = self._window.values(self._watch.since_lap)
+            self._bar.set_description(f"epoch {epoch}", refresh=False)
+            self._bar.set_postfix_str(
+                f"loss {_short(plain(values['loss']))}, {values['tokens_per_second']:,.0f} tokens/s, "
+                f"lr {values['learning_rate']:.3g}",
+                refresh=False,
+            )
+
+
+class _Window:
+    """The updates since the last line."""
+
+    def __init__(self) -> None:
+        self._loss_sum: Number = 0.0
+        self._tokens = 0
+        self._gradient_norm: Number = 0.0
+        self._learning_rate = 0.0
+        self._updates = 0
+
+    def add(self, loss_sum: Number, tokens: int, learning_rate: float, gradient_norm: Number) -> None:
+        # Not in place: the first tensor is the caller's. Detached: a sum with a graph would keep every batch alive.
+        self._loss_sum = self._loss_sum + _detached(loss_sum)
+        self._gradient_norm = self._gradient_norm + _detached(gradient_norm)
+        self._tokens += tokens
+        self._learning_rate = learning_rate
+        self._updates += 1
+
+    def values(self, seconds: float) -> dict[str, float]:
+        """Loss per target token, mean norm of the gradient, and speed over `seconds`."""
+        loss = float(self._loss_sum) / self._tokens if self._tokens else math.nan
+        return {
+            "loss": loss,
+            "perplexity": math.exp(loss) if loss < 700.0 else math.inf if loss == loss else math.nan,
+            "learning_rate": self._learning_rate,
+            "gradient_norm": float(self._gradient_norm) / max(self._updates, 1),
+            "tokens_per_second": self._tokens / seconds if seconds > 0.0 else 0.0,
+        }
+
+
+def _detached(number: Number) -> Number:
+    return number.detach() if isinstance(number, Tensor) else number
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "not finite" if value is None else str(value)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"

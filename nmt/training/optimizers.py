@@ -1,0 +1,84 @@
+"""Update rules."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from torch import nn, optim
+
+from nmt.config.registry import PartOptions, Registry
+from nmt.config.schema import Probability
+
+Rate = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
+
+OPTIMIZERS: Registry[optim.Optimizer] = Registry("optimizer")
+
+
+class OptimizerOptions(PartOptions):
+    """What every update rule has."""
+
+    learning_rate: Rate = 1e-3
+    """Learning rate at the top of the schedule."""
+    weight_decay: NotNegative = 0.0
+    """Decay of the matrices; biases and normalisations never decay."""
+
+
+class AdamWOptions(OptimizerOptions):
+    """Adam with decoupled weight decay."""
+
+    kind: Literal["adamw"] = "adamw"
+    """Adam with decoupled weight decay (Loshchilov 2019)."""
+    betas: tuple[Probability, Probability] = (0.9, 0.98)
+    """Decay of the averages of the gradient and of its square."""
+    epsilon: Rate = 1e-8
+    """Added to the root of the squared gradient."""
+
+
+class AdamOptions(AdamWOptions):
+    """Adam."""
+
+    kind: Literal["adam"] = "adam"  # type: ignore[assignment]
+    """Adam (Kingma 2015); weight decay is added to the gradient."""
+
+
+class SgdOptions(OptimizerOptions):
+    """Stochastic gradient descent."""
+
+    kind: Literal["sgd"] = "sgd"
+    """Stochastic gradient descent."""
+    learning_rate: Rate = 1.0
+    """Learning rate at the top of the schedule."""
+    momentum: Probability = 0.0
+    """Momentum."""
+
+
+def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices, which decay, and the rest, which does not."""
+    parameters = list(module.parameters())
+    return [
+        {"params": [each for each in parameters if each.dim() > 1], "weight_decay": weight_decay},
+        {"params": [each for each in parameters if each.dim() <= 1], "weight_decay": 0.0},
+    ]
+
+
+@OPTIMIZERS.register("adamw", AdamWOptions)
+def build_adamw(options: AdamWOptions, module: nn.Module) -> optim.Optimizer:
+    """Adam with decoupled weight decay."""
+    groups = _groups(module, options.weight_decay)
+    return optim.AdamW(groups, lr=options.learning_rate, betas=options.betas, eps=options.epsilon, fused=True)
+
+
+@OPTIMIZERS.register("adam", AdamOptions)
+def build_adam(options: AdamOptions, module: nn.Module) -> optim.Optimizer:
+    """Adam."""
+    groups = _groups(module, options.weight_decay)
+    return optim.Adam(groups, lr=options.learning_rate, betas=options.betas, eps=options.epsilon, fused=True)
+
+
+@OPTIMIZERS.register("sgd", SgdOptions)
+def build_sgd(options: SgdOptions, module: nn.Module) -> optim.Optimizer:
+    """Stochastic gradient descent."""
+    groups = _groups(module, options.weight_decay)
+    return optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum, fused=True)

@@ -1,0 +1,353 @@
+"""The training loop: `fit` reads as prose, `step` is one update, `forward_backward` one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from nmt.batching import Batch, BatchStream, Position
+from nmt.config.schema import Training
+from nmt.errors import TrainingError
+from nmt.kernels.choice import Kernels
+from nmt.model.translator import Translator
+from nmt.runtime import Runtime, all_reduce_sum, gather_objects, logger, rng_state, set_rng_state
+from nmt.training.averaging import MovingAverage
+from nmt.training.journal import Journal, Sample
+from nmt.training.objective import Objective
+from nmt.training.optimizers import OPTIMIZERS
+from nmt.training.schedules import SCHEDULES
+from nmt.training.stopping import EarlyStopping, Interrupts
+
+@dataclass(frozen=True)
+class Measured:
+    """What a validation found."""
+
+    metrics: dict[str, float]
+    """`loss` (per target piece, without smoothing), `perplexity`, `bleu`, `chrf`."""
+    samples: list[Sample]
+
+
+Validate = Callable[[Translator], Measured]
+"""Measures a translator; called on every rank, with the same result on all."""
+
+
+@dataclass
+class Progress:
+    """Where training stands."""
+
+    step: int = 0
+    """Updates done, the skipped ones included."""
+    epoch: int = 0
+    update: int = 0
+    """Updates done in this epoch."""
+    tokens: int = 0
+    """Target pieces read."""
+    skipped: int = 0
+    """Updates skipped for a non-finite loss or gradient."""
+    skipped_in_row: int = 0
+    validation_due: bool = False
+    """A validation was put off, because somebody asked training to stop."""
+
+
+class Save(Protocol):
+    """Writes a checkpoint; called on rank 0 alone."""
+
+    def __call__(
+        self,
+        progress: Progress,
+        weights: Mapping[str, Tensor],
+        state: dict[str, Any],
+        metrics: dict[str, float],
+        is_best: bool,
+    ) -> None: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How training ended."""
+
+    reason: str
+    interrupted: bool
+    progress: Progress
+    best_step: int
+
+
+class Trainer:
+    """Trains a translator on a stream of batches.
+
+    All that changes during training is in `state()`: what is restored from it goes on as if it had never stopped.
+    """
+
+    def __init__(
+        self,
+        options: Training,
+        runtime: Runtime,
+        kernels: Kernels,
+        translator: Translator,
+        stream: BatchStream,
+        journal: Journal,
+        validate: Validate,
+        save: Save,
+    ) -> None:
+        self.options = options
+        self.runtime = runtime
+        self.translator = translator
+        self.stream = stream
+        self.journal = journal
+        self.validate_translator = validate
+        self.save_checkpoint = save
+        self.progress = Progress()
+        self.objective = Objective(translator, kernels, options.label_smoothing)
+        self.parallel: nn.Module = self.objective
+        if runtime.world > 1:
+            devices = [runtime.device] if runtime.device.type == "cuda" else None
+            self.parallel = DistributedDataParallel(self.objective, device_ids=devices, gradient_as_bucket_view=True)
+        self.parameters = list(translator.parameters())
+        self.optimizer = OPTIMIZERS.build(options.optimizer, translator)
+        for group in self.optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+        self.schedule = SCHEDULES.build(options.schedule, horizon(options, stream))
+        self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.needs_scaler)
+        self.average = MovingAverage(self.parameters, options.ema_decay) if options.ema_decay else None
+        self.stopping = EarlyStopping(options.early_stopping)
+        self.interrupts = Interrupts()
+        self.metrics: dict[str, float] = {}
+
+    def fit(self) -> Outcome:
+        """Train until it is enough, or somebody asks to stop; every validation leaves a checkpoint."""
+        with self.interrupts:
+            self.try_largest_batch()
+            if self.progress.validation_due:
+                self.validate()
+            self.translator.train()
+            reason = self._finished()
+            for update in self._updates() if not reason else ():
+                stop = self.step(update)
+                due = self._due(self.options.validate_every)
+                if stop:
+                    self.progress.validation_due = due
+                    self.save()
+                    return self._outcome(f"stopped by {stop}", interrupted=True)
+                if due:
+                    self.validate()
+                elif self.options.save_every and self.progress.step % self.options.save_every == 0:
+                    self.save()
+                if reason := self._finished():
+                    break
+            if not self.metrics:
+                self.validate()
+        return self._outcome(reason, interrupted=False)
+
+    def step(self, update: list[Batch]) -> str:
+        """One update: gradients of all batches, of all ranks, over all their target pieces.
+
+        Returns the name of the signal by which some rank was asked to stop, or nothing.
+        """
+        tokens, stop = self._agree(sum(batch.target_tokens for batch in update))
+        likelihood = torch.zeros((), device=self.runtime.device)
+        for number, batch in enumerate(update):
+            exchange = number == len(update) - 1
+            likelihood += self.forward_backward(batch, self.runtime.world / tokens, exchange)
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.options.clip_norm or float("inf"))
+        all_reduce_sum(likelihood)
+        finite = bool(torch.isfinite(norm) & torch.isfinite(likelihood))
+        self.progress.step += 1
+        self.progress.update += 1
+        self.progress.tokens += tokens
+        rate = self._apply(finite)
+        self.optimizer.zero_grad(set_to_none=True)
+        self._count(finite, update)
+        if finite:
+            self.journal.update(
+                self.progress.step,
+                self.progress.epoch + 1,
+                loss_sum=likelihood,
+                tokens=tokens,
+                learning_rate=rate,
+                gradient_norm=norm,
+            )
+        return stop
+
+    def forward_backward(self, batch: Batch, scale: float, exchange: bool = True) -> Tensor:
+        """Add the gradients of a batch, its loss times `scale`; the summed negative log-likelihood of its target."""
+        on_device = batch.to(self.runtime.device)
+        alone = isinstance(self.parallel, DistributedDataParallel) and not exchange
+        try:
+            with self.parallel.no_sync() if alone else nullcontext():  # type: ignore[operator, union-attr]
+                with self.runtime.autocast():
+                    losses = self.parallel(on_device)
+                self.scaler.scale(losses.smoothed * (scale * batch.weight)).backward()
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise TrainingError(
+                f"out of memory on {self.runtime.device} with {batch.describe()}; set training.batch_tokens below "
+                f"{self.options.batch_tokens}, and training.accumulation above {self.options.accumulation} to keep the "
+                "size of an update"
+            ) from error
+        return losses.negative_log_likelihood.detach() * batch.weight
+
+    def validate(self) -> None:
+        """Measure the weights that translation will use, keep them if they are the best, save."""
+        progress = self.progress
+        progress.validation_due = False
+        with self.journal.paused(), self.averaged(), torch.no_grad():
+            self.translator.eval()
+            measured = self.validate_translator(self.translator)
+            self.translator.train()
+        self.metrics = measured.metrics
+        is_best = self.stopping.observe(progress.step, self.metrics)
+        self.schedule.observe(self.stopping.value(self.metrics))
+        self.journal.validation(progress.step, progress.epoch + 1, self.metrics, measured.samples, is_best=is_best)
+        self.save(is_best)
+
+    def save(self, is_best: bool = False) -> None:
+        """Write a checkpoint: the weights that translation uses, and beside them what training needs to go on."""
+        with self.journal.paused():
+            generators = gather_objects(rng_state())
+            if not self.runtime.is_main:
+                return
+            state = self.state() | {"generators": generators}
+            with self.averaged():
+                self.save_checkpoint(self.progress, self.weights(), state, self.metrics, is_best)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The parameters by name, a tied one once."""
+        return {name: parameter.detach() for name, parameter in self.translator.named_parameters()}
+
+    def state(self) -> dict[str, Any]:
+        """Everything that changes during training but the random generators; plain values and tensors only."""
+        return {
+            "weights": {name: weight.clone() for name, weight in self.weights().items()},
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state(),
+            "scaler": self.scaler.state_dict(),
+            "average": self.average.state() if self.average else None,
+            "stopping": self.stopping.state(),
+            "progress": asdict(self.progress),
+            "metrics": dict(self.metrics),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state, bit for bit where the number of ranks and the device are the same."""
+        with torch.no_grad():
+            for name, weight in self.weights().items():
+                weight.copy_(state["weights"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.restore(state["schedule"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average:
+            self.average.restore(state["average"])
+        self.stopping.restore(state["stopping"])
+        self.progress = Progress(**state["progress"])
+        self.metrics = dict(state["metrics"])
+        generators = state["generators"]
+        if len(generators) == self.runtime.world:
+            set_rng_state(generators[self.runtime.rank])
+        else:
+            logger.warning(
+                "resumed with %d processes a run of %d: random choices go on with new seeds",
+                self.runtime.world,
+                len(generators),
+            )
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """While entered, the translator has the moving average of its weights, where there is one."""
+        if self.average:
+            self.average.swap()
+        try:
+            yield
+        finally:
+            if self.average:
+                self.average.swap()
+
+    def try_largest_batch(self) -> Batch:
+        """What would run out of memory does so in the first second. Leaves no trace in the training."""
+        before = rng_state()
+        self.translator.train()
+        batch = self.stream.largest_batch()
+        self.forward_backward(batch, 0.0)
+        self.optimizer.zero_grad(set_to_none=True)
+        set_rng_state(before)
+        return batch
+
+    def _updates(self) -> Iterator[list[Batch]]:
+        progress = self.progress
+        while True:
+            yield from self.stream.updates(Position(progress.epoch, progress.update))
+            progress.epoch, progress.update = progress.epoch + 1, 0
+
+    def _agree(self, tokens: int) -> tuple[int, str]:
+        """Target pieces of the update on all ranks, and the signal that any of them got."""
+        mine = self.interrupts.signal
+        total = all_reduce_sum(torch.tensor([tokens, mine or 0, mine is not None], dtype=torch.int64))
+        pieces, numbers, asked = total.tolist()
+        return pieces, (mine.name if mine else f"signal {numbers // asked}") if asked else ""
+
+    def _apply(self, finite: bool) -> float:
+        """Move the weights; a non-finite update is skipped. Returns the learning rate."""
+        factor = self.schedule.factor(self.progress.step)
+        rate = 0.0
+        for group in self.optimizer.param_groups:
+            rate = group["lr"] = group["initial_lr"] * factor
+        if finite:
+            self.scaler.step(self.optimizer)
+            if self.average:
+                self.average.update()
+        self.scaler.update()
+        return rate
+
+    def _count(self, finite: bool, update: list[Batch]) -> None:
+        progress = self.progress
+        if finite:
+            progress.skipped_in_row = 0
+            return
+        progress.skipped += 1
+        progress.skipped_in_row += 1
+        names = "; ".join(batch.describe() for batch in update)
+        logger.warning("update %d skipped: its loss or gradient is not finite (%s)", progress.step, names)
+        if progress.skipped_in_row >= self.options.non_finite_limit:
+            raise TrainingError(
+                f"{progress.skipped_in_row} updates in a row had a non-finite loss or gradient, the last one with "
+                f"{names}; lower training.optimizer.learning_rate, or set runtime.precision to fp32"
+            )
+
+    def _due(self, every: int | None) -> bool:
+        if every:
+            return self.progress.step % every == 0
+        return self.progress.update == self.stream.updates_per_epoch(self.progress.epoch)
+
+    def _finished(self) -> str:
+        """Why training is over, or nothing."""
+        progress, options = self.progress, self.options
+        if options.max_steps and progress.step >= options.max_steps:
+            return f"{options.max_steps} updates, as training.max_steps asks"
+        at_end = progress.update == self.stream.updates_per_epoch(progress.epoch)
+        if options.max_epochs and progress.epoch + at_end >= options.max_epochs:
+            return f"{options.max_epochs} epochs, as training.max_epochs asks"
+        if self.stopping.is_over:
+            metric, patience = options.early_stopping.metric, options.early_stopping.patience
+            return f"{metric} has not improved for {patience} validations"
+        return ""
+
+    def _outcome(self, reason: str, interrupted: bool) -> Outcome:
+        return Outcome(reason, interrupted, self.progress, self.stopping.best_step)
+
+
+def horizon(options: Training, stream: BatchStream) -> int:
+    """Updates of the whole training, by the length of its first epoch, unless it stops early."""
+    by_epochs = (options.max_epochs or 0) * stream.updates_per_epoch(0)
+    return min(limit for limit in (options.max_steps, by_epochs) if limit)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """PyTorch's CPU allocator has no error class of its own."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)

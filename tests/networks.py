@@ -1,0 +1,78 @@
+"""Small networks for tests, with every choice given by name."""
+
+from __future__ import annotations
+
+import torch
+
+from nmt.config import schema
+from nmt.model.attention import SCORES, WINDOWS
+from nmt.model.cells import CELLS
+from nmt.model.translator import Translator, Vocabulary
+from nmt.model.wiring import WIRINGS
+
+BOS, EOS = 2, 3
+VOCABULARY = Vocabulary(source_size=13, target_size=11, bos=BOS)
+NO_DROPOUT = schema.Dropout(embedding=0.0, layer=0.0, output=0.0)
+
+
+def model_options(
+    *,
+    score: str = "additive",
+    window: str = "global",
+    wiring: str = "bahdanau",
+    cell: str = "gru",
+    encoder_cell: str | None = None,
+    encoder_layers: int = 1,
+    decoder_layers: int = 1,
+    bidirectional: bool = True,
+    bridge: str = "final",
+    readout: str = "tanh",
+    layer_normalization: bool = False,
+    tie: str = "target_output",
+    dropout: schema.Dropout = NO_DROPOUT,
+    score_options: dict[str, object] | None = None,
+) -> schema.Model:
+    """Options of a network with embeddings of 6, encoder layers of 5 units a direction, a decoder of 7."""
+    return schema.Model(
+        embedding_size=6,
+        tie=tie,
+        layer_normalization=layer_normalization,
+        dropout=dropout,
+        encoder=schema.Encoder(
+            cell=CELLS[encoder_cell or cell].options(),
+            hidden_size=5,
+            layers=encoder_layers,
+            bidirectional=bidirectional,
+        ),
+        decoder=schema.Decoder(
+            cell=CELLS[cell].options(),
+            hidden_size=7,
+            layers=decoder_layers,
+            bridge=bridge,
+            readout=schema.Readout(kind=readout),
+        ),
+        attention=schema.Attention(
+            score=SCORES[score].options(**(score_options or {})),
+            window=WINDOWS[window].options(),
+            wiring=WIRINGS[wiring].options(),
+        ),
+    )
+
+
+def network(options: schema.Model, seed: int = 0, vocabulary: Vocabulary = VOCABULARY) -> Translator:
+    """A network in float64 whose weights, biases included, are far enough from zero to matter."""
+    torch.manual_seed(seed)
+    translator = Translator(options, vocabulary).double()
+    with torch.no_grad():
+        for parameter in translator.parameters():
+            parameter.uniform_(-0.5, 0.5)
+    return translator.eval()
+
+
+def sentences(*lengths: int, size: int = 13, seed: int = 0, padding: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random sentences of these lengths that end in EOS, padded with random ids that must not matter."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(4, size, (len(lengths), max(lengths) + padding), generator=generator)
+    lengths_B = torch.tensor(lengths)
+    ids[torch.arange(len(lengths)), lengths_B - 1] = EOS
+    return ids, lengths_B

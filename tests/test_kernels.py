@@ -1,0 +1,134 @@
+"""Fast paths against their reference, outputs and every gradient; the reference against PyTorch and by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from nmt.kernels import cross_entropy
+from nmt.kernels.choice import choose_kernels
+from nmt.model.cells import CELLS, library_stack
+
+
+def problem(rows: int, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(rows)
+    readout = torch.randn(rows, 5, generator=generator, dtype=dtype).requires_grad_()
+    weight = torch.randn(7, 5, generator=generator, dtype=dtype).requires_grad_()
+    bias = torch.randn(7, generator=generator, dtype=dtype).requires_grad_()
+    return [readout, weight, bias, torch.randint(7, (rows,), generator=generator)]
+
+
+def test_cross_entropy_by_hand() -> None:
+    """One position, logits (ln 1, ln 2, ln 5), target 2: p = (1/8, 2/8, 5/8).
+
+    -log p(target) = ln(8/5) = 0.470004;  mean of -log p = (ln 8 + ln 4 + ln(8/5)) / 3 = 1.311913
+    smoothed with e = 0.1: 0.9 * 0.470004 + 0.1 * 1.311913 = 0.554195
+    """
+    weight = torch.tensor([[1.0], [2.0], [5.0]]).log()
+    expected = (math.log(8) + math.log(4) + math.log(8 / 5)) / 3
+    assert expected == pytest.approx(1.311913, abs=1e-6)
+    for kernel in (cross_entropy.reference, cross_entropy.fused):
+        losses = kernel(torch.ones(1, 1), weight, torch.zeros(3), torch.tensor([2]), 0.1)
+        assert losses.negative_log_likelihood.item() == pytest.approx(0.470004, abs=1e-6)
+        assert losses.smoothed.item() == pytest.approx(0.554195, abs=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("rows", [1, 511, 512, 513, 1500])
+def test_chunked_cross_entropy_is_the_reference(rows: int, smoothing: float) -> None:
+    """At the borders of chunks, too; and the reference is PyTorch's."""
+    values, gradients = [], []
+    for kernel in (cross_entropy.reference, cross_entropy.fused):
+        inputs = problem(rows)
+        losses = kernel(*inputs, smoothing)
+        (losses.smoothed * 0.3).backward()
+        values.append(torch.stack([losses.smoothed.detach(), losses.negative_log_likelihood]))
+        gradients.append([each.grad for each in inputs[:3]])
+    torch.testing.assert_close(values[1], values[0], rtol=1e-12, atol=0)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-10, atol=1e-12)
+    readout, weight, bias, target = problem(rows)
+    expected = F.cross_entropy(F.linear(readout, weight, bias), target, label_smoothing=smoothing, reduction="sum")
+    torch.testing.assert_close(values[0][0], expected.detach())
+
+
+def test_chunked_cross_entropy_without_gradients_makes_none() -> None:
+    inputs = [each.detach() for each in problem(600)]
+    losses = cross_entropy.fused(*inputs, 0.1)
+    assert not losses.smoothed.requires_grad
+    torch.testing.assert_close(losses.smoothed, cross_entropy.reference(*inputs, 0.1).smoothed)
+
+
+def test_bf16_products_leave_the_loss_in_float32() -> None:
+    inputs = problem(700, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = cross_entropy.fused(*inputs, 0.1)
+    losses.smoothed.backward()
+    assert losses.smoothed.dtype == torch.float32
+    assert all(each.grad is not None and each.grad.dtype == torch.float32 for each in inputs[:3])
+    exact = [each.detach().double() if each.is_floating_point() else each for each in inputs]
+    # bf16 has 8 bits: a product of 5 terms is good to about 1%.
+    assert losses.smoothed.item() == pytest.approx(cross_entropy.reference(*exact, 0.1).smoothed.item(), rel=0.01)
+
+
+def test_a_forced_kernel_is_what_one_gets() -> None:
+    assert choose_kernels("reference").cross_entropy is cross_entropy.reference
+    assert choose_kernels("fused").cross_entropy is cross_entropy.fused
+    assert choose_kernels("auto").cross_entropy is cross_entropy.fused
+    assert all(choose_kernels(kind).reason for kind in ("auto", "reference", "fused"))
+
+
+@pytest.mark.parametrize("kind", list(CELLS))
+def test_cells_are_those_of_the_library(kind: str) -> None:
+    """Our step, repeated with the library's weights, gives the library's outputs and gradients."""
+    torch.manual_seed(0)
+    options = CELLS[kind].options()
+    cell = CELLS.build(options, 4, 3).double()
+    stack = library_stack(options, 4, 3, 1, bidirectional=False, dropout=0.0).double()
+    ours = [cell.input.weight, cell.recurrent.weight, cell.input.bias, cell.recurrent.bias]
+    with torch.no_grad():
+        for parameter, own in zip(stack.parameters(), ours, strict=True):
+            parameter.copy_(own.uniform_(-1, 1))
+    inputs_BTE = torch.randn(2, 5, 4, dtype=torch.float64)
+    expected, _ = stack(inputs_BTE)
+    state = tuple(torch.zeros(2, 1, 3, dtype=torch.float64) for _ in range(cell.parts))
+    outputs = []
+    for position in range(5):
+        state = cell(cell.input(inputs_BTE[:, position : position + 1]), state)
+        outputs.append(state[0])
+    actual = torch.cat(outputs, 1)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
+    actual.square().sum().backward()
+    expected.square().sum().backward()
+    for parameter, own in zip(stack.parameters(), ours, strict=True):
+        torch.testing.assert_close(own.grad, parameter.grad, rtol=0, atol=1e-12)
+
+
+def test_gru_step_by_hand() -> None:
+    """One unit, h = 0.5, input half (r, z, n) = (0, 0, 0.1), recurrent half (0, ln 3, 0.4).
+
+    r = sigmoid 0 = 0.5;  z = sigmoid(ln 3) = 0.75;  n = tanh(0.1 + 0.5 * 0.4) = tanh 0.3 = 0.291313
+    h' = 0.25 * 0.291313 + 0.75 * 0.5 = 0.447828
+    """
+    from nmt.kernels.gates import gru_step
+
+    step = gru_step(torch.tensor([0.0, 0.0, 0.1]), torch.tensor([0.0, math.log(3), 0.4]), torch.tensor([0.5]))
+    assert step.item() == pytest.approx(0.447828, abs=1e-6)
+
+
+initial: list[tuple[str, Callable[[nn.RNNBase], torch.Tensor], float]] = [
+    ("lstm", lambda stack: stack.bias_ih_l0.chunk(4)[1], 1.0),
+    ("gru", lambda stack: stack.bias_ih_l0, 0.0),
+]
+
+
+@pytest.mark.parametrize(("kind", "part", "value"), initial, ids=["lstm", "gru"])
+def test_an_lstm_starts_out_remembering(kind: str, part: Callable[[nn.RNNBase], torch.Tensor], value: float) -> None:
+    stack = library_stack(CELLS[kind].options(), 4, 3, 2, bidirectional=True, dropout=0.0)
+    assert torch.equal(part(stack), torch.full_like(part(stack), value))
+    recurrent = stack.weight_hh_l1_reverse.chunk(CELLS[kind].build.gates)[0]
+    torch.testing.assert_close(recurrent @ recurrent.t(), torch.eye(3))

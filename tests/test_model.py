@@ -1,0 +1,221 @@
+"""The truths of a translator's network: scan == steps, batch == single, padding changes nothing, all of it learns."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+
+from nmt.config import schema
+from nmt.model.attention import SCORES, WINDOWS
+from nmt.model.cells import CELLS
+from nmt.model.translator import Translator
+from nmt.model.wiring import WIRINGS, DecoderState
+from tests.networks import BOS, EOS, NO_DROPOUT, model_options, network, sentences
+
+TIGHT: dict[str, Any] = {"rtol": 0.0, "atol": 1e-10}
+
+ATTENTIONS = [
+    {"score": score, "window": window, "wiring": wiring} for score, window, wiring in product(SCORES, WINDOWS, WIRINGS)
+]
+SHAPES: list[dict[str, Any]] = [
+    *({"cell": cell, "decoder_layers": layers, "encoder_layers": layers} for cell in CELLS for layers in (1, 2)),
+    {"cell": "lstm", "encoder_cell": "gru", "decoder_layers": 2},
+    {"bidirectional": False, "bridge": "mean"},
+    {"bridge": "zero", "readout": "maxout"},
+    {"layer_normalization": True, "readout": "linear", "tie": "none"},
+    {"score": "none", "score_options": {"context": "first_state"}},
+]
+NETWORKS = [*({**attention, **shape} for attention, shape in product(ATTENTIONS, SHAPES[:6])), *SHAPES[6:]]
+
+
+def named(options: dict[str, Any]) -> str:
+    return "-".join(str(value) for value in options.values())
+
+
+every_network = pytest.mark.parametrize("options", NETWORKS, ids=named)
+
+
+def steps(translator: Translator, source_BS: torch.Tensor, lengths_B: torch.Tensor, target_BT: torch.Tensor) -> torch.Tensor:
+    """Logits [B, T, V] one position after another."""
+    state = translator.start(translator.encode(source_BS, lengths_B))
+    previous_BT = torch.cat([torch.full_like(target_BT[:, :1], BOS), target_BT[:, :-1]], 1)
+    logits = []
+    for position in range(target_BT.shape[1]):
+        state, logits_B1V = translator.step(state, previous_BT[:, position : position + 1])
+        logits.append(logits_B1V)
+    return torch.cat(logits, 1)
+
+
+@every_network
+def test_scan_is_step_repeated(options: dict[str, Any]) -> None:
+    translator = network(model_options(**options))
+    source_BS, lengths_B = sentences(5, 2, 7)
+    target_BT, _ = sentences(6, 3, 4, size=11)
+    together = translator(source_BS, lengths_B, target_BT)
+    torch.testing.assert_close(steps(translator, source_BS, lengths_B, target_BT), together, **TIGHT)
+
+
+@every_network
+def test_a_sentence_does_not_feel_its_batch(options: dict[str, Any]) -> None:
+    translator = network(model_options(**options))
+    source_BS, lengths_B = sentences(5, 2, 7, padding=3)
+    target_BT, target_lengths_B = sentences(6, 3, 4, size=11)
+    together = translator(source_BS, lengths_B, target_BT)
+    for row, (source, target) in enumerate(zip(lengths_B.tolist(), target_lengths_B.tolist(), strict=True)):
+        alone = translator(source_BS[row : row + 1, :source], lengths_B[row : row + 1], target_BT[row : row + 1, :target])
+        torch.testing.assert_close(alone[0], together[row, :target], **TIGHT)
+
+
+@every_network
+def test_what_stands_in_the_padding_changes_nothing(options: dict[str, Any]) -> None:
+    translator = network(model_options(**options))
+    source_BS, lengths_B = sentences(5, 2, 7)
+    target_BT, _ = sentences(6, 3, 4, size=11)
+    before = translator(source_BS, lengths_B, target_BT)
+    for row, length in enumerate(lengths_B.tolist()):
+        source_BS[row, length:] = 12 - source_BS[row, length:]
+    assert torch.equal(translator(source_BS, lengths_B, target_BT), before)
+
+
+@every_network
+def test_every_parameter_gets_a_gradient(options: dict[str, Any]) -> None:
+    translator = network(model_options(**options))
+    source_BS, lengths_B = sentences(5, 2, 7)
+    target_BT, _ = sentences(6, 3, 4, size=11)
+    translator(source_BS, lengths_B, target_BT).logsumexp(-1).sum().backward()
+    without = [
+        name for name, parameter in translator.named_parameters() if parameter.grad is None or not parameter.grad.any()
+    ]
+    assert without == []
+
+
+@pytest.mark.parametrize("options", ATTENTIONS, ids=named)
+def test_gradients_are_those_of_finite_differences(options: dict[str, Any]) -> None:
+    translator = network(model_options(**options))
+    source_BS, lengths_B = sentences(4, 2)
+    target_BT, _ = sentences(3, 2, size=11)
+    names = [name for name, _ in translator.named_parameters()]
+
+    def loss(*parameters: torch.Tensor) -> torch.Tensor:
+        given = dict(zip(names, parameters, strict=True))
+        return torch.func.functional_call(translator, given, (source_BS, lengths_B, target_BT)).logsumexp(-1).sum()
+
+    parameters = tuple(parameter.detach().requires_grad_() for parameter in translator.parameters())
+    assert torch.autograd.gradcheck(loss, parameters, fast_mode=True)
+
+
+@pytest.mark.parametrize("options", [options for options in ATTENTIONS if options["score"] != "none"], ids=named)
+def test_weights_are_a_distribution_and_padding_weighs_exactly_nothing(options: dict[str, Any]) -> None:
+    translator = network(model_options(**options))
+    source_BS, lengths_B = sentences(5, 2, 7, padding=2)
+    target_BT, _ = sentences(6, 3, 4, size=11)
+    _, weights_BTS = translator.readout(translator.encode(source_BS, lengths_B), target_BT)
+    assert weights_BTS is not None
+    padding_BS = torch.arange(source_BS.shape[1]) >= lengths_B.unsqueeze(1)
+    assert not weights_BTS.masked_select(padding_BS.unsqueeze(1)).any()
+    assert (weights_BTS >= 0).all()
+    if options["window"] == "global":
+        torch.testing.assert_close(weights_BTS.sum(-1), torch.ones(3, 6, dtype=torch.float64), **TIGHT)
+
+
+@every_network
+def test_selected_hypotheses_go_on_as_if_alone(options: dict[str, Any]) -> None:
+    """Three hypotheses of each of two sentences against six runs of one, with sentences and hypotheses reordered."""
+    translator = network(model_options(**options))
+    source_BS, lengths_B = sentences(5, 3)
+    pieces_BQT = torch.randint(4, 11, (2, 3, 3), generator=torch.Generator().manual_seed(1))
+
+    state = translator.start(translator.encode(source_BS, lengths_B))
+    state, _ = translator.step(state, torch.full((2, 1), BOS))
+    state = state.select(torch.arange(2), torch.zeros(2, 3, dtype=torch.int64))
+    state, _ = translator.step(state, pieces_BQT[..., 0])
+    sentences_N, hypotheses_NQ = torch.tensor([1, 0]), torch.tensor([[2, 0, 0], [1, 1, 2]])
+    state = state.select(sentences_N, hypotheses_NQ)
+    chosen_NQT = pieces_BQT[sentences_N.unsqueeze(1), hypotheses_NQ]
+    state, logits_NQV = translator.step(state, chosen_NQT[..., 1])
+
+    for row, sentence in enumerate(sentences_N.tolist()):
+        assert state.prepared.memory_BSC.shape[0] == 2, "memory is a row a sentence, not a row a hypothesis"
+        for query in range(3):
+            alone = slice(sentence, sentence + 1)
+            target_1T = torch.cat([chosen_NQT[row, query, :2], torch.tensor([EOS])]).unsqueeze(0)
+            expected_1TV = translator(source_BS[alone], lengths_B[alone], target_1T)
+            torch.testing.assert_close(logits_NQV[row, query], expected_1TV[0, 2], **TIGHT)
+
+
+def test_nothing_of_a_batch_stays_on_the_modules() -> None:
+    translator = network(model_options(decoder_layers=2))
+    before = {name: set(vars(module)) for name, module in translator.named_modules()}
+    source_BS, lengths_B = sentences(5, 2)
+    translator(source_BS, lengths_B, sentences(3, 2, size=11)[0])
+    assert {name: set(vars(module)) for name, module in translator.named_modules()} == before
+    held = [tensor for module in translator.modules() for tensor in vars(module).values() if torch.is_tensor(tensor)]
+    assert held == []
+
+
+def test_the_decoders_input_is_the_target_shifted_by_one() -> None:
+    """Changing piece t of the target changes what is said of t + 1 and later, never of t and before."""
+    translator = network(model_options())
+    source_BS, lengths_B = sentences(4)
+    target_BT, _ = sentences(5, size=11)
+    before = translator(source_BS, lengths_B, target_BT)
+    target_BT[0, 2] = 4 if target_BT[0, 2] != 4 else 5
+    after = translator(source_BS, lengths_B, target_BT)
+    assert torch.equal(after[:, :3], before[:, :3])
+    assert not torch.isclose(after[:, 3:], before[:, 3:]).all(-1).any()
+
+
+@pytest.mark.parametrize(
+    ("tie", "shared"),
+    [
+        ("none", set()),
+        ("target_output", {("target", "output")}),
+        ("source_target", {("source", "target")}),
+        ("all", {("source", "target"), ("target", "output"), ("source", "output")}),
+    ],
+)
+def test_embeddings_are_tied_as_asked(tie: str, shared: set[tuple[str, str]]) -> None:
+    from nmt.model.translator import Vocabulary
+
+    translator = Translator(model_options(tie=tie), Vocabulary(11, 11, BOS))
+    weights = {
+        "source": translator.encoder.embedding.table.weight,
+        "target": translator.decoder.embedding.table.weight,
+        "output": translator.projection.weight,
+    }
+    pairs = {(a, b) for a, b in [("source", "target"), ("target", "output"), ("source", "output")] if weights[a] is weights[b]}
+    assert pairs == shared
+    assert sum(count for _, count in translator.parts()) == sum(p.numel() for p in translator.parameters())
+
+
+def test_dropout_of_whole_words_silences_them() -> None:
+    """With every word dropped the encoder hears zeros, whatever the sentence."""
+    options = model_options(dropout=NO_DROPOUT.model_copy(update={"source_word": 0.999999}))
+    translator = network(options).train()
+    lengths_B = torch.tensor([4])
+    one = translator.encode(torch.tensor([[4, 5, 6, EOS]]), lengths_B).memory_BSC
+    other = translator.encode(torch.tensor([[7, 8, 9, EOS]]), lengths_B).memory_BSC
+    assert torch.equal(one, other)
+    translator.eval()
+    assert not torch.equal(translator.encode(torch.tensor([[4, 5, 6, EOS]]), lengths_B).memory_BSC, one)
+
+
+def test_dropout_changes_training_and_not_translation() -> None:
+    options = model_options(dropout=schema.Dropout(embedding=0.3, layer=0.3, output=0.3), decoder_layers=2)
+    translator = network(options)
+    source_BS, lengths_B = sentences(5, 2)
+    target_BT, _ = sentences(3, 2, size=11)
+    assert torch.equal(translator(source_BS, lengths_B, target_BT), translator(source_BS, lengths_B, target_BT))
+    translator.train()
+    assert not torch.equal(translator(source_BS, lengths_B, target_BT), translator(source_BS, lengths_B, target_BT))
+
+
+def test_a_state_knows_its_position() -> None:
+    translator = network(model_options())
+    state: DecoderState = translator.start(translator.encode(*sentences(3)))
+    assert state.position == 0
+    state, _ = translator.step(state, torch.tensor([[BOS]]))
+    assert state.position == 1
