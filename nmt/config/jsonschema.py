@@ -68,10 +68,11 @@ class _Writer:
     def _mapping(self, section: type[Section], path: str, known: Mapping[str, Schema]) -> Schema:
         properties: dict[str, Schema] = dict(known)
         required: list[str] = []
+        in_preset = any(f"{path}.".startswith(f"{preset}.") for preset in self._presets)
         for name, field in section.model_fields.items():
             if name in known:
                 continue
-            properties[name] = self._field(field, f"{path}.{name}" if path else name, path in self._presets)
+            properties[name] = self._field(field, f"{path}.{name}" if path else name, in_preset)
             if field.is_required():
                 required.append(name)
         schema: Schema = {"type": "object", "properties": properties, "additionalProperties": False}

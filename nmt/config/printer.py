@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from nmt.config.document import recognise_scalars
 from nmt.config.registry import PartOptions, Section
 from nmt.config.schema import Config
-from nmt.config.shapes import doc_of
+from nmt.config.shapes import doc_of, fields_in_order
 
 WIDTH = 110
 """Longest line of a comment."""
@@ -46,11 +46,7 @@ def _documentation(field: FieldInfo, width: int) -> list[str]:
 
 def _fields(section: Section, indent: int, commentary: Commentary, *, separator: bool = False) -> Iterator[str]:
     margin = " " * indent
-    fields = list(type(section).model_fields.items())
-    if isinstance(section, PartOptions):
-        # A part inherits the options of its family; what it is about comes before them.
-        fields.sort(key=lambda item: (item[0] != "kind", not item[1].is_required()))
-    for name, field in fields:
+    for name, field in fields_in_order(type(section)):
         if separator:
             yield ""
         if not (isinstance(section, PartOptions) and name == "kind"):
@@ -94,8 +90,9 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _string(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    # The other styles fold line breaks into blank lines.
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\n" in text else None)
+    # Only this style keeps line breaks, of which YAML 1.1 knows five, on one line.
+    breaks = any(character in text for character in "\n\r\x85\u2028\u2029")
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if breaks else None)
 
 
 recognise_scalars(_Dumper)

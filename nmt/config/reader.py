@@ -102,7 +102,8 @@ def build_config(
         for check in checks:
             for path, message in check(config):
                 builder.blame(tuple(path.split(".")), message)
-    problems = problems + builder.problems
+    told = {(problem.place, problem.path) for problem in problems}
+    problems = problems + [problem for problem in builder.problems if (problem.place, problem.path) not in told]
     if problems:
         raise error_of(problems, origin)
     assert isinstance(config, Config)
@@ -155,7 +156,7 @@ class _Builder:
                 return self.blame(path, f"no `kind`; add one: {', '.join(family)}")
         kind = kind_node.value
         if not isinstance(kind, str):
-            message = f"must be the name of a {shape.family} ({', '.join(family)}), not {shown(kind)}"
+            message = f"must be a name ({', '.join(family)}) or a mapping with `kind`, not {shown(kind)}"
             return self.blame(kind_path, message, kind_node.place)
         if kind not in family:
             message = f"unknown {shape.family} {kind!r}; {advice(kind, family)}"
@@ -167,16 +168,16 @@ class _Builder:
         self, section: type[Section], nodes: Mapping[str, Node], path: Path, unknown: str, values: dict[str, Any]
     ) -> Any:
         """Validate the fields of a section; `values` are those that are known beforehand."""
-        before = len(self.problems)
+        before, in_part = len(self.problems), "kind" in values
         fields = {name: field for name, field in section.model_fields.items() if name not in values}
         for key, node in nodes.items():
             if key not in fields:
-                self.blame((*path, key), f"{unknown}; {self._what_else(key, fields)}", node.place)
+                self.blame((*path, key), f"{unknown}; {self._what_else(key, fields, in_part)}", node.place)
         for name, field in fields.items():
             shape, below = shape_of(field), (*path, name)
             if name in nodes:
                 values[name] = self._value(shape, nodes[name], below)
-            elif field.is_required() and not (isinstance(shape, PartShape) and shape.default_kind):
+            elif field.is_required():
                 values[name] = self.blame(below, f"required, but missing; give {self._expected(shape)}")
             elif isinstance(shape, SectionShape) and field.get_default(call_default_factory=True) is not None:
                 values[name] = self.section(shape.section, Node({}, Place(), implied=True), below)
@@ -234,7 +235,7 @@ class _Builder:
         if isinstance(shape, Leaf):
             return in_words(shape.annotation)
         if isinstance(shape, PartShape):
-            return f"the name of a {shape.family} or a mapping with its options"
+            return "a name or a mapping with `kind` and its options"
         if isinstance(shape, ListShape):
             return "a list"
         if isinstance(shape, SectionShape):
@@ -242,11 +243,11 @@ class _Builder:
             return f"a mapping with {', '.join(keys) or 'its keys'}"
         return "a mapping"
 
-    def _what_else(self, key: str, fields: Iterable[str]) -> str:
+    def _what_else(self, key: str, fields: Iterable[str], in_part: bool) -> str:
         near = nearest(key, fields)
         if near is not None:
             return f"did you mean {near!r}?"
         elsewhere = [place for place, _ in fields_below(Config) if place.rsplit(".", 1)[-1] == key]
-        if elsewhere:
+        if elsewhere and not in_part:
             return f"did you mean {' or '.join(repr(place) for place in elsewhere)}?"
         return advice(key, fields)

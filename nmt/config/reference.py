@@ -24,6 +24,7 @@ from nmt.config.shapes import (
     choices_of,
     doc_of,
     fields_below,
+    fields_in_order,
     in_words,
     part_within,
     shape_of,
@@ -98,11 +99,11 @@ class _Explanation:
             yield from self._options(entry.options, width, 6)
 
     def _options(self, section: type[Section], width: int, indent: int) -> Iterator[str]:
-        for name, field in section.model_fields.items():
+        for name, field in fields_in_order(section):
             if name == "kind":
                 continue
             shape = shape_of(field)
-            text = f"{name}: {doc_of(field)} {_in_brackets(field, shape)}"
+            text = " ".join(f"{name}: {doc_of(field)} {_in_brackets(field, shape)}".split())
             hanging = " " * (indent + 4)
             yield from textwrap.wrap(text, width, initial_indent=" " * indent, subsequent_indent=hanging)
             if isinstance(shape, SectionShape):

@@ -76,6 +76,14 @@ def is_mapping(leaf: Leaf) -> bool:
     return any(get_origin(option) is dict for option in (get_args(bare) if _is_union(bare) else [bare]))
 
 
+def fields_in_order(section: type[Section]) -> list[tuple[str, FieldInfo]]:
+    """Fields as they are printed: a part inherits the options of its family, what it is about comes before them."""
+    fields = list(section.model_fields.items())
+    if issubclass(section, PartOptions):
+        fields.sort(key=lambda item: (item[0] != "kind", not item[1].is_required()))
+    return fields
+
+
 def part_within(shape: Shape) -> PartShape | None:
     """The choice that a field holds once, in a list or by names."""
     if isinstance(shape, ListShape):

@@ -64,6 +64,8 @@ def _sentence(detail: Mapping[str, Any], annotation: Any, value: Any) -> str:
     bare = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
     if get_origin(bare) is tuple and isinstance(value, tuple):
         return f"must be {in_words(annotation)}, not of {len(value)}"
+    if kind == "string_too_short" and not value:
+        return "must not be empty"
     if kind == "too_short":
         least, there = detail["ctx"]["min_length"], detail["ctx"]["actual_length"]
         return f"needs at least {least} {'entry' if least == 1 else 'entries'}, but has {there}"

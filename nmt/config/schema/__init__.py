@@ -42,7 +42,7 @@ __all__ = [
 class Config(Section):
     """An experiment: what is learned from which text, how, and where the result goes."""
 
-    run: str = Field(examples=["runs/example"])
+    run: str = Field(min_length=1, examples=["runs/example"])
     """Folder of the run: checkpoints, logs and metrics."""
     seed: Count = 1
     """Seed of every random choice."""

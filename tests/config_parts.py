@@ -1,0 +1,91 @@
+"""Small families of parts, so that the configuration is tested without the parts of the project."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from nmt.config import Config, PartOptions, Registry, parse_config
+
+
+class TextOptions(PartOptions):
+    source: str
+    """File in the source language."""
+    target: str
+    """File in the target language."""
+    weight: Annotated[float, Field(gt=0.0)] = 1.0
+    """Weight of the pairs."""
+
+
+class TableOptions(PartOptions):
+    path: str
+    """The file."""
+    source_column: Annotated[int, Field(ge=1)] | str = 1
+    """Number or name of the column."""
+
+
+class Bare(PartOptions):
+    pass
+
+
+class ScoreOptions(PartOptions):
+    hidden_size: Annotated[int, Field(ge=1)] | None = None
+    """Units of the score."""
+    scaled: bool = False
+    """Divide by the root of the size."""
+
+
+class OptimizerOptions(PartOptions):
+    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
+    """Learning rate."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    """Decays of the averages."""
+
+
+class ScheduleOptions(PartOptions):
+    warmup: Annotated[int, Field(ge=0)] = 0
+    """Updates of warm-up."""
+
+
+def family(name: str, **kinds: type[PartOptions]) -> Registry[None]:
+    registry: Registry[None] = Registry(name)
+    for kind, options in kinds.items():
+
+        def build(options: PartOptions) -> None:
+            """What this part is."""
+
+        registry.register(kind, options)(build)
+    return registry
+
+
+FAMILIES = {
+    registry.family: registry
+    for registry in (
+        family("corpus", text=TextOptions, table=TableOptions),
+        family("cell", gru=Bare, lstm=Bare),
+        family("score", additive=ScoreOptions, dot=ScoreOptions, none=Bare),
+        family("window", **{"global": Bare}),
+        family("wiring", bahdanau=Bare, luong=Bare),
+        family("optimizer", adamw=OptimizerOptions, sgd=Bare),
+        family("schedule", constant=Bare, cosine=ScheduleOptions),
+    )
+}
+PRESETS = {
+    "model.attention": {
+        "bahdanau2015": {"score": {"kind": "additive", "hidden_size": 1000, "scaled": True}, "wiring": "bahdanau"},
+        "luong2015": {"score": "dot", "wiring": "luong"},
+    }
+}
+SMALL = """\
+run: runs/small
+data:
+  source_language: de
+  target_language: en
+  train: {source: train.de, target: train.en}
+  validation: {source: dev.de, target: dev.en}
+"""
+
+
+def parse(text: str, *overrides: str) -> Config:
+    return parse_config(text, "x.yaml", overrides, families=FAMILIES, presets=PRESETS)

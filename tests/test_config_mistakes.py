@@ -1,0 +1,351 @@
+"""What a wrong YAML is told: every mistake, in one line each, with the place and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nmt.config import Config, load_config, parse_config
+from nmt.errors import ConfigError
+from tests.config_parts import FAMILIES, PRESETS, SMALL, parse
+
+
+def mistakes(text: str, *overrides: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, *overrides)
+    return list(caught.value.problems)
+
+
+def test_all_mistakes_of_a_file_at_once() -> None:
+    text = """\
+run: 3
+data:
+  source_language: de
+  train: []
+  trian: 3
+  validation: {source: x, taget: y}
+model:
+  encoder:
+    cell: gruu
+    dropout: 3
+    hidden_size: 0
+  attention: bahdanau2016
+tokenizer:
+  shared: yes
+  kind: bpee
+  kind: bpe
+training:
+  optimizer: {betas: [1, x]}
+search: {top_k: "5"}
+"""
+    assert mistakes(text, "model.tie=no", "training.shedule=cosine") == [
+        "x.yaml:1: run: must be text, not 3; put it in quotes",
+        "x.yaml:2: data.target_language: required, but missing; give text",
+        "x.yaml:4: data.train: needs at least 1 entry, but has 0",
+        "x.yaml:5: data.trian: unknown key; did you mean 'train'?",
+        "x.yaml:6: data.validation.taget: unknown option of the corpus 'text'; did you mean 'target'?",
+        "x.yaml:6: data.validation.target: required, but missing; give text",
+        "x.yaml:9: model.encoder.cell: unknown cell 'gruu'; did you mean 'gru'? (choose from gru, lstm)",
+        "x.yaml:10: model.encoder.dropout: unknown key; did you mean 'model.dropout'?",
+        "x.yaml:11: model.encoder.hidden_size: must be a whole number of at least 1, not 0",
+        "x.yaml:12: model.attention: unknown preset 'bahdanau2016'; did you mean 'bahdanau2015'? "
+        "(choose from bahdanau2015, luong2015)",
+        "x.yaml:14: tokenizer.shared: must be true or false, not 'yes'; write true",
+        "x.yaml:15: tokenizer.kind: must be bpe or unigram, not 'bpee'; did you mean 'bpe'?",
+        "x.yaml:16: tokenizer.kind: key given twice; the first is in line 15; keep one",
+        "x.yaml:18: training.optimizer.betas.1: must be a number, not 'x'",
+        "x.yaml:19: search.top_k: must be a whole number of at least 0, not '5'; take the quotes away",
+        "--set model.tie: must be none, target_output, source_target or all, not 'no'; did you mean 'none'?",
+        "--set training.shedule: unknown key; did you mean 'schedule'?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("sed: 1", "sed: unknown key; did you mean 'seed'?"),
+        ("seed: 1.5", "seed: must be a whole number of at least 0, not 1.5"),
+        ("seed: true", "seed: must be a whole number of at least 0, not true"),
+        ("seed: 010", "seed: must be a whole number of at least 0, not '010'"),
+        ("seed: [1]", "seed: must be a whole number of at least 0, not a list"),
+        ("seed:", "seed: must be a whole number of at least 0, not null"),
+        ("beam_size: 3", "beam_size: unknown key; did you mean 'validation.beam_size' or 'search.beam_size'?"),
+        ("model: 3", "model: must be a mapping of keys, not 3"),
+        ("training: {max_steps: 0}", "training.max_steps: must be a whole number of at least 1 or null, not 0"),
+        (
+            "training: {label_smoothing: 1}",
+            "training.label_smoothing: must be a number of at least 0 and below 1, not 1",
+        ),
+        ("training: {clip_norm: .inf}", "training.clip_norm: must be a number of at least 0, not inf"),
+        ("training: {clip_norm: true}", "training.clip_norm: must be a number of at least 0, not true"),
+        ("search: {top_p: 0}", "search.top_p: must be a number above 0 and of at most 1, not 0"),
+        ("tokenizer: {file: 3}", "tokenizer.file: must be text or null, not 3; put it in quotes"),
+        ("tokenizer: {shared: 'false'}", "tokenizer.shared: must be true or false, not 'false'; write false"),
+        (
+            "tokenizer: {user_defined_symbols: a}",
+            "tokenizer.user_defined_symbols: must be a list (of text), not 'a'",
+        ),
+        (
+            "tokenizer: {user_defined_symbols: [a, 3]}",
+            "tokenizer.user_defined_symbols.1: must be text, not 3; put it in quotes",
+        ),
+        (
+            "training: {optimizer: {betas: [0.9]}}",
+            "training.optimizer.betas: must be a list of 2 values (a number, a number), not of 1",
+        ),
+        (
+            "training: {optimizer: 3}",
+            "training.optimizer: must be a name (adamw, sgd) or a mapping with `kind`, not 3",
+        ),
+        (
+            "training: {optimizer: {kind: adma}}",
+            "training.optimizer.kind: unknown optimizer 'adma'; did you mean 'adamw'? (choose from adamw, sgd)",
+        ),
+        (
+            "training: {optimizer: {kind: sgd, betas: [0, 0]}}",
+            "training.optimizer.betas: unknown option of the optimizer 'sgd'; there is none to choose from",
+        ),
+        (
+            "training: {optimizer: {learning_rate: 0}}",
+            "training.optimizer.learning_rate: must be a number above 0, not 0",
+        ),
+        (
+            "model: {attention: null}",
+            "model.attention: must be a mapping of keys, or the name of a preset, not null",
+        ),
+        (
+            "model: {attention: {preset: x}}",
+            "model.attention: unknown preset 'x'; choose from bahdanau2015, luong2015",
+        ),
+        (
+            "model: {encoder: {preset: x}}",
+            "model.encoder.preset: unknown key; choose from cell, hidden_size, layers, bidirectional",
+        ),
+        ("? [a]\n: 1", "a key must be a name, not a list or mapping"),
+        ("seed: !x 1", "seed: the tag !x is not supported; leave it out"),
+        ("seed: !!int x", "seed: 'x' does not fit the tag before it; leave the tag out"),
+        ("model: &m {encoder: *m}", "model.encoder: is an alias of what it stands in; write the value out"),
+        ("model: {<<: 3}", "model: `<<` merges mappings only; give it an alias of one, or a list of them"),
+    ],
+)
+def test_one_mistake_gets_one_line(line: str, message: str) -> None:
+    assert mistakes(SMALL + line) == [f"x.yaml:7: {message}"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "tokenizer: {source_file: a, shared: false}",
+            "tokenizer.target_file: missing beside `source_file`; name the model of the target side too",
+        ),
+        (
+            "tokenizer: {target_file: a, shared: false}",
+            "tokenizer.source_file: missing beside `target_file`; name the model of the source side too",
+        ),
+        (
+            "tokenizer: {file: a, source_file: b, target_file: c}",
+            "tokenizer.file: excludes `source_file` and `target_file`; keep the one or the other two",
+        ),
+        (
+            "tokenizer: {file: a, shared: false}",
+            "tokenizer.shared: must be true with `file`, which serves both sides; or give `source_file` and "
+            "`target_file`",
+        ),
+        (
+            "tokenizer: {source_file: a, target_file: b}",
+            "tokenizer.shared: must be false with `source_file` and `target_file`, which are two vocabularies",
+        ),
+        (
+            "model: {decoder: {readout: {size: 3}}}",
+            "model.decoder.readout.size: is 3, but must equal model.embedding_size (256) with tie: "
+            "target_output; leave it out, or set model.tie to none",
+        ),
+        (
+            "training: {max_epochs: null}",
+            "training.max_epochs: is null, and so is `max_steps`; set one of them, so that training ends",
+        ),
+        (
+            "search: {kind: greedy, coverage_penalty: 1}",
+            "search.coverage_penalty: has no effect with kind: greedy; set kind: beam, or leave it out",
+        ),
+        ("search: {top_k: 3}", "search.top_k: has no effect with kind: beam; set kind: sampling, or leave it out"),
+        (
+            "search: {min_length_ratio: 3}",
+            "search.min_length_ratio: is 3.0, above max_length_ratio (2.0); lower the one or raise the other",
+        ),
+        ("runtime: {device: cpu, precision: fp16}", "runtime.precision: fp16 needs a GPU; set bf16, fp32 or auto"),
+    ],
+)
+def test_contradictions(line: str, message: str) -> None:
+    assert mistakes(SMALL + line) == [f"x.yaml:7: {message}"]
+
+
+@pytest.mark.parametrize("tie", ["source_target", "all"])
+def test_tied_sides_need_one_vocabulary(tie: str) -> None:
+    text = SMALL + f"tokenizer: {{shared: false}}\nmodel:\n  tie: {tie}\n"
+    assert mistakes(text) == [
+        f"x.yaml:9: model.tie: {tie} needs one vocabulary for both languages; "
+        "set tokenizer.shared: true, or tie: target_output"
+    ]
+
+
+def test_a_contradiction_stands_at_the_value_or_else_around_it() -> None:
+    text = SMALL + "search:\n  kind: beam\n  temperature: 2\n  top_k: 3\ntraining:\n  max_epochs:\n"
+    assert [line.split(" ")[0] for line in mistakes(text)] == ["x.yaml:9:", "x.yaml:10:", "x.yaml:12:"]
+
+
+def test_a_contradiction_that_follows_from_a_typing_error_is_not_told() -> None:
+    text = SMALL + "training:\n  max_epochs: null\n  max_step: 3\n"
+    assert mistakes(text) == ["x.yaml:9: training.max_step: unknown key; did you mean 'max_steps'?"]
+
+
+def test_missing_sections_and_kinds() -> None:
+    assert mistakes("run: a\n") == [
+        "x.yaml:1: data: required, but missing; give a mapping with source_language, target_language, train, validation"
+    ]
+    assert mistakes("data: {source_language: a, target_language: b, train: {}, validation: {kind: table}}\n") == [
+        "x.yaml:1: run: required, but missing; give text",
+        "x.yaml:1: data.train.source: required, but missing; give text",
+        "x.yaml:1: data.train.target: required, but missing; give text",
+        "x.yaml:1: data.validation.path: required, but missing; give text",
+    ]
+    assert mistakes(SMALL.replace("{source: train.de, target: train.en}", "3").replace("dev.de", "1")) == [
+        "x.yaml:5: data.train: must be a list, not 3",
+        "x.yaml:6: data.validation.source: must be text, not 1; put it in quotes",
+    ]
+
+
+def test_parts_inside_lists_and_by_name_have_their_lines() -> None:
+    text = """\
+run: r
+data:
+  source_language: de
+  target_language: en
+  train:
+    - {source: a, target: b}
+    - kind: table
+      path: c
+      source_column: 0
+    - txt
+  validation: {source: a, target: b}
+  test:
+    one: {source: a, target: b}
+    two:
+      kind: tabel
+      path: d
+"""
+    assert mistakes(text) == [
+        "x.yaml:9: data.train.1.source_column: must be a whole number of at least 1 or text, not 0",
+        "x.yaml:10: data.train.2: unknown corpus 'txt'; did you mean 'text'? (choose from text, table)",
+        "x.yaml:15: data.test.two.kind: unknown corpus 'tabel'; did you mean 'table'? (choose from text, table)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed", "seed: not of the form section.key=value; write it so"),
+        ("=3", "=3: not of the form section.key=value; write it so"),
+        ("model..tie=all", "model..tie=all: not of the form section.key=value; write it so"),
+        ("seed=x", "seed: must be a whole number of at least 0, not 'x'"),
+        ("seed.x=3", "seed.x: seed is a single value, nothing in it can be set; set it as a whole"),
+        ("run.x=3", "run.x: run is a single value, nothing in it can be set; set it as a whole"),
+        ("modle.tie=all", "modle: unknown key; did you mean 'model'?"),
+        ("model.tei=all", "model.tei: unknown key; did you mean 'tie'?"),
+        (
+            "model.encoder.cell.size=3",
+            "model.encoder.cell.size: unknown option of the cell 'gru'; there is none to choose from",
+        ),
+        (
+            "data.train.1.weight=3",
+            "data.train.1.weight: no item '1' in data.train; it has 1, counted from 0; the last is 0",
+        ),
+        (
+            "data.train.0.weigth=3",
+            "data.train.0.weigth: unknown option of the corpus 'text'; did you mean 'weight'?",
+        ),
+        (
+            "model.attention.score.hidden_size=0",
+            "model.attention.score.hidden_size: must be a whole number of at least 1 or null, not 0",
+        ),
+        (
+            "training.max_epochs=",
+            "training.max_epochs: is null, and so is `max_steps`; set one of them, so that training ends",
+        ),
+        (
+            "tokenizer.user_defined_symbols=[a",
+            "tokenizer.user_defined_symbols: not valid YAML: while parsing a flow sequence, expected ',' or "
+            "']', but got '<stream end>'",
+        ),
+        ("model={tie: all, tie: none}", "model.tie: key given twice; keep one"),
+    ],
+)
+def test_a_wrong_override_gets_one_line(override: str, message: str) -> None:
+    assert mistakes(SMALL, override) == [f"--set {message}"]
+
+
+def test_what_an_override_only_leads_through_is_not_blamed_on_it() -> None:
+    assert mistakes("run: a\n", "data.source_language=de") == [
+        "x.yaml:1: data.target_language: required, but missing; give text",
+        "x.yaml:1: data.train: required, but missing; give a list",
+        "x.yaml:1: data.validation: required, but missing; give a name or a mapping with `kind` and its options",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "x.yaml:1: the file is empty; it needs at least `run` and `data`"),
+        ("# nothing\n", "x.yaml:1: the file is empty; it needs at least `run` and `data`"),
+        ("\n- a\n", "x.yaml:2: the file holds a list; it must be a mapping of `key: value`"),
+        ("a\n", "x.yaml:1: the file holds a single value; it must be a mapping of `key: value`"),
+        ("run: a\ndata: b: c\n", "x.yaml:2: not valid YAML: mapping values are not allowed here"),
+        (
+            "run: a\n\tb: c\n",
+            "x.yaml:2: not valid YAML: while scanning for the next token, found character '\\t' that cannot "
+            "start any token",
+        ),
+        ("run: a\nb: \x07\n", "x.yaml:2: not valid YAML: the character U+0007 is not allowed"),
+        (
+            "run: a\n---\nrun: b\n",
+            "x.yaml:2: not valid YAML: expected a single document in the stream, but found another document",
+        ),
+    ],
+)
+def test_text_that_is_no_mapping(text: str, message: str) -> None:
+    assert mistakes(text) == [message]
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    latin = tmp_path / "latin.yaml"
+    latin.write_bytes("run: a\nseed: für\n".encode("latin-1"))
+    for path, message in (
+        (tmp_path / "none.yaml", ": cannot be read: No such file or directory; give the path of a YAML file"),
+        (tmp_path, ": cannot be read: Is a directory; give the path of a YAML file"),
+        (latin, ":2: not UTF-8; save the file as UTF-8"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            load_config(path, families=FAMILIES)
+        assert caught.value.problems == (f"{path}{message}",)
+
+
+def test_rules_between_parts_are_reported_with_lines() -> None:
+    def narrow(config: Config) -> Iterator[tuple[str, str]]:
+        if config.model.embedding_size > 100:
+            yield "model.embedding_size", "is too wide; lower it"
+        yield "data.train.0.weight", "is odd"
+
+    text = SMALL + "model:\n  layer_normalization: true\n  embedding_size: 128\n"
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text, "x.yaml", families=FAMILIES, presets=PRESETS, checks=[narrow])
+    assert caught.value.problems == (
+        "x.yaml:5: data.train.0.weight: is odd",
+        "x.yaml:9: model.embedding_size: is too wide; lower it",
+    )
+
+
+def test_empty_text_where_a_folder_is_needed() -> None:
+    assert mistakes(SMALL.replace("runs/small", "''")) == ["x.yaml:1: run: must not be empty"]
