@@ -1,0 +1,140 @@
+"""Ids -> padded tensors.
+
+Shapes: B sentences, S source positions, T target positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from nmt.text.encoded import EncodedCorpus, flatten
+from nmt.text.tokenizer import TokenizerPair
+
+_SHOWN_ROWS = 8
+
+Flat = tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]
+"""Flat ids [sum of lengths] and offsets [B + 1]."""
+
+
+@dataclass(frozen=True)
+class SourceBatch:
+    """Sentences to be translated: pieces, then the end symbol, then padding."""
+
+    source_BS: Tensor
+    """int64."""
+    source_lengths_B: Tensor
+    """int64; the end symbol is counted."""
+
+    def to(self, device: torch.device) -> SourceBatch:
+        """The same on a device; the copy overlaps with computation where the memory is pinned."""
+        return SourceBatch(
+            self.source_BS.to(device, non_blocking=True), self.source_lengths_B.to(device, non_blocking=True)
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pairs of sentences; either side is pieces, then the end symbol, then padding."""
+
+    source_BS: Tensor
+    """int64."""
+    source_lengths_B: Tensor
+    """int64; the end symbol is counted."""
+    target_BT: Tensor
+    """int64."""
+    target_lengths_B: Tensor
+    """int64; the end symbol is counted."""
+    rows: npt.NDArray[np.int64]
+    """Row numbers in the encoded corpus."""
+    target_tokens: int
+    """Target pieces and end symbols of the pairs, which is what a loss is divided by; 0 in a batch of weight 0. It is
+    counted before the batch goes to a device, because asking the device would wait for it."""
+    weight: float = 1.0
+    """Factor of the batch's loss: 1, or 0 for the stand-in of a rank that has no batch in an epoch's last update."""
+
+    @property
+    def padded_elements(self) -> int:
+        """Elements of both padded tensors."""
+        return self.source_BS.numel() + self.target_BT.numel()
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device; the copy overlaps with computation where the memory is pinned."""
+        return replace(
+            self,
+            source_BS=self.source_BS.to(device, non_blocking=True),
+            source_lengths_B=self.source_lengths_B.to(device, non_blocking=True),
+            target_BT=self.target_BT.to(device, non_blocking=True),
+            target_lengths_B=self.target_lengths_B.to(device, non_blocking=True),
+        )
+
+    def describe(self) -> str:
+        """For messages: `64 pairs, source 64 x 21, target 64 x 25, rows 12, 7, 903, ...`; rows count from 0."""
+        if not self.weight:
+            return "a stand-in of weight 0"
+        (sentences, source), target = self.source_BS.shape, self.target_BT.shape[1]
+        rows = ", ".join(map(str, self.rows[:_SHOWN_ROWS])) + (", ..." if len(self.rows) > _SHOWN_ROWS else "")
+        return f"{sentences} pairs, source {sentences} x {source}, target {sentences} x {target}, rows {rows}"
+
+
+def pad_sources(sources: Sequence[Sequence[int]], eos: int, pad: int) -> SourceBatch:
+    """Lists of ids, without end symbols, as a batch; an empty list becomes the end symbol alone."""
+    assert sources
+    return SourceBatch(*_padded(flatten(sources), eos, pad))
+
+
+def collate(source: Flat, target: Flat, rows: npt.NDArray[np.int64], tokenizers: TokenizerPair) -> Batch:
+    """Flat ids of pairs as a batch. No loop over tokens or sentences: 0.3 ms for 4,096 tokens a side."""
+    source_BS, source_lengths_B = _padded(source, tokenizers.source.eos, tokenizers.source.pad)
+    target_BT, target_lengths_B = _padded(target, tokenizers.target.eos, tokenizers.target.pad)
+    target_tokens = len(target[0]) + len(rows)
+    return Batch(source_BS, source_lengths_B, target_BT, target_lengths_B, rows, target_tokens)
+
+
+def encoded_batch(corpus: EncodedCorpus, rows: npt.NDArray[np.int64], tokenizers: TokenizerPair) -> Batch:
+    """Rows of a corpus as a batch."""
+    return collate(corpus.source(rows), corpus.target(rows), rows, tokenizers)
+
+
+def sampled_batch(
+    corpus: EncodedCorpus,
+    rows: npt.NDArray[np.int64],
+    tokenizers: TokenizerPair,
+    sampling: float,
+    seeds: tuple[int, int],
+) -> Batch:
+    """Rows of a corpus as a batch, tokenized anew at random (subword regularisation); `seeds` are one for each side.
+
+    A sampled sentence has more pieces than an encoded one as a rule, so the batch may exceed its planned size.
+    """
+    sources, targets = corpus.text(rows)
+    source = flatten(tokenizers.source.sample(sources, sampling, seeds[0]))
+    target = flatten(tokenizers.target.sample(targets, sampling, seeds[1]))
+    return collate(source, target, rows, tokenizers)
+
+
+def stand_in(tokenizers: TokenizerPair) -> Batch:
+    """A pair of empty sentences with weight 0: gives a rank the same forward and backward pass, and no gradient."""
+    batch = collate(flatten([[]]), flatten([[]]), np.zeros(1, np.int64), tokenizers)
+    return replace(batch, rows=np.empty(0, np.int64), target_tokens=0, weight=0.0)
+
+
+def _padded(flat: tuple[npt.NDArray[Any], npt.NDArray[np.int64]], eos: int, pad: int) -> tuple[Tensor, Tensor]:
+    """Padded ids [B, longest + 1] with the end symbol after each row, and the lengths with it [B]."""
+    ids, offsets = flat
+    pinned = torch.cuda.is_available()
+    lengths = np.diff(offsets)
+    width = int(lengths.max()) + 1
+    padded = torch.full((len(lengths), width), pad, pin_memory=pinned)
+    elements = padded.numpy().reshape(-1)
+    starts = np.arange(len(lengths)) * width
+    elements[np.arange(len(ids)) + np.repeat(starts - offsets[:-1], lengths)] = ids
+    elements[starts + lengths] = eos
+    lengths_with_end = torch.from_numpy(lengths + 1)
+    return padded, lengths_with_end.pin_memory() if pinned else lengths_with_end
