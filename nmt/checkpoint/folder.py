@@ -1,0 +1,207 @@
+"""One checkpoint: a folder that translates when it is copied alone.
+
+model.safetensors     weights
+config.yaml           resolved config
+tokenizer.model       or source.model and target.model: SentencePiece
+metadata.json         versions, commit, data, metrics, sizes and SHA-256 of the other files
+training.pt           what only resuming needs; may be removed
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from nmt.checkpoint import durable
+from nmt.checkpoint.metadata import (
+    METADATA_FILE,
+    Metadata,
+    SavedFile,
+    describe,
+    finite,
+    now,
+    read_metadata,
+    to_json,
+    versions,
+)
+from nmt.config import Config, dump_config
+from nmt.errors import CheckpointError
+from nmt.text.tokenizer import TokenizerPair
+
+MODEL_FILE = "model.safetensors"
+CONFIG_FILE = "config.yaml"
+TRAINING_FILE = "training.pt"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a checkpoint is written from."""
+
+    model: Mapping[str, Tensor]
+    """The weights that translation uses (the moving average, where there is one), by parameter name."""
+    config: Config
+    tokenizers: TokenizerPair
+    step: int
+    epoch: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    data: Mapping[str, str] = field(default_factory=dict)
+    """Content fingerprints of the corpora, by name."""
+    training: Mapping[str, Any] | None = None
+    """What only resuming needs: tensors, numbers, strings and None in dicts, lists and tuples."""
+    average_of: tuple[str, ...] = ()
+    """Checkpoints whose weights were averaged."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checkpoint that has been read and verified."""
+
+    path: Path
+    config_text: str
+    """YAML; `origin` for messages about it is `path / CONFIG_FILE`."""
+    tensors: dict[str, Tensor]
+    """Weights on the CPU, by parameter name."""
+    tokenizers: TokenizerPair
+    metadata: Metadata
+
+    def load_into(self, model: nn.Module) -> None:
+        """Give the model these weights; names and shapes that differ are one line each of a `CheckpointError`."""
+        own = model.state_dict()
+        where = self.path / MODEL_FILE
+        problems = [f"{where}: the weights {name} are missing" for name in own if name not in self.tensors]
+        problems += [f"{where}: the model has no weights {name}" for name in self.tensors if name not in own]
+        problems += [
+            f"{where}: {name} has the shape {tuple(tensor.shape)}, config and vocabulary ask for "
+            f"{tuple(own[name].shape)}"
+            for name, tensor in self.tensors.items()
+            if name in own and tensor.shape != own[name].shape
+        ]
+        if problems:
+            raise CheckpointError(*problems)
+        model.load_state_dict(self.tensors)
+
+
+def write_checkpoint(folder: Path, snapshot: Snapshot, *, best: bool = False) -> None:
+    """Write a new checkpoint folder; after a kill at any moment it is there whole, or not there.
+
+    Raises `CheckpointError` where the disk refuses.
+    """
+    config, tokenizers = snapshot.config, snapshot.tokenizers
+    try:
+        with durable.new_folder(folder) as new:
+            safetensors.torch.save_file(_separate(snapshot.model), new / MODEL_FILE)
+            tokenizers.save(new)
+            if snapshot.training is not None:
+                _assert_plain(snapshot.training, "training")
+                torch.save(snapshot.training, new / TRAINING_FILE)
+            metadata = Metadata(
+                created=now(),
+                step=snapshot.step,
+                epoch=snapshot.epoch,
+                metrics=finite(snapshot.metrics),
+                best=best,
+                average_of=list(snapshot.average_of),
+                source_language=config.data.source_language,
+                target_language=config.data.target_language,
+                source_vocabulary=tokenizers.source.size,
+                target_vocabulary=tokenizers.target.size,
+                data=dict(snapshot.data),
+                versions=versions(),
+                files={file.name: describe(file) for file in sorted(new.iterdir())},
+            )
+            (new / METADATA_FILE).write_text(to_json(metadata), encoding="utf-8")
+            (new / CONFIG_FILE).write_text(dump_config(config, comments=False), encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be written: {error.strerror or error}") from error
+
+
+def load_model_files(folder: Path) -> Loaded:
+    """Read what translation needs and verify it; `CheckpointError` with a line for each thing that is wrong."""
+    metadata = read_metadata(folder)
+    needed = {name: saved for name, saved in metadata.files.items() if name != TRAINING_FILE}
+    problems = [f"{folder / CONFIG_FILE}: missing"] if not (folder / CONFIG_FILE).is_file() else []
+    problems += [problem for name, saved in needed.items() if (problem := _damage(folder / name, saved))]
+    if MODEL_FILE not in needed:
+        problems.append(f"{folder / METADATA_FILE}: damaged, it does not name {MODEL_FILE}")
+    if problems:
+        raise CheckpointError(*(f"{problem}; copy the checkpoint again" for problem in problems))
+    tokenizers = TokenizerPair.load(folder)
+    for side, size, expected in (
+        ("source", tokenizers.source.size, metadata.source_vocabulary),
+        ("target", tokenizers.target.size, metadata.target_vocabulary),
+    ):
+        if size != expected:
+            problems.append(f"{folder}: the {side} tokenizer has {size} pieces, the model was trained with {expected}")
+    if problems:
+        raise CheckpointError(*problems)
+    try:
+        tensors = safetensors.torch.load_file(folder / MODEL_FILE)
+    except SafetensorError as error:
+        raise CheckpointError(f"{folder / MODEL_FILE}: damaged ({error}); copy the checkpoint again") from None
+    return Loaded(folder, (folder / CONFIG_FILE).read_text(encoding="utf-8"), tensors, tokenizers, metadata)
+
+
+def load_training_state(folder: Path) -> dict[str, Any] | None:
+    """What was given as `Snapshot.training`, on the CPU; None where it was not written or has been removed.
+
+    Raises `CheckpointError` where it is damaged.
+    """
+    file = folder / TRAINING_FILE
+    saved = read_metadata(folder).files.get(TRAINING_FILE)
+    if saved is None or not file.exists():
+        return None
+    damage = _damage(file, saved)
+    if damage:
+        raise CheckpointError(f"{damage}; remove {folder} to continue from the checkpoint before it")
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{file}: cannot be read by PyTorch {torch.__version__}: {error}") from error
+    assert isinstance(state, dict)
+    return state
+
+
+def _damage(file: Path, saved: SavedFile) -> str | None:
+    if not file.is_file():
+        return f"{file}: missing"
+    size = file.stat().st_size
+    if size != saved.bytes:
+        return f"{file}: damaged or exchanged, it has {size} bytes and was saved with {saved.bytes}"
+    if describe(file).sha256 != saved.sha256:
+        return f"{file}: damaged or exchanged, its SHA-256 is not the one of {METADATA_FILE}"
+    return None
+
+
+def _separate(model: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of one storage each, on the CPU: views into a common buffer (cuDNN's weights) are copied apart."""
+    owner: dict[tuple[int, tuple[int, ...]], str] = {}
+    for name, tensor in model.items():
+        if tensor.numel():
+            twin = owner.setdefault((tensor.data_ptr(), tuple(tensor.shape)), name)
+            assert twin == name, f"{name} and {twin} are one tensor; tied parameters are registered once"
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in model.items()}
+
+
+def _assert_plain(value: object, where: str) -> None:
+    """Exactly what `torch.load(weights_only=True)` reads back; a NumPy number would only be noticed when resuming."""
+    if type(value) in (dict, OrderedDict):
+        assert isinstance(value, Mapping)
+        for key, item in value.items():
+            assert type(key) in (str, int), f"{where}: key {key!r} is a {type(key).__name__}"
+            _assert_plain(item, f"{where}[{key!r}]")
+    elif type(value) in (list, tuple):
+        assert isinstance(value, (list, tuple))
+        for number, item in enumerate(value):
+            _assert_plain(item, f"{where}[{number}]")
+    else:
+        plain = value is None or type(value) in (Tensor, nn.Parameter, bool, int, float, str, bytes)
+        assert plain, f"{where} is a {type(value).__name__}; only tensors, numbers and strings can be saved"

@@ -1,0 +1,155 @@
+"""What a checkpoint says about itself: `metadata.json`."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import math
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+import nmt
+from nmt.errors import CheckpointError
+
+FORMAT = 1
+"""Version of the layout of a checkpoint folder; another one is refused."""
+METADATA_FILE = "metadata.json"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SavedFile(_Record):
+    """Size and content of a file of the folder, to notice damage."""
+
+    bytes: int
+    sha256: str
+
+
+class Versions(_Record):
+    """What the checkpoint was written by."""
+
+    nmt: str
+    torch: str
+    python: str
+    sentencepiece: str
+    git_commit: str | None
+    """None where the package does not lie in a git checkout."""
+    git_dirty: bool | None
+    """Tracked files differed from that commit."""
+
+
+class Metadata(_Record):
+    """The content of `metadata.json`."""
+
+    format: int = FORMAT
+    created: str
+    """Date and time of writing, ISO 8601 in UTC."""
+    step: int
+    epoch: int
+    metrics: dict[str, float | None]
+    """Of the validation at this step; None stands for what was no finite number."""
+    best: bool
+    """It was the best of its run when it was written."""
+    average_of: list[str]
+    """Checkpoints whose weights this one averages; empty for one that training wrote."""
+    source_language: str
+    target_language: str
+    source_vocabulary: int
+    """Pieces of the source vocabulary."""
+    target_vocabulary: int
+    data: dict[str, str]
+    """Content fingerprints of the corpora, by name."""
+    versions: Versions
+    files: dict[str, SavedFile]
+    """Files of the folder by name; without `config.yaml`, which a person may edit."""
+
+
+def read_metadata(folder: Path) -> Metadata:
+    """Read and check `metadata.json`; raises `CheckpointError`."""
+    file = folder / METADATA_FILE
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise CheckpointError(f"{folder}: is no checkpoint, {METADATA_FILE} is missing") from None
+    except ValueError as error:
+        raise CheckpointError(f"{file}: damaged, not JSON ({error}); copy the checkpoint again") from None
+    found = content.get("format") if isinstance(content, Mapping) else None
+    if found is None:
+        raise CheckpointError(f"{file}: damaged, it names no format; copy the checkpoint again")
+    if found != FORMAT:
+        versions = content.get("versions")
+        writer = versions.get("nmt", "unknown") if isinstance(versions, Mapping) else "unknown"
+        raise CheckpointError(
+            f"{folder}: format {found}, but nmt {nmt.__version__} reads format {FORMAT}; "
+            f"use the version that wrote it (nmt {writer})"
+        )
+    try:
+        return Metadata.model_validate(content)
+    except ValidationError as error:
+        keys = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
+        raise CheckpointError(f"{file}: damaged at {keys}; copy the checkpoint again") from None
+
+
+def to_json(metadata: Metadata) -> str:
+    """The text of `metadata.json`."""
+    return json.dumps(metadata.model_dump(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Numbers as JSON knows them: what is not finite becomes None."""
+    return {name: float(value) if math.isfinite(value) else None for name, value in metrics.items()}
+
+
+def describe(file: Path) -> SavedFile:
+    """Size and SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return SavedFile(bytes=file.stat().st_size, sha256=digest.hexdigest())
+
+
+def now() -> str:
+    """Date and time in UTC, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+@lru_cache(maxsize=1)
+def versions() -> Versions:
+    """Versions of this process. Asked for once: what runs is what was there when it started."""
+    commit, dirty = _git_state(Path(nmt.__file__).resolve())
+    return Versions(
+        nmt=nmt.__version__,
+        torch=str(torch.__version__),
+        python=platform.python_version(),
+        sentencepiece=importlib.metadata.version("sentencepiece"),
+        git_commit=commit,
+        git_dirty=dirty,
+    )
+
+
+def _git_state(file: Path) -> tuple[str | None, bool | None]:
+    """Commit and dirtiness of the checkout that tracks this file; an environment inside some other one is not it."""
+    if _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
+        return None, None
+    commit = _git(file.parent, "rev-parse", "HEAD")
+    changes = _git(file.parent, "status", "--porcelain", "--untracked-files=no")
+    return commit, None if changes is None else bool(changes)
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,228 @@
+"""A run's folder: which checkpoints there are, which is best and last, and whether a new process may go on in it.
+
+config.yaml, train.log, metrics.jsonl, tensorboard/, cache/
+checkpoints/step-00001000/    see `folder.py`; step-00001000-1 is a second one of the same step
+checkpoints/best, last        text files that hold the name of a checkpoint folder
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from nmt.checkpoint import durable
+from nmt.checkpoint.folder import CONFIG_FILE, TRAINING_FILE, Snapshot, write_checkpoint
+from nmt.checkpoint.metadata import METADATA_FILE, read_metadata, versions
+from nmt.checkpoint.resume import resume_conflicts
+from nmt.config import Config, dump_config
+from nmt.errors import CheckpointError, ConfigError
+from nmt.runtime import logger
+
+TRAINING_STATES = 2
+"""Most recent checkpoints that keep their training state, the largest part: should the last one be lost on a
+failing disk, there is one before it."""
+
+_STEP = re.compile(r"step-(\d+)(?:-(\d+))?")
+_OWN = frozenset({"config.yaml", "train.log", "metrics.jsonl", "tensorboard", "cache", "checkpoints", ".lock"})
+
+
+class RunFolder:
+    """The folder that the config calls `run`."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._lock: int | None = None
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def log_file(self) -> Path:
+        return self.path / "train.log"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def cache(self) -> Path:
+        """Encoded corpora, where `data.cache` names no other folder."""
+        return self.path / "cache"
+
+    def open(self, config: Config, *, fresh: bool, read_config: Callable[[str, str], Config]) -> Path | None:
+        """Take the folder for a training process; the checkpoint to resume from, or None for a new run.
+
+        For the main process, before it writes anything into the folder. `read_config(text, origin)` reads a saved
+        config. Nothing is lost: with `fresh`, an earlier run is renamed as a whole to `RUN.previous-N` and stays
+        usable there (only its cache, which holds no result and is keyed by content, moves on to the new run).
+
+        Raises `ConfigError` where the folder belongs to something else, another process trains in it, or the
+        config differs in more than resuming allows; `CheckpointError` where the last checkpoint cannot be resumed.
+        """
+        self._refuse_what_is_no_run()
+        try:
+            self._take()
+            if fresh:
+                self._set_aside()
+            durable.sweep(self.path)
+            (self.path / "checkpoints").mkdir(exist_ok=True)
+            durable.sweep(self.path / "checkpoints")
+            resumed = self._resume(config, read_config)
+            durable.replace_file(self.config_file, dump_config(config, comments=False))
+        except OSError as error:
+            raise ConfigError(f"run: {self.path} cannot be written: {error.strerror or error}") from error
+        versions()  # asked for now: by the first checkpoint the checkout may be at another commit
+        return resumed
+
+    def save(self, snapshot: Snapshot, *, is_best: bool) -> Path:
+        """Write a checkpoint, point `last` (and `best`) to it, and remove those that are no longer kept.
+
+        The rename of the new folder is the moment from which it counts: should the process die before the pointers
+        are written, `open` does it.
+        """
+        folder = self._free_name(snapshot.step)
+        write_checkpoint(folder, snapshot, best=is_best)
+        try:
+            self._point(folder, is_best)
+            self._thin_out(snapshot.config.training.keep_last)
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot be written: {error.strerror or error}") from error
+        return folder
+
+    def checkpoints(self) -> list[Path]:
+        """Folders of all checkpoints, oldest first."""
+        try:
+            entries = [entry for entry in (self.path / "checkpoints").iterdir() if _STEP.fullmatch(entry.name)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted((entry for entry in entries if (entry / METADATA_FILE).is_file()), key=_order)
+
+    def pointed(self, which: str) -> Path | None:
+        """The checkpoint that `best` or `last` names; None where the pointer or what it names is missing."""
+        try:
+            name = (self.path / "checkpoints" / which).read_text(encoding="utf-8").strip()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        folder = self.path / "checkpoints" / name
+        return folder if _STEP.fullmatch(name) and folder in self.checkpoints() else None
+
+    def close(self) -> None:
+        """Let another process train here; the end of the process does the same."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _refuse_what_is_no_run(self) -> None:
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise ConfigError(f"run: {self.path} is a file; name a folder")
+        foreign = sorted(entry.name for entry in self.path.iterdir() if entry.name not in _OWN)
+        if foreign and not self.config_file.exists():
+            raise ConfigError(
+                f"run: {self.path} is no folder of a run, it holds {', '.join(foreign[:3])}; name another one"
+            )
+
+    def _take(self) -> None:
+        """Keep a second training process out. Unlike `flock`, this lock is not inherited by worker processes."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.close()
+        self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise ConfigError(f"run: another process is training in {self.path}; name another folder") from None
+        except OSError as error:
+            logger.warning("%s cannot be locked (%s): start no second training in it", self.path, error.strerror)
+
+    def _set_aside(self) -> None:
+        if not self.checkpoints() and not self.config_file.exists():
+            return
+        place = self.path.resolve()
+        number = 1
+        while (previous := place.with_name(f"{place.name}.previous-{number}")).exists():
+            number += 1
+        os.rename(place, previous)
+        place.mkdir()
+        self._take()
+        if (previous / "cache").exists():
+            os.rename(previous / "cache", place / "cache")
+        left = RunFolder(previous).checkpoints()
+        state = f"{len(left)} checkpoints, the last one {left[-1].name}" if left else "no checkpoint"
+        logger.info("%s starts again; the earlier run (%s) is now %s", self.path, state, previous)
+
+    def _resume(self, config: Config, read_config: Callable[[str, str], Config]) -> Path | None:
+        folders = self.checkpoints()
+        if not folders:
+            if self.config_file.exists():
+                logger.info("%s holds no checkpoint yet: training starts from the beginning", self.path)
+            return None
+        self._repair(folders[-1])
+        newest = folders[-1]
+        saved = newest / CONFIG_FILE
+        if not saved.is_file():
+            raise CheckpointError(f"{saved}: missing; remove {newest} to continue from the checkpoint before it")
+        conflicts = resume_conflicts(read_config(saved.read_text(encoding="utf-8"), str(saved)), config)
+        if conflicts:
+            raise ConfigError(
+                *conflicts,
+                f"run: {self.path} cannot go on with another config; take the values back, name another folder, or "
+                "start again with --fresh, which keeps what is there aside",
+            )
+        if not (newest / TRAINING_FILE).is_file():
+            raise CheckpointError(
+                f"{newest}: training cannot go on from here, {TRAINING_FILE} has been removed; name another run, or "
+                "start again with --fresh, which keeps what is there aside"
+            )
+        return newest
+
+    def _repair(self, newest: Path) -> None:
+        """Bring the pointers in step with the folders, after a kill between the two or a folder removed by hand."""
+        if self.pointed("last") == newest:
+            return
+        pointer = self.path / "checkpoints" / "last"
+        name = pointer.read_text(encoding="utf-8").strip() if pointer.exists() else ""
+        if _STEP.fullmatch(name) and _order(Path(name)) > _order(newest):
+            logger.warning("%s names %s, which is gone: the newest one there is is %s", pointer, name, newest.name)
+            self._point(newest, is_best=False)
+        else:
+            self._point(newest, read_metadata(newest).best)
+
+    def _point(self, folder: Path, is_best: bool) -> None:
+        # `last` comes last: where it is right, `best` is.
+        for which in ("best", "last") if is_best else ("last",):
+            durable.replace_file(self.path / "checkpoints" / which, folder.name + "\n")
+
+    def _free_name(self, step: int) -> Path:
+        """A new name even for a step that was saved before: replacing a folder is never atomic."""
+        folder = self.path / "checkpoints" / f"step-{step:08d}"
+        again = 0
+        while folder.exists():
+            again += 1
+            folder = folder.with_name(f"step-{step:08d}-{again}")
+        return folder
+
+    def _thin_out(self, keep_last: int) -> None:
+        folders = self.checkpoints()
+        newest_of_step = {_order(folder)[0]: folder for folder in folders}
+        kept = {self.pointed("best"), self.pointed("last"), *list(newest_of_step.values())[-keep_last:]}
+        for folder in folders:
+            if folder not in kept:
+                durable.remove_folder(folder)
+        resumable = [folder for folder in self.checkpoints() if (folder / TRAINING_FILE).exists()]
+        for folder in resumable[:-TRAINING_STATES]:
+            (folder / TRAINING_FILE).unlink()
+
+
+def _order(folder: Path) -> tuple[int, int]:
+    match = _STEP.fullmatch(folder.name)
+    assert match is not None, folder
+    return int(match[1]), int(match[2] or 0)
