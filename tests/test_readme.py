@@ -39,11 +39,16 @@ def commands_of(markdown: str) -> Iterator[list[str]]:
             lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>()")
             lexer.whitespace_split = True
             words: list[str] = []
+            redirected = False
             for word in [*lexer, ";"]:
                 if set(word) <= set("|&;()"):
                     if words:
                         yield words
                     words = []
+                elif set(word) <= set("<>"):
+                    redirected = True
+                elif redirected:  # the file of `> FILE`
+                    redirected = False
                 else:
                     words.append(word)
 
@@ -56,22 +61,32 @@ def entry_points() -> dict[str, str]:
 
 
 @functools.cache
-def help_of(command: str) -> str:
-    """What `COMMAND --help` prints, for a command of ours or a Python script of ours."""
+def run(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of ours, installed or not, or a Python script of ours."""
     if command in entry_points():
         module, _, function = entry_points()[command].partition(":")
-        program = f"import sys; from {module} import {function} as main; sys.argv = [{command!r}, '--help']; main()"
-        arguments = [sys.executable, "-c", program]
+        program = f"import sys; from {module} import {function}; sys.argv[0] = {command!r}; {function}()"
+        words = [sys.executable, "-c", program, *arguments]
     else:
-        arguments = [sys.executable, str(ROOT / command), "--help"]
+        words = [sys.executable, str(ROOT / command), *arguments]
     environment = {**os.environ, "COLUMNS": "200"}
-    result = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def has_option(command: str, option: str) -> bool:
+    result = run(command, "--help")
     assert result.returncode == 0, result.stderr
-    return result.stdout
+    return re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", result.stdout) is not None
 
 
 def is_python(script: Path) -> bool:
     return "python" in script.read_text(encoding="utf-8").partition("\n")[0]
+
+
+def paths_of(words: list[str]) -> list[str]:
+    """The words, or values of options, that name a file of the checkout."""
+    values = [word.rpartition("=")[2] if word.startswith("--") else word for word in words]
+    return [value for value in values if "/" in value and value.partition("/")[0] in KEPT_FILES]
 
 
 def problems_of(markdown: str) -> list[str]:
@@ -101,12 +116,15 @@ def problems_of(markdown: str) -> list[str]:
             continue
         if command in entry_points() or (command.startswith("scripts/") and is_python(script)):
             for option in (word.partition("=")[0] for word in arguments if word.startswith("--")):
-                if not re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", help_of(command)):
+                if not has_option(command, option):
                     problems.append(f"{line}: {command} has no option {option}")
-        for word in words:
-            value = word.rpartition("=")[2] if word.startswith("--") else word
-            if value.partition("/")[0] in KEPT_FILES and "/" in value and not (ROOT / value).exists():
-                problems.append(f"{line}: {value} does not exist")
+        missing = [path for path in paths_of(words) if not (ROOT / path).exists()]
+        problems += [f"{line}: {path} does not exist" for path in missing]
+        if command == "nmt-train" and "..." not in arguments and not missing:
+            settings = [word for word in arguments if word not in ("--check", "--fresh", "--print-config")]
+            result = run(command, *settings, "--print-config")  # reads --config and every --set, trains nothing
+            if result.returncode:
+                problems.append(f"{line}: {result.stderr.strip()}")
     return problems
 
 
@@ -135,6 +153,7 @@ def test_the_links_lead_somewhere() -> None:
         ("```sh\nscripts/fetch_data --lsit\n```", "scripts/fetch_data has no option --lsit"),
         ("```sh\nscripts/setup && scripts/fetch_data x --lis\n```", "scripts/fetch_data has no option --lis"),
         ("```console\n$ cat \\\n  configs/no.yaml  # comment\nunbekannt\n```", "configs/no.yaml does not exist"),
+        ("```sh\nnmt-train --config configs/quickstart.yaml --set training.max_epoch=2\n```", "training.max_epoch"),
         ("```sh\nOMP_NUM_THREADS=1 torchrun -m nmt.cli.trian\n```", "torchrun needs -m"),
     ],
 )
@@ -144,6 +163,6 @@ def test_the_check_finds_what_does_not_exist(block: str, problem: str) -> None:
 
 
 def test_the_check_passes_over_what_is_not_a_command() -> None:
-    sound = "```sh\nscripts/fetch_data --list | head -n 3  # nmt-nothing\n```\n```python\nnmt-nothing\n```\n"
+    sound = "```sh\nscripts/fetch_data --list | head -n 3 > list.txt  # nmt-nothing\n```\n```python\nnmt-nothing\n```\n"
     assert list(commands_of(sound)) == [["scripts/fetch_data", "--list"], ["head", "-n", "3"]]
     assert problems_of(sound) == []
