@@ -36,6 +36,11 @@ class ScoreOptions(PartOptions):
     """Divide by the root of the size."""
 
 
+class NoScoreOptions(PartOptions):
+    context: bool = True
+    """Whether every step sees the last state."""
+
+
 class OptimizerOptions(PartOptions):
     learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
     """Learning rate."""
@@ -64,7 +69,7 @@ FAMILIES = {
     for registry in (
         family("corpus", text=TextOptions, table=TableOptions),
         family("cell", gru=Bare, lstm=Bare),
-        family("score", additive=ScoreOptions, dot=ScoreOptions, none=Bare),
+        family("score", additive=ScoreOptions, dot=ScoreOptions, none=NoScoreOptions),
         family("window", **{"global": Bare}),
         family("wiring", bahdanau=Bare, luong=Bare),
         family("optimizer", adamw=OptimizerOptions, sgd=Bare),
@@ -75,6 +80,7 @@ PRESETS = {
     "model.attention": {
         "bahdanau2015": {"score": {"kind": "additive", "hidden_size": 1000, "scaled": True}, "wiring": "bahdanau"},
         "luong2015": {"score": "dot", "wiring": "luong"},
+        "sutskever2014": {"score": {"kind": "none", "context": False}},
     }
 }
 SMALL = """\

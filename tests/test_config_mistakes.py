@@ -51,7 +51,7 @@ search: {top_k: "5"}
         "x.yaml:10: model.encoder.dropout: unknown key; did you mean 'model.dropout'?",
         "x.yaml:11: model.encoder.hidden_size: must be a whole number of at least 1, not 0",
         "x.yaml:12: model.attention: unknown preset 'bahdanau2016'; did you mean 'bahdanau2015'? "
-        "(choose from bahdanau2015, luong2015)",
+        "(choose from bahdanau2015, luong2015, sutskever2014)",
         "x.yaml:14: tokenizer.shared: must be true or false, not 'yes'; write true",
         "x.yaml:15: tokenizer.kind: must be bpe or unigram, not 'bpee'; did you mean 'bpe'?",
         "x.yaml:16: tokenizer.kind: key given twice; the first is in line 15; keep one",
@@ -117,7 +117,7 @@ search: {top_k: "5"}
         ),
         (
             "model: {attention: {preset: x}}",
-            "model.attention: unknown preset 'x'; choose from bahdanau2015, luong2015",
+            "model.attention: unknown preset 'x'; choose from bahdanau2015, luong2015, sutskever2014",
         ),
         (
             "model: {encoder: {preset: x}}",
@@ -285,6 +285,11 @@ data:
 )
 def test_a_wrong_override_gets_one_line(override: str, message: str) -> None:
     assert mistakes(SMALL, override) == [f"--set {message}"]
+
+
+def test_a_single_corpus_has_its_lines() -> None:
+    single = SMALL.replace("{source: train.de, target: train.en}", "\n    source: a\n    target: b\n    weight: 0")
+    assert mistakes(single) == ["x.yaml:8: data.train.weight: must be a number above 0, not 0"]
 
 
 def test_what_an_override_only_leads_through_is_not_blamed_on_it() -> None:

@@ -140,7 +140,10 @@ def test_the_reference_tells_types_ranges_defaults_and_choices() -> None:
 
 
 def test_differences_are_told_by_path() -> None:
-    old = parse(SMALL + "training: {schedule: {kind: cosine, warmup: 5}}\nmodel: {attention: luong2015}\n")
+    old = parse(
+        SMALL + "training: {schedule: {kind: cosine, warmup: 5}, optimizer: sgd}\n"
+        "model: {attention: {score: {kind: dot, hidden_size: 3}, wiring: luong}}\n"
+    )
     assert difference(old, old) == {}
     new = parse(
         SMALL.replace("dev.de", "other.de") + "seed: 9\ntraining: {schedule: {kind: cosine, warmup: 6}}\n",
@@ -157,6 +160,7 @@ def test_differences_are_told_by_path() -> None:
         "data.validation.source": ("dev.de", "other.de"),
         "tokenizer.user_defined_symbols": ([], ["a"]),
         "model.attention.score.kind": ("dot", "additive"),
+        "training.optimizer.kind": ("sgd", "adamw"),
         "training.schedule.warmup": (5, 6),
     }
 
@@ -173,8 +177,10 @@ GOOD = [
     SMALL + "model: {attention: bahdanau2015, encoder: {cell: lstm}}\n",
     SMALL + "model: {attention: {preset: luong2015, score: {hidden_size: 3}, window: global}}\n",
     SMALL + "model: {attention: {score: {kind: none}}}\n",
+    SMALL + "model: {attention: {preset: sutskever2014, score: {context: true}}}\n",
     SMALL + "training: {optimizer: {betas: [0.1, 0.2], learning_rate: 5e-4}}\n",
     SMALL.replace("train: {source: train.de, target: train.en}", "train: [{kind: table, path: a, source_column: b}]"),
+    SMALL + "  test:\n",
     SMALL + "  test: {2016: {source: a, target: b}}\n",
 ]
 BAD = [
@@ -236,4 +242,4 @@ def test_the_json_schema_describes_every_key_and_names_every_part() -> None:
     # A corpus needs a file: its name alone says nothing.
     assert all("enum" not in choice for choice in schema["$defs"]["corpus"]["anyOf"])
     attention = schema["properties"]["model"]["properties"]["attention"]
-    assert attention["anyOf"][0] == {"enum": ["bahdanau2015", "luong2015"]}
+    assert attention["anyOf"][0] == {"enum": ["bahdanau2015", "luong2015", "sutskever2014"]}

@@ -67,6 +67,9 @@ def locate(root: Node, path: Path) -> Place:
     place, node = root.place, root
     for key in path:
         below = node.child(key)
+        if below is None and isinstance(node.value, list) and len(node.value) == 1:
+            # A single item may have been written without the list around it.
+            below = node.value[0].child(key)
         if below is None:
             break
         node = below

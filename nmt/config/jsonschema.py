@@ -101,7 +101,7 @@ class _Writer:
             item = self._value(shape.item, path, in_preset)
             return {"anyOf": [{"type": "array", "items": item}, item]}
         assert isinstance(shape, DictShape)
-        return {"type": "object", "additionalProperties": self._value(shape.value, path, in_preset)}
+        return {"type": ["object", "null"], "additionalProperties": self._value(shape.value, path, in_preset)}
 
     def _part(self, shape: PartShape, in_preset: bool) -> Schema:
         """A choice. Without `kind` it is the default one, or inside a preset the one that the preset has."""

@@ -206,6 +206,8 @@ class _Builder:
                 return item if item is _WRONG else [item]
             return self.blame(path, f"must be a list, not {shown(node.value)}", node.place)
         if isinstance(shape, DictShape):
+            if node.value is None:
+                return {}
             if not isinstance(node.value, dict):
                 return self.blame(path, f"must be a mapping of names, not {shown(node.value)}", node.place)
             values = {key: self._value(shape.value, child, (*path, key)) for key, child in node.value.items()}
