@@ -38,7 +38,9 @@ def named(options: dict[str, Any]) -> str:
 every_network = pytest.mark.parametrize("options", NETWORKS, ids=named)
 
 
-def steps(translator: Translator, source_BS: torch.Tensor, lengths_B: torch.Tensor, target_BT: torch.Tensor) -> torch.Tensor:
+def steps(
+    translator: Translator, source_BS: torch.Tensor, lengths_B: torch.Tensor, target_BT: torch.Tensor
+) -> torch.Tensor:
     """Logits [B, T, V] one position after another."""
     state = translator.start(translator.encode(source_BS, lengths_B))
     previous_BT = torch.cat([torch.full_like(target_BT[:, :1], BOS), target_BT[:, :-1]], 1)
@@ -65,7 +67,9 @@ def test_a_sentence_does_not_feel_its_batch(options: dict[str, Any]) -> None:
     target_BT, target_lengths_B = sentences(6, 3, 4, size=11)
     together = translator(source_BS, lengths_B, target_BT)
     for row, (source, target) in enumerate(zip(lengths_B.tolist(), target_lengths_B.tolist(), strict=True)):
-        alone = translator(source_BS[row : row + 1, :source], lengths_B[row : row + 1], target_BT[row : row + 1, :target])
+        alone = translator(
+            source_BS[row : row + 1, :source], lengths_B[row : row + 1], target_BT[row : row + 1, :target]
+        )
         torch.testing.assert_close(alone[0], together[row, :target], **TIGHT)
 
 
@@ -186,7 +190,11 @@ def test_embeddings_are_tied_as_asked(tie: str, shared: set[tuple[str, str]]) ->
         "target": translator.decoder.embedding.table.weight,
         "output": translator.projection.weight,
     }
-    pairs = {(a, b) for a, b in [("source", "target"), ("target", "output"), ("source", "output")] if weights[a] is weights[b]}
+    pairs = {
+        (a, b)
+        for a, b in [("source", "target"), ("target", "output"), ("source", "output")]
+        if weights[a] is weights[b]
+    }
     assert pairs == shared
     assert sum(count for _, count in translator.parts()) == sum(p.numel() for p in translator.parameters())
 

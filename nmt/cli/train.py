@@ -29,7 +29,9 @@ def _main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--fresh", action="store_true", help="start again; an earlier run in the folder is put aside")
     doing = parser.add_mutually_exclusive_group()
-    doing.add_argument("--check", action="store_true", help="read the data, build the model, run the largest batch; stop")
+    doing.add_argument(
+        "--check", action="store_true", help="read the data, build the model, run the largest batch; stop"
+    )
     doing.add_argument("--print-config", action="store_true", help="write the resolved YAML with comments, and stop")
     options = parser.parse_args(arguments)
     return _run(options)

@@ -34,7 +34,8 @@ from nmt.text.corpus import Corpus, open_corpora
 from nmt.text.encoded import EncodedCorpus, encode_corpora
 from nmt.text.tokenizer import TokenizerPair, learn, load_or_none
 from nmt.training.journal import Journal
-from nmt.training.trainer import Outcome, Progress, Trainer, horizon
+from nmt.training.progress import Outcome, Progress
+from nmt.training.trainer import Trainer, horizon
 
 
 @dataclass(frozen=True)
@@ -138,9 +139,7 @@ def _read(config: Config, runtime: Runtime, corpora: Sequence[Corpus], cache: Pa
     return Text(tokenizers, encoded, [pair.source for pair in pairs], [pair.target for pair in pairs])
 
 
-def _tokenizers(
-    config: Config, runtime: Runtime, training: Sequence[Corpus], resumed: Path | None
-) -> TokenizerPair:
+def _tokenizers(config: Config, runtime: Runtime, training: Sequence[Corpus], resumed: Path | None) -> TokenizerPair:
     """Those of the checkpoint, of the files that the config names, or learned now, on the main process alone."""
     if resumed:
         return TokenizerPair.load(resumed)
@@ -203,7 +202,11 @@ def _trainer(
     validate = validator(config, runtime, text.tokenizers, text.sources, text.references, kernels)
 
     def save(
-        progress: Progress, weights: Mapping[str, Tensor], state: dict[str, Any], metrics: dict[str, float], is_best: bool
+        progress: Progress,
+        weights: Mapping[str, Tensor],
+        state: dict[str, Any],
+        metrics: dict[str, float],
+        is_best: bool,
     ) -> None:
         snapshot = Snapshot(
             model=weights,

@@ -40,7 +40,9 @@ def fused(readout_NR: Tensor, weight_VR: Tensor, bias_V: Tensor, target_N: Tenso
     """
     device = readout_NR.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else readout_NR.dtype
-    smoothed, likelihood = _Chunked.apply(readout_NR, weight_VR, bias_V, target_N, smoothing, dtype)
+    smoothed, likelihood = _Chunked.apply(  # type: ignore[no-untyped-call]
+        readout_NR, weight_VR, bias_V, target_N, smoothing, dtype
+    )
     return Losses(smoothed, likelihood)
 
 
@@ -98,6 +100,6 @@ class _Chunked(torch.autograd.Function):
         return smoothed, likelihood
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         d_readout, d_weight, d_bias = ctx.saved_tensors
         return d_readout * scale, d_weight * scale, d_bias * scale, None, None, None

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nmt.config import schema
 from nmt.model.attention import Encoded
+from nmt.model.modules import module_list
 
 
 class Bridge(nn.Module):
@@ -30,8 +31,8 @@ class Bridge(nn.Module):
         self.beside = model.encoder.layers == decoder.layers
         if self.kind == "zero":
             return
-        self.maps = nn.ModuleList(nn.Linear(memory_size, decoder.hidden_size) for _ in range(decoder.layers * parts))
-        self.norms = nn.ModuleList(nn.LayerNorm(decoder.hidden_size) if norm else nn.Identity() for _ in self.maps)
+        self.maps = module_list(nn.Linear(memory_size, decoder.hidden_size) for _ in range(decoder.layers * parts))
+        self.norms = module_list(nn.LayerNorm(decoder.hidden_size) if norm else nn.Identity() for _ in self.maps)
         for layer in self.maps:
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)

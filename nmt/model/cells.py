@@ -59,14 +59,15 @@ def library_stack(
         batch_first=True,
     )
     for weights in stack.all_weights:
-        initialize_recurrent(*weights[:4], cell.gates)
+        weight_in, weight_state, bias_in, bias_state = weights
+        initialize_recurrent(weight_in, weight_state, bias_in, bias_state, cell.gates)
     return stack
 
 
 def initialize_recurrent(
     weight_in: Tensor, weight_state: Tensor, bias_in: Tensor, bias_state: Tensor, gates: int
 ) -> None:
-    """Glorot for each gate's input matrix, orthogonal for its recurrent one, and an LSTM that starts out remembering."""
+    """Glorot for each gate's input matrix, orthogonal for its recurrent one; an LSTM starts out remembering."""
     with torch.no_grad():
         for block in weight_in.chunk(gates):
             nn.init.xavier_uniform_(block)

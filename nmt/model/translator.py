@@ -85,7 +85,7 @@ class Translator(nn.Module):
         return F.linear(readout_BTR, self.projection.weight, self.projection.bias)
 
     def parts(self) -> list[tuple[str, int]]:
-        """The parts of the network and how many parameters each has; a tied matrix counts once, where it comes first."""
+        """The parts of the network and their numbers of parameters; a tied matrix counts once, where it comes first."""
         modules = {
             "source embedding": self.encoder.embedding,
             "encoder": self.encoder.stack,

@@ -42,6 +42,6 @@ class Objective(nn.Module):
 
 
 def target_rows(batch: Batch) -> Tensor:
-    """Rows of the pieces in the flattened [B x T] target. Made on the CPU: a mask on a GPU would have to wait for it."""
+    """Rows of the pieces in the flattened [B x T] target, made on the CPU: a mask on a GPU would wait for it."""
     positions_T = torch.arange(batch.target_BT.shape[1])
     return (positions_T < batch.target_lengths_B.unsqueeze(1)).flatten().nonzero().squeeze(1)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,64 +18,12 @@ from nmt.kernels.choice import Kernels
 from nmt.model.translator import Translator
 from nmt.runtime import Runtime, all_reduce_sum, gather_objects, logger, rng_state, set_rng_state
 from nmt.training.averaging import MovingAverage
-from nmt.training.journal import Journal, Sample
+from nmt.training.journal import Journal
 from nmt.training.objective import Objective
 from nmt.training.optimizers import OPTIMIZERS
+from nmt.training.progress import Outcome, Progress, Save, Validate
 from nmt.training.schedules import SCHEDULES
 from nmt.training.stopping import EarlyStopping, Interrupts
-
-@dataclass(frozen=True)
-class Measured:
-    """What a validation found."""
-
-    metrics: dict[str, float]
-    """`loss` (per target piece, without smoothing), `perplexity`, `bleu`, `chrf`."""
-    samples: list[Sample]
-
-
-Validate = Callable[[Translator], Measured]
-"""Measures a translator; called on every rank, with the same result on all."""
-
-
-@dataclass
-class Progress:
-    """Where training stands."""
-
-    step: int = 0
-    """Updates done, the skipped ones included."""
-    epoch: int = 0
-    update: int = 0
-    """Updates done in this epoch."""
-    tokens: int = 0
-    """Target pieces read."""
-    skipped: int = 0
-    """Updates skipped for a non-finite loss or gradient."""
-    skipped_in_row: int = 0
-    validation_due: bool = False
-    """A validation was put off, because somebody asked training to stop."""
-
-
-class Save(Protocol):
-    """Writes a checkpoint; called on rank 0 alone."""
-
-    def __call__(
-        self,
-        progress: Progress,
-        weights: Mapping[str, Tensor],
-        state: dict[str, Any],
-        metrics: dict[str, float],
-        is_best: bool,
-    ) -> None: ...
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How training ended."""
-
-    reason: str
-    interrupted: bool
-    progress: Progress
-    best_step: int
 
 
 class Trainer:
@@ -180,7 +128,7 @@ class Trainer:
         on_device = batch.to(self.runtime.device)
         alone = isinstance(self.parallel, DistributedDataParallel) and not exchange
         try:
-            with self.parallel.no_sync() if alone else nullcontext():  # type: ignore[operator, union-attr]
+            with self.parallel.no_sync() if alone else nullcontext():  # type: ignore[operator]
                 with self.runtime.autocast():
                     losses = self.parallel(on_device)
                 self.scaler.scale(losses.smoothed * (scale * batch.weight)).backward()
@@ -192,7 +140,8 @@ class Trainer:
                 f"{self.options.batch_tokens}, and training.accumulation above {self.options.accumulation} to keep the "
                 "size of an update"
             ) from error
-        return losses.negative_log_likelihood.detach() * batch.weight
+        likelihood: Tensor = losses.negative_log_likelihood.detach() * batch.weight
+        return likelihood
 
     def validate(self) -> None:
         """Measure the weights that translation will use, keep them if they are the best, save."""

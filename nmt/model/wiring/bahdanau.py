@@ -12,6 +12,7 @@ from nmt.config.registry import PartOptions
 from nmt.model.attention import Encoded, build_attention
 from nmt.model.bridge import Bridge
 from nmt.model.cells import CELLS
+from nmt.model.modules import module_list
 from nmt.model.wiring.base import WIRINGS, DecoderState, Output, Wiring
 
 
@@ -34,7 +35,7 @@ class BahdanauWiring(Wiring):
         decoder = model.decoder
         self.hidden_size = decoder.hidden_size
         self.dropout = model.dropout.layer
-        self.cells = nn.ModuleList(
+        self.cells = module_list(
             CELLS.build(decoder.cell, self.hidden_size if layer else input_size, self.hidden_size)
             for layer in range(decoder.layers)
         )

@@ -1,0 +1,66 @@
+"""What training and its surroundings say to each other: where it stands, what was measured, how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from nmt.model.translator import Translator
+from nmt.training.journal import Sample
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a validation found."""
+
+    metrics: dict[str, float]
+    """`loss` (per target piece, without smoothing), `perplexity`, `bleu`, `chrf`."""
+    samples: list[Sample]
+
+
+Validate = Callable[[Translator], Measured]
+"""Measures a translator; called on every rank, with the same result on all."""
+
+
+@dataclass
+class Progress:
+    """Where training stands."""
+
+    step: int = 0
+    """Updates done, the skipped ones included."""
+    epoch: int = 0
+    update: int = 0
+    """Updates done in this epoch."""
+    tokens: int = 0
+    """Target pieces read."""
+    skipped: int = 0
+    """Updates skipped for a non-finite loss or gradient."""
+    skipped_in_row: int = 0
+    validation_due: bool = False
+    """A validation was put off, because somebody asked training to stop."""
+
+
+class Save(Protocol):
+    """Writes a checkpoint; called on rank 0 alone."""
+
+    def __call__(
+        self,
+        progress: Progress,
+        weights: Mapping[str, Tensor],
+        state: dict[str, Any],
+        metrics: dict[str, float],
+        is_best: bool,
+    ) -> None: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How training ended."""
+
+    reason: str
+    interrupted: bool
+    progress: Progress
+    best_step: int
