@@ -1,0 +1,48 @@
+"""The configuration, bound to every part that there is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nmt.config import Config, Presets, Registry, load_config, parse_config, schema
+from nmt.model.attention import SCORES, WINDOWS
+from nmt.model.attention.presets import ATTENTION_PRESETS
+from nmt.model.cells import CELLS
+from nmt.model.wiring import WIRINGS
+from nmt.text.corpus import CORPORA
+from nmt.training.optimizers import OPTIMIZERS
+from nmt.training.schedules import SCHEDULES
+
+FAMILIES: Mapping[str, Registry[Any]] = {
+    registry.family: registry for registry in (CORPORA, CELLS, SCORES, WINDOWS, WIRINGS, OPTIMIZERS, SCHEDULES)
+}
+PRESETS: Presets = {"model.attention": ATTENTION_PRESETS}
+
+
+def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """The experiment that a YAML describes; `overrides` are `section.key=value` each.
+
+    Raises `ConfigError` with a line for every mistake.
+    """
+    return load_config(path, overrides, families=FAMILIES, presets=PRESETS, checks=CHECKS)
+
+
+def parse_saved_config(text: str, origin: str) -> Config:
+    """The config that lies in a checkpoint; `origin` stands for it in messages. Raises `ConfigError`."""
+    return parse_config(text, origin, families=FAMILIES, presets=PRESETS, checks=CHECKS)
+
+
+def has_attention(model: schema.Model) -> bool:
+    """Whether the decoder looks at source positions, so that there are weights to align by."""
+    return model.attention.score.kind != "none"
+
+
+def _coverage_needs_attention(config: Config) -> Iterator[tuple[str, str]]:
+    """Coverage is what attention has left out."""
+    if config.search.coverage_penalty and not has_attention(config.model):
+        yield "search.coverage_penalty", "needs attention, and model.attention.score is none; leave it out"
+
+
+CHECKS = (_coverage_needs_attention,)

@@ -1,0 +1,93 @@
+"""Saved models, ready to translate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from nmt.checkpoint import Metadata, find, load_model_files
+from nmt.checkpoint.folder import CONFIG_FILE
+from nmt.config import Config
+from nmt.errors import CheckpointError
+from nmt.experiment.families import has_attention, parse_saved_config
+from nmt.model.translator import Translator, Vocabulary
+from nmt.runtime import Runtime, rng_state, set_rng_state
+from nmt.text.tokenizer import TokenizerPair
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A checkpoint in memory: nothing outside of its folder was read."""
+
+    translator: Translator
+    """In evaluation mode, on the device."""
+    tokenizers: TokenizerPair
+    config: Config
+    metadata: Metadata
+    path: Path
+    """The checkpoint's folder."""
+
+    @property
+    def has_attention(self) -> bool:
+        """Whether there are weights to align by."""
+        return has_attention(self.config.model)
+
+
+@dataclass(frozen=True)
+class System:
+    """What translates: one translator, or several that are averaged, and the tokenizers that they share."""
+
+    translators: tuple[Translator, ...]
+    """In evaluation mode, on the runtime's device."""
+    tokenizers: TokenizerPair
+    runtime: Runtime
+
+
+def vocabulary(tokenizers: TokenizerPair) -> Vocabulary:
+    """What the network has to know of the tokenizers."""
+    return Vocabulary(tokenizers.source.size, tokenizers.target.size, tokenizers.target.bos)
+
+
+def load_model(path: Path | str, which: Literal["best", "last"] | None, runtime: Runtime) -> TrainedModel:
+    """The model of a run, of a checkpoint folder or of a pointer file; leaves the random generators as they are.
+
+    `which` chooses between the checkpoints of a run; None takes the best, or the last where none is best yet.
+    Raises `CheckpointError`, or `ConfigError` for a config that was edited wrongly.
+    """
+    folder = find(path, which)
+    loaded = load_model_files(folder)
+    config = parse_saved_config(loaded.config_text, str(folder / CONFIG_FILE))
+    before = rng_state()
+    translator = Translator(config.model, vocabulary(loaded.tokenizers))
+    set_rng_state(before)
+    loaded.load_into(translator)
+    translator.to(runtime.device).eval()
+    return TrainedModel(translator, loaded.tokenizers, config, loaded.metadata, folder)
+
+
+def load_ensemble(
+    paths: Sequence[Path | str], which: Literal["best", "last"] | None, runtime: Runtime
+) -> list[TrainedModel]:
+    """Models that translate together. Raises `CheckpointError` where two of them have other tokenizers."""
+    assert paths, "an ensemble has members"
+    models = [load_model(path, which, runtime) for path in paths]
+    first = models[0]
+    problems = [
+        f"{model.path}: has another tokenizer than {first.path}; models of an ensemble share their vocabularies"
+        for model in models[1:]
+        if _fingerprints(model) != _fingerprints(first)
+    ]
+    if problems:
+        raise CheckpointError(*problems)
+    return models
+
+
+def join(models: Sequence[TrainedModel], runtime: Runtime) -> System:
+    """The models as one system."""
+    return System(tuple(model.translator for model in models), models[0].tokenizers, runtime)
+
+
+def _fingerprints(model: TrainedModel) -> tuple[str, str]:
+    return model.tokenizers.source.fingerprint, model.tokenizers.target.fingerprint

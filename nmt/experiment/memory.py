@@ -1,0 +1,49 @@
+"""Batches that turn out too large for the memory are done in halves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+
+from nmt.errors import NmtError
+from nmt.runtime import logger
+
+Result = TypeVar("Result")
+
+
+def in_halves(
+    work: Callable[[Sequence[int]], Sequence[Result]], rows: Sequence[int], too_large: Callable[[int], str]
+) -> Iterator[tuple[int, Result]]:
+    """Each row with its result of `work(rows)`, which is done in ever smaller parts where memory runs out.
+
+    Raises `NmtError` with the message `too_large(row)` where a row does not fit alone.
+    """
+    pending = [rows]
+    while pending:
+        part = pending.pop()
+        results = _attempt(work, part)
+        if results is not None:
+            yield from zip(part, results, strict=True)
+            continue
+        if len(part) == 1:
+            raise NmtError(too_large(part[0]))
+        logger.warning(
+            "out of memory with %d sentences at once: going on with half of them; a smaller batch_tokens or beam_size "
+            "avoids this",
+            len(part),
+        )
+        middle = len(part) // 2
+        pending += [part[middle:], part[:middle]]
+
+
+def _attempt(work: Callable[[Sequence[int]], Result], rows: Sequence[int]) -> Result | None:
+    """None where memory runs out. A function of its own: the error, gone when it returns, holds on to the tensors."""
+    try:
+        return work(rows)
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        # PyTorch's CPU allocator has no error class of its own.
+        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "can't allocate memory" not in str(error):
+            raise
+        return None
