@@ -75,7 +75,11 @@ class Loaded:
 
     def load_into(self, model: nn.Module) -> None:
         """Give the model these weights; names and shapes that differ are one line each of a `CheckpointError`."""
-        own = model.state_dict()
+        # A tied parameter has several names in the model and the first of them in the file, as `named_parameters` gives.
+        own: dict[str, Tensor] = {}
+        for name, parameter in model.state_dict(keep_vars=True).items():
+            if not any(parameter is other for other in own.values()):
+                own[name] = parameter
         where = self.path / MODEL_FILE
         problems = [f"{where}: the weights {name} are missing" for name in own if name not in self.tensors]
         problems += [f"{where}: the model has no weights {name}" for name in self.tensors if name not in own]
@@ -87,7 +91,9 @@ class Loaded:
         ]
         if problems:
             raise CheckpointError(*problems)
-        model.load_state_dict(self.tensors)
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(self.tensors[name])
 
 
 def write_checkpoint(folder: Path, snapshot: Snapshot, *, best: bool = False) -> None:
