@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shlex
 import sys
 import time
@@ -60,7 +61,7 @@ class Journal:
         self.log_every = log_every
         self.total_steps = total_steps
         self.resumed_step = resumed_step
-        self._terminal = sys.stderr.isatty() if terminal is None else terminal
+        self._terminal = _shows_a_bar() if terminal is None else terminal
         self._watch = Stopwatch(clock)
         self._window = _Window()
         self._tokens = 0
@@ -253,6 +254,14 @@ class _Window:
             "gradient_norm": float(self._gradient_norm) / max(self._updates, 1),
             "tokens_per_second": self._tokens / seconds if seconds > 0.0 else 0.0,
         }
+
+
+def _shows_a_bar() -> bool:
+    """Standard error is a terminal that says how wide it is; a bar on one that does not would stay invisible."""
+    try:
+        return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except OSError:
+        return False
 
 
 def _detached(number: Number) -> Number:

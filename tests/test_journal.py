@@ -1,0 +1,289 @@
+"""The journal of a run: its numbers, its files, and what stands on the screen."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import math
+import os
+import pty
+import struct
+import sys
+import termios
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from nmt import runtime
+from nmt.training.journal import Journal, Sample
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(autouse=True)
+def _log(tmp_path: Path) -> Iterator[None]:
+    runtime.set_up_logging(tmp_path / "train.log", is_main=True)
+    yield
+    for handler in list(runtime.logger.handlers):
+        runtime.logger.removeHandler(handler)
+        handler.close()
+    runtime.logger.propagate = True
+
+
+def open_journal(run: Path, clock: Clock, **changes: Any) -> Journal:
+    given: dict[str, Any] = {"enabled": True, "log_every": 2, "terminal": False, "clock": clock}
+    return Journal(run, **(given | changes))
+
+
+def update(journal: Journal, step: int, *, loss: float = 2.0, tokens: int = 100, epoch: int = 1) -> None:
+    """An update with this loss per token."""
+    journal.update(
+        step, epoch, loss_sum=loss * tokens, tokens=tokens, learning_rate=0.001, gradient_norm=torch.tensor(0.5)
+    )
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
+    return [json.loads(line, parse_constant=refuse) for line in (run / "metrics.jsonl").read_text().split("\n")[:-1]]
+
+
+def scalars(run: Path, tag: str) -> dict[int, float]:
+    board = EventAccumulator(str(run / "tensorboard"))
+    board.Reload()
+    return {event.step: event.value for event in board.Scalars(tag)}
+
+
+def test_a_line_is_the_mean_over_the_tokens_since_the_line_before(tmp_path: Path, clock: Clock) -> None:
+    with open_journal(tmp_path, clock) as journal:
+        for step, (loss, tokens) in enumerate([(1.0, 100), (3.0, 300), (2.0, 10), (4.0, 10)], start=1):
+            clock.now += 2.0
+            update(journal, step, loss=loss, tokens=tokens)
+    first, second = lines(tmp_path)
+    assert first == {
+        "type": "train",
+        "step": 2,
+        "epoch": 1,
+        "seconds": 4.0,
+        "loss": 2.5,  # (1 * 100 + 3 * 300) / 400
+        "perplexity": pytest.approx(math.exp(2.5)),
+        "learning_rate": 0.001,
+        "gradient_norm": 0.5,
+        "tokens_per_second": 100.0,  # 400 in 4 seconds
+    }
+    assert (second["step"], second["loss"], second["tokens_per_second"]) == (4, 3.0, 5.0)
+
+
+def test_tensors_are_added_up_without_their_graph_and_left_alone(tmp_path: Path, clock: Clock) -> None:
+    weight = torch.tensor(3.0, requires_grad=True)
+    alive = weakref.ref(weight)
+    loss_sum = weight * 2
+    with open_journal(tmp_path, clock, log_every=3) as journal:
+        for step in (1, 2):
+            journal.update(step, 1, loss_sum=loss_sum, tokens=2, learning_rate=0.1, gradient_norm=1.0)
+        assert loss_sum.item() == 6.0
+        del weight, loss_sum
+        assert alive() is None
+        journal.update(3, 1, loss_sum=0.0, tokens=0, learning_rate=0.1, gradient_norm=1.0)
+    assert lines(tmp_path)[0]["loss"] == 3.0
+
+
+def test_speed_leaves_out_what_is_no_training(tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with open_journal(tmp_path, clock) as journal:
+        clock.now += 1.0
+        update(journal, 1)
+        with journal.paused():
+            clock.now += 1000.0
+        clock.now += 1.0
+        update(journal, 2)
+        assert journal.training_seconds == 2.0
+        assert journal.seconds == 1002.0
+        journal.summary("it was enough", None)
+    assert lines(tmp_path)[0]["tokens_per_second"] == 100.0  # 200 in 2 seconds
+    err = capsys.readouterr().err
+    assert "100 target tokens/s" in err
+    assert "0:16:42" in err
+
+
+def test_what_is_not_finite_is_null(tmp_path: Path, clock: Clock) -> None:
+    with open_journal(tmp_path, clock) as journal:
+        update(journal, 1, loss=math.nan)
+        update(journal, 2)
+        journal.validation(2, 1, {"loss": math.inf, "bleu": 1.5})
+        journal.event("skipped", 2, 1, {"norm": torch.tensor(math.nan), "batch": "rows 1 to 9", "number": 3})
+    train, validation, skipped = lines(tmp_path)
+    assert train["loss"] is None
+    assert train["perplexity"] is None
+    assert validation["loss"] is None
+    assert validation["bleu"] == 1.5
+    assert skipped["norm"] is None
+    assert (skipped["batch"], skipped["number"]) == ("rows 1 to 9", 3)
+
+
+def test_every_line_is_in_the_file_at_once(tmp_path: Path, clock: Clock) -> None:
+    with open_journal(tmp_path, clock) as journal:
+        journal.event("note", 1, 1, {})
+        assert len(lines(tmp_path)) == 1
+
+
+def test_resuming_drops_what_lies_beyond_the_checkpoint(tmp_path: Path, clock: Clock) -> None:
+    with open_journal(tmp_path, clock) as journal:
+        for step in range(1, 9):
+            clock.now += 1.0
+            update(journal, step, loss=1.0)
+            if step == 4:
+                journal.validation(4, 1, {"bleu": 4.0}, [Sample("a", "b", "c")])
+                journal.event("note", 4, 1, {"text": "a line \u2028 separator"})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"type": "train", "step": 3, "los')
+    clock.now += 5000.0
+    with open_journal(tmp_path, clock, resumed_step=4) as journal:
+        assert [(line["type"], line["step"]) for line in lines(tmp_path)] == [
+            ("train", 2),
+            ("train", 4),
+            ("validation", 4),
+            ("note", 4),
+        ]
+        for step in (5, 6):
+            clock.now += 1.0
+            update(journal, step, loss=9.0)
+    last = lines(tmp_path)[-1]
+    assert (last["step"], last["loss"]) == (6, 9.0)
+    assert last["seconds"] == 6.0  # four of the first process, two of the second
+    assert scalars(tmp_path, "train/loss") == {2: 1.0, 4: 1.0, 6: 9.0}
+    assert scalars(tmp_path, "validation/bleu") == {4: 4.0}
+
+
+def test_a_new_run_in_a_used_folder_keeps_no_line(tmp_path: Path, clock: Clock) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"type": "train", "step": 3, "seconds": 9}\n{"to')
+    with open_journal(tmp_path, clock) as journal:
+        assert lines(tmp_path) == []
+        assert journal.seconds == 0.0
+
+
+def test_other_ranks_write_nothing(tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    with open_journal(run, clock, enabled=False, terminal=True) as journal:
+        for step in (1, 2, 3):
+            update(journal, step)
+        with journal.paused():
+            journal.validation(2, 1, {"bleu": 1.0}, [Sample("a", "b", "c")])
+        journal.event("note", 2, 1, {})
+        journal.summary("done", run)
+    assert list(run.iterdir()) == []
+    assert capsys.readouterr().err == ""
+
+
+def test_without_a_terminal_there_are_plain_lines(
+    tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_journal(tmp_path, clock, total_steps=10) as journal:
+        for step in (1, 2, 3):
+            clock.now += 30.0
+            update(journal, step)
+    assert capsys.readouterr().err == (
+        "step 2, epoch 1: loss 2, perplexity 7.389, learning rate 0.001, gradient norm 0.5, 3 tokens/s, 0:04:00 left\n"
+    )
+
+
+def test_the_time_left_is_that_of_the_steps_of_this_process(
+    tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_journal(tmp_path, clock, total_steps=110, resumed_step=100) as journal:
+        clock.now += 2.0
+        update(journal, 101)
+        with journal.paused():
+            clock.now += 99.0
+        clock.now += 2.0
+        update(journal, 102)
+    assert ", 0:00:16 left" in capsys.readouterr().err  # 8 steps of 2 seconds
+
+
+def test_a_validation_is_one_line_and_its_samples(
+    tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_journal(tmp_path, clock) as journal:
+        samples = [Sample("ein Hund", "a dog", "a | cat 100%s")]
+        journal.validation(40, 2, {"loss": 2.34567, "bleu": 30.512}, samples, is_best=True)
+        journal.validation(50, 2, {"loss": math.nan})
+    assert capsys.readouterr().err.splitlines() == [
+        "validation at step 40, epoch 2: loss 2.346, bleu 30.51 (best so far)",
+        "  source      ein Hund",
+        "  reference   a dog",
+        "  hypothesis  a | cat 100%s",
+        "validation at step 50, epoch 2: loss not finite",
+    ]
+    assert [line["best"] for line in lines(tmp_path)] == [True, False]
+
+
+def test_the_summary_says_how_to_use_the_model(
+    tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "my run"
+    run.mkdir()
+    with open_journal(run, clock) as journal:
+        clock.now += 4.0
+        update(journal, 1, tokens=8000)
+        journal.summary("10 epochs were asked for", run / "checkpoints" / "step-00000001", {"bleu": 38.52}, epoch=10)
+    err = capsys.readouterr().err
+    assert "training ended   10 epochs were asked for\n" in err
+    assert "updates          1 in 10 epochs\n" in err
+    assert "speed            2,000 target tokens/s\n" in err
+    assert f"best checkpoint  {run}/checkpoints/step-00000001\n" in err
+    assert "  bleu           38.52\n" in err
+    assert f"  nmt-translate --model '{run}' < SOURCE > TRANSLATION\n" in err
+
+
+def test_on_a_terminal_there_is_a_bar_and_the_lines_go_to_the_file(
+    tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_journal(tmp_path, clock, terminal=True, total_steps=4) as journal:
+        for step in (1, 2, 3, 4):
+            clock.now += 2.0
+            update(journal, step)
+            with journal.paused():
+                logging.getLogger("nmt").info("a remark")
+        journal.summary("done", None)
+    err = capsys.readouterr().err
+    assert "epoch 1: " in err
+    assert "4/4" in err
+    assert "loss 2, 50 tokens/s, lr 0.001" in err
+    assert "step 2, epoch 1: loss 2" not in err
+    assert "a remark\n" in err
+    assert "step 2, epoch 1: loss 2" in (tmp_path / "train.log").read_text()
+
+
+@pytest.mark.parametrize(("columns", "shown"), [(110, "/9 "), (0, "step 2, epoch 1: loss 2")])
+def test_a_terminal_gets_a_bar_where_it_has_a_width(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, columns: int, shown: str
+) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with open_journal(tmp_path, clock, terminal=None, total_steps=9) as journal:
+            update(journal, 1)
+            update(journal, 2)
+        assert shown in os.read(ours, 10_000).decode()
+    os.close(ours)
