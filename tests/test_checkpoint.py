@@ -313,6 +313,20 @@ def test_weights_go_into_a_model_that_they_fit(saved: Path) -> None:
     ]
 
 
+def test_a_tied_parameter_has_one_name_in_the_file(tmp_path: Path) -> None:
+    model, other = Small(40), Small(40)
+    for tied in (model, other):
+        tied.output = tied.embedding
+    model.embedding.data.fill_(3.0)
+    weights = dict(model.named_parameters())
+    checkpoint.write_checkpoint(tmp_path / "c", snapshot(1, model=weights))
+    loaded = checkpoint.load_model_files(tmp_path / "c")
+    assert loaded.tensors.keys() == {"embedding", "bias"}
+    loaded.load_into(other)
+    assert other.output is other.embedding
+    assert torch.equal(other.output, torch.full((40, 2), 3.0))
+
+
 # Averaging
 
 

@@ -75,7 +75,7 @@ class Loaded:
 
     def load_into(self, model: nn.Module) -> None:
         """Give the model these weights; names and shapes that differ are one line each of a `CheckpointError`."""
-        # A tied parameter has several names in the model and the first of them in the file, as `named_parameters` gives.
+        # A tied parameter has several names in the model; in the file it has the first, as in `named_parameters`.
         own: dict[str, Tensor] = {}
         for name, parameter in model.state_dict(keep_vars=True).items():
             if not any(parameter is other for other in own.values()):
