@@ -100,7 +100,7 @@ def options(**values: object) -> Search:
 
 
 def terms_of(model: TableModel, source: Sequence[int], ids: Sequence[int]) -> tuple[list[float], Tensor]:
-    """Log-probability of each piece and of the end, and attention [T, S], by stepping alone over a given translation."""
+    """Log-probability of each piece and of the end, and attention [T, S], by stepping over a given translation."""
     state = model.start(model.encode(*batch(source)))
     terms, attention = [], []
     for previous, piece in zip([BOS, *ids], [*ids, EOS], strict=True):
@@ -191,17 +191,16 @@ class TestEnumeration:
                 assert hypothesis.log_probability == pytest.approx(sum(terms_of(model, source, hypothesis.ids)[0]))
 
     def test_ratios_meet_the_whole_number_they_stand_for(self) -> None:
-        """0.1 * 30 is 3.0000000000000004 and 0.29 * 100 is 28.999999999999996."""
-        model = TableModel(3, sharpness=0.0)
-        limits = options(
-            kind="sampling", min_length_ratio=0.1, max_length_ratio=0.1, max_length_offset=0, allow_unknown=False
-        )
-        [[hypothesis]] = translate_batch([model], *batch([4] * 30), limits, special=SPECIAL)
-        assert len(hypothesis.ids) == 3
-        limits = replace_options(limits, min_length_ratio=0.29, max_length_ratio=0.29)
-        model.attention = None
-        [[hypothesis]] = translate_batch([model], *batch([4] * 100), limits, special=SPECIAL)
-        assert len(hypothesis.ids) == 29
+        """0.07 * 100 is 7.000000000000001 and 0.29 * 100 is 28.999999999999996."""
+        model = TableModel(3, attends=False)
+        for attracted, limits, source, length in (
+            (20.0, {"min_length_ratio": 0.07, "max_length_ratio": 1.0}, [4] * 100, 7),
+            (-20.0, {"max_length_ratio": 0.29}, [4] * 100, 29),
+        ):
+            model.log_probabilities[:, EOS] = attracted
+            search = options(kind="greedy", max_length_offset=0, **limits)
+            [[hypothesis]] = translate_batch([model], *batch(source), search, special=SPECIAL)
+            assert len(hypothesis.ids) == length
 
     def test_the_empty_source_and_the_empty_translation(self) -> None:
         model = TableModel(4)
@@ -215,10 +214,6 @@ class TestEnumeration:
     def test_no_sentences(self) -> None:
         source_BS, lengths_B = batch([4])
         assert translate_batch([TableModel(1)], source_BS[:0], lengths_B[:0], options(), special=SPECIAL) == []
-
-
-def replace_options(search: Search, **values: object) -> Search:
-    return Search.model_validate({**search.model_dump(), **values})
 
 
 LONG = {"max_length_ratio": 3.0, "max_length_offset": 5}
@@ -313,18 +308,21 @@ class TestBeam:
                 assert hypothesis.score == pytest.approx(sum(terms) / ((5 + len(terms)) / 6) + 0.4 * coverage)
 
     def test_stopping_early_loses_nothing(self) -> None:
-        """With a length penalty a longer hypothesis may still overtake: step on until the bound says otherwise."""
-        # After the start the end has 0.4 and piece 4 has 0.35; then piece 4, or the end at last, is certain.
+        """A live hypothesis that wins at the longest length only, by little, is followed to there.
+
+        The translations are nothing, with probability 0.4, and six times piece 4, with 0.35. The penalty of the
+        second is 2 ** alpha (its seven factors): it wins above alpha = log2(ln 0.35 / ln 0.4) = 0.196. At six
+        factors it would from 0.224 on.
+        """
         model = TableModel(1)
-        model.log_probabilities = torch.full((CODES, VOCABULARY), -30.0, dtype=torch.float64)
-        start = (int(model.encode(*batch([4])).code_BQ) * 31 + BOS * 7 + 11) % CODES
-        model.log_probabilities[:, EOS] = math.log(1e-3)
-        model.log_probabilities[:, 4] = math.log1p(-1e-3)
-        model.log_probabilities[start, EOS] = math.log(0.4)
-        model.log_probabilities[start, 4] = math.log(0.35)
-        model.log_probabilities[start, 5] = math.log(0.25)
-        model.log_probabilities = model.log_probabilities.log_softmax(-1)
-        for alpha, length in ((0.0, 0), (0.05, 0), (5.0, 6)):
+        code = int(model.encode(*batch([4])).code_BQ)
+        model.log_probabilities[:] = -1000.0
+        for position, previous in enumerate([BOS, *[4] * 6]):
+            code = (code * 31 + previous * 7 + 11) % CODES
+            model.log_probabilities[code, EOS if position == 6 else 4] = 0.0
+            if position == 0:
+                model.log_probabilities[code, [EOS, 4, 5]] = torch.tensor([0.4, 0.35, 0.25]).double().log()
+        for alpha, length in ((0.0, 0), (0.19, 0), (0.21, 6), (1.0, 6)):
             search = options(beam_size=5, length_penalty=alpha, max_length_offset=6)
             [[hypothesis]] = translate_batch([model], *batch([4]), search, special=SPECIAL)
             assert len(hypothesis.ids) == length
@@ -353,10 +351,9 @@ class TestBeam:
         model = TableModel(1)
         model.log_probabilities[:, [PAD, BOS]] += 5.0
         model.log_probabilities[:, UNK] += 4.0
-        model.log_probabilities[:, EOS] -= 8.0
         model.log_probabilities = model.log_probabilities.log_softmax(-1)
         for kind, allowed in itertools.product(("beam", "greedy", "sampling"), (True, False)):
-            search = options(kind=kind, allow_unknown=allowed, **LONG)
+            search = options(kind=kind, allow_unknown=allowed, min_length_ratio=1.0, **LONG)
             hypotheses = itertools.chain(*translate_batch([model], *batch(*SOURCES), search, special=SPECIAL))
             pieces = {piece for hypothesis in hypotheses for piece in hypothesis.ids}
             assert not pieces & {PAD, BOS, EOS}

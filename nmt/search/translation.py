@@ -202,12 +202,8 @@ def _search(
         longest_B = constraints.max_length_B[frontier.sentences_B] + 1.0
         reachable_B = totals_BQ.amax(1) / length_penalty(longest_B, alpha)
         finished_B = trace.best_scores(frontier.sentences_B, n_best) >= reachable_B
-        # A finished sentence that still waits to leave must not find anything more: others would have decided it.
-        frontier = replace(
-            frontier,
-            ended_B=frontier.ended_B + ends_BQ.sum(1),
-            totals_BQ=totals_BQ.masked_fill(finished_B.unsqueeze(1), NEVER),
-        )
+        # A finished sentence may wait to leave: what it still finds does not rank among its n best.
+        frontier = replace(frontier, ended_B=frontier.ended_B + ends_BQ.sum(1), totals_BQ=totals_BQ)
 
         rows: Sequence[int] = range(len(active))
         if (position + 1) % steps_between_looks(device) == 0:
