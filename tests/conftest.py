@@ -1,0 +1,115 @@
+"""What several tests use: a small translator in a checkpoint, made once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nmt.batching.batch import collate
+from nmt.checkpoint import Snapshot, write_checkpoint
+from nmt.config import Config
+from nmt.experiment.families import parse_saved_config
+from nmt.experiment.loading import System, TrainedModel, join, load_model, vocabulary
+from nmt.kernels.choice import choose_kernels
+from nmt.model.translator import Translator
+from nmt.runtime import Runtime
+from nmt.text.encoded import flatten
+from nmt.text.tokenizer import TokenizerPair, learn
+from nmt.training.objective import Objective
+
+SOURCES = [
+    "der hund schläft im garten .",
+    "ein kind spielt mit dem ball .",
+    "die katze sieht einen kleinen vogel im baum .",
+    "zwei frauen lesen .",
+    "ein mann läuft schnell über die straße , weil es regnet .",
+    "der vogel singt .",
+]
+REFERENCES = [
+    "the dog sleeps in the garden .",
+    "a child plays with the ball .",
+    "the cat sees a small bird in the tree .",
+    "two women read .",
+    "a man runs quickly across the street because it rains .",
+    "the bird sings .",
+]
+CONFIG = """\
+run: runs/small
+data:
+  source_language: de
+  target_language: en
+  train: {{source: train.de, target: train.en}}
+  validation: {{source: valid.de, target: valid.en}}
+tokenizer: {{vocabulary_size: 96}}
+model:
+  embedding_size: 16
+  encoder: {{hidden_size: 16}}
+  decoder: {{hidden_size: 24}}
+  attention: {attention}
+  dropout: {{embedding: 0.0, layer: 0.0, output: 0.0}}
+search: {{beam_size: 3, coverage_penalty: {coverage_penalty}}}
+"""
+UPDATES = 30
+CPU = Runtime(torch.device("cpu"), None, "tests")
+
+
+def small_config(attention: str = "bahdanau2015", coverage_penalty: float = 0.0) -> Config:
+    """The config of the small translator."""
+    return parse_saved_config(CONFIG.format(attention=attention, coverage_penalty=coverage_penalty), "small.yaml")
+
+
+def small_translator(config: Config, tokenizers: TokenizerPair, seed: int, updates: int = UPDATES) -> Translator:
+    """A translator that has learned some of the sentences by heart."""
+    torch.manual_seed(seed)
+    translator = Translator(config.model, vocabulary(tokenizers))
+    optimizer = torch.optim.Adam(translator.parameters(), lr=0.02)
+    batch = collate(
+        flatten(tokenizers.source.encode(SOURCES)),
+        flatten(tokenizers.target.encode(REFERENCES)),
+        np.arange(len(SOURCES)),
+        tokenizers,
+    )
+    objective = Objective(translator, choose_kernels("reference"), 0.0)
+    for _ in range(updates):
+        optimizer.zero_grad()
+        (objective(batch).smoothed / batch.target_tokens).backward()
+        optimizer.step()
+    return translator.eval()
+
+
+def save_small(
+    folder: Path, tokenizers: TokenizerPair, *, seed: int = 1, attention: str = "bahdanau2015", updates: int = UPDATES
+) -> Path:
+    """A checkpoint of a small translator."""
+    config = small_config(attention)
+    translator = small_translator(config, tokenizers, seed, updates)
+    weights = {name: parameter.detach() for name, parameter in translator.named_parameters()}
+    write_checkpoint(folder, Snapshot(weights, config, tokenizers, step=seed, epoch=0))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizers() -> TokenizerPair:
+    """One small vocabulary for both languages."""
+    return learn(small_config().tokenizer, lambda: list(zip(SOURCES, REFERENCES, strict=True)), seed=1)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizers: TokenizerPair) -> Path:
+    """The folder of the small translator."""
+    return save_small(tmp_path_factory.mktemp("models") / "small", tokenizers)
+
+
+@pytest.fixture(scope="session")
+def model(checkpoint: Path) -> TrainedModel:
+    """The small translator as it is loaded."""
+    return load_model(checkpoint, None, CPU)
+
+
+@pytest.fixture(scope="session")
+def system(model: TrainedModel) -> System:
+    """The small translator as something that translates."""
+    return join([model], CPU)
