@@ -298,6 +298,13 @@ def test_sampling_draws_again_in_every_epoch(streams: Streams) -> None:
     assert sum(by_row[0][row] != by_row[1][row] for row in range(PAIRS)) > PAIRS / 2
 
 
+def test_sampling_draws_again_where_the_batch_is_the_same(tmp_path: Path, tokenizers: TokenizerPair) -> None:
+    alone = encode(tmp_path, [([(" ".join(WORDS), " ".join(WORDS))], 1.0)], tokenizers)
+    stream = BatchStream(alone, BUDGET, 1, 0, 1, 1, tokenizers, 0.3)
+    drawn = [batches(stream, number)[0].source_BS.tolist() for number in range(4)]
+    assert drawn[0] not in drawn[1:]
+
+
 # Validation, search, the largest batch
 
 

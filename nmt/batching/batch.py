@@ -90,7 +90,7 @@ def pad_sources(sources: Sequence[Sequence[int]], eos: int, pad: int) -> SourceB
 
 
 def collate(source: Flat, target: Flat, rows: npt.NDArray[np.int64], tokenizers: TokenizerPair) -> Batch:
-    """Flat ids of pairs as a batch. No loop over tokens or sentences: 0.3 ms for 4,096 tokens a side."""
+    """Flat ids of pairs as a batch. No loop over tokens or sentences: less than 1 ms for 4,096 tokens a side."""
     source_BS, source_lengths_B = _padded(source, tokenizers.source.eos, tokenizers.source.pad)
     target_BT, target_lengths_B = _padded(target, tokenizers.target.eos, tokenizers.target.pad)
     target_tokens = len(target[0]) + len(rows)

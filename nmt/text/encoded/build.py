@@ -1,7 +1,7 @@
 """Corpora -> one Arrow file of ids, in memory that hardly grows with them.
 
 The columns grow in raw files, are memory-mapped when they are complete, and go into the Arrow file as one record batch,
-so that each is one contiguous array there. What grows is the search for duplicates: two or three bytes a pair.
+so that each is one contiguous array there. What grows is the search for duplicates: about five bytes a pair.
 """
 
 from __future__ import annotations
