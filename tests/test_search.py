@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from networks import model_options, network, sentences
 from torch import Tensor
 
 from nmt.config.schema import Search
@@ -568,3 +569,52 @@ class TestSampling:
         for [hypothesis] in found_all:
             assert len(hypothesis.ids) == 200
             assert len(set(zip(hypothesis.ids[:64], hypothesis.ids[64:128], strict=True))) > 4
+
+
+class TestTranslator:
+    """The same truths for the network itself, in float64."""
+
+    @pytest.mark.parametrize(
+        "parts",
+        [{}, {"score": "none"}, {"cell": "lstm", "decoder_layers": 2}, {"cell": "rnn", "layer_normalization": True}],
+    )
+    def test_scores_are_those_of_the_whole_translation_at_once(self, parts: dict[str, object]) -> None:
+        translator = network(model_options(**parts))
+        source_BS, lengths_B = sentences(5, 2, 9, 1, 9)
+        found_all = translate_batch(
+            [translator],
+            source_BS,
+            lengths_B,
+            Search(beam_size=4, length_penalty=0.8),
+            special=SPECIAL,
+            n_best=4,
+            want_attention=True,
+        )
+        for source_S, length, hypotheses in zip(source_BS, lengths_B, found_all, strict=True):
+            assert len({hypothesis.ids for hypothesis in hypotheses}) == 4
+            for hypothesis in hypotheses:
+                target_1T = torch.tensor([[*hypothesis.ids, EOS]])
+                with torch.no_grad():
+                    encoded = translator.encode(source_S[None, :length], length[None])
+                    readout, attention_1TS = translator.readout(encoded, target_1T)
+                    logs_1TV = translator.projection(readout).log_softmax(-1)
+                terms_T = logs_1TV.gather(2, target_1T[..., None]).flatten()
+                assert hypothesis.token_log_probabilities == pytest.approx(terms_T.tolist(), abs=1e-12)
+                assert hypothesis.score == pytest.approx(float(terms_T.sum()) / ((5 + len(terms_T)) / 6) ** 0.8)
+                if attention_1TS is None:
+                    assert hypothesis.attention is None
+                else:
+                    assert torch.allclose(torch.from_numpy(hypothesis.attention), attention_1TS[0], atol=1e-12)
+
+    @pytest.mark.parametrize("kind", ["greedy", "beam", "sampling"])
+    def test_a_sentence_alone_and_in_a_batch(self, kind: str) -> None:
+        """Alone it is scored in products of other shapes, so equal up to rounding."""
+        translators = [network(model_options(), seed=1), network(model_options(score="none", cell="lstm"), seed=2)]
+        source_BS, lengths_B = sentences(7, 3, 1, 12, 4)
+        search = Search(kind=kind, beam_size=3, max_length_offset=5)
+        together = translate_batch(translators, source_BS, lengths_B, search, special=SPECIAL, seed=5)
+        for number, (source_S, length) in enumerate(zip(source_BS, lengths_B, strict=True)):
+            [alone] = translate_batch(
+                translators, source_S[None, :length], length[None], search, special=SPECIAL, seed=5, numbers=[number]
+            )
+            assert_same(found(alone), found(together[number]))
