@@ -14,9 +14,11 @@ from pydantic.fields import FieldInfo
 from nmt.config.names import nearest
 from nmt.config.registry import Section
 from nmt.config.schema import Runtime, Search
+from nmt.config.schema.bounds import Count, Positive
 from nmt.config.shapes import annotation_of, choices_of, doc_of, in_words
 from nmt.errors import ConfigError
 
+LONGEST_LINE = 1000
 MACHINE = ("device", "precision", "threads")
 PRECISION = "fp32"
 """Not `auto`: in a shorter format a translation would depend on the machine, and on the lines around it."""
@@ -36,6 +38,29 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", choices=("best", "last"), help="which checkpoint of a run; default: best, where there is one"
     )
+
+
+def add_line_options(parser: argparse.ArgumentParser) -> None:
+    """What happens to a line."""
+    parser.add_argument(
+        "--max-length",
+        type=of_type(Positive),
+        default=LONGEST_LINE,
+        metavar="N",
+        help=f"pieces of the source from which on a line is a long one; default: {LONGEST_LINE}",
+    )
+    parser.add_argument(
+        "--overlong",
+        choices=("truncate", "translate"),
+        default="truncate",
+        help="a longer line is cut off there, with a warning, or translated whole; default: truncate",
+    )
+    parser.add_argument("--seed", type=of_type(Count), default=1, metavar="N", help="of --kind sampling; default: 1")
+
+
+def longest_line(given: argparse.Namespace) -> int | None:
+    """Pieces after which a line is cut off, or None where no line is."""
+    return int(given.max_length) if given.overlong == "truncate" else None
 
 
 def add_search_options(parser: argparse.ArgumentParser) -> None:

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 
 from nmt.cli.common import Parser, run
 from nmt.cli.options import (
+    add_line_options,
     add_machine_options,
     add_model_options,
     add_search_options,
+    longest_line,
     machine_options,
     naming_flags,
     of_type,
     search_options,
 )
-from nmt.config.schema.bounds import Count, Positive
+from nmt.config.schema.bounds import Positive
 from nmt.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -65,16 +67,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--prefixes", metavar="FILE", help="text that each translation begins with, line by line; blank leaves it free"
     )
-    parser.add_argument(
-        "--max-length", type=of_type(Positive), default=1000, metavar="N", help="pieces of a long line; default: 1000"
-    )
-    parser.add_argument(
-        "--overlong",
-        choices=("truncate", "translate"),
-        default="truncate",
-        help="a line above --max-length is cut off there, with a warning, or translated whole; default: truncate",
-    )
-    parser.add_argument("--seed", type=of_type(Count), default=1, metavar="N", help="of --kind sampling; default: 1")
+    add_line_options(parser)
     parser.add_argument(
         "--window",
         type=of_type(Positive),
@@ -114,7 +107,7 @@ def _translate(options: argparse.Namespace) -> int:
     wanted = Wanted(
         n_best=options.n_best,
         attention=options.format == "jsonl" or options.alignments is not None,
-        max_length=options.max_length if options.overlong == "truncate" else None,
+        max_length=longest_line(options),
         seed=options.seed,
     )
     interactive = options.interactive or (options.input is None and sys.stdin.isatty())
@@ -124,11 +117,11 @@ def _translate(options: argparse.Namespace) -> int:
     prefixes = (options.prefixes, read_lines(options.prefixes)) if options.prefixes else None
     with naming_flags(), writing(options.output) as write, tqdm(unit=" lines", disable=hidden) as progress:
         window = 1 if interactive else options.window
-        for count, text in translate_stream(
-            join(models, runtime), lines, search, layout, wanted, window=window, prefixes=prefixes
+        system = join(models, runtime)
+        for text in translate_stream(
+            system, lines, search, layout, wanted, window=window, prefixes=prefixes, advance=progress.update
         ):
             write(text)
-            progress.update(count)
     return 0
 
 

@@ -14,18 +14,18 @@ Result = TypeVar("Result")
 
 
 def in_halves(
-    work: Callable[[Sequence[int]], Sequence[Result]], rows: Sequence[int], too_large: Callable[[int], str]
-) -> Iterator[tuple[int, Result]]:
-    """Each row with its result of `work(rows)`, which is done in ever smaller parts where memory runs out.
+    work: Callable[[Sequence[int]], Result], rows: Sequence[int], too_large: Callable[[int], str]
+) -> Iterator[tuple[Sequence[int], Result]]:
+    """The result of `work(rows)`, or those of ever smaller parts of the rows where memory runs out, with their rows.
 
     Raises `NmtError` with the message `too_large(row)` where a row does not fit alone.
     """
     pending = [rows]
     while pending:
         part = pending.pop()
-        results = _attempt(work, part)
-        if results is not None:
-            yield from zip(part, results, strict=True)
+        done = _attempt(work, part)
+        if done is not None:
+            yield part, done
             continue
         if len(part) == 1:
             raise NmtError(too_large(part[0]))

@@ -41,8 +41,9 @@ def translate_stream(
     *,
     window: int,
     prefixes: tuple[str, Iterator[str]] | None = None,
-) -> Iterator[tuple[int, str]]:
-    """Translate lines in order, `window` at a time: how many lines, and the text to be written for them.
+    advance: Callable[[int], object] | None = None,
+) -> Iterator[str]:
+    """Translate lines in order, `window` at a time: the text to be written for each window.
 
     `prefixes` are the name of a file and its lines, one for each line of the input: what its translation begins with.
     Raises `NmtError` for a mistake in either, when everything before it has been given.
@@ -56,12 +57,12 @@ def translate_stream(
                 raise DataError(
                     f"{prefixes[0]}: has {first - 1 + len(forced)} lines, fewer than the input; give one for each line"
                 )
-        found = translate_lines(system, part, search, wanted, prefixes=forced, first_line=first)
+        found = translate_lines(system, part, search, wanted, prefixes=forced, first_line=first, advance=advance)
         texts = [
             layout.render(number, line, translations)
             for number, (line, translations) in enumerate(zip(part, found, strict=True), start=first)
         ]
-        yield len(part), "".join(texts)
+        yield "".join(texts)
         first += len(part)
     if prefixes is not None and next(prefixes[1], None) is not None:
         raise DataError(f"{prefixes[0]}: has more lines than the input, which has {first - 1}; give one for each line")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -61,6 +61,7 @@ def translate_lines(
     *,
     prefixes: Sequence[str] | None = None,
     first_line: int = 1,
+    advance: Callable[[int], object] | None = None,
 ) -> list[list[Translation]]:
     """Translate lines in batches of similar length; a result does not depend on the lines around it.
 
@@ -73,6 +74,7 @@ def translate_lines(
         wanted: what is wanted of each line.
         prefixes: text that each translation begins with, one a line; blank leaves the search free.
         first_line: number of the first line, for messages and for the seeds of sampling.
+        advance: told how many lines are done since it was last called; with several processes, of its own share.
 
     Returns:
         For each line its translations, best first.
@@ -112,10 +114,14 @@ def translate_lines(
             f"pieces and with a beam of {search.beam_size}; use a smaller beam, or truncate long lines"
         )
 
+    advance = advance or (lambda _: None)
+    advance(sum(not ids for ids in sources))
     mine: dict[int, list[Translation]] = {}
     for rows in batches([len(ids) for ids in sources], search.batch_tokens, runtime.rank, runtime.world):
-        mine.update(in_halves(work, rows, too_large))
-    found = {row: translations for part in gather_objects(mine) for row, translations in part.items()}
+        for part, results in in_halves(work, rows, too_large):
+            mine.update(zip(part, results, strict=True))
+            advance(len(part))
+    found = {row: translations for share in gather_objects(mine) for row, translations in share.items()}
     return [found.get(row, []) for row in range(len(lines))]
 
 

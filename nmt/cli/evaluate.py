@@ -1,0 +1,215 @@
+"""nmt-eval: how good translations are."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nmt.cli.common import Parser, run
+from nmt.cli.options import (
+    add_line_options,
+    add_machine_options,
+    add_model_options,
+    add_search_options,
+    longest_line,
+    machine_options,
+    naming_flags,
+    of_type,
+    search_options,
+)
+from nmt.config.schema.bounds import Count
+from nmt.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from nmt.config.schema import Search
+    from nmt.experiment.comparison import Baseline, Result
+    from nmt.experiment.loading import TrainedModel
+    from nmt.experiment.testsets import TestSet
+    from nmt.experiment.translation import Wanted
+    from nmt.runtime import Runtime
+
+DESCRIPTION = """Translate test sets and score the translations: BLEU, chrF and TER with their signatures and bootstrap
+confidence intervals, loss and perplexity of the references. Without --source, --set or --sacrebleu these are the test
+sets that the model's config names."""
+
+SAMPLES = 1000
+
+
+def main() -> None:
+    """Entry point of `nmt-eval`."""
+    run(_main)
+
+
+def _main(arguments: list[str] | None = None) -> int:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if (options.source is None) != (options.reference is None):
+        parser.error("--source and --reference go together")
+    if options.langpair is not None and options.sacrebleu is None:
+        parser.error("--langpair goes with --sacrebleu")
+    machine_options(options)
+    _check_files(options)
+    return _evaluate(options)
+
+
+def _parser() -> Parser:
+    parser = Parser("nmt-eval", DESCRIPTION)
+    add_model_options(parser)
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--source", metavar="FILE", help="test set: file in the source language")
+    chosen.add_argument(
+        "--set", action="append", metavar="NAME", help="test set of the model's config; may be repeated"
+    )
+    chosen.add_argument("--sacrebleu", metavar="NAME", help="test set of sacrebleu, from its cache where it is there")
+    parser.add_argument("--reference", nargs="+", metavar="FILE", help="translations of --source, one file or several")
+    parser.add_argument("--langpair", metavar="PAIR", help="of --sacrebleu, as de-en; default: the model's languages")
+    parser.add_argument(
+        "--metrics", nargs="+", choices=("bleu", "chrf", "ter"), default=["bleu", "chrf", "ter"], help="default: all"
+    )
+    parser.add_argument(
+        "--samples",
+        type=of_type(Count),
+        default=SAMPLES,
+        metavar="N",
+        help=f"of the bootstrap for confidence intervals, 0 for none; default: {SAMPLES}",
+    )
+    parser.add_argument(
+        "--baseline",
+        metavar="PATH",
+        help="compare by paired bootstrap with this: a file of translations, or a run or checkpoint that makes them",
+    )
+    parser.add_argument(
+        "--output", metavar="PATH", help="keep the translations: a file, or a folder where there are several test sets"
+    )
+    parser.add_argument("--json", action="store_true", help="write JSON instead of tables")
+    parser.add_argument("--progress", action="store_true", help="show progress even where no terminal is")
+    add_line_options(parser)
+    add_search_options(parser)
+    add_machine_options(parser)
+    return parser
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    # Imported late: mistakes in the arguments do not wait for PyTorch.
+    from tqdm import tqdm
+
+    from nmt.experiment.comparison import measure
+    from nmt.experiment.loading import join, load_ensemble
+    from nmt.experiment.translation import Wanted
+    from nmt.kernels.choice import choose_kernels
+    from nmt.runtime import broadcast_object, set_up, set_up_logging, tear_down
+
+    with ExitStack() as stack:
+        with naming_flags():
+            runtime = set_up(machine_options(options))
+        stack.callback(tear_down)
+        set_up_logging(None, runtime.is_main)
+        models = load_ensemble(options.model, options.checkpoint, runtime)
+        search = search_options(options, models[0].config.search)
+        # One process reads, so that one downloads.
+        sets = broadcast_object(_test_sets(options, models[0]) if runtime.is_main else [])
+        wanted = Wanted(max_length=longest_line(options), seed=options.seed)
+        baseline = _baseline(options, runtime, wanted, sets)
+        hidden = not runtime.is_main or not (options.progress or sys.stderr.isatty())
+        total = sum(len(test_set.sources) for test_set in sets) // runtime.world
+        with naming_flags(), tqdm(unit=" sentences", total=total, leave=False, disable=hidden) as progress:
+            results = [
+                measure(
+                    join(models, runtime),
+                    test_set,
+                    search,
+                    choose_kernels("auto"),
+                    metrics=options.metrics,
+                    samples=options.samples,
+                    wanted=wanted,
+                    baseline=baseline,
+                    advance=progress.update,
+                )
+                for test_set in sets
+            ]
+        if runtime.is_main:
+            _write(options, results, models, search)
+    return 0
+
+
+def _test_sets(options: argparse.Namespace, model: TrainedModel) -> list[TestSet]:
+    from nmt.experiment.testsets import from_config, from_files, from_sacrebleu
+
+    data = model.config.data
+    if options.source is not None:
+        return [from_files(options.source, options.reference)]
+    if options.sacrebleu is not None:
+        return [from_sacrebleu(options.sacrebleu, options.langpair or f"{data.source_language}-{data.target_language}")]
+    return from_config(model.config, options.set or [], f"the config of {model.path}")
+
+
+def _baseline(
+    options: argparse.Namespace, runtime: Runtime, wanted: Wanted, sets: Sequence[TestSet]
+) -> Baseline | None:
+    from nmt.experiment.comparison import baseline_file, baseline_model, is_model
+
+    if options.baseline is None:
+        return None
+    path = Path(options.baseline)
+    if is_model(path):
+        return baseline_model(path, options.checkpoint, runtime, lambda search: search_options(options, search), wanted)
+    if len(sets) > 1:
+        names = ", ".join(test_set.name for test_set in sets)
+        raise ConfigError(
+            f"--baseline: {path} is for one test set, and there are {len(sets)}; choose by --set: {names}"
+        )
+    return baseline_file(path)
+
+
+def _write(
+    options: argparse.Namespace, results: Sequence[Result], models: Sequence[TrainedModel], search: Search
+) -> None:
+    from nmt.experiment.report import as_text, as_values
+    from nmt.experiment.streaming import writing
+
+    if options.output is not None:
+        for file, result in _output_files(Path(options.output), results, models[0].config.data.target_language):
+            with writing(str(file)) as write:
+                write("".join(f"{line}\n" for line in result.evaluation.hypotheses))
+    with writing(None) as write:
+        if not options.json:
+            write(as_text(results, options.baseline))
+            return
+        values = {
+            "models": [str(model.path) for model in models],
+            "baseline": options.baseline,
+            "search": search.model_dump(),
+            "sets": [as_values(result) for result in results],
+        }
+        write(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _output_files(path: Path, results: Sequence[Result], language: str) -> Iterator[tuple[Path, Result]]:
+    if len(results) == 1 and not path.is_dir():
+        yield path, results[0]
+        return
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"--output: {path} cannot be a folder for {len(results)} test sets: {error.strerror}"
+        ) from error
+    for result in results:
+        yield path / f"{Path(result.test_set.name).name}.{language}", result
+
+
+def _check_files(options: argparse.Namespace) -> None:
+    """Before a model is loaded: what is read is there."""
+    files = [options.source, *(options.reference or ()), options.baseline]
+    missing = [f"{file}: no such file" for file in files if file is not None and not Path(file).exists()]
+    if missing:
+        raise DataError(*missing)
+
+
+if __name__ == "__main__":
+    main()
