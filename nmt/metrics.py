@@ -26,7 +26,17 @@ MetricName = Literal["bleu", "chrf", "ter"]
 References = Sequence[str] | Sequence[Sequence[str]]
 """One translation of every sentence, or several whole sets of them."""
 
-METRICS: dict[MetricName, type[Metric]] = {"bleu": BLEU, "chrf": CHRF, "ter": TER}
+
+class _PlainCHRF(CHRF):
+    """chrF in Python's own floats: sacrebleu's are NumPy's unless nothing matches, which its bootstrap cannot mix."""
+
+    def _compute_score_from_stats(self, stats: Any) -> Any:
+        score = super()._compute_score_from_stats(stats)
+        score.score = float(score.score)
+        return score
+
+
+METRICS: dict[MetricName, type[Metric]] = {"bleu": BLEU, "chrf": _PlainCHRF, "ter": TER}
 ALL_METRICS: tuple[MetricName, ...] = ("bleu", "chrf", "ter")
 
 SEED = 12345

@@ -225,6 +225,14 @@ SCORES = {
 }
 
 
+def test_intervals_of_a_set_so_small_that_nothing_may_match() -> None:
+    hypotheses, references = ["a dog", "", "cat", "x"], ["a dog", "a line .", "bird", "y"]
+    scores = corpus_scores(hypotheses, references, confidence=True, samples=50)
+    for score in scores.values():
+        assert score.confidence is not None
+        assert score.confidence[0] <= score.confidence[1]
+
+
 class TestForms:
     def test_rows(self) -> None:
         assert format_scores(SCORES) == [
