@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +48,7 @@ data:
   target_language: en
   train: {{source: train.de, target: train.en}}
   validation: {{source: valid.de, target: valid.en}}
+  test: {tests}
 tokenizer: {{vocabulary_size: 96}}
 model:
   embedding_size: 16
@@ -56,9 +62,10 @@ UPDATES = 30
 CPU = Runtime(torch.device("cpu"), None, "tests")
 
 
-def small_config(attention: str = "bahdanau2015", coverage_penalty: float = 0.0) -> Config:
-    """The config of the small translator."""
-    return parse_saved_config(CONFIG.format(attention=attention, coverage_penalty=coverage_penalty), "small.yaml")
+def small_config(attention: str = "bahdanau2015", coverage_penalty: float = 0.0, tests: str = "{}") -> Config:
+    """The config of the small translator; `tests` are its test sets, in YAML."""
+    text = CONFIG.format(attention=attention, coverage_penalty=coverage_penalty, tests=tests)
+    return parse_saved_config(text, "small.yaml")
 
 
 def small_translator(config: Config, tokenizers: TokenizerPair, seed: int, updates: int = UPDATES) -> Translator:
@@ -81,14 +88,58 @@ def small_translator(config: Config, tokenizers: TokenizerPair, seed: int, updat
 
 
 def save_small(
-    folder: Path, tokenizers: TokenizerPair, *, seed: int = 1, attention: str = "bahdanau2015", updates: int = UPDATES
+    folder: Path,
+    tokenizers: TokenizerPair,
+    *,
+    seed: int = 1,
+    attention: str = "bahdanau2015",
+    updates: int = UPDATES,
+    tests: str = "{}",
 ) -> Path:
     """A checkpoint of a small translator."""
-    config = small_config(attention)
+    config = small_config(attention, tests=tests)
     translator = small_translator(config, tokenizers, seed, updates)
     weights = {name: parameter.detach() for name, parameter in translator.named_parameters()}
     write_checkpoint(folder, Snapshot(weights, config, tokenizers, step=seed, epoch=0))
     return folder
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    output: str
+    errors: str
+
+
+Call = Callable[..., Ended]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Call:
+    """Run a command in this process, as its entry point would: `call(main, *arguments, stdin=b"...")`."""
+
+    def run(main: Callable[[], None], *arguments: object, stdin: bytes = b"") -> Ended:
+        monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        capfdbinary.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main()
+        output, errors = capfdbinary.readouterr()
+        return Ended(int(caught.value.code or 0), output.decode(), errors.decode())
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def _log_as_it_was() -> Iterator[None]:
+    """Commands set up the log of the whole process; the next test finds it as it was."""
+    logger = logging.getLogger("nmt")
+    before = logger.handlers[:], logger.propagate, logger.level
+    yield
+    logger.handlers[:], logger.propagate, level = before
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

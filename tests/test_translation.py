@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import math
 import random
 import shutil
@@ -36,13 +35,6 @@ def texts(found: list[list[Translation]]) -> list[str]:
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records]
-
-
-@pytest.fixture
-def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
-    """The log, whether or not a command has switched its propagation off before."""
-    monkeypatch.setattr(logging.getLogger("nmt"), "propagate", True)
-    return caplog
 
 
 # Order and batches
@@ -146,7 +138,7 @@ def test_a_line_end_in_the_translation_stays_one_line(tokenizers: TokenizerPair)
 
 
 def test_a_long_line_is_cut_off_with_a_warning_or_translated_whole(
-    system: System, log: pytest.LogCaptureFixture
+    system: System, caplog: pytest.LogCaptureFixture
 ) -> None:
     long = " ".join(SOURCES)
     pieces = len(system.tokenizers.source.encode([long])[0])
@@ -156,7 +148,7 @@ def test_a_long_line_is_cut_off_with_a_warning_or_translated_whole(
     )
     assert cut.source_pieces == whole.source_pieces[:9]
     assert len(whole.source_pieces) == pieces
-    assert warnings_of(log) == [f"line 42: truncated to 9 of its {pieces} pieces"]
+    assert warnings_of(caplog) == [f"line 42: truncated to 9 of its {pieces} pieces"]
 
 
 @pytest.fixture
@@ -171,10 +163,10 @@ def narrow(system: System) -> Iterator[System]:
         yield system
 
 
-def test_a_batch_that_is_too_large_is_done_in_parts(narrow: System, log: pytest.LogCaptureFixture) -> None:
+def test_a_batch_that_is_too_large_is_done_in_parts(narrow: System, caplog: pytest.LogCaptureFixture) -> None:
     assert texts(translate_lines(narrow, SOURCES, ALL_AT_ONCE)) == REFERENCES
-    assert warnings_of(log)[0].startswith("out of memory with 6 sentences at once")
-    assert len(log.records) == 3
+    assert warnings_of(caplog)[0].startswith("out of memory with 6 sentences at once")
+    assert len(caplog.records) == 3
 
 
 def test_a_line_that_is_too_large_is_named(narrow: System) -> None:
