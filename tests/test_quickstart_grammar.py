@@ -10,12 +10,12 @@ import pytest
 
 # The grammar lies beside the script that runs it, in no package.
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
-from quickstart_grammar import english, german, nouns, tree, verbs  # noqa: E402
-from quickstart_grammar.chooser import Chooser  # noqa: E402
-from quickstart_grammar.clauses import Clauses  # noqa: E402
-from quickstart_grammar.modifiers import ADJECTIVES, FREQUENCIES, IN, INTO, ONTO_SURFACE, TIMES, TO  # noqa: E402
-from quickstart_grammar.phrases import Phrases  # noqa: E402
-from quickstart_grammar.sentences import Sentences  # noqa: E402
+from quickstart_grammar import english, german, nouns, tree, verbs
+from quickstart_grammar.chooser import Chooser
+from quickstart_grammar.clauses import Clauses
+from quickstart_grammar.modifiers import ADJECTIVES, FREQUENCIES, IN, INTO, ONTO_SURFACE, TIMES, TO
+from quickstart_grammar.phrases import Phrases
+from quickstart_grammar.sentences import Sentences
 
 if TYPE_CHECKING:
     from quickstart_grammar.words import Adverbial, Case
