@@ -26,18 +26,30 @@ def run(main: Callable[[], int]) -> NoReturn:
     """
     try:
         code = main()
-        sys.stdout.flush()
+        _flush()
     except NmtError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)
         code = USER_ERROR
     except BrokenPipeError:
-        # Python flushes standard output once more when it ends, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except KeyboardInterrupt:
         code = INTERRUPTED
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # Python tries once more when it ends, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise NmtError(f"standard output: cannot be written: {error.strerror}") from error
 
 
 class Parser(argparse.ArgumentParser):

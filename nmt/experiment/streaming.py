@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -85,12 +85,19 @@ def writing(path: str | None) -> Iterator[Callable[[str], None]]:
         except OSError as error:
             raise _refused(path, error) from error
 
-    with ExitStack() as stack:
-        try:
-            stream = stack.enter_context(Path(path).open("wb")) if path is not None else sys.stdout.buffer
-        except OSError as error:
-            raise _refused(path, error) from error
+    try:
+        stream = Path(path).open("wb") if path is not None else sys.stdout.buffer
+    except OSError as error:
+        raise _refused(path, error) from error
+    try:
         yield write
+    finally:
+        if path is not None:
+            try:
+                stream.close()
+            # What could not be written before is tried again.
+            except OSError as error:
+                raise _refused(path, error) from error
 
 
 def _refused(path: str | None, error: OSError) -> DataError:
