@@ -86,7 +86,7 @@ def writing(path: str | None) -> Iterator[Callable[[str], None]]:
             raise _refused(path, error) from error
 
     try:
-        stream = Path(path).open("wb") if path is not None else sys.stdout.buffer
+        stream = Path(path).open("wb") if path is not None else sys.stdout.buffer  # noqa: SIM115 - closed below
     except OSError as error:
         raise _refused(path, error) from error
     try:
