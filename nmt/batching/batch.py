@@ -33,10 +33,11 @@ class SourceBatch:
     """int64; the end symbol is counted."""
 
     def to(self, device: torch.device) -> SourceBatch:
-        """The same on a device; the copy overlaps with computation where the memory is pinned."""
-        return SourceBatch(
-            self.source_BS.to(device, non_blocking=True), self.source_lengths_B.to(device, non_blocking=True)
-        )
+        """The same with its pieces on a device; the lengths stay on the CPU, where they are read.
+
+        The copy overlaps with computation where the memory is pinned.
+        """
+        return replace(self, source_BS=self.source_BS.to(device, non_blocking=True))
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,14 @@ class Batch:
         return self.source_BS.numel() + self.target_BT.numel()
 
     def to(self, device: torch.device) -> Batch:
-        """The same on a device; the copy overlaps with computation where the memory is pinned."""
+        """The same with its pieces on a device; the lengths stay on the CPU, where they are read.
+
+        The copy overlaps with computation where the memory is pinned.
+        """
         return replace(
             self,
             source_BS=self.source_BS.to(device, non_blocking=True),
-            source_lengths_B=self.source_lengths_B.to(device, non_blocking=True),
             target_BT=self.target_BT.to(device, non_blocking=True),
-            target_lengths_B=self.target_lengths_B.to(device, non_blocking=True),
         )
 
     def describe(self) -> str:

@@ -17,8 +17,9 @@ from nmt.config import Config
 from nmt.errors import ConfigError
 from nmt.experiment.evaluation import validator
 from nmt.experiment.families import parse_saved_config
+from nmt.experiment.loading import vocabulary
 from nmt.kernels.choice import choose_kernels
-from nmt.model.translator import Translator, Vocabulary
+from nmt.model.translator import Translator
 from nmt.runtime import (
     Runtime,
     barrier,
@@ -169,11 +170,6 @@ def _build(config: Config, runtime: Runtime, tokenizers: TokenizerPair) -> Trans
     for line in format_table(rows).splitlines():
         logger.info("%s", line)
     return translator
-
-
-def vocabulary(tokenizers: TokenizerPair) -> Vocabulary:
-    """What the network has to know of the tokenizers."""
-    return Vocabulary(tokenizers.source.size, tokenizers.target.size, tokenizers.target.bos)
 
 
 def _stream(config: Config, runtime: Runtime, text: Text) -> BatchStream:
