@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -70,11 +70,7 @@ def forced_loss(
             flatten([target[row] for row in rows]),
             np.asarray(rows),
             tokenizers,
-        )
-        # The lengths stay on the CPU, where they are read.
-        batch = replace(
-            batch, source_BS=batch.source_BS.to(runtime.device), target_BT=batch.target_BT.to(runtime.device)
-        )
+        ).to(runtime.device)
         with torch.inference_mode(), runtime.autocast():
             return float(_negative_log_likelihood(system, batch, kernels))
 
