@@ -64,6 +64,7 @@ def train(config: Config, *, fresh: bool = False) -> Outcome:
         stack.callback(folder.close)
         resumed = broadcast_object(resumed)
         set_up_logging(folder.log_file, runtime.is_main)
+        stack.callback(set_up_logging, None, runtime.is_main)
         _log_machine(config, runtime)
         text = _read(config, runtime, corpora, Path(config.data.cache or folder.cache), resumed)
         translator = _build(config, runtime, text.tokenizers)

@@ -37,8 +37,8 @@ class MovingAverage:
             average.copy_(held)
 
     def state(self) -> dict[str, Any]:
-        """What must be saved to go on."""
-        return {"updates": self.updates, "averages": self.averages}
+        """What must be saved to go on; copies, which a later `swap` does not touch."""
+        return {"updates": self.updates, "averages": [average.clone() for average in self.averages]}
 
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:

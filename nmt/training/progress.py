@@ -39,6 +39,8 @@ class Progress:
     skipped: int = 0
     """Updates skipped for a non-finite loss or gradient."""
     skipped_in_row: int = 0
+    validated_step: int = 0
+    """Updates done at the last validation."""
     validation_due: bool = False
     """A validation was put off, because somebody asked training to stop."""
 

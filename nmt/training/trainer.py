@@ -81,30 +81,33 @@ class Trainer:
                 if stop:
                     self.progress.validation_due = due
                     self.save()
-                    return self._outcome(f"stopped by {stop}", interrupted=True)
+                    by = self.interrupts.signal
+                    return self._outcome(f"stopped by {by.name if by else 'another process'}", interrupted=True)
                 if due:
                     self.validate()
                 elif self.options.save_every and self.progress.step % self.options.save_every == 0:
                     self.save()
                 if reason := self._finished():
                     break
-            if not self.metrics:
+            if self.progress.validated_step != self.progress.step:
                 self.validate()
-        return self._outcome(reason, interrupted=False)
+        return self._outcome(reason)
 
-    def step(self, update: list[Batch]) -> str:
+    def step(self, update: list[Batch]) -> bool:
         """One update: gradients of all batches, of all ranks, over all their target pieces.
 
-        Returns the name of the signal by which some rank was asked to stop, or nothing.
+        Returns whether some rank was asked to stop.
         """
-        tokens, stop = self._agree(sum(batch.target_tokens for batch in update))
+        tokens = int(all_reduce_sum(torch.tensor(sum(batch.target_tokens for batch in update))))
         likelihood = torch.zeros((), device=self.runtime.device)
         for number, batch in enumerate(update):
             exchange = number == len(update) - 1
             likelihood += self.forward_backward(batch, self.runtime.world / tokens, exchange)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.options.clip_norm or float("inf"))
-        all_reduce_sum(likelihood)
+        # One exchange for both: the loss, and whether any rank was asked to stop.
+        asked = likelihood.new_tensor(self.interrupts.signal is not None)
+        likelihood, asked = all_reduce_sum(torch.stack((likelihood, asked)))
         finite = bool(torch.isfinite(norm) & torch.isfinite(likelihood))
         self.progress.step += 1
         self.progress.update += 1
@@ -121,7 +124,7 @@ class Trainer:
                 learning_rate=rate,
                 gradient_norm=norm,
             )
-        return stop
+        return bool(asked)
 
     def forward_backward(self, batch: Batch, scale: float, exchange: bool = True) -> Tensor:
         """Add the gradients of a batch, its loss times `scale`; the summed negative log-likelihood of its target."""
@@ -146,7 +149,7 @@ class Trainer:
     def validate(self) -> None:
         """Measure the weights that translation will use, keep them if they are the best, save."""
         progress = self.progress
-        progress.validation_due = False
+        progress.validation_due, progress.validated_step = False, progress.step
         with self.journal.paused(), self.averaged(), torch.no_grad():
             self.translator.eval()
             measured = self.validate_translator(self.translator)
@@ -234,13 +237,6 @@ class Trainer:
             yield from self.stream.updates(Position(progress.epoch, progress.update))
             progress.epoch, progress.update = progress.epoch + 1, 0
 
-    def _agree(self, tokens: int) -> tuple[int, str]:
-        """Target pieces of the update on all ranks, and the signal that any of them got."""
-        mine = self.interrupts.signal
-        total = all_reduce_sum(torch.tensor([tokens, mine or 0, mine is not None], dtype=torch.int64))
-        pieces, numbers, asked = total.tolist()
-        return pieces, (mine.name if mine else f"signal {numbers // asked}") if asked else ""
-
     def _apply(self, finite: bool) -> float:
         """Move the weights; a non-finite update is skipped. Returns the learning rate."""
         factor = self.schedule.factor(self.progress.step)
@@ -287,7 +283,7 @@ class Trainer:
             return f"{metric} has not improved for {patience} validations"
         return ""
 
-    def _outcome(self, reason: str, interrupted: bool) -> Outcome:
+    def _outcome(self, reason: str, interrupted: bool = False) -> Outcome:
         return Outcome(reason, interrupted, self.progress, self.stopping.best_step)
 
 

@@ -25,7 +25,7 @@ class CorpusOptions(PartOptions):
     """What every kind of corpus has."""
 
     weight: Annotated[float, Field(gt=0.0)] = 1.0
-    """Weight of each pair in the training loss, relative to the other corpora."""
+    """How often a pair of this corpus occurs in an epoch: 2 is twice, 0.5 half of the time, by chance."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Number of pairs to read, from the beginning; by default all."""
 

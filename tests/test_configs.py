@@ -1,0 +1,49 @@
+"""The YAMLs that are shipped: each is read, and trains a step; schema and reference are those of the code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nmt.experiment.families import read_config
+from nmt.experiment.training import train
+from scripts.make_reference import files
+from tests.runs import write_corpus
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_a_shipped_config_trains_a_step(config: Path, tmp_path: Path) -> None:
+    """On a corpus of letters, with its own network, optimizer and schedule."""
+    write_corpus(tmp_path, pairs=20)
+    sides = "{{source: {0}/{1}.xx, target: {0}/{1}.yy}}"
+    overrides = [
+        f"run={tmp_path}/run",
+        f"data.train={sides.format(tmp_path, 'train')}",
+        f"data.validation={sides.format(tmp_path, 'valid')}",
+        "data.test={}",
+        "data.cache=null",
+        "tokenizer.vocabulary_size=16",
+        "training.max_steps=1",
+        "validation.sentences=2",
+        "runtime={device: cpu, precision: fp32}",
+    ]
+    outcome = train(read_config(config, overrides))
+    assert outcome.progress.step == 1
+    assert outcome.progress.skipped == 0
+
+
+@pytest.mark.parametrize("name", ["schema.json", "reference.yaml"])
+def test_schema_and_reference_are_those_of_the_code(name: str) -> None:
+    """`python scripts/make_reference.py` writes them."""
+    assert (CONFIGS[0].parent / name).read_text(encoding="utf-8") == files()[name]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_editors_are_told_of_the_schema(config: Path) -> None:
+    first = config.read_text(encoding="utf-8").splitlines()[0]
+    path = first.removeprefix("# yaml-language-server: $schema=")
+    assert json.loads((config.parent / path).read_text(encoding="utf-8"))["$schema"].startswith("https://json-schema.org")

@@ -1,0 +1,306 @@
+"""Training: it learns, it resumes to the bit, ranks agree, and what goes wrong is said."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nmt.checkpoint import RunFolder, find, load_training_state
+from nmt.config import Config
+from nmt.errors import ConfigError, TrainingError
+from nmt.experiment.training import check, train
+from nmt.runtime import rng_state, set_rng_state
+from nmt.training.trainer import Trainer
+from tests.runs import CONFIG, final_weights, records, run_config, write_corpus
+
+LEARNING = ("training.max_epochs=14", "model.dropout.source_word=0", "training.ema_decay=0.95")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_corpus(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def _threads_and_generators_as_they_were() -> Any:
+    threads, state = torch.get_num_threads(), rng_state()
+    yield
+    torch.set_num_threads(threads)
+    set_rng_state(state)
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    different = [name for name in one if not torch.equal(one[name], other[name])]
+    assert different == []
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, step: int, number: signal.Signals = signal.SIGTERM) -> None:
+    """A real signal to this process in the middle of an update."""
+    forward_backward = Trainer.forward_backward
+
+    def interrupted(trainer: Trainer, *arguments: Any) -> torch.Tensor:
+        if trainer.progress.step == step - 1:
+            os.kill(os.getpid(), number)
+        return forward_backward(trainer, *arguments)
+
+    monkeypatch.setattr(Trainer, "forward_backward", interrupted)
+
+
+def test_it_learns_to_reverse_from_a_fresh_seed(tmp_path: Path) -> None:
+    """On sentences that it has not seen."""
+    seed = random.SystemRandom().randrange(10_000)
+    write_corpus(tmp_path, pairs=1000, seed=seed)
+    config = run_config(tmp_path, *LEARNING, f"seed={seed}", "training.batch_tokens=256", "validation.sentences=16")
+    train(config)
+    validations = records(config.run, "validation")
+    assert validations[-1]["bleu"] > 90.0, f"seed {seed}"
+    assert validations[-1]["loss"] < 0.3, f"seed {seed}"
+    # A guess among 8 letters and the end costs ln 9; the loss without smoothing starts near ln 16.
+    assert records(config.run)[0]["loss"] == pytest.approx(math.log(16), rel=0.2)
+
+
+@pytest.mark.parametrize("stop", [1, 4, 9])
+def test_a_stopped_run_goes_on_to_the_same_bits(folder: Path, monkeypatch: pytest.MonkeyPatch, stop: int) -> None:
+    """In the middle of an epoch, at its end, where a validation is due, and with everything that changes switched on."""
+    everything = (
+        "training.schedule={kind: plateau, patience: 1}",
+        "training.accumulation=2",
+        "tokenizer.sampling=0.1",
+        "training.validate_every=4",
+        "training.save_every=3",
+    )
+    straight = run_config(folder, *everything, f"run={folder}/straight")
+    train(straight)
+    stopped = run_config(folder, *everything)
+    with monkeypatch.context() as patch:
+        stop_after(patch, stop)
+        outcome = train(stopped)
+        assert outcome.interrupted
+        assert outcome.progress.step == stop
+    assert not train(stopped).interrupted
+    assert_same(final_weights(straight.run), final_weights(stopped.run))
+    states = [load_training_state(find(run, "last")) for run in (straight.run, stopped.run)]
+    assert states[0] is not None
+    assert states[1] is not None
+    for part in ("schedule", "stopping", "metrics", "progress"):
+        assert states[0][part] == states[1][part], part
+    numbers = ("step", "loss", "learning_rate", "gradient_norm")
+    logs = [[[record[name] for name in numbers] for record in records(run)] for run in (straight.run, stopped.run)]
+    assert logs[0] == logs[1]
+    validations = [[(r["step"], r["bleu"], r["loss"]) for r in records(run, "validation")] for run in (straight.run, stopped.run)]
+    assert validations[0] == validations[1]
+
+
+def _train_in_a_child(folder: Path, overrides: tuple[str, ...]) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    train(run_config(folder, *overrides))
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments_it_ends_in_the_same_bits(folder: Path) -> None:
+    """SIGKILL, and the same command again; the last checkpoint is readable after every kill."""
+    # The server imports PyTorch once; every training is forked from it.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.runs", "nmt.experiment.training"])
+    frequent = ("training.save_every=2", "training.validate_every=7", "validation.sentences=2")
+
+    def start(name: str) -> Any:
+        child = context.Process(target=_train_in_a_child, args=(folder, (*frequent, f"run={folder}/{name}")))
+        child.start()
+        return child
+
+    def finish(name: str) -> float:
+        started = time.monotonic()
+        child = start(name)
+        child.join()
+        assert child.exitcode == 0
+        return time.monotonic() - started
+
+    finish("warm-up")
+    seconds = finish("straight")
+    generator = random.Random()
+    kills = 0
+    while kills < 20:
+        child = start("killed")
+        child.join(generator.uniform(0.2, 0.6) * seconds)
+        if child.exitcode is not None:
+            assert child.exitcode == 0
+            break
+        child.kill()
+        child.join()
+        kills += 1
+        if RunFolder(folder / "killed").checkpoints():
+            assert final_weights(folder / "killed")
+    finish("killed")
+    assert kills == 20, "the run ended before it had been killed often enough"
+    assert_same(final_weights(folder / "straight"), final_weights(folder / "killed"))
+
+
+def test_a_finished_run_stays_as_it_is_and_a_longer_one_goes_on(folder: Path) -> None:
+    config = run_config(folder)
+    train(config)
+    weights = final_weights(config.run)
+    step = records(config.run)[-1]["step"]
+    train(config)
+    assert_same(final_weights(config.run), weights)
+    train(run_config(folder, "training.max_epochs=4"))
+    assert records(config.run)[-1]["step"] > step
+
+
+def test_another_config_is_refused_and_fresh_puts_the_old_run_aside(folder: Path) -> None:
+    train(run_config(folder, "training.max_epochs=1"))
+    other = run_config(folder, "training.max_epochs=1", "model.embedding_size=8", "seed=4")
+    with pytest.raises(ConfigError) as caught:
+        train(other)
+    assert any("model.embedding_size" in problem and "16" in problem and "8" in problem for problem in caught.value.problems)
+    assert any(problem.startswith("seed:") for problem in caught.value.problems)
+    train(other, fresh=True)
+    assert final_weights(folder / "run")["encoder.embedding.table.weight"].shape[1] == 8
+    assert final_weights(folder / "run.previous-1")["encoder.embedding.table.weight"].shape[1] == 16
+
+
+def test_a_run_on_other_text_is_refused(folder: Path) -> None:
+    train(run_config(folder, "training.max_epochs=1"))
+    write_corpus(folder, seed=5)
+    with pytest.raises(ConfigError, match=r"data\.train has changed"):
+        train(run_config(folder, "training.max_epochs=2"))
+
+
+def test_checking_leaves_nothing_behind(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    before = sorted(folder.rglob("*"))
+    check(run_config(folder))
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.slow
+def test_two_ranks_train_as_one(folder: Path) -> None:
+    """Two processes with one batch each make the updates of one process with two: the same losses and weights."""
+    plain = ("model.dropout={embedding: 0, layer: 0, output: 0}", "training.max_epochs=2")
+    alone = run_config(folder, *plain, f"run={folder}/alone", "training.accumulation=2")
+    train(alone)
+    together = folder / "together.yaml"
+    together.write_text(CONFIG.format(folder=folder), encoding="utf-8")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    arguments = ["--config", str(together), *(f"--set={each}" for each in (*plain, f"run={folder}/together"))]
+    subprocess.run(
+        [*torchrun, "-m", "nmt.cli.train", *arguments], check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    for kind, names in (("train", ("step", "loss", "gradient_norm")), ("validation", ("step", "loss", "bleu"))):
+        one, two = ([[r[name] for name in names] for r in records(folder / run, kind)] for run in ("alone", "together"))
+        torch.testing.assert_close(torch.tensor(two), torch.tensor(one), rtol=1e-4, atol=1e-5)
+    weights, shared = final_weights(folder / "alone"), final_weights(folder / "together")
+    for name, weight in weights.items():
+        torch.testing.assert_close(shared[name], weight, rtol=1e-3, atol=1e-4)
+
+
+def test_accumulated_gradients_are_those_of_all_tokens_together(folder: Path) -> None:
+    """An update is normalised by all its target pieces: halves of different sizes weigh by their pieces."""
+    plain = ("model.dropout={embedding: 0, layer: 0, output: 0}", "training.max_steps=1", "training.max_epochs=null")
+    losses = {}
+    for name, accumulation in (("one", 1), ("three", 3)):
+        config = run_config(folder, *plain, f"run={folder}/{name}", f"training.accumulation={accumulation}")
+        train(config)
+        losses[name] = records(config.run)[0]
+    state = load_training_state(find(folder / "three", "last"))
+    assert state is not None
+    assert state["progress"]["tokens"] > 2 * 60
+    assert losses["three"]["loss"] == pytest.approx(losses["one"]["loss"], rel=0.1)
+    assert losses["three"]["gradient_norm"] < 2 * losses["one"]["gradient_norm"]
+
+
+def test_translation_uses_the_moving_average(folder: Path) -> None:
+    config = run_config(folder, "training.max_epochs=1")
+    train(config)
+    state = load_training_state(find(config.run, "last"))
+    assert state is not None
+    saved = final_weights(config.run)
+    names = [name for name in state["weights"] if name in saved]
+    for name, average in zip(names, state["average"]["averages"], strict=True):
+        assert torch.equal(saved[name], average), name
+    assert not torch.equal(saved["projection.bias"], state["weights"]["projection.bias"])
+
+
+def test_a_loss_that_stays_infinite_stops_the_run_and_names_the_batch(folder: Path) -> None:
+    config = run_config(
+        folder,
+        "training.optimizer={kind: sgd, learning_rate: 1e38}",
+        "training.schedule=constant",
+        "training.clip_norm=0",
+        "training.non_finite_limit=3",
+    )
+    with pytest.raises(TrainingError) as caught:
+        train(config)
+    (problem,) = caught.value.problems
+    assert problem.startswith("3 updates in a row had a non-finite loss or gradient")
+    assert "pairs, source" in problem
+    assert "training.optimizer.learning_rate" in problem
+
+
+def test_a_skipped_update_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One poisoned update is counted and skipped; the weights after it are those before it."""
+    config = run_config(folder, "training.max_steps=3", "training.save_every=1", "training.keep_last=5")
+    forward_backward = Trainer.forward_backward
+
+    def poisoned(trainer: Trainer, *arguments: Any) -> torch.Tensor:
+        likelihood = forward_backward(trainer, *arguments)
+        if trainer.progress.step == 1:
+            trainer.parameters[0].grad.fill_(math.nan)
+        return likelihood
+
+    monkeypatch.setattr(Trainer, "forward_backward", poisoned)
+    outcome = train(config)
+    assert outcome.progress.skipped == 1
+    assert outcome.progress.skipped_in_row == 0
+    assert [record["step"] for record in records(config.run)] == [1, 3]
+    first, second, _ = RunFolder(config.run).checkpoints()
+    assert_same(final_weights(first), final_weights(second))
+
+
+def test_running_out_of_memory_names_the_batch_and_the_remedy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("nmt.training.objective.Objective.forward", full)
+    with pytest.raises(TrainingError) as caught:
+        train(run_config(folder))
+    (problem,) = caught.value.problems
+    assert problem.startswith("out of memory on cpu with ")
+    assert "training.batch_tokens below 128" in problem
+
+
+def test_training_ends_when_validation_no_longer_improves(folder: Path) -> None:
+    config = run_config(
+        folder,
+        "training.optimizer={kind: sgd, learning_rate: 1e-9}",
+        "training.early_stopping={metric: bleu, patience: 2}",
+        "training.max_epochs=20",
+    )
+    outcome = train(config)
+    assert outcome.reason == "bleu has not improved for 2 validations"
+    assert len(records(config.run, "validation")) == 3
+    best = find(config.run, "best")
+    assert best.name == f"step-{outcome.best_step:08d}"
+
+
+def test_the_seed_decides_everything(folder: Path) -> None:
+    one, same, other = (
+        run_config(folder, f"run={folder}/{name}", f"seed={seed}", "training.max_epochs=1")
+        for name, seed in (("one", 1), ("same", 1), ("other", 2))
+    )
+    for config in (one, same, other):
+        train(config)
+    assert_same(final_weights(one.run), final_weights(same.run))
+    assert not torch.equal(final_weights(one.run)["projection.bias"], final_weights(other.run)["projection.bias"])
