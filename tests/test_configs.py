@@ -46,4 +46,6 @@ def test_schema_and_reference_are_those_of_the_code(name: str) -> None:
 def test_editors_are_told_of_the_schema(config: Path) -> None:
     first = config.read_text(encoding="utf-8").splitlines()[0]
     path = first.removeprefix("# yaml-language-server: $schema=")
-    assert json.loads((config.parent / path).read_text(encoding="utf-8"))["$schema"].startswith("https://json-schema.org")
+    assert json.loads((config.parent / path).read_text(encoding="utf-8"))["$schema"].startswith(
+        "https://json-schema.org"
+    )

@@ -17,7 +17,6 @@ import pytest
 import torch
 
 from nmt.checkpoint import RunFolder, find, load_training_state
-from nmt.config import Config
 from nmt.errors import ConfigError, TrainingError
 from nmt.experiment.training import check, train
 from nmt.runtime import rng_state, set_rng_state
@@ -74,7 +73,7 @@ def test_it_learns_to_reverse_from_a_fresh_seed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stop", [1, 4, 9])
 def test_a_stopped_run_goes_on_to_the_same_bits(folder: Path, monkeypatch: pytest.MonkeyPatch, stop: int) -> None:
-    """In the middle of an epoch, at its end, where a validation is due, and with everything that changes switched on."""
+    """In the middle of an epoch and at its end, where a validation is due; with everything that changes switched on."""
     everything = (
         "training.schedule={kind: plateau, patience: 1}",
         "training.accumulation=2",
@@ -100,7 +99,9 @@ def test_a_stopped_run_goes_on_to_the_same_bits(folder: Path, monkeypatch: pytes
     numbers = ("step", "loss", "learning_rate", "gradient_norm")
     logs = [[[record[name] for name in numbers] for record in records(run)] for run in (straight.run, stopped.run)]
     assert logs[0] == logs[1]
-    validations = [[(r["step"], r["bleu"], r["loss"]) for r in records(run, "validation")] for run in (straight.run, stopped.run)]
+    validations = [
+        [(r["step"], r["bleu"], r["loss"]) for r in records(run, "validation")] for run in (straight.run, stopped.run)
+    ]
     assert validations[0] == validations[1]
 
 
@@ -165,7 +166,9 @@ def test_another_config_is_refused_and_fresh_puts_the_old_run_aside(folder: Path
     other = run_config(folder, "training.max_epochs=1", "model.embedding_size=8", "seed=4")
     with pytest.raises(ConfigError) as caught:
         train(other)
-    assert any("model.embedding_size" in problem and "16" in problem and "8" in problem for problem in caught.value.problems)
+    assert any(
+        "model.embedding_size" in problem and "16" in problem and "8" in problem for problem in caught.value.problems
+    )
     assert any(problem.startswith("seed:") for problem in caught.value.problems)
     train(other, fresh=True)
     assert final_weights(folder / "run")["encoder.embedding.table.weight"].shape[1] == 8
@@ -193,10 +196,13 @@ def test_two_ranks_train_as_one(folder: Path) -> None:
     train(alone)
     together = folder / "together.yaml"
     together.write_text(CONFIG.format(folder=folder), encoding="utf-8")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     arguments = ["--config", str(together), *(f"--set={each}" for each in (*plain, f"run={folder}/together"))]
     subprocess.run(
-        [*torchrun, "-m", "nmt.cli.train", *arguments], check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        [*torchrun, "-m", "nmt.cli.train", *arguments],
+        check=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     for kind, names in (("train", ("step", "loss", "gradient_norm")), ("validation", ("step", "loss", "bleu"))):
         one, two = ([[r[name] for name in names] for r in records(folder / run, kind)] for run in ("alone", "together"))

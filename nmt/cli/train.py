@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from nmt.cli.common import Parser, run
+from nmt.cli.common import INTERRUPTED, Parser, run
 
 DESCRIPTION = """Train a translator as a YAML describes it. The same command again continues a run that was stopped.
 Several processes train together under torchrun: torchrun --nproc-per-node N -m nmt.cli.train --config FILE"""
@@ -17,7 +17,7 @@ def main() -> None:
 
 
 def _main(arguments: list[str] | None = None) -> int:
-    parser = Parser(prog="nmt-train", description=DESCRIPTION)
+    parser = Parser("nmt-train", DESCRIPTION)
     parser.add_argument("--config", required=True, metavar="FILE", help="YAML of the experiment")
     parser.add_argument(
         "--set",
@@ -53,7 +53,7 @@ def _run(options: argparse.Namespace) -> int:
         check(config)
         return 0
     outcome = train(config, fresh=options.fresh)
-    return 1 if outcome.interrupted else 0
+    return INTERRUPTED if outcome.interrupted else 0
 
 
 if __name__ == "__main__":
