@@ -17,7 +17,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -57,8 +57,8 @@ AGREEMENT = {"fp32": 1e-4, "bf16": 5e-2}
 class Variant:
     """What is measured."""
 
-    precision: str
-    kernel: str
+    precision: Literal["fp32", "bf16"]
+    kernel: Literal["reference", "fused"]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -99,11 +99,8 @@ def main() -> int:
     device = torch.device(options.device)
     model = parse_saved_config(CONFIG.format(attention=options.attention), "benchmark").model
     batches = [batch.to(device) for batch in synthetic_batches(options.batch_tokens, options.vocabulary)]
-    variants = [
-        Variant(precision, kernel)
-        for precision in options.precision or ("fp32", "bf16")
-        for kernel in ("reference", "fused")
-    ]
+    kernels: tuple[Literal["reference", "fused"], ...] = ("reference", "fused")
+    variants = [Variant(precision, kernel) for precision in options.precision or ("fp32", "bf16") for kernel in kernels]
     results = measure(model, options.vocabulary, variants, batches, options.rounds, device)
     report = {
         "attention": options.attention,

@@ -20,6 +20,8 @@ class EarlyStopping:
     options: schema.EarlyStopping
     best: float = -math.inf
     """Larger is better: a metric for which less is better is kept with its sign turned."""
+    best_loss: float = math.inf
+    """Decides between validations of the same value: a BLEU of 0 says nothing of progress, the loss does."""
     best_step: int = 0
     waited: int = 0
 
@@ -32,11 +34,12 @@ class EarlyStopping:
 
     def observe(self, step: int, metrics: dict[str, float]) -> bool:
         """Take note of a validation; True where it is the best so far."""
-        value = self.value(metrics)
-        if self.best_step and not value > self.best + self.options.min_delta:
-            self.waited += 1
+        value, loss = self.value(metrics), metrics["loss"]
+        better = not self.best_step or value > self.best + self.options.min_delta
+        self.waited = 0 if better else self.waited + 1
+        if not (better or (value == self.best and loss < self.best_loss)):
             return False
-        self.best, self.best_step, self.waited = value, step, 0
+        self.best, self.best_loss, self.best_step = value, loss, step
         return True
 
     @property
@@ -46,11 +49,17 @@ class EarlyStopping:
 
     def state(self) -> dict[str, float]:
         """What must be saved to go on."""
-        return {"best": self.best, "best_step": self.best_step, "waited": self.waited}
+        return {
+            "best": self.best,
+            "best_loss": self.best_loss,
+            "best_step": self.best_step,
+            "waited": self.waited,
+        }
 
     def restore(self, state: dict[str, float]) -> None:
         """Go on from a saved state."""
-        self.best, self.best_step, self.waited = state["best"], int(state["best_step"]), int(state["waited"])
+        self.best, self.best_loss = state["best"], state["best_loss"]
+        self.best_step, self.waited = int(state["best_step"]), int(state["waited"])
 
 
 class Interrupts:

@@ -1,0 +1,95 @@
+"""What only a GPU can show: the same results as on a CPU, in every precision, and a run that resumes there.
+
+`scripts/check_gpu` runs these and the benchmark.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nmt.config.schema import Search
+from nmt.experiment.training import train
+from nmt.kernels import cross_entropy
+from nmt.search import translate_batch
+from tests.networks import BOS, EOS, model_options, network, sentences
+from tests.runs import final_weights, records, run_config, write_corpus
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no GPU"),
+]
+GPU = torch.device("cuda")
+
+
+class Special:
+    pad, unk, bos, eos = 0, 1, BOS, EOS
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
+@pytest.mark.parametrize("score", ["additive", "none"])
+def test_outputs_and_gradients_are_those_of_the_cpu(score: str, cell: str) -> None:
+    gradients, outputs = [], []
+    source_BS, lengths_B = sentences(5, 2, 7)
+    target_BT, _ = sentences(6, 3, 4, size=11)
+    for device in (torch.device("cpu"), GPU):
+        translator = network(model_options(score=score, cell=cell, decoder_layers=2, encoder_layers=2)).to(device)
+        # cuDNN has a backward pass in training mode alone; there is no dropout here.
+        logits = translator.train()(source_BS.to(device), lengths_B, target_BT.to(device))
+        logits.logsumexp(-1).sum().backward()
+        outputs.append(logits.detach().cpu())
+        gradients.append([parameter.grad.cpu() for parameter in translator.parameters() if parameter.grad is not None])
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=0, atol=1e-10)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-8, atol=1e-10)
+
+
+def test_the_chunked_loss_is_the_reference() -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = []
+    for kernel in (cross_entropy.reference, cross_entropy.fused):
+        generator.manual_seed(0)
+        readout, weight, bias = (
+            torch.randn(*size, generator=generator, dtype=torch.float64).to(GPU).requires_grad_()
+            for size in ((1300, 5), (7, 5), (7,))
+        )
+        target = torch.randint(7, (1300,), generator=generator).to(GPU)
+        losses = kernel(readout, weight, bias, target, 0.1)
+        losses.smoothed.backward()
+        values.append([losses.smoothed.detach(), readout.grad, weight.grad, bias.grad])
+    torch.testing.assert_close(values[1], values[0], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["greedy", "beam"])
+def test_translations_are_those_of_the_cpu(kind: str) -> None:
+    source_BS, lengths_B = sentences(5, 2, 7, 3, 4)
+    found = []
+    for device in (torch.device("cpu"), GPU):
+        translator = network(model_options()).to(device)
+        options = Search(kind=kind, beam_size=4)
+        found.append(translate_batch([translator], source_BS.to(device), lengths_B, options, special=Special()))
+    cpu, gpu = ([[hypothesis.ids for hypothesis in each] for each in side] for side in found)
+    assert gpu == cpu
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_run_learns_and_goes_on(tmp_path: Path, precision: str) -> None:
+    write_corpus(tmp_path, pairs=400)
+    machine = f"runtime={{device: cuda, precision: {precision}}}"
+    config = run_config(tmp_path, machine, "training.max_epochs=6")
+    train(config)
+    losses = [record["loss"] for record in records(config.run, "validation")]
+    assert losses[-1] < 0.8 * losses[0]
+    step = records(config.run)[-1]["step"]
+    train(run_config(tmp_path, machine, "training.max_epochs=7"))
+    assert records(config.run)[-1]["step"] > step
+    assert all(torch.isfinite(weight).all() for weight in final_weights(config.run).values())
+
+
+def test_a_gpu_run_translates_on_a_cpu(tmp_path: Path) -> None:
+    write_corpus(tmp_path)
+    config = run_config(tmp_path, "runtime={device: cuda, precision: fp32}", "training.max_epochs=1")
+    train(config)
+    train(run_config(tmp_path, "training.max_epochs=2"))
+    assert len(records(config.run, "validation")) == 2
