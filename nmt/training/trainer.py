@@ -259,6 +259,7 @@ class Trainer:
         progress.skipped_in_row += 1
         names = "; ".join(batch.describe() for batch in update)
         logger.warning("update %d skipped: its loss or gradient is not finite (%s)", progress.step, names)
+        self.journal.event("skipped", progress.step, progress.epoch + 1, {"batches": names})
         if progress.skipped_in_row >= self.options.non_finite_limit:
             raise TrainingError(
                 f"{progress.skipped_in_row} updates in a row had a non-finite loss or gradient, the last one with "
