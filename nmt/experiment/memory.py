@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-import torch
-
 from nmt.errors import NmtError
-from nmt.runtime import logger
+from nmt.runtime import is_out_of_memory, logger
 
 Result = TypeVar("Result")
 
@@ -42,8 +40,7 @@ def _attempt(work: Callable[[Sequence[int]], Result], rows: Sequence[int]) -> Re
     """None where memory runs out. A function of its own: the error, gone when it returns, holds on to the tensors."""
     try:
         return work(rows)
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        # PyTorch's CPU allocator has no error class of its own.
-        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "can't allocate memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
         return None

@@ -36,7 +36,8 @@ from nmt.text.encoded import EncodedCorpus, encode_corpora
 from nmt.text.tokenizer import TokenizerPair, learn, load_or_none
 from nmt.training.journal import Journal
 from nmt.training.progress import Outcome, Progress
-from nmt.training.trainer import Trainer, horizon
+from nmt.training.schedules import horizon
+from nmt.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def train(config: Config, *, fresh: bool = False) -> Outcome:
                 folder.path,
                 enabled=runtime.is_main,
                 log_every=config.training.log_every,
-                total_steps=horizon(config.training, stream),
+                total_steps=horizon(config.training, stream.updates_per_epoch(0)),
                 resumed_step=state["progress"]["step"] if state else 0,
             )
         )
@@ -107,7 +108,7 @@ def check(config: Config) -> None:
         journal = stack.enter_context(Journal(scratch, enabled=False, log_every=1))
         trainer = _trainer(config, runtime, translator, text, stream, journal, RunFolder(scratch))
         logger.info("largest batch: %s", trainer.try_largest_batch().describe())
-        logger.info("all right: %s updates would be made", f"{horizon(config.training, stream):,}")
+        logger.info("all right: %s updates would be made", f"{horizon(config.training, stream.updates_per_epoch(0)):,}")
 
 
 def _open(config: Config) -> list[Corpus]:

@@ -101,6 +101,11 @@ def choose_precision(wanted: str, hardware: Hardware) -> tuple[torch.dtype | Non
     return None, f"precision fp32: {hardware.name} multiplies no shorter format faster"
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of a GPU or of the machine: PyTorch's CPU allocator has no error class of its own."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
 def _choose_device(wanted: str, local_rank: int) -> tuple[torch.device, str]:
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if wanted == "cpu":

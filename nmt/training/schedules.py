@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from nmt.config.registry import PartOptions, Registry
-from nmt.config.schema import Count, Positive, Probability
+from nmt.config.schema import Count, Positive, Probability, Training
 
 
 class ScheduleOptions(PartOptions):
@@ -168,3 +168,9 @@ class PlateauSchedule(Schedule):
 
     def restore(self, state: dict[str, float]) -> None:
         self.best, self.waited, self.current = state["best"], int(state["waited"]), state["current"]
+
+
+def horizon(options: Training, updates_per_epoch: int) -> int:
+    """Updates of the whole training, unless it stops early; epochs count as the first one does."""
+    by_epochs = (options.max_epochs or 0) * updates_per_epoch
+    return min(limit for limit in (options.max_steps, by_epochs) if limit)

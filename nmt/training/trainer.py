@@ -16,13 +16,21 @@ from nmt.config.schema import Training
 from nmt.errors import TrainingError
 from nmt.kernels.choice import Kernels
 from nmt.model.translator import Translator
-from nmt.runtime import Runtime, all_reduce_sum, gather_objects, logger, rng_state, set_rng_state
+from nmt.runtime import (
+    Runtime,
+    all_reduce_sum,
+    gather_objects,
+    is_out_of_memory,
+    logger,
+    rng_state,
+    set_rng_state,
+)
 from nmt.training.averaging import MovingAverage
 from nmt.training.journal import Journal
 from nmt.training.objective import Objective
 from nmt.training.optimizers import OPTIMIZERS
 from nmt.training.progress import Outcome, Progress, Save, Validate
-from nmt.training.schedules import SCHEDULES
+from nmt.training.schedules import SCHEDULES, horizon
 from nmt.training.stopping import EarlyStopping, Interrupts
 
 
@@ -60,7 +68,7 @@ class Trainer:
         self.optimizer = OPTIMIZERS.build(options.optimizer, translator)
         for group in self.optimizer.param_groups:
             group["initial_lr"] = group["lr"]
-        self.schedule = SCHEDULES.build(options.schedule, horizon(options, stream))
+        self.schedule = SCHEDULES.build(options.schedule, horizon(options, stream.updates_per_epoch(0)))
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.needs_scaler)
         self.average = MovingAverage(self.parameters, options.ema_decay) if options.ema_decay else None
         self.stopping = EarlyStopping(options.early_stopping)
@@ -135,8 +143,8 @@ class Trainer:
                 with self.runtime.autocast():
                     losses = self.parallel(on_device)
                 self.scaler.scale(losses.smoothed * (scale * batch.weight)).backward()
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
                 raise
             raise TrainingError(
                 f"out of memory on {self.runtime.device} with {batch.describe()}; set training.batch_tokens below "
@@ -286,14 +294,3 @@ class Trainer:
 
     def _outcome(self, reason: str, interrupted: bool = False) -> Outcome:
         return Outcome(reason, interrupted, self.progress, self.stopping.best_step)
-
-
-def horizon(options: Training, stream: BatchStream) -> int:
-    """Updates of the whole training, by the length of its first epoch, unless it stops early."""
-    by_epochs = (options.max_epochs or 0) * stream.updates_per_epoch(0)
-    return min(limit for limit in (options.max_steps, by_epochs) if limit)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """PyTorch's CPU allocator has no error class of its own."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
