@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nmt.runtime import product_dtype
+
 CHUNK = 512
 """Positions whose logits exist at a time: 16 MB of float32 at 8,000 pieces, of the order of a CPU's last cache."""
 
@@ -38,8 +40,7 @@ def fused(readout_NR: Tensor, weight_VR: Tensor, bias_V: Tensor, target_N: Tenso
 
     The gradient of the weights is summed in the weights' own format, whatever the format of the products.
     """
-    device = readout_NR.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else readout_NR.dtype
+    dtype = product_dtype(readout_NR)
     smoothed, likelihood = _Chunked.apply(  # type: ignore[no-untyped-call]
         readout_NR, weight_VR, bias_V, target_N, smoothing, dtype
     )

@@ -40,15 +40,14 @@ class RecurrentEncoder(nn.Module):
         `lengths_B` stays on the CPU: packing reads it there, and a copy back from a GPU would wait for it.
         """
         batch, positions = source_BS.shape
-        packed = pack_padded_sequence(
-            self.embedding(source_BS), lengths_B.cpu(), batch_first=True, enforce_sorted=False
-        )
+        lengths_B = lengths_B.cpu()
+        packed = pack_padded_sequence(self.embedding(source_BS), lengths_B, batch_first=True, enforce_sorted=False)
         packed, final = self.stack(packed)
+        # Before padding comes back, which so stays exactly zero.
+        packed = packed._replace(data=self.norm(packed.data))
         memory_BSC, _ = pad_packed_sequence(packed, batch_first=True, total_length=positions)
-        mask_BS = (torch.arange(positions) < lengths_B.cpu().unsqueeze(1)).to(source_BS.device, non_blocking=True)
-        memory_BSC = F.dropout(self.norm(memory_BSC), self.dropout, self.training)
-        if not isinstance(self.norm, nn.Identity):
-            memory_BSC = memory_BSC * mask_BS.unsqueeze(-1)
+        mask_BS = (torch.arange(positions) < lengths_B.unsqueeze(1)).to(source_BS.device, non_blocking=True)
+        memory_BSC = F.dropout(memory_BSC, self.dropout, self.training)
         return Encoded(memory_BSC, mask_BS, self._finals(final, batch))
 
     def _finals(self, final: Tensor | tuple[Tensor, ...], batch: int) -> tuple[tuple[Tensor, ...], ...]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nmt.config import schema
 from nmt.model.attention import Encoded
@@ -82,7 +81,8 @@ class Translator(nn.Module):
     def forward(self, source_BS: Tensor, lengths_B: Tensor, target_BT: Tensor) -> Tensor:
         """Logits [B, T, V] of every position of the target."""
         readout_BTR, _ = self.readout(self.encode(source_BS, lengths_B), target_BT)
-        return F.linear(readout_BTR, self.projection.weight, self.projection.bias)
+        logits_BTV: Tensor = self.projection(readout_BTR)
+        return logits_BTV
 
     def parts(self) -> list[tuple[str, int]]:
         """The parts of the network and their numbers of parameters; a tied matrix counts once, where it comes first."""

@@ -101,6 +101,12 @@ def choose_precision(wanted: str, hardware: Hardware) -> tuple[torch.dtype | Non
     return None, f"precision fp32: {hardware.name} multiplies no shorter format faster"
 
 
+def product_dtype(tensor: torch.Tensor) -> torch.dtype:
+    """The number format in which matrix products of this tensor are computed here and now."""
+    device = tensor.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, of a GPU or of the machine: PyTorch's CPU allocator has no error class of its own."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)

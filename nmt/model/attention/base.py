@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from nmt.config.registry import Registry
 from nmt.config.schema import Attention as AttentionConfig
+from nmt.runtime import product_dtype
 
 
 @dataclass(frozen=True)
@@ -124,9 +125,3 @@ def build_attention(options: AttentionConfig, query_size: int, memory_size: int)
 def normalize(scores_BQS: Tensor, bias_BS: Tensor) -> Tensor:
     """Softmax over the source in at least single precision; padded positions weigh exactly nothing."""
     return torch.softmax(scores_BQS.to(bias_BS.dtype) + bias_BS.unsqueeze(1), dim=-1)
-
-
-def product_dtype(tensor: Tensor) -> torch.dtype:
-    """The number format that matrix products of this tensor are computed in."""
-    device = tensor.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
