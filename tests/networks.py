@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from nmt.config import schema
-from nmt.model.attention import SCORES, WINDOWS
+from nmt.model.attention import COVERAGES, SCORES, WINDOWS
 from nmt.model.cells import CELLS
 from nmt.model.translator import Translator, Vocabulary
 from nmt.model.wiring import WIRINGS
@@ -31,8 +31,16 @@ def model_options(
     tie: str = "target_output",
     dropout: schema.Dropout = NO_DROPOUT,
     score_options: dict[str, object] | None = None,
+    window_options: dict[str, object] | None = None,
+    wiring_options: dict[str, object] | None = None,
+    heads: int = 1,
+    coverage: str = "none",
+    residual_from: int | None = None,
 ) -> schema.Model:
-    """Options of a network with embeddings of 6, encoder layers of 5 units a direction, a decoder of 7."""
+    """Options of a network with embeddings of 6, encoder layers of 5 units a direction, a decoder of 10.
+
+    One direction gives annotations of 10 as well: a score may want them as wide as the decoder's state.
+    """
     return schema.Model(
         embedding_size=6,
         tie=tie,
@@ -40,21 +48,24 @@ def model_options(
         dropout=dropout,
         encoder=schema.Encoder(
             cell=CELLS[encoder_cell or cell].options(),
-            hidden_size=5,
+            hidden_size=5 if bidirectional else 10,
             layers=encoder_layers,
             bidirectional=bidirectional,
         ),
         decoder=schema.Decoder(
             cell=CELLS[cell].options(),
-            hidden_size=7,
+            hidden_size=10,
             layers=decoder_layers,
             bridge=bridge,
             readout=schema.Readout(kind=readout),
+            residual_from=residual_from,
         ),
         attention=schema.Attention(
             score=SCORES[score].options(**(score_options or {})),
-            window=WINDOWS[window].options(),
-            wiring=WIRINGS[wiring].options(),
+            window=WINDOWS[window].options(**(window_options or {})),
+            wiring=WIRINGS[wiring].options(**(wiring_options or {})),
+            heads=heads,
+            coverage=COVERAGES[coverage].options(),
         ),
     )
 

@@ -9,7 +9,7 @@ import torch
 
 from nmt.model.attention import Encoded, build_attention
 from nmt.model.attention.additive import AdditiveOptions, AdditiveScore
-from nmt.model.attention.base import SCORES
+from nmt.model.attention.base import SCORES, View
 from nmt.model.attention.none import NoneOptions
 from tests.networks import model_options
 
@@ -18,6 +18,11 @@ def encoded(memory_BSC: torch.Tensor, *lengths: int) -> Encoded:
     """What an encoder would say; its last states are the annotations of the first position."""
     mask_BS = torch.arange(memory_BSC.shape[1]) < torch.tensor(lengths).unsqueeze(1)
     return Encoded(memory_BSC * mask_BS.unsqueeze(-1), mask_BS, ((memory_BSC[:, 0],),))
+
+
+def everything(keys_BSA: torch.Tensor | None, width: int = 0) -> View:
+    """What the global window shows."""
+    return View(keys_BSA, own=False, width=width or keys_BSA.shape[1], positions=None, covered=None)
 
 
 def set_weights(score: AdditiveScore, **weights: list[list[float]]) -> None:
@@ -40,7 +45,8 @@ def test_additive_by_hand() -> None:
     set_weights(attention.score, query=[[1, 0], [0, 1]], memory=[[1, 0], [0, 1]], energy=[[1, 2]])
     memory_BSC = torch.tensor([[[1.0, -1.0], [0.0, 1.0], [9.0, 9.0]]])
     prepared = attention.prepare(encoded(memory_BSC, 2))
-    context_BQC, weights_BQS = attention(torch.tensor([[[0.0, 1.0]]]), prepared, 0)
+    look = attention(torch.tensor([[[0.0, 1.0]]]), prepared, (), 0)
+    context_BQC, weights_BQS = look.context_BQC, look.weights.mean()
     torch.testing.assert_close(weights_BQS, torch.tensor([[[0.237495, 0.762505, 0.0]]]), rtol=0, atol=1e-6)
     torch.testing.assert_close(context_BQC, torch.tensor([[[0.237495, 0.525010]]]), rtol=0, atol=1e-6)
     assert weights_BQS[0, 0, 2] == 0.0
@@ -53,7 +59,7 @@ def test_additive_bias_is_inside_the_tanh() -> None:
     with torch.no_grad():
         score.memory.bias.fill_(0.5)
     memory_BSC = torch.ones(1, 3, 2)
-    scores_BQS = score(torch.ones(1, 1, 2), memory_BSC, score.keys(memory_BSC))
+    scores_BQS = score(torch.ones(1, 1, 2), everything(score.keys(memory_BSC)))
     torch.testing.assert_close(scores_BQS, torch.full((1, 1, 3), 2 * math.tanh(0.5)))
 
 
@@ -62,9 +68,9 @@ def test_queries_of_a_sentence_do_not_see_each_other() -> None:
     attention = build_attention(model_options().attention, 4, 3)
     prepared = attention.prepare(encoded(torch.randn(2, 5, 3), 5, 3))
     query_BQH = torch.randn(2, 3, 4)
-    together, _ = attention(query_BQH, prepared, 0)
+    together = attention(query_BQH, prepared, (), 0).context_BQC
     for query in range(3):
-        alone, _ = attention(query_BQH[:, query : query + 1], prepared, 0)
+        alone = attention(query_BQH[:, query : query + 1], prepared, (), 0).context_BQC
         torch.testing.assert_close(alone, together[:, query : query + 1])
 
 
@@ -74,6 +80,6 @@ def test_without_attention_the_context_is_the_last_state_or_nothing(context: str
     attention = build_attention(options, 4, 3)
     assert attention.context_size == size
     memory_BSC = torch.randn(2, 5, 3)
-    context_BQC, weights = attention(torch.randn(2, 1, 4), attention.prepare(encoded(memory_BSC, 5, 3)), 0)
-    assert weights is None
-    assert torch.equal(context_BQC[:, 0], memory_BSC[:, 0, :size])
+    look = attention(torch.randn(2, 1, 4), attention.prepare(encoded(memory_BSC, 5, 3)), (), 0)
+    assert look.weights is None
+    assert torch.equal(look.context_BQC[:, 0], memory_BSC[:, 0, :size])

@@ -84,28 +84,32 @@ def test_a_forced_kernel_is_what_one_gets() -> None:
 
 @pytest.mark.parametrize("kind", list(CELLS))
 def test_cells_are_those_of_the_library(kind: str) -> None:
-    """Our step, repeated with the library's weights, gives the library's outputs and gradients."""
+    """Our step, repeated with the library's weights, gives the library's outputs and gradients; so does `scan`."""
     torch.manual_seed(0)
-    options = CELLS[kind].options()
-    cell = CELLS.build(options, 4, 3).double()
-    stack = library_stack(options, 4, 3, 1, bidirectional=False, dropout=0.0).double()
-    ours = [cell.input.weight, cell.recurrent.weight, cell.input.bias, cell.recurrent.bias]
+    cell = CELLS.build(CELLS[kind].options(), 4, 3).double()
     with torch.no_grad():
-        for parameter, own in zip(stack.parameters(), ours, strict=True):
-            parameter.copy_(own.uniform_(-1, 1))
+        for parameter in cell.parameters():
+            parameter.uniform_(-1, 1)
     inputs_BTE = torch.randn(2, 5, 4, dtype=torch.float64)
-    expected, _ = stack(inputs_BTE)
-    state = tuple(torch.zeros(2, 1, 3, dtype=torch.float64) for _ in range(cell.parts))
-    outputs = []
+    start = tuple(torch.randn(2, 1, 3, dtype=torch.float64) for _ in range(cell.parts))
+
+    first = tuple(part.transpose(0, 1) for part in start)
+    expected, _ = cell.layer(inputs_BTE, first if cell.parts > 1 else first[0])
+    expected.square().sum().backward()
+    gradients = {name: parameter.grad.clone() for name, parameter in cell.named_parameters()}
+    assert len(gradients) == 4
+
+    cell.zero_grad()
+    state, outputs = start, []
     for position in range(5):
-        state = cell(cell.input(inputs_BTE[:, position : position + 1]), state)
+        state = cell(cell.project(inputs_BTE[:, position : position + 1]), state)
         outputs.append(state[0])
     actual = torch.cat(outputs, 1)
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
     actual.square().sum().backward()
-    expected.square().sum().backward()
-    for parameter, own in zip(stack.parameters(), ours, strict=True):
-        torch.testing.assert_close(own.grad, parameter.grad, rtol=0, atol=1e-12)
+    for name, parameter in cell.named_parameters():
+        torch.testing.assert_close(parameter.grad, gradients[name], rtol=0, atol=1e-12)
+    torch.testing.assert_close(cell.scan(inputs_BTE, start), expected, rtol=0, atol=0)
 
 
 def test_gru_step_by_hand() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nmt.config import schema
-from nmt.model.attention import SCORES, WINDOWS
+from nmt.model.attention import COVERAGES, SCORES, WINDOWS
 from nmt.model.cells import CELLS
 from nmt.model.translator import Translator
 from nmt.model.wiring import WIRINGS, DecoderState
@@ -17,22 +17,70 @@ from tests.networks import BOS, EOS, NO_DROPOUT, model_options, network, sentenc
 
 TIGHT: dict[str, Any] = {"rtol": 0.0, "atol": 1e-10}
 
-ATTENTIONS = [
-    {"score": score, "window": window, "wiring": wiring} for score, window, wiring in product(SCORES, WINDOWS, WIRINGS)
+# Options beside a name, where the defaults do not show everything in sentences of a few words.
+WINDOW_OPTIONS: dict[str, dict[str, Any]] = {
+    "local_monotonic": {"half_width": 1},
+    "local_predictive": {"half_width": 2},
+}
+WIRING_OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "luong": [{"input_feeding": True}, {"input_feeding": False}],
+    "gnmt": [{"query": "current"}, {"query": "previous"}, {"context_feeding": True}],
+}
+WIRED = [
+    {"wiring": wiring, "wiring_options": options} for wiring in WIRINGS for options in WIRING_OPTIONS.get(wiring, [{}])
 ]
+
+
+def can_be(options: dict[str, Any]) -> bool:
+    """Whether the parts say that they go together."""
+    model = model_options(**options)
+    parts = (part for _, part in model.attention if isinstance(part, schema.NetworkPart))
+    return not any(tuple(part.conflicts(model)) for part in parts)
+
+
+ATTENTIONS: list[dict[str, Any]] = [
+    {
+        "score": score,
+        "window": window,
+        "window_options": WINDOW_OPTIONS.get(window),
+        "heads": heads,
+        "coverage": coverage,
+    }
+    for score, window, heads, coverage in product(SCORES, WINDOWS, (1, 2), COVERAGES)
+]
+ATTENTIONS = [options for options in ATTENTIONS if can_be(options)]
+BUILDS = [{"cell": cell, "decoder_layers": layers} for cell in CELLS for layers in (1, 2)]
+# Every score in every window and wiring; heads and coverage with each of them in one wiring after the other.
+COMBINATIONS = [
+    {**attention, **wired, **BUILDS[(number + other) % len(BUILDS)]}
+    for number, attention in enumerate(ATTENTIONS)
+    for other, wired in enumerate(WIRED)
+    if (attention["heads"] == 1 and attention["coverage"] == "none") or other == number % len(WIRED)
+]
+PRODUCT = [{**attention, **wired, **build} for attention, wired, build in product(ATTENTIONS, WIRED, BUILDS)]
 SHAPES: list[dict[str, Any]] = [
-    *({"cell": cell, "decoder_layers": layers, "encoder_layers": layers} for cell in CELLS for layers in (1, 2)),
     {"cell": "lstm", "encoder_cell": "gru", "decoder_layers": 2},
+    {"encoder_layers": 2, "decoder_layers": 2},
     {"bidirectional": False, "bridge": "mean"},
-    {"bridge": "zero", "readout": "maxout"},
-    {"layer_normalization": True, "readout": "linear", "tie": "none"},
-    {"score": "none", "score_options": {"context": "first_state"}},
+    {"bridge": "zero"},
+    {"layer_normalization": True, "tie": "none"},
+    {"decoder_layers": 3, "residual_from": 2},
+    {"decoder_layers": 3, "residual_from": 3},
 ]
-NETWORKS = [*({**attention, **shape} for attention, shape in product(ATTENTIONS, SHAPES[:6])), *SHAPES[6:]]
+NETWORKS = [
+    *COMBINATIONS,
+    *({**wired, **shape} for wired, shape in product(WIRED, SHAPES)),
+    {"readout": "maxout"},
+    {"readout": "linear"},
+    {"score": "none", "score_options": {"context": "first_state"}},
+    {"score": "none", "score_options": {"context": "first_state"}, "wiring": "luong"},
+    {"score": "none", "score_options": {"context": "first_state"}, "wiring": "gnmt", "decoder_layers": 2},
+]
 
 
 def named(options: dict[str, Any]) -> str:
-    return "-".join(str(value) for value in options.values())
+    values = (value for value in options.values() if value not in (None, {}))
+    return "-".join(",".join(map(str, value.values())) if isinstance(value, dict) else str(value) for value in values)
 
 
 every_network = pytest.mark.parametrize("options", NETWORKS, ids=named)
@@ -58,6 +106,21 @@ def test_scan_is_step_repeated(options: dict[str, Any]) -> None:
     target_BT, _ = sentences(6, 3, 4, size=11)
     together = translator(source_BS, lengths_B, target_BT)
     torch.testing.assert_close(steps(translator, source_BS, lengths_B, target_BT), together, **TIGHT)
+
+
+@pytest.mark.slow
+def test_scan_is_step_repeated_in_every_combination_there_is() -> None:
+    """Cells and layers too, each with every attention in every wiring."""
+    assert len(PRODUCT) == len(ATTENTIONS) * len(WIRED) * len(BUILDS) > 2000
+    source_BS, lengths_B = sentences(4, 2)
+    target_BT, _ = sentences(4, 3, size=11)
+    differing = []
+    for options in filter(can_be, PRODUCT):
+        translator = network(model_options(**options))
+        difference = steps(translator, source_BS, lengths_B, target_BT) - translator(source_BS, lengths_B, target_BT)
+        if not difference.abs().max() < TIGHT["atol"]:
+            differing.append(named(options))
+    assert differing == []
 
 
 @every_network
@@ -96,7 +159,7 @@ def test_every_parameter_gets_a_gradient(options: dict[str, Any]) -> None:
     assert without == []
 
 
-@pytest.mark.parametrize("options", ATTENTIONS, ids=named)
+@pytest.mark.parametrize("options", COMBINATIONS, ids=named)
 def test_gradients_are_those_of_finite_differences(options: dict[str, Any]) -> None:
     translator = network(model_options(**options))
     source_BS, lengths_B = sentences(4, 2)
@@ -111,18 +174,23 @@ def test_gradients_are_those_of_finite_differences(options: dict[str, Any]) -> N
     assert torch.autograd.gradcheck(loss, parameters, fast_mode=True)
 
 
-@pytest.mark.parametrize("options", [options for options in ATTENTIONS if options["score"] != "none"], ids=named)
+@pytest.mark.parametrize("options", [options for options in COMBINATIONS if options["score"] != "none"], ids=named)
 def test_weights_are_a_distribution_and_padding_weighs_exactly_nothing(options: dict[str, Any]) -> None:
     translator = network(model_options(**options))
     source_BS, lengths_B = sentences(5, 2, 7, padding=2)
     target_BT, _ = sentences(6, 3, 4, size=11)
-    _, weights_BTS = translator.readout(translator.encode(source_BS, lengths_B), target_BT)
-    assert weights_BTS is not None
+    _, weights = translator.readout(translator.encode(source_BS, lengths_B), target_BT)
+    assert weights is not None
+    weights_BTNS = weights.dense()
+    assert weights_BTNS.shape == (3, 6, options["heads"], source_BS.shape[1])
     padding_BS = torch.arange(source_BS.shape[1]) >= lengths_B.unsqueeze(1)
-    assert not weights_BTS.masked_select(padding_BS.unsqueeze(1)).any()
-    assert (weights_BTS >= 0).all()
+    assert not weights_BTNS.masked_select(padding_BS[:, None, None]).any()
+    assert (weights_BTNS >= 0).all()
+    sums_BTN = weights_BTNS.sum(-1)
     if options["window"] == "global":
-        torch.testing.assert_close(weights_BTS.sum(-1), torch.ones(3, 6, dtype=torch.float64), **TIGHT)
+        torch.testing.assert_close(sums_BTN, torch.ones_like(sums_BTN), **TIGHT)
+    assert (sums_BTN <= 1 + 1e-10).all()
+    assert (sums_BTN[:, :2] > 0).all(), "the first positions of the target see something through every window"
 
 
 @every_network
@@ -142,7 +210,7 @@ def test_selected_hypotheses_go_on_as_if_alone(options: dict[str, Any]) -> None:
     state, logits_NQV = translator.step(state, chosen_NQT[..., 1])
 
     for row, sentence in enumerate(sentences_N.tolist()):
-        assert state.prepared.memory_BSC.shape[0] == 2, "memory is a row a sentence, not a row a hypothesis"
+        assert state.prepared.memory.shape[0] == 2, "memory is a row a sentence, not a row a hypothesis"
         for query in range(3):
             alone = slice(sentence, sentence + 1)
             target_1T = torch.cat([chosen_NQT[row, query, :2], torch.tensor([EOS])]).unsqueeze(0)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from nmt.config import Config, Presets, Registry, load_config, parse_config, schema
-from nmt.model.attention import SCORES, WINDOWS
+from nmt.model.attention import COVERAGES, SCORES, WINDOWS
+from nmt.model.attention.base import ScoreOptions
 from nmt.model.attention.presets import ATTENTION_PRESETS
 from nmt.model.cells import CELLS
 from nmt.model.wiring import WIRINGS
@@ -16,7 +17,8 @@ from nmt.training.optimizers import OPTIMIZERS
 from nmt.training.schedules import SCHEDULES
 
 FAMILIES: Mapping[str, Registry[Any]] = {
-    registry.family: registry for registry in (CORPORA, CELLS, SCORES, WINDOWS, WIRINGS, OPTIMIZERS, SCHEDULES)
+    registry.family: registry
+    for registry in (CORPORA, CELLS, SCORES, WINDOWS, WIRINGS, COVERAGES, OPTIMIZERS, SCHEDULES)
 }
 PRESETS: Presets = {"model.attention": ATTENTION_PRESETS}
 
@@ -36,7 +38,8 @@ def parse_saved_config(text: str, origin: str) -> Config:
 
 def has_attention(model: schema.Model) -> bool:
     """Whether the decoder looks at source positions, so that there are weights to align by."""
-    return model.attention.score.kind != "none"
+    score = model.attention.score
+    return isinstance(score, ScoreOptions) and score.looks
 
 
 def _coverage_needs_attention(config: Config) -> Iterator[tuple[str, str]]:
@@ -45,4 +48,11 @@ def _coverage_needs_attention(config: Config) -> Iterator[tuple[str, str]]:
         yield "search.coverage_penalty", "needs attention, and model.attention.score is none; leave it out"
 
 
-CHECKS = (_coverage_needs_attention,)
+def _parts_go_together(config: Config) -> Iterator[tuple[str, str]]:
+    """Every part of the attention says itself what it cannot go with."""
+    for _, part in config.model.attention:
+        if isinstance(part, schema.NetworkPart):
+            yield from part.conflicts(config.model)
+
+
+CHECKS = (_coverage_needs_attention, _parts_go_together)

@@ -1,9 +1,10 @@
 """Recurrent cells of the decoder, and the stacks of the encoder that have the same equations.
 
 A cell's product with its input is apart from its recurrence: the inputs of all target positions are known at
-once in training, so that half is one product outside the loop.
+once in training, so that half is one product outside the loop. Where nothing but the inputs enters the recurrence
+there is no loop: the library runs over all positions.
 
-Shapes: B sentences, Q queries, T positions, H hidden, G gates x H.
+Shapes: B sentences, Q queries, T positions, X input features, H hidden, G gates x H.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nmt.config.registry import PartOptions, Registry
 from nmt.kernels.gates import gru_step, lstm_step, rnn_step
@@ -22,9 +24,9 @@ State = tuple[Tensor, ...]
 
 
 class Cell(nn.Module):
-    """A recurrent layer that is advanced one position at a time.
+    """A recurrent layer that can be advanced by one position, or run over all positions at once.
 
-    `input` and `recurrent` are plain linear layers whose weights are those of `torch.nn.GRU` and its kin.
+    The weights are those of one layer of `torch.nn.GRU` or its kin, whichever way it is run.
     """
 
     gates: ClassVar[int]
@@ -36,13 +38,28 @@ class Cell(nn.Module):
     def __init__(self, options: PartOptions, input_size: int, hidden_size: int) -> None:
         super().__init__()
         self.hidden_size = hidden_size
-        self.input = nn.Linear(input_size, self.gates * hidden_size)
-        self.recurrent = nn.Linear(hidden_size, self.gates * hidden_size)
-        initialize_recurrent(self.input.weight, self.recurrent.weight, self.input.bias, self.recurrent.bias, self.gates)
+        self.layer = library_stack(options, input_size, hidden_size, layers=1, bidirectional=False, dropout=0.0)
+        self.projected_size = self.gates * hidden_size
 
-    def forward(self, from_input_BQG: Tensor, state: State) -> State:
-        """The state after one step; `from_input_BQG` is `input` of the input, and whatever else is added to it."""
+    def project(self, inputs: Tensor) -> Tensor:
+        """The input's half of the gates' pre-activations, [.., G] of inputs [.., input_size]."""
+        weight, _, bias, _ = self.layer.all_weights[0]
+        return F.linear(inputs, weight, bias)
+
+    def recur(self, hidden: Tensor) -> Tensor:
+        """The recurrent half of the gates' pre-activations, [.., G] of states [.., H]."""
+        _, weight, _, bias = self.layer.all_weights[0]
+        return F.linear(hidden, weight, bias)
+
+    def forward(self, projected_BQG: Tensor, state: State) -> State:
+        """The state after one step; `projected_BQG` is `project` of the input, and whatever else is added to it."""
         raise AssertionError("a cell has its own step")
+
+    def scan(self, inputs_BTX: Tensor, state: State) -> Tensor:
+        """The outputs [B, T, H] of all positions, from a state with one query, by the library's own kernels."""
+        first = tuple(part.transpose(0, 1).contiguous() for part in state)
+        outputs_BTH: Tensor = self.layer(inputs_BTX.to(first[0].dtype), first if self.parts > 1 else first[0])[0]
+        return outputs_BTH
 
 
 def library_stack(
@@ -110,9 +127,9 @@ class GruCell(Cell):
     gates = 3
     library = nn.GRU
 
-    def forward(self, from_input_BQG: Tensor, state: State) -> State:
+    def forward(self, projected_BQG: Tensor, state: State) -> State:
         (hidden,) = state
-        return (gru_step(from_input_BQG, self.recurrent(hidden), hidden),)
+        return (gru_step(projected_BQG, self.recur(hidden), hidden),)
 
 
 @CELLS.register("lstm", LstmOptions)
@@ -123,9 +140,9 @@ class LstmCell(Cell):
     parts = 2
     library = nn.LSTM
 
-    def forward(self, from_input_BQG: Tensor, state: State) -> State:
+    def forward(self, projected_BQG: Tensor, state: State) -> State:
         hidden, cell = state
-        return lstm_step(from_input_BQG, self.recurrent(hidden), cell)
+        return lstm_step(projected_BQG, self.recur(hidden), cell)
 
 
 @CELLS.register("rnn", RnnOptions)
@@ -135,6 +152,6 @@ class RnnCell(Cell):
     gates = 1
     library = nn.RNN
 
-    def forward(self, from_input_BQG: Tensor, state: State) -> State:
+    def forward(self, projected_BQG: Tensor, state: State) -> State:
         (hidden,) = state
-        return (rnn_step(from_input_BQG, self.recurrent(hidden)),)
+        return (rnn_step(projected_BQG, self.recur(hidden)),)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nmt.config import schema
-from nmt.model.attention import Encoded
+from nmt.model.attention import AttentionWeights, Encoded
 from nmt.model.decoder import Decoder
 from nmt.model.embedding import Embedding, embedding_table
 from nmt.model.encoder import RecurrentEncoder
@@ -70,8 +70,8 @@ class Translator(nn.Module):
         state, readout_BQR = self.decoder.step(state, previous_BQ)
         return state, self.projection(readout_BQR)
 
-    def readout(self, encoded: Encoded, target_BT: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Readout [B, T, R] that predicts each piece of the target from those before, and attention weights [B, T, S].
+    def readout(self, encoded: Encoded, target_BT: Tensor) -> tuple[Tensor, AttentionWeights | None]:
+        """Readout [B, T, R] that predicts each piece of the target from those before, and where each looked for it.
 
         The logits are `projection` of the readout; the loss takes them in pieces and never holds them all.
         """

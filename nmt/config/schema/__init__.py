@@ -13,7 +13,7 @@ from pydantic import Field
 from nmt.config.registry import Section
 from nmt.config.schema.bounds import Count, Positive, Probability
 from nmt.config.schema.learning import EarlyStopping, Training, Validation
-from nmt.config.schema.network import Attention, Decoder, Dropout, Encoder, Model, Readout
+from nmt.config.schema.network import Attention, Decoder, Dropout, Encoder, Model, NetworkPart, Readout
 from nmt.config.schema.text import Data, Filters, Tokenizer
 from nmt.config.schema.use import Runtime, Search
 
@@ -28,6 +28,7 @@ __all__ = [
     "Encoder",
     "Filters",
     "Model",
+    "NetworkPart",
     "Positive",
     "Probability",
     "Readout",

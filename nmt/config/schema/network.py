@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Literal
 
-from pydantic import SerializeAsAny
+from pydantic import Field, SerializeAsAny
 
 from nmt.config.registry import PartOf, PartOptions, Section
 from nmt.config.schema.bounds import Positive, Probability
@@ -14,6 +14,15 @@ CellChoice = Annotated[SerializeAsAny[PartOptions], PartOf("cell")]
 ScoreChoice = Annotated[SerializeAsAny[PartOptions], PartOf("score")]
 WindowChoice = Annotated[SerializeAsAny[PartOptions], PartOf("window")]
 WiringChoice = Annotated[SerializeAsAny[PartOptions], PartOf("wiring")]
+CoverageChoice = Annotated[SerializeAsAny[PartOptions], PartOf("coverage")]
+
+
+class NetworkPart(PartOptions):
+    """Options of a part of the network that may not go with every other part."""
+
+    def conflicts(self, model: Model) -> Iterable[tuple[str, str]]:
+        """What of the network this part cannot go with: (dotted path from the root, what is wrong and what to do)."""
+        return ()
 
 
 class Dropout(Section):
@@ -43,6 +52,11 @@ class Encoder(Section):
     bidirectional: bool = True
     """Read in both directions; the annotations are then 2 x `hidden_size` wide."""
 
+    @property
+    def output_size(self) -> int:
+        """Width of the annotations."""
+        return self.hidden_size * (2 if self.bidirectional else 1)
+
 
 class Readout(Section):
     """What turns the decoder's state, context and input into the vector before the vocabulary (deep output)."""
@@ -64,12 +78,19 @@ class Decoder(Section):
     """Layers, one above the other."""
     bridge: Literal["final", "mean", "zero"] = "final"
     """Where the first state comes from: the encoder's last states, the mean of its annotations, or zeros."""
+    residual_from: Annotated[int, Field(ge=2)] | None = None
+    """First layer, counted from 1, whose input is added to its output (He 2016; 3 in Wu 2016); null: none."""
     readout: Readout = Readout()
     """Deep output."""
 
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """A residual connection has a layer to stand in."""
+        if self.residual_from is not None and self.residual_from > self.layers:
+            yield "residual_from", f"is {self.residual_from}, but there are only {self.layers} layers; leave it out"
+
 
 class Attention(Section):
-    """How the decoder looks at the source: three choices that combine."""
+    """How the decoder looks at the source: choices that combine."""
 
     score: ScoreChoice = PartOptions(kind="additive")
     """What compares the decoder's state with a source position."""
@@ -77,6 +98,10 @@ class Attention(Section):
     """Which source positions may be looked at."""
     wiring: WiringChoice = PartOptions(kind="bahdanau")
     """When the decoder looks, and where the context goes."""
+    heads: Positive = 1
+    """Attentions side by side, each with its own maps of queries and annotations."""
+    coverage: CoverageChoice = PartOptions(kind="none")
+    """What the score is told of where the decoder looked before."""
 
 
 class Model(Section):
@@ -98,7 +123,7 @@ class Model(Section):
     """What is switched off at random in training."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
-        """A tied output is as wide as the embeddings."""
+        """A tied output is as wide as the embeddings; heads share the decoder's state out evenly."""
         size = self.decoder.readout.size
         if self.tie in ("target_output", "all") and size is not None and size != self.embedding_size:
             yield (
@@ -106,3 +131,6 @@ class Model(Section):
                 f"is {size}, but must equal model.embedding_size ({self.embedding_size}) with tie: {self.tie}; "
                 "leave it out, or set model.tie to none",
             )
+        heads, hidden_size = self.attention.heads, self.decoder.hidden_size
+        if hidden_size % heads:
+            yield "attention.heads", f"is {heads}, but must divide model.decoder.hidden_size ({hidden_size})"

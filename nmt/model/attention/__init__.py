@@ -1,16 +1,43 @@
 """The attentions. A mechanism is a file in this folder and a line here."""
 
-from nmt.model.attention import additive, none, windows
-from nmt.model.attention.base import SCORES, WINDOWS, Attention, Encoded, Prepared, build_attention
+from nmt.model.attention import (
+    additive,
+    concat,
+    cosine,
+    coverage,
+    dot,
+    general,
+    global_window,
+    local_monotonic,
+    local_predictive,
+    location,
+    none,
+    scaled_dot,
+)
+from nmt.model.attention.base import COVERAGES, SCORES, WINDOWS, Attention, Encoded, Look, Prepared
+from nmt.model.attention.soft import build_attention
+from nmt.model.attention.weights import AttentionWeights
 
 __all__ = [
+    "COVERAGES",
     "SCORES",
     "WINDOWS",
     "Attention",
+    "AttentionWeights",
     "Encoded",
+    "Look",
     "Prepared",
     "additive",
     "build_attention",
+    "concat",
+    "cosine",
+    "coverage",
+    "dot",
+    "general",
+    "global_window",
+    "local_monotonic",
+    "local_predictive",
+    "location",
     "none",
-    "windows",
+    "scaled_dot",
 ]

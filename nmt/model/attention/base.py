@@ -4,20 +4,24 @@
 
 Score, window and wiring are separate choices. A *score* compares queries with source positions, a *window* says
 which positions may be looked at and mixes them, a *wiring* (in `nmt.model.wiring`) says when the decoder looks.
+*Coverage* tells the score what has been looked at before.
 
-Shapes: B sentences, Q queries, S source positions, C memory features, A attention units, H query features.
+Shapes: B sentences, N heads, Q queries, S source positions, W positions of a window, C memory features, A attention
+units, H query features. `...` is B, or B and N where there are heads: scores and windows do not know the difference.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from nmt.config.registry import Registry
-from nmt.config.schema import Attention as AttentionConfig
-from nmt.runtime import product_dtype
+from nmt.config.schema import NetworkPart
+from nmt.model.attention.weights import AttentionWeights
 
 
 @dataclass(frozen=True)
@@ -36,20 +40,43 @@ class Encoded:
 class Prepared:
     """What attention computes once for a sentence and is handed back at every step. Never per hypothesis."""
 
-    memory_BSC: Tensor
-    keys_BSA: Tensor | None
-    """Projected memory, where the score has a projection that does not depend on the query."""
-    bias_BS: Tensor
-    """Added to the scores: 0 at the positions of a sentence, minus infinity at padding."""
+    memory: Tensor
+    """What is mixed, [..., S, C]."""
+    keys: Tensor | None
+    """What is compared, [..., S, A], where the score compares."""
+    bias: Tensor
+    """Added to the scores, [..., S]: 0 at the positions of a sentence, minus infinity at padding."""
+    lengths: Tensor
+    """Positions of each sentence, [...], as a floating-point number."""
+    covered: tuple[Tensor, ...] = ()
+    """What coverage knows of the positions before anything is looked at."""
 
     def select(self, sentences_N: Tensor) -> Prepared:
         """The rows of these sentences."""
-        keys = self.keys_BSA
         return Prepared(
-            self.memory_BSC.index_select(0, sentences_N),
-            None if keys is None else keys.index_select(0, sentences_N),
-            self.bias_BS.index_select(0, sentences_N),
+            self.memory.index_select(0, sentences_N),
+            None if self.keys is None else self.keys.index_select(0, sentences_N),
+            self.bias.index_select(0, sentences_N),
+            self.lengths.index_select(0, sentences_N),
+            tuple(part.index_select(0, sentences_N) for part in self.covered),
         )
+
+
+@dataclass(frozen=True)
+class Look:
+    """What comes of looking."""
+
+    context_BQC: Tensor
+    weights: AttentionWeights | None
+    """Where the queries looked; None where there is nothing to look at."""
+    carried: tuple[Tensor, ...] = ()
+    """What the attention hands to the next target position, each [B, Q, ...]."""
+
+    @staticmethod
+    def join(steps: Sequence[Look]) -> Look:
+        """What comes of looking at one target position after another, as one."""
+        weights = AttentionWeights.join([step.weights for step in steps])
+        return Look(torch.cat([step.context_BQC for step in steps], 1), weights, steps[-1].carried)
 
 
 class Attention(nn.Module):
@@ -62,66 +89,155 @@ class Attention(nn.Module):
         """What can be computed once for these sentences."""
         raise AssertionError("an attention prepares its memory")
 
-    def forward(self, query_BQH: Tensor, prepared: Prepared, position: int) -> tuple[Tensor, Tensor | None]:
-        """The context [B, Q, context_size] for the target position, and the weights [B, Q, S] if there are any."""
+    def start(self, prepared: Prepared) -> tuple[Tensor, ...]:
+        """What is carried to the first target position, with one hypothesis a sentence."""
+        return ()
+
+    def forward(self, query_BQH: Tensor, prepared: Prepared, carried: tuple[Tensor, ...], position: int | None) -> Look:
+        """Look with queries of one target position, counted from 0; None where query q is the one of position q."""
         raise AssertionError("an attention looks at its memory")
+
+    def scan(self, query_BTH: Tensor, prepared: Prepared) -> Look:
+        """Look with the queries of all target positions: at once, unless something is carried from each to the next."""
+        carried = self.start(prepared)
+        if not carried:
+            at_once: Look = self(query_BTH, prepared, carried, None)
+            return at_once
+        looks: list[Look] = []
+        for position, query_BH in enumerate(query_BTH.unbind(1)):
+            looks.append(self(query_BH.unsqueeze(1), prepared, carried, position))
+            carried = looks[-1].carried
+        return Look.join(looks)
+
+
+@dataclass(frozen=True)
+class View:
+    """What a window shows a score."""
+
+    keys: Tensor | None
+    """[..., W, A], the same for every query, or [..., Q, W, A]."""
+    own: bool
+    """Whether every query has keys of its own."""
+    width: int
+    """W."""
+    positions: Tensor | None
+    """Source positions, [..., Q, W] or [W]; None where W is the whole source."""
+    covered: Tensor | None
+    """What coverage adds to the hidden units, [..., Q, W, A]."""
+
+    def dot(self, query: Tensor) -> Tensor:
+        """Products of the queries [..., Q, A] with their keys, [..., Q, W]."""
+        assert self.keys is not None, "prepared without keys"
+        if self.own:
+            return (self.keys @ query.unsqueeze(-1)).squeeze(-1)
+        return query @ self.keys.transpose(-1, -2)
+
+    def hidden(self, query: Tensor) -> Tensor:
+        """tanh(query + key + coverage) of queries [..., Q, A], [..., Q, W, A]."""
+        assert self.keys is not None, "prepared without keys"
+        total = query.unsqueeze(-2) + (self.keys if self.own else self.keys.unsqueeze(-3))
+        return torch.tanh(total if self.covered is None else total + self.covered)
+
+
+class ScoreOptions(NetworkPart):
+    """Options of a score."""
+
+    looks: ClassVar[bool] = True
+    """Whether source positions are compared at all."""
+    takes_coverage: ClassVar[bool] = False
+    """Whether there are hidden units that coverage can be added to."""
+
+    @property
+    def gives_context(self) -> bool:
+        """Whether a context reaches the decoder."""
+        return True
 
 
 class Score(nn.Module):
     """Compares queries with source positions."""
 
-    def keys(self, memory_BSC: Tensor) -> Tensor | None:
-        """The part of the comparison that only depends on the memory, computed once for a sentence."""
-        return None
+    units: int = 0
+    """Hidden units, where coverage can be added to them."""
+    reads_memory: ClassVar[bool] = True
+    """Whether what stands in the source positions matters."""
 
-    def forward(self, query_BQH: Tensor, memory_BSC: Tensor, keys_BSA: Tensor | None) -> Tensor:
-        """Scores [B, Q, S], not normalised, padding included."""
+    def keys(self, memory: Tensor) -> Tensor | None:
+        """The part of the comparison that only depends on the memory [..., S, C], computed once for a sentence."""
+        return memory
+
+    def forward(self, query: Tensor, view: View) -> Tensor:
+        """Scores [..., Q, W] of queries [..., Q, H], not normalised, padding included."""
         raise AssertionError("a score compares")
 
-    def attention(self, window: Window, memory_size: int) -> Attention:
-        """The attention that this score makes up together with a window."""
-        return SoftAttention(self, window, memory_size)
+    def alone(self, memory_size: int) -> Attention | None:
+        """The attention that this is by itself; None for a score that stands in a window."""
+        return None
+
+
+Covered = Callable[[Tensor | None], Tensor | None]
+"""Source positions, None for all, to what coverage adds to the hidden units there."""
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """What a window makes of its scores."""
+
+    context: Tensor
+    """[..., Q, C]."""
+    weights: Tensor
+    """[..., Q, W]."""
+    positions: Tensor | None = None
+    """Source positions of the weights, [..., Q, W]; None where W is the whole source."""
+    centers: Tensor | None = None
+    """Where the window stands, [..., Q], counted from 0, for a window that moves."""
 
 
 class Window(nn.Module):
     """Which source positions may be looked at, and how they are mixed."""
 
-    def forward(self, score: Score, query_BQH: Tensor, prepared: Prepared, position: int) -> tuple[Tensor, Tensor]:
-        """Context [B, Q, C] and weights [B, Q, S] at a target position, counted from 0."""
+    half_width: int | None = None
+    """Positions on either side of the centre, for a window that moves."""
+
+    def forward(self, score: Score, query: Tensor, prepared: Prepared, covered: Covered, position: int | None) -> Mixed:
+        """Compare, normalise and mix; `position` as for `Attention`."""
         raise AssertionError("a window mixes")
 
 
-class SoftAttention(Attention):
-    """A score inside a window."""
+class Coverage(nn.Module):
+    """Remembers what has been looked at; this one remembers nothing."""
 
-    def __init__(self, score: Score, window: Window, memory_size: int) -> None:
-        super().__init__()
-        self.score = score
-        self.window = window
-        self.context_size = memory_size
+    def prepare(self, memory: Tensor) -> tuple[Tensor, ...]:
+        """What can be computed once for the memory [..., S, C]."""
+        return ()
 
-    def prepare(self, encoded: Encoded) -> Prepared:
-        # Cast once for the sentence: autocast would cast again at every step.
-        memory_BSC = encoded.memory_BSC.to(product_dtype(encoded.memory_BSC))
-        bias_BS = torch.zeros_like(encoded.mask_BS, dtype=encoded.memory_BSC.dtype)
-        return Prepared(memory_BSC, self.score.keys(memory_BSC), bias_BS.masked_fill_(~encoded.mask_BS, -torch.inf))
+    def start(self, prepared: Prepared) -> tuple[Tensor, ...]:
+        """Coverage before anything is looked at: nothing, or one tensor [..., 1, S, K]."""
+        return ()
 
-    def forward(self, query_BQH: Tensor, prepared: Prepared, position: int) -> tuple[Tensor, Tensor | None]:
-        context_BQC, weights_BQS = self.window(self.score, query_BQH, prepared, position)
-        return context_BQC, weights_BQS
+    def at(self, carried: tuple[Tensor, ...], positions: Tensor | None) -> Tensor | None:
+        """What is added to the hidden units at these source positions [..., Q, W], None for all: [..., Q, W, A]."""
+        return None
+
+    def update(
+        self, carried: tuple[Tensor, ...], weights: Tensor, query: Tensor, prepared: Prepared
+    ) -> tuple[Tensor, ...]:
+        """Coverage after the queries [..., Q, H] have looked with the weights [..., Q, S]."""
+        return ()
 
 
 SCORES: Registry[Score] = Registry("score")
 WINDOWS: Registry[Window] = Registry("window")
+COVERAGES: Registry[Coverage] = Registry("coverage")
 
 
-def build_attention(options: AttentionConfig, query_size: int, memory_size: int) -> Attention:
-    """The attention of these options for queries [.., query_size] over a memory [.., memory_size]."""
-    score = SCORES.build(options.score, query_size, memory_size)
-    window = WINDOWS.build(options.window, query_size)
-    return score.attention(window, memory_size)
+def normalize(scores: Tensor, bias: Tensor) -> Tensor:
+    """Softmax over the whole source in at least single precision; padded positions weigh exactly nothing."""
+    return torch.softmax(scores.to(bias.dtype) + bias.unsqueeze(-2), dim=-1)
 
 
-def normalize(scores_BQS: Tensor, bias_BS: Tensor) -> Tensor:
-    """Softmax over the source in at least single precision; padded positions weigh exactly nothing."""
-    return torch.softmax(scores_BQS.to(bias_BS.dtype) + bias_BS.unsqueeze(1), dim=-1)
+def normalize_within(scores: Tensor, allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    """Softmax over the allowed positions alone; all others, and every one where none is allowed, weigh nothing."""
+    # A score itself may exclude positions; where nothing is left, a softmax of minus infinities would be undefined.
+    allowed = allowed & (scores > -torch.inf)
+    weights = torch.softmax(scores.to(dtype).masked_fill(~allowed, torch.finfo(dtype).min), dim=-1)
+    return weights * allowed

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from nmt.config.registry import PartOptions
-from nmt.model.attention.base import SCORES, Attention, Encoded, Prepared, Score, Window
+from nmt.config import schema
+from nmt.model.attention.base import SCORES, Attention, Encoded, Look, Prepared, Score, ScoreOptions
 
 
-class NoneOptions(PartOptions):
+class NoneOptions(ScoreOptions):
     """No attention: the decoder knows the sentence from the encoder's last state alone."""
 
     kind: Literal["none"] = "none"
     """No attention: the decoder knows the sentence from the encoder's last state alone."""
     context: Literal["first_state", "every_step"] = "every_step"
     """Where it goes: only into the decoder's first state (Sutskever 2014), or also into every step (Cho 2014)."""
+    looks: ClassVar[bool] = False
+
+    @property
+    def gives_context(self) -> bool:
+        """The encoder's last state is the context of every step, or there is none."""
+        return self.context == "every_step"
+
+    def conflicts(self, model: schema.Model) -> Iterator[tuple[str, str]]:
+        """Where nothing is looked at there is nothing to divide or to narrow."""
+        attention = model.attention
+        if attention.heads > 1:
+            yield "model.attention.heads", f"is {attention.heads}, but score none looks at nothing; leave it out"
+        if attention.window.kind != "global":
+            yield "model.attention.window", f"is {attention.window.kind}, but score none looks at nothing; leave it out"
 
 
 @SCORES.register("none", NoneOptions)
@@ -25,10 +40,10 @@ class NoScore(Score):
 
     def __init__(self, options: NoneOptions, query_size: int, memory_size: int) -> None:
         super().__init__()
-        self.context = options.context
+        self.gives_context = options.gives_context
 
-    def attention(self, window: Window, memory_size: int) -> Attention:
-        return FixedContext(memory_size if self.context == "every_step" else 0)
+    def alone(self, memory_size: int) -> Attention:
+        return FixedContext(memory_size if self.gives_context else 0)
 
 
 class FixedContext(Attention):
@@ -40,7 +55,8 @@ class FixedContext(Attention):
 
     def prepare(self, encoded: Encoded) -> Prepared:
         summary_B1C = encoded.final_LBF[-1][0].unsqueeze(1)[..., : self.context_size]
-        return Prepared(summary_B1C, None, summary_B1C.new_zeros(summary_B1C.shape[:2]))
+        bias_B1 = summary_B1C.new_zeros(summary_B1C.shape[:2])
+        return Prepared(summary_B1C, None, bias_B1, bias_B1.squeeze(1) + 1.0)
 
-    def forward(self, query_BQH: Tensor, prepared: Prepared, position: int) -> tuple[Tensor, None]:
-        return prepared.memory_BSC.expand(-1, query_BQH.shape[1], -1), None
+    def forward(self, query_BQH: Tensor, prepared: Prepared, carried: tuple[Tensor, ...], position: int | None) -> Look:
+        return Look(prepared.memory.expand(-1, query_BQH.shape[1], -1), None)

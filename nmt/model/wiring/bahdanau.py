@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from nmt.config import schema
-from nmt.config.registry import PartOptions
 from nmt.model.attention import Encoded, build_attention
 from nmt.model.bridge import Bridge
-from nmt.model.cells import CELLS
-from nmt.model.modules import module_list
-from nmt.model.wiring.base import WIRINGS, DecoderState, Output, Wiring
+from nmt.model.readout import Output
+from nmt.model.stack import Stack
+from nmt.model.wiring.base import WIRINGS, DecoderState, Wiring, gate_input
 
 
-class BahdanauOptions(PartOptions):
+class BahdanauOptions(schema.NetworkPart):
     """Look with the state before, then update it with the context."""
 
     kind: Literal["bahdanau"] = "bahdanau"
@@ -32,39 +30,26 @@ class BahdanauWiring(Wiring):
 
     def __init__(self, options: BahdanauOptions, model: schema.Model, input_size: int, memory_size: int) -> None:
         super().__init__()
-        decoder = model.decoder
-        self.hidden_size = decoder.hidden_size
-        self.dropout = model.dropout.layer
-        self.cells = module_list(
-            CELLS.build(decoder.cell, self.hidden_size if layer else input_size, self.hidden_size)
-            for layer in range(decoder.layers)
-        )
-        self.parts = self.cells[0].parts
+        self.hidden_size = model.decoder.hidden_size
+        self.stack = Stack(model, input_size)
+        cell = self.stack.cells[0]
+        self.parts = cell.parts
         self.attention = build_attention(model.attention, self.hidden_size, memory_size)
         self.context_size = self.attention.context_size
         if self.context_size:
-            self.context = nn.Linear(self.context_size, self.cells[0].input.out_features, bias=False)
-            for block in self.context.weight.chunk(self.cells[0].gates):
-                nn.init.xavier_uniform_(block)
+            self.context = gate_input(self.context_size, cell.projected_size, cell.gates)
         self.bridge = Bridge(model, self.parts, memory_size)
 
     def start(self, encoded: Encoded) -> DecoderState:
-        return DecoderState(self.attention.prepare(encoded), self.bridge(encoded))
+        prepared = self.attention.prepare(encoded)
+        return DecoderState(prepared, self.bridge(encoded), self.attention.start(prepared))
 
     def project(self, inputs_BTE: Tensor) -> Tensor:
-        projected_BTG: Tensor = self.cells[0].input(inputs_BTE)
-        return projected_BTG
+        return self.stack.cells[0].project(inputs_BTE)
 
     def advance(self, projected_BQG: Tensor, state: DecoderState) -> tuple[DecoderState, Output]:
-        recurrent = state.recurrent
-        query_BQH = recurrent[-self.parts]
-        context_BQC, weights_BQS = self.attention(query_BQH, state.prepared, state.position)
-        from_input_BQG = projected_BQG + self.context(context_BQC) if self.context_size else projected_BQG
-        following: tuple[Tensor, ...] = ()
-        for layer, cell in enumerate(self.cells):
-            if layer:
-                below_BQH = F.dropout(following[-self.parts], self.dropout, self.training)
-                from_input_BQG = cell.input(below_BQH)
-            following += cell(from_input_BQG, recurrent[layer * self.parts : (layer + 1) * self.parts])
-        after = DecoderState(state.prepared, following, state.position + 1, weights_BQS)
-        return after, Output(following[-self.parts], context_BQC)
+        look = self.attention(state.recurrent[-self.parts], state.prepared, state.carried, state.position)
+        if self.context_size:
+            projected_BQG = projected_BQG + self.context(look.context_BQC)
+        top_BQH, recurrent = self.stack.step(state.recurrent, projected=projected_BQG)
+        return state.after(recurrent, look), Output(top_BQH, look.context_BQC)

@@ -2,7 +2,7 @@
 
 A wiring owns the decoder's recurrence. What does not depend on the recurrence, the products with the inputs, it
 computes for all positions at once in `project`; `advance` is one step. `scan` is `advance` repeated, and a wiring
-whose recurrence has no attention in it may compute all positions at once instead.
+whose recurrence has no attention in it computes all positions at once instead.
 
 Shapes: B sentences, Q queries, T target positions, E embedding, H decoder hidden, C memory features.
 """
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from nmt.config import schema
 from nmt.config.registry import Registry
-from nmt.model.attention import Encoded, Prepared
+from nmt.model.attention import AttentionWeights, Encoded, Look, Prepared
+from nmt.model.readout import DeepOutput, Output, Readout
 
 
 @dataclass(frozen=True)
@@ -27,38 +28,44 @@ class DecoderState:
     """What attention knows of the sentences: a row a sentence, whatever the number of hypotheses."""
     recurrent: tuple[Tensor, ...]
     """What the wiring carries, each [B, Q, ...]."""
+    carried: tuple[Tensor, ...] = ()
+    """What the attention carries, each [B, Q, ...]."""
     position: int = 0
     """Target positions read so far."""
-    attention_BQS: Tensor | None = None
-    """Weights of the last step; 0 on padding."""
+    weights: AttentionWeights | None = None
+    """Where the last step looked."""
+
+    @property
+    def attention_BQS(self) -> Tensor | None:
+        """Weights of the last step, the mean of the heads; 0 on padding."""
+        return None if self.weights is None else self.weights.mean()
+
+    def after(self, recurrent: tuple[Tensor, ...], look: Look) -> DecoderState:
+        """The state after a step."""
+        return DecoderState(self.prepared, recurrent, look.carried, self.position + 1, look.weights)
 
     def select(self, sentences_N: Tensor, hypotheses_NQ: Tensor) -> DecoderState:
         """The state whose row n is sentence `sentences_N[n]`, its query q the old hypothesis `hypotheses_NQ[n, q]`."""
         rows_N1 = sentences_N.unsqueeze(1)
-        attention = self.attention_BQS
         return replace(
             self,
             prepared=self.prepared.select(sentences_N),
             recurrent=tuple(part[rows_N1, hypotheses_NQ] for part in self.recurrent),
-            attention_BQS=None if attention is None else attention[rows_N1, hypotheses_NQ],
+            carried=tuple(part[rows_N1, hypotheses_NQ] for part in self.carried),
+            weights=None if self.weights is None else self.weights.select(rows_N1, hypotheses_NQ),
         )
-
-
-@dataclass(frozen=True)
-class Output:
-    """What a wiring hands to the readout."""
-
-    hidden: Tensor
-    """Decoder state, [B, Q, H]."""
-    context: Tensor
-    """Context, [B, Q, C]; C may be 0."""
 
 
 class Wiring(nn.Module):
     """The recurrence of the decoder."""
 
     hidden_size: int
+    """Features of what is handed to the readout as the decoder's state."""
     context_size: int
+
+    def build_readout(self, model: schema.Model, input_size: int) -> Readout:
+        """The readout of what this wiring puts out."""
+        return DeepOutput(model, self.hidden_size, self.context_size, input_size)
 
     def start(self, encoded: Encoded) -> DecoderState:
         """The state before the first position, with one hypothesis a sentence."""
@@ -72,8 +79,8 @@ class Wiring(nn.Module):
         """One step of every hypothesis."""
         raise AssertionError("a wiring advances")
 
-    def scan(self, inputs_BTE: Tensor, encoded: Encoded) -> tuple[Output, Tensor | None]:
-        """All positions of known targets: outputs [B, T, ...] and attention weights [B, T, S].
+    def scan(self, inputs_BTE: Tensor, encoded: Encoded) -> tuple[Output, AttentionWeights | None]:
+        """All positions of known targets: outputs [B, T, ...], and where each looked.
 
         The weights are for looking at and for extra losses; they cost nothing that the steps do not need.
         """
@@ -83,9 +90,8 @@ class Wiring(nn.Module):
             state, output = self.advance(projected_BG.unsqueeze(1), state)
             hiddens.append(output.hidden)
             contexts.append(output.context)
-            weights.append(state.attention_BQS)
-        seen = [weight for weight in weights if weight is not None]
-        return Output(torch.cat(hiddens, 1), torch.cat(contexts, 1)), torch.cat(seen, 1) if seen else None
+            weights.append(state.weights)
+        return Output(torch.cat(hiddens, 1), torch.cat(contexts, 1)), AttentionWeights.join(weights)
 
 
 WIRINGS: Registry[Wiring] = Registry("wiring")
@@ -94,3 +100,11 @@ WIRINGS: Registry[Wiring] = Registry("wiring")
 def build_wiring(model: schema.Model, input_size: int, memory_size: int) -> Wiring:
     """The wiring that the model's options name, for inputs [.., input_size] and a memory [.., memory_size]."""
     return WIRINGS.build(model.attention.wiring, model, input_size, memory_size)
+
+
+def gate_input(features: int, projected_size: int, gates: int) -> nn.Linear:
+    """A map of further features to what enters a cell beside its input, initialised as the input's own."""
+    layer = nn.Linear(features, projected_size, bias=False)
+    for block in layer.weight.chunk(gates):
+        nn.init.xavier_uniform_(block)
+    return layer

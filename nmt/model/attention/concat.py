@@ -1,0 +1,43 @@
+"""Concat attention (Luong 2015, section 3.1, eq. 8)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nmt.config.schema import Positive
+from nmt.model.attention.base import SCORES, Score, ScoreOptions, View
+
+
+class ConcatOptions(ScoreOptions):
+    """v' tanh(W [query; memory])."""
+
+    kind: Literal["concat"] = "concat"
+    """v' tanh(W [query; memory]) of Luong 2015."""
+    hidden_size: Positive | None = None
+    """Attention units; by default as many as the query has features."""
+    takes_coverage: ClassVar[bool] = True
+
+
+@SCORES.register("concat", ConcatOptions)
+class ConcatScore(Score):
+    """v' tanh(W [q; m]) (Luong 2015, eq. 8); the half of W that meets m is computed once for a sentence."""
+
+    def __init__(self, options: ConcatOptions, query_size: int, memory_size: int) -> None:
+        super().__init__()
+        self.query_size = query_size
+        self.units = options.hidden_size or query_size
+        self.joint = nn.Linear(query_size + memory_size, self.units, bias=False)
+        self.energy = nn.Linear(self.units, 1, bias=False)
+        nn.init.xavier_uniform_(self.joint.weight)
+        nn.init.xavier_uniform_(self.energy.weight)
+
+    def keys(self, memory: Tensor) -> Tensor:
+        return F.linear(memory, self.joint.weight[:, self.query_size :])
+
+    def forward(self, query: Tensor, view: View) -> Tensor:
+        hidden = view.hidden(F.linear(query, self.joint.weight[:, : self.query_size]))
+        scores: Tensor = self.energy(hidden).squeeze(-1)
+        return scores

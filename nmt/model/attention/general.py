@@ -1,0 +1,33 @@
+"""General attention (Luong 2015, section 3.1, eq. 8)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from nmt.model.attention.base import SCORES, Score, ScoreOptions, View
+
+
+class GeneralOptions(ScoreOptions):
+    """query' W memory."""
+
+    kind: Literal["general"] = "general"
+    """query' W memory of Luong 2015."""
+
+
+@SCORES.register("general", GeneralOptions)
+class GeneralScore(Score):
+    """q' W m (Luong 2015, eq. 8); W m is computed once for a sentence."""
+
+    def __init__(self, options: GeneralOptions, query_size: int, memory_size: int) -> None:
+        super().__init__()
+        self.memory = nn.Linear(memory_size, query_size, bias=False)
+        nn.init.xavier_uniform_(self.memory.weight)
+
+    def keys(self, memory: Tensor) -> Tensor:
+        keys: Tensor = self.memory(memory)
+        return keys
+
+    def forward(self, query: Tensor, view: View) -> Tensor:
+        return view.dot(query)

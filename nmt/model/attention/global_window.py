@@ -1,0 +1,31 @@
+"""The whole sentence may be looked at (Bahdanau 2015, section 3.1; Luong 2015, section 3.1)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from nmt.config.schema import NetworkPart
+from nmt.model.attention.base import WINDOWS, Covered, Mixed, Prepared, Score, View, Window, normalize
+
+
+class GlobalOptions(NetworkPart):
+    """Every position of the sentence."""
+
+    kind: Literal["global"] = "global"
+    """Every position of the sentence."""
+
+
+@WINDOWS.register("global", GlobalOptions)
+class GlobalWindow(Window):
+    """The whole sentence: a = softmax(score), context = sum of a_s memory_s (Bahdanau 2015, eq. 5-6)."""
+
+    def __init__(self, options: GlobalOptions, query_size: int) -> None:
+        super().__init__()
+
+    def forward(self, score: Score, query: Tensor, prepared: Prepared, covered: Covered, position: int | None) -> Mixed:
+        memory = prepared.memory
+        view = View(prepared.keys, own=False, width=memory.shape[-2], positions=None, covered=covered(None))
+        weights = normalize(score(query, view), prepared.bias)
+        return Mixed(weights.to(memory.dtype) @ memory, weights)

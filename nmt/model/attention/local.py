@@ -1,0 +1,89 @@
+"""A window of 2 D + 1 positions that moves along the sentence (Luong 2015, section 3.2).
+
+Positions are counted from 0 here, from 1 in the paper. What of the window lies outside the sentence is ignored;
+where all of it does, beyond the end of a short sentence, nothing is looked at and the context is zero.
+
+Shapes: `...` is B, or B and N heads; Q queries, S source positions, W = min(2 D + 1, S) positions that are read.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nmt.config.schema import NetworkPart, Positive
+from nmt.model.attention.base import Covered, Mixed, Prepared, Score, View, Window, normalize_within
+
+
+class LocalOptions(NetworkPart):
+    """Options of a window that moves."""
+
+    half_width: Positive = 10
+    """D: positions that may be looked at on either side of the window's centre."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where windows stand."""
+
+    first: int | Tensor
+    """First position that is read: one for all queries, or int64 [..., Q]."""
+    centers: Tensor
+    """p_t, [..., Q] or anything that becomes it by broadcasting."""
+
+
+class LocalWindow(Window):
+    """Reads the positions within D of p_t: the cost of looking does not grow with the sentence."""
+
+    half_width: int
+
+    def place(self, query: Tensor, prepared: Prepared, position: int | None) -> Place:
+        """Where the windows of the queries [..., Q, H] stand."""
+        raise AssertionError("a local window has a place")
+
+    def emphasis(self, distance: Tensor) -> Tensor | None:
+        """What the weights at these distances from p_t are multiplied by, after they are normalised."""
+        return None
+
+    def forward(self, score: Score, query: Tensor, prepared: Prepared, covered: Covered, position: int | None) -> Mixed:
+        memory, keys = prepared.memory, prepared.keys
+        place = self.place(query, prepared, position)
+        width = self.width(prepared)
+        offsets_W = torch.arange(width, device=memory.device)
+        if isinstance(place.first, int):
+            positions = offsets_W + place.first
+            memory = memory.narrow(-2, place.first, width)
+            keys = None if keys is None else keys.narrow(-2, place.first, width)
+        else:
+            first = place.first.expand(query.shape[:-1])
+            positions = first.unsqueeze(-1) + offsets_W
+            memory, keys = take(memory, positions), None if keys is None else take(keys, positions)
+        own = positions.dim() > 1
+        everywhere = positions.expand(*query.shape[:-1], width)
+        view = View(keys, own, width, positions, covered(everywhere))
+
+        distance = positions - place.centers.unsqueeze(-1)
+        allowed = (distance.abs() <= self.half_width) & (positions < prepared.lengths[..., None, None])
+        weights = normalize_within(score(query, view), allowed, prepared.bias.dtype)
+        emphasis = self.emphasis(distance)
+        weights = weights if emphasis is None else weights * emphasis
+        mixing = weights.to(memory.dtype)
+        context = (mixing.unsqueeze(-2) @ memory).squeeze(-2) if own else mixing @ memory
+        return Mixed(context, weights, everywhere, place.centers.expand(query.shape[:-1]))
+
+    def width(self, prepared: Prepared) -> int:
+        """W: a short sentence is read whole."""
+        return min(2 * self.half_width + 1, prepared.memory.shape[-2])
+
+
+def take(features: Tensor, positions: Tensor) -> Tensor:
+    """The features [..., S, F] at these positions [..., Q, W]: [..., Q, W, F]."""
+    source_positions, size = features.shape[-2:]
+    sentences = math.prod(features.shape[:-2])
+    starts = torch.arange(sentences, device=features.device).view(*features.shape[:-2], 1, 1) * source_positions
+    # As an embedding: its backward pass adds up rows at once, that of an index one row after another.
+    return F.embedding(positions + starts, features.reshape(-1, size))

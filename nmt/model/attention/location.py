@@ -1,0 +1,46 @@
+"""Location-based attention (Luong 2015, section 3.1, eq. 9)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nmt.config.schema import Positive
+from nmt.model.attention.base import SCORES, Score, ScoreOptions, View
+
+
+class LocationOptions(ScoreOptions):
+    """W query: a score for each position, whatever stands there."""
+
+    kind: Literal["location"] = "location"
+    """W query of Luong 2015: a score for each position, whatever stands there."""
+    positions: Positive = 100
+    """Source positions that have a score; what lies beyond them is never looked at."""
+
+
+@SCORES.register("location", LocationOptions)
+class LocationScore(Score):
+    """W q, one row of W a position (Luong 2015, eq. 9); a short sentence uses the first rows, a long one's end none."""
+
+    reads_memory: ClassVar[bool] = False
+
+    def __init__(self, options: LocationOptions, query_size: int, memory_size: int) -> None:
+        super().__init__()
+        self.positions = options.positions
+        self.query = nn.Linear(query_size, options.positions, bias=False)
+        nn.init.xavier_uniform_(self.query.weight)
+
+    def keys(self, memory: Tensor) -> None:
+        return None
+
+    def forward(self, query: Tensor, view: View) -> Tensor:
+        scores: Tensor = self.query(query)
+        beyond = view.width - self.positions
+        if view.positions is None:
+            return F.pad(scores, (0, max(beyond, 0)), value=-torch.inf)[..., : view.width]
+        positions = view.positions.expand(*query.shape[:-1], view.width)
+        found = scores.gather(-1, positions.clamp(max=self.positions - 1))
+        return found.masked_fill(positions >= self.positions, -torch.inf)

@@ -1,0 +1,141 @@
+"""A score inside a window, with one head or several.
+
+Shapes: B sentences, N heads, Q queries, S source positions, C memory features, H query features, D head features.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from nmt.config.schema import Attention as AttentionConfig
+from nmt.model.attention.base import (
+    COVERAGES,
+    SCORES,
+    WINDOWS,
+    Attention,
+    Coverage,
+    Encoded,
+    Look,
+    Mixed,
+    Prepared,
+    Score,
+    Window,
+)
+from nmt.model.attention.weights import AttentionWeights, spread
+from nmt.runtime import product_dtype
+
+Carried = tuple[Tensor, ...]
+
+
+class SoftAttention(Attention):
+    """A score inside a window, with or without coverage."""
+
+    def __init__(self, score: Score, window: Window, coverage: Coverage, memory_size: int) -> None:
+        super().__init__()
+        self.score = score
+        self.window = window
+        self.coverage = coverage
+        self.context_size = memory_size
+
+    def prepare(self, encoded: Encoded) -> Prepared:
+        # Cast once for the sentence: autocast would cast again at every step.
+        memory_BSC = encoded.memory_BSC.to(product_dtype(encoded.memory_BSC))
+        return self.prepare_memory(memory_BSC, memory_BSC, encoded.mask_BS, encoded.memory_BSC.dtype)
+
+    def prepare_memory(self, memory: Tensor, compared: Tensor, mask: Tensor, dtype: torch.dtype) -> Prepared:
+        """Prepare what is mixed [..., S, C] and what is compared [..., S, C']; the mask is [..., S]."""
+        bias = torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -torch.inf)
+        return Prepared(memory, self.score.keys(compared), bias, mask.sum(-1).to(dtype), self.coverage.prepare(memory))
+
+    def start(self, prepared: Prepared) -> Carried:
+        return self.coverage.start(prepared)
+
+    def forward(self, query_BQH: Tensor, prepared: Prepared, carried: Carried, position: int | None) -> Look:
+        mixed, carried = self.look(query_BQH, prepared, carried, position)
+        centers_BQ = mixed.centers
+        weights = AttentionWeights(
+            mixed.weights.unsqueeze(2),
+            None if mixed.positions is None else mixed.positions.unsqueeze(2),
+            None if centers_BQ is None else centers_BQ.unsqueeze(2),
+            prepared.bias.shape[-1],
+            self.window.half_width,
+        )
+        return Look(mixed.context, weights, carried)
+
+    def look(self, query: Tensor, prepared: Prepared, carried: Carried, position: int | None) -> tuple[Mixed, Carried]:
+        """Look with queries [..., Q, H]; what is carried is [..., Q, S, K] here."""
+        covered = partial(self.coverage.at, carried)
+        mixed = self.window(self.score, query, prepared, covered, position)
+        if carried:
+            weights = spread(mixed.weights, mixed.positions, prepared.bias.shape[-1])
+            carried = self.coverage.update(carried, weights, query, prepared)
+        return mixed, carried
+
+
+class MultiHeadAttention(Attention):
+    """Several attentions side by side (Vaswani 2017, 3.2.2; additive with 4 heads in Chen 2018, 2.1).
+
+    head_n = attention(W_n^Q q, W_n^K m, W_n^V m);  context = W^O [head_1; ..; head_N]
+
+    Each head has maps of its own; the parameters of the score behind them are common to all.
+    """
+
+    def __init__(self, heads: int, attention: SoftAttention, query_size: int, memory_size: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention = attention
+        self.context_size = memory_size
+        self.query = nn.Linear(query_size, query_size, bias=False)
+        # A score that does not read the memory has nothing to compare with.
+        self.key = nn.Linear(memory_size, query_size, bias=False) if attention.score.reads_memory else None
+        self.value = nn.Linear(memory_size, query_size, bias=False)
+        self.output = nn.Linear(query_size, memory_size, bias=False)
+        for layer in (self.query, self.key, self.value, self.output):
+            if layer is not None:
+                nn.init.xavier_uniform_(layer.weight)
+
+    def prepare(self, encoded: Encoded) -> Prepared:
+        memory_BSC = encoded.memory_BSC.to(product_dtype(encoded.memory_BSC))
+        values_BNSD = self._split(self.value(memory_BSC))
+        keys_BNSD = values_BNSD if self.key is None else self._split(self.key(memory_BSC))
+        mask_B1S = encoded.mask_BS.unsqueeze(1)
+        return self.attention.prepare_memory(values_BNSD, keys_BNSD, mask_B1S, encoded.memory_BSC.dtype)
+
+    def start(self, prepared: Prepared) -> Carried:
+        return tuple(part.transpose(1, 2) for part in self.attention.start(prepared))
+
+    def forward(self, query_BQH: Tensor, prepared: Prepared, carried: Carried, position: int | None) -> Look:
+        by_head = tuple(part.transpose(1, 2) for part in carried)
+        mixed, by_head = self.attention.look(self._split(self.query(query_BQH)), prepared, by_head, position)
+        positions, centers = mixed.positions, mixed.centers
+        shape_BNQW = mixed.weights.shape
+        weights = AttentionWeights(
+            mixed.weights.transpose(1, 2),
+            None if positions is None else positions.expand(shape_BNQW).transpose(1, 2),
+            None if centers is None else centers.expand(shape_BNQW[:3]).transpose(1, 2),
+            prepared.bias.shape[-1],
+            self.attention.window.half_width,
+        )
+        context_BQC = self.output(mixed.context.transpose(1, 2).flatten(2))
+        return Look(context_BQC, weights, tuple(part.transpose(1, 2) for part in by_head))
+
+    def _split(self, features: Tensor) -> Tensor:
+        return features.view(*features.shape[:-1], self.heads, -1).transpose(1, 2)
+
+
+def build_attention(options: AttentionConfig, query_size: int, memory_size: int) -> Attention:
+    """The attention of these options for queries [.., query_size] over a memory [.., memory_size]."""
+    heads = options.heads
+    assert query_size % heads == 0, "heads of equal size"
+    # A head compares and mixes what its own maps make of queries and memory.
+    sizes = (query_size, memory_size) if heads == 1 else (query_size // heads, query_size // heads)
+    score = SCORES.build(options.score, *sizes)
+    alone = score.alone(memory_size)
+    if alone is not None:
+        return alone
+    window = WINDOWS.build(options.window, sizes[0])
+    soft = SoftAttention(score, window, COVERAGES.build(options.coverage, score.units, *sizes), sizes[1])
+    return soft if heads == 1 else MultiHeadAttention(heads, soft, query_size, memory_size)

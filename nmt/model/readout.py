@@ -1,0 +1,69 @@
+"""What stands between the decoder's recurrence and the vocabulary.
+
+Shapes: B sentences, T target positions, E embedding, H hidden, C context, R readout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nmt.config import schema
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a wiring hands to the readout."""
+
+    hidden: Tensor
+    """Decoder state, [B, Q, H]."""
+    context: Tensor
+    """Context, [B, Q, C]; C may be 0."""
+
+
+class Readout(nn.Module):
+    """The vector that the vocabulary projection sees."""
+
+    def __init__(self, model: schema.Model) -> None:
+        super().__init__()
+        self.size = readout_size(model)
+        self.norm = nn.LayerNorm(self.size) if model.layer_normalization else nn.Identity()
+        self.dropout = model.dropout.output
+
+    def forward(self, output: Output, inputs_BTE: Tensor) -> Tensor:
+        """Readout [B, T, R] of every position."""
+        return F.dropout(self.norm(self.mixed(output, inputs_BTE)), self.dropout, self.training)
+
+    def mixed(self, output: Output, inputs_BTE: Tensor) -> Tensor:
+        """The same before it is normalised and dropped out: here the decoder's state itself."""
+        return output.hidden
+
+
+class DeepOutput(Readout):
+    """Deep output (Pascanu 2014; Bahdanau 2015, A.2.2): t = f(U s_t + V E y_{t-1} + C c_t).
+
+    The paper's text conditions on s_t (eq. 4), its appendix on s_{t-1}; this is s_t, as in its successors.
+    f is tanh, the identity, or the maximum of pairs.
+    """
+
+    def __init__(self, model: schema.Model, hidden_size: int, context_size: int, input_size: int) -> None:
+        super().__init__(model)
+        self.kind = model.decoder.readout.kind
+        self.mix = nn.Linear(hidden_size + context_size + input_size, self.size * (2 if self.kind == "maxout" else 1))
+        nn.init.xavier_uniform_(self.mix.weight)
+        nn.init.zeros_(self.mix.bias)
+
+    def mixed(self, output: Output, inputs_BTE: Tensor) -> Tensor:
+        parts = (output.hidden, output.context, inputs_BTE)
+        mixed_BTR: Tensor = self.mix(torch.cat([part.to(inputs_BTE.dtype) for part in parts], -1))
+        if self.kind == "maxout":
+            return mixed_BTR.view(*mixed_BTR.shape[:-1], self.size, 2).amax(-1)
+        return torch.tanh(mixed_BTR) if self.kind == "tanh" else mixed_BTR
+
+
+def readout_size(model: schema.Model) -> int:
+    """Width of the readout: as wide as the embeddings, unless something else is asked."""
+    return model.decoder.readout.size or model.embedding_size

@@ -1,0 +1,68 @@
+"""The conditional recurrent unit of Nematus (Sennrich 2017): update, look, update."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from torch import Tensor
+
+from nmt.config import schema
+from nmt.model.attention import Encoded, build_attention
+from nmt.model.attention.base import ScoreOptions
+from nmt.model.bridge import Bridge
+from nmt.model.cells import CELLS
+from nmt.model.readout import Output
+from nmt.model.stack import Stack
+from nmt.model.wiring.base import WIRINGS, DecoderState, Wiring
+
+
+class ConditionalOptions(schema.NetworkPart):
+    """Update with the word, look, update with the context."""
+
+    kind: Literal["conditional"] = "conditional"
+    """Update with the word, look, update with the context."""
+
+    def conflicts(self, model: schema.Model) -> Iterator[tuple[str, str]]:
+        """The second update is with the context."""
+        score = model.attention.score
+        if isinstance(score, ScoreOptions) and not score.gives_context:
+            yield (
+                "model.attention.wiring",
+                f"conditional updates its state with a context, and score {score.kind} gives none; choose another "
+                "wiring, or set model.attention.score.context to every_step",
+            )
+
+
+@WIRINGS.register("conditional", ConditionalOptions)
+class ConditionalWiring(Wiring):
+    """s'_t = cell_1(E y_{t-1}, s_{t-1});  c_t = attend(s'_t);  s_t = cell_2(c_t, s'_t)  (Sennrich 2017, section 2).
+
+    The layers above read s_t.
+    """
+
+    def __init__(self, options: ConditionalOptions, model: schema.Model, input_size: int, memory_size: int) -> None:
+        super().__init__()
+        decoder = model.decoder
+        self.hidden_size = decoder.hidden_size
+        self.attention = build_attention(model.attention, self.hidden_size, memory_size)
+        self.context_size = self.attention.context_size
+        self.before = CELLS.build(decoder.cell, input_size, self.hidden_size)
+        self.behind = CELLS.build(decoder.cell, self.context_size, self.hidden_size)
+        self.above = Stack(model, self.hidden_size, first=1)
+        self.parts = self.before.parts
+        self.bridge = Bridge(model, self.parts, memory_size)
+
+    def start(self, encoded: Encoded) -> DecoderState:
+        prepared = self.attention.prepare(encoded)
+        return DecoderState(prepared, self.bridge(encoded), self.attention.start(prepared))
+
+    def project(self, inputs_BTE: Tensor) -> Tensor:
+        return self.before.project(inputs_BTE)
+
+    def advance(self, projected_BQG: Tensor, state: DecoderState) -> tuple[DecoderState, Output]:
+        between = self.before(projected_BQG, state.recurrent[: self.parts])
+        look = self.attention(between[0], state.prepared, state.carried, state.position)
+        lowest = self.behind(self.behind.project(look.context_BQC), between)
+        top_BQH, above = self.above.step(state.recurrent[self.parts :], below=lowest[0])
+        return state.after(lowest + above, look), Output(top_BQH, look.context_BQC)

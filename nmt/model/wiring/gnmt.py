@@ -1,0 +1,101 @@
+"""The wiring of GNMT (Wu 2016): the first layer looks, its context goes into every layer above."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from nmt.config import schema
+from nmt.model.attention import AttentionWeights, Encoded, Look, build_attention
+from nmt.model.bridge import Bridge
+from nmt.model.cells import CELLS, State
+from nmt.model.readout import Output
+from nmt.model.stack import Stack
+from nmt.model.wiring.base import WIRINGS, DecoderState, Wiring, gate_input
+
+
+class GnmtOptions(schema.NetworkPart):
+    """The first layer looks, its context goes into every layer above."""
+
+    kind: Literal["gnmt"] = "gnmt"
+    """The first layer looks, its context goes into every layer above."""
+    query: Literal["current", "previous"] = "current"
+    """State of the first layer to look with: after this step (GNMT v2), or after the one before (Wu 2016)."""
+    context_feeding: bool = False
+    """The context also enters the first layer's next step (Chen 2018); without it all target positions are computed
+    at once."""
+
+
+@WIRINGS.register("gnmt", GnmtOptions)
+class GnmtWiring(Wiring):
+    """h1_t = cell(E y_{t-1}, h1_{t-1});  c_t = attend(h1_t);  hl_t = cell([hl-1_t; c_t], hl_{t-1}), l > 1.
+
+    With `query: previous` c_t = attend(h1_{t-1}) (Wu 2016, section 3); with `context_feeding` c_{t-1} enters h1_t as
+    well (Chen 2018, section 2.1: the context goes into all layers), c_0 = 0. The readout sees c_t, as in Chen 2018.
+    """
+
+    def __init__(self, options: GnmtOptions, model: schema.Model, input_size: int, memory_size: int) -> None:
+        super().__init__()
+        self.hidden_size = model.decoder.hidden_size
+        self.looks_back = options.query == "previous"
+        self.attention = build_attention(model.attention, self.hidden_size, memory_size)
+        self.context_size = self.attention.context_size
+        self.lowest = CELLS.build(model.decoder.cell, input_size, self.hidden_size)
+        self.above = Stack(model, self.hidden_size, first=1, context_size=self.context_size)
+        self.parts = self.lowest.parts
+        feeds = options.context_feeding and self.context_size
+        self.feed = gate_input(self.context_size, self.lowest.projected_size, self.lowest.gates) if feeds else None
+        self.bridge = Bridge(model, self.parts, memory_size)
+
+    def start(self, encoded: Encoded) -> DecoderState:
+        prepared = self.attention.prepare(encoded)
+        recurrent = self.bridge(encoded)
+        if self.feed is not None:
+            recurrent += (recurrent[0].new_zeros(len(recurrent[0]), 1, self.context_size),)
+        return DecoderState(prepared, recurrent, self.attention.start(prepared))
+
+    def project(self, inputs_BTE: Tensor) -> Tensor:
+        return self.lowest.project(inputs_BTE)
+
+    def advance(self, projected_BQG: Tensor, state: DecoderState) -> tuple[DecoderState, Output]:
+        lowest, above, look = self._look(projected_BQG, state)
+        top_BQH, above = self.above.step(above, below=lowest[0], context=look.context_BQC)
+        return state.after(self._joined(lowest, above, look), look), Output(top_BQH, look.context_BQC)
+
+    def scan(self, inputs_BTE: Tensor, encoded: Encoded) -> tuple[Output, AttentionWeights | None]:
+        state = self.start(encoded)
+        above = state.recurrent[self.parts : None if self.feed is None else -1]
+        lowest_BTH, look = (self._scan_lowest if self.feed is None else self._step_lowest)(inputs_BTE, state)
+        return Output(self.above.scan(above, lowest_BTH, look.context_BQC), look.context_BQC), look.weights
+
+    def _look(self, projected_BQG: Tensor, state: DecoderState) -> tuple[State, State, Look]:
+        """States of the first layer after a step, those above before it, and what the first layer saw."""
+        before, above = state.recurrent[: self.parts], state.recurrent[self.parts :]
+        if self.feed is not None:
+            projected_BQG = projected_BQG + self.feed(above[-1])
+            above = above[:-1]
+        after = self.lowest(projected_BQG, before)
+        query_BQH = before[0] if self.looks_back else after[0]
+        return after, above, self.attention(query_BQH, state.prepared, state.carried, state.position)
+
+    def _joined(self, lowest: State, above: State, look: Look) -> State:
+        return lowest + above + (() if self.feed is None else (look.context_BQC,))
+
+    def _scan_lowest(self, inputs_BTE: Tensor, state: DecoderState) -> tuple[Tensor, Look]:
+        """The first layer at all positions at once, and what it saw."""
+        before = state.recurrent[: self.parts]
+        lowest_BTH = self.lowest.scan(inputs_BTE, before)
+        query_BTH = torch.cat([before[0], lowest_BTH[:, :-1]], 1) if self.looks_back else lowest_BTH
+        return lowest_BTH, self.attention.scan(query_BTH, state.prepared)
+
+    def _step_lowest(self, inputs_BTE: Tensor, state: DecoderState) -> tuple[Tensor, Look]:
+        """The same, one position after another; the layers above wait."""
+        outputs, looks = [], []
+        for projected_BG in self.project(inputs_BTE).unbind(1):
+            lowest, above, look = self._look(projected_BG.unsqueeze(1), state)
+            state = state.after(self._joined(lowest, above, look), look)
+            outputs.append(lowest[0])
+            looks.append(look)
+        return torch.cat(outputs, 1), Look.join(looks)

@@ -1,0 +1,91 @@
+"""The wiring of Luong 2015: update, look with the new state, and mix both into an attentional state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from nmt.config import schema
+from nmt.model.attention import AttentionWeights, Encoded, Look, build_attention
+from nmt.model.bridge import Bridge
+from nmt.model.readout import Output, Readout, readout_size
+from nmt.model.stack import Stack
+from nmt.model.wiring.base import WIRINGS, DecoderState, Wiring, gate_input
+
+
+class LuongOptions(schema.NetworkPart):
+    """Update, look, and mix state and context into an attentional state."""
+
+    kind: Literal["luong"] = "luong"
+    """Update, look, and mix state and context into an attentional state."""
+    input_feeding: bool = True
+    """The attentional state enters the next step; without it all target positions are computed at once."""
+
+    def conflicts(self, model: schema.Model) -> Iterator[tuple[str, str]]:
+        """The attentional state is a tanh already."""
+        kind = model.decoder.readout.kind
+        if kind != "tanh":
+            yield (
+                "model.decoder.readout.kind",
+                f"is {kind}, but the attentional state of wiring luong, which is a tanh, takes the readout's place; "
+                "leave it out",
+            )
+
+
+@WIRINGS.register("luong", LuongOptions)
+class LuongWiring(Wiring):
+    """h_t = cells([E y_{t-1}; a_{t-1}], h_{t-1});  c_t = attend(h_t);  a_t = tanh(W [c_t; h_t])  (Luong 2015, eq. 5).
+
+    The attentional state a_t is as wide as the readout and goes into the vocabulary projection as it is (eq. 6);
+    it enters the next step where there is input feeding (section 3.3), a_0 = 0.
+    """
+
+    def __init__(self, options: LuongOptions, model: schema.Model, input_size: int, memory_size: int) -> None:
+        super().__init__()
+        decoder_size = model.decoder.hidden_size
+        self.hidden_size = readout_size(model)
+        self.stack = Stack(model, input_size)
+        cell = self.stack.cells[0]
+        self.attention = build_attention(model.attention, decoder_size, memory_size)
+        self.context_size = self.attention.context_size
+        self.mix = nn.Linear(self.context_size + decoder_size, self.hidden_size, bias=False)
+        nn.init.xavier_uniform_(self.mix.weight)
+        self.feed = gate_input(self.hidden_size, cell.projected_size, cell.gates) if options.input_feeding else None
+        self.bridge = Bridge(model, cell.parts, memory_size)
+
+    def build_readout(self, model: schema.Model, input_size: int) -> Readout:
+        return Readout(model)
+
+    def start(self, encoded: Encoded) -> DecoderState:
+        prepared = self.attention.prepare(encoded)
+        recurrent = self.bridge(encoded)
+        if self.feed is not None:
+            recurrent += (recurrent[0].new_zeros(len(recurrent[0]), 1, self.hidden_size),)
+        return DecoderState(prepared, recurrent, self.attention.start(prepared))
+
+    def project(self, inputs_BTE: Tensor) -> Tensor:
+        return self.stack.cells[0].project(inputs_BTE)
+
+    def advance(self, projected_BQG: Tensor, state: DecoderState) -> tuple[DecoderState, Output]:
+        if self.feed is not None:
+            projected_BQG = projected_BQG + self.feed(state.recurrent[-1])
+        top_BQH, recurrent = self.stack.step(state.recurrent, projected=projected_BQG)
+        look = self.attention(top_BQH, state.prepared, state.carried, state.position)
+        output = self._attentional(top_BQH, look)
+        if self.feed is not None:
+            recurrent += (output.hidden,)
+        return state.after(recurrent, look), output
+
+    def scan(self, inputs_BTE: Tensor, encoded: Encoded) -> tuple[Output, AttentionWeights | None]:
+        if self.feed is not None:
+            return super().scan(inputs_BTE, encoded)
+        top_BTH = self.stack.scan(self.bridge(encoded), inputs_BTE)
+        look = self.attention.scan(top_BTH, self.attention.prepare(encoded))
+        return self._attentional(top_BTH, look), look.weights
+
+    def _attentional(self, top: Tensor, look: Look) -> Output:
+        context = look.context_BQC
+        return Output(torch.tanh(self.mix(torch.cat([context.to(top.dtype), top], -1))), context)
