@@ -36,25 +36,27 @@ def model_options(
     heads: int = 1,
     coverage: str = "none",
     residual_from: int | None = None,
+    sizes: tuple[int, int, int] = (6, 5, 10),
 ) -> schema.Model:
-    """Options of a network with embeddings of 6, encoder layers of 5 units a direction, a decoder of 10.
+    """Options of a network; `sizes` are those of embeddings, of an encoder layer's direction, and of the decoder.
 
-    One direction gives annotations of 10 as well: a score may want them as wide as the decoder's state.
+    One direction is twice as wide: a score may want annotations as wide as the decoder's state.
     """
+    embedding_size, encoder_size, decoder_size = sizes
     return schema.Model(
-        embedding_size=6,
+        embedding_size=embedding_size,
         tie=tie,
         layer_normalization=layer_normalization,
         dropout=dropout,
         encoder=schema.Encoder(
             cell=CELLS[encoder_cell or cell].options(),
-            hidden_size=5 if bidirectional else 10,
+            hidden_size=encoder_size if bidirectional else 2 * encoder_size,
             layers=encoder_layers,
             bidirectional=bidirectional,
         ),
         decoder=schema.Decoder(
             cell=CELLS[cell].options(),
-            hidden_size=10,
+            hidden_size=decoder_size,
             layers=decoder_layers,
             bridge=bridge,
             readout=schema.Readout(kind=readout),

@@ -9,10 +9,12 @@ import pytest
 
 from nmt.experiment.families import read_config
 from nmt.experiment.training import train
+from nmt.model.attention.presets import ATTENTION_PRESETS
 from scripts.make_reference import files
 from tests.runs import write_corpus
 
-CONFIGS = sorted((Path(__file__).parent.parent / "configs").rglob("*.yaml"))
+FOLDER = Path(__file__).parent.parent / "configs"
+CONFIGS = sorted(FOLDER.rglob("*.yaml"))
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
@@ -39,7 +41,15 @@ def test_a_shipped_config_trains_a_step(config: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["schema.json", "reference.yaml"])
 def test_schema_and_reference_are_those_of_the_code(name: str) -> None:
     """`python scripts/make_reference.py` writes them."""
-    assert (CONFIGS[0].parent / name).read_text(encoding="utf-8") == files()[name]
+    assert (FOLDER / name).read_text(encoding="utf-8") == files()[name]
+
+
+def test_every_published_system_has_a_config_of_its_name() -> None:
+    for preset in ATTENTION_PRESETS:
+        model = read_config(FOLDER / "attention" / f"{preset}.yaml").model
+        named = read_config(FOLDER / "quickstart.yaml", [f"model.attention={preset}"])
+        assert model.attention == named.model.attention
+    assert {path.stem for path in (FOLDER / "attention").iterdir()} == set(ATTENTION_PRESETS)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)

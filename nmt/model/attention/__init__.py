@@ -8,9 +8,11 @@ from nmt.model.attention import (
     dot,
     general,
     global_window,
+    linguistic_coverage,
     local_monotonic,
     local_predictive,
     location,
+    neural_coverage,
     none,
     scaled_dot,
 )
@@ -35,9 +37,11 @@ __all__ = [
     "dot",
     "general",
     "global_window",
+    "linguistic_coverage",
     "local_monotonic",
     "local_predictive",
     "location",
+    "neural_coverage",
     "none",
     "scaled_dot",
 ]

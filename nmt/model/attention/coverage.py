@@ -6,15 +6,12 @@ Shapes: `...` is B, or B and N heads; Q queries, S source positions, K coverage 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Literal
 
-import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from nmt.config import schema
-from nmt.config.schema import NetworkPart, Positive
-from nmt.kernels.gates import gru_step
+from nmt.config.schema import NetworkPart
 from nmt.model.attention.base import COVERAGES, Coverage, Prepared
 
 Carried = tuple[Tensor, ...]
@@ -39,24 +36,6 @@ class CoverageOptions(NetworkPart):
                 f"is a term inside the tanh of a score, and {score.kind} has none; choose additive or concat as "
                 "model.attention.score, or leave coverage out",
             )
-
-
-class LinguisticOptions(CoverageOptions):
-    """The sum of the weights so far over each position's fertility."""
-
-    kind: Literal["linguistic"] = "linguistic"
-    """The sum of the weights so far, divided by how much each position is expected to get (Tu 2016)."""
-    max_fertility: Annotated[float, Field(ge=0.0)] = 2.0
-    """N: the most that a position is expected to get, learned between 0 and N; 0: every position gets 1."""
-
-
-class NeuralOptions(CoverageOptions):
-    """A small recurrent state of each position."""
-
-    kind: Literal["neural"] = "neural"
-    """A small recurrent state of each position, updated at every step (Tu 2016)."""
-    size: Positive = 10
-    """Features of the state."""
 
 
 @COVERAGES.register("none", NoCoverageOptions)
@@ -85,51 +64,3 @@ class TermCoverage(Coverage):
             coverage = coverage.gather(-2, positions.unsqueeze(-1).expand(*positions.shape, self.size))
         term: Tensor = self.term(coverage)
         return term
-
-
-@COVERAGES.register("linguistic", LinguisticOptions)
-class LinguisticCoverage(TermCoverage):
-    """C_t = C_{t-1} + a_t / F, with the fertility F = N sigmoid(U m) of each position (Tu 2016, eq. 7-8)."""
-
-    def __init__(self, options: LinguisticOptions, units: int, query_size: int, memory_size: int) -> None:
-        super().__init__(1, units)
-        self.most = options.max_fertility
-        self.fertility = nn.Linear(memory_size, 1, bias=False) if self.most else None
-
-    def prepare(self, memory: Tensor) -> Carried:
-        return () if self.fertility is None else (self.most * torch.sigmoid(self.fertility(memory)),)
-
-    def update(self, carried: Carried, weights: Tensor, query: Tensor, prepared: Prepared) -> Carried:
-        (coverage,) = carried
-        share = weights.unsqueeze(-1)
-        for fertility in prepared.covered:
-            share = share / fertility.unsqueeze(-3)
-        return (coverage + share,)
-
-
-@COVERAGES.register("neural", NeuralOptions)
-class NeuralCoverage(TermCoverage):
-    """C_t = GRU(C_{t-1}; a_t, m, q) for each position (Tu 2016, eq. 6); the product with m is computed once."""
-
-    def __init__(self, options: NeuralOptions, units: int, query_size: int, memory_size: int) -> None:
-        super().__init__(options.size, units)
-        gates = 3 * options.size
-        self.memory = nn.Linear(memory_size, gates)
-        self.query = nn.Linear(query_size, gates, bias=False)
-        self.weight = nn.Parameter(torch.empty(gates))
-        self.recurrent = nn.Linear(options.size, gates)
-        nn.init.uniform_(self.weight, -1.0, 1.0)
-        for block in self.recurrent.weight.chunk(3):
-            nn.init.orthogonal_(block)
-        for layer in (self.memory, self.query):
-            nn.init.xavier_uniform_(layer.weight)
-        nn.init.zeros_(self.memory.bias)
-        nn.init.zeros_(self.recurrent.bias)
-
-    def prepare(self, memory: Tensor) -> Carried:
-        return (self.memory(memory),)
-
-    def update(self, carried: Carried, weights: Tensor, query: Tensor, prepared: Prepared) -> Carried:
-        (coverage,), (from_memory,) = carried, prepared.covered
-        from_input = from_memory.unsqueeze(-3) + self.query(query).unsqueeze(-2) + weights.unsqueeze(-1) * self.weight
-        return (gru_step(from_input, self.recurrent(coverage), coverage),)

@@ -1,0 +1,125 @@
+"""Every mechanism learns: to copy sequences and, where it can in principle, to reverse them, from a fresh seed.
+
+Greedy translations of sequences that were never seen must be right, whole, more often than a bound that neither a
+broken gradient nor a broken mask reaches.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from nmt.config.schema import Search
+from nmt.kernels.cross_entropy import fused
+from nmt.model.attention import SCORES, WINDOWS
+from nmt.model.attention.presets import ATTENTION_PRESETS
+from nmt.model.translator import Translator, Vocabulary
+from nmt.search import translate_batch
+from tests.networks import BOS, EOS, model_options
+
+SYMBOLS, LONGEST, BATCH, UPDATES = 8, 6, 64, 400
+VOCABULARY = Vocabulary(source_size=4 + SYMBOLS, target_size=4 + SYMBOLS, bos=BOS)
+ENOUGH = 0.9
+
+
+class Special:
+    """The special pieces' numbers."""
+
+    pad, unk, bos, eos = 0, 1, BOS, EOS
+
+
+def sequences(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Random sequences of 1 to LONGEST symbols, each with its end, and their lengths."""
+    lengths_B = torch.randint(1, LONGEST + 1, (count,), generator=generator)
+    ids_BS = torch.randint(4, 4 + SYMBOLS, (count, LONGEST + 1), generator=generator)
+    places_S = torch.arange(LONGEST + 1)
+    ids_BS[places_S == lengths_B.unsqueeze(1)] = EOS
+    ids_BS[places_S > lengths_B.unsqueeze(1)] = Special.pad
+    return ids_BS, lengths_B + 1
+
+
+def reversed_sequences(ids_BS: Tensor, lengths_B: Tensor) -> Tensor:
+    """The symbols in the other order, the end where it was."""
+    rows = [torch.cat([row[: n - 1].flip(0), row[n - 1 :]]) for row, n in zip(ids_BS, lengths_B.tolist(), strict=True)]
+    return torch.stack(rows)
+
+
+def learned(options: dict[str, Any], reverse: bool, seed: int) -> float:
+    """The share of unseen sequences that the trained network translates without a mistake."""
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    translator = Translator(model_options(**options, sizes=(16, 24, 48)), VOCABULARY)
+    optimizer = torch.optim.Adam(translator.parameters(), lr=5e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, UPDATES)
+    for _ in range(UPDATES):
+        source_BS, lengths_B = sequences(BATCH, generator)
+        target_BT = reversed_sequences(source_BS, lengths_B) if reverse else source_BS
+        real_N = (torch.arange(target_BT.shape[1]) < lengths_B.unsqueeze(1)).flatten()
+        readout_BTR, _ = translator.readout(translator.encode(source_BS, lengths_B), target_BT)
+        projection = translator.projection
+        losses = fused(
+            readout_BTR.flatten(0, 1)[real_N], projection.weight, projection.bias, target_BT.flatten()[real_N], 0.0
+        )
+        optimizer.zero_grad()
+        (losses.smoothed / real_N.sum()).backward()
+        torch.nn.utils.clip_grad_norm_(translator.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+
+    source_BS, lengths_B = sequences(200, generator)
+    target_BT = reversed_sequences(source_BS, lengths_B) if reverse else source_BS
+    found = translate_batch([translator.eval()], source_BS, lengths_B, Search(kind="greedy"), special=Special())
+    right = [
+        [*best[0].ids, EOS] == target[:length].tolist()
+        for best, target, length in zip(found, target_BT, lengths_B.tolist(), strict=True)
+    ]
+    return sum(right) / len(right)
+
+
+LOCAL: dict[str, dict[str, Any]] = {
+    "local_monotonic": {"half_width": 1},
+    "local_predictive": {"half_width": 2},
+}
+
+
+def system(preset: str) -> dict[str, Any]:
+    """A published combination at the size of these tests."""
+    parts = {key: {"kind": part} if isinstance(part, str) else part for key, part in ATTENTION_PRESETS[preset].items()}
+    options: dict[str, Any] = {"heads": parts.pop("heads", 1), "decoder_layers": 2 if "gnmt" in str(parts) else 1}
+    for key, part in parts.items():
+        options[key] = part["kind"]
+        if key != "coverage":
+            options[f"{key}_options"] = {name: value for name, value in part.items() if name != "kind"}
+    return options | ({"window_options": LOCAL[options["window"]]} if options["window"] in LOCAL else {})
+
+
+SYSTEMS: dict[str, dict[str, Any]] = {
+    **{preset: system(preset) for preset in ATTENTION_PRESETS},
+    "scaled_dot, 4 heads": {"score": "scaled_dot", "heads": 4, "wiring": "luong"},
+    "cosine": {"score": "cosine", "wiring": "luong"},
+    "luong without input feeding": {"score": "general", "wiring": "luong", "wiring_options": {"input_feeding": False}},
+}
+# A window about position t of the source does not hold what a reversed sequence needs there.
+CANNOT_REVERSE = {name for name, options in SYSTEMS.items() if options.get("window") == "local_monotonic"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["copy", "reverse"])
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_mechanism_learns(name: str, task: str) -> None:
+    seed = secrets.randbits(32)
+    share = learned(SYSTEMS[name], task == "reverse", seed)
+    if task == "reverse" and name in CANNOT_REVERSE:
+        # The encoder's last state still tells of the rest, but a window that does not hold the symbol must show.
+        assert share < 1.0, f"seed {seed}"
+    else:
+        assert share >= ENOUGH, f"{share:.0%} right with seed {seed}"
+
+
+def test_no_score_and_no_window_is_left_out() -> None:
+    assert {options.get("score", "additive") for options in SYSTEMS.values()} == set(SCORES)
+    assert {options.get("window", "global") for options in SYSTEMS.values()} == set(WINDOWS)
