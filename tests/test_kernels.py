@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nmt.kernels import cross_entropy
 from nmt.kernels.choice import choose_kernels
+from nmt.kernels.windows import Source
+from nmt.model.attention import Encoded, build_attention
 from nmt.model.cells import CELLS, library_stack
+from tests.networks import model_options
 
 
 def problem(rows: int, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
@@ -136,3 +141,64 @@ def test_an_lstm_starts_out_remembering(kind: str, part: Callable[[nn.RNNBase], 
     assert torch.equal(part(stack), torch.full_like(part(stack), value))
     recurrent = stack.weight_hh_l1_reverse.chunk(CELLS[kind].build.gates)[0]
     torch.testing.assert_close(recurrent @ recurrent.t(), torch.eye(3))
+
+
+@pytest.mark.parametrize("leading", [(2,), (2, 3)], ids=["sentences", "heads"])
+def test_parts_of_a_source_get_the_gradients_of_plain_indexing(leading: tuple[int, ...]) -> None:
+    """Slices and rows, read again and again, and from both at once; a second backward pass begins anew."""
+    torch.manual_seed(0)
+    features = torch.randn(*leading, 7, 4, dtype=torch.float64, requires_grad=True)
+    positions = torch.randint(7, (*leading, 2, 3))
+    weights = [torch.randn(*leading, 3, 4, dtype=torch.float64), torch.randn(*leading, 2, 3, 4, dtype=torch.float64)]
+
+    def plain() -> torch.Tensor:
+        rows = features.unsqueeze(-3).expand(*leading, 2, 7, 4)
+        taken = rows.gather(-2, positions.unsqueeze(-1).expand(*positions.shape, 4))
+        slices = sum((features[..., first : first + 3, :] * weights[0]).sum() for first in (0, 2, 2, 4))
+        return slices + (taken.square() * weights[1]).sum()
+
+    def in_parts() -> torch.Tensor:
+        source = Source(features * 1.0)
+        slices = sum((source.read(first, 3) * weights[0]).sum() for first in (0, 2, 2, 4))
+        return slices + (source.take(positions).square() * weights[1]).sum()
+
+    torch.testing.assert_close(in_parts(), plain(), rtol=1e-12, atol=0)
+    (expected,) = torch.autograd.grad(plain(), features)
+    loss = in_parts()
+    for _ in range(2):
+        (actual,) = torch.autograd.grad(loss, features, retain_graph=True)
+        torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+    with torch.no_grad():
+        torch.testing.assert_close(in_parts(), plain(), rtol=1e-12, atol=0)
+
+
+class LargeTensors(TorchDispatchMode):
+    """Counts the operations whose result has at least so many elements of its own."""
+
+    def __init__(self, elements: int) -> None:
+        super().__init__()
+        self.elements = elements
+        self.count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
+        result = function(*arguments, **(keywords or {}))
+        large = torch.is_tensor(result) and result.numel() >= self.elements
+        self.count += large and not torch._C._is_alias_of(result, arguments[0]) if arguments else large
+        return result
+
+
+@pytest.mark.parametrize("window", ["local_monotonic", "local_predictive"])
+def test_a_step_of_local_attention_makes_nothing_as_large_as_the_source_backward_included(window: str) -> None:
+    """Four times as many steps need no more such tensors: what is as large as the source is made once."""
+    options = model_options(score="dot", window=window, window_options={"half_width": 2}).attention
+    attention = build_attention(options, 4, 4)
+    counts = []
+    for steps in (3, 12):
+        memory = torch.randn(1, 500, 4, requires_grad=True)
+        prepared = attention.prepare(Encoded(memory, torch.ones(1, 500, dtype=torch.bool), ()))
+        queries = torch.randn(1, steps, 4).unbind(1)
+        with LargeTensors(memory.numel()) as large:
+            contexts = [attention(query.unsqueeze(1), prepared, (), t).context_BQC for t, query in enumerate(queries)]
+            torch.autograd.grad(torch.cat(contexts, 1).sum(), memory)
+        counts.append(large.count)
+    assert counts[0] == counts[1] > 0

@@ -13,7 +13,7 @@ units, H query features. `...` is B, or B and N where there are heads: scores an
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from nmt.config.registry import Registry
 from nmt.config.schema import NetworkPart
+from nmt.kernels.windows import Source
 from nmt.model.attention.weights import AttentionWeights
 
 
@@ -50,16 +51,23 @@ class Prepared:
     """Positions of each sentence, [...], as a floating-point number."""
     covered: tuple[Tensor, ...] = ()
     """What coverage knows of the positions before anything is looked at."""
+    sources: tuple[Source, Source | None] | None = None
+    """Memory and keys, for a window that reads them in parts."""
 
     def select(self, sentences_N: Tensor) -> Prepared:
         """The rows of these sentences."""
-        return Prepared(
+        chosen = Prepared(
             self.memory.index_select(0, sentences_N),
             None if self.keys is None else self.keys.index_select(0, sentences_N),
             self.bias.index_select(0, sentences_N),
             self.lengths.index_select(0, sentences_N),
             tuple(part.index_select(0, sentences_N) for part in self.covered),
         )
+        return chosen if self.sources is None else chosen.in_parts()
+
+    def in_parts(self) -> Prepared:
+        """The same, to be read in parts."""
+        return replace(self, sources=(Source(self.memory), None if self.keys is None else Source(self.keys)))
 
 
 @dataclass(frozen=True)
@@ -197,6 +205,10 @@ class Window(nn.Module):
 
     half_width: int | None = None
     """Positions on either side of the centre, for a window that moves."""
+
+    def prepare(self, prepared: Prepared) -> Prepared:
+        """What can be computed once for a sentence."""
+        return prepared
 
     def forward(self, score: Score, query: Tensor, prepared: Prepared, covered: Covered, position: int | None) -> Mixed:
         """Compare, normalise and mix; `position` as for `Attention`."""

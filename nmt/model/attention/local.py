@@ -8,12 +8,10 @@ Shapes: `...` is B, or B and N heads; Q queries, S source positions, W = min(2 D
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from nmt.config.schema import NetworkPart, Positive
 from nmt.model.attention.base import Covered, Mixed, Prepared, Score, View, Window, normalize_within
@@ -41,6 +39,9 @@ class LocalWindow(Window):
 
     half_width: int
 
+    def prepare(self, prepared: Prepared) -> Prepared:
+        return prepared.in_parts()
+
     def place(self, query: Tensor, prepared: Prepared, position: int | None) -> Place:
         """Where the windows of the queries [..., Q, H] stand."""
         raise AssertionError("a local window has a place")
@@ -50,18 +51,20 @@ class LocalWindow(Window):
         return None
 
     def forward(self, score: Score, query: Tensor, prepared: Prepared, covered: Covered, position: int | None) -> Mixed:
-        memory, keys = prepared.memory, prepared.keys
+        assert prepared.sources is not None, "prepared for reading in parts"
+        memory_source, keys_source = prepared.sources
         place = self.place(query, prepared, position)
         width = self.width(prepared)
-        offsets_W = torch.arange(width, device=memory.device)
+        offsets_W = torch.arange(width, device=query.device)
         if isinstance(place.first, int):
             positions = offsets_W + place.first
-            memory = memory.narrow(-2, place.first, width)
-            keys = None if keys is None else keys.narrow(-2, place.first, width)
+            memory = memory_source.read(place.first, width)
+            keys = None if keys_source is None else keys_source.read(place.first, width)
         else:
             first = place.first.expand(query.shape[:-1])
             positions = first.unsqueeze(-1) + offsets_W
-            memory, keys = take(memory, positions), None if keys is None else take(keys, positions)
+            memory = memory_source.take(positions)
+            keys = None if keys_source is None else keys_source.take(positions)
         own = positions.dim() > 1
         everywhere = positions.expand(*query.shape[:-1], width)
         view = View(keys, own, width, positions, covered(everywhere))
@@ -78,12 +81,3 @@ class LocalWindow(Window):
     def width(self, prepared: Prepared) -> int:
         """W: a short sentence is read whole."""
         return min(2 * self.half_width + 1, prepared.memory.shape[-2])
-
-
-def take(features: Tensor, positions: Tensor) -> Tensor:
-    """The features [..., S, F] at these positions [..., Q, W]: [..., Q, W, F]."""
-    source_positions, size = features.shape[-2:]
-    sentences = math.prod(features.shape[:-2])
-    starts = torch.arange(sentences, device=features.device).view(*features.shape[:-2], 1, 1) * source_positions
-    # As an embedding: its backward pass adds up rows at once, that of an index one row after another.
-    return F.embedding(positions + starts, features.reshape(-1, size))

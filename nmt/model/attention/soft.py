@@ -48,7 +48,8 @@ class SoftAttention(Attention):
     def prepare_memory(self, memory: Tensor, compared: Tensor, mask: Tensor, dtype: torch.dtype) -> Prepared:
         """Prepare what is mixed [..., S, C] and what is compared [..., S, C']; the mask is [..., S]."""
         bias = torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -torch.inf)
-        return Prepared(memory, self.score.keys(compared), bias, mask.sum(-1).to(dtype), self.coverage.prepare(memory))
+        keys, lengths = self.score.keys(compared), mask.sum(-1).to(dtype)
+        return self.window.prepare(Prepared(memory, keys, bias, lengths, self.coverage.prepare(memory)))
 
     def start(self, prepared: Prepared) -> Carried:
         return self.coverage.start(prepared)
