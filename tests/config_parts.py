@@ -72,6 +72,7 @@ FAMILIES = {
         family("score", additive=ScoreOptions, dot=ScoreOptions, none=NoScoreOptions),
         family("window", **{"global": Bare}),
         family("wiring", bahdanau=Bare, luong=Bare),
+        family("coverage", none=Bare),
         family("optimizer", adamw=OptimizerOptions, sgd=Bare),
         family("schedule", constant=Bare, cosine=ScheduleOptions),
     )

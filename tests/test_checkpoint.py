@@ -56,6 +56,7 @@ FAMILIES = {
     "score": family("score", "additive", "dot"),
     "window": family("window", "global"),
     "wiring": family("wiring", "bahdanau"),
+    "coverage": family("coverage", "none"),
     "optimizer": family("optimizer", "adamw", "sgd"),
     "schedule": family("schedule", "constant"),
 }

@@ -133,7 +133,7 @@ def test_a_section_with_every_line_commented_out_has_its_defaults() -> None:
     assert parse(SMALL + "training:\n  # max_steps: 3\n").training == parse(SMALL).training
 
 
-def attention(written: str, *overrides: str) -> dict[str, PartOptions]:
+def attention(written: str, *overrides: str) -> dict[str, object]:
     return dict(parse(SMALL + f"model:\n  attention: {written}\n", *overrides).model.attention)
 
 
@@ -141,6 +141,8 @@ BAHDANAU = {
     "score": ScoreOptions(kind="additive", hidden_size=1000, scaled=True),
     "window": Bare(kind="global"),
     "wiring": Bare(kind="bahdanau"),
+    "heads": 1,
+    "coverage": Bare(kind="none"),
 }
 
 
