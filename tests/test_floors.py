@@ -28,6 +28,7 @@ FLOORS = {
     "nmt.training": 7,
     "nmt.search": 7,
     "nmt.metrics": 7,
+    "nmt.plots": 7,
     "nmt.experiment": 8,
     "nmt.cli": 9,
 }

@@ -1,1 +1,1 @@
-"""Pictures of attention: a matrix for each sentence, and a page to step through. Neither knows what made the weights."""
+"""Pictures of where a system looked: a matrix for each sentence, and a page to step through."""
