@@ -72,7 +72,8 @@ def test_files_instead_of_streams(call: Call, checkpoint: Path, tmp_path: Path) 
 
 
 def test_everything_in_json(call: Call, checkpoint: Path) -> None:
-    ended = call(translate.main, "--model", checkpoint, "--format", "jsonl", "--n-best", 2, stdin=INPUT.encode())
+    arguments = ["--model", checkpoint, "--format", "jsonl", "--n-best", 2, "--linking", "argmax"]
+    ended = call(translate.main, *arguments, stdin=INPUT.encode())
     lines = [json.loads(line) for line in ended.output.splitlines()]
     assert [line["line"] for line in lines] == [1, 2, 3]
     assert [line["translation"] for line in lines] == OUTPUT.splitlines()

@@ -17,6 +17,7 @@ from conftest import CPU, REFERENCES, SOURCES, save_small, small_config, small_t
 from nmt.config import schema
 from nmt.config.schema import Search
 from nmt.errors import ConfigError, DataError
+from nmt.experiment.alignment import align_texts
 from nmt.experiment.comparison import baseline_file, baseline_model, is_model, measure
 from nmt.experiment.evaluation import evaluate, validation_search, validator
 from nmt.experiment.likelihood import Loss, forced_loss
@@ -163,6 +164,7 @@ RANK = """
 import json, sys
 from nmt.config import schema
 from nmt.config.schema import Search
+from nmt.experiment.alignment import align_texts
 from nmt.experiment.evaluation import evaluate
 from nmt.experiment.loading import join, load_model
 from nmt.kernels.choice import choose_kernels
@@ -175,6 +177,7 @@ search = Search(beam_size=2, batch_tokens=20)
 found = evaluate(join([model], runtime), sources, [references], search, choose_kernels("auto"), samples=20)
 scores = {name: [score.value, score.confidence] for name, score in found.scores.items()}
 result = {"world": runtime.world, "hypotheses": found.hypotheses, "scores": scores, "loss": found.loss.total}
+result["alignments"] = align_texts(join([model], runtime), sources, references, 20)
 with open(f"{folder}/{runtime.rank}.json", "w") as file:
     json.dump(result, file)
 tear_down()
@@ -198,12 +201,14 @@ def test_two_processes_find_what_one_finds(checkpoint: Path, system: System, tmp
     torch.set_num_threads(1)
     search = Search(beam_size=2, batch_tokens=20)
     alone = evaluate(system, HARD_SOURCES, [HARD_REFERENCES], search, KERNELS, samples=20)
+    alignments = align_texts(system, HARD_SOURCES, HARD_REFERENCES, 20)
     torch.set_num_threads(threads)
     for rank in range(2):
         found = json.loads((tmp_path / f"{rank}.json").read_text(encoding="utf-8"))
         assert found["world"] == 2
         assert found["hypotheses"] == alone.hypotheses
         assert found["loss"] == alone.loss.total
+        assert found["alignments"] == json.loads(json.dumps(alignments))
         assert found["scores"] == {
             name: [score.value, list(score.confidence or ())] for name, score in alone.scores.items()
         }

@@ -1,4 +1,4 @@
-"""Raw text in, raw text out: order, batches, windows, blank and long lines, alignments, ensembles."""
+"""Raw text in, raw text out: order, batches, windows, blank and long lines, ensembles."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from conftest import CPU, REFERENCES, SOURCES, save_small, small_config, small_t
 
 from nmt.config.schema import Search
 from nmt.errors import CheckpointError, ConfigError, DataError, NmtError
-from nmt.experiment.alignment import align_pieces, align_words, pharaoh
 from nmt.experiment.layout import JsonLayout, TextLayout
 from nmt.experiment.loading import System, TrainedModel, join, load_ensemble, load_model
 from nmt.experiment.streaming import translate_stream, windows
@@ -182,35 +181,16 @@ def test_other_faults_are_not_taken_for_small_memory(system: System) -> None:
         translate_lines(system, SOURCES, SEARCH)
 
 
-# Alignments
-
-
-def test_alignments_by_hand() -> None:
-    # Source "▁der ▁gr oße" and its end; target "▁the ▁b ig ▁." and its end.
-    attention = np.array(
-        [
-            [0.6, 0.1, 0.1, 0.2],
-            [0.1, 0.2, 0.3, 0.4],  # looks at the end most: of the pieces, at "oße"
-            [0.1, 0.7, 0.1, 0.1],
-            [0.3, 0.3, 0.0, 0.4],  # "der" and "gr" alike: the first
-            [0.0, 0.0, 0.9, 0.1],  # the end is aligned with nothing
-        ]
-    )
-    pairs = align_pieces(attention)
-    assert pairs == [(0, 0), (0, 3), (1, 2), (2, 1)]
-    assert pharaoh(pairs) == "0-0 0-3 1-2 2-1"
-    assert align_words(pairs, ["▁der", "▁gr", "oße"], ["▁the", "▁b", "ig", "▁."]) == [(0, 0), (0, 2), (1, 1)]
-
-
-def test_an_empty_translation_is_aligned_with_nothing() -> None:
-    assert align_pieces(np.array([[0.9, 0.1]])) == []
-
-
 # Layout
 
 BEST = Translation("der Hund", -0.25, -0.5, ("▁der", "▁Hund"), (-0.25, -0.25, -0.0), ("▁the", "▁do", "g"))
 SECOND = dataclasses.replace(BEST, text="ein Hund", score=-1.0)
-ALIGNED = dataclasses.replace(BEST, attention=np.array([[0.9, 0.1, 0, 0], [0, 0, 0.9, 0.1], [0, 0, 0, 1.0]]))
+ALIGNED = dataclasses.replace(
+    BEST,
+    attention=np.array([[0.9, 0.1, 0, 0], [0, 0, 0.9, 0.1], [0, 0, 0, 1.0]]),
+    source_words=(0, 1, 1),
+    words=(0, 1),
+)
 
 
 def test_text_layouts() -> None:

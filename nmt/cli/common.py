@@ -8,11 +8,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from nmt.config.names import nearest
-from nmt.errors import NmtError
+from nmt.errors import DataError, NmtError
 
 USER_ERROR = 2
 INTERRUPTED = 128 + 2
@@ -50,6 +51,18 @@ def _flush() -> None:
         raise
     except OSError as error:
         raise NmtError(f"standard output: cannot be written: {error.strerror}") from error
+
+
+def check_files(read: Iterable[str | None], written: str | None = None) -> None:
+    """Before a model is loaded: what is read is there, and is not what is written. Raises `DataError`."""
+    problems = []
+    for path in map(Path, filter(None, read)):
+        if not path.exists():
+            problems.append(f"{path}: no such file")
+        elif written is not None and Path(written).exists() and path.samefile(written):
+            problems.append(f"{path}: would be read and written at once; name another --output")
+    if problems:
+        raise DataError(*problems)
 
 
 class Parser(argparse.ArgumentParser):

@@ -10,12 +10,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nmt.cli.common import Parser, run
+from nmt.cli.common import Parser, check_files, run
 from nmt.cli.options import (
     add_line_options,
     add_machine_options,
     add_model_options,
     add_search_options,
+    add_seed_option,
     longest_line,
     machine_options,
     naming_flags,
@@ -53,7 +54,7 @@ def _main(arguments: list[str] | None = None) -> int:
     if options.langpair is not None and options.sacrebleu is None:
         parser.error("--langpair goes with --sacrebleu")
     machine_options(options)
-    _check_files(options)
+    check_files([options.source, *(options.reference or ()), options.baseline])
     return _evaluate(options)
 
 
@@ -89,6 +90,7 @@ def _parser() -> Parser:
     parser.add_argument("--json", action="store_true", help="write JSON instead of tables")
     parser.add_argument("--progress", action="store_true", help="show progress even where no terminal is")
     add_line_options(parser)
+    add_seed_option(parser)
     add_search_options(parser)
     add_machine_options(parser)
     return parser
@@ -201,14 +203,6 @@ def _output_files(path: Path, results: Sequence[Result], language: str) -> Itera
         ) from error
     for result in results:
         yield path / f"{Path(result.test_set.name).name}.{language}", result
-
-
-def _check_files(options: argparse.Namespace) -> None:
-    """Before a model is loaded: what is read is there."""
-    files = [options.source, *(options.reference or ()), options.baseline]
-    missing = [f"{file}: no such file" for file in files if file is not None and not Path(file).exists()]
-    if missing:
-        raise DataError(*missing)
 
 
 if __name__ == "__main__":

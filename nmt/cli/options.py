@@ -47,15 +47,14 @@ def add_line_options(parser: argparse.ArgumentParser) -> None:
         type=of_type(Positive),
         default=LONGEST_LINE,
         metavar="N",
-        help=f"pieces of the source from which on a line is a long one; default: {LONGEST_LINE}",
+        help=f"pieces from which on a line is a long one; default: {LONGEST_LINE}",
     )
     parser.add_argument(
         "--overlong",
         choices=("truncate", "translate"),
         default="truncate",
-        help="a longer line is cut off there, with a warning, or translated whole; default: truncate",
+        help="a longer line is cut off there, with a warning, or taken whole; default: truncate",
     )
-    parser.add_argument("--seed", type=of_type(Count), default=1, metavar="N", help="of --kind sampling; default: 1")
 
 
 def longest_line(given: argparse.Namespace) -> int | None:
@@ -63,11 +62,27 @@ def longest_line(given: argparse.Namespace) -> int | None:
     return int(given.max_length) if given.overlong == "truncate" else None
 
 
+def add_linking_option(parser: argparse.ArgumentParser) -> None:
+    """How alignments are read off attention."""
+    parser.add_argument(
+        "--linking",
+        choices=("grow-diag", "argmax"),
+        default="grow-diag",
+        help="argmax: each target word with the source word that it looked at most; grow-diag: also the other way "
+        "round, what both say and what touches it, so that words may have several links or none; default: grow-diag",
+    )
+
+
 def add_search_options(parser: argparse.ArgumentParser) -> None:
     """A flag for every key of the section `search`."""
     group = parser.add_argument_group("search", "Defaults are those of the model's own config.")
     for name, field in Search.model_fields.items():
         _add(group, "search", name, field, doc_of(field))
+
+
+def add_seed_option(parser: argparse.ArgumentParser) -> None:
+    """What sampling draws by."""
+    parser.add_argument("--seed", type=of_type(Count), default=1, metavar="N", help="of --kind sampling; default: 1")
 
 
 def add_machine_options(parser: argparse.ArgumentParser) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nmt.cli.common import Parser, run
+from nmt.cli.common import Parser, check_files, run
 from nmt.cli.options import (
     add_line_options,
+    add_linking_option,
     add_machine_options,
     add_model_options,
     add_search_options,
+    add_seed_option,
     longest_line,
     machine_options,
     naming_flags,
@@ -21,7 +22,7 @@ from nmt.cli.options import (
     search_options,
 )
 from nmt.config.schema.bounds import Positive
-from nmt.errors import ConfigError, DataError
+from nmt.errors import ConfigError
 
 if TYPE_CHECKING:
     from nmt.experiment.loading import TrainedModel
@@ -45,7 +46,7 @@ def main() -> None:
 def _main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     machine_options(options)
-    _check_files(options)
+    check_files([options.input, options.prefixes], options.output)
     return _translate(options)
 
 
@@ -62,12 +63,14 @@ def _parser() -> Parser:
         nargs="?",
         const="words",
         choices=("pieces", "words"),
-        help="write which source words (or SentencePiece pieces) each target word looked at most; default: words",
+        help="write which source and target words (or SentencePiece pieces) attention links; default: words",
     )
+    add_linking_option(parser)
     parser.add_argument(
         "--prefixes", metavar="FILE", help="text that each translation begins with, line by line; blank leaves it free"
     )
     add_line_options(parser)
+    add_seed_option(parser)
     parser.add_argument(
         "--window",
         type=of_type(Positive),
@@ -101,9 +104,9 @@ def _translate(options: argparse.Namespace) -> int:
     models = load_ensemble(options.model, options.checkpoint, runtime)
     _check_attention(options, models)
     search = search_options(options, models[0].config.search)
-    layout: Layout = JsonLayout()
+    layout: Layout = JsonLayout(options.linking)
     if options.format == "text":
-        layout = TextLayout(options.n_best, options.scores, options.alignments)
+        layout = TextLayout(options.n_best, options.scores, options.alignments, options.linking)
     wanted = Wanted(
         n_best=options.n_best,
         attention=options.format == "jsonl" or options.alignments is not None,
@@ -123,18 +126,6 @@ def _translate(options: argparse.Namespace) -> int:
         ):
             write(text)
     return 0
-
-
-def _check_files(options: argparse.Namespace) -> None:
-    """Before a model is loaded: what is read is there, and is not what is written."""
-    problems = []
-    for path in map(Path, filter(None, (options.input, options.prefixes))):
-        if not path.exists():
-            problems.append(f"{path}: no such file")
-        elif options.output and Path(options.output).exists() and path.samefile(options.output):
-            problems.append(f"{path}: would be read and written at once; name another --output")
-    if problems:
-        raise DataError(*problems)
 
 
 def _check_attention(options: argparse.Namespace, models: Sequence[TrainedModel]) -> None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from nmt.experiment.alignment import align, pharaoh
+from nmt.experiment.alignment import UNITS, Linking, Unit, align_translation, pharaoh
 from nmt.experiment.translation import Translation
 
 SEPARATOR = " ||| "
-
-Unit = Literal["pieces", "words"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +24,7 @@ class TextLayout:
     n_best: int = 1
     scores: bool = False
     alignments: Unit | None = None
+    linking: Linking = "grow-diag"
 
     def render(self, number: int, line: str, translations: Sequence[Translation]) -> str:
         """The text for line `number` of the input, counted from 1; a blank line for a blank one."""
@@ -40,7 +39,7 @@ class TextLayout:
         if self.scores or self.n_best > 1:
             fields.append(f"{translation.score:.4f}")
         if self.alignments is not None:
-            fields.append(pharaoh(align(translation, self.alignments)))
+            fields.append(pharaoh(align_translation(translation, self.alignments, self.linking)))
         return fields
 
 
@@ -52,6 +51,8 @@ class JsonLayout:
     model without attention.
     """
 
+    linking: Linking = "grow-diag"
+
     def render(self, number: int, line: str, translations: Sequence[Translation]) -> str:
         """The object, on one line."""
         content = {
@@ -59,7 +60,7 @@ class JsonLayout:
             "source": line,
             "source_pieces": list(translations[0].source_pieces) if translations else [],
             "translation": translations[0].text if translations else "",
-            "hypotheses": [_content(translation) for translation in translations],
+            "hypotheses": [_content(translation, self.linking) for translation in translations],
         }
         return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -67,13 +68,15 @@ class JsonLayout:
 Layout = TextLayout | JsonLayout
 
 
-def _content(translation: Translation) -> dict[str, Any]:
-    aligned = translation.attention is not None
+def _content(translation: Translation, linking: Linking) -> dict[str, Any]:
+    alignments = None
+    if translation.attention is not None:
+        alignments = {unit: pharaoh(align_translation(translation, unit, linking)) for unit in UNITS}
     return {
         "text": translation.text,
         "score": translation.score,
         "log_probability": translation.log_probability,
         "pieces": list(translation.pieces),
         "log_probabilities": list(translation.piece_log_probabilities),
-        "alignments": {unit: pharaoh(align(translation, unit)) for unit in ("pieces", "words")} if aligned else None,
+        "alignments": alignments,
     }

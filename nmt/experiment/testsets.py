@@ -26,9 +26,15 @@ class TestSet:
 
 def from_files(source: str, references: Sequence[str]) -> TestSet:
     """A file in the source language and its translations, line by line; raises `DataError`."""
+    sources, *translations = read_aligned(source, references)
+    return _not_empty(TestSet(source, sources, translations))
+
+
+def read_aligned(source: str, translations: Sequence[str]) -> list[list[str]]:
+    """The lines of a file and of its translations, as many of each; raises `DataError`."""
     problems: list[str] = []
     texts: list[list[str]] = []
-    for path in (source, *references):
+    for path in (source, *translations):
         try:
             texts.append(list(read_lines(path)))
         except DataError as error:
@@ -38,12 +44,12 @@ def from_files(source: str, references: Sequence[str]) -> TestSet:
     problems = [
         f"{source} has {len(texts[0])} lines and {path} has {len(lines)}; line n of one must translate line n of the "
         "other"
-        for path, lines in zip(references, texts[1:], strict=True)
+        for path, lines in zip(translations, texts[1:], strict=True)
         if len(lines) != len(texts[0])
     ]
     if problems:
         raise DataError(*problems)
-    return _not_empty(TestSet(source, texts[0], texts[1:]))
+    return texts
 
 
 def from_config(config: Config, names: Sequence[str], origin: str) -> list[TestSet]:

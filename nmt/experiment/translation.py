@@ -15,6 +15,7 @@ from nmt.experiment.loading import System
 from nmt.experiment.memory import in_halves
 from nmt.runtime import gather_objects, logger
 from nmt.search import Hypothesis, translate_batch
+from nmt.text.words import words_of_spans
 
 Floats = npt.NDArray[np.floating]
 
@@ -36,6 +37,10 @@ class Translation:
     """What was translated, after truncation."""
     attention: Floats | None = field(default=None, compare=False, repr=False)
     """[target, source] weights, both with the end of the sentence; None if not wanted, or without attention."""
+    source_words: tuple[int, ...] = ()
+    """With `attention`: the word of the line, counted from 0, that each source piece belongs to."""
+    words: tuple[int, ...] = ()
+    """With `attention`: the word of the text that each piece belongs to."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,8 @@ def translate_lines(
     """
     source, target, runtime = system.tokenizers.source, system.tokenizers.target, system.runtime
     sources = [
-        _cut_off(ids, number, wanted.max_length) for number, ids in enumerate(source.encode(lines), start=first_line)
+        cut_off(ids, wanted.max_length, f"line {number}")
+        for number, ids in enumerate(source.encode(lines), start=first_line)
     ]
     forced = target.encode(prefixes) if prefixes is not None else None
     assert forced is None or len(forced) == len(lines), "one prefix a line"
@@ -106,7 +112,10 @@ def translate_lines(
                 numbers=[first_line + row for row in rows],
                 want_attention=wanted.attention,
             )
-        return [_translations(system, sources[row], hypotheses) for row, hypotheses in zip(rows, found, strict=True)]
+        return [
+            _translations(system, lines[row], sources[row], hypotheses)
+            for row, hypotheses in zip(rows, found, strict=True)
+        ]
 
     def too_large(row: int) -> str:
         return (
@@ -139,27 +148,37 @@ def batches(lengths: Sequence[int], batch_tokens: int, rank: int = 0, world: int
         yield order[bounds[number] : bounds[number + 1]].tolist()
 
 
-def _cut_off(ids: list[int], number: int, max_length: int | None) -> list[int]:
+def cut_off(ids: list[int], max_length: int | None, name: str) -> list[int]:
+    """The first `max_length` pieces, with a warning about `name` where there are more; None takes them all."""
     if max_length is None or len(ids) <= max_length:
         return ids
-    logger.warning("line %d: truncated to %d of its %d pieces", number, max_length, len(ids))
+    logger.warning("%s: truncated to %d of its %d pieces", name, max_length, len(ids))
     return ids[:max_length]
 
 
-def _translations(system: System, source: Sequence[int], hypotheses: Sequence[Hypothesis]) -> list[Translation]:
-    target = system.tokenizers.target
-    source_pieces = tuple(system.tokenizers.source.pieces(source))
-    texts = target.decode([hypothesis.ids for hypothesis in hypotheses])
+def _translations(
+    system: System, line: str, source: Sequence[int], hypotheses: Sequence[Hypothesis]
+) -> list[Translation]:
+    tokenizers = system.tokenizers
+    target = tokenizers.target
+    source_pieces = tuple(tokenizers.source.pieces(source))
+    source_words: tuple[int, ...] = ()
+    if any(hypothesis.attention is not None for hypothesis in hypotheses):
+        source_words = tuple(words_of_spans(line, tokenizers.source.spans(line)[: len(source)]))
+    # Bytes and symbols of the user's own can spell a line's end: one line in is one line out.
+    decoded = target.decode([hypothesis.ids for hypothesis in hypotheses])
+    texts = [text.replace("\r", " ").replace("\n", " ") for text in decoded]
     return [
         Translation(
-            # Bytes and symbols of the user's own can spell a line's end: one line in is one line out.
-            text=text.replace("\r", " ").replace("\n", " "),
+            text=text,
             score=hypothesis.score,
             log_probability=hypothesis.log_probability,
             pieces=tuple(target.pieces(hypothesis.ids)),
             piece_log_probabilities=hypothesis.token_log_probabilities,
             source_pieces=source_pieces,
             attention=hypothesis.attention,
+            source_words=source_words,
+            words=tuple(words_of_spans(text, target.decoded_spans(hypothesis.ids))) if source_words else (),
         )
         for text, hypothesis in zip(texts, hypotheses, strict=True)
     ]

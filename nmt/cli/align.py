@@ -1,0 +1,181 @@
+"""nmt-align: which words of a translation stand for which of the source."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from nmt.cli.common import Parser, check_files, run
+from nmt.cli.options import (
+    add_line_options,
+    add_linking_option,
+    add_machine_options,
+    add_model_options,
+    longest_line,
+    machine_options,
+    naming_flags,
+    of_type,
+)
+from nmt.config.schema.bounds import Positive
+from nmt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nmt.experiment.alignment import Alignment
+    from nmt.experiment.gold import Agreement, Gold
+    from nmt.experiment.loading import TrainedModel
+
+DESCRIPTION = """Align pairs of sentences by where the model looks while it is made to say each target. One line for
+each pair, in order, in the Pharaoh format: SOURCE-TARGET for each link, counted from 0, words being what spaces
+separate in the files; a blank line for a pair with an empty side."""
+EPILOG = """With --gold, standard output has precision, recall and alignment error rate instead (Och and Ney 2003), and
+the alignments go to --output alone. A file of gold alignments has a line for each pair, 3-4 for a sure link of source
+and target word, 3p4 for a possible one."""
+
+WINDOW = 2000
+"""Alignment that are sorted by length, aligned and written together."""
+
+
+def main() -> None:
+    """Entry point of `nmt-align`."""
+    run(_main)
+
+
+def _main(arguments: list[str] | None = None) -> int:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.gold is None and (options.json or options.gold_from is not None):
+        parser.error(f"{'--json' if options.json else '--gold-from'} goes with --gold")
+    if options.gold is not None and options.unit == "pieces":
+        parser.error("--gold is about words; leave out --unit pieces")
+    machine_options(options)
+    check_files([options.source, options.target, options.gold], options.output)
+    return _align(options)
+
+
+def _parser() -> Parser:
+    parser = Parser("nmt-align", DESCRIPTION, EPILOG)
+    add_model_options(parser)
+    parser.add_argument(
+        "--source", required=True, metavar="FILE", help="file in the source language, compressed or not"
+    )
+    parser.add_argument("--target", required=True, metavar="FILE", help="its translation, line by line")
+    parser.add_argument("--output", metavar="FILE", help="write the alignments to this file, not to standard output")
+    parser.add_argument(
+        "--unit", choices=("words", "pieces"), default="words", help="what is aligned, pieces being SentencePiece's"
+    )
+    add_linking_option(parser)
+    parser.add_argument("--gold", metavar="FILE", help="alignments made by hand, to be compared with")
+    parser.add_argument(
+        "--gold-from", type=int, choices=(0, 1), help="number of the first word in the file of --gold; default: 0"
+    )
+    parser.add_argument("--json", action="store_true", help="write what --gold finds as JSON instead of a table")
+    parser.add_argument(
+        "--batch-tokens",
+        type=of_type(Positive),
+        metavar="N",
+        help="padded tokens of the longer side computed at once; default: search.batch_tokens of the model's config",
+    )
+    parser.add_argument("--progress", action="store_true", help="show progress even where no terminal is")
+    add_line_options(parser)
+    add_machine_options(parser)
+    return parser
+
+
+def _align(options: argparse.Namespace) -> int:
+    # Imported late: mistakes in the arguments do not wait for PyTorch.
+    from tqdm import tqdm
+
+    from nmt.experiment.alignment import align_texts, pharaoh
+    from nmt.experiment.gold import agreement
+    from nmt.experiment.loading import join, load_ensemble
+    from nmt.experiment.streaming import writing
+    from nmt.runtime import broadcast_object, logger, set_up, set_up_logging, tear_down
+
+    with ExitStack() as stack:
+        with naming_flags():
+            runtime = set_up(machine_options(options))
+        stack.callback(tear_down)
+        set_up_logging(None, runtime.is_main)
+        # One process reads, so that files may be pipes.
+        sources, targets, gold = broadcast_object(_read(options) if runtime.is_main else ([], [], []))
+        models = load_ensemble(options.model, options.checkpoint, runtime)
+        _check_attention(models)
+        system = join(models, runtime)
+        write: Callable[[str], None] | None = None
+        if runtime.is_main and (options.output is not None or options.gold is None):
+            write = stack.enter_context(writing(options.output))
+        hidden = not runtime.is_main or not (options.progress or _has_screen(options))
+        alignments: list[Alignment] = []
+        blank = 0
+        with tqdm(unit=" pairs", total=len(sources) // runtime.world, leave=False, disable=hidden) as progress:
+            for start in range(0, len(sources), WINDOW):
+                rows = slice(start, start + WINDOW)
+                found = align_texts(
+                    system,
+                    sources[rows],
+                    targets[rows],
+                    options.batch_tokens or models[0].config.search.batch_tokens,
+                    options.unit,
+                    options.linking,
+                    longest_line(options),
+                    first_line=start + 1,
+                    advance=progress.update,
+                )
+                blank += found.count(None)
+                if gold:
+                    alignments += [alignment or [] for alignment in found]
+                if write is not None:
+                    write("".join(f"{pharaoh(alignment or [])}\n" for alignment in found))
+        if blank and runtime.is_main:
+            logger.warning("%d of %d pairs have an empty side: their alignments are blank", blank, len(sources))
+        if options.gold is not None and runtime.is_main:
+            _report(options, agreement(alignments, gold), models, len(sources))
+    return 0
+
+
+def _read(options: argparse.Namespace) -> tuple[list[str], list[str], list[Gold]]:
+    """Sources, targets and what was aligned by hand."""
+    from nmt.experiment.gold import read_gold
+    from nmt.experiment.testsets import read_aligned
+
+    sources, targets = read_aligned(options.source, [options.target])
+    gold = read_gold(options.gold, options.gold_from or 0, sources, targets) if options.gold is not None else []
+    return sources, targets, gold
+
+
+def _has_screen(options: argparse.Namespace) -> bool:
+    """Whether a bar stands on a terminal of its own: between the lines of the output it helps nobody."""
+    writes_lines = options.output is None and options.gold is None
+    return sys.stderr.isatty() and not (writes_lines and sys.stdout.isatty())
+
+
+def _check_attention(models: Sequence[TrainedModel]) -> None:
+    if not any(model.has_attention for model in models):
+        raise ConfigError(f"--model: {models[0].path} has no attention to align by; choose a model that has")
+
+
+def _report(options: argparse.Namespace, found: Agreement, models: Sequence[TrainedModel], pairs: int) -> None:
+    from nmt.experiment.gold import as_text, as_values
+    from nmt.experiment.streaming import writing
+
+    with writing(None) as write:
+        if not options.json:
+            write(f"{options.gold}: {pairs:,} pairs\n{as_text(found)}")
+            return
+        values = {
+            "models": [str(model.path) for model in models],
+            "source": options.source,
+            "target": options.target,
+            "gold": options.gold,
+            "pairs": pairs,
+            **as_values(found),
+        }
+        write(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Translations that are given, each piece predicted from those before it.
+
+Shapes: B sentences, T target positions, N target pieces of the batch, padding left out, R readout.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nmt.batching import Batch
+from nmt.batching.batch import collate
+from nmt.batching.plan import cut
+from nmt.experiment.loading import System
+from nmt.experiment.memory import in_halves
+from nmt.kernels.cross_entropy import CHUNK
+from nmt.text.encoded import flatten
+
+Ids = Sequence[Sequence[int]]
+"""Rows of pieces, without end symbols."""
+Result = TypeVar("Result")
+
+
+def in_batches(
+    system: System,
+    sources: Ids,
+    targets: Ids,
+    batch_tokens: int,
+    work: Callable[[Batch], Result],
+    lines: Sequence[int],
+) -> Iterator[tuple[Sequence[int], Result]]:
+    """`work` on batches of pairs of similar length, for this process's share of the pairs: rows and their result.
+
+    Pairs x longest side, its end included, is `batch_tokens` or less; a longer pair is a batch alone. The batches are
+    the same whatever the number of processes. Empty sides count as they are. Without gradients, and in the format that
+    the runtime computes in.
+
+    Raises:
+        NmtError: a pair does not fit into memory; `lines` are the numbers by which pairs are called.
+    """
+    lengths = [np.fromiter(map(len, side), np.int64, len(side)) + 1 for side in (sources, targets)]
+    order = np.lexsort(lengths)
+    bounds = cut(np.maximum(*lengths)[order], batch_tokens)
+    runtime = system.runtime
+
+    def run(rows: Sequence[int]) -> Result:
+        batch = collate(
+            flatten([sources[row] for row in rows]),
+            flatten([targets[row] for row in rows]),
+            np.asarray(rows),
+            system.tokenizers,
+        ).to(runtime.device)
+        with torch.inference_mode(), runtime.autocast():
+            return work(batch)
+
+    def too_large(row: int) -> str:
+        pieces = f"{len(sources[row])} source and {len(targets[row])} target pieces"
+        return f"line {lines[row]}: out of memory on {runtime.device} with this pair alone, of {pieces}; shorten it"
+
+    for number in range(runtime.rank, len(bounds) - 1, runtime.world):
+        yield from in_halves(run, order[bounds[number] : bounds[number + 1]].tolist(), too_large)
+
+
+def log_probabilities(system: System, readouts_NR: Sequence[Tensor], target_N: Tensor) -> Tensor:
+    """Log of the mean of the translators' probabilities of each piece [N], as the search averages them.
+
+    Logits exist for a chunk of pieces at a time.
+    """
+    chunks = []
+    for start in range(0, len(target_N), CHUNK):
+        rows = slice(start, start + CHUNK)
+        parts = [
+            torch.log_softmax(translator.projection(readout_NR[rows]).float(), -1).gather(1, target_N[rows, None])
+            for translator, readout_NR in zip(system.translators, readouts_NR, strict=True)
+        ]
+        chunks.append(torch.logsumexp(torch.cat(parts, 1), 1) - math.log(len(parts)))
+    return torch.cat(chunks)

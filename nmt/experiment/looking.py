@@ -1,0 +1,145 @@
+"""Where a system looks while it is made to say given translations.
+
+Shapes: B sentences, T target positions, S source positions, N heads or target pieces of the batch, padding left out,
+R readout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from nmt.batching import Batch
+from nmt.errors import ConfigError
+from nmt.experiment.forcing import Ids, in_batches, log_probabilities
+from nmt.experiment.loading import System
+from nmt.experiment.translation import cut_off
+from nmt.model.attention import AttentionWeights
+from nmt.plots.look import Look
+from nmt.runtime import gather_objects
+from nmt.training.objective import target_rows
+
+Advance = Callable[[int], object]
+
+
+def look(
+    system: System,
+    sources: Sequence[str],
+    targets: Sequence[str],
+    batch_tokens: int,
+    max_length: int | None = None,
+    first_line: int = 1,
+    advance: Advance | None = None,
+) -> list[Look | None]:
+    """Where the system looks while it translates each source into its target; None for a pair with an empty side.
+
+    Several processes share the batches out and all get all results, the same as one process would.
+
+    Args:
+        system: what translates. Of several translators, the weights are the mean of those that have attention.
+        sources, targets: text without line ends, as many of one as of the other.
+        batch_tokens: bound of pairs x longest side of a batch, ends included.
+        max_length: pieces after which either side is cut off, with a warning; None takes every pair whole.
+        first_line: number of the first pair, for messages.
+        advance: told how many pairs are done since it was last called; with several processes, of its own share.
+
+    Raises:
+        ConfigError: no translator has attention.
+        NmtError: a pair does not fit into memory.
+    """
+    assert len(sources) == len(targets), "a source and a target make a pair"
+    tokenizers = system.tokenizers
+    source, target = (
+        [cut_off(row, max_length, f"line {number}, {side}") for number, row in enumerate(ids, start=first_line)]
+        for side, ids in (("source", tokenizers.source.encode(sources)), ("target", tokenizers.target.encode(targets)))
+    )
+    rows = [row for row in range(len(source)) if source[row] and target[row]]
+    if advance is not None:
+        advance(len(source) - len(rows))
+    looks = look_at_pieces(
+        system,
+        [source[row] for row in rows],
+        [target[row] for row in rows],
+        batch_tokens,
+        [first_line + row for row in rows],
+        advance,
+    )
+    found: list[Look | None] = [None] * len(source)
+    for row, one in zip(rows, looks, strict=True):
+        found[row] = replace(one, source=sources[row], target=targets[row])
+    return found
+
+
+def look_at_pieces(
+    system: System,
+    sources: Ids,
+    targets: Ids,
+    batch_tokens: int,
+    lines: Sequence[int] | None = None,
+    advance: Advance | None = None,
+) -> list[Look]:
+    """The same for pieces as a search gives them, without end symbols; an empty side is its end symbol alone.
+
+    Text is what the pieces decode to. `lines` are the numbers by which messages call the pairs, by default from 1.
+    """
+    assert len(sources) == len(targets), "a source and a target make a pair"
+
+    def work(batch: Batch) -> list[Look]:
+        return list(_looks(system, batch, [sources[row] for row in batch.rows], [targets[row] for row in batch.rows]))
+
+    mine: dict[int, Look] = {}
+    for rows, looks in in_batches(system, sources, targets, batch_tokens, work, lines or range(1, len(sources) + 1)):
+        mine.update(zip(rows, looks, strict=True))
+        if advance is not None:
+            advance(len(rows))
+    found = {row: one for share in gather_objects(mine) for row, one in share.items()}
+    return [found[row] for row in range(len(sources))]
+
+
+def _looks(system: System, batch: Batch, sources: Ids, targets: Ids) -> Iterator[Look]:
+    rows_N = target_rows(batch).to(batch.target_BT.device)
+    readouts_NR: list[Tensor] = []
+    attending: list[AttentionWeights] = []
+    for translator in system.translators:
+        encoded = translator.encode(batch.source_BS, batch.source_lengths_B)
+        readout_BTR, weights = translator.readout(encoded, batch.target_BT)
+        readouts_NR.append(readout_BTR.flatten(0, 1)[rows_N])
+        if weights is not None:
+            attending.append(weights)
+    if not attending:
+        raise ConfigError("model.attention: no model has attention to look at; choose one that has")
+    totals_B = _sums(log_probabilities(system, readouts_NR, batch.target_BT.flatten()[rows_N]), batch).tolist()
+    alone = attending[0] if len(system.translators) == 1 else None
+    weights_BTNS = (
+        alone.dense() if alone else torch.stack([weights.mean() for weights in attending]).mean(0)[:, :, None]
+    )
+    # One transfer for the batch, not one for each sentence.
+    weights_BNTS = weights_BTNS.transpose(1, 2).float().cpu().numpy()
+    centers_BNT = None
+    if alone is not None and alone.centers_BQN is not None:
+        centers_BNT = alone.centers_BQN.transpose(1, 2).float().cpu().numpy()
+    tokenizers = system.tokenizers
+    texts = zip(tokenizers.source.decode(sources), tokenizers.target.decode(targets), strict=True)
+    for row, (source, target) in enumerate(texts):
+        positions = len(targets[row]) + 1
+        yield Look(
+            source=source,
+            target=target,
+            source_pieces=tuple(tokenizers.source.pieces(sources[row])),
+            target_pieces=tuple(tokenizers.target.pieces(targets[row])),
+            # Copies, so that a short sentence does not hold on to the padding of its batch.
+            weights_NTS=weights_BNTS[row, :, :positions, : len(sources[row]) + 1].copy(),
+            centers_NT=None if centers_BNT is None else centers_BNT[row, :, :positions].copy(),
+            half_width=alone.half_width if alone else None,
+            log_probability=totals_B[row],
+        )
+
+
+def _sums(values_N: Tensor, batch: Batch) -> Tensor:
+    """[B] sums over the pieces of each target."""
+    sentences = len(batch.target_lengths_B)
+    sentence_N = torch.repeat_interleave(torch.arange(sentences), batch.target_lengths_B).to(values_N.device)
+    return values_N.new_zeros(sentences).index_add(0, sentence_N, values_N)
