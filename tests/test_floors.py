@@ -19,6 +19,7 @@ FLOORS = {
     "nmt.runtime": 2,
     "nmt.text.corpus": 2,
     "nmt.text.tokenizer": 2,
+    "nmt.text.words": 2,
     "nmt.text.encoded": 3,
     "nmt.batching": 4,
     "nmt.kernels": 4,

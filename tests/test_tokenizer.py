@@ -22,7 +22,7 @@ import sentencepiece
 import nmt
 from nmt.config.schema import Tokenizer as TokenizerOptions
 from nmt.errors import DataError
-from nmt.text.tokenizer import Tokenizer, TokenizerPair, draw, learn, load_or_none, word_of_piece
+from nmt.text.tokenizer import Tokenizer, TokenizerPair, draw, learn, load_or_none
 
 LETTERS = "abcdeäöüß"
 KINDS = ["bpe", "unigram"]
@@ -119,6 +119,13 @@ def test_user_defined_symbols_stay_whole() -> None:
 def test_normalization() -> None:
     folded = learn(options(normalization="nmt_nfkc_cf"), pairs, seed=1).source
     assert folded.decode(folded.encode(["ABC Ａ"])) == ["abc a"]
+
+
+def test_spaces_that_pieces_end_with_are_not_in_their_spans() -> None:
+    suffixed = Tokenizer.from_bytes(trained_elsewhere(treat_whitespace_as_suffix=True), "theirs.model")
+    line = TEXT[0][0]
+    for piece, (begin, end) in zip(suffixed.pieces(suffixed.encode([line])[0]), suffixed.spans(line), strict=True):
+        assert line.encode()[begin:end].decode() == piece.removesuffix("▁")
 
 
 @pytest.mark.parametrize("index", [-1, 100])
@@ -324,31 +331,3 @@ def test_files_of_the_options(tmp_path: Path) -> None:
         f"{none}: No such file or directory",
         f"{missing}: No such file or directory",
     )
-
-
-@pytest.mark.parametrize(
-    ("pieces", "words"),
-    [
-        ([], []),
-        (["▁ein", "▁Hu", "nd", "."], [0, 1, 1, 1]),
-        (["▁", "a", "▁b"], [0, 0, 1]),
-        (["a", "b", "▁c"], [0, 0, 1]),
-        (["▁", "▁a", "▁", "▁", "b"], [0, 0, 1, 1, 1]),
-        (["▁a", "▁"], [0, 0]),
-        (["▁", "▁"], [0, 0]),
-        (["▁a▁b", "c", "▁d"], [0, 1, 2]),
-        (["a▁", "b"], [0, 1]),
-    ],
-)
-def test_word_of_piece(pieces: list[str], words: list[int]) -> None:
-    assert word_of_piece(pieces) == words
-
-
-def test_words_of_pieces_are_the_words_of_the_text(tokenizer: Tokenizer) -> None:
-    lines = [source for source, _ in TEXT[:50]]
-    for line, ids in zip(lines, tokenizer.sample(lines, alpha=0.3, seed=4), strict=True):
-        pieces = tokenizer.pieces(ids)
-        words = [""] * len(line.split(" "))
-        for piece, word in zip(pieces, word_of_piece(pieces), strict=True):
-            words[word] += piece.replace("▁", "")
-        assert words == line.split(" ")

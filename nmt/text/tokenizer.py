@@ -14,14 +14,19 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
+from sentencepiece import sentencepiece_pb2
 
 from nmt.config.schema import Tokenizer as TokenizerOptions
 from nmt.errors import DataError
 
 SPACE = "\u2581"
 """How a piece spells the space before a word."""
+
+Span = tuple[int, int]
+"""Begin and end in bytes of UTF-8."""
 
 # A unigram model's last digits depend on the number of threads, and the number is part of the model: it is fixed,
 # so that the same text gives the same bytes on every machine.
@@ -113,6 +118,20 @@ class Tokenizer:
         """The pieces of a row of ids, as the vocabulary spells them. Ids are within the vocabulary."""
         assert all(0 <= id_ < self.size for id_ in ids), f"an id outside of 0..{self.size - 1}"
         return [self._processor.id_to_piece(int(id_)) for id_ in ids]
+
+    def spans(self, line: str) -> list[Span]:
+        """Where each piece of `encode` stands in the line.
+
+        One after the other: spaces, and what normalisation drops, belong to the piece after them. Of pieces that share
+        a character, as the dots of `…` do, all but the last have an empty span before it.
+        """
+        places = _places(self._processor.encode(line, out_type="serialized_proto"))
+        return [_without_spaces(place) if place.piece.endswith(SPACE) else (place.begin, place.end) for place in places]
+
+    def decoded_spans(self, ids: Sequence[int]) -> list[Span]:
+        """Where each id stands in the text that `decode` gives for them, without the spaces after it."""
+        serialized = self._processor.decode([int(id_) for id_ in ids], out_type="serialized_proto") if ids else b""
+        return [_without_spaces(place) for place in _places(serialized)]
 
     def count_unknown(self, ids: Sequence[int]) -> int:
         """How many of the ids are the unknown piece."""
@@ -254,20 +273,15 @@ def _explain(message: str, options: TokenizerOptions, side: str) -> str:
     return f"tokenizer: {side}SentencePiece cannot learn from this text with these options ({message})"
 
 
-def word_of_piece(pieces: Sequence[str]) -> list[int]:
-    """The word that each piece belongs to, counted from 0; words are what spaces separate in the decoded text.
+def _places(serialized: bytes) -> Sequence[Any]:
+    """What SentencePiece says of each piece: its spelling, its surface in the text, and where that begins and ends."""
+    places: Sequence[Any] = sentencepiece_pb2.SentencePieceText.FromString(serialized).pieces
+    return places
 
-    A piece that holds only the space belongs to the word after it, or to the last word where none follows;
-    a piece that spans several words belongs to its first. Without bos, eos and pad, which are no part of a word.
-    """
-    belongs: list[int] = []
-    words = 0
-    inside = False
-    for piece in pieces:
-        belongs.append(words - 1 if inside and not piece.startswith(SPACE) else words)
-        for character in piece:
-            if character == SPACE:
-                inside = False
-            elif not inside:
-                words, inside = words + 1, True
-    return [min(word, max(words - 1, 0)) for word in belongs]
+
+def _without_spaces(place: Any) -> Span:
+    """The span without the spaces at its end, unless there is nothing else in it or in the piece."""
+    visible = place.surface.rstrip(" ")
+    if not visible or not place.piece.strip(SPACE):
+        return place.begin, place.end
+    return place.begin, place.begin + len(visible.encode())
