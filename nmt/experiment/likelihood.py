@@ -19,10 +19,10 @@ from nmt.batching.plan import cut
 from nmt.experiment.loading import System
 from nmt.experiment.memory import in_halves
 from nmt.kernels.choice import Kernels
-from nmt.kernels.cross_entropy import CHUNK, Losses
+from nmt.kernels.cross_entropy import CHUNK
 from nmt.runtime import gather_objects
 from nmt.text.encoded import flatten
-from nmt.training.objective import Objective, target_rows
+from nmt.training.objective import Losses, Objective, target_rows
 
 
 @dataclass(frozen=True)
