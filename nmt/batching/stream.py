@@ -45,11 +45,13 @@ class BatchStream:
         accumulation: int,
         tokenizers: TokenizerPair,
         sampling: float,
+        with_links: bool = False,
     ) -> None:
         """`batch_tokens` bounds sentences x longest side, end symbols included; `sampling` > 0 tokenizes anew at every
-        epoch (the corpus needs its text for that)."""
+        epoch (the corpus needs its text for that); `with_links` gives batches the links of the corpus's alignments."""
         assert 0 <= rank < world
         assert corpus.has_text or not sampling
+        assert corpus.has_links or not with_links
         self._corpus = corpus
         self._batch_tokens = batch_tokens
         self._seed = seed
@@ -58,6 +60,7 @@ class BatchStream:
         self._accumulation = accumulation
         self._tokenizers = tokenizers
         self._sampling = sampling
+        self._with_links = with_links
         self._planned: tuple[int, EpochPlan] | None = None
 
     def updates_per_epoch(self, epoch: int) -> int:
@@ -85,7 +88,7 @@ class BatchStream:
         ]
         number = int(np.argmax(sizes * (widths[0].astype(np.int64) + widths[1])))
         rows = plan.rows[plan.bounds[number] : plan.bounds[number + 1]]
-        return encoded_batch(self._corpus, rows, self._tokenizers)
+        return encoded_batch(self._corpus, rows, self._tokenizers, self._with_links)
 
     @property
     def _group(self) -> int:
@@ -103,10 +106,11 @@ class BatchStream:
     def _batch(self, plan: EpochPlan, epoch: int, number: int) -> Batch:
         rows = plan.batch(number)
         if not self._sampling:
-            return encoded_batch(self._corpus, rows, self._tokenizers)
+            return encoded_batch(self._corpus, rows, self._tokenizers, self._with_links)
         # A third number keeps these seeds apart from those of the plan.
-        seeds = np.random.SeedSequence(self._seed, spawn_key=(epoch, number, 1)).generate_state(2)
-        return sampled_batch(self._corpus, rows, self._tokenizers, self._sampling, (int(seeds[0]), int(seeds[1])))
+        source, target = np.random.SeedSequence(self._seed, spawn_key=(epoch, number, 1)).generate_state(2)
+        seeds = (int(source), int(target))
+        return sampled_batch(self._corpus, rows, self._tokenizers, self._sampling, seeds, self._with_links)
 
     def _plan(self, epoch: int) -> EpochPlan:
         if self._planned is None or self._planned[0] != epoch:

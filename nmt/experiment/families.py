@@ -12,7 +12,7 @@ from nmt.model.attention.base import ScoreOptions
 from nmt.model.attention.presets import ATTENTION_PRESETS
 from nmt.model.cells import CELLS
 from nmt.model.wiring import WIRINGS
-from nmt.text.corpus import CORPORA
+from nmt.text.corpus import CORPORA, CorpusOptions
 from nmt.training.optimizers import OPTIMIZERS
 from nmt.training.schedules import SCHEDULES
 
@@ -55,4 +55,21 @@ def _parts_go_together(config: Config) -> Iterator[tuple[str, str]]:
             yield from part.conflicts(config.model)
 
 
-CHECKS = (_coverage_needs_attention, _parts_go_together)
+def _guided_alignment_needs_alignments_and_attention(config: Config) -> Iterator[tuple[str, str]]:
+    """Attention can be guided where there is attention, and something to guide it by."""
+    if not config.training.guided_alignment.weight:
+        return
+    if not any(isinstance(corpus, CorpusOptions) and corpus.has_alignments for corpus in config.data.train):
+        yield (
+            "training.guided_alignment.weight",
+            "needs alignments, and no corpus of data.train has any; give one of them `alignments`, or set the weight "
+            "to 0",
+        )
+    if not has_attention(config.model):
+        yield (
+            "training.guided_alignment.weight",
+            "needs attention, and model.attention.score is none; choose another score, or set the weight to 0",
+        )
+
+
+CHECKS = (_coverage_needs_attention, _parts_go_together, _guided_alignment_needs_alignments_and_attention)

@@ -15,9 +15,8 @@ from nmt.batching import Batch
 from nmt.experiment.forcing import in_batches, log_probabilities
 from nmt.experiment.loading import System
 from nmt.kernels.choice import Kernels
-from nmt.kernels.cross_entropy import Losses
 from nmt.runtime import gather_objects
-from nmt.training.objective import Objective, target_rows
+from nmt.training.objective import Losses, Objective, target_rows
 
 
 @dataclass(frozen=True)

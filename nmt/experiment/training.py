@@ -175,6 +175,9 @@ def _build(config: Config, runtime: Runtime, tokenizers: TokenizerPair) -> Trans
 
 
 def _stream(config: Config, runtime: Runtime, text: Text) -> BatchStream:
+    guided = config.training.guided_alignment.weight > 0.0
+    if text.encoded.has_links and not guided:
+        logger.info("the alignments of data.train are not used: training.guided_alignment.weight is 0")
     return BatchStream(
         text.encoded,
         batch_tokens=config.training.batch_tokens,
@@ -184,6 +187,7 @@ def _stream(config: Config, runtime: Runtime, text: Text) -> BatchStream:
         accumulation=config.training.accumulation,
         tokenizers=text.tokenizers,
         sampling=config.tokenizer.sampling,
+        with_links=guided,
     )
 
 

@@ -96,17 +96,27 @@ class Tokenizer:
         segmentations with their probabilities to the power of `alpha` (Kudo 2018, section 3.2), so that a smaller
         one is the stronger noise. `alpha` is above 0.
         """
+        ids: list[list[int]] = self._sample(lines, alpha, seed, int)
+        return ids
+
+    def sample_spans(self, lines: Sequence[str], alpha: float, seed: int) -> tuple[list[list[int]], list[list[Span]]]:
+        """What `sample` draws, and where each piece stands in its line, as `spans` says it."""
+        drawn = [_places(serialized) for serialized in self._sample(lines, alpha, seed, "serialized_proto")]
+        return [[place.id for place in places] for places in drawn], [_spans(places) for places in drawn]
+
+    def _sample(self, lines: Sequence[str], alpha: float, seed: int, out_type: Any) -> list[Any]:
         assert alpha > 0, "sampling that is switched off is `encode`"
+
+        def draw() -> list[Any]:
+            # More threads than one would share out the lines by chance, and with them the random numbers.
+            segmented: list[Any] = self._processor.encode(
+                list(lines), out_type=out_type, enable_sampling=True, alpha=alpha, nbest_size=-1, num_threads=1
+            )
+            return segmented
+
         with _seeding, ThreadPoolExecutor(max_workers=1) as fresh:
             sentencepiece.set_random_generator_seed(seed % _SEEDS)
-            return fresh.submit(self._sample, lines, alpha).result()
-
-    def _sample(self, lines: Sequence[str], alpha: float) -> list[list[int]]:
-        # More threads than one would share out the lines by chance, and with them the random numbers.
-        ids: list[list[int]] = self._processor.encode(
-            list(lines), out_type=int, enable_sampling=True, alpha=alpha, nbest_size=-1, num_threads=1
-        )
-        return ids
+            return fresh.submit(draw).result()
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """The text of each row of ids; pad, bos and eos have none. Ids are within the vocabulary."""
@@ -125,8 +135,7 @@ class Tokenizer:
         One after the other: spaces, and what normalisation drops, belong to the piece after them. Of pieces that share
         a character, as the dots of `…` do, all but the last have an empty span before it.
         """
-        places = _places(self._processor.encode(line, out_type="serialized_proto"))
-        return [_without_spaces(place) if place.piece.endswith(SPACE) else (place.begin, place.end) for place in places]
+        return _spans(_places(self._processor.encode(line, out_type="serialized_proto")))
 
     def decoded_spans(self, ids: Sequence[int]) -> list[Span]:
         """Where each id stands in the text that `decode` gives for them, without the spaces after it."""
@@ -277,6 +286,10 @@ def _places(serialized: bytes) -> Sequence[Any]:
     """What SentencePiece says of each piece: its spelling, its surface in the text, and where that begins and ends."""
     places: Sequence[Any] = sentencepiece_pb2.SentencePieceText.FromString(serialized).pieces
     return places
+
+
+def _spans(places: Sequence[Any]) -> list[Span]:
+    return [_without_spaces(place) if place.piece.endswith(SPACE) else (place.begin, place.end) for place in places]
 
 
 def _without_spaces(place: Any) -> Span:

@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
 from tqdm import tqdm
 
 from nmt.runtime import FILE_ONLY, format_table, logger
 from nmt.training.records import Records, plain
 from nmt.training.stopwatch import Stopwatch
-
-Number = float | Tensor
+from nmt.training.window import Number, Window
 
 _REFRESH_SECONDS = 1.0
 
@@ -63,7 +61,7 @@ class Journal:
         self.resumed_step = resumed_step
         self._terminal = _shows_a_bar() if terminal is None else terminal
         self._watch = Stopwatch(clock)
-        self._window = _Window()
+        self._window = Window()
         self._tokens = 0
         self._step = resumed_step
         self._bar: tqdm[Any] | None = None
@@ -71,9 +69,19 @@ class Journal:
         self._records = Records(run, resumed_step) if enabled else None
 
     def update(
-        self, step: int, epoch: int, *, loss_sum: Number, tokens: int, learning_rate: float, gradient_norm: Number
+        self,
+        step: int,
+        epoch: int,
+        *,
+        loss_sum: Number,
+        tokens: int,
+        learning_rate: float,
+        gradient_norm: Number,
+        alignment_sum: Number = 0.0,
+        linked: int = 0,
     ) -> None:
-        """Note one update: the sum of the loss over its target tokens, on all ranks, and their number.
+        """Note one update: the sum of the loss over its target tokens, on all ranks, and their number; the same for
+        the alignment loss and the target pieces that have links.
 
         An update that was skipped for a loss that is not finite is an `event`, not one of these.
         Tensors are read only when a line or the bar is due: reading one waits for the GPU.
@@ -82,7 +90,7 @@ class Journal:
             return
         self._step = step
         self._tokens += tokens
-        self._window.add(loss_sum, tokens, learning_rate, gradient_norm)
+        self._window.add(loss_sum, tokens, learning_rate, gradient_norm, alignment_sum, linked)
         if self._terminal:
             self._advance_bar(step, epoch)
         if step % self.log_every == 0:
@@ -184,13 +192,14 @@ class Journal:
 
     def _log_window(self, step: int, epoch: int) -> None:
         values = self._window.values(self._watch.lap())
-        self._window = _Window()
+        self._window = Window()
         self.event("train", step, epoch, values)
         logger.info(
-            "step %d, epoch %d: loss %s, perplexity %s, learning rate %.3g, gradient norm %s, %s tokens/s%s",
+            "step %d, epoch %d: loss %s, perplexity %s%s, learning rate %.3g, gradient norm %s, %s tokens/s%s",
             step,
             epoch,
             *(_short(plain(values[name])) for name in ("loss", "perplexity")),
+            f", alignment {_short(plain(values['alignment']))}" if "alignment" in values else "",
             values["learning_rate"],
             _short(plain(values["gradient_norm"])),
             f"{values['tokens_per_second']:,.0f}",
@@ -226,46 +235,12 @@ class Journal:
             )
 
 
-class _Window:
-    """The updates since the last line."""
-
-    def __init__(self) -> None:
-        self._loss_sum: Number = 0.0
-        self._tokens = 0
-        self._gradient_norm: Number = 0.0
-        self._learning_rate = 0.0
-        self._updates = 0
-
-    def add(self, loss_sum: Number, tokens: int, learning_rate: float, gradient_norm: Number) -> None:
-        # Not in place: the first tensor is the caller's. Detached: a sum with a graph would keep every batch alive.
-        self._loss_sum = self._loss_sum + _detached(loss_sum)
-        self._gradient_norm = self._gradient_norm + _detached(gradient_norm)
-        self._tokens += tokens
-        self._learning_rate = learning_rate
-        self._updates += 1
-
-    def values(self, seconds: float) -> dict[str, float]:
-        """Loss per target token, mean norm of the gradient, and speed over `seconds`."""
-        loss = float(self._loss_sum) / self._tokens if self._tokens else math.nan
-        return {
-            "loss": loss,
-            "perplexity": math.exp(loss) if loss < 700.0 else math.inf if loss == loss else math.nan,
-            "learning_rate": self._learning_rate,
-            "gradient_norm": float(self._gradient_norm) / max(self._updates, 1),
-            "tokens_per_second": self._tokens / seconds if seconds > 0.0 else 0.0,
-        }
-
-
 def _shows_a_bar() -> bool:
     """Standard error is a terminal that says how wide it is; a bar on one that does not would stay invisible."""
     try:
         return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
     except OSError:
         return False
-
-
-def _detached(number: Number) -> Number:
-    return number.detach() if isinstance(number, Tensor) else number
 
 
 def _short(value: Any) -> str:

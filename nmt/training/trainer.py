@@ -26,8 +26,9 @@ from nmt.runtime import (
     set_rng_state,
 )
 from nmt.training.averaging import MovingAverage
+from nmt.training.guidance import guidance_weight
 from nmt.training.journal import Journal
-from nmt.training.objective import Objective
+from nmt.training.objective import Losses, Objective, Scales
 from nmt.training.optimizers import OPTIMIZERS
 from nmt.training.progress import Outcome, Progress, Save, Validate
 from nmt.training.schedules import SCHEDULES, horizon
@@ -59,7 +60,7 @@ class Trainer:
         self.validate_translator = validate
         self.save_checkpoint = save
         self.progress = Progress()
-        self.objective = Objective(translator, kernels, options.label_smoothing)
+        self.objective = Objective(translator, kernels, options.label_smoothing, options.guided_alignment.loss)
         self.parallel: nn.Module = self.objective
         if runtime.world > 1:
             devices = [runtime.device] if runtime.device.type == "cuda" else None
@@ -106,16 +107,18 @@ class Trainer:
 
         Returns whether some rank was asked to stop.
         """
-        tokens = int(all_reduce_sum(torch.tensor(sum(batch.target_tokens for batch in update))))
-        likelihood = torch.zeros((), device=self.runtime.device)
+        counts = torch.tensor([[batch.target_tokens, batch.linked_pieces] for batch in update])
+        tokens, linked = all_reduce_sum(counts.sum(0)).tolist()
+        weight = guidance_weight(self.options.guided_alignment, self.progress.epoch)
+        scales = Scales.of_update(tokens, linked, weight, self.runtime.world)
+        sums = torch.zeros(2, device=self.runtime.device)
         for number, batch in enumerate(update):
-            exchange = number == len(update) - 1
-            likelihood += self.forward_backward(batch, self.runtime.world / tokens, exchange)
+            sums += self.forward_backward(batch, scales, number == len(update) - 1)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.options.clip_norm or float("inf"))
-        # One exchange for both: the loss, and whether any rank was asked to stop.
-        asked = likelihood.new_tensor(self.interrupts.signal is not None)
-        likelihood, asked = all_reduce_sum(torch.stack((likelihood, asked)))
+        # One exchange for all: the losses, and whether any rank was asked to stop.
+        asked = sums.new_tensor([self.interrupts.signal is not None])
+        likelihood, alignment, asked = all_reduce_sum(torch.cat((sums, asked)))
         finite = bool(torch.isfinite(norm) & torch.isfinite(likelihood))
         self.progress.step += 1
         self.progress.update += 1
@@ -131,18 +134,20 @@ class Trainer:
                 tokens=tokens,
                 learning_rate=rate,
                 gradient_norm=norm,
+                alignment_sum=alignment,
+                linked=linked,
             )
         return bool(asked)
 
-    def forward_backward(self, batch: Batch, scale: float, exchange: bool = True) -> Tensor:
-        """Add the gradients of a batch, its loss times `scale`; the summed negative log-likelihood of its target."""
+    def forward_backward(self, batch: Batch, scales: Scales, exchange: bool = True) -> Tensor:
+        """Add the gradients of a batch; its summed negative log-likelihood and alignment loss, [2]."""
         on_device = batch.to(self.runtime.device)
         alone = isinstance(self.parallel, DistributedDataParallel) and not exchange
         try:
             with self.parallel.no_sync() if alone else nullcontext():  # type: ignore[operator]
                 with self.runtime.autocast():
-                    losses = self.parallel(on_device)
-                self.scaler.scale(losses.smoothed * (scale * batch.weight)).backward()
+                    losses: Losses = self.parallel(on_device)
+                self.scaler.scale(scales.total(losses) * batch.weight).backward()  # type: ignore[no-untyped-call]
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -151,8 +156,7 @@ class Trainer:
                 f"{self.options.batch_tokens}, and training.accumulation above {self.options.accumulation} to keep the "
                 "size of an update"
             ) from error
-        likelihood: Tensor = losses.negative_log_likelihood.detach() * batch.weight
-        return likelihood
+        return losses.reported() * batch.weight
 
     def validate(self) -> None:
         """Measure the weights that translation will use, keep them if they are the best, save."""
@@ -234,7 +238,7 @@ class Trainer:
         before = rng_state()
         self.translator.train()
         batch = self.stream.largest_batch()
-        self.forward_backward(batch, 0.0)
+        self.forward_backward(batch, Scales(0.0))
         self.optimizer.zero_grad(set_to_none=True)
         set_rng_state(before)
         return batch

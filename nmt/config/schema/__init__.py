@@ -12,7 +12,7 @@ from pydantic import Field
 
 from nmt.config.registry import Section
 from nmt.config.schema.bounds import Count, Positive, Probability
-from nmt.config.schema.learning import EarlyStopping, Training, Validation
+from nmt.config.schema.learning import EarlyStopping, GuidedAlignment, Training, Validation
 from nmt.config.schema.network import Attention, Decoder, Dropout, Encoder, Model, NetworkPart, Readout
 from nmt.config.schema.text import Data, Filters, Tokenizer
 from nmt.config.schema.use import Runtime, Search
@@ -27,6 +27,7 @@ __all__ = [
     "EarlyStopping",
     "Encoder",
     "Filters",
+    "GuidedAlignment",
     "Model",
     "NetworkPart",
     "Positive",

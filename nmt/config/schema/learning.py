@@ -25,6 +25,17 @@ class EarlyStopping(Section):
     """Smallest change that counts as an improvement."""
 
 
+class GuidedAlignment(Section):
+    """Attention learns to follow the alignments that corpora bring (Chen 2016; Liu 2016; Mi 2016)."""
+
+    weight: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight of the alignment loss beside the likelihood, whose own weight is 1; 0 switches it off."""
+    decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Factor of the weight at the end of every epoch."""
+    loss: Literal["cross_entropy", "squared_error"] = "cross_entropy"
+    """How far attention is from the links of a target piece."""
+
+
 class Training(Section):
     """The optimization."""
 
@@ -44,6 +55,8 @@ class Training(Section):
     """Largest norm of the gradient of an update; 0 switches clipping off."""
     label_smoothing: Probability = 0.1
     """Probability mass spread evenly over the vocabulary."""
+    guided_alignment: GuidedAlignment = GuidedAlignment()
+    """A second loss, for attention, from the `alignments` of corpora."""
     ema_decay: Probability = 0.0
     """Decay of the moving average of the weights that validation and translation use; 0 switches it off."""
     non_finite_limit: Positive = 10

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from nmt.errors import DataError
@@ -53,17 +53,18 @@ def _resolve(schema: pa.Schema, name: str) -> pa.DataType:
     return kind
 
 
-def batch_records(batch: pa.RecordBatch, source: str, target: str, first: int, origin: str) -> Iterator[Record]:
+def batch_records(batch: pa.RecordBatch, columns: Sequence[str], first: int, origin: str) -> Iterator[Record]:
     """The records of a batch whose first row is row `first` of the table, counted from 1.
+
+    `columns` are those of the source, the target and, where there are some, the alignments.
 
     Raises DataError for a missing value.
     """
-    sides = zip(_bytes(batch, source), _bytes(batch, target), strict=True)
-    for row, (source_text, target_text) in enumerate(sides, start=first):
-        if source_text is None or target_text is None:
-            column = source if source_text is None else target
-            raise DataError(f"{origin}:{row}: no value in column {column!r}")
-        yield Record(row, source_text, target_text)
+    for row, texts in enumerate(zip(*(_bytes(batch, name) for name in columns), strict=True), start=first):
+        present = [text for text in texts if text is not None]
+        if len(present) < len(columns):
+            raise DataError(f"{origin}:{row}: no value in column {columns[texts.index(None)]!r}")
+        yield Record(row, *present)
 
 
 def _bytes(batch: pa.RecordBatch, name: str) -> list[bytes | None]:

@@ -18,7 +18,8 @@ from nmt.text.corpus.files import broken_utf8
 
 CORPORA: Registry[Corpus] = Registry("corpus")
 
-Side = Literal["source", "target"]
+Text = Literal["source", "target", "alignment"]
+"""What a pair is made of."""
 
 
 class CorpusOptions(PartOptions):
@@ -29,6 +30,11 @@ class CorpusOptions(PartOptions):
     limit: Annotated[int, Field(ge=1)] | None = None
     """Number of pairs to read, from the beginning; by default all."""
 
+    @property
+    def has_alignments(self) -> bool:
+        """Whether the pairs come with word alignments."""
+        raise AssertionError("a kind knows where its alignments are")
+
 
 class Pair(NamedTuple):
     """A sentence and its translation; either side may be empty."""
@@ -37,6 +43,9 @@ class Pair(NamedTuple):
     target: str
     line: int
     """Line of the file, or row of the table, counted from 1."""
+    alignment: str | None = None
+    """Links between the words that spaces separate, counted from 0, in the Pharaoh format, such as `0-0 2-1`; blank
+    where nothing is linked, None where the corpus has no alignments."""
 
 
 class Record(NamedTuple):
@@ -45,6 +54,7 @@ class Record(NamedTuple):
     line: int
     source: bytes
     target: bytes
+    alignment: bytes | None = None
 
 
 class Corpus(ABC):
@@ -56,6 +66,7 @@ class Corpus(ABC):
     def __init__(self, options: CorpusOptions, data: Data) -> None:
         self.weight = options.weight
         self.limit = options.limit
+        self.has_alignments = options.has_alignments
         self._broken_utf8 = data.filters.broken_utf8
 
     @abstractmethod
@@ -65,8 +76,8 @@ class Corpus(ABC):
         Raises DataError, naming file and line, where there is no record to be had.
         """
 
-    def place(self, line: int, side: Side) -> str:
-        """Where a side of a record lies, for messages."""
+    def place(self, line: int, text: Text) -> str:
+        """Where a text of a record lies, for messages."""
         return f"{self.name}:{line}"
 
     def __iter__(self) -> Iterator[Pair]:
@@ -80,7 +91,8 @@ class Corpus(ABC):
         for record in self._limited():
             counts.read += 1
             try:
-                pair = Pair(record.source.decode(), record.target.decode(), record.line)
+                alignment = None if record.alignment is None else record.alignment.decode()
+                pair = Pair(record.source.decode(), record.target.decode(), record.line, alignment)
             except UnicodeDecodeError as error:
                 if self._broken_utf8 == "error":
                     raise DataError(self._explain(record, error)) from error
@@ -99,15 +111,20 @@ class Corpus(ABC):
             digest.update(b"%d %d " % (len(record.source), len(record.target)))
             digest.update(record.source)
             digest.update(record.target)
+            if record.alignment is not None:
+                # No digit comes first, as in what begins the next record.
+                digest.update(b"links %d " % len(record.alignment))
+                digest.update(record.alignment)
         return digest.hexdigest()
 
     def _limited(self) -> Iterator[Record]:
         return islice(self.records(), self.limit)
 
     def _explain(self, record: Record, error: UnicodeDecodeError) -> str:
-        side: Side = "source" if error.object == record.source else "target"
+        texts: dict[Text, bytes | None] = {"source": record.source, "target": record.target}
+        text: Text = next((name for name, content in texts.items() if error.object == content), "alignment")
         remedy = "mend it, or set data.filters.broken_utf8: drop"
-        return f"{broken_utf8(self.place(record.line, side), error)}; {remedy}"
+        return f"{broken_utf8(self.place(record.line, text), error)}; {remedy}"
 
 
 def open_corpus(options: PartOptions, data: Data) -> Corpus:

@@ -39,6 +39,12 @@ class HuggingFaceOptions(CorpusOptions):
     """Column of the source sentence, or its dotted name inside a column; by default the source language's code."""
     target: str | None = None
     """Column of the target sentence, or its dotted name inside a column; by default the target language's code."""
+    alignments: str | None = None
+    """Column of the word alignment, such as `0-0 2-1`, for `training.guided_alignment`."""
+
+    @property
+    def has_alignments(self) -> bool:
+        return self.alignments is not None
 
 
 @CORPORA.register("huggingface", HuggingFaceOptions)
@@ -48,7 +54,9 @@ class HuggingFaceCorpus(Corpus):
     def __init__(self, options: HuggingFaceOptions, data: Data) -> None:
         super().__init__(options, data)
         self._options = options
-        self._wanted = (options.source or data.source_language, options.target or data.target_language)
+        self._wanted = [options.source or data.source_language, options.target or data.target_language]
+        if options.alignments is not None:
+            self._wanted.append(options.alignments)
         self.name = ", ".join([options.dataset, *options.files, *filter(None, [options.name]), options.split])
         folder = Path(options.dataset)
         if options.files:
@@ -66,23 +74,22 @@ class HuggingFaceCorpus(Corpus):
         return self._load_saved(folder) if saved and not self._options.files else self._load()
 
     @cached_property
-    def _columns(self) -> tuple[str, str]:
+    def _columns(self) -> list[str]:
         schema = self._dataset.data.schema
         nested = [column for column in schema.names if has_column(schema, f"{column}.{self._wanted[0]}")]
-        source, target = (
+        columns = [
             f"{nested[0]}.{name}" if not has_column(schema, name) and len(nested) == 1 else name
             for name in self._wanted
-        )
-        for name in (source, target):
+        ]
+        for name in columns:
             check_column(schema, name, self.name)
-        return source, target
+        return columns
 
     def records(self) -> Iterator[Record]:
-        source, target = self._columns
         row = 1
         for batch in self._dataset.with_format("arrow").iter(BATCH_ROWS):
             for part in batch.to_batches():
-                yield from batch_records(part, source, target, row, self.name)
+                yield from batch_records(part, self._columns, row, self.name)
                 row += part.num_rows
 
     def _load_saved(self, folder: Path) -> datasets.Dataset:

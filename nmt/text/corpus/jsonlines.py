@@ -24,6 +24,12 @@ class JsonLinesOptions(CorpusOptions):
     """Field of the source sentence; a field inside a field by its dotted name, such as `translation.de`."""
     target: str
     """Field of the target sentence, or its dotted name."""
+    alignments: str | None = None
+    """Field of the word alignment, such as `0-0 2-1`, for `training.guided_alignment`."""
+
+    @property
+    def has_alignments(self) -> bool:
+        return self.alignments is not None
 
 
 @CORPORA.register("jsonl", JsonLinesOptions)
@@ -34,22 +40,22 @@ class JsonLinesCorpus(Corpus):
         super().__init__(options, data)
         self.name = options.path
         self._path = Path(options.path)
-        self._source, self._target = options.source, options.target
+        self._fields = [name for name in (options.source, options.target, options.alignments) if name is not None]
         check_file(self._path)
 
     def records(self) -> Iterator[Record]:
         for line, text in enumerate(raw_lines(self._path), start=1):
             place = f"{self._path}:{line}"
             try:
-                # Bytes that are not UTF-8 travel as surrogates and come out of `_side` as bytes that are not UTF-8,
+                # Bytes that are not UTF-8 travel as surrogates and come out of `_text` as bytes that are not UTF-8,
                 # so that the policy for broken UTF-8 looks at the two sides and not at the rest of the object.
                 value = json.loads(text.decode("utf-8", "surrogateescape"))
             except (ValueError, RecursionError) as error:
                 raise DataError(f"{place}: not JSON ({error})") from error
-            yield Record(line, _side(value, self._source, place), _side(value, self._target, place))
+            yield Record(line, *(_text(value, name, place) for name in self._fields))
 
 
-def _side(value: object, name: str, place: str) -> bytes:
+def _text(value: object, name: str, place: str) -> bytes:
     found = value
     for key in (name,) if isinstance(value, dict) and name in value else name.split("."):
         if not isinstance(found, dict) or key not in found:

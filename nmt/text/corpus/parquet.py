@@ -28,6 +28,12 @@ class ParquetOptions(CorpusOptions):
     """Column of the source sentence; a field of a struct column by its dotted name, such as `translation.de`."""
     target: str
     """Column of the target sentence, or its dotted name."""
+    alignments: str | None = None
+    """Column of the word alignment, such as `0-0 2-1`, for `training.guided_alignment`."""
+
+    @property
+    def has_alignments(self) -> bool:
+        return self.alignments is not None
 
 
 @CORPORA.register("parquet", ParquetOptions)
@@ -38,17 +44,17 @@ class ParquetCorpus(Corpus):
         super().__init__(options, data)
         self.name = options.path
         self._path = Path(options.path)
-        self._source, self._target = options.source, options.target
+        self._columns = [name for name in (options.source, options.target, options.alignments) if name is not None]
         check_file(self._path)
         with self._open() as file:
-            for name in (self._source, self._target):
+            for name in self._columns:
                 check_column(file.schema_arrow, name, self.name)
 
     def records(self) -> Iterator[Record]:
         with self._open() as file:
             row = 1
-            for batch in file.iter_batches(BATCH_ROWS, columns=list(dict.fromkeys((self._source, self._target)))):
-                yield from batch_records(batch, self._source, self._target, row, self.name)
+            for batch in file.iter_batches(BATCH_ROWS, columns=list(dict.fromkeys(self._columns))):
+                yield from batch_records(batch, self._columns, row, self.name)
                 row += batch.num_rows
 
     @contextmanager

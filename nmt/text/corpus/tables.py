@@ -27,6 +27,12 @@ class TsvOptions(CorpusOptions):
     """Column of the source sentence: its number, from 1, or its name; a name makes the first line a header."""
     target_column: Column = 2
     """Column of the target sentence: its number, from 1, or its name; a name makes the first line a header."""
+    alignments_column: Column | None = None
+    """Column of the word alignment, such as `0-0 2-1`, for `training.guided_alignment`: its number, from 1, or name."""
+
+    @property
+    def has_alignments(self) -> bool:
+        return self.alignments_column is not None
 
 
 @CORPORA.register("tsv", TsvOptions)
@@ -37,11 +43,12 @@ class TsvCorpus(Corpus):
         super().__init__(options, data)
         self.name = options.path
         self._path = Path(options.path)
-        wanted = (options.source_column, options.target_column)
+        wanted = [options.source_column, options.target_column]
+        if options.alignments_column is not None:
+            wanted.append(options.alignments_column)
         self._has_header = any(isinstance(column, str) for column in wanted)
         header = next(raw_lines(self._path), b"").decode("utf-8", "replace").split("\t")
-        self._source = self._index(options.source_column, header)
-        self._target = self._index(options.target_column, header)
+        self._columns = [self._index(column, header) for column in wanted]
 
     def _index(self, column: Column, header: list[str]) -> int:
         if isinstance(column, int):
@@ -52,7 +59,7 @@ class TsvCorpus(Corpus):
         return header.index(column)
 
     def records(self) -> Iterator[Record]:
-        needed = max(self._source, self._target) + 1
+        needed = max(self._columns) + 1
         for line, text in enumerate(raw_lines(self._path), start=1):
             if line == 1 and self._has_header:
                 continue
@@ -60,4 +67,4 @@ class TsvCorpus(Corpus):
             if len(columns) < needed:
                 found = f"{len(columns)} column{'s' if len(columns) > 1 else ''}"
                 raise DataError(f"{self._path}:{line}: {found} separated by tabs, but column {needed} is needed")
-            yield Record(line, columns[self._source], columns[self._target])
+            yield Record(line, *(columns[index] for index in self._columns))

@@ -8,7 +8,7 @@ from typing import Literal
 
 from nmt.config.schema import Data
 from nmt.errors import DataError
-from nmt.text.corpus.base import CORPORA, Corpus, CorpusOptions, Record, Side
+from nmt.text.corpus.base import CORPORA, Corpus, CorpusOptions, Record, Text
 from nmt.text.corpus.files import check_files, raw_lines
 
 
@@ -21,6 +21,14 @@ class TextOptions(CorpusOptions):
     """File in the source language, one sentence a line."""
     target: str
     """File in the target language, line by line the translation of `source`."""
+    alignments: str | None = None
+    """File of word alignments in the Pharaoh format, line by line those of the pair, for `training.guided_alignment`:
+    `0-0 2-1` links the first words and the third source word with the second target word, words being what spaces
+    separate in the files as they stand; a blank line links nothing."""
+
+    @property
+    def has_alignments(self) -> bool:
+        return self.alignments is not None
 
 
 @CORPORA.register("text", TextOptions)
@@ -29,26 +37,26 @@ class TextCorpus(Corpus):
 
     def __init__(self, options: TextOptions, data: Data) -> None:
         super().__init__(options, data)
-        self._paths: dict[Side, Path] = {"source": Path(options.source), "target": Path(options.target)}
+        self._paths: dict[Text, Path] = {"source": Path(options.source), "target": Path(options.target)}
+        if options.alignments is not None:
+            self._paths["alignment"] = Path(options.alignments)
         self.name = f"{options.source} / {options.target}"
         check_files(self._paths.values())
 
-    def place(self, line: int, side: Side) -> str:
-        return f"{self._paths[side]}:{line}"
+    def place(self, line: int, text: Text) -> str:
+        return f"{self._paths[text]}:{line}"
 
     def records(self) -> Iterator[Record]:
-        sources, targets = raw_lines(self._paths["source"]), raw_lines(self._paths["target"])
+        files = [raw_lines(path) for path in self._paths.values()]
         line = 0
         while True:
-            source, target = next(sources, None), next(targets, None)
-            if source is None or target is None:
+            texts = [next(file, None) for file in files]
+            present = [text for text in texts if text is not None]
+            if len(present) < len(files):
                 break
             line += 1
-            yield Record(line, source, target)
-        source_lines = line + (source is not None) + sum(1 for _ in sources)
-        target_lines = line + (target is not None) + sum(1 for _ in targets)
-        if source_lines != target_lines:
-            raise DataError(
-                f"{self._paths['source']} has {source_lines} lines and {self._paths['target']} has {target_lines}; "
-                "line n of one must translate line n of the other"
-            )
+            yield Record(line, *present)
+        counts = [line + (text is not None) + sum(1 for _ in file) for text, file in zip(texts, files, strict=True)]
+        if len(set(counts)) > 1:
+            first, *others = (f"{path} has {count}" for path, count in zip(self._paths.values(), counts, strict=True))
+            raise DataError(f"{first} lines and {' and '.join(others)}; line n of each must belong to the same pair")

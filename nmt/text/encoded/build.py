@@ -30,6 +30,7 @@ from nmt.text.encoded.columns import (
     ragged_kept,
 )
 from nmt.text.encoded.filtering import DUPLICATE, EMPTY, reasons_to_drop, repeated
+from nmt.text.encoded.links import COLUMNS, POSITION, EncodedLinks, no_links
 from nmt.text.encoded.ragged import Offsets, Values
 from nmt.text.encoded.report import CorpusReport, EncodingReport, SideReport
 from nmt.text.encoded.tokenization import Chunk, EncodedChunk, chunks, encode_chunks, id_type
@@ -58,6 +59,10 @@ def build(
         if keep_text:
             for name in ("source_text", "target_text"):
                 ragged[name] = RaggedColumn(scratch, name, np.uint8, files)
+        aligned = any(corpus.has_alignments for corpus in corpora)
+        if aligned:
+            ragged |= {name: RaggedColumn(scratch, name, POSITION, files) for name in COLUMNS}
+        wrong: list[str] = []
         flat = {
             name: FlatColumn(scratch / name, dtype, files)
             for name, dtype in (("corpus", np.uint16), ("line", np.int64), ("hash", np.uint64))
@@ -71,9 +76,18 @@ def build(
             if keep_text:
                 ragged["source_text"].append(*_utf8(chunk.sources), keep)
                 ragged["target_text"].append(*_utf8(chunk.targets), keep)
+            if aligned:
+                alignments = encoded.alignments or no_links(len(chunk.lines))
+                wrong += _wrong_alignments(alignments, chunk, corpora[chunk.corpus])
+                if len(wrong) >= EXAMPLES:
+                    break
+                for name, rows in alignments.columns().items():
+                    ragged[name].append(rows.values, rows.lengths, keep)
             flat["corpus"].append(np.full(keep.sum(), chunk.corpus))
             flat["line"].append(np.asarray(chunk.lines)[keep])
             flat["hash"].append(encoded.hashes[keep])
+        if wrong:
+            raise DataError(*wrong[:EXAMPLES])
         ragged_values = {name: column.close() for name, column in ragged.items()}
         flat_values = {name: column.close() for name, column in flat.items()}
     again = repeated(flat_values.pop("hash"))
@@ -91,6 +105,7 @@ def build(
     return EncodingReport(
         corpora=tuple(CorpusReport.of(corpus.name, count) for corpus, count in zip(corpora, counts, strict=True)),
         duplicates=duplicates,
+        aligned=_count_filled(ragged_values["links"][1]) if aligned else None,
         source=_side_report(*ragged_values["source"], tokenizers.source.unk),
         target=_side_report(*ragged_values["target"], tokenizers.target.unk),
     )
@@ -115,6 +130,10 @@ def _empty_sides(rows: npt.NDArray[np.intp], chunk: Chunk, encoded: EncodedChunk
         side = "source" if encoded.source.lengths[row] == 0 else "target"
         place = corpus.place(chunk.lines[row], "source" if side == "source" else "target")
         yield f"{place}: the {side} side is empty; mend it, or set data.filters.empty: drop"
+
+
+def _wrong_alignments(alignments: EncodedLinks, chunk: Chunk, corpus: Corpus) -> list[str]:
+    return [f"{corpus.place(chunk.lines[row], 'alignment')}: {problem}" for row, problem in alignments.problems]
 
 
 def _count_duplicates(
@@ -146,8 +165,17 @@ def _utf8(texts: Sequence[str]) -> tuple[Values, npt.NDArray[np.int64]]:
 
 def _side_report(ids: Values, offsets: Offsets, unknown: int) -> SideReport:
     counted = sum(int(np.count_nonzero(ids[start : start + _BLOCK] == unknown)) for start in range(0, len(ids), _BLOCK))
-    blocks = (offsets[start : start + _BLOCK + 1] for start in range(0, len(offsets) - 1, _BLOCK))
-    return SideReport(len(ids), counted, max(int(np.diff(block).max()) for block in blocks))
+    return SideReport(len(ids), counted, max(int(lengths.max()) for lengths in _lengths(offsets)))
+
+
+def _count_filled(offsets: Offsets) -> int:
+    return sum(int(np.count_nonzero(lengths)) for lengths in _lengths(offsets))
+
+
+def _lengths(offsets: Offsets) -> Iterator[npt.NDArray[np.int64]]:
+    """The lengths of all rows, a block at a time."""
+    for start in range(0, len(offsets) - 1, _BLOCK):
+        yield np.diff(offsets[start : start + _BLOCK + 1])
 
 
 def _write(path: Path, ragged: dict[str, tuple[Values, Offsets]], flat: dict[str, Values]) -> None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from nmt.text.corpus import Corpus
+from nmt.text.encoded.links import COLUMNS
 from nmt.text.encoded.ragged import Offsets, gather
 from nmt.text.encoded.report import EncodingReport
 
@@ -30,6 +31,8 @@ class EncodedCorpus:
             self._batch = stream.read_next_batch()
         self._source = _ids(self._batch.column("source"))
         self._target = _ids(self._batch.column("target"))
+        present = set(COLUMNS) & set(self._batch.schema.names)
+        self._positions = {name: _ids(self._batch.column(name)) for name in present}
         self.source_lengths = np.diff(self._source[1]).astype(np.int32)
         self.target_lengths = np.diff(self._target[1]).astype(np.int32)
         weights = np.asarray([corpus.weight for corpus in corpora], np.float32)
@@ -49,6 +52,23 @@ class EncodedCorpus:
         return values.astype(np.int32), offsets
 
     @property
+    def has_links(self) -> bool:
+        """Whether any of the corpora has alignments."""
+        return bool(self._positions)
+
+    def links(self, rows: Rows) -> tuple[npt.NDArray[np.int64], Offsets]:
+        """Links between the words of these pairs: source and target word of each in turn, flat, and offsets."""
+        return self._words("links", rows)
+
+    def source_words(self, rows: Rows) -> tuple[npt.NDArray[np.int64], Offsets]:
+        """The word of each source piece of these pairs, flat, and offsets; a pair without links has none of them."""
+        return self._words("source_words", rows)
+
+    def target_words(self, rows: Rows) -> tuple[npt.NDArray[np.int64], Offsets]:
+        """The word of each target piece, in the same form."""
+        return self._words("target_words", rows)
+
+    @property
     def has_text(self) -> bool:
         """Whether the text was kept beside the ids."""
         return "source_text" in self._batch.schema.names
@@ -64,6 +84,11 @@ class EncodedCorpus:
         """Where the source sentence of a row comes from, for messages: file and line."""
         owner, line = (int(self._batch.column(name)[row].as_py()) for name in ("corpus", "line"))
         return self._corpora[owner].place(line, "source")
+
+    def _words(self, column: str, rows: Rows) -> tuple[npt.NDArray[np.int64], Offsets]:
+        assert self.has_links, "encoded without alignments"
+        values, offsets = gather(*self._positions[column], rows)
+        return values.astype(np.int64), offsets
 
 
 def _ids(column: pa.LargeListArray) -> tuple[npt.NDArray[Any], Offsets]:

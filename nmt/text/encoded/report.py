@@ -67,6 +67,8 @@ class EncodingReport:
     """Pairs, both sides alike, that occurred before in any corpus; only pairs that pass the other filters count."""
     source: SideReport
     target: SideReport
+    aligned: int | None = None
+    """Pairs that are left and have links; None where no corpus has alignments."""
 
     @property
     def read(self) -> int:
@@ -99,6 +101,8 @@ class EncodingReport:
                 f"{name}: {side.pieces:,} pieces, {mean:.1f} a sentence, longest {side.longest}, "
                 f"{side.unknown_rate:.3%} unknown"
             )
+        if self.aligned is not None:
+            lines.append(f"alignments: {self.aligned:,} of {self.kept:,} pairs have links")
         fate = "dropped" if "duplicate" in self.dropped else "kept"
         lines.append(f"duplicate pairs: {self.duplicates:,}" + (f" ({fate})" if self.duplicates else ""))
         return lines
@@ -122,6 +126,7 @@ class EncodingReport:
             duplicates=int(raw["duplicates"]),
             source=SideReport(**raw["source"]),
             target=SideReport(**raw["target"]),
+            aligned=raw.get("aligned"),
         )
 
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from nmt.errors import DataError
 from nmt.text.corpus import Corpus, Counts
+from nmt.text.encoded.links import EncodedLinks, encode_links
 from nmt.text.encoded.ragged import Values, flatten
 from nmt.text.tokenizer import Tokenizer, TokenizerPair
 
@@ -39,6 +40,8 @@ class Chunk:
     sources: list[str]
     targets: list[str]
     lines: list[int]
+    alignments: list[str] | None = None
+    """None where the corpus has none."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,13 @@ class EncodedSide:
 
 @dataclass(frozen=True)
 class EncodedChunk:
-    """A chunk as arrays; `hashes` are 64 bits of each pair's text."""
+    """A chunk as arrays; `hashes` are 64 bits of each pair's text, alignments left out."""
 
     source: EncodedSide
     target: EncodedSide
     hashes: npt.NDArray[np.uint64]
+    alignments: EncodedLinks | None
+    """None where the chunk has none."""
 
 
 def chunks(corpora: Sequence[Corpus], counts: Sequence[Counts]) -> Iterator[Chunk]:
@@ -64,17 +69,24 @@ def chunks(corpora: Sequence[Corpus], counts: Sequence[Counts]) -> Iterator[Chun
     Each corpus counts what it reads in its own account.
     """
     for index, corpus in enumerate(corpora):
-        chunk, characters = Chunk(index, [], [], []), 0
+        chunk, characters = _empty_chunk(index, corpus), 0
         for pair in corpus.pairs(counts[index]):
             chunk.sources.append(pair.source)
             chunk.targets.append(pair.target)
             chunk.lines.append(pair.line)
+            if chunk.alignments is not None:
+                assert pair.alignment is not None, "a corpus has alignments for all its pairs or for none"
+                chunk.alignments.append(pair.alignment)
             characters += len(pair.source) + len(pair.target)
             if len(chunk.lines) == CHUNK_PAIRS or characters >= CHUNK_CHARACTERS:
                 yield chunk
-                chunk, characters = Chunk(index, [], [], []), 0
+                chunk, characters = _empty_chunk(index, corpus), 0
         if chunk.lines:
             yield chunk
+
+
+def _empty_chunk(index: int, corpus: Corpus) -> Chunk:
+    return Chunk(index, [], [], [], [] if corpus.has_alignments else None)
 
 
 def id_type(tokenizer: Tokenizer) -> npt.DTypeLike:
@@ -84,10 +96,12 @@ def id_type(tokenizer: Tokenizer) -> npt.DTypeLike:
 
 def encode_chunk(chunk: Chunk, tokenizers: TokenizerPair) -> EncodedChunk:
     """Tokenize a chunk; the one place where text becomes ids for the cache."""
+    alignments = chunk.alignments
     return EncodedChunk(
         _encode_side(chunk.sources, tokenizers.source),
         _encode_side(chunk.targets, tokenizers.target),
         np.fromiter(map(_hash, chunk.sources, chunk.targets), np.uint64, len(chunk.lines)),
+        None if alignments is None else encode_links(alignments, chunk.sources, chunk.targets, tokenizers),
     )
 
 
