@@ -18,8 +18,8 @@ from nmt.experiment.loading import System
 from nmt.experiment.looking import Advance, look
 from nmt.experiment.translation import Floats, Translation
 from nmt.plots.look import Look
+from nmt.text.encoded.links import words_of
 from nmt.text.tokenizer import TokenizerPair
-from nmt.text.words import words_of_spans
 
 Unit = Literal["pieces", "words"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
@@ -44,8 +44,8 @@ def align(
 
     Args:
         weights_TS: rows are those with which each target piece was predicted.
-        source_units, target_units: word, counted from 0, of each piece without the end symbol, as `words_of_spans`
-            gives it; the pieces' own numbers make an alignment of pieces.
+        source_units, target_units: word, counted from 0, of each piece without the end symbol, as `words_of` gives
+            it; the pieces' own numbers make an alignment of pieces.
         linking: how units are linked.
     """
     if max(source_units, default=-1) < 0 or max(target_units, default=-1) < 0:
@@ -102,8 +102,8 @@ def align_look(looked: Look, tokenizers: TokenizerPair, unit: Unit, linking: Lin
     weights_TS = looked.weights_NTS.mean(0)
     if unit == "pieces":
         return align(weights_TS, range(len(looked.source_pieces)), range(len(looked.target_pieces)), linking)
-    source_words = words_of_spans(looked.source, tokenizers.source.spans(looked.source))
-    target_words = words_of_spans(looked.target, tokenizers.target.spans(looked.target))
+    source_words = words_of(looked.source, tokenizers.source)
+    target_words = words_of(looked.target, tokenizers.target)
     # A pair that was cut off has fewer pieces than its text.
     return align(
         weights_TS, source_words[: len(looked.source_pieces)], target_words[: len(looked.target_pieces)], linking

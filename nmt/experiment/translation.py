@@ -15,6 +15,7 @@ from nmt.experiment.loading import System
 from nmt.experiment.memory import in_halves
 from nmt.runtime import gather_objects, logger
 from nmt.search import Hypothesis, translate_batch
+from nmt.text.encoded.links import words_of
 from nmt.text.words import words_of_spans
 
 Floats = npt.NDArray[np.floating]
@@ -164,7 +165,7 @@ def _translations(
     source_pieces = tuple(tokenizers.source.pieces(source))
     source_words: tuple[int, ...] = ()
     if any(hypothesis.attention is not None for hypothesis in hypotheses):
-        source_words = tuple(words_of_spans(line, tokenizers.source.spans(line)[: len(source)]))
+        source_words = tuple(words_of(line, tokenizers.source)[: len(source)])
     # Bytes and symbols of the user's own can spell a line's end: one line in is one line out.
     decoded = target.decode([hypothesis.ids for hypothesis in hypotheses])
     texts = [text.replace("\r", " ").replace("\n", " ") for text in decoded]
