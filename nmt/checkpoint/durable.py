@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 _TEMPORARY = ".tmp-"
 
@@ -21,6 +22,21 @@ def replace_file(path: Path, content: str | bytes) -> None:
     temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     _force(temporary)
     os.replace(temporary, path)
+    _force(path.parent)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write; it takes the place of `path` when the block ends, and an error in it leaves no trace."""
+    temporary = path.with_name(_TEMPORARY + path.name)
+    try:
+        with temporary.open("wb") as file:
+            yield file
+        _force(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     _force(path.parent)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nmt.cli.common import Parser, check_files, run
@@ -23,9 +25,12 @@ from nmt.cli.options import (
 )
 from nmt.config.schema.bounds import Positive
 from nmt.errors import ConfigError
+from nmt.plots.place import is_page, problems_of
 
 if TYPE_CHECKING:
+    from nmt.experiment.drawing import Plotted
     from nmt.experiment.loading import TrainedModel
+    from nmt.runtime import Runtime
 
 DESCRIPTION = """Translate standard input to standard output: one line out for every line in, a blank line for a blank
 one, in order."""
@@ -46,6 +51,7 @@ def main() -> None:
 def _main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     machine_options(options)
+    _check_plot(options)
     check_files([options.input, options.prefixes], options.output)
     return _translate(options)
 
@@ -69,6 +75,20 @@ def _parser() -> Parser:
     parser.add_argument(
         "--prefixes", metavar="FILE", help="text that each translation begins with, line by line; blank leaves it free"
     )
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="PATH",
+        help="draw where each translation looked: a folder gets a PNG and an SVG of each line, a name that ends in "
+        ".html one page for all of them",
+    )
+    parser.add_argument(
+        "--plot-beside",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="show this model's own translations beside, on the page of --plot; may be repeated",
+    )
     add_line_options(parser)
     add_seed_option(parser)
     parser.add_argument(
@@ -91,6 +111,7 @@ def _translate(options: argparse.Namespace) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from tqdm import tqdm
 
+    from nmt.experiment.drawing import drawing, plotted_system
     from nmt.experiment.layout import JsonLayout, Layout, TextLayout
     from nmt.experiment.loading import join, load_ensemble
     from nmt.experiment.streaming import translate_stream, writing
@@ -102,7 +123,10 @@ def _translate(options: argparse.Namespace) -> int:
     with naming_flags():
         runtime = set_up(machine_options(options))
     models = load_ensemble(options.model, options.checkpoint, runtime)
-    _check_attention(options, models)
+    if options.alignments is not None:
+        _check_attention("--alignments", "align by", models)
+    if options.plot is not None:
+        _check_attention("--plot", "look at", models)
     search = search_options(options, models[0].config.search)
     layout: Layout = JsonLayout(options.linking)
     if options.format == "text":
@@ -118,19 +142,49 @@ def _translate(options: argparse.Namespace) -> int:
     hidden = not options.progress and (interactive or not sys.stderr.isatty() or sys.stdout.isatty())
     lines = read_lines(options.input) if options.input else iterate_lines(sys.stdin.buffer, "standard input")
     prefixes = (options.prefixes, read_lines(options.prefixes)) if options.prefixes else None
-    with naming_flags(), writing(options.output) as write, tqdm(unit=" lines", disable=hidden) as progress:
-        window = 1 if interactive else options.window
-        system = join(models, runtime)
+    window = 1 if interactive else options.window
+    system = join(models, runtime)
+    plotted = [plotted_system(models, runtime, search, " + ".join(options.model)), *_beside(options, runtime)]
+    with (
+        naming_flags(),
+        writing(options.output) as write,
+        tqdm(unit=" lines", disable=hidden) as progress,
+        drawing(options.plot, plotted, wanted, progress.update) if options.plot else nullcontext() as plot,
+    ):
+        # Drawing takes longer than translating: where there is any, it is what progress shows.
+        advance, then = (None, plot.add) if plot else (progress.update, None)
         for text in translate_stream(
-            system, lines, search, layout, wanted, window=window, prefixes=prefixes, advance=progress.update
+            system, lines, search, layout, wanted, window=window, prefixes=prefixes, advance=advance, then=then
         ):
             write(text)
     return 0
 
 
-def _check_attention(options: argparse.Namespace, models: Sequence[TrainedModel]) -> None:
-    if options.alignments is not None and not any(model.has_attention for model in models):
-        raise ConfigError(f"--alignments: {models[0].path} has no attention to align by; leave it out")
+def _beside(options: argparse.Namespace, runtime: Runtime) -> Iterator[Plotted]:
+    """The systems that are shown beside the one that translates."""
+    from nmt.experiment.drawing import plotted_system
+    from nmt.experiment.loading import load_ensemble
+
+    for path in options.plot_beside:
+        models = load_ensemble([path], options.checkpoint, runtime)
+        _check_attention("--plot-beside", "look at", models)
+        yield plotted_system(models, runtime, search_options(options, models[0].config.search), path)
+
+
+def _check_plot(options: argparse.Namespace) -> None:
+    """Before a model is loaded: plots have a place to go to."""
+    problems = [f"--plot: {problem}" for problem in problems_of(options.plot)] if options.plot else []
+    if options.plot_beside and not (options.plot and is_page(options.plot)):
+        problems.append("--plot-beside: models are shown side by side on a page; give --plot a name ending in .html")
+    if options.plot and options.output and options.plot.resolve() == Path(options.output).resolve():
+        problems.append(f"--plot: {options.plot} is what --output writes; name another")
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _check_attention(flag: str, purpose: str, models: Sequence[TrainedModel]) -> None:
+    if not any(model.has_attention for model in models):
+        raise ConfigError(f"{flag}: {models[0].path} has no attention to {purpose}; leave it out")
 
 
 if __name__ == "__main__":

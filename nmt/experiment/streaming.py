@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -12,7 +13,18 @@ from nmt.config.schema import Search
 from nmt.errors import DataError, NmtError
 from nmt.experiment.layout import Layout
 from nmt.experiment.loading import System
-from nmt.experiment.translation import BEST, Wanted, translate_lines
+from nmt.experiment.translation import BEST, Translation, Wanted, translate_lines
+
+
+@dataclass(frozen=True)
+class Window:
+    """Lines that were translated together."""
+
+    first_line: int
+    """Its number, counted from 1."""
+    lines: list[str]
+    prefixes: list[str] | None
+    translations: list[list[Translation]]
 
 
 def windows(lines: Iterable[str], size: int) -> Iterator[list[str]]:
@@ -42,10 +54,12 @@ def translate_stream(
     window: int,
     prefixes: tuple[str, Iterator[str]] | None = None,
     advance: Callable[[int], object] | None = None,
+    then: Callable[[Window], object] | None = None,
 ) -> Iterator[str]:
     """Translate lines in order, `window` at a time: the text to be written for each window.
 
     `prefixes` are the name of a file and its lines, one for each line of the input: what its translation begins with.
+    `then` is told of each window when its text has been taken.
     Raises `NmtError` for a mistake in either, when everything before it has been given.
     """
     first = 1
@@ -63,6 +77,8 @@ def translate_stream(
             for number, (line, translations) in enumerate(zip(part, found, strict=True), start=first)
         ]
         yield "".join(texts)
+        if then is not None:
+            then(Window(first, part, forced, found))
         first += len(part)
     if prefixes is not None and next(prefixes[1], None) is not None:
         raise DataError(f"{prefixes[0]}: has more lines than the input, which has {first - 1}; give one for each line")

@@ -42,6 +42,10 @@ class Translation:
     """With `attention`: the word of the line, counted from 0, that each source piece belongs to."""
     words: tuple[int, ...] = ()
     """With `attention`: the word of the text that each piece belongs to."""
+    source_ids: tuple[int, ...] = ()
+    """Of the source pieces."""
+    ids: tuple[int, ...] = ()
+    """Of the pieces."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +184,8 @@ def _translations(
             attention=hypothesis.attention,
             source_words=source_words,
             words=tuple(words_of_spans(text, target.decoded_spans(hypothesis.ids))) if source_words else (),
+            source_ids=tuple(source),
+            ids=hypothesis.ids,
         )
         for text, hypothesis in zip(texts, hypotheses, strict=True)
     ]

@@ -1,0 +1,267 @@
+"use strict";
+
+// A sentence as a system sees it.
+
+const WORD_START = "\u2581";
+const END = "</s>";
+const RIGHT_TO_LEFT = /[\p{Script=Hebrew}\p{Script=Arabic}\p{Script=Syriac}\p{Script=Thaana}\p{Script=Nko}]/u;
+const UPRIGHT = /^[\u2581\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\u3000-\u303f\uff00-\uff60]+$/u;
+const LARGEST_CELL = 22;
+const SMALLEST_CELL = 6;
+const MATRIX_WIDTH = 900;
+const SVG = "http://www.w3.org/2000/svg";
+
+function make(tag, settings = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(settings)) {
+    if (value !== undefined) element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+function draw(tag, settings = {}, ...children) {
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(settings)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+/** A system's look at a sentence, on the screen. */
+class View {
+  constructor(page, number, look) {
+    const system = page.data.systems[number];
+    this.page = page;
+    this.number = number;
+    this.look = look;
+    this.pieces = { source: [...look.source_pieces, END], target: [...look.target_pieces, END] };
+    this.spans = { source: [], target: [] };
+    this.readout = make("p", { class: "readout", role: "status" });
+    this.matrix = make("div", { class: "weights" });
+    this.element = make("section", { class: "system", "aria-label": system.name }, make("h2", {}, system.name));
+    const perPiece = (look.log_probability / this.pieces.target.length).toFixed(2);
+    const total = look.log_probability.toFixed(2);
+    this.element.append(
+      make("p", { class: "facts" }, `log-probability ${total}, ${perPiece} a piece; ${this.pieces.source.length} source and ${this.pieces.target.length} target pieces with their ends`),
+    );
+    if (look.heads > 1) this.element.append(this.headChoice());
+    this.element.append(this.row("source", system.source_language), this.row("target", system.target_language));
+    this.element.append(this.readout, this.matrix);
+    if (look.centers) this.element.append(this.legend());
+    this.show(look.heads > 1 ? page.heads.get(number) ?? -1 : 0);
+  }
+
+  headChoice() {
+    const choice = make("fieldset", { class: "heads" }, make("legend", {}, "head"));
+    const chosen = this.page.heads.get(this.number) ?? -1;
+    for (let head = -1; head < this.look.heads; head++) {
+      const input = make("input", { type: "radio", name: `head of ${this.number}`, value: head });
+      input.checked = head === chosen;
+      input.addEventListener("change", () => {
+        this.page.heads.set(this.number, head);
+        this.show(head);
+      });
+      choice.append(make("label", {}, input, head < 0 ? " mean" : ` ${head + 1}`));
+    }
+    return choice;
+  }
+
+  /** The pieces of a side as running text; one of them can be reached by Tab, the others from there. */
+  row(side, language) {
+    const row = make("div", { class: "pieces", dir: "auto", lang: language, role: "group", "aria-label": side });
+    this.pieces[side].forEach((piece, index, all) => {
+      const isEnd = index === all.length - 1;
+      const word = isEnd ? piece : piece.replaceAll(WORD_START, " ").trim();
+      if (index > 0 && (isEnd || piece.startsWith(WORD_START))) row.append(" ");
+      const span = make(isEnd ? "bdi" : "span", { class: isEnd ? "piece end" : "piece", tabindex: index ? -1 : 0 });
+      span.append(word || WORD_START);
+      if (isEnd) span.dir = "ltr";
+      this.spans[side].push(span);
+      row.append(span);
+      const choose = () => this.page.select({ view: this, side, index });
+      span.addEventListener("pointerenter", choose);
+      span.addEventListener("focus", choose);
+      span.addEventListener("click", () => this.page.hold({ view: this, side, index }));
+      if (!isEnd && index + 1 < all.length && piece.endsWith(WORD_START) && word) row.append(" ");
+    });
+    row.addEventListener("pointerleave", () => this.page.select(null));
+    row.addEventListener("focusout", () => this.page.select(null));
+    row.addEventListener("keydown", (event) => this.walk(event, side, row));
+    return make("div", {}, make("p", { class: "side" }, side), row);
+  }
+
+  walk(event, side, row) {
+    const spans = this.spans[side];
+    const at = spans.indexOf(document.activeElement);
+    const forward = getComputedStyle(row).direction === "rtl" ? "ArrowLeft" : "ArrowRight";
+    const steps = { ArrowLeft: -1, ArrowRight: -1, [forward]: 1, Home: -at, End: spans.length - 1 - at };
+    if (at < 0 || !(event.key in steps)) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const next = spans[Math.max(0, Math.min(spans.length - 1, at + steps[event.key]))];
+    for (const span of spans) span.tabIndex = span === next ? 0 : -1;
+    next.focus();
+  }
+
+  legend() {
+    const line = make("p", { class: "legend" });
+    line.append(make("span", { class: "window" }, "▭"), ` window, p`, make("sub", {}, "t"), ` ± ${this.look.half_width}; `);
+    line.append(make("span", { class: "center" }, "●"), " p", make("sub", {}, "t"));
+    return line;
+  }
+
+  show(head) {
+    this.head = head;
+    this.weights = weightsOf(this.look, head);
+    this.centers = this.look.centers && head >= 0 ? this.look.centers[head] : null;
+    this.drawMatrix();
+    this.page.repaint();
+  }
+
+  drawMatrix() {
+    const [source, target] = [this.pieces.source.map(label), this.pieces.target.map(label)];
+    const cell = Math.max(SMALLEST_CELL, Math.min(LARGEST_CELL, Math.floor(MATRIX_WIDTH / source.length)));
+    const size = Math.max(9, Math.min(14, cell * 0.62));
+    const every = Math.ceil((size * 1.2) / cell);
+    const pen = document.createElement("canvas").getContext("2d");
+    pen.font = `${size}px system-ui, sans-serif`;
+    const long = (text) => (UPRIGHT.test(text) ? text.length * size : pen.measureText(text).width);
+    const top = Math.ceil(Math.max(...source.map(long))) + 8;
+    const left = Math.ceil(Math.max(...target.map((text) => pen.measureText(text).width))) + 8;
+    const [width, height] = [source.length * cell, target.length * cell];
+
+    const canvas = make("canvas", { width: source.length, height: target.length });
+    Object.assign(canvas.style, { left: `${left}px`, top: `${top}px`, width: `${width}px`, height: `${height}px` });
+    const image = new ImageData(source.length, target.length);
+    this.weights.forEach((weight, place) => {
+      image.data[place * 4 + 3] = Math.round(255 * Math.sqrt(weight));
+    });
+    canvas.getContext("2d").putImageData(image, 0, 0);
+
+    const svg = draw("svg", {
+      width: left + width + 2, height: top + height + 2, "font-size": size, role: "img",
+      "aria-label": "Attention matrix, source pieces across and target pieces down",
+    });
+    const cells = draw("g", { transform: `translate(${left} ${top})` });
+    cells.append(draw("rect", { class: "border", width, height }));
+    source.forEach((text, index) => {
+      if (index % every === 0) cells.append(this.sourceLabel(text, index, (index + 0.5) * cell));
+    });
+    target.forEach((text, index) => {
+      if (index % every === 0) cells.append(this.targetLabel(text, index, (index + 0.5) * cell));
+    });
+    if (this.centers) this.drawWindows(cells, cell);
+    this.cross = draw("g", {});
+    cells.append(this.cross);
+    svg.append(cells);
+    this.cell = cell;
+    svg.addEventListener("pointermove", (event) => this.point(event, canvas, false));
+    svg.addEventListener("click", (event) => this.point(event, canvas, true));
+    svg.addEventListener("pointerleave", () => this.page.select(null));
+    const frame = make("div", { class: "frame" }, canvas, svg);
+    this.matrix.replaceChildren(frame);
+  }
+
+  sourceLabel(text, index, x) {
+    const isEnd = index === this.pieces.source.length - 1;
+    if (UPRIGHT.test(text)) {
+      const settings = { transform: `translate(${x} -4)`, "text-anchor": "end", "writing-mode": "vertical-rl" };
+      return draw("text", settings, text);
+    }
+    const rightToLeft = RIGHT_TO_LEFT.test(text);
+    return draw("text", {
+      transform: `translate(${x} -4) rotate(-90)`, "dominant-baseline": "central", class: isEnd ? "end" : "",
+      direction: rightToLeft ? "rtl" : "ltr", "text-anchor": rightToLeft ? "end" : "start",
+    }, text);
+  }
+
+  targetLabel(text, index, y) {
+    const isEnd = index === this.pieces.target.length - 1;
+    const rightToLeft = RIGHT_TO_LEFT.test(text);
+    return draw("text", {
+      x: -4, y, "dominant-baseline": "central", class: isEnd ? "end" : "",
+      direction: rightToLeft ? "rtl" : "ltr", "text-anchor": rightToLeft ? "start" : "end",
+    }, text);
+  }
+
+  drawWindows(cells, cell) {
+    this.centers.forEach((center, row) => {
+      const found = windowOf(center, this.look.half_width, this.pieces.source.length);
+      if (found) {
+        const [first, last] = found;
+        const box = { x: first * cell, y: row * cell, width: (last - first + 1) * cell, height: cell };
+        cells.append(draw("rect", { class: "window", ...box }));
+      }
+      if (center > -0.5 && center < this.pieces.source.length - 0.5) {
+        const place = { cx: (center + 0.5) * cell, cy: (row + 0.5) * cell, r: Math.max(2, cell / 6) };
+        cells.append(draw("circle", { class: "center", ...place }));
+      }
+    });
+  }
+
+  /** Choose the target piece of the row under the pointer, and name the cell. */
+  point(event, canvas, held) {
+    const box = canvas.getBoundingClientRect();
+    const column = Math.floor((event.clientX - box.left) / this.cell);
+    const row = Math.floor((event.clientY - box.top) / this.cell);
+    const { source, target } = this.pieces;
+    const inside = column >= 0 && column < source.length && row >= 0 && row < target.length;
+    const selection = inside ? { view: this, side: "target", index: row, column } : null;
+    if (held) this.page.hold(selection);
+    else this.page.select(selection);
+  }
+
+  /** Show a selection, which may be another view's: a source piece that both have is shown in both. */
+  paint(selection) {
+    let chosen = selection;
+    if (selection && selection.view !== this) {
+      const other = selection.view.pieces.source;
+      const same = other.length === this.pieces.source.length && other.every((piece, at) => piece === this.pieces.source[at]);
+      chosen = selection.side === "source" && same ? selection : null;
+    }
+    for (const side of ["source", "target"]) {
+      const others = chosen && chosen.side !== side ? this.weightsOf(chosen) : null;
+      this.spans[side].forEach((span, index) => {
+        span.style.setProperty("--weight", others ? Math.sqrt(others[index]).toFixed(3) : 0);
+        span.classList.toggle("chosen", Boolean(chosen) && chosen.side === side && chosen.index === index);
+        span.classList.remove("window", "center");
+      });
+    }
+    this.cross.replaceChildren();
+    this.readout.replaceChildren();
+    if (!chosen) return;
+    if (chosen.side === "target" && this.centers) this.paintWindow(this.centers[chosen.index]);
+    this.paintCross(chosen);
+    this.read(chosen);
+  }
+
+  weightsOf({ side, index }) {
+    return weightsOfPiece(this.weights, this.pieces.source.length, side, index);
+  }
+
+  paintWindow(center) {
+    const found = windowOf(center, this.look.half_width, this.pieces.source.length);
+    if (found) this.spans.source.slice(found[0], found[1] + 1).forEach((span) => span.classList.add("window"));
+    this.spans.source[Math.round(center)]?.classList.add("center");
+  }
+
+  paintCross({ side, index, column }) {
+    const [across, down] = [this.pieces.source.length * this.cell, this.pieces.target.length * this.cell];
+    const row = { x: 0, y: index * this.cell, width: across, height: this.cell };
+    const line = { x: (column ?? index) * this.cell, y: 0, width: this.cell, height: down };
+    if (side === "target") this.cross.append(draw("rect", { class: "cross", ...row }));
+    if (side === "source" || column !== undefined) this.cross.append(draw("rect", { class: "cross", ...line }));
+  }
+
+  read({ side, index, column }) {
+    const other = side === "target" ? "source" : "target";
+    const weights = this.weightsOf({ side, index });
+    const name = (piece) => make("bdi", {}, piece);
+    const parts = [name(this.pieces[side][index]), side === "target" ? " looked at " : " was looked at by "];
+    if (column !== undefined) parts.push(name(this.pieces.source[column]), ` ${weights[column].toFixed(2)}; most at `);
+    const most = largest(weights, this.pieces[other]);
+    most.forEach(({ weight, piece }, place) => parts.push(place ? ", " : "", name(piece), ` ${weight.toFixed(2)}`));
+    if (!most.length) parts.push("nothing");
+    this.readout.append(...parts);
+  }
+}
