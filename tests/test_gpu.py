@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from nmt.kernels import cross_entropy
 from nmt.search import translate_batch
 from tests.networks import BOS, EOS, model_options, network, sentences
 from tests.runs import final_weights, records, run_config, write_corpus
+from tests.test_model import every_network
 
 pytestmark = [
     pytest.mark.gpu,
@@ -28,14 +30,13 @@ class Special:
     pad, unk, bos, eos = 0, 1, BOS, EOS
 
 
-@pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
-@pytest.mark.parametrize("score", ["additive", "none"])
-def test_outputs_and_gradients_are_those_of_the_cpu(score: str, cell: str) -> None:
+@every_network
+def test_outputs_and_gradients_are_those_of_the_cpu(options: dict[str, Any]) -> None:
     gradients, outputs = [], []
     source_BS, lengths_B = sentences(5, 2, 7)
     target_BT, _ = sentences(6, 3, 4, size=11)
     for device in (torch.device("cpu"), GPU):
-        translator = network(model_options(score=score, cell=cell, decoder_layers=2, encoder_layers=2)).to(device)
+        translator = network(model_options(**options)).to(device)
         # cuDNN has a backward pass in training mode alone; there is no dropout here.
         logits = translator.train()(source_BS.to(device), lengths_B, target_BT.to(device))
         logits.logsumexp(-1).sum().backward()
