@@ -64,13 +64,14 @@ def test_additive_bias_is_inside_the_tanh() -> None:
 
 
 BY_HAND: list[tuple[str, dict[str, object], dict[str, object], float]] = [
-    # Luong 2015, eq. 8, dot: e = q' m_1, q' m_2 = -1, 1;  a_1 = 1 / (1 + e^2)
+    # Luong 2015, section 3.1, dot: e = q' m_1, q' m_2 = -1, 1;  a_1 = 1 / (1 + e^2)
     ("dot", {}, {}, 0.119203),
     # Vaswani 2017, eq. 1: e = -1 / sqrt 2, 1 / sqrt 2;  a_1 = 1 / (1 + e^1.414214)
     ("scaled_dot", {}, {}, 0.195570),
-    # Luong 2015, eq. 8, general: W m_1 = (1, 2), W m_2 = (0, 0);  e = 2, 0;  a_1 = 1 / (1 + e^-2)
+    # Luong 2015, section 3.1, general: W m_1 = (1, 2), W m_2 = (0, 0);  e = 2, 0;  a_1 = 1 / (1 + e^-2)
     ("general", {}, {"memory.weight": [[1, 0], [2, 0]]}, 0.880797),
-    # Luong 2015, eq. 8, concat: W [q; m_1] = (0 - 1, 1 + 1) = (-1, 2), W [q; m_2] = (0 + 1, 1 + 0) = (1, 1), v = (1, 2)
+    # Luong 2015, section 3.1, concat: v = (1, 2),
+    #   W [q; m_1] = (0 - 1, 1 + 1) = (-1, 2),  W [q; m_2] = (0 + 1, 1 + 0) = (1, 1)
     #   e_1 = tanh(-1) + 2 tanh 2 = 1.166461,  e_2 = tanh 1 + 2 tanh 1 = 2.284782;  a_1 = 1 / (1 + e^1.118321)
     (
         "concat",
@@ -78,7 +79,7 @@ BY_HAND: list[tuple[str, dict[str, object], dict[str, object], float]] = [
         {"joint.weight": [[1, 0, 0, 1], [0, 1, 1, 0]], "energy.weight": [[1, 2]]},
         0.246323,
     ),
-    # Luong 2015, eq. 9: e = W q = (1, 2, 5), of which the sentence uses the first two;  a_1 = 1 / (1 + e)
+    # Luong 2015, section 3.1: e = W q = (1, 2, 5), of which the sentence uses the first two;  a_1 = 1 / (1 + e)
     ("location", {"positions": 3}, {"query.weight": [[0, 1], [0, 2], [0, 5]]}, 0.268941),
     # Graves 2014, eq. 5-6: k = W q = (1, 1), cos(k, m_1) = 0, cos(k, m_2) = 1 / sqrt 2,
     #   beta = log(1 + e^1.854587) = 2;  e = 0, 1.414214;  a_1 = 1 / (1 + e^1.414214)
@@ -109,7 +110,7 @@ def test_scores_by_hand(kind: str, options: dict[str, object], weights: dict[str
 
 
 def test_location_uses_its_first_rows_for_a_short_sentence_and_looks_at_no_position_beyond_the_last() -> None:
-    """Luong 2015, below eq. 9: of a long sentence the words near the end are ignored."""
+    """Luong 2015, section 3.1: of a long sentence the words near the end are ignored."""
     options = model_options().attention.model_copy(update={"score": SCORES["location"].options(positions=3)})
     attention = build_attention(options, 2, 2)
     look = attention(torch.randn(1, 1, 2), attention.prepare(encoded(torch.randn(1, 5, 2), 5)), (), 0)
@@ -132,7 +133,7 @@ def test_location_in_a_window_beyond_the_last_position_sees_nothing() -> None:
 
 
 def test_the_gaussian_of_local_predictive_attention_by_hand() -> None:
-    """Luong 2015, eq. 9-10, S = 5, D = 2, v = 0, equal scores.
+    """Luong 2015, section 3.2, S = 5, D = 2, v = 0, equal scores.
 
     p_t = 5 sigmoid(0) = 2.5;  the window [0.5, 4.5] holds positions 1 to 4, counted from 1, with align = 1/4 each;
     sigma = D / 2 = 1:  exp(-(1 - 2.5)^2 / 2) = exp(-1.125) = 0.324652,  exp(-(2 - 2.5)^2 / 2) = exp(-0.125) = 0.882497
@@ -235,7 +236,7 @@ def test_nothing_of_the_gradient_is_lost_on_its_way_through_the_predicted_positi
 
 
 def test_linguistic_coverage_by_hand() -> None:
-    """Tu 2016, eq. 5, 7 and 8, one hidden unit: U m = (1, 0), W = 0, v = 1, V = -2, N = 2, U_f m = (ln 3, 0).
+    """Tu 2016, section 3, one hidden unit: U m = (1, 0), W = 0, v = 1, V = -2, N = 2, U_f m = (ln 3, 0).
 
     F = 2 sigmoid(ln 3), 2 sigmoid(0) = (1.5, 1)
     step 1, C = 0:  e = tanh 1, tanh 0 = (0.761594, 0);  a_1 = 1 / (1 + e^-0.761594) = 0.681700
@@ -260,7 +261,7 @@ def test_linguistic_coverage_by_hand() -> None:
 
 
 def test_neural_coverage_is_a_recurrent_unit_of_each_position() -> None:
-    """Tu 2016, eq. 6, against the library's unit over [weight; annotation; query], position by position."""
+    """Tu 2016, section 3, against the library's unit over [weight; annotation; query], position by position."""
     torch.manual_seed(0)
     attention = build_attention(model_options(coverage="neural").attention, 3, 2).double()
     coverage = attention.coverage

@@ -18,7 +18,7 @@ class Bridge(nn.Module):
 
     e is, by `bridge`: `final`, the last states of the encoder layer beside it (of the top layer where the stacks
     differ in height), both directions, where the paper takes the backward one alone; `mean`, the mean of the
-    annotations (Sennrich 2017, eq. 4); with `zero`, s_0 = 0.
+    annotations (Sennrich 2017, section 2); with `zero`, s_0 = 0.
     """
 
     def __init__(self, model: schema.Model, parts: int, memory_size: int) -> None:

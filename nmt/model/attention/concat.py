@@ -1,4 +1,4 @@
-"""Concat attention (Luong 2015, section 3.1, eq. 8)."""
+"""Concat attention (Luong 2015, section 3.1)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ConcatOptions(ScoreOptions):
 
 @SCORES.register("concat", ConcatOptions)
 class ConcatScore(Score):
-    """v' tanh(W [q; m]) (Luong 2015, eq. 8); the half of W that meets m is computed once for a sentence."""
+    """v' tanh(W [q; m]) (Luong 2015, section 3.1); the half of W that meets m is computed once for a sentence."""
 
     def __init__(self, options: ConcatOptions, query_size: int, memory_size: int) -> None:
         super().__init__()

@@ -47,7 +47,7 @@ class NoCoverage(Coverage):
 
 
 class TermCoverage(Coverage):
-    """Coverage [..., Q, S, K] enters the score as V C inside its tanh (Tu 2016, eq. 5)."""
+    """Coverage [..., Q, S, K] enters the score as V C inside its tanh (Tu 2016, section 3)."""
 
     def __init__(self, size: int, units: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Dot attention (Luong 2015, section 3.1, eq. 8)."""
+"""Dot attention (Luong 2015, section 3.1)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class DotOptions(SameSizeOptions):
 
 @SCORES.register("dot", DotOptions)
 class DotScore(Score):
-    """q' m (Luong 2015, eq. 8); decoder states and annotations must be of one size."""
+    """q' m (Luong 2015, section 3.1); decoder states and annotations must be of one size."""
 
     def __init__(self, options: PartOptions, query_size: int, memory_size: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""General attention (Luong 2015, section 3.1, eq. 8)."""
+"""General attention (Luong 2015, section 3.1)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class GeneralOptions(ScoreOptions):
 
 @SCORES.register("general", GeneralOptions)
 class GeneralScore(Score):
-    """q' W m (Luong 2015, eq. 8); W m is computed once for a sentence."""
+    """q' W m (Luong 2015, section 3.1); W m is computed once for a sentence."""
 
     def __init__(self, options: GeneralOptions, query_size: int, memory_size: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Coverage that counts: the weights so far, over what each position is expected to get (Tu 2016, section 3.1).
+"""Coverage that counts: the weights so far, over what each position is expected to get (Tu 2016, section 3).
 
 Shapes: `...` is B, or B and N heads; Q queries, S source positions, K coverage features, A attention units.
 """
@@ -26,7 +26,7 @@ class LinguisticOptions(CoverageOptions):
 
 @COVERAGES.register("linguistic", LinguisticOptions)
 class LinguisticCoverage(TermCoverage):
-    """C_t = C_{t-1} + a_t / F, with the fertility F = N sigmoid(U m) of each position (Tu 2016, eq. 7-8)."""
+    """C_t = C_{t-1} + a_t / F, with the fertility F = N sigmoid(U m) of each position (Tu 2016, section 3)."""
 
     def __init__(self, options: LinguisticOptions, units: int, query_size: int, memory_size: int) -> None:
         super().__init__(1, units)

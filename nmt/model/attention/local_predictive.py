@@ -20,7 +20,7 @@ class LocalPredictiveOptions(LocalOptions):
 
 @WINDOWS.register("local_predictive", LocalPredictiveOptions)
 class LocalPredictiveWindow(LocalWindow):
-    """p_t = S sigmoid(v' tanh(W q)); weights times exp(-(s - p_t)^2 / (2 (D/2)^2)) (Luong 2015, eq. 9-10).
+    """p_t = S sigmoid(v' tanh(W q)); weights times exp(-(s - p_t)^2 / (2 (D/2)^2)) (Luong 2015, section 3.2).
 
     The weights of the window no longer add up to 1; through the Gaussian p_t learns.
     """

@@ -1,4 +1,4 @@
-"""Location-based attention (Luong 2015, section 3.1, eq. 9)."""
+"""Location-based attention (Luong 2015, section 3.1)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ class LocationOptions(ScoreOptions):
 
 @SCORES.register("location", LocationOptions)
 class LocationScore(Score):
-    """W q, one row of W a position (Luong 2015, eq. 9); a short sentence uses the first rows, a long one's end none."""
+    """W q, one row of W a position (Luong 2015, section 3.1); a short sentence uses the first rows.
+
+    The words of a long sentence that have no row are never looked at.
+    """
 
     reads_memory: ClassVar[bool] = False
 

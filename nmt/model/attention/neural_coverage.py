@@ -1,4 +1,4 @@
-"""Coverage that is learned: a recurrent state of each source position (Tu 2016, section 3.1).
+"""Coverage that is learned: a recurrent state of each source position (Tu 2016, section 3).
 
 Shapes: `...` is B, or B and N heads; Q queries, S source positions, K coverage features, A attention units.
 """
@@ -27,7 +27,7 @@ class NeuralOptions(CoverageOptions):
 
 @COVERAGES.register("neural", NeuralOptions)
 class NeuralCoverage(TermCoverage):
-    """C_t = GRU(C_{t-1}; a_t, m, q) for each position (Tu 2016, eq. 6); the product with m is computed once."""
+    """C_t = GRU(C_{t-1}; a_t, m, q) for each position (Tu 2016, section 3); the product with m is computed once."""
 
     def __init__(self, options: NeuralOptions, units: int, query_size: int, memory_size: int) -> None:
         super().__init__(options.size, units)

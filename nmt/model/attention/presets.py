@@ -30,7 +30,7 @@ ATTENTION_PRESETS: Mapping[str, Mapping[str, Any]] = {
         "window": {"kind": "local_predictive", "half_width": 10},
         **_LUONG,
     },
-    # Bahdanau's attention told what it has covered: section 3.1, linguistic (eq. 7-8) and neural (eq. 6) coverage.
+    # Bahdanau's attention told what it has covered: section 3, linguistic and neural coverage.
     "tu2016_linguistic": {
         "score": "additive",
         "window": "global",
@@ -58,7 +58,7 @@ ATTENTION_PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
     # Conditional recurrent unit: section 2.
     "nematus2017": {"score": "additive", "window": "global", "wiring": "conditional"},
-    # Additive attention with four heads, its context in all layers and in the readout: section 2.1.
+    # Additive attention with four heads, its context in all layers and in the readout.
     "rnmt_plus2018": {
         "score": "additive",
         "window": "global",

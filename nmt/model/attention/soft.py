@@ -77,7 +77,7 @@ class SoftAttention(Attention):
 
 
 class MultiHeadAttention(Attention):
-    """Several attentions side by side (Vaswani 2017, 3.2.2; additive with 4 heads in Chen 2018, 2.1).
+    """Several attentions side by side (Vaswani 2017, 3.2.2; additive with 4 heads in Chen 2018).
 
     head_n = attention(W_n^Q q, W_n^K m, W_n^V m);  context = W^O [head_1; ..; head_N]
 

@@ -33,7 +33,7 @@ class GnmtWiring(Wiring):
     """h1_t = cell(E y_{t-1}, h1_{t-1});  c_t = attend(h1_t);  hl_t = cell([hl-1_t; c_t], hl_{t-1}), l > 1.
 
     With `query: previous` c_t = attend(h1_{t-1}) (Wu 2016, section 3); with `context_feeding` c_{t-1} enters h1_t as
-    well (Chen 2018, section 2.1: the context goes into all layers), c_0 = 0. The readout sees c_t, as in Chen 2018.
+    well (Chen 2018: the context goes into all layers), c_0 = 0. The readout sees c_t, as in Chen 2018.
     """
 
     def __init__(self, options: GnmtOptions, model: schema.Model, input_size: int, memory_size: int) -> None:
