@@ -203,7 +203,8 @@ class Update:
     def __init__(self, model: schema.Model, vocabulary: int, variant: Variant, device: torch.device) -> None:
         torch.manual_seed(1)
         self.translator = Translator(model, Vocabulary(vocabulary, vocabulary, bos=2)).to(device).train()
-        self.objective = Objective(self.translator, choose_kernels(variant.kernel), label_smoothing=0.1)
+        kernels = choose_kernels(variant.kernel, device, self.translator.obstacle())
+        self.objective = Objective(self.translator, kernels, label_smoothing=0.1)
         self.optimizer = OPTIMIZERS.build(AdamWOptions(), self.translator)
         self.device = device
         self.variant = variant

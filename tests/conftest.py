@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    # Triton reads it when it is imported: without a GPU its kernels are interpreted.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from nmt.batching.batch import collate
 from nmt.checkpoint import Snapshot, write_checkpoint
@@ -79,7 +84,7 @@ def small_translator(config: Config, tokenizers: TokenizerPair, seed: int, updat
         np.arange(len(SOURCES)),
         tokenizers,
     )
-    objective = Objective(translator, choose_kernels("reference"), 0.0)
+    objective = Objective(translator, choose_kernels("reference", CPU.device), 0.0)
     for _ in range(updates):
         optimizer.zero_grad()
         (objective(batch).smoothed / batch.target_tokens).backward()

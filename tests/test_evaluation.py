@@ -30,7 +30,7 @@ from nmt.model.translator import Translator
 from nmt.text.tokenizer import TokenizerPair
 
 ROOT = Path(__file__).parent.parent
-KERNELS = choose_kernels("auto")
+KERNELS = choose_kernels("auto", CPU.device)
 SEARCH = Search(beam_size=2)
 # What the small translator has not learned, so that scores are no round numbers; with a blank line on either side.
 HARD_SOURCES = ["ein hund läuft im garten .", "", "der kleine vogel sieht zwei katzen .", "ein ball .", "die straße ."]
@@ -67,7 +67,7 @@ def test_the_loss_is_the_mean_of_the_steps(model: TrainedModel, system: System, 
         log_probability_by_steps([model.translator], model.tokenizers, source, target)
         for source, target in zip(HARD_SOURCES, HARD_REFERENCES, strict=True)
     ]
-    loss = forced_loss(system, HARD_SOURCES, HARD_REFERENCES, batch_tokens, choose_kernels(kernel))
+    loss = forced_loss(system, HARD_SOURCES, HARD_REFERENCES, batch_tokens, choose_kernels(kernel, CPU.device))
     assert loss.pieces == sum(len(ids) + 1 for ids in model.tokenizers.target.encode(HARD_REFERENCES))
     assert loss.total == pytest.approx(-sum(expected), rel=1e-5)
     assert loss.per_piece == pytest.approx(-sum(expected) / loss.pieces, rel=1e-5)
@@ -174,7 +174,8 @@ checkpoint, folder, sources, references = sys.argv[1], sys.argv[2], *map(json.lo
 runtime = set_up(schema.Runtime(device="cpu", precision="fp32", threads=1))
 model = load_model(checkpoint, None, runtime)
 search = Search(beam_size=2, batch_tokens=20)
-found = evaluate(join([model], runtime), sources, [references], search, choose_kernels("auto"), samples=20)
+kernels = choose_kernels("auto", runtime.device)
+found = evaluate(join([model], runtime), sources, [references], search, kernels, samples=20)
 scores = {name: [score.value, score.confidence] for name, score in found.scores.items()}
 result = {"world": runtime.world, "hypotheses": found.hypotheses, "scores": scores, "loss": found.loss.total}
 result["alignments"] = align_texts(join([model], runtime), sources, references, 20)

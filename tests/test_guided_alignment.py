@@ -104,7 +104,7 @@ def small_batch(with_links: bool = True) -> Batch:
 
 
 def objective(translator: Translator, loss: Any = "cross_entropy") -> Objective:
-    return Objective(translator, choose_kernels("reference"), 0.1, loss)
+    return Objective(translator, choose_kernels("reference", CPU.device), 0.1, loss)
 
 
 @pytest.mark.parametrize("heads", [1, 2])

@@ -12,8 +12,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from nmt.errors import ConfigError
 from nmt.kernels import cross_entropy
 from nmt.kernels.choice import choose_kernels
+from nmt.kernels.recurrence import Steps
 from nmt.kernels.windows import Source
 from nmt.model.attention import Encoded, build_attention
 from nmt.model.cells import CELLS, library_stack
@@ -81,10 +83,20 @@ def test_bf16_products_leave_the_loss_in_float32() -> None:
 
 
 def test_a_forced_kernel_is_what_one_gets() -> None:
-    assert choose_kernels("reference").cross_entropy is cross_entropy.reference
-    assert choose_kernels("fused").cross_entropy is cross_entropy.fused
-    assert choose_kernels("auto").cross_entropy is cross_entropy.fused
-    assert all(choose_kernels(kind).reason for kind in ("auto", "reference", "fused"))
+    cpu = torch.device("cpu")
+    reference, fused, auto = (choose_kernels(kind, cpu) for kind in ("reference", "fused", "auto"))
+    assert (reference.cross_entropy, reference.steps) == (cross_entropy.reference, None)
+    assert (fused.cross_entropy, type(fused.steps)) == (cross_entropy.fused, Steps)
+    assert (auto.cross_entropy, auto.steps) == (cross_entropy.fused, None)
+    assert all(kernels.reason for kernels in (reference, fused, auto))
+
+
+def test_a_forced_kernel_that_cannot_be_had_is_a_mistake() -> None:
+    cpu, obstacle = torch.device("cpu"), "model.decoder.cell has no fused form"
+    assert obstacle in choose_kernels("auto", cpu, obstacle).reason
+    assert choose_kernels("auto", cpu, obstacle).steps is None
+    with pytest.raises(ConfigError, match=rf"runtime\.kernel: fused cannot be had: {obstacle}"):
+        choose_kernels("fused", cpu, obstacle)
 
 
 @pytest.mark.parametrize("kind", list(CELLS))

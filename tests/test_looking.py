@@ -44,7 +44,7 @@ def test_a_look_says_what_was_looked_at(system: System) -> None:
         assert one.weights_NTS.dtype == np.float32
         assert np.allclose(one.weights_NTS.sum(2), 1.0, atol=1e-5)
         assert (one.centers_NT, one.half_width) == (None, None)
-        loss = forced_loss(system, [source], [target], 4096, choose_kernels("reference"))
+        loss = forced_loss(system, [source], [target], 4096, choose_kernels("reference", CPU.device))
         assert one.log_probability == pytest.approx(-loss.total, rel=1e-4)
 
 
@@ -109,7 +109,7 @@ def test_an_ensemble_looks_where_its_members_look_on_average(tokenizers: Tokeniz
         assert one.weights_NTS.shape[0] == 1
         assert np.allclose(one.weights_NTS[0], expected, atol=1e-6)
         assert (one.centers_NT, one.half_width) == (None, None)
-        loss = forced_loss(both, [one.source], [one.target], 4096, choose_kernels("reference"))
+        loss = forced_loss(both, [one.source], [one.target], 4096, choose_kernels("reference", CPU.device))
         assert one.log_probability == pytest.approx(-loss.total, rel=1e-4)
 
 

@@ -125,7 +125,7 @@ def _evaluate(options: argparse.Namespace) -> int:
                     join(models, runtime),
                     test_set,
                     search,
-                    choose_kernels("auto"),
+                    choose_kernels("auto", runtime.device),
                     metrics=options.metrics,
                     samples=options.samples,
                     wanted=wanted,

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from nmt.config import Config, Presets, Registry, load_config, parse_config, schema
 from nmt.model.attention import COVERAGES, SCORES, WINDOWS
 from nmt.model.attention.base import ScoreOptions
 from nmt.model.attention.presets import ATTENTION_PRESETS
 from nmt.model.cells import CELLS
-from nmt.model.wiring import WIRINGS
+from nmt.model.wiring import WIRINGS, build_wiring
 from nmt.text.corpus import CORPORA, CorpusOptions
 from nmt.training.optimizers import OPTIMIZERS
 from nmt.training.schedules import SCHEDULES
@@ -72,4 +74,21 @@ def _guided_alignment_needs_alignments_and_attention(config: Config) -> Iterator
         )
 
 
-CHECKS = (_coverage_needs_attention, _parts_go_together, _guided_alignment_needs_alignments_and_attention)
+def _a_fused_recurrence_can_be_had(config: Config) -> Iterator[tuple[str, str]]:
+    """What has no fused form is said before anything is read, where it is asked for."""
+    if config.runtime.kernel != "fused":
+        return
+    model = config.model
+    # Without memory, and without drawing random numbers.
+    with torch.device("meta"):
+        obstacle = build_wiring(model, model.embedding_size, model.encoder.output_size).obstacle()
+    if obstacle:
+        yield "runtime.kernel", f"fused cannot be had: {obstacle}; set it to auto or reference"
+
+
+CHECKS = (
+    _coverage_needs_attention,
+    _parts_go_together,
+    _guided_alignment_needs_alignments_and_attention,
+    _a_fused_recurrence_can_be_had,
+)

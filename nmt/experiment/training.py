@@ -18,7 +18,7 @@ from nmt.errors import ConfigError
 from nmt.experiment.evaluation import validator
 from nmt.experiment.families import parse_saved_config
 from nmt.experiment.loading import vocabulary
-from nmt.kernels.choice import choose_kernels
+from nmt.kernels.choice import Kernels, choose_kernels
 from nmt.model.translator import Translator
 from nmt.runtime import (
     Runtime,
@@ -69,6 +69,7 @@ def train(config: Config, *, fresh: bool = False) -> Outcome:
         _log_machine(config, runtime)
         text = _read(config, runtime, corpora, Path(config.data.cache or folder.cache), resumed)
         translator = _build(config, runtime, text.tokenizers)
+        kernels = _kernels(config, runtime, translator)
         stream = _stream(config, runtime, text)
         state = load_training_state(resumed) if resumed else None
         journal = stack.enter_context(
@@ -80,7 +81,7 @@ def train(config: Config, *, fresh: bool = False) -> Outcome:
                 resumed_step=state["progress"]["step"] if state else 0,
             )
         )
-        trainer = _trainer(config, runtime, translator, text, stream, journal, folder)
+        trainer = _trainer(config, runtime, kernels, translator, text, stream, journal, folder)
         if state:
             trainer.restore(state)
             logger.info("going on from %s", resumed)
@@ -104,9 +105,10 @@ def check(config: Config) -> None:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nmt-check-")))
         text = _read(config, runtime, _open(config), Path(config.data.cache or scratch / "cache"), None)
         translator = _build(config, runtime, text.tokenizers)
+        kernels = _kernels(config, runtime, translator)
         stream = _stream(config, runtime, text)
         journal = stack.enter_context(Journal(scratch, enabled=False, log_every=1))
-        trainer = _trainer(config, runtime, translator, text, stream, journal, RunFolder(scratch))
+        trainer = _trainer(config, runtime, kernels, translator, text, stream, journal, RunFolder(scratch))
         logger.info("largest batch: %s", trainer.try_largest_batch().describe())
         logger.info("all right: %s updates would be made", f"{horizon(config.training, stream.updates_per_epoch(0)):,}")
 
@@ -118,7 +120,6 @@ def _open(config: Config) -> list[Corpus]:
 
 def _log_machine(config: Config, runtime: Runtime) -> None:
     logger.info("%s", runtime.reason)
-    logger.info("%s", choose_kernels(config.runtime.kernel).reason)
     if runtime.world > 1:
         logger.info("%d processes train together", runtime.world)
 
@@ -174,6 +175,12 @@ def _build(config: Config, runtime: Runtime, tokenizers: TokenizerPair) -> Trans
     return translator
 
 
+def _kernels(config: Config, runtime: Runtime, translator: Translator) -> Kernels:
+    kernels = choose_kernels(config.runtime.kernel, runtime.device, translator.obstacle())
+    logger.info("%s", kernels.reason)
+    return kernels
+
+
 def _stream(config: Config, runtime: Runtime, text: Text) -> BatchStream:
     guided = config.training.guided_alignment.weight > 0.0
     if text.encoded.has_links and not guided:
@@ -194,13 +201,13 @@ def _stream(config: Config, runtime: Runtime, text: Text) -> BatchStream:
 def _trainer(
     config: Config,
     runtime: Runtime,
+    kernels: Kernels,
     translator: Translator,
     text: Text,
     stream: BatchStream,
     journal: Journal,
     folder: RunFolder,
 ) -> Trainer:
-    kernels = choose_kernels(config.runtime.kernel)
     validate = validator(config, runtime, text.tokenizers, text.sources, text.references, kernels)
 
     def save(

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
+from nmt.errors import ConfigError
 from nmt.kernels import cross_entropy
+from nmt.kernels.recurrence import Steps
+
+Wanted = Literal["auto", "reference", "fused"]
+
+LEAST_CAPABILITY = (8, 0)
+"""Of a GPU that Triton compiles for."""
 
 
 @dataclass(frozen=True)
@@ -17,15 +26,48 @@ class Kernels:
 
     cross_entropy: Callable[[Tensor, Tensor, Tensor, Tensor, float], cross_entropy.Losses]
     """Readout [N, R], weight [V, R], bias [V], targets [N] and label smoothing to losses."""
+    steps: Steps | None
+    """What a recurrence with attention in it runs its steps by; None: one operation after another, by autograd."""
     reason: str
     """One sentence for the log."""
 
 
-def choose_kernels(wanted: Literal["auto", "reference", "fused"]) -> Kernels:
-    """The kernels that `runtime.kernel` asks for. Both can be had on every device."""
+def choose_kernels(wanted: Wanted, device: torch.device, obstacle: str = "") -> Kernels:
+    """The kernels that `runtime.kernel` asks for, on this device.
+
+    `obstacle` says what keeps the network's recurrence from being fused; it is empty where nothing does.
+    Raises `ConfigError` where `fused` is asked for and cannot be had.
+    """
     if wanted == "reference":
-        return Kernels(cross_entropy.reference, "kernel reference, as asked: the loss holds all logits of a batch")
-    why = "as asked" if wanted == "fused" else "auto"
-    return Kernels(
-        cross_entropy.fused, f"kernel fused, {why}: the loss makes {cross_entropy.CHUNK} rows of logits at a time, once"
-    )
+        why = "kernel reference, as asked: the loss holds all logits of a batch"
+        return Kernels(cross_entropy.reference, None, why)
+    steps, why = _steps(wanted, device, obstacle)
+    loss = f"the loss makes {cross_entropy.CHUNK} rows of logits at a time, once"
+    return Kernels(cross_entropy.fused, steps, f"kernel {wanted}: {loss}; {why}")
+
+
+def _steps(wanted: Wanted, device: torch.device, obstacle: str) -> tuple[Steps | None, str]:
+    missing = obstacle or _missing(device)
+    if wanted == "fused" and missing:
+        raise ConfigError(f"runtime.kernel: fused cannot be had: {missing}; set it to auto or reference")
+    if missing:
+        return None, f"the recurrence is not fused: {missing}"
+    if device.type == "cuda":
+        # Imported late: a machine without a GPU need not have Triton.
+        from nmt.kernels.fused import FusedSteps
+
+        return FusedSteps(), "attention in a recurrence runs by Triton kernels"
+    if wanted == "fused":
+        return Steps(), "attention in a recurrence is differentiated by hand, which saves memory"
+    return None, "the recurrence is not fused: on a CPU that saves memory, not time"
+
+
+def _missing(device: torch.device) -> str:
+    """What the device lacks for Triton kernels; a CPU needs none."""
+    if device.type != "cuda":
+        return ""
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton is not installed"
+    if torch.cuda.get_device_capability(device) < LEAST_CAPABILITY:
+        return f"{torch.cuda.get_device_name(device)} is older than what Triton compiles for"
+    return ""

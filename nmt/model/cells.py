@@ -9,7 +9,7 @@ Shapes: B sentences, Q queries, T positions, X input features, H hidden, G gates
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal, cast
 
 import torch
@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from nmt.config.registry import PartOptions, Registry
 from nmt.kernels.gates import gru_step, lstm_step, rnn_step
+from nmt.kernels.recurrence import Loop, Row, Term
 
 State = tuple[Tensor, ...]
 """What a layer carries to the next step, its output first: (h,) or (h, c), each [B, Q, H]."""
@@ -41,15 +42,25 @@ class Cell(nn.Module):
         self.layer = library_stack(options, input_size, hidden_size, layers=1, bidirectional=False, dropout=0.0)
         self.projected_size = self.gates * hidden_size
 
+    @property
+    def input_weights(self) -> tuple[Tensor, Tensor]:
+        """Of the product with the input."""
+        weight, _, bias, _ = self.layer.all_weights[0]
+        return weight, bias
+
+    @property
+    def recurrent_weights(self) -> tuple[Tensor, Tensor]:
+        """Of the product with the state."""
+        _, weight, _, bias = self.layer.all_weights[0]
+        return weight, bias
+
     def project(self, inputs: Tensor) -> Tensor:
         """The input's half of the gates' pre-activations, [.., G] of inputs [.., input_size]."""
-        weight, _, bias, _ = self.layer.all_weights[0]
-        return F.linear(inputs, weight, bias)
+        return F.linear(inputs, *self.input_weights)
 
     def recur(self, hidden: Tensor) -> Tensor:
         """The recurrent half of the gates' pre-activations, [.., G] of states [.., H]."""
-        _, weight, _, bias = self.layer.all_weights[0]
-        return F.linear(hidden, weight, bias)
+        return F.linear(hidden, *self.recurrent_weights)
 
     def forward(self, projected_BQG: Tensor, state: State) -> State:
         """The state after one step; `projected_BQG` is `project` of the input, and whatever else is added to it."""
@@ -60,6 +71,14 @@ class Cell(nn.Module):
         first = tuple(part.transpose(0, 1).contiguous() for part in state)
         outputs_BTH: Tensor = self.layer(inputs_BTX.to(first[0].dtype), first if self.parts > 1 else first[0])[0]
         return outputs_BTH
+
+    def obstacle(self) -> str:
+        """What keeps a step from being recorded, with its path in the YAML; empty where nothing does."""
+        return "model.decoder.cell has no fused form"
+
+    def record(self, loop: Loop, inputs: Sequence[Term], before: Row, after: Row) -> None:
+        """Record a step from `before` to `after`, the input's half of the gates being the sum of `inputs`."""
+        raise AssertionError("nothing keeps this cell from being recorded")
 
 
 def library_stack(
@@ -130,6 +149,12 @@ class GruCell(Cell):
     def forward(self, projected_BQG: Tensor, state: State) -> State:
         (hidden,) = state
         return (gru_step(projected_BQG, self.recur(hidden), hidden),)
+
+    def obstacle(self) -> str:
+        return ""
+
+    def record(self, loop: Loop, inputs: Sequence[Term], before: Row, after: Row) -> None:
+        loop.gru(inputs, loop.product(before, *self.recurrent_weights), before, after)
 
 
 @CELLS.register("lstm", LstmOptions)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from nmt.config import schema
+from nmt.kernels.recurrence import Steps
 from nmt.model.attention import AttentionWeights, Encoded
 from nmt.model.embedding import Embedding
 from nmt.model.wiring import DecoderState, build_wiring
@@ -32,8 +33,10 @@ class Decoder(nn.Module):
         state, output = self.wiring.advance(self.wiring.project(inputs_BQE), state)
         return state, self.readout(output, inputs_BQE)
 
-    def scan(self, encoded: Encoded, previous_BT: Tensor) -> tuple[Tensor, AttentionWeights | None]:
+    def scan(
+        self, encoded: Encoded, previous_BT: Tensor, steps: Steps | None = None
+    ) -> tuple[Tensor, AttentionWeights | None]:
         """Readout [B, T, R] of all positions of known targets, and where each of them looked."""
         inputs_BTE = self.embedding(previous_BT)
-        output, weights = self.wiring.scan(inputs_BTE, encoded)
+        output, weights = self.wiring.scan(inputs_BTE, encoded, steps)
         return self.readout(output, inputs_BTE), weights

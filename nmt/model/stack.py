@@ -59,6 +59,10 @@ class Stack(nn.Module):
         assert below is not None, "a stack without layers hands on what is below"
         return below, following
 
+    def obstacle(self) -> str:
+        """What keeps a step of the whole stack from being recorded, with its path in the YAML."""
+        return self.cells[0].obstacle() if len(self.cells) == 1 else "model.decoder.layers is not 1"
+
     def scan(self, state: State, inputs: Tensor, context: Tensor | None = None) -> Tensor:
         """The outputs [B, T, H] of the top for inputs [B, T, ..] of all positions."""
         for number, cell in enumerate(self.cells):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nmt.config import schema
+from nmt.kernels.recurrence import Steps
 from nmt.model.attention import AttentionWeights, Encoded
 from nmt.model.decoder import Decoder
 from nmt.model.embedding import Embedding, embedding_table
@@ -70,13 +71,20 @@ class Translator(nn.Module):
         state, readout_BQR = self.decoder.step(state, previous_BQ)
         return state, self.projection(readout_BQR)
 
-    def readout(self, encoded: Encoded, target_BT: Tensor) -> tuple[Tensor, AttentionWeights | None]:
+    def readout(
+        self, encoded: Encoded, target_BT: Tensor, steps: Steps | None = None
+    ) -> tuple[Tensor, AttentionWeights | None]:
         """Readout [B, T, R] that predicts each piece of the target from those before, and where each looked for it.
 
-        The logits are `projection` of the readout; the loss takes them in pieces and never holds them all.
+        The logits are `projection` of the readout; the loss takes them in pieces and never holds them all. `steps`
+        runs a recurrence with attention in it, unless there is an `obstacle`; without it autograd does.
         """
         previous_BT = torch.cat([torch.full_like(target_BT[:, :1], self.bos), target_BT[:, :-1]], 1)
-        return self.decoder.scan(encoded, previous_BT)
+        return self.decoder.scan(encoded, previous_BT, steps)
+
+    def obstacle(self) -> str:
+        """What keeps the decoder's recurrence from being fused, with its path in the YAML; empty where nothing does."""
+        return self.decoder.wiring.obstacle()
 
     def forward(self, source_BS: Tensor, lengths_B: Tensor, target_BT: Tensor) -> Tensor:
         """Logits [B, T, V] of every position of the target."""

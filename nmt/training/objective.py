@@ -80,7 +80,7 @@ class Objective(nn.Module):
     def forward(self, batch: Batch) -> Losses:
         """Sums over the pieces of the target, its end symbol included, padding not."""
         encoded = self.translator.encode(batch.source_BS, batch.source_lengths_B)
-        readout_BTR, weights = self.translator.readout(encoded, batch.target_BT)
+        readout_BTR, weights = self.translator.readout(encoded, batch.target_BT, self.kernels.steps)
         rows_N = target_rows(batch).to(batch.target_BT.device, non_blocking=True)
         projection = self.translator.projection
         smoothed, likelihood = self.kernels.cross_entropy(

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from nmt.config.schema import Positive
-from nmt.model.attention.base import SCORES, Score, ScoreOptions, View
+from nmt.model.attention.base import SCORES, Form, Score, ScoreOptions, View
 
 
 class AdditiveOptions(ScoreOptions):
@@ -41,3 +41,6 @@ class AdditiveScore(Score):
     def forward(self, query: Tensor, view: View) -> Tensor:
         scores: Tensor = self.energy(view.hidden(self.query(query))).squeeze(-1)
         return scores
+
+    def form(self) -> Form:
+        return Form(self.query.weight, self.energy.weight.squeeze(0))

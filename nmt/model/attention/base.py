@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from nmt.config.registry import Registry
 from nmt.config.schema import NetworkPart
+from nmt.kernels.recurrence import Loop, Row, Steps, Value
 from nmt.kernels.windows import Source
 from nmt.model.attention.weights import AttentionWeights
 
@@ -105,8 +106,11 @@ class Attention(nn.Module):
         """Look with queries of one target position, counted from 0; None where query q is the one of position q."""
         raise AssertionError("an attention looks at its memory")
 
-    def scan(self, query_BTH: Tensor, prepared: Prepared) -> Look:
-        """Look with the queries of all target positions: at once, unless something is carried from each to the next."""
+    def scan(self, query_BTH: Tensor, prepared: Prepared, steps: Steps | None = None) -> Look:
+        """Look with the queries of all target positions: at once, unless something is carried from each to the next.
+
+        `steps` runs what it can run faster than the reference.
+        """
         carried = self.start(prepared)
         if not carried:
             at_once: Look = self(query_BTH, prepared, carried, None)
@@ -116,6 +120,14 @@ class Attention(nn.Module):
             looks.append(self(query_BH.unsqueeze(1), prepared, carried, position))
             carried = looks[-1].carried
         return Look.join(looks)
+
+    def obstacle(self) -> str:
+        """What keeps a look from being recorded, with its path in the YAML; empty where nothing does."""
+        return "model.attention.score compares nothing"
+
+    def record(self, loop: Loop, query: Row, prepared: Prepared) -> Value:
+        """Record a look with a state of the loop; the context."""
+        raise AssertionError("nothing keeps this look from being recorded")
 
 
 @dataclass(frozen=True)
@@ -161,6 +173,16 @@ class ScoreOptions(NetworkPart):
         return True
 
 
+@dataclass(frozen=True)
+class Form:
+    """A score in closed form: v' tanh(W q + key), or (W q)' key."""
+
+    query: Tensor | None = None
+    """W, [A, H]; None where the query is compared as it is."""
+    energy: Tensor | None = None
+    """v, [A]; None where there is no tanh."""
+
+
 class Score(nn.Module):
     """Compares queries with source positions."""
 
@@ -176,6 +198,10 @@ class Score(nn.Module):
     def forward(self, query: Tensor, view: View) -> Tensor:
         """Scores [..., Q, W] of queries [..., Q, H], not normalised, padding included."""
         raise AssertionError("a score compares")
+
+    def form(self) -> Form | None:
+        """The same, for loops that are differentiated by hand; None for a score of another form."""
+        return None
 
     def alone(self, memory_size: int) -> Attention | None:
         """The attention that this is by itself; None for a score that stands in a window."""
@@ -205,6 +231,8 @@ class Window(nn.Module):
 
     half_width: int | None = None
     """Positions on either side of the centre, for a window that moves."""
+    is_whole: ClassVar[bool] = False
+    """Whether it is the softmax over all positions, and nothing else."""
 
     def prepare(self, prepared: Prepared) -> Prepared:
         """What can be computed once for a sentence."""
@@ -217,6 +245,8 @@ class Window(nn.Module):
 
 class Coverage(nn.Module):
     """Remembers what has been looked at; this one remembers nothing."""
+
+    remembers: ClassVar[bool] = False
 
     def prepare(self, memory: Tensor) -> tuple[Tensor, ...]:
         """What can be computed once for the memory [..., S, C]."""

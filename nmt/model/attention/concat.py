@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.config.schema import Positive
-from nmt.model.attention.base import SCORES, Score, ScoreOptions, View
+from nmt.model.attention.base import SCORES, Form, Score, ScoreOptions, View
 
 
 class ConcatOptions(ScoreOptions):
@@ -41,3 +41,6 @@ class ConcatScore(Score):
         hidden = view.hidden(F.linear(query, self.joint.weight[:, : self.query_size]))
         scores: Tensor = self.energy(hidden).squeeze(-1)
         return scores
+
+    def form(self) -> Form:
+        return Form(self.joint.weight[:, : self.query_size], self.energy.weight.squeeze(0))

@@ -49,6 +49,8 @@ class NoCoverage(Coverage):
 class TermCoverage(Coverage):
     """Coverage [..., Q, S, K] enters the score as V C inside its tanh (Tu 2016, section 3)."""
 
+    remembers = True
+
     def __init__(self, size: int, units: int) -> None:
         super().__init__()
         self.size = size

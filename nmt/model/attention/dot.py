@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nmt.config import schema
 from nmt.config.registry import PartOptions
-from nmt.model.attention.base import SCORES, Score, ScoreOptions, View
+from nmt.model.attention.base import SCORES, Form, Score, ScoreOptions, View
 
 
 class SameSizeOptions(ScoreOptions):
@@ -43,3 +43,6 @@ class DotScore(Score):
 
     def forward(self, query: Tensor, view: View) -> Tensor:
         return view.dot(query)
+
+    def form(self) -> Form:
+        return Form()

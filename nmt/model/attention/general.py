@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from nmt.model.attention.base import SCORES, Score, ScoreOptions, View
+from nmt.model.attention.base import SCORES, Form, Score, ScoreOptions, View
 
 
 class GeneralOptions(ScoreOptions):
@@ -31,3 +31,6 @@ class GeneralScore(Score):
 
     def forward(self, query: Tensor, view: View) -> Tensor:
         return view.dot(query)
+
+    def form(self) -> Form:
+        return Form()

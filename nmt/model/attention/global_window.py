@@ -21,6 +21,8 @@ class GlobalOptions(NetworkPart):
 class GlobalWindow(Window):
     """The whole sentence: a = softmax(score), context = sum of a_s memory_s (Bahdanau 2015, eq. 5-6)."""
 
+    is_whole = True
+
     def __init__(self, options: GlobalOptions, query_size: int) -> None:
         super().__init__()
 

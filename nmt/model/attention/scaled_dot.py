@@ -23,3 +23,6 @@ class ScaledDotScore(DotScore):
 
     def forward(self, query: Tensor, view: View) -> Tensor:
         return view.dot(query * query.shape[-1] ** -0.5)
+
+    def form(self) -> None:
+        return None

@@ -9,8 +9,10 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nmt.config.schema import Attention as AttentionConfig
+from nmt.kernels.recurrence import Annotations, Loop, Row, Steps, Value, attend
 from nmt.model.attention.base import (
     COVERAGES,
     SCORES,
@@ -18,6 +20,7 @@ from nmt.model.attention.base import (
     Attention,
     Coverage,
     Encoded,
+    Form,
     Look,
     Mixed,
     Prepared,
@@ -65,6 +68,27 @@ class SoftAttention(Attention):
             self.window.half_width,
         )
         return Look(mixed.context, weights, carried)
+
+    def scan(self, query_BTH: Tensor, prepared: Prepared, steps: Steps | None = None) -> Look:
+        form = None if self.obstacle() else self.score.form()
+        if steps is None or form is None or form.energy is None or form.query is None:
+            # A score that is a product is one product for all positions: there is nothing to gain.
+            return super().scan(query_BTH, prepared)
+        context_BTC, weights_BTS = attend(steps, F.linear(query_BTH, form.query), _annotations(prepared, form))
+        return Look(context_BTC, AttentionWeights(weights_BTS.unsqueeze(2), None, None, weights_BTS.shape[2]))
+
+    def obstacle(self) -> str:
+        if self.score.form() is None:
+            return "model.attention.score has no fused form"
+        if not self.window.is_whole:
+            return "model.attention.window is not global"
+        return "model.attention.coverage has no fused form" if self.coverage.remembers else ""
+
+    def record(self, loop: Loop, query: Row, prepared: Prepared) -> Value:
+        form = self.score.form()
+        assert form is not None
+        asked = query if form.query is None else loop.product(query, form.query)
+        return loop.look(asked, _annotations(prepared, form))
 
     def look(self, query: Tensor, prepared: Prepared, carried: Carried, position: int | None) -> tuple[Mixed, Carried]:
         """Look with queries [..., Q, H]; what is carried is [..., Q, S, K] here."""
@@ -123,8 +147,16 @@ class MultiHeadAttention(Attention):
         context_BQC = self.output(mixed.context.transpose(1, 2).flatten(2))
         return Look(context_BQC, weights, tuple(part.transpose(1, 2) for part in by_head))
 
+    def obstacle(self) -> str:
+        return "model.attention.heads is not 1"
+
     def _split(self, features: Tensor) -> Tensor:
         return features.view(*features.shape[:-1], self.heads, -1).transpose(1, 2)
+
+
+def _annotations(prepared: Prepared, form: Form) -> Annotations:
+    assert prepared.keys is not None, "a score in closed form has keys"
+    return Annotations(prepared.keys, prepared.memory, prepared.bias, form.energy)
 
 
 def build_attention(options: AttentionConfig, query_size: int, memory_size: int) -> Attention:

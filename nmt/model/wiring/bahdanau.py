@@ -7,6 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from nmt.config import schema
+from nmt.kernels.recurrence import Loop, Term, Value
 from nmt.model.attention import Encoded, build_attention
 from nmt.model.bridge import Bridge
 from nmt.model.readout import Output
@@ -53,3 +54,13 @@ class BahdanauWiring(Wiring):
             projected_BQG = projected_BQG + self.context(look.context_BQC)
         top_BQH, recurrent = self.stack.step(state.recurrent, projected=projected_BQG)
         return state.after(recurrent, look), Output(top_BQH, look.context_BQC)
+
+    def obstacle(self) -> str:
+        return self.attention.obstacle() or self.stack.obstacle()
+
+    def record(self, loop: Loop, projected: Term, state: DecoderState) -> tuple[Value, Value]:
+        hidden = loop.carried(state.recurrent[0])
+        context = self.attention.record(loop, hidden.before, state.prepared)
+        inputs = (projected, loop.product(context.after, self.context.weight))
+        self.stack.cells[0].record(loop, inputs, hidden.before, hidden.after)
+        return hidden, context

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from nmt.config import schema
 from nmt.config.registry import Registry
+from nmt.kernels.recurrence import Loop, Steps, Term, Value
 from nmt.model.attention import AttentionWeights, Encoded, Look, Prepared
 from nmt.model.readout import DeepOutput, Output, Readout
 
@@ -79,12 +80,17 @@ class Wiring(nn.Module):
         """One step of every hypothesis."""
         raise AssertionError("a wiring advances")
 
-    def scan(self, inputs_BTE: Tensor, encoded: Encoded) -> tuple[Output, AttentionWeights | None]:
+    def scan(
+        self, inputs_BTE: Tensor, encoded: Encoded, steps: Steps | None = None
+    ) -> tuple[Output, AttentionWeights | None]:
         """All positions of known targets: outputs [B, T, ...], and where each looked.
 
-        The weights are for looking at and for extra losses; they cost nothing that the steps do not need.
+        The weights are for looking at and for extra losses; they cost nothing that the steps do not need. `steps`
+        runs the recurrence where nothing keeps it from being recorded, and without it autograd does.
         """
         state = self.start(encoded)
+        if steps is not None and not self.obstacle():
+            return self.scan_recorded(inputs_BTE, state, steps)
         hiddens, contexts, weights = [], [], []
         for projected_BG in self.project(inputs_BTE).unbind(1):
             state, output = self.advance(projected_BG.unsqueeze(1), state)
@@ -92,6 +98,23 @@ class Wiring(nn.Module):
             contexts.append(output.context)
             weights.append(state.weights)
         return Output(torch.cat(hiddens, 1), torch.cat(contexts, 1)), AttentionWeights.join(weights)
+
+    def obstacle(self) -> str:
+        """What keeps the recurrence from being recorded, with its path in the YAML; empty where nothing does."""
+        return "model.attention.wiring has no fused form"
+
+    def record(self, loop: Loop, projected: Term, state: DecoderState) -> tuple[Value, Value]:
+        """Record one step, as `advance` makes it; the values of the hidden state and the context that it puts out."""
+        raise AssertionError("nothing keeps this recurrence from being recorded")
+
+    def scan_recorded(self, inputs_BTE: Tensor, state: DecoderState, steps: Steps) -> tuple[Output, AttentionWeights]:
+        """`scan` from this state, with the recurrence recorded and run by `steps`."""
+        projected_BTG = self.project(inputs_BTE)
+        loop = Loop(steps, projected_BTG)
+        hidden, context = self.record(loop, loop.given(projected_BTG), state)
+        hidden_BTH, context_BTC, weights_BTS = loop.run(hidden, context)
+        weights = AttentionWeights(weights_BTS.unsqueeze(2), None, None, weights_BTS.shape[2])
+        return Output(hidden_BTH, context_BTC), weights
 
 
 WIRINGS: Registry[Wiring] = Registry("wiring")

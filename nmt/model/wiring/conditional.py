@@ -8,7 +8,8 @@ from typing import Literal
 from torch import Tensor
 
 from nmt.config import schema
-from nmt.model.attention import Encoded, build_attention
+from nmt.kernels.recurrence import Loop, Steps, Term, Value
+from nmt.model.attention import AttentionWeights, Encoded, build_attention
 from nmt.model.attention.base import ScoreOptions
 from nmt.model.bridge import Bridge
 from nmt.model.cells import CELLS
@@ -66,3 +67,20 @@ class ConditionalWiring(Wiring):
         lowest = self.behind(self.behind.project(look.context_BQC), between)
         top_BQH, above = self.above.step(state.recurrent[self.parts :], below=lowest[0])
         return state.after(lowest + above, look), Output(top_BQH, look.context_BQC)
+
+    def obstacle(self) -> str:
+        return self.attention.obstacle() or self.before.obstacle()
+
+    def record(self, loop: Loop, projected: Term, state: DecoderState) -> tuple[Value, Value]:
+        hidden, between = loop.carried(state.recurrent[0]), loop.passing(self.hidden_size)
+        self.before.record(loop, (projected,), hidden.before, between.after)
+        context = self.attention.record(loop, between.after, state.prepared)
+        inputs = (loop.product(context.after, *self.behind.input_weights),)
+        self.behind.record(loop, inputs, between.after, hidden.after)
+        return hidden, context
+
+    def scan_recorded(self, inputs_BTE: Tensor, state: DecoderState, steps: Steps) -> tuple[Output, AttentionWeights]:
+        # No attention stands in the recurrence of the layers above: the library runs them over all positions.
+        output, weights = super().scan_recorded(inputs_BTE, state, steps)
+        top_BTH = self.above.scan(state.recurrent[self.parts :], output.hidden)
+        return Output(top_BTH, output.context), weights

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nmt.config import schema
+from nmt.kernels.recurrence import Steps
 from nmt.model.attention import AttentionWeights, Encoded, Look, build_attention
 from nmt.model.bridge import Bridge
 from nmt.model.cells import CELLS, State
@@ -64,10 +65,15 @@ class GnmtWiring(Wiring):
         top_BQH, above = self.above.step(above, below=lowest[0], context=look.context_BQC)
         return state.after(self._joined(lowest, above, look), look), Output(top_BQH, look.context_BQC)
 
-    def scan(self, inputs_BTE: Tensor, encoded: Encoded) -> tuple[Output, AttentionWeights | None]:
+    def scan(
+        self, inputs_BTE: Tensor, encoded: Encoded, steps: Steps | None = None
+    ) -> tuple[Output, AttentionWeights | None]:
         state = self.start(encoded)
         above = state.recurrent[self.parts : None if self.feed is None else -1]
-        lowest_BTH, look = (self._scan_lowest if self.feed is None else self._step_lowest)(inputs_BTE, state)
+        if self.feed is None:
+            lowest_BTH, look = self._scan_lowest(inputs_BTE, state, steps)
+        else:
+            lowest_BTH, look = self._step_lowest(inputs_BTE, state)
         return Output(self.above.scan(above, lowest_BTH, look.context_BQC), look.context_BQC), look.weights
 
     def _look(self, projected_BQG: Tensor, state: DecoderState) -> tuple[State, State, Look]:
@@ -83,12 +89,16 @@ class GnmtWiring(Wiring):
     def _joined(self, lowest: State, above: State, look: Look) -> State:
         return lowest + above + (() if self.feed is None else (look.context_BQC,))
 
-    def _scan_lowest(self, inputs_BTE: Tensor, state: DecoderState) -> tuple[Tensor, Look]:
+    def obstacle(self) -> str:
+        # Without context feeding there is no recurrence with attention in it.
+        return "" if self.feed is None else "model.attention.wiring.context_feeding has no fused form"
+
+    def _scan_lowest(self, inputs_BTE: Tensor, state: DecoderState, steps: Steps | None) -> tuple[Tensor, Look]:
         """The first layer at all positions at once, and what it saw."""
         before = state.recurrent[: self.parts]
         lowest_BTH = self.lowest.scan(inputs_BTE, before)
         query_BTH = torch.cat([before[0], lowest_BTH[:, :-1]], 1) if self.looks_back else lowest_BTH
-        return lowest_BTH, self.attention.scan(query_BTH, state.prepared)
+        return lowest_BTH, self.attention.scan(query_BTH, state.prepared, steps)
 
     def _step_lowest(self, inputs_BTE: Tensor, state: DecoderState) -> tuple[Tensor, Look]:
         """The same, one position after another; the layers above wait."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nmt.config import schema
+from nmt.kernels.recurrence import Loop, Steps, Term, Value
 from nmt.model.attention import AttentionWeights, Encoded, Look, build_attention
 from nmt.model.bridge import Bridge
 from nmt.model.readout import Output, Readout, readout_size
@@ -79,12 +80,30 @@ class LuongWiring(Wiring):
             recurrent += (output.hidden,)
         return state.after(recurrent, look), output
 
-    def scan(self, inputs_BTE: Tensor, encoded: Encoded) -> tuple[Output, AttentionWeights | None]:
+    def scan(
+        self, inputs_BTE: Tensor, encoded: Encoded, steps: Steps | None = None
+    ) -> tuple[Output, AttentionWeights | None]:
         if self.feed is not None:
-            return super().scan(inputs_BTE, encoded)
+            return super().scan(inputs_BTE, encoded, steps)
         top_BTH = self.stack.scan(self.bridge(encoded), inputs_BTE)
-        look = self.attention.scan(top_BTH, self.attention.prepare(encoded))
+        look = self.attention.scan(top_BTH, self.attention.prepare(encoded), steps)
         return self._attentional(top_BTH, look), look.weights
+
+    def obstacle(self) -> str:
+        # Without input feeding there is no recurrence with attention in it.
+        return "" if self.feed is None else self.attention.obstacle() or self.stack.obstacle()
+
+    def record(self, loop: Loop, projected: Term, state: DecoderState) -> tuple[Value, Value]:
+        assert self.feed is not None, "without input feeding all positions are computed at once"
+        hidden, fed = state.recurrent
+        top, attentional = loop.carried(hidden), loop.carried(fed, short=True)
+        inputs = (projected, loop.product(attentional.before, self.feed.weight))
+        self.stack.cells[0].record(loop, inputs, top.before, top.after)
+        context = self.attention.record(loop, top.after, state.prepared)
+        from_context, from_top = self.mix.weight[:, : self.context_size], self.mix.weight[:, self.context_size :]
+        mixed = loop.product(context.after, from_context), loop.product(top.after, from_top)
+        loop.mix(*mixed, attentional.after)
+        return attentional, context
 
     def _attentional(self, top: Tensor, look: Look) -> Output:
         context = look.context_BQC

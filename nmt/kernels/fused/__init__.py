@@ -1,0 +1,26 @@
+"""The operations of a recurrence as Triton kernels. Importing this needs the package `triton`."""
+
+from __future__ import annotations
+
+import torch
+
+from nmt.kernels.fused import gates
+from nmt.kernels.fused import look as forward
+from nmt.kernels.fused import look_backward as backward
+from nmt.kernels.recurrence import Annotations, Steps
+
+
+class FusedSteps(Steps):
+    """One kernel each."""
+
+    def check(self, source: Annotations) -> None:
+        super().check(source)
+        assert source.bias.dtype == torch.float32, "kernels compute in single precision"
+
+    look = staticmethod(forward.look)
+    look_backward = staticmethod(backward.look_backward)
+    keys_backward = staticmethod(backward.keys_backward)
+    gru = staticmethod(gates.gru)
+    gru_backward = staticmethod(gates.gru_backward)
+    mix = staticmethod(gates.mix)
+    mix_backward = staticmethod(gates.mix_backward)

@@ -1,0 +1,231 @@
+"""The operations that a recurrence is recorded as.
+
+In a step an operation does what the next one waits for. The gradients of weights, keys and memory, which nothing in
+the recurrence waits for, are one product each over all steps, in `finish`.
+
+Shapes: T steps, B sentences, S source positions, F features of a value, N features of a product, P = T x B.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from nmt.kernels.recurrence.steps import Annotations, Steps, attention_weights, source_backward
+from nmt.kernels.recurrence.values import Extent, Row, Term, Value
+
+
+class Operation:
+    """A part of a step."""
+
+    def begin(self, extent: Extent) -> None:
+        """Make room."""
+
+    def forward(self, step: int) -> None:
+        raise AssertionError("an operation has a forward step")
+
+    def begin_backward(self) -> None:
+        """Make room for the gradients of what is read."""
+
+    def backward(self, step: int) -> None:
+        raise AssertionError("an operation has a backward step")
+
+    def finish(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Tensors from outside of the recurrence, and their gradients."""
+        return iter(())
+
+
+class Product(Operation):
+    """Products of one row with several weights, W x + b, as one."""
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+        self.parts: list[tuple[Tensor, Tensor | None, Term]] = []
+
+    def add(self, weight: Tensor, bias: Tensor | None) -> Term:
+        self.parts.append((weight, bias, Term()))
+        return self.parts[-1][-1]
+
+    def begin(self, extent: Extent) -> None:
+        self.extent = extent
+        self.sizes = [len(weight) for weight, _, _ in self.parts]
+        self.weight_NF = torch.cat([weight.to(extent.short) for weight, _, _ in self.parts])
+        biases = [bias for _, bias, _ in self.parts]
+        self.bias_N: Tensor | None = None
+        if any(bias is not None for bias in biases):
+            self.bias_N = torch.cat(
+                [
+                    self.weight_NF.new_zeros(size) if bias is None else bias.to(extent.short)
+                    for size, bias in zip(self.sizes, biases, strict=True)
+                ]
+            )
+        whole_TBN = extent.empty(extent.steps if extent.keeps else 1, sum(self.sizes))
+        self.rows = extent.rows(whole_TBN)
+        for (_, _, term), part_TBN in zip(self.parts, whole_TBN.split(self.sizes, -1), strict=True):
+            term.put(part_TBN, extent)
+
+    def forward(self, step: int) -> None:
+        if self.bias_N is None:
+            torch.mm(self.row.factor(step), self.weight_NF.t(), out=self.rows[step])
+        else:
+            torch.addmm(self.bias_N, self.row.factor(step), self.weight_NF.t(), out=self.rows[step])
+
+    def begin_backward(self) -> None:
+        self.gradient_TBN = self.extent.empty(self.extent.steps, sum(self.sizes))
+        self.gradient_rows = self.gradient_TBN.unbind(0)
+        for (_, _, term), part_TBN in zip(self.parts, self.gradient_TBN.split(self.sizes, -1), strict=True):
+            term.put_gradient(part_TBN)
+
+    def backward(self, step: int) -> None:
+        self.row.value.send(self.gradient_rows[step], self.weight_NF)
+
+    def finish(self) -> Iterator[tuple[Tensor, Tensor]]:
+        gradient_PN = self.gradient_TBN.flatten(0, 1)
+        d_weights = (gradient_PN.t() @ self.row.factors_TBF.flatten(0, 1)).split(self.sizes)
+        d_biases = gradient_PN.sum(0, dtype=self.extent.exact).split(self.sizes) if self.bias_N is not None else ()
+        for number, (weight, bias, _) in enumerate(self.parts):
+            yield weight, d_weights[number].to(weight.dtype)
+            if bias is not None:
+                yield bias, d_biases[number].to(bias.dtype)
+
+
+class Look(Operation):
+    """One look at the source; its weights of all steps are an output of the recurrence."""
+
+    def __init__(self, steps: Steps, query: Row | Term, source: Annotations) -> None:
+        self.steps = steps
+        self.query = query
+        self.source = source
+        self.context = Value(source.memory.shape[2], short=True)
+
+    def begin(self, extent: Extent) -> None:
+        self.extent = extent
+        keys, memory, bias, energy = self.source
+        assert bias.dtype == extent.exact
+        energy = None if energy is None else energy.to(extent.short)
+        self.cast = Annotations(keys.to(extent.short), memory.to(extent.short), bias, energy)
+        self.steps.check(self.cast)
+        self.scores_TBS = extent.empty(extent.steps, bias.shape[1], extent.exact)
+        self.normalizer_TB = self.scores_TBS.new_empty(extent.steps, extent.batch)
+        self.normalizers, self.scores = self.normalizer_TB.split(1), self.scores_TBS.split(1)
+        self.contexts = self.context.exact_RBF.split(1)
+
+    def forward(self, step: int) -> None:
+        self.steps.look(self._query(step), self.cast, self.contexts[step], self.scores[step], self.normalizers[step])
+
+    @property
+    def weights_BTS(self) -> Tensor:
+        """Where each step looked."""
+        return attention_weights(self.scores_TBS, self.normalizer_TB).transpose(0, 1)
+
+    def begin_backward_weights(self, d_weights_BTS: Tensor | None) -> None:
+        """The gradient of the weights from outside of the recurrence, where there is one."""
+        self.d_weights: Sequence[Tensor] | None = None
+        if d_weights_BTS is not None:
+            self.d_weights = d_weights_BTS.to(self.extent.exact).transpose(0, 1).contiguous().split(1)
+
+    def begin_backward(self) -> None:
+        self.d_looked_TBS = torch.empty_like(self.scores_TBS)
+        self.d_looked = self.d_looked_TBS.split(1)
+        self.d_contexts = self.context.gradient_RBF.split(1)
+
+    def backward(self, step: int) -> None:
+        sent_BC = self.context.take_sent()
+        query = self.query
+        d_query_BA = query.gradient(step) if isinstance(query, Row) else query.gradient_rows[step]
+        self.steps.look_backward(
+            self._query(step),
+            self.cast,
+            self.scores[step],
+            self.normalizers[step],
+            self.d_contexts[step],
+            None if sent_BC is None else sent_BC.unsqueeze(0),
+            None if self.d_weights is None else self.d_weights[step],
+            d_query_BA.unsqueeze(0),
+            self.d_looked[step],
+            # A state has other readers.
+            add=isinstance(query, Row),
+        )
+
+    def finish(self) -> Iterator[tuple[Tensor, Tensor]]:
+        query_TBA = self.query.factors_TBF if isinstance(self.query, Row) else self.query.whole_TBN
+        looked = (self.scores_TBS, self.normalizer_TB, self.context.gradient_RBF, self.d_looked_TBS)
+        d_keys, d_memory, d_energy = source_backward(self.steps, query_TBA, self.cast, *looked)
+        yield self.source.keys, d_keys
+        yield self.source.memory, d_memory
+        if self.source.energy is not None and d_energy is not None:
+            yield self.source.energy, d_energy.to(self.source.energy.dtype)
+
+    def _query(self, step: int) -> Tensor:
+        query_BA = self.query.factor(step) if isinstance(self.query, Row) else self.query.rows[step]
+        return query_BA.unsqueeze(0)
+
+
+class Gru(Operation):
+    """A gated recurrent unit whose input's half comes in one part or two."""
+
+    def __init__(self, steps: Steps, inputs: Sequence[Term], recurrent: Term, before: Row, after: Row) -> None:
+        assert 1 <= len(inputs) <= 2
+        self.steps = steps
+        self.inputs = inputs
+        self.recurrent = recurrent
+        self.before = before
+        self.after = after
+
+    def begin(self, extent: Extent) -> None:
+        self.extent = extent
+
+    def forward(self, step: int) -> None:
+        self.steps.gru(
+            self.inputs[0].rows[step],
+            self.inputs[1].rows[step] if len(self.inputs) > 1 else None,
+            self.recurrent.rows[step],
+            self.before.exact(step),
+            self.after.exact(step),
+            self.after.copy(step),
+        )
+
+    def begin_backward(self) -> None:
+        # Both parts of a sum have one gradient: it is written where a product wants it, and what is given shares it.
+        places = [term.gradient_TBN for term in self.inputs if term.gradient_TBN is not None]
+        assert len(places) <= 1, "one part of the input is a product, the other is given"
+        shared = places[0] if places else torch.empty_like(self.inputs[0].whole_TBN)
+        for term in self.inputs:
+            term.put_gradient(shared)
+
+    def backward(self, step: int) -> None:
+        self.steps.gru_backward(
+            self.inputs[0].rows[step],
+            self.inputs[1].rows[step] if len(self.inputs) > 1 else None,
+            self.recurrent.rows[step],
+            self.before.exact(step),
+            self.after.gradient(step),
+            self.after.value.take_sent(),
+            self.inputs[0].gradient_rows[step],
+            self.recurrent.gradient_rows[step],
+            self.before.gradient(step),
+        )
+
+
+class Mix(Operation):
+    """tanh of the sum of two products."""
+
+    def __init__(self, steps: Steps, one: Term, other: Term, mixed: Row) -> None:
+        self.steps = steps
+        self.one = one
+        self.other = other
+        self.mixed = mixed
+
+    def forward(self, step: int) -> None:
+        self.steps.mix(self.one.rows[step], self.other.rows[step], self.mixed.factor(step))
+
+    def backward(self, step: int) -> None:
+        self.steps.mix_backward(
+            self.mixed.factor(step),
+            self.mixed.gradient(step),
+            self.mixed.value.take_sent(),
+            self.one.gradient_rows[step],
+            self.other.gradient_rows[step],
+        )

@@ -1,0 +1,210 @@
+"""What a step of an attentive recurrence is made of, forward and backward, as the equations stand.
+
+`recurrence.Loop` runs these, and `attend` does where all queries are known at once. They write where they are told,
+so that a loop over positions need not allocate, and gradients are added up in at least single precision.
+
+Shapes: Q queries or steps, B sentences, S source positions, A attention units, C memory features, G = 3 x H gates,
+H hidden, R features. Queries, keys, memory and the terms of gates and mixtures, with their gradients, may be parts of
+wider tensors, features side by side; everything else lies in one piece.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nmt.kernels.gates import gru_step
+
+
+class Annotations(NamedTuple):
+    """What queries are compared with, and what is mixed."""
+
+    keys: Tensor
+    """[B, S, A]."""
+    memory: Tensor
+    """[B, S, C], in the format of the keys."""
+    bias: Tensor
+    """Added to the scores, [B, S]: 0 at the positions of a sentence, minus infinity at padding."""
+    energy: Tensor | None
+    """v [A] of the score v' tanh(query + key); None for the score query' key."""
+
+
+class Steps:
+    """The reference; what runs the same faster derives from it."""
+
+    def check(self, source: Annotations) -> None:
+        """Once, that the source is what the operations rely on: in a step they look at nothing but addresses."""
+        for tensor in (source.keys, source.memory):
+            assert tensor.stride(-1) == 1 or tensor.shape[-1] == 1, "features lie side by side"
+        assert source.bias.is_contiguous()
+
+    def look(
+        self, query_QBA: Tensor, source: Annotations, context_QBC: Tensor, scores_QBS: Tensor, normalizer_QB: Tensor
+    ) -> None:
+        """context = sum over s of a_s memory_s with a = exp(score - normalizer): the softmax of the biased scores.
+
+        Writes the context, the biased scores and the normalizer, which is the logarithm of the softmax's denominator.
+        Where every position is excluded, normalizer and context are 0, and so are the weights.
+        """
+        found_BQS = _scores(query_QBA.transpose(0, 1), source).to(scores_QBS.dtype) + source.bias.unsqueeze(1)
+        total_BQ1 = found_BQS.logsumexp(-1, keepdim=True)
+        total_BQ1 = total_BQ1.masked_fill(total_BQ1 == -torch.inf, 0.0)
+        weights_BQS = torch.exp(found_BQS - total_BQ1)
+        context_QBC.copy_((weights_BQS.to(source.memory.dtype) @ source.memory).transpose(0, 1))
+        scores_QBS.copy_(found_BQS.transpose(0, 1))
+        normalizer_QB.copy_(total_BQ1.squeeze(-1).t())
+
+    def look_backward(
+        self,
+        query_QBA: Tensor,
+        source: Annotations,
+        scores_QBS: Tensor,
+        normalizer_QB: Tensor,
+        d_context_QBC: Tensor,
+        sent_QBC: Tensor | None,
+        d_weights_QBS: Tensor | None,
+        d_query_QBA: Tensor,
+        d_looked_QBS: Tensor,
+        *,
+        add: bool,
+    ) -> None:
+        """The gradient of the queries, written or, with `add`, added to what is there.
+
+        The context's gradient comes in two parts, whose sum is left in `d_context_QBC`; one of the weights, for losses
+        that look at them, is optional. `d_looked_QBS` gets the gradient of the weights from all sides.
+        """
+        if sent_QBC is not None:
+            d_context_QBC += sent_QBC
+        memory = source.memory
+        d_weights_BQS = d_context_QBC.transpose(0, 1).to(memory.dtype) @ memory.transpose(1, 2)
+        d_looked_QBS.copy_(d_weights_BQS.transpose(0, 1))
+        if d_weights_QBS is not None:
+            d_looked_QBS += d_weights_QBS
+        d_scores_BQS = scores_backward(scores_QBS, normalizer_QB, d_looked_QBS).transpose(0, 1).to(memory.dtype)
+        query_BQA = query_QBA.transpose(0, 1)
+        if source.energy is None:
+            d_query_BQA = d_scores_BQS @ source.keys
+        else:
+            hidden_BQSA = torch.tanh(query_BQA.unsqueeze(2) + source.keys.unsqueeze(1))
+            slope_BQSA = 1 - hidden_BQSA.square()
+            d_query_BQA = (d_scores_BQS.unsqueeze(2) @ slope_BQSA).squeeze(2) * source.energy
+        if add:
+            d_query_QBA += d_query_BQA.transpose(0, 1)
+        else:
+            d_query_QBA.copy_(d_query_BQA.transpose(0, 1))
+
+    def keys_backward(
+        self, query_QBA: Tensor, keys_BSA: Tensor, energy_A: Tensor, d_scores_QBS: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The gradients of keys and energy through v' tanh(query + key), all queries together."""
+        d_keys_BSA = torch.zeros_like(keys_BSA, dtype=d_scores_QBS.dtype)
+        d_energy_A = torch.zeros_like(energy_A, dtype=d_scores_QBS.dtype)
+        for query_BA, d_scores_BS in zip(query_QBA, d_scores_QBS, strict=True):
+            hidden_BSA = torch.tanh(query_BA.unsqueeze(1) + keys_BSA)
+            d_energy_A += d_scores_BS.flatten() @ hidden_BSA.flatten(0, 1).to(d_scores_BS.dtype)
+            d_keys_BSA += (1 - hidden_BSA.square()) * d_scores_BS.unsqueeze(2)
+        return (d_keys_BSA * energy_A).to(keys_BSA.dtype), d_energy_A
+
+    def gru(
+        self,
+        input_BG: Tensor,
+        more_BG: Tensor | None,
+        recurrent_BG: Tensor,
+        before_BH: Tensor,
+        after_BH: Tensor,
+        copy_BH: Tensor | None,
+    ) -> None:
+        """The state after a step (`gates.gru_step`), whose input's half may be a sum of two; `copy_BH` gets it too."""
+        total_BG = _total(input_BG, more_BG, after_BH.dtype)
+        after_BH.copy_(gru_step(total_BG, recurrent_BG.to(after_BH.dtype), before_BH))
+        if copy_BH is not None:
+            copy_BH.copy_(after_BH)
+
+    def gru_backward(
+        self,
+        input_BG: Tensor,
+        more_BG: Tensor | None,
+        recurrent_BG: Tensor,
+        before_BH: Tensor,
+        d_after_BH: Tensor,
+        sent_BH: Tensor | None,
+        d_input_BG: Tensor,
+        d_recurrent_BG: Tensor,
+        d_before_BH: Tensor,
+    ) -> None:
+        """The gradients of both halves, written, and of the state before, added to what is there.
+
+        The gradient of the state after the step comes in two parts.
+        """
+        hidden = before_BH.shape[1]
+        total_BG = _total(input_BG, more_BG, before_BH.dtype)
+        recurrent_BG = recurrent_BG.to(before_BH.dtype)
+        reset, update = torch.sigmoid(total_BG[:, : 2 * hidden] + recurrent_BG[:, : 2 * hidden]).chunk(2, dim=1)
+        recurrent_n = recurrent_BG[:, 2 * hidden :]
+        candidate = torch.tanh(torch.addcmul(total_BG[:, 2 * hidden :], reset, recurrent_n))
+        d_after = d_after_BH if sent_BH is None else d_after_BH + sent_BH
+        d_candidate = d_after * (1 - update) * (1 - candidate.square())
+        d_update = d_after * (before_BH - candidate) * update * (1 - update)
+        d_reset = d_candidate * recurrent_n * reset * (1 - reset)
+        d_input_BG.copy_(torch.cat([d_reset, d_update, d_candidate], 1))
+        d_recurrent_BG.copy_(torch.cat([d_reset, d_update, d_candidate * reset], 1))
+        d_before_BH += d_after * update
+
+    def mix(self, one_BR: Tensor, other_BR: Tensor, mixed_BR: Tensor) -> None:
+        """tanh(one + other)."""
+        mixed_BR.copy_(torch.tanh(one_BR + other_BR))
+
+    def mix_backward(
+        self, mixed_BR: Tensor, d_mixed_BR: Tensor, sent_BR: Tensor | None, d_one_BR: Tensor, d_other_BR: Tensor
+    ) -> None:
+        """The gradient of both terms, which is the same; that of the result comes in two parts."""
+        d_total_BR = d_mixed_BR if sent_BR is None else d_mixed_BR + sent_BR
+        d_total_BR = d_total_BR * (1 - mixed_BR.to(d_total_BR.dtype).square())
+        d_one_BR.copy_(d_total_BR)
+        d_other_BR.copy_(d_total_BR)
+
+
+def attention_weights(scores_QBS: Tensor, normalizer_QB: Tensor) -> Tensor:
+    """The softmax [Q, B, S] of the scores."""
+    return torch.exp(scores_QBS - normalizer_QB.unsqueeze(-1))
+
+
+def scores_backward(scores_QBS: Tensor, normalizer_QB: Tensor, d_weights_QBS: Tensor) -> Tensor:
+    """The gradient of the scores [Q, B, S], of that of the weights."""
+    weights_QBS = attention_weights(scores_QBS, normalizer_QB)
+    return weights_QBS * (d_weights_QBS - (weights_QBS * d_weights_QBS).sum(-1, keepdim=True))
+
+
+def source_backward(
+    steps: Steps,
+    query_QBA: Tensor,
+    source: Annotations,
+    scores_QBS: Tensor,
+    normalizer_QB: Tensor,
+    d_context_QBC: Tensor,
+    d_weights_QBS: Tensor,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The gradients of keys, memory and energy, of all queries or steps together.
+
+    One product each instead of one a step, and no sum over steps of gradients as large as the source.
+    """
+    dtype = source.memory.dtype
+    weights_BSQ = attention_weights(scores_QBS, normalizer_QB).permute(1, 2, 0).to(dtype)
+    d_memory_BSC = weights_BSQ @ d_context_QBC.transpose(0, 1).to(dtype)
+    d_scores_QBS = scores_backward(scores_QBS, normalizer_QB, d_weights_QBS)
+    if source.energy is None:
+        return d_scores_QBS.permute(1, 2, 0).to(dtype) @ query_QBA.transpose(0, 1), d_memory_BSC, None
+    d_keys_BSA, d_energy_A = steps.keys_backward(query_QBA, source.keys, source.energy, d_scores_QBS)
+    return d_keys_BSA, d_memory_BSC, d_energy_A
+
+
+def _scores(query_BQA: Tensor, source: Annotations) -> Tensor:
+    if source.energy is None:
+        return query_BQA @ source.keys.transpose(1, 2)
+    return torch.tanh(query_BQA.unsqueeze(2) + source.keys.unsqueeze(1)) @ source.energy
+
+
+def _total(one: Tensor, other: Tensor | None, dtype: torch.dtype) -> Tensor:
+    return one.to(dtype) if other is None else one.to(dtype) + other

@@ -1,0 +1,134 @@
+"""A recurrence that is recorded and differentiated by hand is what autograd makes of its steps: outputs, gradients."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nmt.errors import ConfigError
+from nmt.kernels.recurrence import Steps
+from nmt.model.translator import Translator
+from tests.networks import model_options, network, sentences
+from tests.runs import run_config, write_corpus
+from tests.test_kernels import LargeTensors
+from tests.test_model import NETWORKS, named
+
+WIRED: list[dict[str, Any]] = [
+    {"wiring": "bahdanau"},
+    {"wiring": "conditional"},
+    {"wiring": "conditional", "decoder_layers": 3, "residual_from": 3},
+    {"wiring": "luong"},
+    {"wiring": "luong", "wiring_options": {"input_feeding": False}},
+    {"wiring": "gnmt", "decoder_layers": 2},
+]
+RECORDED = [{"score": score, **wired} for score in ("additive", "dot", "general", "concat") for wired in WIRED]
+
+
+def outputs_and_gradients(translator: Translator, steps: Steps | None) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Readout and weights, and the gradients of a loss that depends on all of both."""
+    source_BS, lengths_B = sentences(5, 2, 7)
+    target_BT, _ = sentences(6, 3, 4, size=11)
+    readout_BTR, weights = translator.readout(translator.encode(source_BS, lengths_B), target_BT, steps)
+    assert weights is not None
+    outputs = [readout_BTR, weights.dense()]
+    parameters = [parameter for name, parameter in translator.named_parameters() if "projection" not in name]
+    loss = sum(output.sin().mul(torch.arange(1, output.shape[-1] + 1)).sum() for output in outputs)
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return [output.detach() for output in outputs], [each for each in gradients if each is not None]
+
+
+def flat(*parts: list[torch.Tensor]) -> torch.Tensor:
+    return torch.cat([tensor.flatten().float() for part in parts for tensor in part])
+
+
+@pytest.mark.parametrize("options", RECORDED, ids=named)
+def test_a_recorded_recurrence_is_that_of_autograd(options: dict[str, Any]) -> None:
+    translator = network(model_options(**options))
+    assert translator.obstacle() == ""
+    expected, gradients = outputs_and_gradients(translator, None)
+    actual, found = outputs_and_gradients(translator, Steps())
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(found, gradients, rtol=0, atol=1e-11)
+    with torch.no_grad():
+        source_BS, lengths_B = sentences(5, 2, 7)
+        target_BT, _ = sentences(6, 3, 4, size=11)
+        readout_BTR, _ = translator.readout(translator.encode(source_BS, lengths_B), target_BT, Steps())
+    assert torch.equal(readout_BTR, actual[0]), "the same where nothing is kept for a backward pass"
+
+
+def test_a_network_that_is_not_recorded_says_why() -> None:
+    reasons = {network(model_options(**options)).obstacle() for options in NETWORKS}
+    assert reasons == {
+        "",
+        "model.attention.coverage has no fused form",
+        "model.attention.heads is not 1",
+        "model.attention.score compares nothing",
+        "model.attention.score has no fused form",
+        "model.attention.window is not global",
+        "model.attention.wiring.context_feeding has no fused form",
+        "model.decoder.cell has no fused form",
+        "model.decoder.layers is not 1",
+    }
+
+
+def test_what_is_not_recorded_runs_as_without_steps() -> None:
+    translator = network(model_options(cell="lstm", wiring="luong"))
+    expected, gradients = outputs_and_gradients(translator, None)
+    actual, found = outputs_and_gradients(translator, Steps())
+    assert all(torch.equal(one, other) for one, other in zip([*actual, *found], [*expected, *gradients], strict=True))
+
+
+def test_bf16_products_stay_near_the_exact_result() -> None:
+    """No farther from it than autograd, which rounds what it adds up in the steps."""
+    for score, wiring in (("additive", "bahdanau"), ("general", "luong"), ("concat", "conditional")):
+        translator = network(model_options(score=score, wiring=wiring)).float()
+        exact = flat(*outputs_and_gradients(translator, None))
+        with torch.autocast("cpu", torch.bfloat16):
+            by_autograd = flat(*outputs_and_gradients(translator, None)) - exact
+            by_hand = flat(*outputs_and_gradients(translator, Steps())) - exact
+        assert 0 < by_hand.norm() <= by_autograd.norm() <= 0.03 * exact.norm()
+
+
+def test_the_backward_pass_makes_nothing_as_large_as_a_weight_or_the_source_in_a_step() -> None:
+    """Four times as many steps need no more such tensors: these gradients are one product each."""
+    translator = network(model_options(score="general", wiring="luong", sizes=(6, 64, 128)))
+    counts = []
+    for steps in (3, 12):
+        source_BS, lengths_B = sentences(40)
+        target_BT, _ = sentences(steps, size=11)
+        encoded = translator.encode(source_BS, lengths_B)
+        with LargeTensors(40 * 128) as large:
+            readout_BTR, _ = translator.readout(encoded, target_BT, Steps())
+            readout_BTR.sum().backward()
+        counts.append(large.count)
+    assert counts[0] == counts[1] > 0
+
+
+@pytest.mark.parametrize(
+    ("override", "obstacle"),
+    [
+        ("model.decoder.cell=lstm", "model.decoder.cell has no fused form"),
+        ("model.attention=luong2015_local_predictive", "model.attention.window is not global"),
+        ("model.attention={score: additive, heads: 2}", "model.attention.heads is not 1"),
+    ],
+)
+def test_what_cannot_be_fused_is_said_with_the_line_of_the_yaml(tmp_path: Path, override: str, obstacle: str) -> None:
+    with pytest.raises(ConfigError, match=rf"runtime\.kernel: fused cannot be had: {obstacle}"):
+        run_config(tmp_path, "runtime.kernel=fused", override)
+    run_config(tmp_path, "runtime.kernel=auto", override)
+
+
+def test_a_fused_run_learns_what_a_reference_run_learns(tmp_path: Path) -> None:
+    from nmt.experiment.training import train
+    from tests.runs import records
+
+    write_corpus(tmp_path)
+    losses = []
+    for kernel in ("reference", "fused"):
+        config = run_config(tmp_path, f"run={tmp_path}/{kernel}", f"runtime.kernel={kernel}", "training.max_epochs=1")
+        train(config)
+        losses.append([record["loss"] for record in records(config.run)])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
