@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from nmt.config.schema import Search
 from nmt.experiment.training import train
 from nmt.kernels import cross_entropy
+from nmt.kernels.choice import choose_kernels
 from nmt.search import translate_batch
 from tests.networks import BOS, EOS, model_options, network, sentences
 from tests.runs import final_weights, records, run_config, write_corpus
@@ -60,6 +62,32 @@ def test_the_chunked_loss_is_the_reference() -> None:
         losses.smoothed.backward()
         values.append([losses.smoothed.detach(), readout.grad, weight.grad, bias.grad])
     torch.testing.assert_close(values[1], values[0], rtol=1e-10, atol=1e-12)
+
+
+@pytest.fixture
+def without_waiting() -> Iterator[Callable[[], None]]:
+    """From when it is called, whatever makes the host wait for the GPU fails."""
+    yield lambda: torch.cuda.set_sync_debug_mode("error")
+    torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize(("score", "wiring"), [("additive", "bahdanau"), ("dot", "conditional"), ("general", "luong")])
+def test_a_recurrence_by_kernels_never_waits(score: str, wiring: str, without_waiting: Callable[[], None]) -> None:
+    translator = network(model_options(score=score, wiring=wiring)).float().to(GPU).train()
+    source_BS, lengths_B = sentences(5, 2, 7)
+    target_BT = sentences(6, 3, 4, size=11)[0].to(GPU)
+    encoded = translator.encode(source_BS.to(GPU), lengths_B)
+    steps = choose_kernels("fused", GPU, translator.obstacle()).steps
+
+    def pass_through() -> None:
+        with torch.autocast("cuda", torch.bfloat16):
+            readout_BTR, _ = translator.readout(encoded, target_BT, steps)
+        torch.autograd.grad(readout_BTR.sum(), list(translator.decoder.wiring.parameters()), retain_graph=True)
+
+    # What is done once, compiling for one, may wait.
+    pass_through()
+    without_waiting()
+    pass_through()
 
 
 @pytest.mark.parametrize("kind", ["greedy", "beam"])

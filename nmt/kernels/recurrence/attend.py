@@ -1,4 +1,4 @@
-"""Additive attention of queries that are all known at once, which never holds its hidden units [B, Q, S, A].
+"""Attention of queries that are all known at once, of which nothing as large as [B, Q, S, A] is kept.
 
 Shapes: B sentences, Q queries, S source positions, A attention units, C memory features.
 """
@@ -48,20 +48,11 @@ class _Attend(torch.autograd.Function):
         if d_context is not None:
             d_context_QBC += d_context.transpose(0, 1)
         d_query_BQA, d_looked_QBS = torch.empty_like(query_BQA), torch.empty_like(scores_QBS)
-        ctx.steps.look_backward(
-            query_QBA,
-            source,
-            scores_QBS,
-            normalizer_QB,
-            d_context_QBC,
-            None,
-            None if d_weights is None else d_weights.to(bias.dtype).transpose(0, 1).contiguous(),
-            d_query_BQA.transpose(0, 1),
-            d_looked_QBS,
-            add=False,
-        )
-        d_keys, d_memory, d_energy = source_backward(
-            ctx.steps, query_QBA, source, scores_QBS, normalizer_QB, d_context_QBC, d_looked_QBS
-        )
+        d_weights_QBS = None if d_weights is None else d_weights.to(bias.dtype).transpose(0, 1).contiguous()
+        looked = (query_QBA, source, scores_QBS, normalizer_QB, d_context_QBC)
+        with torch.autocast(bias.device.type, enabled=False):
+            d_query_QBA = d_query_BQA.transpose(0, 1)
+            ctx.steps.look_backward(*looked, None, d_weights_QBS, d_query_QBA, d_looked_QBS, add=False)
+            d_keys, d_memory, d_energy = source_backward(ctx.steps, *looked, d_looked_QBS)
         d_energy = None if d_energy is None else d_energy.to(ctx.energy_dtype)
         return None, d_query_BQA, d_keys, d_memory, None, d_energy

@@ -1,7 +1,8 @@
 """A recurrence over target positions that is recorded as a few operations and differentiated by hand.
 
 Autograd runs dozens of small operations for a step, back and forth, and adds a gradient as large as every weight and
-as the source for each step. Here a step has about ten operations, and these gradients are one product each at the end.
+as the source for each step. Here a step has a handful of operations, and these gradients are one product each at the
+end.
 A wiring records its step as it stands in its paper:
 
     loop = Loop(steps, projected_BTG)
@@ -11,7 +12,7 @@ A wiring records its step as it stands in its paper:
     loop.gru(inputs, loop.product(state.before, U, b), state.before, state.after)
     hidden_BTH, context_BTC, weights_BTS = loop.run(state, context)
 
-Products of one row are joined into one. The rows of a value are written once a step and read after that.
+An operation may read what those before it wrote, and the states of the step before. Products of one row are joined.
 
 Shapes: B sentences, T steps, S source positions, H hidden, C context, G gates x H.
 """
@@ -38,6 +39,7 @@ class Loop:
         batch, positions, _ = given_BTG.shape
         short = product_dtype(given_BTG)
         exact = torch.promote_types(short, torch.float32)
+        self.device_type = given_BTG.device.type
         self._steps = steps
         self._extent = Extent(positions, batch, given_BTG.device, short, exact, keeps=torch.is_grad_enabled())
         self._operations: list[Operation] = []
@@ -115,7 +117,7 @@ class Loop:
 
     def backward(
         self, d_outputs_BTF: Mapping[Value, Tensor | None], d_weights_BTS: Tensor | None
-    ) -> Iterator[Tensor | None]:
+    ) -> list[Tensor | None]:
         """The gradients of what came from outside, in the order in which it was recorded."""
         assert self._looking is not None
         for value in self._values:
@@ -129,7 +131,7 @@ class Loop:
         total: dict[int, Tensor] = {}
         for tensor, gradient in self._gradients():
             total[id(tensor)] = total[id(tensor)] + gradient if id(tensor) in total else gradient
-        return (total.get(name) for name in self._inputs)
+        return [total.get(name) for name in self._inputs]
 
     def _gradients(self) -> Iterator[tuple[Tensor, Tensor]]:
         for operation in self._operations:
@@ -156,7 +158,7 @@ class _Run(torch.autograd.Function):
     def forward(ctx: Any, loop: Loop, hidden: Value, context: Value, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         ctx.set_materialize_grads(False)
         ctx.loop, ctx.outputs = loop, (hidden, context)
-        with torch.autocast(inputs[0].device.type, enabled=False):
+        with torch.autocast(loop.device_type, enabled=False):
             weights_BTS = loop.forward()
         return hidden.output_BTF, context.output_BTF, weights_BTS
 
@@ -169,5 +171,6 @@ class _Run(torch.autograd.Function):
         # Its rows are freed with it.
         loop, ctx.loop = ctx.loop, None
         hidden, context = ctx.outputs
-        gradients = loop.backward({hidden: d_hidden, context: d_context}, d_weights)
+        with torch.autocast(loop.device_type, enabled=False):
+            gradients = loop.backward({hidden: d_hidden, context: d_context}, d_weights)
         return None, None, None, *gradients

@@ -52,6 +52,7 @@ class Product(Operation):
         self.extent = extent
         self.sizes = [len(weight) for weight, _, _ in self.parts]
         self.weight_NF = torch.cat([weight.to(extent.short) for weight, _, _ in self.parts])
+        self.weight_FN = self.weight_NF.t()
         biases = [bias for _, bias, _ in self.parts]
         self.bias_N: Tensor | None = None
         if any(bias is not None for bias in biases):
@@ -62,20 +63,20 @@ class Product(Operation):
                 ]
             )
         whole_TBN = extent.empty(extent.steps if extent.keeps else 1, sum(self.sizes))
-        self.rows = extent.rows(whole_TBN)
-        for (_, _, term), part_TBN in zip(self.parts, whole_TBN.split(self.sizes, -1), strict=True):
+        self.rows = extent.rows(whole_TBN.unbind(0))
+        for (_, _, term), part_TBN in zip(self.parts, torch.split(whole_TBN, self.sizes, -1), strict=True):
             term.put(part_TBN, extent)
 
     def forward(self, step: int) -> None:
         if self.bias_N is None:
-            torch.mm(self.row.factor(step), self.weight_NF.t(), out=self.rows[step])
+            torch.mm(self.row.factor(step), self.weight_FN, out=self.rows[step])
         else:
-            torch.addmm(self.bias_N, self.row.factor(step), self.weight_NF.t(), out=self.rows[step])
+            torch.addmm(self.bias_N, self.row.factor(step), self.weight_FN, out=self.rows[step])
 
     def begin_backward(self) -> None:
         self.gradient_TBN = self.extent.empty(self.extent.steps, sum(self.sizes))
         self.gradient_rows = self.gradient_TBN.unbind(0)
-        for (_, _, term), part_TBN in zip(self.parts, self.gradient_TBN.split(self.sizes, -1), strict=True):
+        for (_, _, term), part_TBN in zip(self.parts, torch.split(self.gradient_TBN, self.sizes, -1), strict=True):
             term.put_gradient(part_TBN)
 
     def backward(self, step: int) -> None:
@@ -83,8 +84,9 @@ class Product(Operation):
 
     def finish(self) -> Iterator[tuple[Tensor, Tensor]]:
         gradient_PN = self.gradient_TBN.flatten(0, 1)
-        d_weights = (gradient_PN.t() @ self.row.factors_TBF.flatten(0, 1)).split(self.sizes)
-        d_biases = gradient_PN.sum(0, dtype=self.extent.exact).split(self.sizes) if self.bias_N is not None else ()
+        d_weights = torch.split(gradient_PN.t() @ self.row.factors_TBF.flatten(0, 1), self.sizes)
+        has_bias = self.bias_N is not None
+        d_biases = torch.split(gradient_PN.sum(0, dtype=self.extent.exact), self.sizes) if has_bias else ()
         for number, (weight, bias, _) in enumerate(self.parts):
             yield weight, d_weights[number].to(weight.dtype)
             if bias is not None:
@@ -109,11 +111,13 @@ class Look(Operation):
         self.steps.check(self.cast)
         self.scores_TBS = extent.empty(extent.steps, bias.shape[1], extent.exact)
         self.normalizer_TB = self.scores_TBS.new_empty(extent.steps, extent.batch)
-        self.normalizers, self.scores = self.normalizer_TB.split(1), self.scores_TBS.split(1)
-        self.contexts = self.context.exact_RBF.split(1)
+        self.normalizers, self.scores = torch.split(self.normalizer_TB, 1), torch.split(self.scores_TBS, 1)
+        self.contexts = torch.split(self.context.exact_RBF, 1)
+        self.query_TBA = self.query.factors_TBF if isinstance(self.query, Row) else self.query.whole_TBN
+        self.queries = extent.rows(torch.split(self.query_TBA, 1))
 
     def forward(self, step: int) -> None:
-        self.steps.look(self._query(step), self.cast, self.contexts[step], self.scores[step], self.normalizers[step])
+        self.steps.look(self.queries[step], self.cast, self.contexts[step], self.scores[step], self.normalizers[step])
 
     @property
     def weights_BTS(self) -> Tensor:
@@ -124,43 +128,40 @@ class Look(Operation):
         """The gradient of the weights from outside of the recurrence, where there is one."""
         self.d_weights: Sequence[Tensor] | None = None
         if d_weights_BTS is not None:
-            self.d_weights = d_weights_BTS.to(self.extent.exact).transpose(0, 1).contiguous().split(1)
+            d_weights_TBS = d_weights_BTS.to(self.extent.exact).transpose(0, 1).contiguous()
+            self.d_weights = torch.split(d_weights_TBS, 1)
 
     def begin_backward(self) -> None:
         self.d_looked_TBS = torch.empty_like(self.scores_TBS)
-        self.d_looked = self.d_looked_TBS.split(1)
-        self.d_contexts = self.context.gradient_RBF.split(1)
+        self.d_looked = torch.split(self.d_looked_TBS, 1)
+        self.d_contexts = torch.split(self.context.gradient_RBF, 1)
+        d_query_TBA = self.query.gradients_TBF if isinstance(self.query, Row) else self.query.gradient_TBN
+        assert d_query_TBA is not None, "a query that is a product has a place for its gradient"
+        self.d_queries = torch.split(d_query_TBA, 1)
 
     def backward(self, step: int) -> None:
         sent_BC = self.context.take_sent()
-        query = self.query
-        d_query_BA = query.gradient(step) if isinstance(query, Row) else query.gradient_rows[step]
         self.steps.look_backward(
-            self._query(step),
+            self.queries[step],
             self.cast,
             self.scores[step],
             self.normalizers[step],
             self.d_contexts[step],
             None if sent_BC is None else sent_BC.unsqueeze(0),
             None if self.d_weights is None else self.d_weights[step],
-            d_query_BA.unsqueeze(0),
+            self.d_queries[step],
             self.d_looked[step],
             # A state has other readers.
-            add=isinstance(query, Row),
+            add=isinstance(self.query, Row),
         )
 
     def finish(self) -> Iterator[tuple[Tensor, Tensor]]:
-        query_TBA = self.query.factors_TBF if isinstance(self.query, Row) else self.query.whole_TBN
         looked = (self.scores_TBS, self.normalizer_TB, self.context.gradient_RBF, self.d_looked_TBS)
-        d_keys, d_memory, d_energy = source_backward(self.steps, query_TBA, self.cast, *looked)
+        d_keys, d_memory, d_energy = source_backward(self.steps, self.query_TBA, self.cast, *looked)
         yield self.source.keys, d_keys
         yield self.source.memory, d_memory
         if self.source.energy is not None and d_energy is not None:
             yield self.source.energy, d_energy.to(self.source.energy.dtype)
-
-    def _query(self, step: int) -> Tensor:
-        query_BA = self.query.factor(step) if isinstance(self.query, Row) else self.query.rows[step]
-        return query_BA.unsqueeze(0)
 
 
 class Gru(Operation):

@@ -32,9 +32,8 @@ class Extent:
         """Room for these rows, [rows, B, features], in the format of the products or in this one."""
         return torch.empty(rows, self.batch, features, dtype=dtype or self.short, device=self.device)
 
-    def rows(self, whole: Tensor) -> Sequence[Tensor]:
-        """The row of each step in [T, B, F], or in [1, B, F], which all steps then write in turn."""
-        rows = whole.unbind(0)
+    def rows(self, rows: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The row of each step: of as many rows as there are steps, or of one that all of them write in turn."""
         return rows if len(rows) == self.steps else rows * self.steps
 
 
@@ -135,6 +134,10 @@ class Row:
     def factors_TBF(self) -> Tensor:
         return self.value.short_RBF[self.shift : self.shift + self.value.extent.steps]
 
+    @property
+    def gradients_TBF(self) -> Tensor:
+        return self.value.gradient_RBF[self.shift : self.shift + self.value.extent.steps]
+
 
 class Term:
     """What one operation reads and no other: a part of a product, or what is given for each step."""
@@ -145,7 +148,7 @@ class Term:
     gradient_TBN: Tensor | None = None
 
     def put(self, whole_TBN: Tensor, extent: Extent) -> None:
-        self.whole_TBN, self.rows = whole_TBN, extent.rows(whole_TBN)
+        self.whole_TBN, self.rows = whole_TBN, extent.rows(whole_TBN.unbind(0))
 
     def put_gradient(self, gradient_TBN: Tensor) -> None:
         """Where the reader writes the gradient."""

@@ -44,5 +44,5 @@ class DotScore(Score):
     def forward(self, query: Tensor, view: View) -> Tensor:
         return view.dot(query)
 
-    def form(self) -> Form:
+    def form(self) -> Form | None:
         return Form()

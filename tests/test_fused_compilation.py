@@ -1,0 +1,69 @@
+"""The Triton kernels compile for GPUs, which needs none: what the interpreter runs need not compile."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+triton = pytest.importorskip("triton", reason="the package triton is not installed: no kernel is compiled")
+
+COMPILE = """
+import sys
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from nmt.kernels.fused import gates, look, look_backward
+from nmt.kernels.fused.layout import blocks
+
+FULL = {"bias", "scores", "normalizer", "d_context", "d_weights", "d_looked", "d_scores", "d_energy"}
+FULL |= {"before", "after", "d_after", "d_before", "d_mixed"}
+
+
+def compile_kernel(kernel, pointers, short, **fixed):
+    warps = fixed.pop("num_warps", 4)
+    signature = dict.fromkeys(kernel.arg_names, "i32") | dict.fromkeys(fixed, "constexpr")
+    signature |= {name: "*fp32" if name in FULL else f"*{short}" for name in pointers.split()}
+    target = GPUTarget("cuda", int(sys.argv[1]), 32)
+    compiled = triton.compile(ASTSource(kernel, signature, fixed), target=target, options={"num_warps": warps})
+    assert compiled.asm["cubin"]
+    print(kernel.__name__, short, fixed)
+
+
+source = "query keys memory energy scores normalizer"
+for short in ("bf16", "fp32"):
+    for additive in (True, False):
+        sizes = blocks(512, 300)
+        compile_kernel(look._look, f"{source} bias context", short, ADDITIVE=additive, **sizes)
+        gradients = f"{source} d_context sent d_weights d_query d_looked"
+        flags = {"ADDITIVE": additive, "SENT": True, "WEIGHED": additive, "ADD": not additive}
+        compile_kernel(look_backward._look_backward, gradients, short, **flags, **sizes)
+    keys = "query keys energy d_scores d_keys d_energy"
+    compile_kernel(look_backward._keys_backward, keys, short, BLOCK_S=16, BLOCK_A=128)
+    state = "inputs more recurrent before"
+    compile_kernel(gates._gru, f"{state} after copy", short, TWO=True, COPY=True, BLOCK=512)
+    gradients = f"{state} d_after sent d_inputs d_recurrent d_before"
+    compile_kernel(gates._gru_backward, gradients, short, TWO=True, SENT=True, BLOCK=512)
+    compile_kernel(gates._mix, "one other mixed", short, BLOCK=256)
+    compile_kernel(gates._mix_backward, "mixed d_mixed sent d_one d_other", short, SENT=True, BLOCK=256)
+"""
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_every_kernel_compiles(capability: int, tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILE, str(capability)],
+        cwd=Path(__file__).parent.parent,
+        env=environment | {"TRITON_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 18
