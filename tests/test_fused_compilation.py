@@ -1,4 +1,4 @@
-"""The Triton kernels compile for GPUs, which needs none: what the interpreter runs need not compile."""
+"""The Triton kernels compile for a GPU, which needs none: what the interpreter runs need not compile."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ import pytest
 triton = pytest.importorskip("triton", reason="the package triton is not installed: no kernel is compiled")
 
 COMPILE = """
-import sys
-
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -29,7 +27,7 @@ def compile_kernel(kernel, pointers, short, **fixed):
     warps = fixed.pop("num_warps", 4)
     signature = dict.fromkeys(kernel.arg_names, "i32") | dict.fromkeys(fixed, "constexpr")
     signature |= {name: "*fp32" if name in FULL else f"*{short}" for name in pointers.split()}
-    target = GPUTarget("cuda", int(sys.argv[1]), 32)
+    target = GPUTarget("cuda", 90, 32)
     compiled = triton.compile(ASTSource(kernel, signature, fixed), target=target, options={"num_warps": warps})
     assert compiled.asm["cubin"]
     print(kernel.__name__, short, fixed)
@@ -54,11 +52,10 @@ for short in ("bf16", "fp32"):
 """
 
 
-@pytest.mark.parametrize("capability", [80, 90])
-def test_every_kernel_compiles(capability: int, tmp_path: Path) -> None:
+def test_every_kernel_compiles(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
-        [sys.executable, "-c", COMPILE, str(capability)],
+        [sys.executable, "-c", COMPILE],
         cwd=Path(__file__).parent.parent,
         env=environment | {"TRITON_CACHE_DIR": str(tmp_path)},
         capture_output=True,
