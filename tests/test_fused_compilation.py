@@ -52,15 +52,27 @@ for short in ("bf16", "fp32"):
 """
 
 
-def test_every_kernel_compiles(tmp_path: Path) -> None:
+def compiled(code: str, cache: Path) -> subprocess.CompletedProcess[str]:
+    """Python code in a process that does not interpret kernels."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    done = subprocess.run(
-        [sys.executable, "-c", COMPILE],
+    return subprocess.run(
+        [sys.executable, "-c", code],
         cwd=Path(__file__).parent.parent,
-        env=environment | {"TRITON_CACHE_DIR": str(tmp_path)},
+        env=environment | {"TRITON_CACHE_DIR": str(cache)},
         capture_output=True,
         text=True,
         timeout=300,
     )
+
+
+def test_every_kernel_compiles(tmp_path: Path) -> None:
+    done = compiled(COMPILE, tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 18
+
+
+def test_where_no_kernel_can_be_launched_the_reason_is_found(tmp_path: Path) -> None:
+    """Here because there is no GPU; elsewhere, say, because there is no C compiler."""
+    done = compiled("import torch; from nmt.kernels import fused; print(fused.missing(torch.device('cpu')))", tmp_path)
+    assert done.stdout.startswith("Triton launches no kernel here ("), done.stderr
+    assert len(done.stdout.splitlines()) == 1

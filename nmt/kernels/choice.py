@@ -53,7 +53,6 @@ def _steps(wanted: Wanted, device: torch.device, obstacle: str) -> tuple[Steps |
     if missing:
         return None, f"the recurrence is not fused: {missing}"
     if device.type == "cuda":
-        # Imported late: a machine without a GPU need not have Triton.
         from nmt.kernels.fused import FusedSteps
 
         return FusedSteps(), "attention in a recurrence runs by Triton kernels"
@@ -70,4 +69,7 @@ def _missing(device: torch.device) -> str:
         return "the package triton is not installed"
     if torch.cuda.get_device_capability(device) < LEAST_CAPABILITY:
         return f"{torch.cuda.get_device_name(device)} is older than what Triton compiles for"
-    return ""
+    # Imported late: a machine without a GPU need not have Triton.
+    from nmt.kernels import fused
+
+    return fused.missing(device)

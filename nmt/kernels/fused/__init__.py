@@ -24,3 +24,15 @@ class FusedSteps(Steps):
     gru_backward = staticmethod(gates.gru_backward)
     mix = staticmethod(gates.mix)
     mix_backward = staticmethod(gates.mix_backward)
+
+
+def missing(device: torch.device) -> str:
+    """Why no kernel can be launched on this device; empty where one can, which the first time takes a second."""
+    one = torch.ones(1, 1, device=device)
+    try:
+        FusedSteps().mix(one, one, torch.empty_like(one))
+    except Exception as error:
+        # Triton also needs a C compiler and Python's headers, and says so in errors of many classes.
+        why = str(error).partition("\n")[0]
+        return f"Triton launches no kernel here ({type(error).__name__}: {why})"
+    return ""
