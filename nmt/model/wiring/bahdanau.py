@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nmt.config import schema
 from nmt.kernels.recurrence import Loop, Term, Value
-from nmt.model.attention import Encoded, build_attention
+from nmt.model.attention import build_attention
 from nmt.model.bridge import Bridge
 from nmt.model.readout import Output
 from nmt.model.stack import Stack
@@ -40,10 +40,6 @@ class BahdanauWiring(Wiring):
         if self.context_size:
             self.context = gate_input(self.context_size, cell.projected_size, cell.gates)
         self.bridge = Bridge(model, self.parts, memory_size)
-
-    def start(self, encoded: Encoded) -> DecoderState:
-        prepared = self.attention.prepare(encoded)
-        return DecoderState(prepared, self.bridge(encoded), self.attention.start(prepared))
 
     def project(self, inputs_BTE: Tensor) -> Tensor:
         return self.stack.cells[0].project(inputs_BTE)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from nmt.config import schema
 from nmt.config.registry import Registry
 from nmt.kernels.recurrence import Loop, Steps, Term, Value
-from nmt.model.attention import AttentionWeights, Encoded, Look, Prepared
+from nmt.model.attention import Attention, AttentionWeights, Encoded, Look, Prepared
+from nmt.model.bridge import Bridge
 from nmt.model.readout import DeepOutput, Output, Readout
 
 
@@ -63,6 +64,10 @@ class Wiring(nn.Module):
     hidden_size: int
     """Features of what is handed to the readout as the decoder's state."""
     context_size: int
+    fed_size: int = 0
+    """Features of what a step hands to the next beside the recurrent states, last among them; 0 before the first."""
+    attention: Attention
+    bridge: Bridge
 
     def build_readout(self, model: schema.Model, input_size: int) -> Readout:
         """The readout of what this wiring puts out."""
@@ -70,7 +75,11 @@ class Wiring(nn.Module):
 
     def start(self, encoded: Encoded) -> DecoderState:
         """The state before the first position, with one hypothesis a sentence."""
-        raise AssertionError("a wiring starts")
+        prepared = self.attention.prepare(encoded)
+        recurrent = self.bridge(encoded)
+        if self.fed_size:
+            recurrent += (recurrent[0].new_zeros(len(recurrent[0]), 1, self.fed_size),)
+        return DecoderState(prepared, recurrent, self.attention.start(prepared))
 
     def project(self, inputs_BTE: Tensor) -> Tensor:
         """The products with the inputs, for all positions at once: [B, T, ...]."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nmt.config import schema
 from nmt.kernels.recurrence import Loop, Steps, Term, Value
-from nmt.model.attention import AttentionWeights, Encoded, build_attention
+from nmt.model.attention import AttentionWeights, build_attention
 from nmt.model.attention.base import ScoreOptions
 from nmt.model.bridge import Bridge
 from nmt.model.cells import CELLS
@@ -53,10 +53,6 @@ class ConditionalWiring(Wiring):
         self.above = Stack(model, self.hidden_size, first=1)
         self.parts = self.before.parts
         self.bridge = Bridge(model, self.parts, memory_size)
-
-    def start(self, encoded: Encoded) -> DecoderState:
-        prepared = self.attention.prepare(encoded)
-        return DecoderState(prepared, self.bridge(encoded), self.attention.start(prepared))
 
     def project(self, inputs_BTE: Tensor) -> Tensor:
         return self.before.project(inputs_BTE)

@@ -46,16 +46,10 @@ class GnmtWiring(Wiring):
         self.lowest = CELLS.build(model.decoder.cell, input_size, self.hidden_size)
         self.above = Stack(model, self.hidden_size, first=1, context_size=self.context_size)
         self.parts = self.lowest.parts
-        feeds = options.context_feeding and self.context_size
-        self.feed = gate_input(self.context_size, self.lowest.projected_size, self.lowest.gates) if feeds else None
+        self.fed_size = self.context_size if options.context_feeding else 0
+        fed = (self.fed_size, self.lowest.projected_size, self.lowest.gates)
+        self.feed = gate_input(*fed) if self.fed_size else None
         self.bridge = Bridge(model, self.parts, memory_size)
-
-    def start(self, encoded: Encoded) -> DecoderState:
-        prepared = self.attention.prepare(encoded)
-        recurrent = self.bridge(encoded)
-        if self.feed is not None:
-            recurrent += (recurrent[0].new_zeros(len(recurrent[0]), 1, self.context_size),)
-        return DecoderState(prepared, recurrent, self.attention.start(prepared))
 
     def project(self, inputs_BTE: Tensor) -> Tensor:
         return self.lowest.project(inputs_BTE)

@@ -54,18 +54,12 @@ class LuongWiring(Wiring):
         self.context_size = self.attention.context_size
         self.mix = nn.Linear(self.context_size + decoder_size, self.hidden_size, bias=False)
         nn.init.xavier_uniform_(self.mix.weight)
+        self.fed_size = self.hidden_size if options.input_feeding else 0
         self.feed = gate_input(self.hidden_size, cell.projected_size, cell.gates) if options.input_feeding else None
         self.bridge = Bridge(model, cell.parts, memory_size)
 
     def build_readout(self, model: schema.Model, input_size: int) -> Readout:
         return Readout(model)
-
-    def start(self, encoded: Encoded) -> DecoderState:
-        prepared = self.attention.prepare(encoded)
-        recurrent = self.bridge(encoded)
-        if self.feed is not None:
-            recurrent += (recurrent[0].new_zeros(len(recurrent[0]), 1, self.hidden_size),)
-        return DecoderState(prepared, recurrent, self.attention.start(prepared))
 
     def project(self, inputs_BTE: Tensor) -> Tensor:
         return self.stack.cells[0].project(inputs_BTE)
