@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from nmt.errors import DataError
-from nmt.text.corpus.base import Record
+from nmt.text.corpus.base import Record, Text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -14,8 +14,14 @@ if TYPE_CHECKING:
 BATCH_ROWS = 4096
 
 
-def check_column(schema: pa.Schema, name: str, origin: str) -> None:
-    """Raise a DataError unless the column, or the field of a struct column by its dotted name, is text."""
+def check_columns(schema: pa.Schema, columns: Mapping[Text, str], origin: str) -> None:
+    """Raise a DataError unless the columns, or the fields of struct columns by their dotted names, hold what they
+    should: text, and of documents text or whole numbers."""
+    for text, name in columns.items():
+        _check_column(schema, name, origin, or_whole=text == "document")
+
+
+def _check_column(schema: pa.Schema, name: str, origin: str, *, or_whole: bool) -> None:
     import pyarrow as pa
 
     try:
@@ -23,9 +29,11 @@ def check_column(schema: pa.Schema, name: str, origin: str) -> None:
     except KeyError:
         raise DataError(f"{origin}: no column {name!r}; there are {', '.join(map(repr, schema.names))}") from None
     value = kind.value_type if pa.types.is_dictionary(kind) else kind
-    checks = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_binary)
+    checks = [pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_binary]
+    if or_whole:
+        checks.append(pa.types.is_integer)
     if not any(check(value) for check in checks):
-        raise DataError(f"{origin}: column {name!r} is {kind}, not text")
+        raise DataError(f"{origin}: column {name!r} is {kind}, not text{' or whole numbers' if or_whole else ''}")
 
 
 def has_column(schema: pa.Schema, name: str) -> bool:
@@ -53,18 +61,17 @@ def _resolve(schema: pa.Schema, name: str) -> pa.DataType:
     return kind
 
 
-def batch_records(batch: pa.RecordBatch, columns: Sequence[str], first: int, origin: str) -> Iterator[Record]:
+def batch_records(batch: pa.RecordBatch, columns: Mapping[Text, str], first: int, origin: str) -> Iterator[Record]:
     """The records of a batch whose first row is row `first` of the table, counted from 1.
-
-    `columns` are those of the source, the target and, where there are some, the alignments.
 
     Raises DataError for a missing value.
     """
-    for row, texts in enumerate(zip(*(_bytes(batch, name) for name in columns), strict=True), start=first):
+    names = list(columns.values())
+    for row, texts in enumerate(zip(*(_bytes(batch, name) for name in names), strict=True), start=first):
         present = [text for text in texts if text is not None]
-        if len(present) < len(columns):
-            raise DataError(f"{origin}:{row}: no value in column {columns[texts.index(None)]!r}")
-        yield Record(row, *present)
+        if len(present) < len(names):
+            raise DataError(f"{origin}:{row}: no value in column {names[texts.index(None)]!r}")
+        yield Record(row, **dict(zip(columns, present, strict=True)))
 
 
 def _bytes(batch: pa.RecordBatch, name: str) -> list[bytes | None]:
@@ -76,6 +83,8 @@ def _bytes(batch: pa.RecordBatch, name: str) -> list[bytes | None]:
     else:
         outer, *inner = name.split(".")
         column = pc.struct_field(batch.column(outer), inner)
+    if pa.types.is_integer(column.type):
+        column = column.cast(pa.string())
     # Strings become bytes without a copy or a look at them: whether they are UTF-8 is for the corpus to say.
     kind = pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary()
     values: list[bytes | None] = column.cast(kind).to_pylist()

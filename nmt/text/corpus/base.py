@@ -6,7 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 from pydantic import Field
 
@@ -18,8 +18,8 @@ from nmt.text.corpus.files import broken_utf8
 
 CORPORA: Registry[Corpus] = Registry("corpus")
 
-Text = Literal["source", "target", "alignment"]
-"""What a pair is made of."""
+Text = Literal["source", "target", "alignment", "document"]
+"""What a record is made of."""
 
 
 class CorpusOptions(PartOptions):
@@ -35,6 +35,11 @@ class CorpusOptions(PartOptions):
         """Whether the pairs come with word alignments."""
         raise AssertionError("a kind knows where its alignments are")
 
+    @property
+    def has_documents(self) -> bool:
+        """Whether the pairs are the sentences of documents, in order."""
+        raise AssertionError("a kind knows where its documents begin")
+
 
 class Pair(NamedTuple):
     """A sentence and its translation; either side may be empty."""
@@ -46,6 +51,8 @@ class Pair(NamedTuple):
     alignment: str | None = None
     """Links between the words that spaces separate, counted from 0, in the Pharaoh format, such as `0-0 2-1`; blank
     where nothing is linked, None where the corpus has no alignments."""
+    document: int | None = None
+    """Number of the document that the pair belongs to, counted from 0 in the corpus; None where it has no documents."""
 
 
 class Record(NamedTuple):
@@ -55,6 +62,24 @@ class Record(NamedTuple):
     source: bytes
     target: bytes
     alignment: bytes | None = None
+    document: bytes | None = None
+    """What its document is called: a document ends where the next record has another name for its own."""
+
+
+Where = TypeVar("Where")
+
+
+def of_record(
+    source: Where, target: Where, alignment: Where | None = None, document: Where | None = None
+) -> dict[Text, Where]:
+    """Where each part of a record is found, for those that there are."""
+    places: dict[Text, Where | None] = {
+        "source": source,
+        "target": target,
+        "alignment": alignment,
+        "document": document,
+    }
+    return {text: where for text, where in places.items() if where is not None}
 
 
 class Corpus(ABC):
@@ -67,6 +92,7 @@ class Corpus(ABC):
         self.weight = options.weight
         self.limit = options.limit
         self.has_alignments = options.has_alignments
+        self.has_documents = options.has_documents
         self._broken_utf8 = data.filters.broken_utf8
 
     @abstractmethod
@@ -88,11 +114,11 @@ class Corpus(ABC):
 
         Raises DataError, naming file and line, when the text is damaged.
         """
-        for record in self._limited():
+        for record, document in self._limited():
             counts.read += 1
             try:
                 alignment = None if record.alignment is None else record.alignment.decode()
-                pair = Pair(record.source.decode(), record.target.decode(), record.line, alignment)
+                pair = Pair(record.source.decode(), record.target.decode(), record.line, alignment, document)
             except UnicodeDecodeError as error:
                 if self._broken_utf8 == "error":
                     raise DataError(self._explain(record, error)) from error
@@ -106,7 +132,7 @@ class Corpus(ABC):
         Reads the text once.
         """
         digest = hashlib.sha256()
-        for record in self._limited():
+        for record, document in self._limited():
             # The length before each side keeps ("ab", "c") apart from ("a", "bc").
             digest.update(b"%d %d " % (len(record.source), len(record.target)))
             digest.update(record.source)
@@ -115,10 +141,17 @@ class Corpus(ABC):
                 # No digit comes first, as in what begins the next record.
                 digest.update(b"links %d " % len(record.alignment))
                 digest.update(record.alignment)
+            if document is not None:
+                digest.update(b"document %d " % document)
         return digest.hexdigest()
 
-    def _limited(self) -> Iterator[Record]:
-        return islice(self.records(), self.limit)
+    def _limited(self) -> Iterator[tuple[Record, int | None]]:
+        """The records up to the limit, each with the number of its document."""
+        number, name = -1, None
+        for record in islice(self.records(), self.limit):
+            if record.document != name:
+                number, name = number + 1, record.document
+            yield record, None if name is None else number
 
     def _explain(self, record: Record, error: UnicodeDecodeError) -> str:
         texts: dict[Text, bytes | None] = {"source": record.source, "target": record.target}

@@ -12,8 +12,8 @@ from pydantic import Field
 
 from nmt.config.schema import Data
 from nmt.errors import DataError
-from nmt.text.corpus.arrow import BATCH_ROWS, batch_records, check_column, has_column
-from nmt.text.corpus.base import CORPORA, Corpus, CorpusOptions, Record
+from nmt.text.corpus.arrow import BATCH_ROWS, batch_records, check_columns, has_column
+from nmt.text.corpus.base import CORPORA, Corpus, CorpusOptions, Record, Text, of_record
 from nmt.text.corpus.files import check_files
 
 if TYPE_CHECKING:
@@ -42,9 +42,17 @@ class HuggingFaceOptions(CorpusOptions):
     alignments: str | None = None
     """Column of the word alignment, such as `0-0 2-1`, for `training.guided_alignment`."""
 
+    documents: str | None = None
+    """Column that names the document, of text or whole numbers, or its dotted name: rows of one document follow each
+    other, in order, and have the same."""
+
     @property
     def has_alignments(self) -> bool:
         return self.alignments is not None
+
+    @property
+    def has_documents(self) -> bool:
+        return self.documents is not None
 
 
 @CORPORA.register("huggingface", HuggingFaceOptions)
@@ -54,9 +62,12 @@ class HuggingFaceCorpus(Corpus):
     def __init__(self, options: HuggingFaceOptions, data: Data) -> None:
         super().__init__(options, data)
         self._options = options
-        self._wanted = [options.source or data.source_language, options.target or data.target_language]
-        if options.alignments is not None:
-            self._wanted.append(options.alignments)
+        self._wanted = of_record(
+            options.source or data.source_language,
+            options.target or data.target_language,
+            options.alignments,
+            options.documents,
+        )
         self.name = ", ".join([options.dataset, *options.files, *filter(None, [options.name]), options.split])
         folder = Path(options.dataset)
         if options.files:
@@ -74,15 +85,14 @@ class HuggingFaceCorpus(Corpus):
         return self._load_saved(folder) if saved and not self._options.files else self._load()
 
     @cached_property
-    def _columns(self) -> list[str]:
+    def _columns(self) -> dict[Text, str]:
         schema = self._dataset.data.schema
-        nested = [column for column in schema.names if has_column(schema, f"{column}.{self._wanted[0]}")]
-        columns = [
-            f"{nested[0]}.{name}" if not has_column(schema, name) and len(nested) == 1 else name
-            for name in self._wanted
-        ]
-        for name in columns:
-            check_column(schema, name, self.name)
+        nested = [column for column in schema.names if has_column(schema, f"{column}.{self._wanted['source']}")]
+        columns: dict[Text, str] = {
+            text: f"{nested[0]}.{name}" if not has_column(schema, name) and len(nested) == 1 else name
+            for text, name in self._wanted.items()
+        }
+        check_columns(schema, columns, self.name)
         return columns
 
     def records(self) -> Iterator[Record]:

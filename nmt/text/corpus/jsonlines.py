@@ -9,7 +9,7 @@ from typing import Literal
 
 from nmt.config.schema import Data
 from nmt.errors import DataError
-from nmt.text.corpus.base import CORPORA, Corpus, CorpusOptions, Record
+from nmt.text.corpus.base import CORPORA, Corpus, CorpusOptions, Record, Text, of_record
 from nmt.text.corpus.files import check_file, raw_lines
 
 
@@ -27,9 +27,17 @@ class JsonLinesOptions(CorpusOptions):
     alignments: str | None = None
     """Field of the word alignment, such as `0-0 2-1`, for `training.guided_alignment`."""
 
+    documents: str | None = None
+    """Field that names the document, a string or a whole number, or its dotted name: lines of one document follow each
+    other, in order, and have the same."""
+
     @property
     def has_alignments(self) -> bool:
         return self.alignments is not None
+
+    @property
+    def has_documents(self) -> bool:
+        return self.documents is not None
 
 
 @CORPORA.register("jsonl", JsonLinesOptions)
@@ -40,7 +48,7 @@ class JsonLinesCorpus(Corpus):
         super().__init__(options, data)
         self.name = options.path
         self._path = Path(options.path)
-        self._fields = [name for name in (options.source, options.target, options.alignments) if name is not None]
+        self._fields = of_record(options.source, options.target, options.alignments, options.documents)
         check_file(self._path)
 
     def records(self) -> Iterator[Record]:
@@ -52,17 +60,20 @@ class JsonLinesCorpus(Corpus):
                 value = json.loads(text.decode("utf-8", "surrogateescape"))
             except (ValueError, RecursionError) as error:
                 raise DataError(f"{place}: not JSON ({error})") from error
-            yield Record(line, *(_text(value, name, place) for name in self._fields))
+            yield Record(line, **{text: _text(value, name, place, text) for text, name in self._fields.items()})
 
 
-def _text(value: object, name: str, place: str) -> bytes:
+def _text(value: object, name: str, place: str, text: Text) -> bytes:
     found = value
     for key in (name,) if isinstance(value, dict) and name in value else name.split("."):
         if not isinstance(found, dict) or key not in found:
             raise DataError(f"{place}: no field {name!r}")
         found = found[key]
+    if text == "document" and type(found) is int:
+        found = str(found)
     if not isinstance(found, str):
         kind = "null" if found is None else type(found).__name__
-        raise DataError(f"{place}: field {name!r} is {kind}, not a string")
+        also = " or a whole number" if text == "document" else ""
+        raise DataError(f"{place}: field {name!r} is {kind}, not a string{also}")
     # JSON can spell a lone surrogate, which no UTF-8 text holds: as bytes it counts as broken UTF-8.
     return found.encode("utf-8", "surrogatepass")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from nmt.config.schema import Data
 from nmt.errors import DataError
-from nmt.text.corpus.arrow import BATCH_ROWS, batch_records, check_column
-from nmt.text.corpus.base import CORPORA, Corpus, CorpusOptions, Record
+from nmt.text.corpus.arrow import BATCH_ROWS, batch_records, check_columns
+from nmt.text.corpus.base import CORPORA, Corpus, CorpusOptions, Record, of_record
 from nmt.text.corpus.files import check_file
 
 if TYPE_CHECKING:
@@ -31,9 +31,17 @@ class ParquetOptions(CorpusOptions):
     alignments: str | None = None
     """Column of the word alignment, such as `0-0 2-1`, for `training.guided_alignment`."""
 
+    documents: str | None = None
+    """Column that names the document, of text or whole numbers, or its dotted name: rows of one document follow each
+    other, in order, and have the same."""
+
     @property
     def has_alignments(self) -> bool:
         return self.alignments is not None
+
+    @property
+    def has_documents(self) -> bool:
+        return self.documents is not None
 
 
 @CORPORA.register("parquet", ParquetOptions)
@@ -44,16 +52,15 @@ class ParquetCorpus(Corpus):
         super().__init__(options, data)
         self.name = options.path
         self._path = Path(options.path)
-        self._columns = [name for name in (options.source, options.target, options.alignments) if name is not None]
+        self._columns = of_record(options.source, options.target, options.alignments, options.documents)
         check_file(self._path)
         with self._open() as file:
-            for name in self._columns:
-                check_column(file.schema_arrow, name, self.name)
+            check_columns(file.schema_arrow, self._columns, self.name)
 
     def records(self) -> Iterator[Record]:
         with self._open() as file:
             row = 1
-            for batch in file.iter_batches(BATCH_ROWS, columns=list(dict.fromkeys(self._columns))):
+            for batch in file.iter_batches(BATCH_ROWS, columns=list(dict.fromkeys(self._columns.values()))):
                 yield from batch_records(batch, self._columns, row, self.name)
                 row += batch.num_rows
 

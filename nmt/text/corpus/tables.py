@@ -10,7 +10,7 @@ from pydantic import Field
 
 from nmt.config.schema import Data
 from nmt.errors import DataError
-from nmt.text.corpus.base import CORPORA, Corpus, CorpusOptions, Record
+from nmt.text.corpus.base import CORPORA, Corpus, CorpusOptions, Record, of_record
 from nmt.text.corpus.files import raw_lines
 
 Column = Annotated[int, Field(ge=1)] | str
@@ -30,9 +30,17 @@ class TsvOptions(CorpusOptions):
     alignments_column: Column | None = None
     """Column of the word alignment, such as `0-0 2-1`, for `training.guided_alignment`: its number, from 1, or name."""
 
+    documents_column: Column | None = None
+    """Column that names the document, its number, from 1, or its name: lines of one document follow each other, in
+    order, and have the same."""
+
     @property
     def has_alignments(self) -> bool:
         return self.alignments_column is not None
+
+    @property
+    def has_documents(self) -> bool:
+        return self.documents_column is not None
 
 
 @CORPORA.register("tsv", TsvOptions)
@@ -43,12 +51,12 @@ class TsvCorpus(Corpus):
         super().__init__(options, data)
         self.name = options.path
         self._path = Path(options.path)
-        wanted = [options.source_column, options.target_column]
-        if options.alignments_column is not None:
-            wanted.append(options.alignments_column)
-        self._has_header = any(isinstance(column, str) for column in wanted)
+        wanted = of_record(
+            options.source_column, options.target_column, options.alignments_column, options.documents_column
+        )
+        self._has_header = any(isinstance(column, str) for column in wanted.values())
         header = next(raw_lines(self._path), b"").decode("utf-8", "replace").split("\t")
-        self._columns = [self._index(column, header) for column in wanted]
+        self._columns = {text: self._index(column, header) for text, column in wanted.items()}
 
     def _index(self, column: Column, header: list[str]) -> int:
         if isinstance(column, int):
@@ -59,7 +67,7 @@ class TsvCorpus(Corpus):
         return header.index(column)
 
     def records(self) -> Iterator[Record]:
-        needed = max(self._columns) + 1
+        needed = max(self._columns.values()) + 1
         for line, text in enumerate(raw_lines(self._path), start=1):
             if line == 1 and self._has_header:
                 continue
@@ -67,4 +75,4 @@ class TsvCorpus(Corpus):
             if len(columns) < needed:
                 found = f"{len(columns)} column{'s' if len(columns) > 1 else ''}"
                 raise DataError(f"{self._path}:{line}: {found} separated by tabs, but column {needed} is needed")
-            yield Record(line, *(columns[index] for index in self._columns))
+            yield Record(line, **{text: columns[index] for text, index in self._columns.items()})

@@ -1,0 +1,191 @@
+"""Documents as corpora: every format finds the same boundaries, and what cannot be one is one clear line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from nmt.config.registry import PartOptions
+from nmt.config.schema import Data, Filters
+from nmt.errors import DataError
+from nmt.text.corpus import Corpus, Counts, open_corpus
+from nmt.text.corpus.huggingface import HuggingFaceOptions
+from nmt.text.corpus.jsonlines import JsonLinesOptions
+from nmt.text.corpus.parquet import ParquetOptions
+from nmt.text.corpus.tables import TsvOptions
+from nmt.text.corpus.text import TextOptions
+
+ROWS = [("a", "A", "x"), ("b", "B", "x"), ("c", "C", "y"), ("d", "D", "x"), ("e", "E", "x"), ("f", "F", "z")]
+"""Source, target and the name of the document. A name that comes back begins another document."""
+NUMBERS = [0, 0, 1, 2, 2, 3]
+
+
+def write(path: Path, lines: list[str]) -> str:
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return str(path)
+
+
+def opened(options: PartOptions, broken_utf8: str = "error") -> Corpus:
+    filters = Filters.model_validate({"broken_utf8": broken_utf8})
+    data = Data(source_language="de", target_language="en", train=[options], validation=options, filters=filters)
+    return open_corpus(options, data)
+
+
+def text_options(folder: Path, documents: str | None, rows: list[tuple[str, str, str]] = ROWS) -> TextOptions:
+    return TextOptions(
+        source=write(folder / "x.de", [row[0] for row in rows]),
+        target=write(folder / "x.en", [row[1] for row in rows]),
+        documents=documents,
+    )
+
+
+def by_file(folder: Path) -> PartOptions:
+    return text_options(
+        folder, write(folder / "x.docid", [f"{name}\t{line}" for line, (_, _, name) in enumerate(ROWS)])
+    )
+
+
+def by_blank_lines(folder: Path) -> PartOptions:
+    rows = [*ROWS[:2], ("", " ", ""), ROWS[2], (" ", "", ""), ("", "", ""), *ROWS[3:5], ("", "", ""), ROWS[5]]
+    return text_options(folder, "blank_lines", [("", "", ""), *rows, ("", "", "")])
+
+
+def tsv(folder: Path) -> PartOptions:
+    return TsvOptions(path=write(folder / "x.tsv", [f"{d}\t{s}\t{t}" for s, t, d in ROWS]), **columns(2, 3, 1))
+
+
+def tsv_by_name(folder: Path) -> PartOptions:
+    path = write(folder / "h.tsv", ["doc\tde\ten", *(f"{d}\t{s}\t{t}" for s, t, d in ROWS)])
+    return TsvOptions(path=path, **columns("de", "en", "doc"))
+
+
+def columns(source: int | str, target: int | str, documents: int | str) -> dict[str, int | str]:
+    return {"source_column": source, "target_column": target, "documents_column": documents}
+
+
+def json_lines(folder: Path) -> PartOptions:
+    path = write(folder / "x.jsonl", [json.dumps({"de": s, "en": t, "at": {"doc": d}}) for s, t, d in ROWS])
+    return JsonLinesOptions(path=path, source="de", target="en", documents="at.doc")
+
+
+def json_lines_with_numbers(folder: Path) -> PartOptions:
+    path = write(folder / "n.jsonl", [json.dumps({"de": s, "en": t, "doc": ord(d)}) for s, t, d in ROWS])
+    return JsonLinesOptions(path=path, source="de", target="en", documents="doc")
+
+
+def table() -> pa.Table:
+    source, target, documents = zip(*ROWS, strict=True)
+    return pa.table({"de": source, "en": target, "doc": documents, "number": list(map(ord, documents))})
+
+
+def parquet(folder: Path) -> PartOptions:
+    pyarrow.parquet.write_table(table(), folder / "x.parquet")
+    return ParquetOptions(path=str(folder / "x.parquet"), source="de", target="en", documents="doc")
+
+
+def parquet_with_numbers(folder: Path) -> PartOptions:
+    pyarrow.parquet.write_table(table(), folder / "n.parquet")
+    return ParquetOptions(path=str(folder / "n.parquet"), source="de", target="en", documents="number")
+
+
+def hugging_face(folder: Path) -> PartOptions:
+    datasets.Dataset(table()).save_to_disk(str(folder / "saved"))
+    return HuggingFaceOptions(dataset=str(folder / "saved"), documents="doc")
+
+
+FORMATS = [
+    *(by_file, by_blank_lines, tsv, tsv_by_name, json_lines, json_lines_with_numbers),
+    *(parquet, parquet_with_numbers, hugging_face),
+]
+
+
+@pytest.mark.parametrize("options", FORMATS)
+def test_every_format_has_the_same_documents(options: Callable[[Path], PartOptions], tmp_path: Path) -> None:
+    corpus = opened(options(tmp_path))
+    assert corpus.has_documents
+    for _ in range(2):
+        found = [(pair.source, pair.target, pair.document) for pair in corpus]
+        assert found == [(s, t, number) for (s, t, _), number in zip(ROWS, NUMBERS, strict=True)]
+    assert corpus.fingerprint() == opened(by_file(tmp_path)).fingerprint()
+
+
+def test_lines_are_those_of_the_file_where_blank_lines_are_no_pairs(tmp_path: Path) -> None:
+    corpus, counts = opened(by_blank_lines(tmp_path)), Counts()
+    assert [pair.line for pair in corpus.pairs(counts)] == [2, 3, 5, 8, 9, 11]
+    assert counts.read == 6
+
+
+def test_without_documents_nothing_has_a_number_and_the_fingerprint_tells(tmp_path: Path) -> None:
+    plain = opened(text_options(tmp_path, None))
+    assert not plain.has_documents
+    assert {pair.document for pair in plain} == {None}
+    fingerprints = {plain.fingerprint(), opened(by_file(tmp_path)).fingerprint()}
+    other = text_options(tmp_path, write(tmp_path / "y.docid", ["1", "1", "1", "1", "2", "2"]))
+    assert len(fingerprints | {opened(other).fingerprint()}) == 3
+
+
+def test_a_pair_that_is_not_utf8_does_not_begin_a_document_that_is_there_already(tmp_path: Path) -> None:
+    """Dropped whole, at the beginning of a document and inside one."""
+    (tmp_path / "x.de").write_bytes(b"a\n\xff\nb\n\n\xff\nc\n")
+    (tmp_path / "x.en").write_bytes(b"A\nX\nB\n\nX\nC\n")
+    options = TextOptions(source=f"{tmp_path}/x.de", target=f"{tmp_path}/x.en", documents="blank_lines")
+    assert [(pair.source, pair.document) for pair in opened(options, "drop")] == [("a", 0), ("b", 0), ("c", 1)]
+
+
+def test_limit_counts_pairs(tmp_path: Path) -> None:
+    limited = by_blank_lines(tmp_path).model_copy(update={"limit": 3})
+    assert [pair.document for pair in opened(limited)] == [0, 0, 1]
+
+
+def test_blank_alignments_between_documents_and_within(tmp_path: Path) -> None:
+    rows = [("a", "A", ""), ("b", "B", ""), ("", "", ""), ("c", "C", "")]
+    options = text_options(tmp_path, "blank_lines", rows)
+    links = write(tmp_path / "x.align", ["0-0", "", "", "0-0"])
+    corpus = opened(options.model_copy(update={"alignments": links}))
+    assert [(p.source, p.alignment, p.document) for p in corpus] == [("a", "0-0", 0), ("b", "", 0), ("c", "0-0", 1)]
+
+
+def problem(options: PartOptions) -> str:
+    with pytest.raises(DataError) as caught:
+        list(opened(options))
+    (found,) = caught.value.problems
+    return found
+
+
+def test_what_cannot_be_a_boundary_is_said(tmp_path: Path) -> None:
+    rows = [("a", "A", ""), ("", "B", ""), ("c", "C", "")]
+    found = problem(text_options(tmp_path, "blank_lines", rows))
+    assert found.startswith(f"{tmp_path}/x.de:2: is blank, which ends a document, but the target is not")
+    found = problem(text_options(tmp_path, "blank_lines", [("a", " ", "")]))
+    assert found.startswith(f"{tmp_path}/x.en:1: is blank, which ends a document, but the source is not")
+    options = text_options(tmp_path, "blank_lines", [("a", "A", ""), ("", "", "")])
+    links = write(tmp_path / "x.align", ["0-0", "0-0"])
+    found = problem(options.model_copy(update={"alignments": links}))
+    assert found.startswith(f"{tmp_path}/x.align:2: links words where the text is blank")
+
+    found = problem(text_options(tmp_path, write(tmp_path / "x.docid", ["x", "\t2", "x", "x", "x", "x"])))
+    assert found == f"{tmp_path}/x.docid:2: names no document; every line names its own"
+    found = problem(text_options(tmp_path, write(tmp_path / "x.docid", ["x", "x"])))
+    assert f"{tmp_path}/x.docid has 2" in found
+
+
+def test_what_names_no_document_is_said(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", [json.dumps({"de": "a", "en": "b", "doc": value}) for value in ("x", None)])
+    options = JsonLinesOptions(path=path, source="de", target="en", documents="doc")
+    assert problem(options) == f"{path}:2: field 'doc' is null, not a string or a whole number"
+    path = write(tmp_path / "y.jsonl", [json.dumps({"de": "a", "en": "b", "doc": True})])
+    assert problem(options.model_copy(update={"path": path})).endswith("is bool, not a string or a whole number")
+    assert problem(options.model_copy(update={"source": "doc", "path": path})).endswith("is bool, not a string")
+    pyarrow.parquet.write_table(pa.table({"de": ["a"], "en": ["b"], "doc": [1.5]}), tmp_path / "x.parquet")
+    with pytest.raises(DataError, match="column 'doc' is double, not text or whole numbers"):
+        opened(ParquetOptions(path=str(tmp_path / "x.parquet"), source="de", target="en", documents="doc"))
+    with pytest.raises(DataError, match="no column 'document'"):
+        opened(ParquetOptions(path=str(tmp_path / "x.parquet"), source="de", target="en", documents="document"))
+    with pytest.raises(DataError, match=r"y\.docid: No such file"):
+        opened(text_options(tmp_path, str(tmp_path / "y.docid")))
