@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
 from nmt.config.registry import PartOptions
 from nmt.config.schema import Data, Filters
+from nmt.config.schema import Tokenizer as TokenizerOptions
 from nmt.errors import DataError
 from nmt.text.corpus import Corpus, Counts, open_corpus
 from nmt.text.corpus.huggingface import HuggingFaceOptions
@@ -20,6 +23,9 @@ from nmt.text.corpus.jsonlines import JsonLinesOptions
 from nmt.text.corpus.parquet import ParquetOptions
 from nmt.text.corpus.tables import TsvOptions
 from nmt.text.corpus.text import TextOptions
+from nmt.text.encoded import EncodedCorpus, EncodingReport, encode_corpora
+from nmt.text.encoded.report import DocumentsReport
+from nmt.text.tokenizer import TokenizerPair, learn
 
 ROWS = [("a", "A", "x"), ("b", "B", "x"), ("c", "C", "y"), ("d", "D", "x"), ("e", "E", "x"), ("f", "F", "z")]
 """Source, target and the name of the document. A name that comes back begins another document."""
@@ -189,3 +195,137 @@ def test_what_names_no_document_is_said(tmp_path: Path) -> None:
         opened(ParquetOptions(path=str(tmp_path / "x.parquet"), source="de", target="en", documents="document"))
     with pytest.raises(DataError, match=r"y\.docid: No such file"):
         opened(text_options(tmp_path, str(tmp_path / "y.docid")))
+
+
+# The cache
+
+
+@pytest.fixture(scope="module")
+def tokenizers() -> TokenizerPair:
+    words = [f"w{number} {chr(97 + number % 26)}{number}" for number in range(200)]
+    options = TokenizerOptions(vocabulary_size=60, shared=True)
+    return learn(options, lambda: list(zip(words, words, strict=True)), seed=1)
+
+
+LONG = "a " * 40
+DOCUMENTS = [
+    [("a a", "a"), (LONG, "b"), ("b", "b b"), ("c", LONG)],
+    [("d", "")],
+    [("", "e"), ("f", "f"), ("a a", "a"), ("b a", "b a")],
+]
+"""Left out: too long on either side, an empty side on either, and a pair that was there before."""
+
+
+def documents_corpus(
+    folder: Path, documents: list[list[tuple[str, str]]], name: str = "d", weight: float = 1.0
+) -> Corpus:
+    rows = [(s, t, str(number)) for number, document in enumerate(documents) for s, t in document]
+    options = TextOptions(
+        source=write(folder / f"{name}.de", [row[0] for row in rows]),
+        target=write(folder / f"{name}.en", [row[1] for row in rows]),
+        documents=write(folder / f"{name}.docid", [row[2] for row in rows]),
+        weight=weight,
+    )
+    return opened(options)
+
+
+def sides(encoded: EncodedCorpus, tokenizers: TokenizerPair) -> list[tuple[str, str]]:
+    rows = np.arange(len(encoded))
+    found = []
+    for (ids, offsets), tokenizer in (
+        (encoded.source(rows), tokenizers.source),
+        (encoded.target(rows), tokenizers.target),
+    ):
+        found.append(tokenizer.decode([ids[a:b].tolist() for a, b in itertools.pairwise(offsets)]))
+    return list(zip(*found, strict=True))
+
+
+def test_what_is_left_out_of_a_document_stays_as_context(tmp_path: Path, tokenizers: TokenizerPair) -> None:
+    filters = Filters(max_length=30, duplicates="drop")
+    corpus = documents_corpus(tmp_path, DOCUMENTS)
+    encoded = encode_corpora([corpus], tokenizers, filters, tmp_path / "cache", 1, keep_text=True)
+    texts = [pair for document in DOCUMENTS for pair in document if pair[0]]
+    assert [(s.strip(), t.strip()) for s, t in texts] == sides(encoded, tokenizers)
+    assert encoded.text(np.arange(len(encoded))) == tuple(list(side) for side in zip(*texts, strict=True))
+    assert encoded.pairs.tolist() == [0, 2, 5, 7]
+    assert encoded.first_rows.tolist() == [0, 0, 0, 0, 4, 5, 5, 5]
+    assert encoded.place(7) == f"{tmp_path}/d.de:9"
+    report = encoded.report
+    assert (report.read, report.kept, report.duplicates) == (9, 4, 1)
+    assert report.dropped == {"too long": 2, "empty side": 2, "duplicate": 1}
+    assert report.documents == DocumentsReport(count=3, sentences=8, longest=4, context_alone=4)
+    assert "documents: 3, 2.7 sentences each, longest 4; 4 sentences are context alone" in report.lines()
+    # Pieces are counted of pairs alone.
+    truth = tokenizers.source.encode([texts[row][0] for row in encoded.pairs])
+    assert report.source.pieces == sum(map(len, truth))
+    assert report.source.longest == max(map(len, truth))
+    assert EncodingReport.from_json(report.to_json()) == report
+
+
+def test_pairs_are_those_of_the_same_text_without_documents(tmp_path: Path, tokenizers: TokenizerPair) -> None:
+    filters = Filters(max_length=30, duplicates="drop")
+    corpus = documents_corpus(tmp_path, DOCUMENTS)
+    plain = opened(TextOptions(source=f"{tmp_path}/d.de", target=f"{tmp_path}/d.en"))
+    documents, sentences = (
+        encode_corpora([each], tokenizers, filters, tmp_path / "cache", 1, keep_text=False) for each in (corpus, plain)
+    )
+    assert sentences.pairs is None
+    assert sentences.first_rows is None
+    assert sentences.report.documents is None
+    known = sides(documents, tokenizers)
+    assert [known[row] for row in documents.pairs] == sides(sentences, tokenizers)
+    assert documents.report.corpora[0].dropped == sentences.report.corpora[0].dropped
+    assert (documents.report.source, documents.report.target) == (sentences.report.source, sentences.report.target)
+
+
+def test_a_repeated_context_is_no_duplicate(tmp_path: Path, tokenizers: TokenizerPair) -> None:
+    """A pair that is too long is left out for that alone, wherever it stands."""
+    corpus = documents_corpus(tmp_path, [[(LONG, "x"), (LONG, "x"), ("a", "a")]])
+    encoded = encode_corpora([corpus], tokenizers, Filters(max_length=30), tmp_path / "cache", 1, keep_text=False)
+    assert encoded.report.duplicates == 0
+
+
+def test_without_filters_every_sentence_of_a_document_is_a_pair(tmp_path: Path, tokenizers: TokenizerPair) -> None:
+    encoded = encode_corpora(
+        [documents_corpus(tmp_path, DOCUMENTS)], tokenizers, None, tmp_path / "cache", 1, keep_text=False
+    )
+    assert encoded.pairs.tolist() == list(range(9))
+    assert encoded.first_rows.tolist() == [0, 0, 0, 0, 4, 5, 5, 5, 5]
+
+
+def test_corpora_with_and_without_documents_mix(tmp_path: Path, tokenizers: TokenizerPair) -> None:
+    """A pair of the one without stands alone; one that is left out of it is gone."""
+    lines = [("a", "a"), (LONG, "b"), ("c", "c")]
+    plain = opened(
+        TextOptions(
+            source=write(tmp_path / "p.de", [s for s, _ in lines]),
+            target=write(tmp_path / "p.en", [t for _, t in lines]),
+        )
+    )
+    corpora = [
+        documents_corpus(tmp_path, DOCUMENTS[:1], "one", weight=2.0),
+        plain,
+        documents_corpus(tmp_path, [[("x", "x"), ("y", "y")], [("z", "z")]], "two"),
+    ]
+    encoded = encode_corpora(corpora, tokenizers, Filters(max_length=30), tmp_path / "cache", 1, keep_text=False)
+    assert encoded.first_rows.tolist() == [0, 0, 0, 0, 4, 5, 6, 6, 8]
+    assert encoded.pairs.tolist() == [0, 2, 4, 5, 6, 7, 8]
+    assert encoded.weights.tolist() == [2.0] * 4 + [1.0] * 5
+
+
+def test_documents_go_on_from_chunk_to_chunk(
+    tmp_path: Path, tokenizers: TokenizerPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nmt.text.encoded.tokenization.CHUNK_PAIRS", 3)
+    documents = [[(f"a{number}", "b")] * size for number, size in enumerate((4, 1, 7, 3, 2))]
+    encoded = encode_corpora(
+        [documents_corpus(tmp_path, documents)] * 2, tokenizers, None, tmp_path / "cache", 1, keep_text=False
+    )
+    begins = np.cumsum([0, 4, 1, 7, 3, 2, 4, 1, 7, 3])
+    assert encoded.first_rows.tolist() == np.repeat(begins, [4, 1, 7, 3, 2] * 2).tolist()
+
+
+def test_a_document_ends_with_its_corpus(tmp_path: Path, tokenizers: TokenizerPair) -> None:
+    corpora = [documents_corpus(tmp_path, [[("a", "b")] * 2], name) for name in ("one", "two", "three")]
+    encoded = encode_corpora(corpora, tokenizers, None, tmp_path / "cache", 1, keep_text=False)
+    assert encoded.first_rows.tolist() == [0, 0, 2, 2, 4, 4]

@@ -2,6 +2,8 @@
 
 The columns grow in raw files, are memory-mapped when they are complete, and go into the Arrow file as one record batch,
 so that each is one contiguous array there. What grows is the search for duplicates: about five bytes a pair.
+
+A pair that is left out of a document stays as a sentence: it is no pair to learn from, but what others have as context.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ from nmt.text.encoded.columns import (
     flat_kept,
     ragged_kept,
 )
+from nmt.text.encoded.documents import COLUMNS as DOCUMENT_COLUMNS
+from nmt.text.encoded.documents import DOCUMENT, PAIR, Documents, documents_report
 from nmt.text.encoded.filtering import DUPLICATE, EMPTY, reasons_to_drop, repeated
 from nmt.text.encoded.links import COLUMNS, POSITION, EncodedLinks, no_links
 from nmt.text.encoded.ragged import Offsets, Values
@@ -36,7 +40,7 @@ from nmt.text.encoded.report import CorpusReport, EncodingReport, SideReport
 from nmt.text.encoded.tokenization import Chunk, EncodedChunk, chunks, encode_chunks, id_type
 from nmt.text.tokenizer import TokenizerPair
 
-_BLOCK = 1 << 22
+_BLOCK = 1 << 18
 
 
 def build(
@@ -60,17 +64,23 @@ def build(
             for name in ("source_text", "target_text"):
                 ragged[name] = RaggedColumn(scratch, name, np.uint8, files)
         aligned = any(corpus.has_alignments for corpus in corpora)
+        documents = Documents() if any(corpus.has_documents for corpus in corpora) else None
         if aligned:
             ragged |= {name: RaggedColumn(scratch, name, POSITION, files) for name in COLUMNS}
         wrong: list[str] = []
-        flat = {
-            name: FlatColumn(scratch / name, dtype, files)
-            for name, dtype in (("corpus", np.uint16), ("line", np.int64), ("hash", np.uint64))
-        }
+        flat_types: dict[str, type[np.generic]] = {"corpus": np.uint16, "line": np.int64, "hash": np.uint64}
+        if documents is not None:
+            flat_types |= DOCUMENT_COLUMNS
+        flat = {name: FlatColumn(scratch / name, dtype, files) for name, dtype in flat_types.items()}
         # Closed at once where a pair is refused, because worker processes hang on it.
         stream = files.enter_context(closing(_shown(encode_chunks(chunks(corpora, counts), tokenizers, workers))))
         for chunk, encoded in stream:
-            keep = _judge(chunk, encoded, corpora[chunk.corpus], counts[chunk.corpus], filters)
+            pairs = _judge(chunk, encoded, corpora[chunk.corpus], counts[chunk.corpus], filters)
+            keep = pairs
+            if documents is not None:
+                keep = documents.stay(chunk, encoded, pairs)
+                flat[PAIR].append(pairs[keep])
+                flat[DOCUMENT].append(documents.numbers(chunk)[keep])
             for name, side in (("source", encoded.source), ("target", encoded.target)):
                 ragged[name].append(side.ids, side.lengths, keep)
             if keep_text:
@@ -90,24 +100,28 @@ def build(
             raise DataError(*wrong[:EXAMPLES])
         ragged_values = {name: column.close() for name, column in ragged.items()}
         flat_values = {name: column.close() for name, column in flat.items()}
-    again = repeated(flat_values.pop("hash"))
+    again = repeated(flat_values.pop("hash"), flat_values.get(PAIR))
     duplicates = int(again.sum())
     if duplicates and filters is not None and filters.duplicates == "drop":
         _count_duplicates(np.flatnonzero(again), flat_values["corpus"], flat_values["line"], corpora, counts)
+        keep = ~again
+        if documents is not None:
+            flat_values[PAIR] = flat_values[PAIR] * keep
+            keep |= np.asarray([corpus.has_documents for corpus in corpora])[flat_values["corpus"]]
         ragged_values = {
-            name: ragged_kept(*column, ~again, scratch, f"{name}.kept") for name, column in ragged_values.items()
+            name: ragged_kept(*column, keep, scratch, f"{name}.kept") for name, column in ragged_values.items()
         }
-        flat_values = {
-            name: flat_kept(column, ~again, scratch / f"{name}.kept") for name, column in flat_values.items()
-        }
+        flat_values = {name: flat_kept(column, keep, scratch / f"{name}.kept") for name, column in flat_values.items()}
     _refuse_empty(corpora, counts)
+    mask = flat_values.get(PAIR)
     _write(arrow, ragged_values, flat_values)
     return EncodingReport(
         corpora=tuple(CorpusReport.of(corpus.name, count) for corpus, count in zip(corpora, counts, strict=True)),
         duplicates=duplicates,
-        aligned=_count_filled(ragged_values["links"][1]) if aligned else None,
-        source=_side_report(*ragged_values["source"], tokenizers.source.unk),
-        target=_side_report(*ragged_values["target"], tokenizers.target.unk),
+        aligned=_count_filled(ragged_values["links"][1], mask) if aligned else None,
+        source=_side_report(*ragged_values["source"], mask, tokenizers.source.unk),
+        target=_side_report(*ragged_values["target"], mask, tokenizers.target.unk),
+        documents=None if mask is None else documents_report(flat_values[DOCUMENT], mask),
     )
 
 
@@ -163,19 +177,28 @@ def _utf8(texts: Sequence[str]) -> tuple[Values, npt.NDArray[np.int64]]:
     return np.frombuffer(b"".join(encoded), np.uint8), lengths
 
 
-def _side_report(ids: Values, offsets: Offsets, unknown: int) -> SideReport:
-    counted = sum(int(np.count_nonzero(ids[start : start + _BLOCK] == unknown)) for start in range(0, len(ids), _BLOCK))
-    return SideReport(len(ids), counted, max(int(lengths.max()) for lengths in _lengths(offsets)))
-
-
-def _count_filled(offsets: Offsets) -> int:
-    return sum(int(np.count_nonzero(lengths)) for lengths in _lengths(offsets))
-
-
-def _lengths(offsets: Offsets) -> Iterator[npt.NDArray[np.int64]]:
-    """The lengths of all rows, a block at a time."""
+def _side_report(ids: Values, offsets: Offsets, pairs: Values | None, unknown: int) -> SideReport:
+    """Of the sentences that are pairs, all of them without `pairs`; a block of rows at a time."""
+    pieces = counted = longest = 0
     for start in range(0, len(offsets) - 1, _BLOCK):
-        yield np.diff(offsets[start : start + _BLOCK + 1])
+        bounds = offsets[start : start + _BLOCK + 1]
+        lengths, block = np.diff(bounds), ids[bounds[0] : bounds[-1]]
+        if pairs is not None:
+            keep = pairs[start : start + _BLOCK].astype(np.bool_)
+            lengths, block = lengths[keep], block[np.repeat(keep, lengths)]
+        pieces += len(block)
+        counted += int(np.count_nonzero(block == unknown))
+        longest = max(longest, int(lengths.max(initial=0)))
+    return SideReport(pieces, counted, longest)
+
+
+def _count_filled(offsets: Offsets, pairs: Values | None) -> int:
+    """Pairs that have something in this column."""
+    filled = 0
+    for start in range(0, len(offsets) - 1, _BLOCK):
+        lengths = np.diff(offsets[start : start + _BLOCK + 1])
+        filled += int(np.count_nonzero(lengths if pairs is None else lengths * pairs[start : start + _BLOCK]))
+    return filled
 
 
 def _write(path: Path, ragged: dict[str, tuple[Values, Offsets]], flat: dict[str, Values]) -> None:

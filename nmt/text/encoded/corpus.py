@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from nmt.text.corpus import Corpus
+from nmt.text.encoded.documents import DOCUMENT, PAIR, first_rows
 from nmt.text.encoded.links import COLUMNS
 from nmt.text.encoded.ragged import Offsets, gather
 from nmt.text.encoded.report import EncodingReport
@@ -19,7 +20,12 @@ Rows = npt.NDArray[np.integer[Any]]
 
 
 class EncodedCorpus:
-    """Pairs of ids by row number. The ids stay on disk; in memory are two lengths and a weight, 12 bytes a pair."""
+    """Sentences and their translations, as ids, by row number. The ids stay on disk; in memory are two lengths and a
+    weight, 12 bytes a row, and 16 bytes more where there are documents.
+
+    The rows of a document follow each other. Every row is a pair to learn from, but for those of documents that the
+    filters leave out: they are there as context.
+    """
 
     def __init__(self, arrow: Path, corpora: Sequence[Corpus], report: EncodingReport, fingerprint: str) -> None:
         """`corpora` are those that the file was made from, in the same order."""
@@ -37,6 +43,13 @@ class EncodedCorpus:
         self.target_lengths = np.diff(self._target[1]).astype(np.int32)
         weights = np.asarray([corpus.weight for corpus in corpora], np.float32)
         self.weights = weights[self._batch.column("corpus").to_numpy()]
+        self.pairs: Rows | None = None
+        """The rows to learn from; None: all."""
+        self.first_rows: Rows | None = None
+        """The first row of the document that each row belongs to; None where there are no documents."""
+        if DOCUMENT in self._batch.schema.names:
+            self.pairs = np.flatnonzero(self._batch.column(PAIR).to_numpy())
+            self.first_rows = first_rows(self._batch.column(DOCUMENT).to_numpy())
 
     def __len__(self) -> int:
         return len(self.source_lengths)

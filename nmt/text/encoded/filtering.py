@@ -29,8 +29,8 @@ def reasons_to_drop(
     return {EMPTY: empty, TOO_LONG: too_long, RATIO: ratio}
 
 
-def repeated(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
-    """Which pairs have the hash of an earlier pair.
+def repeated(hashes: npt.NDArray[np.uint64], pairs: npt.NDArray[Any] | None = None) -> npt.NDArray[np.bool_]:
+    """Which pairs have the hash of an earlier pair; where `pairs` is false or 0, no pair stands.
 
     Two different pairs share 64 bits with probability n**2 / 2**65: one in 3,700 for a hundred million pairs.
     A part of the hashes is sorted at a time, so that little memory is needed besides their own 8 bytes a pair.
@@ -38,7 +38,8 @@ def repeated(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
     mask = np.zeros(len(hashes), np.bool_)
     partition = (hashes % np.uint64(_PARTITIONS)).astype(np.uint8)
     for number in range(_PARTITIONS):
-        rows = np.flatnonzero(partition == number)
+        chosen = partition == number
+        rows = np.flatnonzero(chosen if pairs is None else chosen & (pairs != 0))
         order = rows[np.argsort(hashes[rows], kind="stable")]
         mask[order[1:][hashes[order[1:]] == hashes[order[:-1]]]] = True
     return mask

@@ -59,6 +59,24 @@ class SideReport:
 
 
 @dataclass(frozen=True)
+class DocumentsReport:
+    """The documents that sentences stand in; a sentence of a corpus without documents stands in one of its own."""
+
+    count: int
+    sentences: int
+    longest: int
+    """Sentences of the longest one."""
+    context_alone: int
+    """Sentences that are left out as pairs, and stay as what others have before them."""
+
+    def line(self) -> str:
+        """For the log."""
+        mean = self.sentences / max(self.count, 1)
+        alone = f"; {self.context_alone:,} sentences are context alone" if self.context_alone else ""
+        return f"documents: {self.count:,}, {mean:.1f} sentences each, longest {self.longest:,}{alone}"
+
+
+@dataclass(frozen=True)
 class EncodingReport:
     """All corpora of an `EncodedCorpus`. It lies in the cache, so that a later run reports the same."""
 
@@ -69,6 +87,8 @@ class EncodingReport:
     target: SideReport
     aligned: int | None = None
     """Pairs that are left and have links; None where no corpus has alignments."""
+    documents: DocumentsReport | None = None
+    """None where no corpus has documents."""
 
     @property
     def read(self) -> int:
@@ -103,6 +123,8 @@ class EncodingReport:
             )
         if self.aligned is not None:
             lines.append(f"alignments: {self.aligned:,} of {self.kept:,} pairs have links")
+        if self.documents is not None:
+            lines.append(self.documents.line())
         fate = "dropped" if "duplicate" in self.dropped else "kept"
         lines.append(f"duplicate pairs: {self.duplicates:,}" + (f" ({fate})" if self.duplicates else ""))
         return lines
@@ -127,6 +149,7 @@ class EncodingReport:
             source=SideReport(**raw["source"]),
             target=SideReport(**raw["target"]),
             aligned=raw.get("aligned"),
+            documents=None if raw.get("documents") is None else DocumentsReport(**raw["documents"]),
         )
 
 

@@ -42,6 +42,8 @@ class Chunk:
     lines: list[int]
     alignments: list[str] | None = None
     """None where the corpus has none."""
+    documents: list[int] | None = None
+    """Number of each pair's document in the corpus; None where it has no documents."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,9 @@ def chunks(corpora: Sequence[Corpus], counts: Sequence[Counts]) -> Iterator[Chun
             if chunk.alignments is not None:
                 assert pair.alignment is not None, "a corpus has alignments for all its pairs or for none"
                 chunk.alignments.append(pair.alignment)
+            if chunk.documents is not None:
+                assert pair.document is not None, "a corpus has documents for all its pairs or for none"
+                chunk.documents.append(pair.document)
             characters += len(pair.source) + len(pair.target)
             if len(chunk.lines) == CHUNK_PAIRS or characters >= CHUNK_CHARACTERS:
                 yield chunk
@@ -86,7 +91,7 @@ def chunks(corpora: Sequence[Corpus], counts: Sequence[Counts]) -> Iterator[Chun
 
 
 def _empty_chunk(index: int, corpus: Corpus) -> Chunk:
-    return Chunk(index, [], [], [], [] if corpus.has_alignments else None)
+    return Chunk(index, [], [], [], [] if corpus.has_alignments else None, [] if corpus.has_documents else None)
 
 
 def id_type(tokenizer: Tokenizer) -> npt.DTypeLike:
