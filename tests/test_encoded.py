@@ -23,7 +23,7 @@ from nmt.errors import DataError
 from nmt.text.corpus import Corpus, open_corpus
 from nmt.text.corpus.tables import TsvOptions
 from nmt.text.corpus.text import TextOptions
-from nmt.text.encoded import EncodedCorpus, EncodingReport, encode_corpora
+from nmt.text.encoded import EncodedCorpus, EncodingReport, Part, encode_corpora
 from nmt.text.encoded.filtering import reasons_to_drop, repeated
 from nmt.text.encoded.tokenization import Chunk, encode_chunks
 from nmt.text.tokenizer import TokenizerPair, learn
@@ -92,9 +92,9 @@ def test_ids_are_the_tokenizers(tmp_path: Path, tokenizers: TokenizerPair) -> No
     encoded = encode(tmp_path, [corpus(tmp_path, pairs)], tokenizers)
     truth = expected(tokenizers, pairs)
     assert ids_of(encoded) == truth
-    assert encoded.source_lengths.tolist() == [len(source) for source, _ in truth]
-    assert encoded.target_lengths.tolist() == [len(target) for _, target in truth]
-    assert encoded.source_lengths.dtype == encoded.target_lengths.dtype == np.int32
+    rows = np.array([4999, 0, 2048, 0])
+    lengths = [side.tolist() for side in encoded.lengths(rows)]
+    assert lengths == [[len(truth[row][side]) for row in rows] for side in (0, 1)]
 
 
 def test_any_rows_in_any_order(tmp_path: Path, tokenizers: TokenizerPair) -> None:
@@ -113,13 +113,13 @@ def test_any_rows_in_any_order(tmp_path: Path, tokenizers: TokenizerPair) -> Non
 def test_corpora_follow_each_other_with_their_weights_and_places(tmp_path: Path, tokenizers: TokenizerPair) -> None:
     corpora = [corpus(tmp_path, sentences(3), "a"), corpus(tmp_path, sentences(2, seed=5), "b", weight=2.5)]
     encoded = encode(tmp_path, corpora, tokenizers)
-    assert encoded.weights.tolist() == [1.0, 1.0, 1.0, 2.5, 2.5]
+    assert encoded.parts == [Part(0, 3, 1.0), Part(3, 5, 2.5)]
     assert encoded.place(4) == f"{tmp_path / 'b.de'}:2"
     # A weight is no part of the cache: changing it must not cost a second tokenization, nor be forgotten.
     reweighted = [corpus(tmp_path, sentences(3), "a", weight=0.5), corpora[1]]
     again = encode(tmp_path, reweighted, tokenizers)
     assert again.fingerprint == encoded.fingerprint
-    assert again.weights.tolist() == [0.5, 0.5, 0.5, 2.5, 2.5]
+    assert again.parts == [Part(0, 3, 0.5), Part(3, 5, 2.5)]
 
 
 def test_text_is_kept_where_asked_for(tmp_path: Path, tokenizers: TokenizerPair) -> None:
