@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, pairwise
@@ -24,7 +25,8 @@ from nmt.text.corpus import Corpus, open_corpus
 from nmt.text.corpus.tables import TsvOptions
 from nmt.text.corpus.text import TextOptions
 from nmt.text.encoded import EncodedCorpus, EncodingReport, Part, encode_corpora
-from nmt.text.encoded.filtering import reasons_to_drop, repeated
+from nmt.text.encoded.duplicates import first_occurrences
+from nmt.text.encoded.filtering import reasons_to_drop
 from nmt.text.encoded.tokenization import Chunk, encode_chunks
 from nmt.text.tokenizer import TokenizerPair, learn
 
@@ -150,15 +152,29 @@ def test_filters_by_hand() -> None:
     }
 
 
-def test_repeated_is_every_occurrence_but_the_first() -> None:
+@pytest.mark.parametrize("part_rows", [40, 300, 5000])
+def test_first_occurrences_are_all_but_the_repeated_ones(tmp_path: Path, part_rows: int) -> None:
     hashes = np.random.default_rng(0).integers(0, 500, 2000).astype(np.uint64)
     seen: set[int] = set()
     truth = []
     for value in hashes.tolist():
-        truth.append(value in seen)
+        truth.append(value not in seen)
         seen.add(value)
-    assert repeated(hashes).tolist() == truth
-    assert repeated(np.empty(0, np.uint64)).tolist() == []
+    assert first_occurrences(hashes, tmp_path, part_rows).tolist() == truth
+    assert [path.name for path in tmp_path.iterdir()] == ["first"]
+    assert first_occurrences(np.empty(0, np.uint64), tmp_path).tolist() == []
+
+
+def test_the_search_for_duplicates_needs_memory_for_a_part_of_them(tmp_path: Path) -> None:
+    peaks = []
+    for count in (1 << 14, 1 << 18):
+        path = tmp_path / "hashes"
+        np.random.default_rng(1).integers(0, 1 << 63, count, np.uint64).tofile(path)
+        tracemalloc.start()
+        first_occurrences(np.memmap(path, np.uint64), tmp_path, 1 << 12)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0] < 100 * (1 << 12)
 
 
 def test_every_pair_left_out_is_counted_with_its_line(tmp_path: Path, tokenizers: TokenizerPair) -> None:
