@@ -23,7 +23,7 @@ from nmt.text.corpus.jsonlines import JsonLinesOptions
 from nmt.text.corpus.parquet import ParquetOptions
 from nmt.text.corpus.tables import TsvOptions
 from nmt.text.corpus.text import TextOptions
-from nmt.text.encoded import EncodedCorpus, EncodingReport, encode_corpora
+from nmt.text.encoded import EncodedCorpus, EncodingReport, Part, encode_corpora
 from nmt.text.encoded.report import DocumentsReport
 from nmt.text.tokenizer import TokenizerPair, learn
 
@@ -240,6 +240,10 @@ def sides(encoded: EncodedCorpus, tokenizers: TokenizerPair) -> list[tuple[str, 
     return list(zip(*found, strict=True))
 
 
+def pair_rows(encoded: EncodedCorpus) -> list[int]:
+    return np.flatnonzero(encoded.pairs(np.arange(len(encoded)))).tolist()
+
+
 def test_what_is_left_out_of_a_document_stays_as_context(tmp_path: Path, tokenizers: TokenizerPair) -> None:
     filters = Filters(max_length=30, duplicates="drop")
     corpus = documents_corpus(tmp_path, DOCUMENTS)
@@ -247,8 +251,8 @@ def test_what_is_left_out_of_a_document_stays_as_context(tmp_path: Path, tokeniz
     texts = [pair for document in DOCUMENTS for pair in document if pair[0]]
     assert [(s.strip(), t.strip()) for s, t in texts] == sides(encoded, tokenizers)
     assert encoded.text(np.arange(len(encoded))) == tuple(list(side) for side in zip(*texts, strict=True))
-    assert encoded.pairs.tolist() == [0, 2, 5, 7]
-    assert encoded.first_rows.tolist() == [0, 0, 0, 0, 4, 5, 5, 5]
+    assert pair_rows(encoded) == [0, 2, 5, 7]
+    assert encoded.sentences.tolist() == [0, 1, 2, 3, 0, 0, 1, 2]
     assert encoded.place(7) == f"{tmp_path}/d.de:9"
     report = encoded.report
     assert (report.read, report.kept, report.duplicates) == (9, 4, 1)
@@ -256,7 +260,7 @@ def test_what_is_left_out_of_a_document_stays_as_context(tmp_path: Path, tokeniz
     assert report.documents == DocumentsReport(count=3, sentences=8, longest=4, context_alone=4)
     assert "documents: 3, 2.7 sentences each, longest 4; 4 sentences are context alone" in report.lines()
     # Pieces are counted of pairs alone.
-    truth = tokenizers.source.encode([texts[row][0] for row in encoded.pairs])
+    truth = tokenizers.source.encode([texts[row][0] for row in pair_rows(encoded)])
     assert report.source.pieces == sum(map(len, truth))
     assert report.source.longest == max(map(len, truth))
     assert EncodingReport.from_json(report.to_json()) == report
@@ -269,11 +273,10 @@ def test_pairs_are_those_of_the_same_text_without_documents(tmp_path: Path, toke
     documents, sentences = (
         encode_corpora([each], tokenizers, filters, tmp_path / "cache", 1, keep_text=False) for each in (corpus, plain)
     )
-    assert sentences.pairs is None
-    assert sentences.first_rows is None
+    assert sentences.sentences is None
     assert sentences.report.documents is None
     known = sides(documents, tokenizers)
-    assert [known[row] for row in documents.pairs] == sides(sentences, tokenizers)
+    assert [known[row] for row in pair_rows(documents)] == sides(sentences, tokenizers)
     assert documents.report.corpora[0].dropped == sentences.report.corpora[0].dropped
     assert (documents.report.source, documents.report.target) == (sentences.report.source, sentences.report.target)
 
@@ -289,8 +292,10 @@ def test_without_filters_every_sentence_of_a_document_is_a_pair(tmp_path: Path, 
     encoded = encode_corpora(
         [documents_corpus(tmp_path, DOCUMENTS)], tokenizers, None, tmp_path / "cache", 1, keep_text=False
     )
-    assert encoded.pairs.tolist() == list(range(9))
-    assert encoded.first_rows.tolist() == [0, 0, 0, 0, 4, 5, 5, 5, 5]
+    assert pair_rows(encoded) == list(range(9))
+    assert encoded.sentences.tolist() == [0, 1, 2, 3, 0, 0, 1, 2, 3]
+    # An empty sentence, the sixth, is passed over.
+    assert encoded.rows_before(np.arange(-1, 9)).tolist() == [-1, -1, 0, 1, 2, -1, -1, -1, 6, 7]
 
 
 def test_corpora_with_and_without_documents_mix(tmp_path: Path, tokenizers: TokenizerPair) -> None:
@@ -308,9 +313,10 @@ def test_corpora_with_and_without_documents_mix(tmp_path: Path, tokenizers: Toke
         documents_corpus(tmp_path, [[("x", "x"), ("y", "y")], [("z", "z")]], "two"),
     ]
     encoded = encode_corpora(corpora, tokenizers, Filters(max_length=30), tmp_path / "cache", 1, keep_text=False)
-    assert encoded.first_rows.tolist() == [0, 0, 0, 0, 4, 5, 6, 6, 8]
-    assert encoded.pairs.tolist() == [0, 2, 4, 5, 6, 7, 8]
-    assert encoded.weights.tolist() == [2.0] * 4 + [1.0] * 5
+    assert encoded.sentences.tolist() == [0, 1, 2, 3, 0, 0, 0, 1, 0]
+    assert encoded.rows_before(np.array([8, 7, 4, 3, 5])).tolist() == [-1, 6, -1, 2, -1]
+    assert pair_rows(encoded) == [0, 2, 4, 5, 6, 7, 8]
+    assert encoded.parts == [Part(0, 4, 2.0), Part(4, 6, 1.0), Part(6, 9, 1.0)]
 
 
 def test_documents_go_on_from_chunk_to_chunk(
@@ -321,11 +327,40 @@ def test_documents_go_on_from_chunk_to_chunk(
     encoded = encode_corpora(
         [documents_corpus(tmp_path, documents)] * 2, tokenizers, None, tmp_path / "cache", 1, keep_text=False
     )
-    begins = np.cumsum([0, 4, 1, 7, 3, 2, 4, 1, 7, 3])
-    assert encoded.first_rows.tolist() == np.repeat(begins, [4, 1, 7, 3, 2] * 2).tolist()
+    assert encoded.sentences.tolist() == [place for size in (4, 1, 7, 3, 2) * 2 for place in range(size)]
+
+
+def test_what_goes_does_not_count_as_a_place_from_chunk_to_chunk(
+    tmp_path: Path, tokenizers: TokenizerPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sentences without a source, at the border of a chunk and a whole chunk of them."""
+    monkeypatch.setattr("nmt.text.encoded.tokenization.CHUNK_PAIRS", 2)
+    documents = [[("a", "b"), ("", "b"), ("", "b"), ("", "b"), ("c", "d")], [("", "x"), ("e", "f"), ("g", "h")]]
+    encoded = encode_corpora(
+        [documents_corpus(tmp_path, documents)], tokenizers, Filters(), tmp_path / "cache", 1, keep_text=False
+    )
+    assert encoded.sentences.tolist() == [0, 1, 0, 1]
+
+
+def test_duplicates_go_from_one_corpus_and_stay_as_context_in_another(
+    tmp_path: Path, tokenizers: TokenizerPair
+) -> None:
+    lines = [("a", "a"), ("b", "b"), ("a", "a"), ("c", "c")]
+    plain = TextOptions(
+        source=write(tmp_path / "p.de", [s for s, _ in lines]), target=write(tmp_path / "p.en", [t for _, t in lines])
+    )
+    corpora = [opened(plain), documents_corpus(tmp_path, [lines[:2], [("d", "d"), ("b", "b"), ("e", "e")]])]
+    encoded = encode_corpora(corpora, tokenizers, Filters(duplicates="drop"), tmp_path / "cache", 1, keep_text=True)
+    rows = np.arange(len(encoded))
+    assert encoded.text(rows)[0] == ["a", "b", "c", "a", "b", "d", "b", "e"]
+    assert encoded.pairs(rows).tolist() == [True, True, True, False, False, True, False, True]
+    assert encoded.sentences.tolist() == [0, 0, 0, 0, 1, 0, 1, 2]
+    assert encoded.report.documents == DocumentsReport(count=5, sentences=8, longest=3, context_alone=3)
+    assert [(each.read, each.kept) for each in encoded.report.corpora] == [(4, 3), (5, 2)]
+    assert encoded.parts == [Part(0, 3, 1.0), Part(3, 8, 1.0)]
 
 
 def test_a_document_ends_with_its_corpus(tmp_path: Path, tokenizers: TokenizerPair) -> None:
     corpora = [documents_corpus(tmp_path, [[("a", "b")] * 2], name) for name in ("one", "two", "three")]
     encoded = encode_corpora(corpora, tokenizers, None, tmp_path / "cache", 1, keep_text=False)
-    assert encoded.first_rows.tolist() == [0, 0, 2, 2, 4, 4]
+    assert encoded.sentences.tolist() == [0, 1] * 3

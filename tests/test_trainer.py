@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import multiprocessing
 import os
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 
+from nmt.batching import BatchStream
 from nmt.checkpoint import RunFolder, find, load_training_state
 from nmt.errors import ConfigError, TrainingError
 from nmt.experiment.training import check, train
@@ -71,9 +73,15 @@ def test_it_learns_to_reverse_from_a_fresh_seed(tmp_path: Path) -> None:
     assert records(config.run)[0]["loss"] == pytest.approx(math.log(16), rel=0.2)
 
 
-@pytest.mark.parametrize("stop", [1, 4, 9])
-def test_a_stopped_run_goes_on_to_the_same_bits(folder: Path, monkeypatch: pytest.MonkeyPatch, stop: int) -> None:
-    """In the middle of an epoch and at its end, where a validation is due; with everything that changes switched on."""
+@pytest.mark.parametrize(("stop", "windows"), [(1, 1), (4, 1), (9, 1), (2, 4), (4, 4), (7, 4)])
+def test_a_stopped_run_goes_on_to_the_same_bits(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, stop: int, windows: int
+) -> None:
+    """In the middle of an epoch or a window and at its end, where a validation is due; with everything that changes
+    switched on."""
+    if windows > 1:
+        parts = functools.partial(BatchStream, window_rows=120 // windows, block_rows=5)
+        monkeypatch.setattr("nmt.experiment.training.BatchStream", parts)
     everything = (
         "training.schedule={kind: plateau, patience: 1}",
         "training.accumulation=2",

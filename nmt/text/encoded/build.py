@@ -1,7 +1,7 @@
-"""Corpora -> one Arrow file of ids, in memory that hardly grows with them.
+"""Corpora -> one Arrow file of ids, in memory that does not grow with them.
 
 The columns grow in raw files, are memory-mapped when they are complete, and go into the Arrow file as one record batch,
-so that each is one contiguous array there. What grows is the search for duplicates: about five bytes a pair.
+so that each is one contiguous array there.
 
 A pair that is left out of a document stays as a sentence: it is no pair to learn from, but what others have as context.
 """
@@ -32,8 +32,9 @@ from nmt.text.encoded.columns import (
     ragged_kept,
 )
 from nmt.text.encoded.documents import COLUMNS as DOCUMENT_COLUMNS
-from nmt.text.encoded.documents import DOCUMENT, PAIR, Documents, documents_report
-from nmt.text.encoded.filtering import DUPLICATE, EMPTY, reasons_to_drop, repeated
+from nmt.text.encoded.documents import PAIR, SENTENCE, Documents, documents_report, leave_out
+from nmt.text.encoded.duplicates import first_occurrences
+from nmt.text.encoded.filtering import DUPLICATE, EMPTY, reasons_to_drop
 from nmt.text.encoded.links import COLUMNS, POSITION, EncodedLinks, no_links
 from nmt.text.encoded.ragged import Offsets, Values
 from nmt.text.encoded.report import CorpusReport, EncodingReport, SideReport
@@ -80,7 +81,7 @@ def build(
             if documents is not None:
                 keep = documents.stay(chunk, encoded, pairs)
                 flat[PAIR].append(pairs[keep])
-                flat[DOCUMENT].append(documents.numbers(chunk)[keep])
+                flat[SENTENCE].append(documents.sentences(chunk, keep))
             for name, side in (("source", encoded.source), ("target", encoded.target)):
                 ragged[name].append(side.ids, side.lengths, keep)
             if keep_text:
@@ -100,18 +101,18 @@ def build(
             raise DataError(*wrong[:EXAMPLES])
         ragged_values = {name: column.close() for name, column in ragged.items()}
         flat_values = {name: column.close() for name, column in flat.items()}
-    again = repeated(flat_values.pop("hash"), flat_values.get(PAIR))
-    duplicates = int(again.sum())
+    first = first_occurrences(flat_values.pop("hash"), scratch, pairs=flat_values.get(PAIR))
+    duplicates = len(first) - int(np.count_nonzero(first))
     if duplicates and filters is not None and filters.duplicates == "drop":
-        _count_duplicates(np.flatnonzero(again), flat_values["corpus"], flat_values["line"], corpora, counts)
-        keep = ~again
+        _count_duplicates(first, flat_values["corpus"], flat_values["line"], corpora, counts)
         if documents is not None:
-            flat_values[PAIR] = flat_values[PAIR] * keep
-            keep |= np.asarray([corpus.has_documents for corpus in corpora])[flat_values["corpus"]]
+            documented = np.asarray([corpus.has_documents for corpus in corpora])
+            pairs_left = scratch / f"{PAIR}.left"
+            flat_values[PAIR] = leave_out(first, flat_values[PAIR], documented, flat_values["corpus"], pairs_left)
         ragged_values = {
-            name: ragged_kept(*column, keep, scratch, f"{name}.kept") for name, column in ragged_values.items()
+            name: ragged_kept(*column, first, scratch, f"{name}.kept") for name, column in ragged_values.items()
         }
-        flat_values = {name: flat_kept(column, keep, scratch / f"{name}.kept") for name, column in flat_values.items()}
+        flat_values = {name: flat_kept(column, first, scratch / f"{name}.kept") for name, column in flat_values.items()}
     _refuse_empty(corpora, counts)
     mask = flat_values.get(PAIR)
     _write(arrow, ragged_values, flat_values)
@@ -121,7 +122,7 @@ def build(
         aligned=_count_filled(ragged_values["links"][1], mask) if aligned else None,
         source=_side_report(*ragged_values["source"], mask, tokenizers.source.unk),
         target=_side_report(*ragged_values["target"], mask, tokenizers.target.unk),
-        documents=None if mask is None else documents_report(flat_values[DOCUMENT], mask),
+        documents=None if mask is None else documents_report(flat_values[SENTENCE], mask),
     )
 
 
@@ -132,8 +133,7 @@ def _judge(chunk: Chunk, encoded: EncodedChunk, corpus: Corpus, counts: Counts, 
         for reason, mask in reasons_to_drop(encoded.source.lengths, encoded.target.lengths, filters).items():
             if reason == EMPTY and filters.empty == "error" and mask.any():
                 raise DataError(*_empty_sides(np.flatnonzero(mask)[:EXAMPLES], chunk, encoded, corpus))
-            for row in np.flatnonzero(mask):
-                counts.drop(reason, corpus.name, chunk.lines[row])
+            counts.drop_all(reason, corpus.name, np.asarray(chunk.lines)[mask].tolist())
             keep &= ~mask
     counts.kept += int(keep.sum())
     return keep
@@ -151,12 +151,15 @@ def _wrong_alignments(alignments: EncodedLinks, chunk: Chunk, corpus: Corpus) ->
 
 
 def _count_duplicates(
-    rows: npt.NDArray[np.intp], owners: Values, lines: Values, corpora: Sequence[Corpus], counts: Sequence[Counts]
+    first: Mask, owners: Values, lines: Values, corpora: Sequence[Corpus], counts: Sequence[Counts]
 ) -> None:
-    for row in rows:
-        owner = int(owners[row])
-        counts[owner].drop(DUPLICATE, corpora[owner].name, int(lines[row]))
-        counts[owner].kept -= 1
+    for start in range(0, len(first), _BLOCK):
+        rows = start + np.flatnonzero(~first[start : start + _BLOCK])
+        owner = owners[rows]
+        for number in np.unique(owner).tolist():
+            dropped = lines[rows[owner == number]].tolist()
+            counts[number].drop_all(DUPLICATE, corpora[number].name, dropped)
+            counts[number].kept -= len(dropped)
 
 
 def _refuse_empty(corpora: Sequence[Corpus], counts: Sequence[Counts]) -> None:

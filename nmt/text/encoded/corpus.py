@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,32 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from nmt.text.corpus import Corpus
-from nmt.text.encoded.documents import DOCUMENT, PAIR, first_rows
+from nmt.text.encoded.documents import PAIR, SENTENCE
 from nmt.text.encoded.links import COLUMNS
 from nmt.text.encoded.ragged import Offsets, gather
 from nmt.text.encoded.report import EncodingReport
 
 Rows = npt.NDArray[np.integer[Any]]
+Lengths = npt.NDArray[np.int32]
+
+_BLOCK_ROWS = 1 << 18
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one of the corpora, and how often each is to occur in an epoch."""
+
+    start: int
+    stop: int
+    weight: float
 
 
 class EncodedCorpus:
-    """Sentences and their translations, as ids, by row number. The ids stay on disk; in memory are two lengths and a
-    weight, 12 bytes a row, and 16 bytes more where there are documents.
+    """Sentences and their translations, as ids, by row number. All of it stays on disk, so memory does not grow with
+    them.
 
-    The rows of a document follow each other. Every row is a pair to learn from, but for those of documents that the
-    filters leave out: they are there as context.
+    Every row is a pair to learn from, but for those that the filters leave out of a document: they stay as context. The
+    rows of a document follow each other.
     """
 
     def __init__(self, arrow: Path, corpora: Sequence[Corpus], report: EncodingReport, fingerprint: str) -> None:
@@ -39,20 +52,19 @@ class EncodedCorpus:
         self._target = _ids(self._batch.column("target"))
         present = set(COLUMNS) & set(self._batch.schema.names)
         self._positions = {name: _ids(self._batch.column(name)) for name in present}
-        self.source_lengths = np.diff(self._source[1]).astype(np.int32)
-        self.target_lengths = np.diff(self._target[1]).astype(np.int32)
-        weights = np.asarray([corpus.weight for corpus in corpora], np.float32)
-        self.weights = weights[self._batch.column("corpus").to_numpy()]
-        self.pairs: Rows | None = None
-        """The rows to learn from; None: all."""
-        self.first_rows: Rows | None = None
-        """The first row of the document that each row belongs to; None where there are no documents."""
-        if DOCUMENT in self._batch.schema.names:
-            self.pairs = np.flatnonzero(self._batch.column(PAIR).to_numpy())
-            self.first_rows = first_rows(self._batch.column(DOCUMENT).to_numpy())
+        # Rows come corpus by corpus.
+        owners = self._batch.column("corpus").to_numpy()
+        stops = np.searchsorted(owners, np.arange(len(corpora)), side="right").tolist()
+        self.parts = [
+            Part(start, stop, corpus.weight) for start, stop, corpus in zip([0, *stops], stops, corpora, strict=False)
+        ]
 
     def __len__(self) -> int:
-        return len(self.source_lengths)
+        return int(self._batch.num_rows)
+
+    def lengths(self, rows: Rows) -> tuple[Lengths, Lengths]:
+        """Pieces of the sources and of the targets of these rows, without end symbols."""
+        return _lengths(self._source[1], rows), _lengths(self._target[1], rows)
 
     def source(self, rows: Rows) -> tuple[npt.NDArray[np.int32], Offsets]:
         """Source ids of these rows, without end symbol: flat ids, and offsets [rows + 1]."""
@@ -63,6 +75,32 @@ class EncodedCorpus:
         """Target ids of these rows, in the same form."""
         values, offsets = gather(*self._target, rows)
         return values.astype(np.int32), offsets
+
+    @property
+    def sentences(self) -> npt.NDArray[np.int32] | None:
+        """The place of each row in its document, counted from 0; None where there are no documents."""
+        return self._column(SENTENCE)
+
+    def pairs(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        """Which of these rows are pairs to learn from."""
+        pairs = self._column(PAIR)
+        return np.ones(len(rows), np.bool_) if pairs is None else pairs[rows].astype(np.bool_)
+
+    def rows_before(self, rows: Rows) -> npt.NDArray[np.int64]:
+        """The row before each of these in its document, -1 where there is none, or for -1.
+
+        A row without source pieces has nothing to say to those that follow: it is passed over.
+        """
+        sentences, found = self.sentences, np.full(len(rows), -1)
+        if sentences is None:
+            return found
+        left = np.flatnonzero(rows >= 0)
+        left = left[sentences[rows[left]] > 0]
+        found[left] = rows[left] - 1
+        while len(left := left[self.lengths(found[left])[0] == 0]):
+            found[left] -= np.where(sentences[found[left]] > 0, 1, found[left] + 1)
+            left = left[found[left] >= 0]
+        return found
 
     @property
     def has_links(self) -> bool:
@@ -98,10 +136,21 @@ class EncodedCorpus:
         owner, line = (int(self._batch.column(name)[row].as_py()) for name in ("corpus", "line"))
         return self._corpora[owner].place(line, "source")
 
+    def _column(self, name: str) -> npt.NDArray[Any] | None:
+        return self._batch.column(name).to_numpy() if name in self._batch.schema.names else None
+
     def _words(self, column: str, rows: Rows) -> tuple[npt.NDArray[np.int64], Offsets]:
         assert self.has_links, "encoded without alignments"
         values, offsets = gather(*self._positions[column], rows)
         return values.astype(np.int64), offsets
+
+
+def _lengths(offsets: Offsets, rows: Rows) -> Lengths:
+    lengths = np.empty(len(rows), np.int32)
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        block = rows[start : start + _BLOCK_ROWS]
+        lengths[start : start + len(block)] = offsets[block + 1] - offsets[block]
+    return lengths
 
 
 def _ids(column: pa.LargeListArray) -> tuple[npt.NDArray[Any], Offsets]:

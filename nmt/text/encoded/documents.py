@@ -2,55 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from nmt.text.encoded.columns import FlatColumn, Mask
 from nmt.text.encoded.ragged import Values
 from nmt.text.encoded.report import DocumentsReport
 from nmt.text.encoded.tokenization import Chunk, EncodedChunk
 
-PAIR, DOCUMENT = "pair", "document"
-COLUMNS: Mapping[str, type[np.generic]] = {PAIR: np.uint8, DOCUMENT: np.int64}
-"""Of the cache: whether a row is a pair, 1 or 0, and the number of its document, ascending from row to row."""
+PAIR, SENTENCE = "pair", "sentence"
+COLUMNS: Mapping[str, type[np.generic]] = {PAIR: np.uint8, SENTENCE: np.int32}
+"""Of the cache: whether a row is a pair, 1 or 0, and its place in its document, counted from 0."""
+
+_BLOCK_ROWS = 1 << 18
 
 
 class Documents:
-    """Numbers documents through all corpora; a pair of a corpus that has none is a document by itself."""
+    """Follows documents through all corpora; a pair of a corpus that has none is a document by itself."""
 
     def __init__(self) -> None:
-        self._corpus = -1
-        self._before = 0
-        self._next = 0
-
-    def numbers(self, chunk: Chunk) -> npt.NDArray[np.int64]:
-        """The number of each pair's document; the chunks come in order."""
-        if chunk.corpus != self._corpus:
-            self._corpus, self._before = chunk.corpus, self._next
-        if chunk.documents is None:
-            numbers = self._next + np.arange(len(chunk.lines))
-        else:
-            numbers = self._before + np.asarray(chunk.documents, np.int64)
-        self._next = int(numbers[-1]) + 1
-        return numbers
+        self._here = (-1, -1)
+        self._sentences = 0
 
     @staticmethod
-    def stay(chunk: Chunk, encoded: EncodedChunk, pairs: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    def stay(chunk: Chunk, encoded: EncodedChunk, pairs: Mask) -> Mask:
         """The rows that stay: the pairs, and whatever a document says in the source language."""
         return pairs if chunk.documents is None else pairs | (encoded.source.lengths > 0)
 
+    def sentences(self, chunk: Chunk, keep: Mask) -> npt.NDArray[np.int64]:
+        """The places in their documents of the rows that stay; the chunks come in order."""
+        count = int(np.count_nonzero(keep))
+        if chunk.documents is None or not count:
+            return np.zeros(count, np.int64)
+        documents = np.asarray(chunk.documents, np.int64)[keep]
+        corpus, document = self._here
+        begins = np.diff(documents, prepend=document if corpus == chunk.corpus else -1) != 0
+        rows = np.arange(count)
+        # What goes on from the chunk before began there.
+        places = rows - np.maximum.accumulate(np.where(begins, rows, -self._sentences))
+        self._here, self._sentences = (chunk.corpus, int(documents[-1])), int(places[-1]) + 1
+        return places
 
-def first_rows(documents: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """The first row of the document that each row belongs to."""
-    begins = np.flatnonzero(np.diff(documents, prepend=-1))
-    return np.repeat(begins, np.diff(begins, append=len(documents)))
+
+def leave_out(rows: Mask, pairs: Values, documented: Mask, owners: Values, path: Path) -> Values:
+    """The pairs among which those not marked are none any longer; `path` is where the column goes.
+
+    Of corpora with documents all rows are marked then, because these rows stay.
+    """
+    with ExitStack() as files:
+        column = FlatColumn(path, pairs.dtype, files)
+        for block in _blocks(len(pairs)):
+            column.append(pairs[block] * rows[block])
+            rows[block] |= documented[owners[block]]
+        return column.close()
 
 
-def documents_report(documents: Values, pairs: Values) -> DocumentsReport:
+def documents_report(sentences: Values, pairs: Values) -> DocumentsReport:
     """What there is to say of the documents."""
-    begins = np.flatnonzero(np.diff(documents, prepend=-1))
-    sizes = np.diff(begins, append=len(documents))
-    alone = len(pairs) - int(np.count_nonzero(pairs))
-    return DocumentsReport(len(begins), len(documents), int(sizes.max(initial=0)), alone)
+    count = longest = kept = 0
+    for block in _blocks(len(sentences)):
+        count += int(np.count_nonzero(sentences[block] == 0))
+        longest = max(longest, int(sentences[block].max()) + 1)
+        kept += int(np.count_nonzero(pairs[block]))
+    return DocumentsReport(count, len(sentences), longest, len(sentences) - kept)
+
+
+def _blocks(rows: int) -> Iterator[slice]:
+    return (slice(start, start + _BLOCK_ROWS) for start in range(0, rows, _BLOCK_ROWS))
