@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from nmt.batching.links import Flat, Links, link_pieces
+from nmt.batching.past import BatchPast, Lookback, read_back
 from nmt.text.encoded import EncodedCorpus, flatten
 from nmt.text.tokenizer import Tokenizer, TokenizerPair
 from nmt.text.words import words_of_spans
@@ -41,7 +42,11 @@ class SourceBatch:
 
 @dataclass(frozen=True)
 class Batch:
-    """Pairs of sentences; either side is pieces, then the end symbol, then padding."""
+    """Pairs of sentences; either side is pieces, then the end symbol, then padding.
+
+    With `past`, the pairs come first, then sentences that are read as context alone, the last ones in the source
+    language only: there are as many targets as sources or fewer, and as many rows as targets or fewer.
+    """
 
     source_BS: Tensor
     """int64."""
@@ -52,7 +57,7 @@ class Batch:
     target_lengths_B: Tensor
     """int64; the end symbol is counted."""
     rows: npt.NDArray[np.int64]
-    """Row numbers in the encoded corpus."""
+    """Row numbers of the pairs in the encoded corpus."""
     target_tokens: int
     """Target pieces and end symbols of the pairs, which is what a loss is divided by; 0 in a batch of weight 0. It is
     counted before the batch goes to a device, because asking the device would wait for it."""
@@ -60,6 +65,13 @@ class Batch:
     """Factor of the batch's loss: 1, or 0 for the stand-in of a rank that has no batch in an epoch's last update."""
     links: Links | None = None
     """Where attention is to look; None where nothing asks for it."""
+    past: BatchPast | None = None
+    """Which sentences stand before which; None where nothing asks for it."""
+
+    @property
+    def pairs(self) -> int:
+        """Pairs to learn from."""
+        return len(self.target_BT) if self.past is None else self.past.pairs
 
     @property
     def linked_pieces(self) -> int:
@@ -72,7 +84,7 @@ class Batch:
         return self.source_BS.numel() + self.target_BT.numel()
 
     def to(self, device: torch.device) -> Batch:
-        """The same with its pieces and links on a device; the lengths stay on the CPU, where they are read.
+        """The same with its pieces, links and past on a device; the lengths stay on the CPU, where they are read.
 
         The copy overlaps with computation where the memory is pinned.
         """
@@ -81,15 +93,16 @@ class Batch:
             source_BS=self.source_BS.to(device, non_blocking=True),
             target_BT=self.target_BT.to(device, non_blocking=True),
             links=None if self.links is None else self.links.to(device),
+            past=None if self.past is None else self.past.to(device),
         )
 
     def describe(self) -> str:
         """For messages: `64 pairs, source 64 x 21, target 64 x 25, rows 12, 7, 903, ...`; rows count from 0."""
         if not self.weight:
             return "a stand-in of weight 0"
-        (sentences, source), target = self.source_BS.shape, self.target_BT.shape[1]
+        (sources, source), (targets, target) = self.source_BS.shape, self.target_BT.shape
         rows = ", ".join(map(str, self.rows[:_SHOWN_ROWS])) + (", ..." if len(self.rows) > _SHOWN_ROWS else "")
-        return f"{sentences} pairs, source {sentences} x {source}, target {sentences} x {target}, rows {rows}"
+        return f"{self.pairs} pairs, source {sources} x {source}, target {targets} x {target}, rows {rows}"
 
 
 def pad_sources(sources: Sequence[Sequence[int]], eos: int, pad: int) -> SourceBatch:
@@ -104,22 +117,32 @@ def collate(
     rows: npt.NDArray[np.int64],
     tokenizers: TokenizerPair,
     links: Links | None = None,
+    past: BatchPast | None = None,
 ) -> Batch:
-    """Flat ids of pairs as a batch. No loop over tokens or sentences: less than 1 ms for 4,096 tokens a side."""
+    """Flat ids of pairs as a batch, with `past` the ids of what is read beside them after theirs.
+
+    No loop over tokens or sentences: less than 1 ms for 4,096 tokens a side.
+    """
     source_BS, source_lengths_B = _padded(source, tokenizers.source.eos, tokenizers.source.pad)
     target_BT, target_lengths_B = _padded(target, tokenizers.target.eos, tokenizers.target.pad)
-    target_tokens = len(target[0]) + len(rows)
-    return Batch(source_BS, source_lengths_B, target_BT, target_lengths_B, rows, target_tokens, links=links)
+    target_tokens = int(target[1][len(rows)]) + len(rows)
+    return Batch(source_BS, source_lengths_B, target_BT, target_lengths_B, rows, target_tokens, links=links, past=past)
 
 
 def encoded_batch(
-    corpus: EncodedCorpus, rows: npt.NDArray[np.int64], tokenizers: TokenizerPair, with_links: bool = False
+    corpus: EncodedCorpus,
+    rows: npt.NDArray[np.int64],
+    tokenizers: TokenizerPair,
+    with_links: bool = False,
+    lookback: Lookback | None = None,
 ) -> Batch:
-    """Rows of a corpus as a batch, with the links of its alignments or without."""
+    """Rows of a corpus as a batch, with the links of its alignments or without; with what `lookback` asks for."""
+    read = read_back(rows, corpus.rows_before, lookback)
+    source, target = corpus.source(read.rows), corpus.target(read.rows[: read.translated])
     links = None
     if with_links:
         links = link_pieces(corpus.links(rows), corpus.source_words(rows), corpus.target_words(rows))
-    return collate(corpus.source(rows), corpus.target(rows), rows, tokenizers, links)
+    return collate(source, target, rows, tokenizers, links, read.past)
 
 
 def sampled_batch(
@@ -129,26 +152,34 @@ def sampled_batch(
     sampling: float,
     seeds: tuple[int, int],
     with_links: bool = False,
+    lookback: Lookback | None = None,
 ) -> Batch:
     """Rows of a corpus as a batch, tokenized anew at random (subword regularisation); `seeds` are one for each side.
 
     A sampled sentence has more pieces than an encoded one as a rule, so the batch may exceed its planned size.
     """
-    sources, targets = corpus.text(rows)
+    read = read_back(rows, corpus.rows_before, lookback)
+    sources, targets = corpus.text(read.rows)
+    targets = targets[: read.translated]
     if not with_links:
         source = flatten(tokenizers.source.sample(sources, sampling, seeds[0]))
         target = flatten(tokenizers.target.sample(targets, sampling, seeds[1]))
-        return collate(source, target, rows, tokenizers)
+        return collate(source, target, rows, tokenizers, past=read.past)
     source, source_words = _sampled(tokenizers.source, sources, sampling, seeds[0])
     target, target_words = _sampled(tokenizers.target, targets, sampling, seeds[1])
-    links = link_pieces(corpus.links(rows), source_words, target_words)
-    return collate(source, target, rows, tokenizers, links)
+    links = link_pieces(corpus.links(rows), _first(source_words, len(rows)), _first(target_words, len(rows)))
+    return collate(source, target, rows, tokenizers, links, read.past)
 
 
 def stand_in(tokenizers: TokenizerPair) -> Batch:
     """A pair of empty sentences with weight 0: gives a rank the same forward and backward pass, and no gradient."""
     batch = collate(flatten([[]]), flatten([[]]), np.zeros(1, np.int64), tokenizers)
     return replace(batch, rows=np.empty(0, np.int64), target_tokens=0, weight=0.0)
+
+
+def _first(flat: Flat, rows: int) -> Flat:
+    values, offsets = flat
+    return values[: offsets[rows]], offsets[: rows + 1]
 
 
 def _sampled(tokenizer: Tokenizer, texts: Sequence[str], sampling: float, seed: int) -> tuple[Flat, Flat]:

@@ -18,20 +18,25 @@ _BLOCK = 1 << 18
 class Plan:
     """The batches of a window. Memory: 8 bytes a row, and about 40 a row while it is made.
 
-    `rows` holds the rows in order of length, cut into batches at `bounds`; `order` holds the numbers of the batches
-    in the order in which they are trained on.
+    `rows` holds the rows in order of length, or document by document, cut into batches at `bounds`; `order` holds the
+    numbers of the batches in the order in which they are trained on.
     """
 
     rows: Rows
     bounds: npt.NDArray[np.int64]
     order: npt.NDArray[np.int64]
+    largest: int
+    """Number of the batch with the most padded elements, both sides together."""
 
     def __len__(self) -> int:
         return len(self.order)
 
     def batch(self, position: int) -> Rows:
         """The rows of the batch at this position of the window."""
-        number = self.order[position]
+        return self.rows_of(int(self.order[position]))
+
+    def rows_of(self, number: int) -> Rows:
+        """The rows of the batch of this number."""
         return self.rows[self.bounds[number] : self.bounds[number + 1]]
 
 
@@ -50,7 +55,10 @@ def plan_window(
     """
     order = _by_length(source_lengths, target_lengths, rng)
     bounds = cut(np.maximum(source_lengths, target_lengths)[order], batch_tokens)
-    return Plan(rows[order], bounds, _shuffled(len(bounds) - 1, group, rng))
+    widths = [np.maximum.reduceat(lengths[order], bounds[:-1]) for lengths in (source_lengths, target_lengths)]
+    elements = np.diff(bounds) * (widths[0].astype(np.int64) + widths[1])
+    largest = int(np.argmax(np.append(elements, 0)))
+    return Plan(rows[order], bounds, shuffled(len(bounds) - 1, group, rng), largest)
 
 
 def cut(longest: Lengths, batch_tokens: int) -> npt.NDArray[np.int64]:
@@ -100,7 +108,7 @@ def _sort_key(source: Lengths, target: Lengths, rng: np.random.Generator) -> npt
     return (target << np.uint64(48)) | (source << np.uint64(32)) | chance
 
 
-def _shuffled(batches: int, group: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+def shuffled(batches: int, group: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """Whole groups of neighbours in a random order, each shuffled within; an incomplete group comes last."""
     order = np.arange(batches)
     whole, rest = divmod(batches, group)

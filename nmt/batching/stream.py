@@ -10,6 +10,8 @@ from typing import TypeAlias
 import numpy as np
 
 from nmt.batching.batch import Batch, encoded_batch, sampled_batch, stand_in
+from nmt.batching.document_plan import plan_documents
+from nmt.batching.past import Lookback
 from nmt.batching.plan import Plan, cut, plan_window
 from nmt.batching.prefetch import prefetch
 from nmt.batching.windows import BLOCK_ROWS, WINDOW_ROWS, Windows
@@ -52,11 +54,16 @@ class BatchStream:
         tokenizers: TokenizerPair,
         sampling: float,
         with_links: bool = False,
+        lookback: Lookback | None = None,
         window_rows: int = WINDOW_ROWS,
         block_rows: int = BLOCK_ROWS,
     ) -> None:
         """`batch_tokens` bounds sentences x longest side, end symbols included; `sampling` > 0 tokenizes anew at every
-        epoch (the corpus needs its text for that); `with_links` gives batches the links of the corpus's alignments."""
+        epoch (the corpus needs its text for that); `with_links` gives batches the links of the corpus's alignments.
+
+        With `lookback` documents are shuffled, not sentences, so that what a sentence looks back to is in its batch as
+        a rule; what is not is read beside, within `batch_tokens`.
+        """
         assert 0 <= rank < world
         assert corpus.has_text or not sampling
         assert corpus.has_links or not with_links
@@ -69,7 +76,9 @@ class BatchStream:
         self._tokenizers = tokenizers
         self._sampling = sampling
         self._with_links = with_links
-        self._windows = Windows(corpus.parts, seed, window_rows, block_rows)
+        self._lookback = lookback
+        together = None if lookback is None else corpus.sentences
+        self._windows = Windows(corpus.parts, seed, window_rows, block_rows, together)
         self._planned: tuple[tuple[int, int], Plan] | None = None
         self._counted: dict[tuple[int, int], int] = {}
 
@@ -103,11 +112,8 @@ class BatchStream:
         If it fits into memory, so do the others, nearly: windows differ a little, and sampling can add pieces.
         """
         plan = self._plan(0, 0)
-        starts, sizes = plan.bounds[:-1], np.diff(plan.bounds)
-        widths = [np.maximum.reduceat(lengths + 1, starts) for lengths in self._corpus.lengths(plan.rows)]
-        number = int(np.argmax(sizes * (widths[0].astype(np.int64) + widths[1])))
-        rows = plan.rows[plan.bounds[number] : plan.bounds[number + 1]]
-        return encoded_batch(self._corpus, rows, self._tokenizers, self._with_links)
+        rows = plan.rows_of(plan.largest)
+        return encoded_batch(self._corpus, rows, self._tokenizers, self._with_links, self._lookback)
 
     @property
     def _group(self) -> int:
@@ -136,11 +142,12 @@ class BatchStream:
     def _batch(self, plan: Plan, epoch: int, window: int, number: int) -> Batch:
         rows = plan.batch(number)
         if not self._sampling:
-            return encoded_batch(self._corpus, rows, self._tokenizers, self._with_links)
+            return encoded_batch(self._corpus, rows, self._tokenizers, self._with_links, self._lookback)
         # As many numbers as nothing else has keep these seeds apart from those of the plan.
         source, target = np.random.SeedSequence(self._seed, spawn_key=(epoch, window, number, 1)).generate_state(2)
         seeds = (int(source), int(target))
-        return sampled_batch(self._corpus, rows, self._tokenizers, self._sampling, seeds, self._with_links)
+        wanted = (self._with_links, self._lookback)
+        return sampled_batch(self._corpus, rows, self._tokenizers, self._sampling, seeds, *wanted)
 
     def _updates_of(self, epoch: int, window: int) -> int:
         """Updates of a window; the last one may be incomplete."""
@@ -151,13 +158,25 @@ class BatchStream:
     def _plan(self, epoch: int, window: int) -> Plan:
         planned = self._planned
         if planned is None or planned[0] != (epoch, window):
-            rows = self._windows.rows(epoch, window)
-            source, target = self._corpus.lengths(rows)
-            rng = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(epoch, window, 0)))
-            plan = plan_window(rows, source + 1, target + 1, self._batch_tokens, self._group, rng)
+            plan = self._make_plan(epoch, window)
             self._counted[epoch, window] = -(-len(plan) // self._group)
             self._planned = planned = (epoch, window), plan
         return planned[1]
+
+    def _make_plan(self, epoch: int, window: int) -> Plan:
+        corpus, rows = self._corpus, self._windows.rows(epoch, window)
+        settings = (self._batch_tokens, self._group, self._generator(epoch, window))
+        is_pair = corpus.pairs(rows)
+        if self._lookback is None:
+            rows = rows[is_pair]
+            source, target = corpus.lengths(rows)
+            return plan_window(rows, source + 1, target + 1, *settings)
+        source, target = corpus.lengths(rows)
+        sentences = np.zeros(len(rows), np.int64) if corpus.sentences is None else corpus.sentences[rows]
+        return plan_documents(rows, is_pair, sentences, source + 1, target + 1, self._lookback, *settings)
+
+    def _generator(self, epoch: int, window: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(epoch, window, 0)))
 
 
 def validation_batches(

@@ -32,6 +32,8 @@ class Windows:
     seed: int
     window_rows: int = WINDOW_ROWS
     block_rows: int = BLOCK_ROWS
+    sentences: npt.NDArray[np.int32] | None = None
+    """The place of each row in its document, where documents are to stay whole; None where each row is for itself."""
 
     def __len__(self) -> int:
         """Windows of an epoch, all about equally large."""
@@ -46,7 +48,7 @@ class Windows:
         mine = np.sort(order[first:last])
         rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(epoch, window)))
         blocks = zip(starts[mine].tolist(), stops[mine].tolist(), shares[mine].tolist(), strict=True)
-        return np.concatenate([np.empty(0, np.int64), *(_drawn(*block, rng) for block in blocks)])
+        return np.concatenate([np.empty(0, np.int64), *(self._drawn(*block, rng) for block in blocks)])
 
     def _blocks(self, part: Part) -> tuple[Rows, Rows, npt.NDArray[np.float64]]:
         """First row, end and share of each block that is to occur in an epoch, as often as it is to occur."""
@@ -57,7 +59,23 @@ class Windows:
         stops = np.minimum(occurring + self.block_rows, part.stop)
         return occurring, stops, np.repeat(shares, len(starts))
 
+    def _drawn(self, start: int, stop: int, share: float, rng: np.random.Generator) -> Rows:
+        """The rows of a block, or a share of them by chance; of documents, those that begin in the block."""
+        if self.sentences is None:
+            rows = np.arange(start, stop)
+            return rows if share == 1.0 else rows[rng.random(len(rows)) < share]
+        rows = np.arange(_beginning(self.sentences, start), _beginning(self.sentences, stop))
+        if share == 1.0:
+            return rows
+        document = np.cumsum(self.sentences[rows] == 0)
+        return rows[(rng.random(document[-1] + 1) < share)[document]] if len(rows) else rows
 
-def _drawn(start: int, stop: int, share: float, rng: np.random.Generator) -> Rows:
-    rows = np.arange(start, stop)
-    return rows if share == 1.0 else rows[rng.random(len(rows)) < share]
+
+def _beginning(sentences: npt.NDArray[np.int32], row: int) -> int:
+    """The first row from this one on with which a document begins."""
+    while row < len(sentences):
+        begins = np.flatnonzero(sentences[row : row + BLOCK_ROWS] == 0)
+        if len(begins):
+            return row + int(begins[0])
+        row += BLOCK_ROWS
+    return len(sentences)
