@@ -8,11 +8,14 @@ from typing import Any
 
 import torch
 
+from nmt.batching import Lookback
 from nmt.config import Config, Presets, Registry, load_config, parse_config, schema
+from nmt.config.registry import PartOptions
 from nmt.model.attention import COVERAGES, SCORES, WINDOWS
 from nmt.model.attention.base import ScoreOptions
 from nmt.model.attention.presets import ATTENTION_PRESETS
 from nmt.model.cells import CELLS
+from nmt.model.context import CONTEXTS, ContextOptions
 from nmt.model.wiring import WIRINGS, build_wiring
 from nmt.text.corpus import CORPORA, CorpusOptions
 from nmt.training.optimizers import OPTIMIZERS
@@ -20,7 +23,7 @@ from nmt.training.schedules import SCHEDULES
 
 FAMILIES: Mapping[str, Registry[Any]] = {
     registry.family: registry
-    for registry in (CORPORA, CELLS, SCORES, WINDOWS, WIRINGS, COVERAGES, OPTIMIZERS, SCHEDULES)
+    for registry in (CORPORA, CELLS, SCORES, WINDOWS, WIRINGS, COVERAGES, CONTEXTS, OPTIMIZERS, SCHEDULES)
 }
 PRESETS: Presets = {"model.attention": ATTENTION_PRESETS}
 
@@ -44,6 +47,11 @@ def has_attention(model: schema.Model) -> bool:
     return isinstance(score, ScoreOptions) and score.looks
 
 
+def lookback(model: schema.Model) -> Lookback | None:
+    """What the translator wants of the sentences before; None where it translates each by itself."""
+    return model.context.lookback if isinstance(model.context, ContextOptions) else None
+
+
 def _coverage_needs_attention(config: Config) -> Iterator[tuple[str, str]]:
     """Coverage is what attention has left out."""
     if config.search.coverage_penalty and not has_attention(config.model):
@@ -51,8 +59,8 @@ def _coverage_needs_attention(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def _parts_go_together(config: Config) -> Iterator[tuple[str, str]]:
-    """Every part of the attention says itself what it cannot go with."""
-    for _, part in config.model.attention:
+    """Every part of the attention, and the context, says itself what it cannot go with."""
+    for part in (*dict(config.model.attention).values(), config.model.context):
         if isinstance(part, schema.NetworkPart):
             yield from part.conflicts(config.model)
 
@@ -74,6 +82,21 @@ def _guided_alignment_needs_alignments_and_attention(config: Config) -> Iterator
         )
 
 
+def _context_needs_documents(config: Config) -> Iterator[tuple[str, str]]:
+    """Sentences before others are those of documents."""
+    if lookback(config.model) is None:
+        return
+    advice = "which model.context needs; say where they end with `documents`, or leave model.context out"
+    if not any(_has_documents(corpus) for corpus in config.data.train):
+        yield "data.train", f"has no documents, {advice}"
+    if not _has_documents(config.data.validation):
+        yield "data.validation", f"has no documents, {advice}"
+
+
+def _has_documents(corpus: PartOptions) -> bool:
+    return isinstance(corpus, CorpusOptions) and corpus.has_documents
+
+
 def _a_fused_recurrence_can_be_had(config: Config) -> Iterator[tuple[str, str]]:
     """What has no fused form is said before anything is read, where it is asked for."""
     if config.runtime.kernel != "fused":
@@ -90,5 +113,6 @@ CHECKS = (
     _coverage_needs_attention,
     _parts_go_together,
     _guided_alignment_needs_alignments_and_attention,
+    _context_needs_documents,
     _a_fused_recurrence_can_be_had,
 )

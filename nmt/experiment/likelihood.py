@@ -15,6 +15,7 @@ from nmt.batching import Batch
 from nmt.experiment.forcing import in_batches, log_probabilities
 from nmt.experiment.loading import System
 from nmt.kernels.choice import Kernels
+from nmt.model.in_context import follow
 from nmt.runtime import gather_objects
 from nmt.training.objective import Losses, Objective, target_rows
 
@@ -71,6 +72,5 @@ def _negative_log_likelihood(system: System, batch: Batch, kernels: Kernels) -> 
     rows_N = target_rows(batch).to(batch.target_BT.device)
     readouts_NR = []
     for translator in system.translators:
-        encoded = translator.encode(batch.source_BS, batch.source_lengths_B)
-        readouts_NR.append(translator.readout(encoded, batch.target_BT)[0].flatten(0, 1)[rows_N])
+        readouts_NR.append(follow(translator, batch).readout_BTR.flatten(0, 1)[rows_N])
     return -log_probabilities(system, readouts_NR, batch.target_BT.flatten()[rows_N]).sum()

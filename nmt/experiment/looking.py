@@ -18,6 +18,7 @@ from nmt.experiment.forcing import Ids, in_batches, log_probabilities
 from nmt.experiment.loading import System
 from nmt.experiment.translation import cut_off
 from nmt.model.attention import AttentionWeights
+from nmt.model.in_context import follow
 from nmt.plots.look import Look
 from nmt.runtime import gather_objects
 from nmt.training.objective import target_rows
@@ -104,8 +105,7 @@ def _looks(system: System, batch: Batch, sources: Ids, targets: Ids) -> Iterator
     readouts_NR: list[Tensor] = []
     attending: list[AttentionWeights] = []
     for translator in system.translators:
-        encoded = translator.encode(batch.source_BS, batch.source_lengths_B)
-        readout_BTR, weights = translator.readout(encoded, batch.target_BT)
+        readout_BTR, weights, *_ = follow(translator, batch)
         readouts_NR.append(readout_BTR.flatten(0, 1)[rows_N])
         if weights is not None:
             attending.append(weights)

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from nmt.batching import BatchStream
+from nmt.batching import BatchStream, Lookback
 from nmt.checkpoint import RunFolder, Snapshot, load_training_state, read_metadata
 from nmt.config import Config
 from nmt.errors import ConfigError
@@ -70,7 +70,7 @@ def train(config: Config, *, fresh: bool = False) -> Outcome:
         text = _read(config, runtime, corpora, Path(config.data.cache or folder.cache), resumed)
         translator = _build(config, runtime, text.tokenizers)
         kernels = _kernels(config, runtime, translator)
-        stream = _stream(config, runtime, text)
+        stream = _stream(config, runtime, text, translator.context.lookback)
         state = load_training_state(resumed) if resumed else None
         journal = stack.enter_context(
             Journal(
@@ -106,7 +106,7 @@ def check(config: Config) -> None:
         text = _read(config, runtime, _open(config), Path(config.data.cache or scratch / "cache"), None)
         translator = _build(config, runtime, text.tokenizers)
         kernels = _kernels(config, runtime, translator)
-        stream = _stream(config, runtime, text)
+        stream = _stream(config, runtime, text, translator.context.lookback)
         journal = stack.enter_context(Journal(scratch, enabled=False, log_every=1))
         trainer = _trainer(config, runtime, kernels, translator, text, stream, journal, RunFolder(scratch))
         logger.info("largest batch: %s", trainer.try_largest_batch().describe())
@@ -181,10 +181,12 @@ def _kernels(config: Config, runtime: Runtime, translator: Translator) -> Kernel
     return kernels
 
 
-def _stream(config: Config, runtime: Runtime, text: Text) -> BatchStream:
+def _stream(config: Config, runtime: Runtime, text: Text, lookback: Lookback | None) -> BatchStream:
     guided = config.training.guided_alignment.weight > 0.0
     if text.encoded.has_links and not guided:
         logger.info("the alignments of data.train are not used: training.guided_alignment.weight is 0")
+    if text.encoded.sentences is not None and lookback is None:
+        logger.info("the documents of data.train are not used: model.context is none")
     return BatchStream(
         text.encoded,
         batch_tokens=config.training.batch_tokens,
@@ -195,6 +197,7 @@ def _stream(config: Config, runtime: Runtime, text: Text) -> BatchStream:
         tokenizers=text.tokenizers,
         sampling=config.tokenizer.sampling,
         with_links=guided,
+        lookback=lookback,
     )
 
 

@@ -5,6 +5,8 @@ Shapes: B sentences, Q queries, S source positions, T target positions, E embedd
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from nmt.config import schema
@@ -12,6 +14,9 @@ from nmt.kernels.recurrence import Steps
 from nmt.model.attention import AttentionWeights, Encoded
 from nmt.model.embedding import Embedding
 from nmt.model.wiring import DecoderState, build_wiring
+
+Told = Callable[[Tensor], Tensor]
+"""The decoder's states, [B, Q, H] or of all positions [B, T, H], to what they are in their documents."""
 
 
 class Decoder(nn.Module):
@@ -27,16 +32,24 @@ class Decoder(nn.Module):
         """The state before the first piece, with one hypothesis a sentence."""
         return self.wiring.start(encoded)
 
-    def step(self, state: DecoderState, previous_BQ: Tensor) -> tuple[DecoderState, Tensor]:
-        """Read the previous piece of every hypothesis; the new state and its readout [B, Q, R]."""
+    def step(self, state: DecoderState, previous_BQ: Tensor, told: Told | None = None) -> tuple[DecoderState, Tensor]:
+        """Read the previous piece of every hypothesis; the new state and its readout [B, Q, R].
+
+        `told` makes of the states what the readout sees; the recurrence knows nothing of it.
+        """
         inputs_BQE = self.embedding(previous_BQ)
         state, output = self.wiring.advance(self.wiring.project(inputs_BQE), state)
-        return state, self.readout(output, inputs_BQE)
+        return state, self.readout(output if told is None else output.with_hidden(told(output.hidden)), inputs_BQE)
 
     def scan(
-        self, encoded: Encoded, previous_BT: Tensor, steps: Steps | None = None
+        self, encoded: Encoded, previous_BT: Tensor, steps: Steps | None = None, told: Told | None = None
     ) -> tuple[Tensor, AttentionWeights | None]:
-        """Readout [B, T, R] of all positions of known targets, and where each of them looked."""
+        """Readout [B, T, R] of all positions of known targets, and where each of them looked; `told` as for `step`."""
         inputs_BTE = self.embedding(previous_BT)
         output, weights = self.wiring.scan(inputs_BTE, encoded, steps)
-        return self.readout(output, inputs_BTE), weights
+        return self.readout(output if told is None else output.with_hidden(told(output.hidden)), inputs_BTE), weights
+
+    def states(self, encoded: Encoded, previous_BT: Tensor) -> Tensor:
+        """The states [B, T, H] of all positions of known targets, as the wiring puts them out."""
+        output, _ = self.wiring.scan(self.embedding(previous_BT), encoded)
+        return output.hidden

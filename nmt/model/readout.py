@@ -23,6 +23,10 @@ class Output:
     context: Tensor
     """Context, [B, Q, C]; C may be 0."""
 
+    def with_hidden(self, hidden: Tensor) -> Output:
+        """The same with another state."""
+        return Output(hidden, self.context)
+
 
 class Readout(nn.Module):
     """The vector that the vocabulary projection sees."""

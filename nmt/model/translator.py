@@ -6,6 +6,7 @@ Shapes: B sentences, S source positions, T target positions, Q queries, R readou
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 from nmt.config import schema
 from nmt.kernels.recurrence import Steps
 from nmt.model.attention import AttentionWeights, Encoded
-from nmt.model.decoder import Decoder
+from nmt.model.context import CONTEXTS
+from nmt.model.decoder import Decoder, Told
 from nmt.model.embedding import Embedding, embedding_table
 from nmt.model.encoder import RecurrentEncoder
 from nmt.model.wiring import DecoderState
@@ -33,7 +35,8 @@ class Translator(nn.Module):
     """p(target | source), as a network.
 
     `start`, `step` and the state's `select` are all that a search needs, `readout` all that training needs.
-    A position after another: `step` gives what `readout` gives for all positions of a known target at once.
+    A position after another: `step` gives what `readout` gives for all positions of a known target at once. Sentences
+    that stand in documents go through `nmt.model.in_context`.
     """
 
     def __init__(self, model: schema.Model, vocabulary: Vocabulary) -> None:
@@ -50,6 +53,7 @@ class Translator(nn.Module):
         self.decoder = Decoder(
             Embedding(target_table, dropout.target_word, dropout.embedding), model, self.encoder.output_size
         )
+        self.context = CONTEXTS.build(model.context, model, self.decoder.wiring.hidden_size)
         self.projection = nn.Linear(self.decoder.readout.size, vocabulary.target_size)
         nn.init.zeros_(self.projection.bias)
         if model.tie in ("target_output", "all"):
@@ -68,19 +72,25 @@ class Translator(nn.Module):
 
     def step(self, state: DecoderState, previous_BQ: Tensor) -> tuple[DecoderState, Tensor]:
         """Read the previous piece of every hypothesis; the new state and logits [B, Q, V]."""
-        state, readout_BQR = self.decoder.step(state, previous_BQ)
+        translated = state.translated
+        told = None if translated is None else partial(self.context.step, translated=translated)
+        state, readout_BQR = self.decoder.step(state, previous_BQ, told)
         return state, self.projection(readout_BQR)
 
     def readout(
-        self, encoded: Encoded, target_BT: Tensor, steps: Steps | None = None
+        self, encoded: Encoded, target_BT: Tensor, steps: Steps | None = None, told: Told | None = None
     ) -> tuple[Tensor, AttentionWeights | None]:
         """Readout [B, T, R] that predicts each piece of the target from those before, and where each looked for it.
 
         The logits are `projection` of the readout; the loss takes them in pieces and never holds them all. `steps`
-        runs a recurrence with attention in it, unless there is an `obstacle`; without it autograd does.
+        runs a recurrence with attention in it, unless there is an `obstacle`; without it autograd does. `told` makes
+        of the decoder's states what they are in their documents.
         """
-        previous_BT = torch.cat([torch.full_like(target_BT[:, :1], self.bos), target_BT[:, :-1]], 1)
-        return self.decoder.scan(encoded, previous_BT, steps)
+        return self.decoder.scan(encoded, self.previous(target_BT), steps, told)
+
+    def previous(self, target_BT: Tensor) -> Tensor:
+        """What the decoder reads before each piece of the target."""
+        return torch.cat([torch.full_like(target_BT[:, :1], self.bos), target_BT[:, :-1]], 1)
 
     def obstacle(self) -> str:
         """What keeps the decoder's recurrence from being fused, with its path in the YAML; empty where nothing does."""
@@ -101,6 +111,7 @@ class Translator(nn.Module):
             "target embedding": self.decoder.embedding,
             "decoder": self.decoder.wiring,
             "readout": self.decoder.readout,
+            "context": self.context,
             "vocabulary projection": self.projection,
         }
         seen: set[int] = set()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nmt.batching import Batch
 from nmt.kernels.choice import Kernels
+from nmt.model.in_context import follow
 from nmt.model.translator import Translator
 from nmt.training.guidance import ALIGNMENT_LOSSES
 
@@ -79,8 +80,7 @@ class Objective(nn.Module):
 
     def forward(self, batch: Batch) -> Losses:
         """Sums over the pieces of the target, its end symbol included, padding not."""
-        encoded = self.translator.encode(batch.source_BS, batch.source_lengths_B)
-        readout_BTR, weights = self.translator.readout(encoded, batch.target_BT, self.kernels.steps)
+        readout_BTR, weights, *_ = follow(self.translator, batch, self.kernels.steps)
         rows_N = target_rows(batch).to(batch.target_BT.device, non_blocking=True)
         projection = self.translator.projection
         smoothed, likelihood = self.kernels.cross_entropy(
@@ -97,6 +97,6 @@ class Objective(nn.Module):
 
 
 def target_rows(batch: Batch) -> Tensor:
-    """Rows of the pieces in the flattened [B x T] target, made on the CPU: a mask on a GPU would wait for it."""
+    """Rows of the pairs' pieces in the flattened [B x T] target, made on the CPU: a mask on a GPU would wait for it."""
     positions_T = torch.arange(batch.target_BT.shape[1])
-    return (positions_T < batch.target_lengths_B.unsqueeze(1)).flatten().nonzero().squeeze(1)
+    return (positions_T < batch.target_lengths_B[: batch.pairs].unsqueeze(1)).flatten().nonzero().squeeze(1)

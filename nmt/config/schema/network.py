@@ -15,6 +15,7 @@ ScoreChoice = Annotated[SerializeAsAny[PartOptions], PartOf("score")]
 WindowChoice = Annotated[SerializeAsAny[PartOptions], PartOf("window")]
 WiringChoice = Annotated[SerializeAsAny[PartOptions], PartOf("wiring")]
 CoverageChoice = Annotated[SerializeAsAny[PartOptions], PartOf("coverage")]
+ContextChoice = Annotated[SerializeAsAny[PartOptions], PartOf("context")]
 
 
 class NetworkPart(PartOptions):
@@ -119,6 +120,8 @@ class Model(Section):
     """The recurrent decoder."""
     attention: Attention = Attention()
     """How the decoder looks at the source; the name of a published system stands for its combination."""
+    context: ContextChoice = PartOptions(kind="none")
+    """What the translator is told of the sentences before, in corpora with documents."""
     dropout: Dropout = Dropout()
     """What is switched off at random in training."""
 

@@ -37,6 +37,17 @@ class Encoded:
     final_LBF: tuple[tuple[Tensor, ...], ...]
     """Last states of each layer, (h,) or (h, c), both directions side by side."""
 
+    def with_memory(self, memory_BSC: Tensor) -> Encoded:
+        """The same with other annotations, which may hold anything at padding."""
+        return replace(self, memory_BSC=memory_BSC * self.mask_BS.unsqueeze(2).to(memory_BSC.dtype))
+
+    def first(self, sentences: int) -> Encoded:
+        """The first of the sentences."""
+        if sentences == len(self.memory_BSC):
+            return self
+        final = tuple(tuple(part[:sentences] for part in layer) for layer in self.final_LBF)
+        return Encoded(self.memory_BSC[:sentences], self.mask_BS[:sentences], final)
+
 
 @dataclass(frozen=True)
 class Prepared:

@@ -19,6 +19,7 @@ from nmt.config.registry import Registry
 from nmt.kernels.recurrence import Loop, Steps, Term, Value
 from nmt.model.attention import Attention, AttentionWeights, Encoded, Look, Prepared
 from nmt.model.bridge import Bridge
+from nmt.model.context import Translated
 from nmt.model.readout import DeepOutput, Output, Readout
 
 
@@ -36,6 +37,8 @@ class DecoderState:
     """Target positions read so far."""
     weights: AttentionWeights | None = None
     """Where the last step looked."""
+    translated: Translated | None = None
+    """What was translated before these sentences; None where nothing was, or nothing looks back at it."""
 
     @property
     def attention_BQS(self) -> Tensor | None:
@@ -44,7 +47,9 @@ class DecoderState:
 
     def after(self, recurrent: tuple[Tensor, ...], look: Look) -> DecoderState:
         """The state after a step."""
-        return DecoderState(self.prepared, recurrent, look.carried, self.position + 1, look.weights)
+        return replace(
+            self, recurrent=recurrent, carried=look.carried, position=self.position + 1, weights=look.weights
+        )
 
     def select(self, sentences_N: Tensor, hypotheses_NQ: Tensor) -> DecoderState:
         """The state whose row n is sentence `sentences_N[n]`, its query q the old hypothesis `hypotheses_NQ[n, q]`."""
@@ -55,6 +60,7 @@ class DecoderState:
             recurrent=tuple(part[rows_N1, hypotheses_NQ] for part in self.recurrent),
             carried=tuple(part[rows_N1, hypotheses_NQ] for part in self.carried),
             weights=None if self.weights is None else self.weights.select(rows_N1, hypotheses_NQ),
+            translated=None if self.translated is None else self.translated.select(sentences_N),
         )
 
 

@@ -1,0 +1,207 @@
+"""Hierarchical attention over the sentences before (Miculicich 2018, section 3): words, then sentences, then a gate.
+
+Shapes: B sentences, M sentences that are remembered, S positions of one, Q queries, C features, L sentences that have
+something before them, P sentences that are looked back to, N those of the L x P that there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from nmt.batching import Lookback, Past
+from nmt.config import schema
+from nmt.config.registry import PartOptions
+from nmt.config.schema.network import ScoreChoice
+from nmt.kernels.recurrence import Steps
+from nmt.model.attention import Encoded, Prepared, build_attention
+from nmt.model.attention.base import ScoreOptions
+from nmt.model.attention.coverage import NoCoverageOptions
+from nmt.model.attention.global_window import GlobalOptions
+from nmt.model.context.base import CONTEXTS, Context, ContextOptions, ContextWeights, Sentences, Translated
+
+OPEN = 2.0
+"""What the gate's bias begins at: lambda is about 0.88, so that training begins near the translator without context."""
+
+
+class HierarchicalOptions(ContextOptions):
+    """Attention over the words of each sentence before, then over these sentences."""
+
+    kind: Literal["hierarchical"] = "hierarchical"
+    """Attention over the words of each sentence before, then over these sentences (Miculicich 2018)."""
+    past: schema.Positive = 3
+    """Sentences that are looked back to."""
+    where: Literal["encoder", "decoder", "both"] = "encoder"
+    """What looks back: annotations of the source at those of the sources before, the decoder's states at those of the
+    translations before, or both."""
+    word: ScoreChoice = PartOptions(kind="additive")
+    """What compares a state with the words of a sentence before."""
+    sentence: ScoreChoice = PartOptions(kind="additive")
+    """What compares a state with the sentences before."""
+    heads: schema.Positive = 1
+    """Attentions side by side, on both levels."""
+    feed_forward: schema.Positive | None = None
+    """Units of a layer with which the context is transformed before the gate; null: it is what was looked at."""
+    backpropagate: bool = True
+    """Whether gradients flow into the sentences before, as in the authors' own program."""
+
+    @property
+    def lookback(self) -> Lookback:
+        return Lookback(self.past, self.where in ("encoder", "both"), self.where in ("decoder", "both"))
+
+    def conflicts(self, model: schema.Model) -> Iterator[tuple[str, str]]:
+        """Both levels look at something, and heads share the states out evenly."""
+        for level, score in (("word", self.word), ("sentence", self.sentence)):
+            if not (isinstance(score, ScoreOptions) and score.looks):
+                yield f"model.context.{level}", f"is {score.kind}, which looks at nothing; choose another score"
+        sizes = {"the size of the encoder's annotations": model.encoder.output_size} if self.lookback.sources else {}
+        if self.lookback.targets:
+            sizes["model.decoder.hidden_size"] = model.decoder.hidden_size
+        for name, size in sizes.items():
+            if size % self.heads:
+                yield "model.context.heads", f"is {self.heads}, but must divide {name} ({size})"
+
+
+class HierarchicalAttention(nn.Module):
+    """The context d_t of a state h_t, and both behind a gate (Miculicich 2018, section 3).
+
+        s_j = attend(f_w(h_t), the words of sentence j);   d_t = FFN(attend(f_s(h_t), s_1 .. s_P))
+        lambda_t = sigmoid(W_h h_t + W_d d_t + b);         h'_t = lambda_t h_t + (1 - lambda_t) d_t
+
+    f_w and f_s are linear. The paper has no b; the authors' program does. Where nothing comes before, h'_t is h_t.
+    """
+
+    def __init__(self, options: HierarchicalOptions, size: int) -> None:
+        super().__init__()
+
+        def attention(score: PartOptions) -> schema.Attention:
+            return schema.Attention(
+                score=score, window=GlobalOptions(), heads=options.heads, coverage=NoCoverageOptions()
+            )
+
+        self.backpropagate = options.backpropagate
+        self.word_query, self.sentence_query = nn.Linear(size, size), nn.Linear(size, size)
+        self.word = build_attention(attention(options.word), size, size)
+        self.sentence = build_attention(attention(options.sentence), size, size)
+        self.feed_forward = nn.Identity() if options.feed_forward is None else _feed_forward(size, options.feed_forward)
+        self.gate_state, self.gate_context = nn.Linear(size, size), nn.Linear(size, size, bias=False)
+        for layer in (self.word_query, self.sentence_query, self.gate_state, self.gate_context):
+            nn.init.xavier_uniform_(layer.weight)
+        for layer in (self.word_query, self.sentence_query):
+            nn.init.zeros_(layer.bias)
+        nn.init.constant_(self.gate_state.bias, OPEN)
+
+    def remember(self, sentences: Sentences) -> Prepared:
+        """What can be computed once for sentences that others look at."""
+        if not self.backpropagate:
+            sentences = sentences.detach()
+        return self.word.prepare(Encoded(sentences.states_MSC, sentences.mask_MS, ()))
+
+    def forward(
+        self, states_BQC: Tensor, past: Past, words: Prepared, steps: Steps | None = None
+    ) -> tuple[Tensor, ContextWeights]:
+        """The states with their context; those of a sentence with nothing before it are left as they are.
+
+        `words` are what is remembered of M sentences.
+        """
+        states_LQC = states_BQC.index_select(0, past.sentence_L)
+        owner_N = past.place_N // past.present_LP.shape[1]
+        joined_LQC, words_NQS, sentences_LQP = self._join(
+            states_LQC, owner_N, past.place_N, words.select(past.row_N), past.present_LP, steps
+        )
+        return states_BQC.index_copy(0, past.sentence_L, joined_LQC), ContextWeights(past, words_NQS, sentences_LQP)
+
+    def start(self, past: Past, words: Prepared, sentences: int) -> Translated:
+        """The same sentences before, in a form of which any can be selected at any step."""
+        device, places = past.place_N.device, past.present_LP.shape[1]
+        present_BP = torch.zeros(sentences, places, dtype=torch.bool, device=device)
+        present_BP[past.sentence_L] = past.present_LP
+        row_BP = torch.zeros(sentences, places, dtype=torch.int64, device=device)
+        row_LP = torch.zeros(past.present_LP.shape, dtype=torch.int64, device=device)
+        row_BP[past.sentence_L] = row_LP.flatten().index_copy(0, past.place_N, past.row_N).view_as(row_LP)
+        return Translated(words.select(row_BP.flatten()), present_BP)
+
+    def step(self, states_BQC: Tensor, translated: Translated) -> Tensor:
+        """The states of hypotheses [B, Q, C] with their context."""
+        present_BP = translated.present_BP
+        place_N = torch.arange(present_BP.numel(), device=states_BQC.device)
+        has_past_B1 = present_BP.any(1, keepdim=True)
+        # Where there is nothing, something is looked at, and what comes of it is not taken: no softmax over nothing.
+        joined_BQC, _, _ = self._join(
+            states_BQC, place_N // present_BP.shape[1], place_N, translated.words, present_BP | ~has_past_B1, None
+        )
+        return torch.where(has_past_B1.unsqueeze(2), joined_BQC, states_BQC)
+
+    def _join(
+        self,
+        states_LQC: Tensor,
+        owner_N: Tensor,
+        place_N: Tensor,
+        words: Prepared,
+        present_LP: Tensor,
+        steps: Steps | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The states with their context, and the weights of both levels."""
+        sentences, queries, size = states_LQC.shape
+        places = present_LP.shape[1]
+        look = self.word.scan(self.word_query(states_LQC).index_select(0, owner_N), words, steps)
+        assert look.weights is not None, "both levels look at something"
+        summaries_NQC = look.context_BQC
+        all_of_them = summaries_NQC.new_zeros(sentences * places, queries, size)
+        all_of_them = all_of_them.index_copy(0, place_N, summaries_NQC)
+        summaries_LQPC = all_of_them.view(sentences, places, queries, size).transpose(1, 2)
+        # Every query has summaries of its own: it is a sentence to the attention of the level above.
+        present_LQP = present_LP.unsqueeze(1).expand(-1, queries, -1)
+        above = Encoded(summaries_LQPC.flatten(0, 1), present_LQP.flatten(0, 1), ())
+        query_LQC = self.sentence_query(states_LQC)
+        above_look = self.sentence(query_LQC.flatten(0, 1).unsqueeze(1), self.sentence.prepare(above), (), None)
+        assert above_look.weights is not None, "both levels look at something"
+        context_LQC = self.feed_forward(above_look.context_BQC.view(sentences, queries, size))
+        gate_LQC = torch.sigmoid(self.gate_state(states_LQC) + self.gate_context(context_LQC)).to(states_LQC.dtype)
+        joined_LQC = torch.lerp(context_LQC.to(states_LQC.dtype), states_LQC, gate_LQC)
+        return joined_LQC, look.weights.mean(), above_look.weights.mean().view(sentences, queries, places)
+
+
+@CONTEXTS.register("hierarchical", HierarchicalOptions)
+class HierarchicalContext(Context):
+    """Attention over the words of each sentence before, then over these sentences (Miculicich 2018)."""
+
+    def __init__(self, options: HierarchicalOptions, model: schema.Model, hidden_size: int) -> None:
+        super().__init__()
+        self.lookback = lookback = options.lookback
+        self.encoder = HierarchicalAttention(options, model.encoder.output_size) if lookback.sources else None
+        self.decoder = HierarchicalAttention(options, hidden_size) if lookback.targets else None
+
+    def read(
+        self, encoded: Encoded, past: Past, before: Sentences | None, steps: Steps | None
+    ) -> tuple[Encoded, ContextWeights | None]:
+        assert self.encoder is not None, "the encoder looks back"
+        words = self.encoder.remember(before or Sentences(encoded.memory_BSC, encoded.mask_BS))
+        memory_BSC, weights = self.encoder(encoded.memory_BSC, past, words, steps)
+        return encoded.with_memory(memory_BSC), weights
+
+    def tell(
+        self, states_BTH: Tensor, past: Past, before: Sentences, steps: Steps | None
+    ) -> tuple[Tensor, ContextWeights | None]:
+        assert self.decoder is not None, "the decoder looks back"
+        joined: tuple[Tensor, ContextWeights] = self.decoder(states_BTH, past, self.decoder.remember(before), steps)
+        return joined
+
+    def start(self, past: Past, before: Sentences, sentences: int) -> Translated:
+        assert self.decoder is not None, "the decoder looks back"
+        return self.decoder.start(past, self.decoder.remember(before), sentences)
+
+    def step(self, states_BQH: Tensor, translated: Translated) -> Tensor:
+        assert self.decoder is not None, "the decoder looks back"
+        return self.decoder.step(states_BQH, translated)
+
+
+def _feed_forward(size: int, units: int) -> nn.Module:
+    layers = nn.Linear(size, units), nn.Linear(units, size)
+    for layer in layers:
+        nn.init.xavier_uniform_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    return nn.Sequential(layers[0], nn.ReLU(), layers[1])

@@ -1,0 +1,133 @@
+"""The translator on sentences that stand in documents: following given translations, and making new ones.
+
+Shapes: B sentences, S source positions, T target positions, Q queries, R readout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nmt.batching import Batch, Past
+from nmt.kernels.recurrence import Steps
+from nmt.model.attention import AttentionWeights, Encoded
+from nmt.model.context import ContextWeights, Sentences
+from nmt.model.translator import Translator
+from nmt.model.wiring import DecoderState
+
+
+class Followed(NamedTuple):
+    """What comes of predicting given translations, each piece from those before."""
+
+    readout_BTR: Tensor
+    weights: AttentionWeights | None
+    """Where each target position looked in its source."""
+    read: ContextWeights | None
+    """Where the source positions looked in the sources before; None where none did."""
+    told: ContextWeights | None
+    """Where the target positions looked in the translations before; None where none did."""
+
+
+def follow(translator: Translator, batch: Batch, steps: Steps | None = None) -> Followed:
+    """Predict the targets of a batch, the pairs among them with what its `past` says stands before them.
+
+    Of a sentence that only others look at there is a readout as well, without context.
+    """
+    encoded = translator.encode(batch.source_BS, batch.source_lengths_B)
+    past = batch.past
+    if past is None:
+        return Followed(*translator.readout(encoded, batch.target_BT, steps), None, None)
+    read, telling = None, _Telling(translator, past.targets, batch.target_lengths_B, steps)
+    if past.sources:
+        encoded, read = translator.context.read(encoded, past.sources, None, steps)
+    encoded = encoded.first(len(batch.target_BT))
+    readout_BTR, weights = translator.readout(encoded, batch.target_BT, steps, telling if past.targets else None)
+    return Followed(readout_BTR, weights, read, telling.weights)
+
+
+class _Telling:
+    """Tells the decoder's states of those of the translations before, all of which are among them."""
+
+    def __init__(
+        self, translator: Translator, past: Past | None, target_lengths_B: Tensor, steps: Steps | None
+    ) -> None:
+        self.weights: ContextWeights | None = None
+        self._translator, self._past, self._lengths_B, self._steps = translator, past, target_lengths_B, steps
+
+    def __call__(self, states_BTH: Tensor) -> Tensor:
+        assert self._past is not None
+        before = _sentences(states_BTH, self._lengths_B)
+        told_BTH, self.weights = self._translator.context.tell(states_BTH, self._past, before, self._steps)
+        return told_BTH
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What there is to know of sentences that have been translated, for those that follow them."""
+
+    sources: Sentences | None
+    """The encoder's states; None where nothing looks at them."""
+    targets: Sentences | None
+    """The decoder's states while it was made to say the translations; None where nothing looks at them."""
+
+
+@dataclass(frozen=True)
+class Before:
+    """What stands before sentences that are to be translated."""
+
+    past: Past
+    remembered: Remembered
+
+
+class InContext:
+    """A translator that knows what stands before the sentences of a batch, as the search sees it."""
+
+    def __init__(self, translator: Translator, before: Before | None) -> None:
+        """`before` None: nothing stands before any of the sentences."""
+        self._translator = translator
+        self._before = before
+
+    def encode(self, source_BS: Tensor, lengths_B: Tensor) -> Encoded:
+        """Read the sources, and what stands before them."""
+        return _in_context(self._translator, self._translator.encode(source_BS, lengths_B), self._before)
+
+    def start(self, encoded: Encoded) -> DecoderState:
+        """The decoder's state before the first piece, with one hypothesis a sentence."""
+        state, before = self._translator.start(encoded), self._before
+        if before is None or before.remembered.targets is None:
+            return state
+        told = self._translator.context.start(before.past, before.remembered.targets, len(encoded.memory_BSC))
+        return replace(state, translated=told)
+
+    def step(self, state: DecoderState, previous_BQ: Tensor) -> tuple[DecoderState, Tensor]:
+        """Read the previous piece of every hypothesis; the new state and logits [B, Q, V]."""
+        return self._translator.step(state, previous_BQ)
+
+
+def remember(translator: Translator, batch: Batch, before: Before | None) -> Remembered:
+    """What there is to know of the pairs of a batch, sources and their translations, before which `before` stands."""
+    lookback = translator.context.lookback
+    assert lookback is not None, "somebody looks back"
+    encoded = translator.encode(batch.source_BS, batch.source_lengths_B)
+    read = Sentences(encoded.memory_BSC, encoded.mask_BS) if lookback.sources else None
+    if not lookback.targets:
+        return Remembered(read, None)
+    encoded = _in_context(translator, encoded, before)
+    states_BTH = translator.decoder.states(encoded, translator.previous(batch.target_BT))
+    return Remembered(read, _sentences(states_BTH, batch.target_lengths_B))
+
+
+def _in_context(translator: Translator, encoded: Encoded, before: Before | None) -> Encoded:
+    if before is None or before.remembered.sources is None:
+        return encoded
+    joined, _ = translator.context.read(encoded, before.past, before.remembered.sources, None)
+    return joined
+
+
+def _sentences(states_BTH: Tensor, lengths_B: Tensor) -> Sentences:
+    positions_T = torch.arange(states_BTH.shape[1])
+    mask_BT = (positions_T < lengths_B.unsqueeze(1)).to(states_BTH.device, non_blocking=True)
+    return Sentences(states_BTH, mask_BT)

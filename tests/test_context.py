@@ -1,0 +1,530 @@
+"""Hierarchical attention over the sentences before: its numbers, its equalities, and what it must never do."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from nmt.batching import Batch, BatchPast, Lookback, Past
+from nmt.batching.past import read_back
+from nmt.kernels.choice import choose_kernels
+from nmt.kernels.recurrence import Steps
+from nmt.model.attention import SCORES
+from nmt.model.context import CONTEXTS, ContextWeights, Sentences
+from nmt.model.context.hierarchical import HierarchicalAttention, HierarchicalOptions
+from nmt.model.in_context import Before, Followed, InContext, Remembered, follow, remember
+from nmt.model.translator import Translator
+from nmt.training.objective import Objective
+from tests.conftest import CPU
+from tests.networks import model_options, network, sentences
+
+WHERE = ("encoder", "decoder", "both")
+everywhere = pytest.mark.parametrize("where", WHERE)
+
+DOCUMENTS = [3, 1, 4, 2]
+"""Sentences of each of the documents of the tests."""
+SOURCES = [5, 3, 6, 4, 2, 7, 3, 5, 4, 6]
+TARGETS = [4, 6, 3, 5, 5, 2, 4, 3, 6, 4]
+
+
+def context_options(**options: Any) -> HierarchicalOptions:
+    for level in ("word", "sentence"):
+        options[level] = SCORES[options.get(level, "additive")].options()
+    return HierarchicalOptions(**{"past": 2, **options})
+
+
+def translator(network_options: dict[str, Any] | None = None, seed: int = 0, **options: Any) -> Translator:
+    model = model_options(**(network_options or {}))
+    return network(model.model_copy(update={"context": context_options(**options)}), seed)
+
+
+def rows_before(rows: np.ndarray) -> np.ndarray:
+    places = np.concatenate([np.arange(size) for size in DOCUMENTS])
+    return np.where((rows >= 0) & (places[rows] > 0), rows - 1, -1)
+
+
+def batch_of(rows: list[int], lookback: Lookback | None, padding: int = 0, seed: int = 0) -> Batch:
+    """Rows of the documents above with what is read beside them; `seed` draws the ids that stand in the padding."""
+    read = read_back(np.array(rows), rows_before, lookback)
+    source_BS, _ = sentences(*SOURCES, padding=3, seed=1)
+    target_BT, _ = sentences(*TARGETS, size=11, padding=3, seed=2)
+    noise = torch.Generator().manual_seed(seed)
+    parts = []
+    for ids, lengths, chosen, size in (
+        (source_BS, SOURCES, read.rows, 13),
+        (target_BT, TARGETS, read.rows[: read.translated], 11),
+    ):
+        lengths_B = torch.tensor(lengths)[chosen]
+        chosen_ids = ids[torch.from_numpy(chosen), : int(lengths_B.max()) + padding]
+        beyond = torch.arange(chosen_ids.shape[1]) >= lengths_B.unsqueeze(1)
+        parts += [torch.where(beyond, torch.randint(4, size, chosen_ids.shape, generator=noise), chosen_ids), lengths_B]
+    tokens = sum(TARGETS[row] for row in rows)
+    return Batch(*parts, np.array(rows), tokens, past=read.past)
+
+
+def readouts(found: Followed, batch: Batch) -> list[Tensor]:
+    """Of each pair, without padding."""
+    return [found.readout_BTR[row, : int(batch.target_lengths_B[row])] for row in range(batch.pairs)]
+
+
+# The equations
+
+
+def attention(size: int, **options: Any) -> HierarchicalAttention:
+    module = HierarchicalAttention(context_options(**options), size).double()
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(4)
+        for parameter in module.parameters():
+            parameter.uniform_(-0.7, 0.7, generator=generator)
+    return module
+
+
+def test_both_levels_and_the_gate_by_hand() -> None:
+    """One feature, so that a dot product is a product; f_w(h) = h ln 2, f_s(h) = h ln 3, W_h = 1, W_d = ln 2, b = 0.
+
+    The sentence before the second one has the words 0 and 1, the one before that the words 1, 3 and padding.
+    h = 1: scores 0 and ln 2, weights 1/3 and 2/3, s_1 = 2/3; scores ln 2 and 3 ln 2, weights 2/10 and 8/10, s_2 = 2.6.
+    """
+    module = HierarchicalAttention(context_options(word="dot", sentence="dot"), 1).double()
+    with torch.no_grad():
+        for layer, weight in (
+            (module.word_query, math.log(2)),
+            (module.sentence_query, math.log(3)),
+            (module.gate_state, 1.0),
+            (module.gate_context, math.log(2)),
+        ):
+            layer.weight.fill_(weight)
+            if layer.bias is not None:
+                layer.bias.zero_()
+    words = module.remember(
+        Sentences(
+            torch.tensor([[[0.0], [1.0], [9.0]], [[1.0], [3.0], [9.0]]], dtype=torch.float64),
+            torch.tensor([[True, True, False]] * 2),
+        )
+    )
+    past = Past.of(np.array([[-1, -1], [0, 1]]))
+    states = torch.tensor([[[5.0]], [[1.0]]], dtype=torch.float64)
+    with torch.no_grad():
+        joined, weights = module(states, past, words)
+    assert weights.words_NQS.flatten().tolist() == pytest.approx([1 / 3, 2 / 3, 0.0, 0.2, 0.8, 0.0])
+    assert weights.words_NQS[:, :, 2].tolist() == [[0.0], [0.0]]
+    # exp(ln 3 * 2/3) = 2.0801, exp(ln 3 * 2.6) = 17.3986: weights 0.10679 and 0.89321.
+    assert weights.sentences_LQP.flatten().tolist() == pytest.approx([0.10679, 0.89321], abs=1e-5)
+    context = 0.10679 * 2 / 3 + 0.89321 * 2.6
+    gate = 1 / (1 + math.exp(-1 - math.log(2) * context))
+    assert context == pytest.approx(2.39354, abs=1e-5)
+    assert gate == pytest.approx(0.93457, abs=1e-5)
+    assert float(joined[1]) == pytest.approx(gate * 1.0 + (1 - gate) * context, abs=1e-5)
+    assert joined[0].tolist() == [[5.0]]
+
+
+@pytest.mark.parametrize("feed_forward", [None, 5])
+def test_the_equations_written_out_once_more(feed_forward: int | None) -> None:
+    """Sentence by sentence and position by position, without a batch."""
+    module, size = attention(4, feed_forward=feed_forward), 4
+    generator = torch.Generator().manual_seed(1)
+    lengths = [3, 5, 2, 4]
+    states = torch.randn(4, 5, size, generator=generator, dtype=torch.float64)
+    mask = torch.arange(5) < torch.tensor(lengths).unsqueeze(1)
+    before = {1: [0], 2: [1, 0], 3: [2, 1]}
+    past = Past.of(np.array([[-1, -1], [0, -1], [1, 0], [2, 1]]))
+    found, _ = module(states, past, module.remember(Sentences(states, mask)))
+
+    def additive(score: Any, query: Tensor, memory: Tensor) -> Tensor:
+        hidden = torch.tanh(score.query(query) + score.memory(memory))
+        return torch.softmax((hidden @ score.energy.weight.T).squeeze(1), 0) @ memory
+
+    for row, rows in before.items():
+        for position in range(lengths[row]):
+            h = states[row, position]
+            summaries = torch.stack(
+                [additive(module.word.score, module.word_query(h), states[each, : lengths[each]]) for each in rows]
+            )
+            d = additive(module.sentence.score, module.sentence_query(h), summaries)
+            if feed_forward is not None:
+                inner, _, outer = module.feed_forward
+                d = outer(inner(d).clamp(min=0))
+            gate = torch.sigmoid(module.gate_state(h) + module.gate_context.weight @ d)
+            torch.testing.assert_close(found[row, position], gate * h + (1 - gate) * d, rtol=0, atol=1e-12)
+
+
+# What passes through
+
+
+@everywhere
+def test_first_sentences_pass_through_exactly(where: str) -> None:
+    model = translator(where=where)
+    batch = batch_of(list(range(10)), model.context.lookback)
+    with torch.no_grad():
+        found = follow(model, batch).readout_BTR
+        alone, _ = model.readout(model.encode(batch.source_BS, batch.source_lengths_B), batch.target_BT)
+    first = np.cumsum([0, *DOCUMENTS[:-1]])
+    same = [torch.equal(found[row], alone[row]) for row in range(10)]
+    assert [row for row in range(10) if same[row]] == first.tolist()
+    assert min(float((found - alone)[row].abs().max()) for row in range(10) if row not in first) > 1e-3
+
+
+@everywhere
+def test_documents_of_one_sentence_are_translated_as_without_context(where: str) -> None:
+    model = translator(where=where)
+    batch = batch_of([0, 3, 4, 8], model.context.lookback)
+    assert batch.past is not None
+    with torch.no_grad():
+        found = follow(model, batch)
+        alone, _ = model.readout(model.encode(batch.source_BS, batch.source_lengths_B), batch.target_BT)
+    assert torch.equal(found.readout_BTR, alone)
+    assert (found.read, found.told) == (None, None)
+
+
+def test_a_model_without_context_has_no_weights_for_it_and_wants_nothing() -> None:
+    model = network(model_options())
+    assert model.context.lookback is None
+    assert list(model.context.parameters()) == []
+    batch = batch_of([0, 1], None)
+    with torch.no_grad():
+        found = follow(model, batch).readout_BTR
+        alone, _ = model.readout(model.encode(batch.source_BS, batch.source_lengths_B), batch.target_BT)
+    assert torch.equal(found, alone)
+
+
+# Batches
+
+
+@everywhere
+@pytest.mark.parametrize("heads", [1, 2])
+def test_a_pair_does_not_depend_on_what_else_is_in_the_batch(where: str, heads: int) -> None:
+    """All documents at once, each pair alone, and every split of the documents into stretches."""
+    model = translator(where=where, heads=heads)
+    lookback = model.context.lookback
+    with torch.no_grad():
+        batch = batch_of(list(range(10)), lookback)
+        together = readouts(follow(model, batch), batch)
+        for parts in ([[row] for row in range(10)], [[0, 1, 4], [2, 3], [5, 6, 7], [9, 8]], [[9, 2, 7, 5]]):
+            for rows in parts:
+                part = batch_of(rows, lookback)
+                for row, found in zip(rows, readouts(follow(model, part), part), strict=True):
+                    torch.testing.assert_close(found, together[row], rtol=0, atol=1e-12)
+
+
+@everywhere
+def test_padding_weighs_exactly_nothing(where: str) -> None:
+    """More of it, or other ids in it, changes no bit; weights on it, and on sentences that are not there, are 0."""
+    model = translator(where=where)
+    lookback = model.context.lookback
+    with torch.no_grad():
+        batch = batch_of(list(range(10)), lookback, padding=3)
+        found = follow(model, batch)
+        other = follow(model, batch_of(list(range(10)), lookback, padding=3, seed=7))
+        tight = batch_of(list(range(10)), lookback)
+        unpadded = follow(model, tight)
+    for one, same, near in zip(readouts(found, batch), readouts(other, batch), readouts(unpadded, tight), strict=True):
+        assert torch.equal(one, same)
+        torch.testing.assert_close(one, near, rtol=0, atol=1e-12)
+    for weights, lengths in ((found.read, SOURCES), (found.told, TARGETS)):
+        if weights is None:
+            continue
+        for pair, row in enumerate(weights.past.row_N.tolist()):
+            assert torch.equal(
+                weights.words_NQS[pair, :, lengths[row] :], torch.zeros_like(weights.words_NQS[pair, :, lengths[row] :])
+            )
+        torch.testing.assert_close(weights.words_NQS.sum(2), torch.ones_like(weights.words_NQS[:, :, 0]))
+        absent = ~weights.past.present_LP.unsqueeze(1).expand_as(weights.sentences_LQP)
+        assert weights.sentences_LQP[absent].abs().sum() == 0
+        assert absent.any()
+        torch.testing.assert_close(weights.sentences_LQP.sum(2), torch.ones_like(weights.sentences_LQP[:, :, 0]))
+
+
+def test_the_memory_is_zero_at_padding() -> None:
+    model = translator(where="encoder")
+    batch = batch_of(list(range(10)), model.context.lookback, padding=2)
+    encoded = model.encode(batch.source_BS, batch.source_lengths_B)
+    joined, _ = model.context.read(encoded, batch.past.sources, None, None)
+    assert joined.memory_BSC[~joined.mask_BS].abs().sum() == 0
+    assert joined.final_LBF == encoded.final_LBF
+
+
+# Training and translation say the same
+
+
+def in_turn(model: Translator, documents: list[list[int]], lookback: Lookback) -> dict[int, Tensor]:
+    """Logits of the given translations, step by step, sentence k of every document at once as in translation."""
+    logits: dict[int, Tensor] = {}
+    known: dict[int, Remembered] = {}
+    for k in range(max(map(len, documents))):
+        rows = [document[k] for document in documents if k < len(document)]
+        batch = batch_of(rows, None)
+        past_BP = np.full((len(rows), lookback.sentences), -1)
+        order: list[int] = []
+        for number, row in enumerate(rows):
+            document = next(each for each in documents if row in each)
+            for back in range(min(k, lookback.sentences)):
+                past_BP[number, back] = len(order)
+                order.append(document[k - 1 - back])
+        before = None
+        if order:
+            sides = [
+                [getattr(known[row], side) for row in order if getattr(known[row], side) is not None]
+                for side in ("sources", "targets")
+            ]
+            joined = [Sentences.join(side) if side else None for side in sides]
+            before = Before(Past.of(past_BP), Remembered(*joined))
+        wrapped = InContext(model, before)
+        state = wrapped.start(wrapped.encode(batch.source_BS, batch.source_lengths_B))
+        steps = []
+        for previous_B in model.previous(batch.target_BT).unbind(1):
+            state, logits_BQV = wrapped.step(state, previous_B.unsqueeze(1))
+            steps.append(logits_BQV)
+        stepped = torch.cat(steps, 1)
+        remembered = remember(model, batch, before)
+        for number, row in enumerate(rows):
+            logits[row] = stepped[number, : TARGETS[row]]
+            only = torch.tensor([number])
+            known[row] = Remembered(
+                *(None if side is None else side.select(only) for side in (remembered.sources, remembered.targets))
+            )
+    return logits
+
+
+@everywhere
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"wiring": "conditional"},
+        {"wiring": "luong"},
+        {"wiring": "luong", "wiring_options": {"input_feeding": False}, "readout": "tanh"},
+        {"wiring": "gnmt", "decoder_layers": 2},
+        {"cell": "lstm", "layer_normalization": True, "bridge": "mean"},
+        {"coverage": "neural"},
+        {"window": "local_predictive", "window_options": {"half_width": 2}},
+    ],
+    ids=lambda options: "-".join(map(str, options.values())) or "bahdanau",
+)
+def test_steps_in_turn_give_what_training_sees(where: str, options: dict[str, Any]) -> None:
+    """The translations of whole documents, forced: the states of earlier sentences come from earlier steps."""
+    model = translator(options, where=where)
+    lookback = model.context.lookback
+    bounds = np.cumsum([0, *DOCUMENTS]).tolist()
+    documents = [list(range(*bound)) for bound in itertools.pairwise(bounds)]
+    with torch.no_grad():
+        stepped = in_turn(model, documents, lookback)
+        batch = batch_of(list(range(10)), lookback)
+        scanned = [model.projection(readout) for readout in readouts(follow(model, batch), batch)]
+        for row in range(10):
+            torch.testing.assert_close(stepped[row], scanned[row], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("score", ["additive", "general", "scaled_dot", "concat", "cosine", "dot", "location"])
+@pytest.mark.parametrize("heads", [1, 5])
+def test_any_score_stands_on_both_levels(score: str, heads: int) -> None:
+    model = translator(where="both", word=score, sentence=score, heads=heads)
+    lookback = model.context.lookback
+    with torch.no_grad():
+        batch = batch_of([0, 1, 2], lookback)
+        stepped = in_turn(model, [[0, 1, 2]], lookback)
+        for row, readout in enumerate(readouts(follow(model, batch), batch)):
+            torch.testing.assert_close(stepped[row], model.projection(readout), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("where", ["decoder", "both"])
+def test_selected_states_know_their_own_past(where: str) -> None:
+    """Sentences that leave, hypotheses that change places: of each sentence the past goes with it."""
+    model = translator(where=where)
+    lookback = model.context.lookback
+    with torch.no_grad():
+        batch = batch_of([1, 2, 3, 6], lookback)
+        whole = follow(model, batch)
+        known = {row: remember(model, batch_of([row], None), None) for row in (0, 4)}
+        known[1] = remember(model, batch_of([1], None), Before(Past.of(np.array([[0, -1]])), known[0]))
+        known[5] = remember(model, batch_of([5], None), Before(Past.of(np.array([[0, -1]])), known[4]))
+        order = [known[row] for row in (0, 1, 0, 5, 4)]
+        remembered = Remembered(
+            Sentences.join([each.sources for each in order]) if lookback.sources else None,
+            Sentences.join([each.targets for each in order]),
+        )
+        past = Past.of(np.array([[0, -1], [1, 2], [-1, -1], [3, 4]]))
+        wrapped = InContext(model, Before(past, remembered))
+        now = batch_of([1, 2, 3, 6], None)
+        state = wrapped.start(wrapped.encode(now.source_BS, now.source_lengths_B))
+        previous_BT = model.previous(now.target_BT)
+        state, logits_BQV = wrapped.step(state, previous_BT[:, :1])
+        alone, _ = model.readout(model.encode(now.source_BS, now.source_lengths_B), now.target_BT)
+        assert torch.equal(logits_BQV[2], model.projection(alone[2, :1]))
+        # Row 2, whose document begins, leaves; each of the others has two hypotheses now.
+        state = state.select(torch.tensor([3, 0, 1]), torch.zeros(3, 2, dtype=torch.int64))
+        _, logits_BQV = wrapped.step(state, previous_BT[[3, 0, 1], 1:2].expand(-1, 2))
+        expected = model.projection(whole.readout_BTR[[3, 0, 1], 1:2])
+        torch.testing.assert_close(logits_BQV, expected.expand(-1, 2, -1), rtol=0, atol=1e-10)
+
+
+# Gradients
+
+
+@everywhere
+def test_every_parameter_gets_a_gradient(where: str) -> None:
+    model = translator(where=where, feed_forward=6, heads=2)
+    batch = batch_of(list(range(10)), model.context.lookback)
+    losses = Objective(model, choose_kernels("reference", CPU.device), 0.1)(batch)
+    losses.smoothed.backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    assert without == []
+
+
+@everywhere
+@pytest.mark.parametrize("feed_forward", [None, 3])
+def test_gradients_by_finite_differences(where: str, feed_forward: int | None) -> None:
+    """In float64, for some elements of every parameter, through sentences that are pairs and others that are not."""
+    model = translator(where=where, feed_forward=feed_forward, seed=3)
+    batch = batch_of([1, 2, 5, 6], model.context.lookback)
+    objective = Objective(model, choose_kernels("reference", CPU.device), 0.1)
+    objective(batch).smoothed.backward()
+    step = 1e-6
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        flat, gradient = parameter.data.view(-1), parameter.grad.view(-1)
+        for index in torch.randint(len(flat), (3,), generator=generator).tolist():
+            kept, values = float(flat[index]), []
+            for moved in (kept + step, kept - step):
+                flat[index] = moved
+                with torch.no_grad():
+                    values.append(float(objective(batch).smoothed))
+            flat[index] = kept
+            numeric = (values[0] - values[1]) / (2 * step)
+            assert float(gradient[index]) == pytest.approx(numeric, rel=1e-5, abs=1e-7), name
+
+
+@everywhere
+@pytest.mark.parametrize("backpropagate", [True, False])
+def test_gradients_flow_into_the_sentences_before_unless_they_are_stopped(where: str, backpropagate: bool) -> None:
+    """The embedding of a piece that only a sentence before has gets a gradient of the loss of the second, or none."""
+    model = translator(where=where, backpropagate=backpropagate)
+    batch = batch_of([1], model.context.lookback)
+    source_BS, target_BT = torch.full_like(batch.source_BS, 5), torch.full_like(batch.target_BT, 5)
+    source_BS[1:], target_BT[1:] = 7, 7
+    changed = Batch(
+        source_BS, batch.source_lengths_B, target_BT, batch.target_lengths_B, batch.rows, 1, past=batch.past
+    )
+    Objective(model, choose_kernels("reference", CPU.device), 0.0)(changed).smoothed.backward()
+    reached = {
+        "source": float(model.encoder.embedding.table.weight.grad[7].abs().max()),
+        # As an output, not as an input: the table is tied, but no pair has the piece as its target.
+        "recurrence": float(
+            model.context.get_parameter(f"{'encoder' if where != 'decoder' else 'decoder'}.word.score.memory.weight")
+            .grad.abs()
+            .max()
+        ),
+    }
+    assert (reached["source"] > 0) == backpropagate
+    assert reached["recurrence"] > 0
+
+
+def test_the_context_is_what_the_loss_of_a_pair_depends_on() -> None:
+    """Of the sentences before alone, as far as the model looks back and not further."""
+    model = translator(where="both")
+    lookback = model.context.lookback
+
+    def likelihood(changed: int | None, side: str) -> float:
+        batch = batch_of(list(range(4, 8)), lookback)
+        ids = batch.source_BS if side == "source" else batch.target_BT
+        if changed is not None:
+            ids[changed, 0] = 4 + (int(ids[changed, 0]) - 3) % 5
+        with torch.no_grad():
+            readout_TR = follow(model, batch).readout_BTR[3, : TARGETS[7]]
+            logits = torch.log_softmax(model.projection(readout_TR), -1)
+            return float(logits.gather(1, batch.target_BT[3, : TARGETS[7], None]).sum())
+
+    straight = likelihood(None, "source")
+    # Rows 0 to 3 of the batch are a document; the last looks back to two translations, and these to two sources.
+    assert [likelihood(row, "source") != straight for row in range(4)] == [True, True, True, True]
+    assert [likelihood(row, "target") != straight for row in range(4)] == [False, True, True, True]
+
+
+# Kernels and formats
+
+
+@everywhere
+def test_steps_differentiated_by_hand_give_the_same(where: str) -> None:
+    model = translator(where=where)
+    batch = batch_of(list(range(10)), model.context.lookback)
+    gradients = []
+    for steps in (None, Steps()):
+        model.zero_grad()
+        found = readouts(follow(model, batch, steps), batch)
+        torch.cat([each.flatten() for each in found]).logsumexp(0).backward()
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-8, atol=1e-12, msg=name)
+
+
+@everywhere
+def test_shorter_formats_give_nearly_the_same(where: str) -> None:
+    model = translator(where=where).float()
+    batch = batch_of(list(range(10)), model.context.lookback)
+    with torch.no_grad():
+        exact = follow(model, batch).readout_BTR
+        with torch.autocast("cpu", torch.bfloat16):
+            short = follow(model, batch).readout_BTR
+    torch.testing.assert_close(short.float(), exact, rtol=0, atol=0.05)
+
+
+# Options
+
+
+def test_what_looks_back_is_what_the_option_says() -> None:
+    assert context_options(where="encoder").lookback == Lookback(2, True, False)
+    assert context_options(where="decoder").lookback == Lookback(2, False, True)
+    assert context_options(where="both").lookback == Lookback(2, True, True)
+    assert CONTEXTS["none"].options().lookback is None
+    assert Lookback(3, True, True).reach == 6
+
+
+def test_options_that_do_not_go_with_the_network_are_refused() -> None:
+    model = model_options(sizes=(6, 5, 9))
+
+    def conflicts(**options: Any) -> list[str]:
+        return [f"{path} {problem}" for path, problem in context_options(**options).conflicts(model)]
+
+    assert conflicts() == []
+    assert conflicts(where="encoder", heads=5) == []
+    assert conflicts(where="both", heads=5) == [
+        "model.context.heads is 5, but must divide model.decoder.hidden_size (9)"
+    ]
+    assert conflicts(where="both", heads=3) == [
+        "model.context.heads is 3, but must divide the size of the encoder's annotations (10)"
+    ]
+    assert conflicts(word="none") == ["model.context.word is none, which looks at nothing; choose another score"]
+
+
+def test_sentences_join_with_padding() -> None:
+    parts = [
+        Sentences(torch.ones(1, 2, 3), torch.tensor([[True, True]])),
+        Sentences(2 * torch.ones(2, 1, 3), torch.tensor([[True], [True]])),
+    ]
+    joined = Sentences.join(parts)
+    assert joined.states_MSC[:, :, 0].tolist() == [[1.0, 1.0], [2.0, 0.0], [2.0, 0.0]]
+    assert joined.mask_MS.tolist() == [[True, True], [True, False], [True, False]]
+
+
+def test_weights_say_where_each_position_looked() -> None:
+    """With a score of words that only the first piece of a sentence matches."""
+    model = translator(where="encoder", word="dot")
+    batch = batch_of([0, 1, 2], model.context.lookback)
+    with torch.no_grad():
+        weights = follow(model, batch).read
+    assert isinstance(weights, ContextWeights)
+    assert weights.words_NQS.shape == (3, 6, 6)
+    assert weights.sentences_LQP.shape == (2, 6, 2)
+    assert weights.sentences_LQP[0, :, 0].tolist() == [1.0] * 6
+
+
+def test_batch_past_follows_to_a_device() -> None:
+    past = BatchPast(1, Past.of(np.array([[-1], [0]])), None).to(torch.device("meta"))
+    assert past.sources is not None
+    assert past.sources.row_N.device.type == "meta"
