@@ -27,12 +27,14 @@ from nmt.text.tokenizer import TokenizerPair, learn
 class Counted:
     """Reads files, and counts how often."""
 
-    def __init__(self, *files: Path) -> None:
+    def __init__(self, *files: Path, seconds: float = 0.0) -> None:
         self.files = files
+        self.seconds = seconds
         self.times = 0
 
     def __call__(self) -> str:
         self.times += 1
+        time.sleep(self.seconds)
         return " ".join(path.read_text() for path in self.files)
 
 
@@ -126,7 +128,7 @@ def test_files_that_are_gone_are_forgotten(tmp_path: Path, file: Path) -> None:
 
 @pytest.mark.usefixtures("settled")
 def test_several_at_once_read_once(tmp_path: Path, file: Path) -> None:
-    compute = Counted(file)
+    compute = Counted(file, seconds=0.1)
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: Digests(tmp_path).of("sum", [file], compute), range(8)))
     assert found == ["one"] * 8

@@ -41,7 +41,8 @@ class Digests:
                 return known
             before, began = _state(files), time.time()
             digest = compute()
-            if before is not None and before == _state(files) and _changed(before) < began - SETTLED_SECONDS:
+            # Where the files change meanwhile, their state is no longer the one that is noted.
+            if before is not None and _changed(before) < began - SETTLED_SECONDS:
                 self._remember(name, before, digest)
         return digest
 
