@@ -198,14 +198,18 @@ def test_checking_leaves_nothing_behind(folder: Path, caplog: pytest.LogCaptureF
 
 @pytest.mark.slow
 def test_two_ranks_train_as_one(folder: Path) -> None:
-    """Two processes with one batch each make the updates of one process with two: the same losses and weights."""
+    """Two processes with two batches each make the updates of one process with four: the same losses and weights."""
     plain = ("model.dropout={embedding: 0, layer: 0, output: 0}", "training.max_epochs=2")
-    alone = run_config(folder, *plain, f"run={folder}/alone", "training.accumulation=2")
+    alone = run_config(folder, *plain, f"run={folder}/alone", "training.accumulation=4")
     train(alone)
     together = folder / "together.yaml"
     together.write_text(CONFIG.format(folder=folder), encoding="utf-8")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    arguments = ["--config", str(together), *(f"--set={each}" for each in (*plain, f"run={folder}/together"))]
+    arguments = [
+        "--config",
+        str(together),
+        *(f"--set={each}" for each in (*plain, "training.accumulation=2", f"run={folder}/together")),
+    ]
     subprocess.run(
         [*torchrun, "-m", "nmt.cli.train", *arguments],
         check=True,

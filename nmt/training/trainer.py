@@ -26,6 +26,7 @@ from nmt.runtime import (
     set_rng_state,
 )
 from nmt.training.averaging import MovingAverage
+from nmt.training.exchange import exchanging
 from nmt.training.guidance import guidance_weight
 from nmt.training.journal import Journal
 from nmt.training.objective import Losses, Objective, Scales
@@ -63,8 +64,7 @@ class Trainer:
         self.objective = Objective(translator, kernels, options.label_smoothing, options.guided_alignment.loss)
         self.parallel: nn.Module = self.objective
         if runtime.world > 1:
-            devices = [runtime.device] if runtime.device.type == "cuda" else None
-            self.parallel = DistributedDataParallel(self.objective, device_ids=devices, gradient_as_bucket_view=True)
+            self.parallel = exchanging(self.objective, runtime.device)
         self.parameters = list(translator.parameters())
         self.optimizer = OPTIMIZERS.build(options.optimizer, translator)
         for group in self.optimizer.param_groups:

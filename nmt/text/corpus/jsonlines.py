@@ -48,6 +48,7 @@ class JsonLinesCorpus(Corpus):
         super().__init__(options, data)
         self.name = options.path
         self._path = Path(options.path)
+        self.files = (self._path,)
         self._fields = of_record(options.source, options.target, options.alignments, options.documents)
         check_file(self._path)
 

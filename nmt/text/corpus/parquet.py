@@ -52,6 +52,7 @@ class ParquetCorpus(Corpus):
         super().__init__(options, data)
         self.name = options.path
         self._path = Path(options.path)
+        self.files = (self._path,)
         self._columns = of_record(options.source, options.target, options.alignments, options.documents)
         check_file(self._path)
         with self._open() as file:

@@ -51,6 +51,7 @@ class TsvCorpus(Corpus):
         super().__init__(options, data)
         self.name = options.path
         self._path = Path(options.path)
+        self.files = (self._path,)
         wanted = of_record(
             options.source_column, options.target_column, options.alignments_column, options.documents_column
         )

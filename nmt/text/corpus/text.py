@@ -51,7 +51,8 @@ class TextCorpus(Corpus):
         paths = of_record(options.source, options.target, options.alignments, document)
         self._paths: dict[Text, Path] = {text: Path(path) for text, path in paths.items()}
         self.name = f"{options.source} / {options.target}"
-        check_files(self._paths.values())
+        self.files = tuple(self._paths.values())
+        check_files(self.files)
 
     def place(self, line: int, text: Text) -> str:
         return f"{self._paths[text]}:{line}"
