@@ -49,7 +49,7 @@ def plan_documents(
         rng: what chances are drawn from.
     """
     longest = np.maximum(source_lengths, target_lengths).astype(np.int64)
-    order = _by_length(longest, sentences, rng)
+    order = by_length(longest, sentences, rng)
     longest, is_pair = longest[order], is_pair[order]
     stretches = list(cut_documents(longest, is_pair, sentences[order], lookback.reach, batch_tokens))
     source, target = source_lengths[order], target_lengths[order]
@@ -84,14 +84,16 @@ def _padded(lengths: Lengths) -> int:
     return len(lengths) * int(lengths.max())
 
 
-def _by_length(longest: Lengths, sentences: Lengths, rng: np.random.Generator) -> Rows:
-    """Places in order of their documents, by the mean length of the sentences of each and by chance."""
+def by_length(longest: Lengths, sentences: Lengths, rng: np.random.Generator | None = None) -> Rows:
+    """Places in order of their documents, by the mean length of the sentences of each, and by chance with `rng`."""
     begins = np.flatnonzero(sentences == 0)
     if not len(begins):
         return begins
     sizes = np.diff(begins, append=len(sentences))
     means = np.add.reduceat(longest, begins) / sizes
-    order = np.argsort(means * rng.uniform(1 - JITTER, 1 + JITTER, len(means)))
+    if rng is not None:
+        means *= rng.uniform(1 - JITTER, 1 + JITTER, len(means))
+    order = np.argsort(means, kind="stable")
     begins, sizes = begins[order], sizes[order]
     places: Rows = np.arange(len(sentences)) + np.repeat(begins - np.cumsum(sizes) + sizes, sizes)
     return places

@@ -13,9 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nmt.batching import Batch
+from nmt.batching import Batch, Lookback
 from nmt.batching.batch import collate
-from nmt.batching.plan import cut
+from nmt.batching.document_plan import by_length, cut_documents
+from nmt.batching.past import read_back
+from nmt.batching.plan import Lengths, Rows, cut
+from nmt.experiment.documents import Documents, places, rows_before
 from nmt.experiment.loading import System
 from nmt.experiment.memory import in_halves
 from nmt.kernels.cross_entropy import CHUNK
@@ -31,32 +34,41 @@ def in_batches(
     sources: Ids,
     targets: Ids,
     batch_tokens: int,
-    work: Callable[[Batch], Result],
+    work: Callable[[Sequence[Batch]], Result],
     lines: Sequence[int],
+    documents: Documents | None = None,
 ) -> Iterator[tuple[Sequence[int], Result]]:
     """`work` on batches of pairs of similar length, for this process's share of the pairs: rows and their result.
 
     Pairs x longest side, its end included, is `batch_tokens` or less; a longer pair is a batch alone. The batches are
     the same whatever the number of processes. Empty sides count as they are. Without gradients, and in the format that
-    the runtime computes in.
+    the runtime computes in. `work` gets a batch for each translator, of the same pairs, with what that translator reads
+    before them in their `documents`; without documents every pair stands alone.
 
     Raises:
         NmtError: a pair does not fit into memory; `lines` are the numbers by which pairs are called.
     """
-    lengths = [np.fromiter(map(len, side), np.int64, len(side)) + 1 for side in (sources, targets)]
-    order = np.lexsort(lengths)
-    bounds = cut(np.maximum(*lengths)[order], batch_tokens)
+    lengths = [np.fromiter(map(len, side), np.int64, len(side)) for side in (sources, targets)]
+    lookbacks = [translator.context.lookback for translator in system.translators]
+    before = rows_before(range(len(sources)) if documents is None else documents, lengths[0])
+    order, bounds = _arranged(lengths[0] + 1, lengths[1] + 1, batch_tokens, lookbacks, documents)
     runtime = system.runtime
 
     def run(rows: Sequence[int]) -> Result:
-        batch = collate(
-            flatten([sources[row] for row in rows]),
-            flatten([targets[row] for row in rows]),
-            np.asarray(rows),
-            system.tokenizers,
-        ).to(runtime.device)
+        batches = {lookback: _batch(rows, lookback).to(runtime.device) for lookback in set(lookbacks)}
         with torch.inference_mode(), runtime.autocast():
-            return work(batch)
+            return work([batches[lookback] for lookback in lookbacks])
+
+    def _batch(rows: Sequence[int], lookback: Lookback | None) -> Batch:
+        pairs = np.asarray(rows)
+        read = read_back(pairs, before, lookback)
+        return collate(
+            flatten([sources[row] for row in read.rows]),
+            flatten([targets[row] for row in read.rows[: read.translated]]),
+            pairs,
+            system.tokenizers,
+            past=read.past,
+        )
 
     def too_large(row: int) -> str:
         pieces = f"{len(sources[row])} source and {len(targets[row])} target pieces"
@@ -64,6 +76,25 @@ def in_batches(
 
     for number in range(runtime.rank, len(bounds) - 1, runtime.world):
         yield from in_halves(run, order[bounds[number] : bounds[number + 1]].tolist(), too_large)
+
+
+def _arranged(
+    source: Lengths,
+    target: Lengths,
+    batch_tokens: int,
+    lookbacks: Sequence[Lookback | None],
+    documents: Documents | None,
+) -> tuple[Rows, Rows]:
+    """Pairs in the order in which they are read, and the bounds of batches: by length, or document by document."""
+    reach = max(0 if lookback is None else lookback.reach for lookback in lookbacks)
+    longest = np.maximum(source, target)
+    if documents is None or not reach:
+        order: Rows = np.lexsort((source, target))
+        return order, cut(longest[order], batch_tokens)
+    sentences = places(documents)
+    order = by_length(longest, sentences)
+    stretches = cut_documents(longest[order], np.full(len(order), True), sentences[order], reach, batch_tokens)
+    return order, np.asarray([*(stretch.first for stretch in stretches), len(order)])
 
 
 def log_probabilities(system: System, readouts_NR: Sequence[Tensor], target_N: Tensor) -> Tensor:

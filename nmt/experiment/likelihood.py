@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from nmt.batching import Batch
+from nmt.experiment.documents import Documents
 from nmt.experiment.forcing import in_batches, log_probabilities
 from nmt.experiment.loading import System
 from nmt.kernels.choice import Kernels
@@ -46,31 +47,38 @@ class Loss:
 
 
 def forced_loss(
-    system: System, sources: Sequence[str], references: Sequence[str], batch_tokens: int, kernels: Kernels
+    system: System,
+    sources: Sequence[str],
+    references: Sequence[str],
+    batch_tokens: int,
+    kernels: Kernels,
+    documents: Documents | None = None,
 ) -> Loss:
     """The loss of the references, each piece predicted from those before it; the work is shared out to all processes.
 
-    The batches, and so the result, are the same whatever the number of processes. Empty sides count as they are.
+    The batches, and so the result, are the same whatever the number of processes. Empty sides count as they are. Of
+    `documents`, translators with context read the references before a sentence.
     Raises `NmtError` where a pair does not fit into memory.
     """
     source, target = system.tokenizers.source.encode(sources), system.tokenizers.target.encode(references)
 
-    def work(batch: Batch) -> float:
-        return float(_negative_log_likelihood(system, batch, kernels))
+    def work(batches: Sequence[Batch]) -> float:
+        return float(_negative_log_likelihood(system, batches, kernels))
 
     numbers = range(1, len(source) + 1)
-    mine = [total for _, total in in_batches(system, source, target, batch_tokens, work, numbers)]
+    mine = [total for _, total in in_batches(system, source, target, batch_tokens, work, numbers, documents)]
     # An exact sum: in which order the processes come does not show in the last digit.
     total = math.fsum(part for share in gather_objects(mine) for part in share)
     return Loss(total, sum(len(ids) + 1 for ids in target))
 
 
-def _negative_log_likelihood(system: System, batch: Batch, kernels: Kernels) -> Tensor:
+def _negative_log_likelihood(system: System, batches: Sequence[Batch], kernels: Kernels) -> Tensor:
     if len(system.translators) == 1:
-        losses: Losses = Objective(system.translators[0], kernels, 0.0)(batch)
+        losses: Losses = Objective(system.translators[0], kernels, 0.0)(batches[0])
         return losses.negative_log_likelihood
-    rows_N = target_rows(batch).to(batch.target_BT.device)
     readouts_NR = []
-    for translator in system.translators:
+    for translator, batch in zip(system.translators, batches, strict=True):
+        rows_N = target_rows(batch).to(batch.target_BT.device)
         readouts_NR.append(follow(translator, batch).readout_BTR.flatten(0, 1)[rows_N])
-    return -log_probabilities(system, readouts_NR, batch.target_BT.flatten()[rows_N]).sum()
+        target_N = batch.target_BT.flatten()[rows_N]
+    return -log_probabilities(system, readouts_NR, target_N).sum()

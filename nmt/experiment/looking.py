@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nmt.batching import Batch
 from nmt.errors import ConfigError
+from nmt.experiment.documents import Documents
 from nmt.experiment.forcing import Ids, in_batches, log_probabilities
 from nmt.experiment.loading import System
 from nmt.experiment.translation import cut_off
@@ -81,18 +82,22 @@ def look_at_pieces(
     batch_tokens: int,
     lines: Sequence[int] | None = None,
     advance: Advance | None = None,
+    documents: Documents | None = None,
 ) -> list[Look]:
     """The same for pieces as a search gives them, without end symbols; an empty side is its end symbol alone.
 
-    Text is what the pieces decode to. `lines` are the numbers by which messages call the pairs, by default from 1.
+    Text is what the pieces decode to. `lines` are the numbers by which messages call the pairs, by default from 1. Of
+    `documents`, translators with context see the pairs before a pair.
     """
     assert len(sources) == len(targets), "a source and a target make a pair"
+    lines = lines or range(1, len(sources) + 1)
 
-    def work(batch: Batch) -> list[Look]:
-        return list(_looks(system, batch, [sources[row] for row in batch.rows], [targets[row] for row in batch.rows]))
+    def work(batches: Sequence[Batch]) -> list[Look]:
+        rows = batches[0].rows
+        return list(_looks(system, batches, [sources[row] for row in rows], [targets[row] for row in rows]))
 
     mine: dict[int, Look] = {}
-    for rows, looks in in_batches(system, sources, targets, batch_tokens, work, lines or range(1, len(sources) + 1)):
+    for rows, looks in in_batches(system, sources, targets, batch_tokens, work, lines, documents):
         mine.update(zip(rows, looks, strict=True))
         if advance is not None:
             advance(len(rows))
@@ -100,22 +105,21 @@ def look_at_pieces(
     return [found[row] for row in range(len(sources))]
 
 
-def _looks(system: System, batch: Batch, sources: Ids, targets: Ids) -> Iterator[Look]:
-    rows_N = target_rows(batch).to(batch.target_BT.device)
+def _looks(system: System, batches: Sequence[Batch], sources: Ids, targets: Ids) -> Iterator[Look]:
     readouts_NR: list[Tensor] = []
     attending: list[AttentionWeights] = []
-    for translator in system.translators:
+    for translator, batch in zip(system.translators, batches, strict=True):
+        rows_N = target_rows(batch).to(batch.target_BT.device)
+        target_N = batch.target_BT.flatten()[rows_N]
         readout_BTR, weights, *_ = follow(translator, batch)
         readouts_NR.append(readout_BTR.flatten(0, 1)[rows_N])
         if weights is not None:
             attending.append(weights)
     if not attending:
         raise ConfigError("model.attention: no model has attention to look at; choose one that has")
-    totals_B = _sums(log_probabilities(system, readouts_NR, batch.target_BT.flatten()[rows_N]), batch).tolist()
+    totals_B = _sums(log_probabilities(system, readouts_NR, target_N), batch).tolist()
     alone = attending[0] if len(system.translators) == 1 else None
-    weights_BTNS = (
-        alone.dense() if alone else torch.stack([weights.mean() for weights in attending]).mean(0)[:, :, None]
-    )
+    weights_BTNS = alone.dense() if alone else _mean(attending, sources, targets)
     # One transfer for the batch, not one for each sentence.
     weights_BNTS = weights_BTNS.transpose(1, 2).float().cpu().numpy()
     centers_BNT = None
@@ -138,8 +142,16 @@ def _looks(system: System, batch: Batch, sources: Ids, targets: Ids) -> Iterator
         )
 
 
+def _mean(attending: Sequence[AttentionWeights], sources: Ids, targets: Ids) -> Tensor:
+    """[B, T, 1, S] the mean over translators, which may have read longer sentences beside, as context."""
+    pairs, positions = len(sources), [max(map(len, side)) + 1 for side in (targets, sources)]
+    return torch.stack([weights.mean()[:pairs, : positions[0], : positions[1]] for weights in attending]).mean(0)[
+        :, :, None
+    ]
+
+
 def _sums(values_N: Tensor, batch: Batch) -> Tensor:
-    """[B] sums over the pieces of each target."""
-    sentences = len(batch.target_lengths_B)
-    sentence_N = torch.repeat_interleave(torch.arange(sentences), batch.target_lengths_B).to(values_N.device)
-    return values_N.new_zeros(sentences).index_add(0, sentence_N, values_N)
+    """[B] sums over the pieces of each pair's target."""
+    lengths_B = batch.target_lengths_B[: batch.pairs]
+    sentence_N = torch.repeat_interleave(torch.arange(batch.pairs), lengths_B).to(values_N.device)
+    return values_N.new_zeros(batch.pairs).index_add(0, sentence_N, values_N)

@@ -11,17 +11,19 @@ LARGEST_MB = 25.0
 """PyTorch's own size, from which on links are fully used."""
 
 
-def exchanging(objective: nn.Module, device: torch.device) -> DistributedDataParallel:
+def exchanging(objective: nn.Module, device: torch.device, spares: bool = False) -> DistributedDataParallel:
     """The same module, whose backward pass leaves the mean of all processes' gradients.
 
     Gradients travel in buckets, each as soon as all of its own are there. A bucket of 25 MB takes nearly all gradients
     of a model of some million parameters, and with them those that the backward pass computes last, of the source
-    embedding: nothing would travel before it ends. So a bucket is no more than an eighth of the gradients.
+    embedding: nothing would travel before it ends. So a bucket is no more than an eighth of the gradients. `spares`
+    says that a backward pass may leave some of the weights alone.
     """
     size = sum(parameter.numel() * parameter.element_size() for parameter in objective.parameters())
     return DistributedDataParallel(
         objective,
         device_ids=[device] if device.type == "cuda" else None,
         gradient_as_bucket_view=True,
+        find_unused_parameters=spares,
         bucket_cap_mb=min(size / 2**20 / BUCKETS, LARGEST_MB),
     )

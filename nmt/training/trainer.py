@@ -64,7 +64,7 @@ class Trainer:
         self.objective = Objective(translator, kernels, options.label_smoothing, options.guided_alignment.loss)
         self.parallel: nn.Module = self.objective
         if runtime.world > 1:
-            self.parallel = exchanging(self.objective, runtime.device)
+            self.parallel = exchanging(self.objective, runtime.device, translator.context.lookback is not None)
         self.parameters = list(translator.parameters())
         self.optimizer = OPTIMIZERS.build(options.optimizer, translator)
         for group in self.optimizer.param_groups:
