@@ -10,6 +10,7 @@ import torch
 from nmt.config import schema
 from nmt.errors import ConfigError
 from nmt.runtime import processes
+from nmt.runtime.memory import keep_freed_memory
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ def set_up(options: schema.Runtime) -> Runtime:
     dtype, why_precision = choose_precision(options.precision, _inspect(device))
     if options.threads:
         torch.set_num_threads(options.threads)
+    if device.type == "cpu":
+        keep_freed_memory()
     if device.type == "cuda":
         torch.cuda.set_device(device)
         tf32 = dtype is not None
