@@ -261,7 +261,7 @@ def test_freed_memory_stays_with_the_process() -> None:
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "    torch.ones(1 << 24)\n"
         "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
-        "print(*(faults() for _ in range(5)))\n"
+        "print(*(faults() for _ in range(20)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     first, *_, last = map(int, done.stdout.split())

@@ -12,6 +12,7 @@ from nmt.checkpoint.folder import CONFIG_FILE
 from nmt.config import Config
 from nmt.errors import CheckpointError
 from nmt.experiment.families import has_attention, parse_saved_config
+from nmt.model.packing import pack
 from nmt.model.translator import Translator, Vocabulary
 from nmt.runtime import Runtime, rng_state, set_rng_state
 from nmt.text.tokenizer import TokenizerPair
@@ -64,6 +65,8 @@ def load_model(path: Path | str, which: Literal["best", "last"] | None, runtime:
     set_rng_state(before)
     loaded.load_into(translator)
     translator.to(runtime.device).eval()
+    if runtime.weights is not None:
+        pack(translator, runtime.weights)
     return TrainedModel(translator, loaded.tokenizers, config, loaded.metadata, folder)
 
 
