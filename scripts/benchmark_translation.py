@@ -257,7 +257,7 @@ def padded(sources: Sequence[Sequence[int]], device: torch.device) -> tuple[Tens
 
 def print_table(report: dict[str, Any]) -> None:
     print(
-        f"{report['attention']}, vocabulary {report['vocabulary']:,}, {report['pieces_a_sentence']:.1f} pieces a sentence; "
+        f"{report['attention']}, vocabulary {report['vocabulary']:,}, {report['pieces_a_sentence']:.1f} pieces each; "
         f"{report['device']}; {report['threads']} threads, {report['products_gflops']:.0f} GFLOP/s in float32, "
         f"torch {report['torch']}"
     )
