@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nmt.kernels.packed import Bf16Weight, Int8Weight, PackedWeight
+from nmt.kernels.packed_weights import Bf16Weight, Int8Weight, PackedWeight
 from nmt.model import packing
 from nmt.model.cells import CELLS
 from nmt.model.packing import pack

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from nmt.kernels.packed import Bf16Weight, Int8Weight, PackedWeight
+from nmt.kernels.packed_weights import Bf16Weight, Int8Weight, PackedWeight
 
 Format = Literal["bf16", "int8"]
 
