@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from nmt.errors import ConfigError
 from nmt.kernels import cross_entropy
 from nmt.kernels.choice import choose_kernels
-from nmt.kernels.recurrence import Steps
+from nmt.kernels.recurrence import FactoredSteps
 from nmt.kernels.windows import Source
 from nmt.model.attention import Encoded, build_attention
 from nmt.model.cells import CELLS, library_stack
@@ -86,8 +86,8 @@ def test_a_forced_kernel_is_what_one_gets() -> None:
     cpu = torch.device("cpu")
     reference, fused, auto = (choose_kernels(kind, cpu) for kind in ("reference", "fused", "auto"))
     assert (reference.cross_entropy, reference.steps) == (cross_entropy.reference, None)
-    assert (fused.cross_entropy, type(fused.steps)) == (cross_entropy.fused, Steps)
-    assert (auto.cross_entropy, auto.steps) == (cross_entropy.fused, None)
+    assert (fused.cross_entropy, type(fused.steps)) == (cross_entropy.fused, FactoredSteps)
+    assert (auto.cross_entropy, type(auto.steps)) == (cross_entropy.fused, FactoredSteps)
     assert all(kernels.reason for kernels in (reference, fused, auto))
 
 

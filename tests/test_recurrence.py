@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nmt.errors import ConfigError
-from nmt.kernels.recurrence import Steps
+from nmt.kernels.recurrence import FactoredSteps, Steps
 from nmt.model.translator import Translator
 from tests.networks import model_options, network, sentences
 from tests.runs import run_config, write_corpus
@@ -44,18 +44,19 @@ def flat(*parts: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat([tensor.flatten().float() for part in parts for tensor in part])
 
 
+@pytest.mark.parametrize("steps", [Steps(), FactoredSteps()], ids=["reference", "factored"])
 @pytest.mark.parametrize("options", RECORDED, ids=named)
-def test_a_recorded_recurrence_is_that_of_autograd(options: dict[str, Any]) -> None:
+def test_a_recorded_recurrence_is_that_of_autograd(options: dict[str, Any], steps: Steps) -> None:
     translator = network(model_options(**options))
     assert translator.obstacle() == ""
     expected, gradients = outputs_and_gradients(translator, None)
-    actual, found = outputs_and_gradients(translator, Steps())
+    actual, found = outputs_and_gradients(translator, steps)
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(found, gradients, rtol=0, atol=1e-11)
     with torch.no_grad():
         source_BS, lengths_B = sentences(5, 2, 7)
         target_BT, _ = sentences(6, 3, 4, size=11)
-        readout_BTR, _ = translator.readout(translator.encode(source_BS, lengths_B), target_BT, Steps())
+        readout_BTR, _ = translator.readout(translator.encode(source_BS, lengths_B), target_BT, steps)
     assert torch.equal(readout_BTR, actual[0]), "the same where nothing is kept for a backward pass"
 
 

@@ -248,3 +248,21 @@ def test_a_table_is_aligned() -> None:
     assert runtime.format_table([["a", "x"], ["bc", "1"]]) == "a   x\nbc  1"
     assert runtime.format_table([]) == ""
     assert runtime.format_table([], ["a", "b"]) == "a  b\n-  -"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
+def test_freed_memory_stays_with_the_process() -> None:
+    """A block that is freed and asked for again is not cleared again by the system: no page is faulted in."""
+    code = (
+        "import resource, torch\n"
+        "from nmt.runtime.memory import keep_freed_memory\n"
+        "assert keep_freed_memory()\n"
+        "def faults():\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    torch.ones(1 << 24)\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+        "print(*(faults() for _ in range(20)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    first, *_, last = map(int, done.stdout.split())
+    assert first > 100 * max(last, 1), done.stdout

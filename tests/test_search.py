@@ -17,6 +17,7 @@ from torch import Tensor
 from nmt.config.schema import Search
 from nmt.errors import CheckpointError, ConfigError
 from nmt.search import Hypothesis, coverage_penalty, length_penalty, translate_batch
+from nmt.search.top import top_k
 
 PAD, UNK, BOS, EOS = range(4)
 VOCABULARY = 7
@@ -42,10 +43,28 @@ class TableState:
     source_size: int
     attention_BQS: Tensor | None = None
 
-    def select(self, sentences_N: Tensor, hypotheses_NQ: Tensor) -> TableState:
+    def select(self, sentences_N: Tensor | None, hypotheses_NQ: Tensor) -> TableState:
+        if sentences_N is None:
+            sentences_N = torch.arange(len(hypotheses_NQ))
         return replace(
             self, lengths_B=self.lengths_B[sentences_N], code_BQ=self.code_BQ[sentences_N[:, None], hypotheses_NQ]
         )
+
+
+@pytest.mark.parametrize("pieces", [5, 1023, 1024, 1087, 2000])
+def test_the_most_probable_pieces_are_found_by_groups(pieces: int) -> None:
+    """Whatever the sizes: values and pieces are those of a search through all, forbidden ones at the end."""
+    generator = torch.Generator().manual_seed(pieces)
+    scores = torch.randn(7, 3, pieces, generator=generator)
+    scores[0] = -torch.inf
+    scores[1, :, 4:] = -torch.inf
+    for count in (1, 2, 5, 16):
+        expected = scores.topk(min(count, pieces), -1)
+        values, found = top_k(scores, count)
+        assert torch.equal(values, expected.values)
+        assert torch.equal(scores.gather(-1, found), values)
+        some = values > -torch.inf
+        assert torch.equal(found[some], expected.indices[some])
 
 
 class TableModel:

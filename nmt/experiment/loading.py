@@ -12,8 +12,9 @@ from nmt.checkpoint.folder import CONFIG_FILE
 from nmt.config import Config
 from nmt.errors import CheckpointError
 from nmt.experiment.families import has_attention, parse_saved_config
+from nmt.model.packing import pack
 from nmt.model.translator import Translator, Vocabulary
-from nmt.runtime import Runtime, rng_state, set_rng_state
+from nmt.runtime import Runtime, rng_state, set_rng_state, usable_workers
 from nmt.text.tokenizer import TokenizerPair
 
 
@@ -43,6 +44,8 @@ class System:
     """In evaluation mode, on the runtime's device."""
     tokenizers: TokenizerPair
     runtime: Runtime
+    workers: int = 1
+    """Processes that share the batches out."""
 
 
 def vocabulary(tokenizers: TokenizerPair) -> Vocabulary:
@@ -64,6 +67,8 @@ def load_model(path: Path | str, which: Literal["best", "last"] | None, runtime:
     set_rng_state(before)
     loaded.load_into(translator)
     translator.to(runtime.device).eval()
+    if runtime.weights is not None:
+        pack(translator, runtime.weights)
     return TrainedModel(translator, loaded.tokenizers, config, loaded.metadata, folder)
 
 
@@ -86,7 +91,8 @@ def load_ensemble(
 
 def join(models: Sequence[TrainedModel], runtime: Runtime) -> System:
     """The models as one system."""
-    return System(tuple(model.translator for model in models), models[0].tokenizers, runtime)
+    workers = usable_workers(runtime.device) if runtime.world == 1 else 1
+    return System(tuple(model.translator for model in models), models[0].tokenizers, runtime, workers)
 
 
 def _fingerprints(model: TrainedModel) -> tuple[str, str]:

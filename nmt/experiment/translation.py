@@ -13,7 +13,7 @@ from nmt.batching.plan import cut
 from nmt.config.schema import Search
 from nmt.experiment.loading import System
 from nmt.experiment.memory import in_halves
-from nmt.runtime import gather_objects, logger
+from nmt.runtime import gather_objects, logger, share_out
 from nmt.search import Hypothesis, translate_batch
 from nmt.text.encoded.links import words_of
 from nmt.text.words import words_of_spans
@@ -75,7 +75,8 @@ def translate_lines(
 ) -> list[list[Translation]]:
     """Translate lines in batches of similar length; a result does not depend on the lines around it.
 
-    Several processes share the batches out and all get all results, the same as one process would.
+    Several processes share the batches out and all get all results, the same as one process would: those of
+    `torchrun`, or on a CPU one for each thread, forked for this call.
 
     Args:
         system: what translates.
@@ -131,8 +132,9 @@ def translate_lines(
     advance = advance or (lambda _: None)
     advance(sum(not ids for ids in sources))
     mine: dict[int, list[Translation]] = {}
-    for rows in batches([len(ids) for ids in sources], search.batch_tokens, runtime.rank, runtime.world):
-        for part, results in in_halves(work, rows, too_large):
+    parts = list(batches([len(ids) for ids in sources], search.batch_tokens, runtime.rank, runtime.world))
+    for _, done in share_out(lambda rows: list(in_halves(work, rows, too_large)), parts, system.workers):
+        for part, results in done:
             mine.update(zip(part, results, strict=True))
             advance(len(part))
     found = {row: translations for share in gather_objects(mine) for row, translations in share.items()}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nmt.errors import ConfigError
 from nmt.kernels import cross_entropy
-from nmt.kernels.recurrence import Steps
+from nmt.kernels.recurrence import FactoredSteps, Steps
 
 Wanted = Literal["auto", "reference", "fused"]
 
@@ -56,9 +56,7 @@ def _steps(wanted: Wanted, device: torch.device, obstacle: str) -> tuple[Steps |
         from nmt.kernels.fused import FusedSteps
 
         return FusedSteps(), "attention in a recurrence runs by Triton kernels"
-    if wanted == "fused":
-        return Steps(), "attention in a recurrence is differentiated by hand, which saves memory"
-    return None, "the recurrence is not fused: on a CPU that saves memory, not time"
+    return FactoredSteps(), "attention in a recurrence is differentiated by hand"
 
 
 def _missing(device: torch.device) -> str:

@@ -63,7 +63,7 @@ class _Chunked(torch.autograd.Function):
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
         exact = _at_least_single(dtype)
-        pieces = weight_VR.shape[0]
+        count, pieces = readout_NR.shape[0], weight_VR.shape[0]
         weight, bias = weight_VR.to(dtype), bias_V.to(exact)
         wanted = any(ctx.needs_input_grad[:3])
         d_readout = torch.empty_like(readout_NR) if wanted else None
@@ -71,29 +71,43 @@ class _Chunked(torch.autograd.Function):
         d_bias = torch.zeros_like(bias_V, dtype=exact) if wanted else None
         likelihood = readout_NR.new_zeros((), dtype=exact)
         spread = readout_NR.new_zeros((), dtype=exact)
+        room = readout_NR.new_empty((min(CHUNK, count), pieces), dtype=exact)
+        short_room = room if dtype == exact else torch.empty_like(room, dtype=dtype)
         with torch.autocast(readout_NR.device.type, enabled=False):
-            for start in range(0, readout_NR.shape[0], CHUNK):
+            # What smoothing adds is the same for all pieces: it never meets the logits one by one.
+            mean_weight, mean_bias = weight_VR.to(exact).mean(0), bias.mean()
+            for start in range(0, count, CHUNK):
                 rows = slice(start, start + CHUNK)
                 readout, target_n1 = readout_NR[rows].to(dtype), target_N[rows].unsqueeze(1)
-                logits = (readout @ weight.t()).to(exact).add_(bias)
-                normalizer_n1 = logits.logsumexp(-1, keepdim=True)
-                likelihood += (normalizer_n1 - logits.gather(1, target_n1)).sum()
+                logits, short = room[: len(readout)], short_room[: len(readout)]
+                if dtype == exact:
+                    torch.addmm(bias, readout, weight.t(), out=logits)
+                else:
+                    torch.add(torch.mm(readout, weight.t(), out=short), bias, out=logits)
+                expected_n1 = logits.gather(1, target_n1)
+                largest_n1 = logits.amax(1, keepdim=True)
+                exponentials = logits.sub_(largest_n1).exp_()
+                sum_n1 = exponentials.sum(1, keepdim=True)
+                normalizer_n1 = sum_n1.log().add_(largest_n1)
+                likelihood += (normalizer_n1 - expected_n1).sum()
                 if smoothing:
-                    spread += (normalizer_n1.squeeze(1) - logits.mean(-1)).sum()
+                    spread += normalizer_n1.sum() - (readout.to(exact) @ mean_weight).sum() - mean_bias * len(readout)
                 if d_readout is None or d_weight is None or d_bias is None:
                     continue
-                # d loss / d logits = softmax - (1 - e) onehot - e / V, in the place of the logits.
-                d_logits = logits.sub_(normalizer_n1).exp_()
-                if smoothing:
-                    d_logits -= smoothing / pieces
-                d_logits.scatter_add_(1, target_n1, d_logits.new_full(target_n1.shape, smoothing - 1.0))
-                d_bias += d_logits.sum(0)
-                d_logits = d_logits.to(dtype)
+                # d loss / d logits = softmax - (1 - e) onehot - e / V, of which the last term is added below.
+                exponentials.scatter_add_(1, target_n1, (smoothing - 1.0) * sum_n1)
+                scale_n1 = sum_n1.reciprocal()
+                d_bias += (scale_n1.t() @ exponentials).squeeze(0)
+                d_logits = torch.mul(exponentials, scale_n1, out=short)
                 d_readout[rows] = (d_logits @ weight).to(d_readout.dtype)
                 if dtype == d_weight.dtype:
                     d_weight.addmm_(d_logits.t(), readout)
                 else:
                     d_weight += d_logits.t() @ readout
+            if smoothing and d_readout is not None and d_weight is not None and d_bias is not None:
+                d_readout -= (smoothing * mean_weight).to(d_readout.dtype)
+                d_weight -= (smoothing / pieces * readout_NR.sum(0, dtype=exact)).to(d_weight.dtype)
+                d_bias -= smoothing * count / pieces
         if wanted:
             ctx.save_for_backward(d_readout, d_weight, d_bias.to(bias_V.dtype))  # type: ignore[union-attr]
         smoothed = (1 - smoothing) * likelihood + smoothing * spread

@@ -64,6 +64,11 @@ class Cell(nn.Module):
 
     def forward(self, projected_BQG: Tensor, state: State) -> State:
         """The state after one step; `projected_BQG` is `project` of the input, and whatever else is added to it."""
+        return self.step(projected_BQG, self.recur(state[0]), state)
+
+    @staticmethod
+    def step(projected: Tensor, recurrent: Tensor, state: State) -> State:
+        """The state [..., H] after one step, of both halves of the gates' pre-activations [..., G]."""
         raise AssertionError("a cell has its own step")
 
     def scan(self, inputs_BTX: Tensor, state: State) -> Tensor:
@@ -81,11 +86,16 @@ class Cell(nn.Module):
         raise AssertionError("nothing keeps this cell from being recorded")
 
 
+def cell_class(options: PartOptions) -> type[Cell]:
+    """The cell that the options name."""
+    return cast(type[Cell], CELLS[options.kind].build)
+
+
 def library_stack(
     options: PartOptions, input_size: int, hidden_size: int, layers: int, bidirectional: bool, dropout: float
 ) -> nn.RNNBase:
     """PyTorch's own stack of the cell that the options name, batch first, initialised as the cell is."""
-    cell = cast(type[Cell], CELLS[options.kind].build)
+    cell = cell_class(options)
     stack = cell.library(
         input_size,
         hidden_size,
@@ -146,9 +156,9 @@ class GruCell(Cell):
     gates = 3
     library = nn.GRU
 
-    def forward(self, projected_BQG: Tensor, state: State) -> State:
-        (hidden,) = state
-        return (gru_step(projected_BQG, self.recur(hidden), hidden),)
+    @staticmethod
+    def step(projected: Tensor, recurrent: Tensor, state: State) -> State:
+        return (gru_step(projected, recurrent, state[0]),)
 
     def obstacle(self) -> str:
         return ""
@@ -165,9 +175,9 @@ class LstmCell(Cell):
     parts = 2
     library = nn.LSTM
 
-    def forward(self, projected_BQG: Tensor, state: State) -> State:
-        hidden, cell = state
-        return lstm_step(projected_BQG, self.recur(hidden), cell)
+    @staticmethod
+    def step(projected: Tensor, recurrent: Tensor, state: State) -> State:
+        return lstm_step(projected, recurrent, state[1])
 
 
 @CELLS.register("rnn", RnnOptions)
@@ -177,6 +187,6 @@ class RnnCell(Cell):
     gates = 1
     library = nn.RNN
 
-    def forward(self, projected_BQG: Tensor, state: State) -> State:
-        (hidden,) = state
-        return (rnn_step(projected_BQG, self.recur(hidden)),)
+    @staticmethod
+    def step(projected: Tensor, recurrent: Tensor, state: State) -> State:
+        return (rnn_step(projected, recurrent),)

@@ -5,15 +5,19 @@ Shapes: B sentences, S source positions, E embedding, C memory features, L layer
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from nmt.config import schema
+from nmt.kernels.sequences import State, scan, zeros
 from nmt.model.attention import Encoded
-from nmt.model.cells import library_stack
+from nmt.model.cells import cell_class, library_stack
 from nmt.model.embedding import Embedding
+from nmt.model.packing import is_packed
 
 
 class RecurrentEncoder(nn.Module):
@@ -26,6 +30,8 @@ class RecurrentEncoder(nn.Module):
         super().__init__()
         self.embedding = embedding
         self.dropout = model.dropout.layer
+        self.cell = cell_class(options.cell)
+        self.hidden_size = options.hidden_size
         self.layers = options.layers
         self.directions = 2 if options.bidirectional else 1
         self.output_size = options.hidden_size * self.directions
@@ -42,13 +48,39 @@ class RecurrentEncoder(nn.Module):
         batch, positions = source_BS.shape
         lengths_B = lengths_B.cpu()
         packed = pack_padded_sequence(self.embedding(source_BS), lengths_B, batch_first=True, enforce_sorted=False)
-        packed, final = self.stack(packed)
+        packed, final = (self._step_by_step if is_packed(self.stack) else self.stack)(packed)
         # Before padding comes back, which so stays exactly zero.
         packed = packed._replace(data=self.norm(packed.data))
         memory_BSC, _ = pad_packed_sequence(packed, batch_first=True, total_length=positions)
         mask_BS = (torch.arange(positions) < lengths_B.unsqueeze(1)).to(source_BS.device, non_blocking=True)
         memory_BSC = F.dropout(memory_BSC, self.dropout, self.training)
         return Encoded(memory_BSC, mask_BS, self._finals(final, batch))
+
+    def _step_by_step(self, packed: PackedSequence) -> tuple[PackedSequence, tuple[Tensor, ...]]:
+        """What the library's stack does, in evaluation mode, with weights that it cannot take."""
+        sizes: list[int] = packed.batch_sizes.tolist()
+        finals: list[State] = []
+        rows = packed.data
+        for layer in range(self.layers):
+            sides = []
+            for direction in range(self.directions):
+                weight_in, weight_state, bias_in, bias_state = self.stack.all_weights[
+                    layer * self.directions + direction
+                ]
+                step = partial(self._step, weight_state, bias_state)
+                first = zeros(self.cell.parts, sizes[0], self.hidden_size, like=rows)
+                outputs, last = scan(step, F.linear(rows, weight_in, bias_in), sizes, first, backwards=direction == 1)
+                sides.append(outputs)
+                finals.append(last)
+            rows = torch.cat(sides, 1)
+        unsorted = packed.unsorted_indices
+        parts = (torch.stack(part) for part in zip(*finals, strict=True))
+        return packed._replace(data=rows), tuple(
+            part if unsorted is None else part.index_select(1, unsorted) for part in parts
+        )
+
+    def _step(self, weight_state: Tensor, bias_state: Tensor, projected: Tensor, state: State) -> State:
+        return self.cell.step(projected, F.linear(state[0], weight_state, bias_state), state)
 
     def _finals(self, final: Tensor | tuple[Tensor, ...], batch: int) -> tuple[tuple[Tensor, ...], ...]:
         """Last states by layer, the directions side by side: the library gives [layers x directions, B, H]."""

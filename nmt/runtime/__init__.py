@@ -6,6 +6,7 @@ from nmt.runtime.device import Hardware, Runtime, choose_precision, is_out_of_me
 from nmt.runtime.log import FILE_ONLY, format_table, logger, set_up_logging
 from nmt.runtime.processes import all_reduce_sum, barrier, broadcast_object, gather_objects, tear_down
 from nmt.runtime.randomness import rng_state, seed_everything, set_rng_state
+from nmt.runtime.workers import share_out, usable_workers
 
 __all__ = [
     "FILE_ONLY",
@@ -25,5 +26,7 @@ __all__ = [
     "set_rng_state",
     "set_up",
     "set_up_logging",
+    "share_out",
     "tear_down",
+    "usable_workers",
 ]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from nmt.config import schema
 from nmt.errors import ConfigError
 from nmt.runtime import processes
+from nmt.runtime.memory import keep_freed_memory
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Runtime:
     rank: int = 0
     world: int = 1
     local_rank: int = 0
+    weights: Literal["bf16", "int8"] | None = None
+    """Format that constant weights are packed in, for translating on a CPU; None leaves them as they are."""
 
     @property
     def is_main(self) -> bool:
@@ -68,6 +72,8 @@ def set_up(options: schema.Runtime) -> Runtime:
     dtype, why_precision = choose_precision(options.precision, _inspect(device))
     if options.threads:
         torch.set_num_threads(options.threads)
+    if device.type == "cpu":
+        keep_freed_memory()
     if device.type == "cuda":
         torch.cuda.set_device(device)
         tf32 = dtype is not None
@@ -75,7 +81,10 @@ def set_up(options: schema.Runtime) -> Runtime:
         torch.backends.cudnn.allow_tf32 = tf32
     if world > 1:
         processes.join(rank, world, gpu=device.type == "cuda")
-    return Runtime(device, dtype, f"{why_device}; {why_precision}", rank, world, local_rank)
+    weights: Literal["bf16", "int8"] | None = None
+    if device.type == "cpu" and (options.precision == "int8" or dtype is torch.bfloat16):
+        weights = "int8" if options.precision == "int8" else "bf16"
+    return Runtime(device, dtype, f"{why_device}; {why_precision}", rank, world, local_rank, weights)
 
 
 def choose_precision(wanted: str, hardware: Hardware) -> tuple[torch.dtype | None, str]:
@@ -89,6 +98,10 @@ def choose_precision(wanted: str, hardware: Hardware) -> tuple[torch.dtype | Non
                 "capability 8.0); set it to auto or fp32"
             )
         return torch.bfloat16, "precision bf16, as asked"
+    if wanted == "int8":
+        if hardware.is_gpu:
+            raise ConfigError("runtime.precision: int8 is for CPUs; set it to auto, fp16 or fp32")
+        return None, "precision int8, as asked: constant weights are integers"
     if wanted == "fp16":
         if not hardware.is_gpu:
             raise ConfigError("runtime.precision: fp16 needs a GPU; set it to auto, bf16 or fp32")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nmt.config.schema import Search
+from nmt.search.top import top_k
 
 DRAWS_AT_ONCE = 64
 
@@ -66,7 +67,7 @@ class Best:
 
     def __call__(self, totals_BQ: Tensor, scores_BQV: Tensor, ended_B: Tensor, sentences_B: Tensor) -> Continuations:
         """Where there are fewer continuations than places, as in the first steps, there are fewer hypotheses."""
-        best_BQC, pieces_BQC = scores_BQV.topk(min(self.width, scores_BQV.shape[2]), -1)
+        best_BQC, pieces_BQC = top_k(scores_BQV, self.width)
         totals_BC = (totals_BQ.unsqueeze(2) + best_BQC).flatten(1)
         totals_BQ, chosen_BQ = totals_BC.topk(min(self.width, totals_BC.shape[1]), 1)
         place_Q = torch.arange(totals_BQ.shape[1], device=totals_BQ.device)

@@ -18,8 +18,11 @@ class State(Protocol):
         """Attention weights of the last step, 0 on padding; None without attention."""
         ...
 
-    def select(self, sentences_N: Tensor, hypotheses_NQ: Tensor) -> Any:
-        """The state whose row n is sentence `sentences_N[n]`, its query q the old hypothesis `hypotheses_NQ[n, q]`."""
+    def select(self, sentences_N: Tensor | None, hypotheses_NQ: Tensor) -> Any:
+        """The state whose row n is sentence `sentences_N[n]`, its query q the old hypothesis `hypotheses_NQ[n, q]`.
+
+        None keeps all sentences.
+        """
         ...
 
 
@@ -55,9 +58,8 @@ class Ensemble:
         parts = []
         for index, model in enumerate(self._models):
             self._states[index], logits_BQV = model.step(self._states[index], previous_BQ)
-            precision = torch.promote_types(logits_BQV.dtype, torch.float32)
             # On a CPU log_softmax over everything costs a third of logsumexp, although it writes more.
-            parts.append(torch.log_softmax(logits_BQV, -1, dtype=precision))
+            parts.append(logits_BQV.to(torch.promote_types(logits_BQV.dtype, torch.float32)).log_softmax(-1))
         if len(parts) == 1:
             return parts[0]
         assert len({part.shape for part in parts}) == 1, "models of an ensemble share their target vocabulary"
@@ -69,6 +71,6 @@ class Ensemble:
         parts = [part for state in self._states if (part := state.attention_BQS) is not None]
         return torch.stack(parts).mean(0) if len(parts) > 1 else parts[0] if parts else None
 
-    def select(self, sentences_N: Tensor, hypotheses_NQ: Tensor) -> None:
-        """Keep these sentences and hypotheses, in every model."""
+    def select(self, sentences_N: Tensor | None, hypotheses_NQ: Tensor) -> None:
+        """Keep these sentences, or all, and these hypotheses, in every model."""
         self._states = [state.select(sentences_N, hypotheses_NQ) for state in self._states]

@@ -212,10 +212,12 @@ def _search(
                 break
         leave = len(rows) < len(active)
         if leave or choice.reorders or chosen.parents_BQ.shape != scores_BQV.shape[:2]:
-            rows_N = torch.tensor(rows, device=device) if leave else torch.arange(len(active), device=device)
-            ensemble.select(rows_N, chosen.parents_BQ[rows_N] if leave else chosen.parents_BQ)
             if leave:
+                rows_N = torch.tensor(rows, device=device)
+                ensemble.select(rows_N, chosen.parents_BQ[rows_N])
                 frontier, active = frontier.select(rows_N), [active[row] for row in rows]
+            else:
+                ensemble.select(None, chosen.parents_BQ)
     return trace
 
 

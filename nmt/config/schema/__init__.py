@@ -64,10 +64,12 @@ class Config(Section):
     """The machine."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
-        """Embeddings of both languages can be one matrix only over one vocabulary."""
+        """Embeddings of both languages can be one matrix only over one vocabulary; integers are not trained."""
         if self.model.tie in ("source_target", "all") and not self.tokenizer.shared:
             yield (
                 "model.tie",
                 f"{self.model.tie} needs one vocabulary for both languages; set tokenizer.shared: true, "
                 "or tie: target_output",
             )
+        if self.runtime.precision == "int8":
+            yield "runtime.precision", "int8 only translates (nmt-translate --precision int8); set auto, bf16 or fp32"

@@ -66,8 +66,8 @@ class Runtime(Section):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; `auto` takes a GPU where there is one."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Number format of the matrix products; `auto` chooses for the device and says why."""
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
+    """Number format of the matrix products; `auto` chooses for the device and says why, `int8` translates on a CPU."""
     kernel: Literal["auto", "reference", "fused"] = "auto"
     """Implementation of the recurrent inner loops; a forced choice that cannot be had is an error."""
     threads: Count = 0
@@ -77,3 +77,5 @@ class Runtime(Section):
         """Half precision with a scaled loss exists on GPUs only."""
         if self.device == "cpu" and self.precision == "fp16":
             yield "precision", "fp16 needs a GPU; set bf16, fp32 or auto"
+        if self.device == "cuda" and self.precision == "int8":
+            yield "precision", "int8 is for CPUs; set bf16, fp16, fp32 or auto"

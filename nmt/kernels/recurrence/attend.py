@@ -28,15 +28,15 @@ class _Attend(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         query_QBA = query_BQA.transpose(0, 1)
         short_energy = None if energy is None else energy.to(memory.dtype)
-        source = Annotations(keys, memory, bias, short_energy)
+        source = steps.prepare(Annotations(keys, memory, bias, short_energy))
         steps.check(source)
         context_QBC = memory.new_empty(*query_QBA.shape[:2], memory.shape[2])
         scores_QBS = bias.new_empty(*query_QBA.shape[:2], keys.shape[1])
         normalizer_QB = bias.new_empty(query_QBA.shape[:2])
         with torch.autocast(query_BQA.device.type, enabled=False):
             steps.look(query_QBA, source, context_QBC, scores_QBS, normalizer_QB)
-        ctx.steps, ctx.energy_dtype = steps, None if energy is None else energy.dtype
-        ctx.save_for_backward(query_BQA, keys, memory, bias, short_energy, scores_QBS, normalizer_QB)
+        ctx.steps, ctx.keys_dtype, ctx.energy_dtype = steps, keys.dtype, None if energy is None else energy.dtype
+        ctx.save_for_backward(query_BQA, *source, scores_QBS, normalizer_QB)
         return context_QBC.transpose(0, 1), attention_weights(scores_QBS, normalizer_QB).transpose(0, 1)
 
     @staticmethod
@@ -55,4 +55,4 @@ class _Attend(torch.autograd.Function):
             ctx.steps.look_backward(*looked, None, d_weights_QBS, d_query_QBA, d_looked_QBS, add=False)
             d_keys, d_memory, d_energy = source_backward(ctx.steps, *looked, d_looked_QBS)
         d_energy = None if d_energy is None else d_energy.to(ctx.energy_dtype)
-        return None, d_query_BQA, d_keys, d_memory, None, d_energy
+        return None, d_query_BQA, d_keys.to(ctx.keys_dtype), d_memory, None, d_energy

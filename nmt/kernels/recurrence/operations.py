@@ -107,7 +107,7 @@ class Look(Operation):
         keys, memory, bias, energy = self.source
         assert bias.dtype == extent.exact
         energy = None if energy is None else energy.to(extent.short)
-        self.cast = Annotations(keys.to(extent.short), memory.to(extent.short), bias, energy)
+        self.cast = self.steps.prepare(Annotations(keys.to(extent.short), memory.to(extent.short), bias, energy))
         self.steps.check(self.cast)
         self.scores_TBS = extent.empty(extent.steps, bias.shape[1], extent.exact)
         self.normalizer_TB = self.scores_TBS.new_empty(extent.steps, extent.batch)
@@ -158,7 +158,7 @@ class Look(Operation):
     def finish(self) -> Iterator[tuple[Tensor, Tensor]]:
         looked = (self.scores_TBS, self.normalizer_TB, self.context.gradient_RBF, self.d_looked_TBS)
         d_keys, d_memory, d_energy = source_backward(self.steps, self.query_TBA, self.cast, *looked)
-        yield self.source.keys, d_keys
+        yield self.source.keys, d_keys.to(self.source.keys.dtype)
         yield self.source.memory, d_memory
         if self.source.energy is not None and d_energy is not None:
             yield self.source.energy, d_energy.to(self.source.energy.dtype)

@@ -40,6 +40,10 @@ class Steps:
             assert tensor.stride(-1) == 1 or tensor.shape[-1] == 1, "features lie side by side"
         assert source.bias.is_contiguous()
 
+    def prepare(self, source: Annotations) -> Annotations:
+        """The source as the operations want it, computed once for all steps; gradients are those of what it was."""
+        return source
+
     def look(
         self, query_QBA: Tensor, source: Annotations, context_QBC: Tensor, scores_QBS: Tensor, normalizer_QB: Tensor
     ) -> None:
@@ -48,7 +52,12 @@ class Steps:
         Writes the context, the biased scores and the normalizer, which is the logarithm of the softmax's denominator.
         Where every position is excluded, normalizer and context are 0, and so are the weights.
         """
-        found_BQS = _scores(query_QBA.transpose(0, 1), source).to(scores_QBS.dtype) + source.bias.unsqueeze(1)
+        query_BQA = query_QBA.transpose(0, 1)
+        if source.energy is None:
+            found_BQS = query_BQA @ source.keys.transpose(1, 2)
+        else:
+            found_BQS = self.additive_scores(query_BQA, source.keys, source.energy)
+        found_BQS = found_BQS.to(scores_QBS.dtype) + source.bias.unsqueeze(1)
         total_BQ1 = found_BQS.logsumexp(-1, keepdim=True)
         total_BQ1 = total_BQ1.masked_fill(total_BQ1 == -torch.inf, 0.0)
         weights_BQS = torch.exp(found_BQS - total_BQ1)
@@ -87,13 +96,22 @@ class Steps:
         if source.energy is None:
             d_query_BQA = d_scores_BQS @ source.keys
         else:
-            hidden_BQSA = torch.tanh(query_BQA.unsqueeze(2) + source.keys.unsqueeze(1))
-            slope_BQSA = 1 - hidden_BQSA.square()
-            d_query_BQA = (d_scores_BQS.unsqueeze(2) @ slope_BQSA).squeeze(2) * source.energy
+            d_query_BQA = self.additive_query_backward(query_BQA, source.keys, source.energy, d_scores_BQS)
         if add:
             d_query_QBA += d_query_BQA.transpose(0, 1)
         else:
             d_query_QBA.copy_(d_query_BQA.transpose(0, 1))
+
+    def additive_scores(self, query_BQA: Tensor, keys_BSA: Tensor, energy_A: Tensor) -> Tensor:
+        """v' tanh(query + key), [B, Q, S]."""
+        return torch.tanh(query_BQA.unsqueeze(2) + keys_BSA.unsqueeze(1)) @ energy_A
+
+    def additive_query_backward(
+        self, query_BQA: Tensor, keys_BSA: Tensor, energy_A: Tensor, d_scores_BQS: Tensor
+    ) -> Tensor:
+        """The gradient of the queries through v' tanh(query + key)."""
+        slope_BQSA = 1 - torch.tanh(query_BQA.unsqueeze(2) + keys_BSA.unsqueeze(1)).square()
+        return (d_scores_BQS.unsqueeze(2) @ slope_BQSA).squeeze(2) * energy_A
 
     def keys_backward(
         self, query_QBA: Tensor, keys_BSA: Tensor, energy_A: Tensor, d_scores_QBS: Tensor
@@ -198,12 +216,6 @@ def source_backward(
         return d_scores_QBS.permute(1, 2, 0).to(dtype) @ query_QBA.transpose(0, 1), d_memory_BSC, None
     d_keys_BSA, d_energy_A = steps.keys_backward(query_QBA, source.keys, source.energy, d_scores_QBS)
     return d_keys_BSA, d_memory_BSC, d_energy_A
-
-
-def _scores(query_BQA: Tensor, source: Annotations) -> Tensor:
-    if source.energy is None:
-        return query_BQA @ source.keys.transpose(1, 2)
-    return torch.tanh(query_BQA.unsqueeze(2) + source.keys.unsqueeze(1)) @ source.energy
 
 
 def _total(one: Tensor, other: Tensor | None, dtype: torch.dtype) -> Tensor:

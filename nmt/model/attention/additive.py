@@ -39,8 +39,7 @@ class AdditiveScore(Score):
         return keys
 
     def forward(self, query: Tensor, view: View) -> Tensor:
-        scores: Tensor = self.energy(view.hidden(self.query(query))).squeeze(-1)
-        return scores
+        return view.additive(self.query(query), self.energy.weight.squeeze(0))
 
     def form(self) -> Form:
         return Form(self.query.weight, self.energy.weight.squeeze(0))

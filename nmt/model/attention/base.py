@@ -18,9 +18,11 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nmt.config.registry import Registry
 from nmt.config.schema import NetworkPart
+from nmt.kernels.additive import additive_scores
 from nmt.kernels.recurrence import Loop, Row, Steps, Value
 from nmt.kernels.windows import Source
 from nmt.model.attention.weights import AttentionWeights
@@ -65,6 +67,8 @@ class Prepared:
     """What coverage knows of the positions before anything is looked at."""
     sources: tuple[Source, Source | None] | None = None
     """Memory and keys, for a window that reads them in parts."""
+    exponentials: Tensor | None = None
+    """`kernels.additive.exponentials` of the keys, for a score that is additive; without gradient."""
 
     def select(self, sentences_N: Tensor) -> Prepared:
         """The rows of these sentences."""
@@ -74,6 +78,7 @@ class Prepared:
             self.bias.index_select(0, sentences_N),
             self.lengths.index_select(0, sentences_N),
             tuple(part.index_select(0, sentences_N) for part in self.covered),
+            exponentials=None if self.exponentials is None else self.exponentials.index_select(0, sentences_N),
         )
         return chosen if self.sources is None else chosen.in_parts()
 
@@ -155,6 +160,8 @@ class View:
     """Source positions, [..., Q, W] or [W]; None where W is the whole source."""
     covered: Tensor | None
     """What coverage adds to the hidden units, [..., Q, W, A]."""
+    exponentials: Tensor | None = None
+    """Of the keys, where they are the same for every query."""
 
     def dot(self, query: Tensor) -> Tensor:
         """Products of the queries [..., Q, A] with their keys, [..., Q, W]."""
@@ -163,11 +170,14 @@ class View:
             return (self.keys @ query.unsqueeze(-1)).squeeze(-1)
         return query @ self.keys.transpose(-1, -2)
 
-    def hidden(self, query: Tensor) -> Tensor:
-        """tanh(query + key + coverage) of queries [..., Q, A], [..., Q, W, A]."""
+    def additive(self, query: Tensor, energy_A: Tensor) -> Tensor:
+        """energy' tanh(query + key + coverage) of queries [..., Q, A], [..., Q, W]."""
         assert self.keys is not None, "prepared without keys"
+        if self.exponentials is not None and self.covered is None:
+            return additive_scores(query, self.keys, self.exponentials, energy_A)
         total = query.unsqueeze(-2) + (self.keys if self.own else self.keys.unsqueeze(-3))
-        return torch.tanh(total if self.covered is None else total + self.covered)
+        hidden = torch.tanh(total if self.covered is None else total + self.covered)
+        return F.linear(hidden, energy_A.unsqueeze(0)).squeeze(-1)
 
 
 class ScoreOptions(NetworkPart):

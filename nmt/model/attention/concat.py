@@ -38,9 +38,8 @@ class ConcatScore(Score):
         return F.linear(memory, self.joint.weight[:, self.query_size :])
 
     def forward(self, query: Tensor, view: View) -> Tensor:
-        hidden = view.hidden(F.linear(query, self.joint.weight[:, : self.query_size]))
-        scores: Tensor = self.energy(hidden).squeeze(-1)
-        return scores
+        asked = F.linear(query, self.joint.weight[:, : self.query_size])
+        return view.additive(asked, self.energy.weight.squeeze(0))
 
     def form(self) -> Form:
         return Form(self.joint.weight[:, : self.query_size], self.energy.weight.squeeze(0))

@@ -28,6 +28,7 @@ class GlobalWindow(Window):
 
     def forward(self, score: Score, query: Tensor, prepared: Prepared, covered: Covered, position: int | None) -> Mixed:
         memory = prepared.memory
-        view = View(prepared.keys, own=False, width=memory.shape[-2], positions=None, covered=covered(None))
+        width, keys, exponentials = memory.shape[-2], prepared.keys, prepared.exponentials
+        view = View(keys, own=False, width=width, positions=None, covered=covered(None), exponentials=exponentials)
         weights = normalize(score(query, view), prepared.bias)
         return Mixed(weights.to(memory.dtype) @ memory, weights)

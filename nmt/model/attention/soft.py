@@ -5,6 +5,7 @@ Shapes: B sentences, N heads, Q queries, S source positions, C memory features, 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.config.schema import Attention as AttentionConfig
+from nmt.kernels.additive import exponentials
 from nmt.kernels.recurrence import Annotations, Loop, Row, Steps, Value, attend
 from nmt.model.attention.base import (
     COVERAGES,
@@ -52,7 +54,10 @@ class SoftAttention(Attention):
         """Prepare what is mixed [..., S, C] and what is compared [..., S, C']; the mask is [..., S]."""
         bias = torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -torch.inf)
         keys, lengths = self.score.keys(compared), mask.sum(-1).to(dtype)
-        return self.window.prepare(Prepared(memory, keys, bias, lengths, self.coverage.prepare(memory)))
+        prepared = Prepared(memory, keys, bias, lengths, self.coverage.prepare(memory))
+        if keys is not None and self.score.units and self.window.is_whole and not self.coverage.remembers:
+            prepared = replace(prepared, exponentials=exponentials(keys.detach()))
+        return self.window.prepare(prepared)
 
     def start(self, prepared: Prepared) -> Carried:
         return self.coverage.start(prepared)

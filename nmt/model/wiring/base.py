@@ -51,12 +51,18 @@ class DecoderState:
             self, recurrent=recurrent, carried=look.carried, position=self.position + 1, weights=look.weights
         )
 
-    def select(self, sentences_N: Tensor, hypotheses_NQ: Tensor) -> DecoderState:
-        """The state whose row n is sentence `sentences_N[n]`, its query q the old hypothesis `hypotheses_NQ[n, q]`."""
+    def select(self, sentences_N: Tensor | None, hypotheses_NQ: Tensor) -> DecoderState:
+        """The state whose row n is sentence `sentences_N[n]`, its query q the old hypothesis `hypotheses_NQ[n, q]`.
+
+        None keeps all sentences, and copies nothing of them.
+        """
+        prepared = self.prepared if sentences_N is None else self.prepared.select(sentences_N)
+        if sentences_N is None:
+            sentences_N = torch.arange(len(hypotheses_NQ), device=hypotheses_NQ.device)
         rows_N1 = sentences_N.unsqueeze(1)
         return replace(
             self,
-            prepared=self.prepared.select(sentences_N),
+            prepared=prepared,
             recurrent=tuple(part[rows_N1, hypotheses_NQ] for part in self.recurrent),
             carried=tuple(part[rows_N1, hypotheses_NQ] for part in self.carried),
             weights=None if self.weights is None else self.weights.select(rows_N1, hypotheses_NQ),

@@ -1,0 +1,283 @@
+"""Translation speed on sentences as long as those of Multi30k, as a share of what the machine's products allow.
+
+The network is fresh, so that no training is needed, and every hypothesis is made as long as its source (13.6 pieces on
+average): what counts is the work. Variants take turns. The bound is the time that the products of translating (counted,
+not estimated) take at the rate of a large float32 product measured in the same run, all threads together. A speed is
+printed only where processes find what one finds, and shorter formats give the logits of float32 but for their rounding.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from nmt.config import schema
+from nmt.experiment.families import parse_saved_config
+from nmt.model.packing import pack
+from nmt.model.translator import Translator, Vocabulary
+from nmt.runtime import format_table, set_up, share_out, usable_workers
+from nmt.search import Hypothesis, translate_batch
+from scripts.benchmark import CONFIG, FIRST_PIECE, product_rate
+
+Precision = Literal["fp32", "bf16", "int8"]
+AGREEMENT: dict[str, float] = {"fp32": 1e-5, "bf16": 5e-2, "int8": 5e-2}
+"""Largest difference of the logits, as a share of their norm."""
+SENTENCES = 256
+
+
+@dataclass(frozen=True)
+class Special:
+    """Numbers of the special pieces."""
+
+    unk: int = 0
+    pad: int = 1
+    bos: int = 2
+    eos: int = 3
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is measured."""
+
+    precision: Precision
+    processes: int
+    batch: int
+    beam: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row of the table."""
+
+    precision: str
+    processes: int
+    """1: one process whose products have all threads; more: processes of one thread each."""
+    batch: int
+    beam: int
+    sentences_per_second: float
+    """Median of the rounds."""
+    slowest: float
+    fastest: float
+    milliseconds: float
+    """For one batch, from its start to its end, on average over the rounds' medians."""
+    share_of_bound: float
+    """Of what the products would allow at the rate of a large one in float32."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/benchmark translation", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="measured rounds (%(default)s)")
+    parser.add_argument("--sentences", type=int, default=SENTENCES, help="translated a round (%(default)s)")
+    parser.add_argument("--vocabulary", type=int, default=8000, help="pieces (%(default)s)")
+    parser.add_argument("--attention", default="bahdanau2015", help="preset (%(default)s)")
+    parser.add_argument("--precision", nargs="+", choices=list(AGREEMENT), default=["fp32", "bf16", "int8"])
+    parser.add_argument("--batch", nargs="+", type=int, default=[64, 1], help="sentences at once (%(default)s)")
+    parser.add_argument("--beam", nargs="+", type=int, default=[5], help="hypotheses of a sentence (%(default)s)")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves the choice to PyTorch")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="%(default)s")
+    parser.add_argument("--json", type=Path, help="write the figures to a file as well")
+    options = parser.parse_args()
+    runtime = set_up(schema.Runtime(device=options.device, precision="fp32", threads=options.threads))
+    model = parse_saved_config(CONFIG.format(attention=options.attention), "benchmark").model
+    workers = usable_workers(runtime.device)
+    variants = [
+        Variant(precision, processes, batch, beam)
+        for precision in options.precision
+        if precision == "fp32" or runtime.device.type == "cpu"
+        for beam in options.beam
+        for batch in options.batch
+        for processes in sorted({1, workers})
+    ]
+    sources = synthetic_sources(options.sentences, options.vocabulary)
+    results, rate = measure(model, options.vocabulary, variants, sources, options.rounds, runtime.device)
+    report = {
+        "attention": options.attention,
+        "vocabulary": options.vocabulary,
+        "sentences": len(sources),
+        "pieces_a_sentence": statistics.mean(map(len, sources)),
+        "products_gflops": rate / 1e9,
+        "threads": torch.get_num_threads(),
+        "device": runtime.reason,
+        "torch": torch.__version__,
+        "results": [asdict(result) for result in results],
+    }
+    print_table(report)
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def synthetic_sources(count: int, vocabulary: int) -> list[list[int]]:
+    """Random pieces, in sentences whose lengths are distributed as in Multi30k, sorted, the longest first."""
+    rng = np.random.default_rng(1)
+    lengths = np.sort(np.rint(rng.lognormal(np.log(13.2), 0.30, count)).clip(3, 60).astype(int))[::-1]
+    return [rng.integers(FIRST_PIECE, vocabulary, length).tolist() for length in lengths]
+
+
+def measure(
+    model: schema.Model,
+    vocabulary: int,
+    variants: Sequence[Variant],
+    sources: Sequence[Sequence[int]],
+    rounds: int,
+    device: torch.device,
+) -> tuple[list[Result], float]:
+    """All variants in turn, `rounds` times, and the rate of products between them."""
+    systems = {
+        precision: network(model, vocabulary, precision, device) for precision in {v.precision for v in variants}
+    }
+    check(systems, network(model, vocabulary, "fp32", device), sources, device)
+    works = {variant: Work(systems[variant.precision], variant, sources, device) for variant in variants}
+    for variant, work in works.items():
+        if variant.processes > 1 and work.translations() != Work(
+            systems[variant.precision], Variant(variant.precision, 1, variant.batch, variant.beam), sources, device
+        ).translations(threads=1):
+            sys.exit(f"{variant}: several processes find other translations than one")
+    flops = {(v.batch, v.beam): works[v].flops() for v in variants if v.precision == "fp32" and v.processes == 1}
+    seconds: dict[Variant, list[float]] = {variant: [] for variant in variants}
+    rates = []
+    for round_number in range(rounds + 1):
+        rates.append(product_rate(torch.float32, device))
+        for variant, work in works.items():
+            start = time.perf_counter()
+            work.run()
+            if round_number:  # The first round warms up.
+                seconds[variant].append(time.perf_counter() - start)
+    rate = statistics.median(rates[1:])
+    results = []
+    for variant in variants:
+        taken = statistics.median(seconds[variant])
+        batches = len(works[variant].batches)
+        counted = flops.get((variant.batch, variant.beam), float("nan"))
+        results.append(
+            Result(
+                **asdict(variant),
+                sentences_per_second=len(sources) / taken,
+                slowest=len(sources) / max(seconds[variant]),
+                fastest=len(sources) / min(seconds[variant]),
+                milliseconds=1000 * taken * min(variant.processes, batches) / batches,
+                share_of_bound=counted / rate / taken,
+            )
+        )
+    return results, rate
+
+
+def network(model: schema.Model, vocabulary: int, precision: Precision, device: torch.device) -> Translator:
+    """The same fresh weights for all, packed where the precision is short."""
+    torch.manual_seed(1)
+    translator = Translator(model, Vocabulary(vocabulary, vocabulary, bos=Special.bos)).to(device).eval()
+    if precision != "fp32":
+        pack(translator, precision)
+    return translator
+
+
+@torch.inference_mode()
+def check(
+    systems: dict[Precision, Translator], expected: Translator, sources: Sequence[Sequence[int]], device: torch.device
+) -> None:
+    """A speed is worth nothing where the result is another one: first step's logits, with those of float32."""
+    source_BS, lengths_B = padded(sources[:32], device)
+    bos_B1 = torch.full((len(source_BS), 1), Special.bos, device=device)
+
+    def logits(translator: Translator, precision: str) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            encoded = translator.encode(source_BS, lengths_B)
+            return translator.step(translator.start(encoded), bos_B1)[1].float()
+
+    wanted = logits(expected, "fp32")
+    for precision, translator in systems.items():
+        difference = float((logits(translator, precision) - wanted).norm() / wanted.norm())
+        if not difference <= AGREEMENT[precision]:
+            sys.exit(f"{precision}: the logits differ by {difference:.1e} of their norm")
+
+
+class Work:
+    """Translating all sources by one variant."""
+
+    def __init__(
+        self, translator: Translator, variant: Variant, sources: Sequence[Sequence[int]], device: torch.device
+    ) -> None:
+        self.translator = translator
+        self.variant = variant
+        self.device = device
+        self.batches = [sources[start : start + variant.batch] for start in range(0, len(sources), variant.batch)]
+        self.search = schema.Search(
+            kind="beam", beam_size=variant.beam, min_length_ratio=1.0, max_length_ratio=1.0, max_length_offset=0
+        )
+
+    def batch(self, sources: Sequence[Sequence[int]]) -> list[list[Hypothesis]]:
+        source_BS, lengths_B = padded(sources, self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.variant.precision == "bf16"):
+            return translate_batch([self.translator], source_BS, lengths_B, self.search, special=Special())
+
+    def run(self) -> list[list[list[Hypothesis]]]:
+        """What is found, batch by batch."""
+        found = dict(
+            share_out(lambda number: self.batch(self.batches[number]), range(len(self.batches)), self.variant.processes)
+        )
+        return [found[number] for number in range(len(self.batches))]
+
+    def translations(self, threads: int | None = None) -> list[tuple[int, ...]]:
+        """The best of each sentence among the first batches; with as many threads as a process would have."""
+        before = torch.get_num_threads()
+        whole, self.batches = self.batches, self.batches[:4]
+        torch.set_num_threads(threads or before)
+        found = [hypotheses[0].ids for batch in self.run() for hypotheses in batch]
+        torch.set_num_threads(before)
+        self.batches = whole
+        return found
+
+    def flops(self) -> float:
+        """Floating-point operations of the products of all batches."""
+        with FlopCounterMode(display=False) as counter:
+            for sources in self.batches:
+                self.batch(sources)
+        return float(counter.get_total_flops())
+
+
+def padded(sources: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    lengths_B = torch.tensor([len(source) + 1 for source in sources])
+    source_BS = torch.full((len(sources), int(lengths_B.max())), Special.eos)
+    for row, source in enumerate(sources):
+        source_BS[row, : len(source)] = torch.tensor(source)
+    return source_BS.to(device), lengths_B
+
+
+def print_table(report: dict[str, Any]) -> None:
+    print(
+        f"{report['attention']}, vocabulary {report['vocabulary']:,}, {report['pieces_a_sentence']:.1f} pieces each; "
+        f"{report['device']}; {report['threads']} threads, {report['products_gflops']:.0f} GFLOP/s in float32, "
+        f"torch {report['torch']}"
+    )
+    rows = [
+        (
+            result["precision"],
+            str(result["processes"]),
+            str(result["batch"]),
+            str(result["beam"]),
+            f"{result['sentences_per_second']:.1f}",
+            f"{result['slowest']:.1f}",
+            f"{result['fastest']:.1f}",
+            f"{result['milliseconds']:.0f}",
+            f"{result['share_of_bound']:.0%}",
+        )
+        for result in report["results"]
+    ]
+    header = ("precision", "processes", "batch", "beam", "sentences/s", "slowest", "fastest", "ms a batch", "of bound")
+    print(format_table(rows, header))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

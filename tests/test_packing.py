@@ -1,0 +1,121 @@
+"""Packed weights: the products of a translator in shorter formats, row by row the same whatever stands beside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from nmt.kernels.packed_weights import Bf16Weight, Int8Weight, PackedWeight
+from nmt.model import packing
+from nmt.model.cells import CELLS
+from nmt.model.packing import pack
+from tests.networks import model_options, network, sentences
+from tests.test_model import named
+
+SIZES = (24, 20, 40)
+"""Large enough for every product to be packed."""
+NETWORKS: list[dict[str, Any]] = [
+    {"score": "additive", "wiring": "bahdanau"},
+    {"score": "concat", "wiring": "conditional", "cell": "lstm"},
+    {"score": "general", "wiring": "luong", "decoder_layers": 2, "cell": "rnn"},
+    {"score": "dot", "wiring": "gnmt", "decoder_layers": 2},
+]
+
+
+def test_a_product_of_integers_by_hand() -> None:
+    """x = (2, -1), scale 2/127: q = (127, -64). w = (1, 0.5), scale 1/127: q = (127, 64): the half rounds to even.
+
+    (127 * 127 - 64 * 64) * 2 / 127 / 127 = 1.49209..., plus a bias of 10; in truth 2 - 0.5 + 10.
+    """
+    weight = Int8Weight(torch.tensor([[1.0, 0.5]]))
+    found = F.linear(torch.tensor([[2.0, -1.0]]), weight, torch.tensor([10.0]))
+    assert found.item() == pytest.approx(10 + (127 * 127 - 64 * 64) * 2 / 127 / 127, rel=1e-6)
+
+
+def test_a_row_of_integers_does_not_depend_on_the_others() -> None:
+    torch.manual_seed(1)
+    weight, bias = Int8Weight(torch.randn(40, 24)), torch.randn(40)
+    rows = torch.randn(3, 5, 24) * torch.logspace(-3, 3, 5).unsqueeze(1)
+    together = F.linear(rows, weight, bias)
+    for one in range(3):
+        for other in range(5):
+            assert torch.equal(F.linear(rows[one, other], weight, bias), together[one, other])
+
+
+def test_integers_are_as_close_as_their_steps_are_small() -> None:
+    """Each factor is off by half a step at most, so that a sum of n products is off by less than n times both."""
+    torch.manual_seed(2)
+    rows, matrix = torch.randn(50, 64), torch.randn(40, 64)
+    found = F.linear(rows, Int8Weight(matrix))
+    row_step, matrix_step = rows.abs().amax(1, keepdim=True) / 127, matrix.abs().amax(1) / 127
+    worst = 0.5 * (row_step * matrix.abs().sum(1) + matrix_step * rows.abs().sum(1, keepdim=True)) + 64 * 0.25 * (
+        row_step * matrix_step
+    )
+    error = (found - F.linear(rows, matrix)).abs()
+    assert (error <= worst + 1e-4).all()
+    assert error.max() > 0
+
+
+def test_zero_rows_stay_zero() -> None:
+    assert torch.equal(F.linear(torch.zeros(2, 8), Int8Weight(torch.ones(4, 8))), torch.zeros(2, 4))
+
+
+def test_bf16_is_what_autocast_computes() -> None:
+    torch.manual_seed(3)
+    layer, rows = nn.Linear(24, 40), torch.randn(7, 24)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        expected = layer(rows)
+        pack(layer, "bf16")
+        assert isinstance(layer.weight, Bf16Weight)
+        assert torch.equal(layer(rows), expected)
+
+
+def test_what_is_no_product_sees_the_weight_as_it_was() -> None:
+    matrix = torch.randn(4, 8)
+    weight: PackedWeight = Int8Weight(matrix)
+    assert torch.equal(weight[:, 2:], matrix[:, 2:])
+    assert type(weight + 1) is torch.Tensor
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("options", NETWORKS, ids=named)
+def test_a_packed_translator_translates_as_before(options: dict[str, Any]) -> None:
+    """Sources of several lengths, three steps: int8 within its rounding, the smallest products untouched."""
+    translator = network(model_options(**options, encoder_layers=2, sizes=SIZES)).float().eval()
+    packed = network(model_options(**options, encoder_layers=2, sizes=SIZES)).float().eval()
+    pack(packed, "int8")
+    source_BS, lengths_B = sentences(5, 2, 7)
+    logits = []
+    for each in (translator, packed):
+        state = each.start(each.encode(source_BS, lengths_B))
+        for _ in range(3):
+            state, logits_BQV = each.step(state, torch.full((3, 1), 4))
+        logits.append(logits_BQV)
+    spread = logits[0].std()
+    assert 0 < (logits[1] - logits[0]).abs().max() < 0.1 * spread
+    weights = [weight for module in packed.modules() for weight in vars(module).values()]
+    assert any(isinstance(weight, Int8Weight) for weight in weights)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("cell", list(CELLS))
+def test_an_encoder_step_by_step_is_the_library_s(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With weights that are as exact as before: outputs, padding and last states, sentences in any order."""
+
+    class Exact(PackedWeight):
+        def product(self, inputs: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+            return F.linear(inputs, self.as_subclass(torch.Tensor), bias)
+
+    monkeypatch.setitem(packing.FORMATS, "int8", Exact)
+    options = model_options(score="dot", wiring="luong", cell=cell, encoder_layers=2, sizes=SIZES)
+    expected, actual = (network(options).eval() for _ in range(2))
+    pack(actual, "int8")
+    source_BS, lengths_B = sentences(2, 7, 1, 5)
+    assert packing.is_packed(actual.encoder.stack)
+    one, other = (each.encode(source_BS, lengths_B) for each in (expected, actual))
+    torch.testing.assert_close(other.memory_BSC, one.memory_BSC, rtol=0, atol=1e-12)
+    torch.testing.assert_close(other.final_LBF, one.final_LBF, rtol=0, atol=1e-12)
