@@ -20,6 +20,7 @@ from sacrebleu.metrics.ter import TER
 from sacrebleu.significance import PairedTest, Result
 from sacrebleu.utils import SACREBLEU_DIR, get_available_testsets_for_langpair
 
+from nmt import resampling
 from nmt.errors import DataError
 
 MetricName = Literal["bleu", "chrf", "ter"]
@@ -86,8 +87,11 @@ def corpus_scores(
     confidence: bool = False,
     samples: int = SAMPLES,
     seed: int = SEED,
+    documents: Sequence[int] | None = None,
 ) -> dict[str, Score]:
     """Score detokenized translations, by the name of the metric.
+
+    With `documents`, the number of each sentence's, these are resampled instead of sentences.
 
     Raises:
         DataError: the test set is empty, or its sides differ in number.
@@ -97,9 +101,12 @@ def corpus_scores(
     with _sacrebleu_seed(seed):
         for name in metrics:
             metric = METRICS[name]()
-            result = metric.corpus_score(hypotheses, sets, n_bootstrap=samples if confidence else 1)
+            result = metric.corpus_score(hypotheses, sets, n_bootstrap=samples if confidence and not documents else 1)
             signature = str(metric.get_signature())
-            interval = _interval(result, signature) if confidence else None
+            interval = _interval(result, signature) if confidence and not documents else None
+            if confidence and documents:
+                interval = resampling.interval(metric, hypotheses, sets, documents, samples, seed)
+                signature += resampling.signature(samples, seed)
             scores[name] = Score(result.name, float(result.score), signature, interval)
     return scores
 
@@ -112,13 +119,16 @@ def paired_bootstrap(
     *,
     samples: int = SAMPLES,
     seed: int = SEED,
+    documents: Sequence[int] | None = None,
 ) -> dict[str, Comparison]:
-    """Compare two systems, by the name of the metric.
+    """Compare two systems, by the name of the metric; `documents` as for `corpus_scores`.
 
     Raises:
         DataError: the test set is empty, or its sides differ in number.
     """
     sets = _reference_sets(references, {"translations": system, "translations of the baseline": baseline})
+    if documents:
+        return {name: _by_document(name, baseline, system, sets, documents, samples, seed) for name in metrics}
     compared: dict[str, Comparison] = {}
     with _sacrebleu_seed(seed):
         for name in metrics:
@@ -138,6 +148,15 @@ def paired_bootstrap(
             p_value = 1.0 if before.score == after.score else float(after.p_value)
             compared[name] = Comparison(title, float(before.score), float(after.score), p_value, str(signature))
     return compared
+
+
+def _by_document(name: MetricName, *compared: Any) -> Comparison:
+    """What `resampling.compare` says of a metric, `compared` being its arguments."""
+    metric, (samples, seed) = METRICS[name](), compared[-2:]
+    before, after, p_value = resampling.compare(metric, *compared)
+    signature = f"{metric.get_signature()}{resampling.signature(samples, seed)}"
+    title = metric.corpus_score(compared[1], compared[2]).name
+    return Comparison(title, before, after, 1.0 if before == after else p_value, signature)
 
 
 def _reference_sets(references: References, sides: Mapping[str, Sequence[str]]) -> list[list[str]]:

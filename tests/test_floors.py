@@ -25,6 +25,7 @@ FLOORS = {
     "nmt.kernels": 4,
     "nmt.model": 5,
     "nmt.checkpoint": 6,
+    "nmt.resampling": 6,
     "nmt.training": 7,
     "nmt.search": 7,
     "nmt.metrics": 7,

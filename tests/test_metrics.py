@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sacrebleu
 
@@ -258,3 +259,68 @@ class TestForms:
         }
         [comparison] = to_json({"bleu": Comparison("BLEU", 30.0, 31.5, 0.012, "bs:1000")}).values()
         assert comparison["delta"] == 1.5
+
+
+class TestDocuments:
+    def test_documents_of_one_sentence_are_sentences(self) -> None:
+        """The same draws and figures as sacrebleu's own, to what it rounds."""
+        alone = range(len(WORSE))
+        plain, grouped = (
+            corpus_scores(WORSE, REFERENCES, confidence=True, samples=200, documents=documents)
+            for documents in (None, alone)
+        )
+        for name, score in plain.items():
+            assert grouped[name].value == score.value
+            assert grouped[name].confidence == pytest.approx(score.confidence, abs=1e-3)
+        before, after = (
+            paired_bootstrap(WORST, WORSE, REFERENCES, samples=200, documents=documents) for documents in (None, alone)
+        )
+        for name, comparison in before.items():
+            found = after[name]
+            assert (found.baseline, found.system) == pytest.approx((comparison.baseline, comparison.system))
+            assert found.p_value == pytest.approx(comparison.p_value)
+            assert found.name == comparison.name
+
+    def test_signatures_say_what_was_resampled(self) -> None:
+        scores = corpus_scores(WORSE, REFERENCES, confidence=True, samples=50, documents=[0] * 5 + [1] * 7)
+        assert scores["bleu"].signature.endswith("|bs:50|seed:12345|bs.unit:document")
+        compared = paired_bootstrap(WORSE, WORST, REFERENCES, ("ter",), samples=50, documents=[0] * 5 + [1] * 7)
+        assert compared["ter"].signature.endswith("|bs:50|seed:12345|bs.unit:document")
+        assert "bs.unit" not in corpus_scores(WORSE, REFERENCES, documents=[0] * 12)["bleu"].signature
+
+    def test_two_documents_have_three_outcomes(self) -> None:
+        """Either one twice, or both: the interval reaches from the worse to the better."""
+        hypotheses, documents = [*REFERENCES[:6], *WORST[6:]], [4] * 6 + [2] * 6
+        scores = corpus_scores(hypotheses, REFERENCES, ("ter",), confidence=True, samples=400, documents=documents)
+        ends = [
+            corpus_scores(hypotheses[part], REFERENCES[part], ("ter",))["ter"].value
+            for part in (slice(6), slice(6, 12))
+        ]
+        drawn = np.random.default_rng(12345).choice(2, size=(400, 2)).sum(1)
+        by_count = {0: ends[0], 1: scores["ter"].value, 2: ends[1]}
+        mean = np.mean([by_count[count] for count in drawn.tolist()])
+        half = (max(ends) - min(ends)) / 2
+        assert scores["ter"].confidence == pytest.approx((mean - half, mean + half))
+
+    def test_a_difference_in_one_document_alone_is_less_certain_than_one_everywhere(self) -> None:
+        """As many better sentences: spread over the documents, or all in one of them."""
+        references = REFERENCES * 4
+        documents = [number for number in range(12) for _ in range(4)]
+        baseline = [WORST[row % 12] for row in range(48)]
+        spread = [references[row] if row % 4 == 0 else baseline[row] for row in range(48)]
+        together = [references[row] if row < 12 else baseline[row] for row in range(48)]
+        p_values = [
+            paired_bootstrap(baseline, system, references, ("chrf",), samples=300, documents=documents)["chrf"].p_value
+            for system in (spread, together)
+        ]
+        assert p_values[0] < p_values[1]
+
+    def test_a_number_that_comes_back_begins_another_document(self) -> None:
+        hypotheses = [*REFERENCES[:5], *WORST[5:]]
+        ways = [1, 1, 2, 2, 1, 1] * 2, [1, 1, 2, 2, 3, 3, 3, 3, 4, 4, 5, 5], [1, 1, 2, 2, 1, 1, 1, 1, 3, 3, 4, 4]
+        found = [
+            corpus_scores(hypotheses, REFERENCES, ("bleu",), confidence=True, samples=100, documents=way)["bleu"]
+            for way in (*ways, [1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6])
+        ]
+        assert found[0] == found[1] == found[2]
+        assert found[3].confidence != found[0].confidence
