@@ -16,7 +16,8 @@ from nmt.model.attention import (
     none,
     scaled_dot,
 )
-from nmt.model.attention.base import COVERAGES, SCORES, WINDOWS, Attention, Encoded, Look, Prepared
+from nmt.model.attention.base import COVERAGES, SCORES, WINDOWS, Attention, Look, Prepared
+from nmt.model.attention.encoded import Encoded
 from nmt.model.attention.soft import build_attention
 from nmt.model.attention.weights import AttentionWeights
 

@@ -25,30 +25,8 @@ from nmt.config.schema import NetworkPart
 from nmt.kernels.additive import additive_scores
 from nmt.kernels.recurrence import Loop, Row, Steps, Value
 from nmt.kernels.windows import Source
+from nmt.model.attention.encoded import Encoded
 from nmt.model.attention.weights import AttentionWeights
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """What the encoder says of a batch of sentences."""
-
-    memory_BSC: Tensor
-    """Annotations; exactly zero at padded positions."""
-    mask_BS: Tensor
-    """True at the positions of a sentence, False at padding."""
-    final_LBF: tuple[tuple[Tensor, ...], ...]
-    """Last states of each layer, (h,) or (h, c), both directions side by side."""
-
-    def with_memory(self, memory_BSC: Tensor) -> Encoded:
-        """The same with other annotations, which may hold anything at padding."""
-        return replace(self, memory_BSC=memory_BSC * self.mask_BS.unsqueeze(2).to(memory_BSC.dtype))
-
-    def first(self, sentences: int) -> Encoded:
-        """The first of the sentences."""
-        if sentences == len(self.memory_BSC):
-            return self
-        final = tuple(tuple(part[:sentences] for part in layer) for layer in self.final_LBF)
-        return Encoded(self.memory_BSC[:sentences], self.mask_BS[:sentences], final)
 
 
 @dataclass(frozen=True)

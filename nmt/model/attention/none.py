@@ -8,7 +8,8 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from nmt.config import schema
-from nmt.model.attention.base import SCORES, Attention, Encoded, Look, Prepared, Score, ScoreOptions
+from nmt.model.attention.base import SCORES, Attention, Look, Prepared, Score, ScoreOptions
+from nmt.model.attention.encoded import Encoded
 
 
 class NoneOptions(ScoreOptions):

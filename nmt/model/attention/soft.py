@@ -21,7 +21,6 @@ from nmt.model.attention.base import (
     WINDOWS,
     Attention,
     Coverage,
-    Encoded,
     Form,
     Look,
     Mixed,
@@ -29,6 +28,7 @@ from nmt.model.attention.base import (
     Score,
     Window,
 )
+from nmt.model.attention.encoded import Encoded
 from nmt.model.attention.weights import AttentionWeights, spread
 from nmt.runtime import product_dtype
 
