@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +14,7 @@ from nmt.config.schema import Search
 from nmt.experiment.loading import System
 from nmt.experiment.memory import in_halves
 from nmt.runtime import gather_objects, logger, share_out
-from nmt.search import Hypothesis, translate_batch
+from nmt.search import Hypothesis, Model, translate_batch
 from nmt.text.encoded.links import words_of
 from nmt.text.words import words_of_spans
 
@@ -61,6 +61,8 @@ class Wanted:
 
 
 BEST = Wanted()
+Found = Sequence[tuple[Sequence[int], list[list[Translation]]]]
+"""Rows of lines and their translations."""
 
 
 def translate_lines(
@@ -95,50 +97,91 @@ def translate_lines(
         CheckpointError: the model gives no finite probabilities.
         NmtError: a line does not fit into memory.
     """
-    source, target, runtime = system.tokenizers.source, system.tokenizers.target, system.runtime
-    sources = [
-        cut_off(ids, wanted.max_length, f"line {number}")
-        for number, ids in enumerate(source.encode(lines), start=first_line)
-    ]
-    forced = target.encode(prefixes) if prefixes is not None else None
-    assert forced is None or len(forced) == len(lines), "one prefix a line"
+    task = Task.of(system, lines, search, wanted, prefixes, first_line)
+    runtime = system.runtime
 
-    def work(rows: Sequence[int]) -> list[list[Translation]]:
-        batch = pad_sources([sources[row] for row in rows], source.eos, source.pad)
-        with runtime.autocast():
+    def work(rows: Sequence[int]) -> Found:
+        return list(in_halves(task.translate, rows, task.too_large))
+
+    parts = list(batches([len(ids) for ids in task.sources], search.batch_tokens, runtime.rank, runtime.world))
+    return task.gather((found for _, found in share_out(work, parts, system.workers)), advance)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Lines that are to be translated, and how."""
+
+    system: System
+    lines: Sequence[str]
+    sources: list[list[int]]
+    """Pieces of the lines."""
+    forced: list[list[int]] | None
+    """Pieces that each translation begins with."""
+    search: Search
+    wanted: Wanted
+    first_line: int
+
+    @classmethod
+    def of(
+        cls,
+        system: System,
+        lines: Sequence[str],
+        search: Search,
+        wanted: Wanted,
+        prefixes: Sequence[str] | None,
+        first_line: int,
+    ) -> Task:
+        """The task of these lines; what is too long is cut off."""
+        tokenizers = system.tokenizers
+        sources = [
+            cut_off(ids, wanted.max_length, f"line {number}")
+            for number, ids in enumerate(tokenizers.source.encode(lines), start=first_line)
+        ]
+        forced = tokenizers.target.encode(prefixes) if prefixes is not None else None
+        assert forced is None or len(forced) == len(lines), "one prefix a line"
+        return cls(system, lines, sources, forced, search, wanted, first_line)
+
+    def translate(self, rows: Sequence[int], models: Sequence[Model] | None = None) -> list[list[Translation]]:
+        """The translations of these lines, none of them blank, by the system's translators or what stands for them."""
+        system, source, wanted = self.system, self.system.tokenizers.source, self.wanted
+        batch = pad_sources([self.sources[row] for row in rows], source.eos, source.pad)
+        with system.runtime.autocast():
             found = translate_batch(
-                system.translators,
-                batch.source_BS.to(runtime.device, non_blocking=True),
+                system.translators if models is None else models,
+                batch.source_BS.to(system.runtime.device, non_blocking=True),
                 batch.source_lengths_B,
-                search,
-                special=target,
+                self.search,
+                special=system.tokenizers.target,
                 n_best=wanted.n_best,
-                prefix=[forced[row] for row in rows] if forced is not None else None,
+                prefix=[self.forced[row] for row in rows] if self.forced is not None else None,
                 seed=wanted.seed,
-                numbers=[first_line + row for row in rows],
+                numbers=[self.first_line + row for row in rows],
                 want_attention=wanted.attention,
             )
         return [
-            _translations(system, lines[row], sources[row], hypotheses)
+            _translations(system, self.lines[row], self.sources[row], hypotheses)
             for row, hypotheses in zip(rows, found, strict=True)
         ]
 
-    def too_large(row: int) -> str:
+    def too_large(self, row: int) -> str:
+        """What to say of a line that does not fit into memory."""
         return (
-            f"line {first_line + row}: out of memory on {runtime.device} with this line alone, of {len(sources[row])} "
-            f"pieces and with a beam of {search.beam_size}; use a smaller beam, or truncate long lines"
+            f"line {self.first_line + row}: out of memory on {self.system.runtime.device} with this line alone, of "
+            f"{len(self.sources[row])} pieces and with a beam of {self.search.beam_size}; use a smaller beam, or "
+            "truncate long lines"
         )
 
-    advance = advance or (lambda _: None)
-    advance(sum(not ids for ids in sources))
-    mine: dict[int, list[Translation]] = {}
-    parts = list(batches([len(ids) for ids in sources], search.batch_tokens, runtime.rank, runtime.world))
-    for _, done in share_out(lambda rows: list(in_halves(work, rows, too_large)), parts, system.workers):
-        for part, results in done:
-            mine.update(zip(part, results, strict=True))
-            advance(len(part))
-    found = {row: translations for share in gather_objects(mine) for row, translations in share.items()}
-    return [found.get(row, []) for row in range(len(lines))]
+    def gather(self, done: Iterable[Found], advance: Callable[[int], object] | None) -> list[list[Translation]]:
+        """What all processes have found, by line; `done` is what is found here, part by part."""
+        advance = advance or (lambda _: None)
+        advance(sum(not ids for ids in self.sources))
+        mine: dict[int, list[Translation]] = {}
+        for found in done:
+            for rows, translations in found:
+                mine.update(zip(rows, translations, strict=True))
+                advance(len(rows))
+        everywhere = {row: each for share in gather_objects(mine) for row, each in share.items()}
+        return [everywhere.get(row, []) for row in range(len(self.lines))]
 
 
 def batches(lengths: Sequence[int], batch_tokens: int, rank: int = 0, world: int = 1) -> Iterator[list[int]]:

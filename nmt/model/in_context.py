@@ -5,6 +5,7 @@ Shapes: B sentences, S source positions, T target positions, Q queries, R readou
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -72,6 +73,13 @@ class Remembered:
     """The encoder's states; None where nothing looks at them."""
     targets: Sentences | None
     """The decoder's states while it was made to say the translations; None where nothing looks at them."""
+
+    @staticmethod
+    def join(parts: Sequence[Remembered]) -> Remembered:
+        """What is known of some sentences and of others, as one."""
+        sources = [part.sources for part in parts if part.sources is not None]
+        targets = [part.targets for part in parts if part.targets is not None]
+        return Remembered(Sentences.join(sources) if sources else None, Sentences.join(targets) if targets else None)
 
 
 @dataclass(frozen=True)

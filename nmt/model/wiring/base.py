@@ -56,8 +56,11 @@ class DecoderState:
 
         None keeps all sentences, and copies nothing of them.
         """
-        prepared = self.prepared if sentences_N is None else self.prepared.select(sentences_N)
-        if sentences_N is None:
+        prepared, translated = self.prepared, self.translated
+        if sentences_N is not None:
+            prepared = prepared.select(sentences_N)
+            translated = None if translated is None else translated.select(sentences_N)
+        else:
             sentences_N = torch.arange(len(hypotheses_NQ), device=hypotheses_NQ.device)
         rows_N1 = sentences_N.unsqueeze(1)
         return replace(
@@ -66,7 +69,7 @@ class DecoderState:
             recurrent=tuple(part[rows_N1, hypotheses_NQ] for part in self.recurrent),
             carried=tuple(part[rows_N1, hypotheses_NQ] for part in self.carried),
             weights=None if self.weights is None else self.weights.select(rows_N1, hypotheses_NQ),
-            translated=None if self.translated is None else self.translated.select(sentences_N),
+            translated=translated,
         )
 
 

@@ -1,0 +1,147 @@
+"""Documents in, documents out: sentence k of each together, told of the sentences before and of their translations."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import zip_longest
+
+import numpy as np
+import torch
+
+from nmt.batching import Batch, Past
+from nmt.batching.batch import collate
+from nmt.batching.plan import cut
+from nmt.config.schema import Search
+from nmt.experiment.documents import Documents, grouped
+from nmt.experiment.loading import System
+from nmt.experiment.memory import in_halves
+from nmt.experiment.translation import BEST, Found, Task, Translation, Wanted, translate_lines
+from nmt.model.context import Sentences
+from nmt.model.in_context import Before, InContext, Remembered, remember
+from nmt.model.translator import Translator
+from nmt.runtime import share_out
+from nmt.text.encoded import flatten
+
+SHARES = 8
+"""Parts into which documents are divided at least, where there are so many, for processes to share out. It does not
+depend on their number, and neither do the results."""
+
+
+def translate_text(
+    system: System,
+    lines: Sequence[str],
+    search: Search,
+    wanted: Wanted = BEST,
+    *,
+    documents: Documents | None = None,
+    prefixes: Sequence[str] | None = None,
+    first_line: int = 1,
+    advance: Callable[[int], object] | None = None,
+) -> list[list[Translation]]:
+    """Translate lines, those of documents in turn where a translator looks back to the sentences before.
+
+    Of several documents, the first sentences are translated together, then the second ones, and so on: a translation
+    does not depend on which other documents there are. What looks back at translations sees the best one of each
+    sentence. A blank line has no translation, and nothing that follows sees it.
+
+    Args, results and errors are those of `translate_lines`; `documents` has the number of each line's document, None
+    translates every line by itself.
+    """
+    if documents is None or all(translator.context.lookback is None for translator in system.translators):
+        return translate_lines(system, lines, search, wanted, prefixes=prefixes, first_line=first_line, advance=advance)
+    task = Task.of(system, lines, search, wanted, prefixes, first_line)
+    rows = [[row for row in each if task.sources[row]] for each in grouped(range(len(lines)), documents)]
+    runtime = system.runtime
+    parts = _parts(task, [each for each in rows if each])[runtime.rank :: runtime.world]
+
+    def work(part: Sequence[Sequence[int]]) -> Found:
+        return list(_in_turn(task, part))
+
+    return task.gather((found for _, found in share_out(work, parts, system.workers)), advance)
+
+
+def _parts(task: Task, documents: Sequence[Sequence[int]]) -> list[list[Sequence[int]]]:
+    """Documents that are translated together: of about as many sentences, and with room for all of a sentence each."""
+    longest = np.asarray([max(len(task.sources[row]) for row in rows) + 1 for rows in documents], np.int64)
+    sizes = np.asarray([len(rows) for rows in documents], np.int64)
+    order = np.lexsort((-longest, -sizes))
+    together = -(-len(documents) // SHARES)
+    bounds: list[int] = []
+    for start in range(0, len(order), max(together, 1)):
+        bounds += (start + cut(longest[order[start : start + together]], task.search.batch_tokens)[:-1]).tolist()
+    return [[documents[number] for number in order[a:b]] for a, b in zip_longest(bounds, bounds[1:])]
+
+
+def _in_turn(task: Task, documents: Sequence[Sequence[int]]) -> Iterator[tuple[Sequence[int], list[list[Translation]]]]:
+    """The translations of documents, which are given as the rows of their lines: sentence k of each after the k-1st."""
+    memories = [_Memory(translator, documents) for translator in task.system.translators]
+    last = {rows[-1] for rows in documents}
+
+    def work(rows: Sequence[int]) -> tuple[list[list[Translation]], list[dict[int, Remembered]]]:
+        models = [InContext(memory.translator, memory.before(rows)) for memory in memories]
+        found = task.translate(rows, models)
+        following = {row: best[0].ids for row, best in zip(rows, found, strict=True) if row not in last}
+        return found, [_remembered(task, memory, following) for memory in memories]
+
+    for sentences in zip_longest(*documents):
+        rows = [row for row in sentences if row is not None]
+        for part, (found, remembered) in in_halves(work, rows, task.too_large):
+            for memory, each in zip(memories, remembered, strict=True):
+                memory.add(each)
+            yield part, found
+
+
+class _Memory:
+    """What a translator knows of the sentences that it has translated, as far as it looks back."""
+
+    def __init__(self, translator: Translator, documents: Sequence[Sequence[int]]) -> None:
+        lookback = translator.context.lookback
+        self.translator = translator
+        self.sentences = 0 if lookback is None else lookback.sentences
+        self._document = {row: number for number, rows in enumerate(documents) for row in rows}
+        self._known: list[deque[Remembered]] = [deque(maxlen=self.sentences) for _ in documents]
+
+    def before(self, rows: Sequence[int]) -> Before | None:
+        """What stands before these sentences; None where nothing does."""
+        known = [list(reversed(self._known[self._document[row]])) for row in rows]
+        flat = [each for sentences in known for each in sentences]
+        if not flat:
+            return None
+        past_BP = np.full((len(rows), self.sentences), -1)
+        past_BP[np.arange(self.sentences) < np.asarray([[len(sentences)] for sentences in known])] = range(len(flat))
+        device = self.translator.projection.weight.device
+        return Before(Past.of(past_BP).to(device), Remembered.join(flat))
+
+    def add(self, remembered: dict[int, Remembered]) -> None:
+        """Know these sentences as well, each the next one of its document."""
+        for row, each in remembered.items():
+            self._known[self._document[row]].append(each)
+
+
+def _remembered(task: Task, memory: _Memory, translated: Mapping[int, Sequence[int]]) -> dict[int, Remembered]:
+    """What there is to know of sentences, by row, with the pieces of their translations."""
+    if not translated or not memory.sentences:
+        return {}
+    rows, runtime = list(translated), task.system.runtime
+    batch: Batch = collate(
+        flatten([task.sources[row] for row in rows]),
+        flatten(list(translated.values())),
+        np.asarray(rows),
+        task.system.tokenizers,
+    ).to(runtime.device)
+    with torch.inference_mode(), runtime.autocast():
+        found = remember(memory.translator, batch, memory.before(rows))
+    lengths = zip(batch.source_lengths_B.tolist(), batch.target_lengths_B.tolist(), strict=True)
+    return {
+        row: Remembered(_one(found.sources, number, source), _one(found.targets, number, target))
+        for number, (row, (source, target)) in enumerate(zip(rows, lengths, strict=True))
+    }
+
+
+def _one(sentences: Sentences | None, number: int, length: int) -> Sentences | None:
+    """One of the sentences, without padding, and without holding on to the others."""
+    if sentences is None:
+        return None
+    part = (slice(number, number + 1), slice(length))
+    return Sentences(sentences.states_MSC[part].clone(), sentences.mask_MS[part].clone())
