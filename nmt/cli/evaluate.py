@@ -39,6 +39,7 @@ confidence intervals, loss and perplexity of the references. Without --source, -
 sets that the model's config names."""
 
 SAMPLES = 1000
+BLANK_LINES = "blank_lines"
 
 
 def main() -> None:
@@ -53,8 +54,11 @@ def _main(arguments: list[str] | None = None) -> int:
         parser.error("--source and --reference go together")
     if options.langpair is not None and options.sacrebleu is None:
         parser.error("--langpair goes with --sacrebleu")
+    if options.documents is not None and options.source is None:
+        parser.error("--documents goes with --source; corpora of a config have an option of this name")
     machine_options(options)
-    check_files([options.source, *(options.reference or ()), options.baseline])
+    named = None if options.documents == BLANK_LINES else options.documents
+    check_files([options.source, *(options.reference or ()), named, options.baseline])
     return _evaluate(options)
 
 
@@ -68,6 +72,14 @@ def _parser() -> Parser:
     )
     chosen.add_argument("--sacrebleu", metavar="NAME", help="test set of sacrebleu, from its cache where it is there")
     parser.add_argument("--reference", nargs="+", metavar="FILE", help="translations of --source, one file or several")
+    parser.add_argument(
+        "--documents",
+        nargs="?",
+        const=BLANK_LINES,
+        metavar="FILE",
+        help="--source and --reference are documents that end at blank lines, or those that this file names line by "
+        "line, up to the first tab: models with context read a line in its own, and the bootstrap resamples documents",
+    )
     parser.add_argument("--langpair", metavar="PAIR", help="of --sacrebleu, as de-en; default: the model's languages")
     parser.add_argument(
         "--metrics", nargs="+", choices=("bleu", "chrf", "ter"), default=["bleu", "chrf", "ter"], help="default: all"
@@ -104,7 +116,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from nmt.experiment.loading import join, load_ensemble
     from nmt.experiment.translation import Wanted
     from nmt.kernels.choice import choose_kernels
-    from nmt.runtime import broadcast_object, set_up, set_up_logging, tear_down
+    from nmt.runtime import broadcast_object, logger, set_up, set_up_logging, tear_down
 
     with ExitStack() as stack:
         with naming_flags():
@@ -116,6 +128,9 @@ def _evaluate(options: argparse.Namespace) -> int:
         # One process reads, so that one downloads.
         sets = broadcast_object(_test_sets(options, models[0]) if runtime.is_main else [])
         wanted = Wanted(max_length=longest_line(options), seed=options.seed)
+        for test_set in sets:
+            if any(model.looks_back for model in models) and test_set.documents is None:
+                logger.warning("%s has no documents: every sentence stands alone", test_set.name)
         baseline = _baseline(options, runtime, wanted, sets)
         hidden = not runtime.is_main or not (options.progress or sys.stderr.isatty())
         total = sum(len(test_set.sources) for test_set in sets) // runtime.world
@@ -144,7 +159,7 @@ def _test_sets(options: argparse.Namespace, model: TrainedModel) -> list[TestSet
 
     data = model.config.data
     if options.source is not None:
-        return [from_files(options.source, options.reference)]
+        return [from_files(options.source, options.reference, options.documents)]
     if options.sacrebleu is not None:
         return [from_sacrebleu(options.sacrebleu, options.langpair or f"{data.source_language}-{data.target_language}")]
     return from_config(model.config, options.set or [], f"the config of {model.path}")
@@ -177,7 +192,7 @@ def _write(
     if options.output is not None:
         for file, result in _output_files(Path(options.output), results, models[0].config.data.target_language):
             with writing(str(file)) as write:
-                write("".join(f"{line}\n" for line in result.evaluation.hypotheses))
+                write("".join(f"{line}\n" for line in result.test_set.lines_of(result.evaluation.hypotheses)))
     with writing(None) as write:
         if not options.json:
             write(as_text(results, options.baseline))

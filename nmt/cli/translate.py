@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from nmt.runtime import Runtime
 
 DESCRIPTION = """Translate standard input to standard output: one line out for every line in, a blank line for a blank
-one, in order."""
+one, in order. With --documents blank lines end documents, and a model with context reads a line in its own."""
 EPILOG = """Plain text is the translation alone, or with " ||| " between the fields that were asked for: TEXT ||| SCORE
 ||| ALIGNMENT. With --n-best above 1 there are up to so many lines for each line of the input, best first, as Moses
 writes them: NUMBER ||| TEXT ||| SCORE, the number of the line counted from 0. Alignments are pairs SOURCE-TARGET,
@@ -76,6 +76,12 @@ def _parser() -> Parser:
         "--prefixes", metavar="FILE", help="text that each translation begins with, line by line; blank leaves it free"
     )
     parser.add_argument(
+        "--documents",
+        action="store_true",
+        help="blank lines end documents: of several, the first lines are translated together, then the second ones, "
+        "and so on, by models that look back to the lines before; --window then counts lines of whole documents",
+    )
+    parser.add_argument(
         "--plot",
         type=Path,
         metavar="PATH",
@@ -116,7 +122,7 @@ def _translate(options: argparse.Namespace) -> int:
     from nmt.experiment.loading import join, load_ensemble
     from nmt.experiment.streaming import translate_stream, writing
     from nmt.experiment.translation import Wanted
-    from nmt.runtime import set_up, set_up_logging
+    from nmt.runtime import logger, set_up, set_up_logging
     from nmt.text.corpus import iterate_lines, read_lines
 
     set_up_logging(None, is_main=True)
@@ -127,6 +133,8 @@ def _translate(options: argparse.Namespace) -> int:
         _check_attention("--alignments", "align by", models)
     if options.plot is not None:
         _check_attention("--plot", "look at", models)
+    if any(model.looks_back for model in models) and not options.documents:
+        logger.warning("the model looks back to the lines before; without --documents every line stands alone")
     search = search_options(options, models[0].config.search)
     layout: Layout = JsonLayout(options.linking)
     if options.format == "text":
@@ -154,7 +162,16 @@ def _translate(options: argparse.Namespace) -> int:
         # Drawing takes longer than translating: where there is any, it is what progress shows.
         advance, then = (None, plot.add) if plot else (progress.update, None)
         for text in translate_stream(
-            system, lines, search, layout, wanted, window=window, prefixes=prefixes, advance=advance, then=then
+            system,
+            lines,
+            search,
+            layout,
+            wanted,
+            window=window,
+            prefixes=prefixes,
+            documents=options.documents,
+            advance=advance,
+            then=then,
         ):
             write(text)
     return 0

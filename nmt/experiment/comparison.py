@@ -9,10 +9,11 @@ from typing import Literal
 
 from nmt.config.schema import Search
 from nmt.errors import DataError
+from nmt.experiment.document_translation import translate_text
 from nmt.experiment.evaluation import Evaluation, evaluate
 from nmt.experiment.loading import System, join, load_model
 from nmt.experiment.testsets import TestSet
-from nmt.experiment.translation import Wanted, translate_lines
+from nmt.experiment.translation import Wanted
 from nmt.kernels.choice import Kernels
 from nmt.metrics import SAMPLES, Comparison, MetricName, paired_bootstrap
 from nmt.runtime import Runtime
@@ -53,12 +54,18 @@ def measure(
         metrics=metrics,
         samples=samples,
         wanted=wanted,
+        documents=test_set.documents,
         advance=advance,
     )
     if baseline is None:
         return Result(test_set, found)
     compared = paired_bootstrap(
-        baseline(test_set), found.hypotheses, test_set.references, metrics, samples=samples or SAMPLES
+        baseline(test_set),
+        found.hypotheses,
+        test_set.references,
+        metrics,
+        samples=samples or SAMPLES,
+        documents=test_set.documents,
     )
     return Result(test_set, found, compared)
 
@@ -73,12 +80,13 @@ def baseline_file(path: Path) -> Baseline:
     lines = list(read_lines(path))
 
     def translations(test_set: TestSet) -> Sequence[str]:
-        if len(lines) != len(test_set.sources):
+        found = test_set.sentences_of(lines)
+        if len(found) != len(test_set.sources):
             raise DataError(
                 f"{path} has {len(lines)} lines and {test_set.name} has {len(test_set.sources)}; line n of the "
                 "baseline must translate line n of the test set"
             )
-        return lines
+        return found
 
     return translations
 
@@ -98,7 +106,7 @@ def baseline_model(
     system, search = join([model], runtime), search_of(model.config.search)
 
     def translations(test_set: TestSet) -> Sequence[str]:
-        found = translate_lines(system, test_set.sources, search, wanted)
+        found = translate_text(system, test_set.sources, search, wanted, documents=test_set.documents)
         return [best[0].text if best else "" for best in found]
 
     return translations

@@ -11,10 +11,12 @@ from typing import Protocol
 from nmt.checkpoint.durable import new_file
 from nmt.config.schema import Search
 from nmt.errors import DataError
+from nmt.experiment.document_translation import translate_text
+from nmt.experiment.documents import Documents
 from nmt.experiment.loading import System, TrainedModel, join
 from nmt.experiment.looking import look_at_pieces
 from nmt.experiment.streaming import Window
-from nmt.experiment.translation import Translation, Wanted, translate_lines
+from nmt.experiment.translation import Translation, Wanted
 from nmt.plots.look import Look
 from nmt.plots.page import Page, Shown
 from nmt.plots.place import is_page
@@ -66,19 +68,23 @@ class Drawing:
         found = [window.translations]
         for other in self._systems[1:]:
             found.append(
-                translate_lines(
+                translate_text(
                     other.system,
                     window.lines,
                     other.search,
                     self._wanted,
+                    documents=window.documents,
                     prefixes=window.prefixes,
                     first_line=window.first_line,
                 )
             )
-        for start in range(0, len(window.lines), AT_ONCE):
-            part = slice(start, start + AT_ONCE)
-            first = window.first_line + start
-            columns = [_looks(plotted, best[part], first) for plotted, best in zip(self._systems, found, strict=True)]
+        for part in _parts(window):
+            first = window.first_line + part.start
+            documents = None if window.documents is None else window.documents[part]
+            columns = [
+                _looks(plotted, best[part], first, documents)
+                for plotted, best in zip(self._systems, found, strict=True)
+            ]
             for line, (source, *looks) in enumerate(zip(window.lines[part], *columns, strict=True), start=first):
                 if any(looks):
                     self._canvas.add(line, source, looks)
@@ -147,7 +153,20 @@ class _Pictures:
                 file.write(picture)
 
 
-def _looks(plotted: Plotted, found: Sequence[Sequence[Translation]], first_line: int) -> list[Look | None]:
+def _parts(window: Window) -> Iterator[slice]:
+    """Lines whose weights are in memory together: whole documents, where there are any."""
+    start, lines, documents = 0, len(window.lines), window.documents
+    while start < lines:
+        stop = min(start + AT_ONCE, lines)
+        while documents is not None and stop < lines and documents[stop] == documents[stop - 1]:
+            stop += 1
+        yield slice(start, stop)
+        start = stop
+
+
+def _looks(
+    plotted: Plotted, found: Sequence[Sequence[Translation]], first_line: int, documents: Documents | None
+) -> list[Look | None]:
     """Where the best translations looked; None for a line without one."""
     rows = [row for row, translations in enumerate(found) if translations]
     looks = look_at_pieces(
@@ -156,6 +175,7 @@ def _looks(plotted: Plotted, found: Sequence[Sequence[Translation]], first_line:
         [found[row][0].ids for row in rows],
         plotted.search.batch_tokens,
         [first_line + row for row in rows],
+        documents=None if documents is None else [documents[row] for row in rows],
     )
     by_row = dict(zip(rows, looks, strict=True))
     return [by_row.get(row) for row in range(len(found))]

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from nmt.config import Config
 from nmt.config.schema import Search
+from nmt.experiment.document_translation import translate_text
+from nmt.experiment.documents import Documents
 from nmt.experiment.likelihood import Loss, forced_loss
 from nmt.experiment.loading import System
-from nmt.experiment.translation import BEST, Wanted, translate_lines
+from nmt.experiment.translation import BEST, Wanted
 from nmt.kernels.choice import Kernels
 from nmt.metrics import ALL_METRICS, SAMPLES, MetricName, Score, corpus_scores
 from nmt.model.translator import Translator
@@ -42,6 +44,7 @@ def evaluate(
     sentences: int | None = None,
     samples: int = 0,
     wanted: Wanted = BEST,
+    documents: Documents | None = None,
     advance: Callable[[int], object] | None = None,
 ) -> Evaluation:
     """Translate the sources and compare with the references.
@@ -58,17 +61,21 @@ def evaluate(
         sentences: how many are translated, from the beginning; by default all. The loss is that of all.
         samples: of the bootstrap that gives confidence intervals; 0 for none.
         wanted: as for `translate_lines`.
+        documents: the number of each sentence's document; None where every sentence stands alone.
         advance: told how many sentences have been translated since it was last called.
 
     Raises:
         NmtError: what `translate_lines` raises, or a test set without sentences.
     """
     assert not any(translator.training for translator in system.translators)
-    found = translate_lines(system, sources[:sentences], search, wanted, advance=advance)
+    translated = None if documents is None else documents[:sentences]
+    found = translate_text(system, sources[:sentences], search, wanted, documents=translated, advance=advance)
     hypotheses = [translations[0].text if translations else "" for translations in found]
     compared = [list(stream[:sentences]) for stream in references]
-    scores = corpus_scores(hypotheses, compared, metrics, confidence=samples > 0, samples=samples or SAMPLES)
-    losses = [forced_loss(system, sources, stream, search.batch_tokens, kernels) for stream in references]
+    scores = corpus_scores(
+        hypotheses, compared, metrics, confidence=samples > 0, samples=samples or SAMPLES, documents=translated
+    )
+    losses = [forced_loss(system, sources, stream, search.batch_tokens, kernels, documents) for stream in references]
     return Evaluation(hypotheses, scores, sum(losses[1:], losses[0]))
 
 
@@ -79,6 +86,7 @@ def validator(
     sources: Sequence[str],
     references: Sequence[str],
     kernels: Kernels,
+    documents: Documents | None = None,
 ) -> Callable[[Translator], Measured]:
     """What measures a translator during training; called on every process, with the translator in evaluation mode.
 
@@ -97,6 +105,7 @@ def validator(
             kernels,
             metrics=("bleu", "chrf"),
             sentences=options.sentences,
+            documents=documents,
         )
         scores = {name: score.value for name, score in found.scores.items()}
         shown = range(min(options.samples, len(found.hypotheses)))

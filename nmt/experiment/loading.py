@@ -35,6 +35,11 @@ class TrainedModel:
         """Whether there are weights to align by."""
         return has_attention(self.config.model)
 
+    @property
+    def looks_back(self) -> bool:
+        """Whether it translates a sentence as one of a document."""
+        return self.translator.context.lookback is not None
+
 
 @dataclass(frozen=True)
 class System:

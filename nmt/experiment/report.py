@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nmt.experiment.comparison import Result
+from nmt.experiment.documents import grouped
 from nmt.metrics import format_comparisons, format_scores, to_json
 from nmt.runtime import format_table
 
@@ -21,6 +22,7 @@ def as_values(result: Result) -> dict[str, Any]:
     values: dict[str, Any] = {
         "name": result.test_set.name,
         "sentences": len(result.test_set.sources),
+        "documents": _documents(result),
         "scores": to_json(result.evaluation.scores),
         "loss": _finite(loss.per_piece),
         "perplexity": _finite(loss.perplexity),
@@ -34,6 +36,8 @@ def as_values(result: Result) -> dict[str, Any]:
 def _lines(result: Result, baseline: str | None) -> list[str]:
     test_set, loss = result.test_set, result.evaluation.loss
     heading = f"{test_set.name}: {len(test_set.sources):,} sentences"
+    if documents := _documents(result):
+        heading += f" in {documents:,} documents"
     if len(test_set.references) > 1:
         heading += f", {len(test_set.references)} references each"
     lines = [
@@ -42,8 +46,14 @@ def _lines(result: Result, baseline: str | None) -> list[str]:
         _table(format_scores(result.evaluation.scores)),
     ]
     if result.comparisons is not None:
-        lines += [f"compared with {baseline} by paired bootstrap", _table(format_comparisons(result.comparisons))]
+        unit = " over documents" if documents else ""
+        lines += [f"compared with {baseline} by paired bootstrap{unit}", _table(format_comparisons(result.comparisons))]
     return lines
+
+
+def _documents(result: Result) -> int | None:
+    documents = result.test_set.documents
+    return None if documents is None else len(grouped(documents, documents))
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

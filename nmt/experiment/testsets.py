@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 from nmt.config import Config
 from nmt.config.names import advice
+from nmt.config.schema import Data
 from nmt.errors import ConfigError, DataError, NmtError
+from nmt.experiment.documents import grouped
 from nmt.metrics import load_sacrebleu_set
-from nmt.text.corpus import open_corpus, read_lines
+from nmt.text.corpus import Pair, open_corpus, read_lines
+from nmt.text.corpus.text import BLANK_LINES, TextOptions
 
 
 @dataclass(frozen=True)
@@ -22,12 +25,46 @@ class TestSet:
     sources: list[str]
     references: list[list[str]]
     """One list of translations for each translator who made some."""
+    documents: list[int] | None = None
+    """The number of each sentence's document; None where every sentence stands alone."""
+    is_split: bool = False
+    """Whether blank lines end its documents in files."""
+
+    def lines_of(self, sentences: Sequence[str]) -> list[str]:
+        """What belongs to the sentences as lines of a file: with a blank line after each document but the last, where
+        that is how documents are told apart."""
+        if not self.is_split or self.documents is None:
+            return list(sentences)
+        groups = grouped(sentences, self.documents)
+        return [line for number, group in enumerate(groups) for line in ([""] if number else []) + group]
+
+    def sentences_of(self, lines: Sequence[str]) -> list[str]:
+        """The other way round, for lines with or without these blank ones."""
+        expected = self.lines_of(["x"] * len(self.sources))
+        marked = list(zip(lines, expected, strict=False))
+        if len(lines) != len(expected) or any(line.strip() for line, mark in marked if not mark):
+            return list(lines)
+        return [line for line, mark in marked if mark]
 
 
-def from_files(source: str, references: Sequence[str]) -> TestSet:
-    """A file in the source language and its translations, line by line; raises `DataError`."""
-    sources, *translations = read_aligned(source, references)
-    return _not_empty(TestSet(source, sources, translations))
+def from_files(source: str, references: Sequence[str], documents: str | None = None) -> TestSet:
+    """A file in the source language and its translations, line by line; raises `DataError`.
+
+    `documents` says where documents end, as the option of this name of a corpus does.
+    """
+    if documents is None:
+        sources, *translations = read_aligned(source, references)
+        return _not_empty(TestSet(source, sources, translations))
+    sides, problems = [], []
+    for reference in references:
+        options = TextOptions(source=source, target=reference, documents=documents)
+        try:
+            sides.append(list(open_corpus(options, _data(options))))
+        except DataError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+    if problems:
+        raise DataError(*problems)
+    return _not_empty(_with_documents(source, sides, documents == BLANK_LINES))
 
 
 def read_aligned(source: str, translations: Sequence[str]) -> list[list[str]]:
@@ -68,8 +105,10 @@ def from_config(config: Config, names: Sequence[str], origin: str) -> list[TestS
     sets, problems = [], []
     for name in names or configured:
         try:
-            pairs = list(open_corpus(configured[name], config.data))
-            sets.append(_not_empty(TestSet(name, [p.source for p in pairs], [[p.target for p in pairs]])))
+            options = configured[name]
+            pairs = list(open_corpus(options, config.data))
+            is_split = isinstance(options, TextOptions) and options.documents == BLANK_LINES
+            sets.append(_not_empty(_with_documents(name, [pairs], is_split)))
         except NmtError as error:
             problems += [f"data.test.{name}: {problem}" for problem in error.problems]
     if problems:
@@ -81,6 +120,19 @@ def from_sacrebleu(name: str, language_pair: str) -> TestSet:
     """A test set that sacrebleu knows, from its cache or downloaded into it; raises `DataError`."""
     sources, references = load_sacrebleu_set(name, language_pair)
     return TestSet(f"{name} {language_pair}", sources, references)
+
+
+def _with_documents(name: str, sides: Sequence[Sequence[Pair]], is_split: bool) -> TestSet:
+    """The same sentences with one or more translations each."""
+    first = sides[0]
+    documents = [pair.document for pair in first if pair.document is not None] or None
+    references = [[pair.target for pair in pairs] for pairs in sides]
+    return TestSet(name, [pair.source for pair in first], references, documents, is_split)
+
+
+def _data(options: TextOptions) -> Data:
+    """As much of a config as a corpus needs to be read."""
+    return Data(source_language="", target_language="", train=[options], validation=options)
 
 
 def _not_empty(test_set: TestSet) -> TestSet:

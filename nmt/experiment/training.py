@@ -48,6 +48,8 @@ class Text:
     encoded: EncodedCorpus
     sources: list[str]
     references: list[str]
+    documents: list[int] | None
+    """Of the validation text, the number of each sentence's."""
 
 
 def train(config: Config, *, fresh: bool = False) -> Outcome:
@@ -140,7 +142,8 @@ def _read(config: Config, runtime: Runtime, corpora: Sequence[Corpus], cache: Pa
     pairs = list(validation)
     if not pairs:
         raise ConfigError(f"data.validation: {validation.name} is empty")
-    return Text(tokenizers, encoded, [pair.source for pair in pairs], [pair.target for pair in pairs])
+    documents = [pair.document for pair in pairs if pair.document is not None] if validation.has_documents else None
+    return Text(tokenizers, encoded, [pair.source for pair in pairs], [pair.target for pair in pairs], documents)
 
 
 def _tokenizers(config: Config, runtime: Runtime, training: Sequence[Corpus], resumed: Path | None) -> TokenizerPair:
@@ -211,7 +214,7 @@ def _trainer(
     journal: Journal,
     folder: RunFolder,
 ) -> Trainer:
-    validate = validator(config, runtime, text.tokenizers, text.sources, text.references, kernels)
+    validate = validator(config, runtime, text.tokenizers, text.sources, text.references, kernels, text.documents)
 
     def save(
         progress: Progress,
