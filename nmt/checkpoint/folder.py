@@ -73,15 +73,20 @@ class Loaded:
     tokenizers: TokenizerPair
     metadata: Metadata
 
-    def load_into(self, model: nn.Module) -> None:
-        """Give the model these weights; names and shapes that differ are one line each of a `CheckpointError`."""
+    def load_into(self, model: nn.Module, may_lack: str | None = None) -> list[str]:
+        """Give the model these weights; names and shapes that differ are one line each of a `CheckpointError`.
+
+        Weights whose names begin with `may_lack` need not be there: the model keeps its own; their names are returned.
+        """
         # A tied parameter has several names in the model; in the file it has the first, as in `named_parameters`.
         own: dict[str, Tensor] = {}
         for name, parameter in model.state_dict(keep_vars=True).items():
             if not any(parameter is other for other in own.values()):
                 own[name] = parameter
         where = self.path / MODEL_FILE
-        problems = [f"{where}: the weights {name} are missing" for name in own if name not in self.tensors]
+        missing = [name for name in own if name not in self.tensors]
+        kept = [name for name in missing if may_lack is not None and name.startswith(may_lack)]
+        problems = [f"{where}: the weights {name} are missing" for name in missing if name not in kept]
         problems += [f"{where}: the model has no weights {name}" for name in self.tensors if name not in own]
         problems += [
             f"{where}: {name} has the shape {tuple(tensor.shape)}, config and vocabulary ask for "
@@ -92,8 +97,9 @@ class Loaded:
         if problems:
             raise CheckpointError(*problems)
         with torch.no_grad():
-            for name, parameter in own.items():
-                parameter.copy_(self.tensors[name])
+            for name, tensor in self.tensors.items():
+                own[name].copy_(tensor)
+        return kept
 
 
 def write_checkpoint(folder: Path, snapshot: Snapshot, *, best: bool = False) -> None:

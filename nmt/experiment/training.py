@@ -13,11 +13,13 @@ from torch import Tensor
 
 from nmt.batching import BatchStream, Lookback
 from nmt.checkpoint import RunFolder, Snapshot, load_training_state, read_metadata
+from nmt.checkpoint.folder import Loaded
 from nmt.config import Config
 from nmt.errors import ConfigError
 from nmt.experiment.evaluation import validator
 from nmt.experiment.families import parse_saved_config
 from nmt.experiment.loading import vocabulary
+from nmt.experiment.starting import start, starting_point
 from nmt.kernels.choice import Kernels, choose_kernels
 from nmt.model.translator import Translator
 from nmt.runtime import (
@@ -69,8 +71,10 @@ def train(config: Config, *, fresh: bool = False) -> Outcome:
         set_up_logging(folder.log_file, runtime.is_main)
         stack.callback(set_up_logging, None, runtime.is_main)
         _log_machine(config, runtime)
-        text = _read(config, runtime, corpora, Path(config.data.cache or folder.cache), resumed)
-        translator = _build(config, runtime, text.tokenizers)
+        begun = None if resumed else starting_point(config)
+        known = _known_tokenizers(resumed, begun)
+        text = _read(config, runtime, corpora, Path(config.data.cache or folder.cache), resumed, known)
+        translator = _build(config, runtime, text.tokenizers, begun)
         kernels = _kernels(config, runtime, translator)
         stream = _stream(config, runtime, text, translator.context.lookback)
         state = load_training_state(resumed) if resumed else None
@@ -105,8 +109,10 @@ def check(config: Config) -> None:
         set_up_logging(None, runtime.is_main)
         _log_machine(config, runtime)
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nmt-check-")))
-        text = _read(config, runtime, _open(config), Path(config.data.cache or scratch / "cache"), None)
-        translator = _build(config, runtime, text.tokenizers)
+        begun = starting_point(config)
+        cache = Path(config.data.cache or scratch / "cache")
+        text = _read(config, runtime, _open(config), cache, None, _known_tokenizers(None, begun))
+        translator = _build(config, runtime, text.tokenizers, begun)
         kernels = _kernels(config, runtime, translator)
         stream = _stream(config, runtime, text, translator.context.lookback)
         journal = stack.enter_context(Journal(scratch, enabled=False, log_every=1))
@@ -126,9 +132,23 @@ def _log_machine(config: Config, runtime: Runtime) -> None:
         logger.info("%d processes train together", runtime.world)
 
 
-def _read(config: Config, runtime: Runtime, corpora: Sequence[Corpus], cache: Path, resumed: Path | None) -> Text:
+def _known_tokenizers(resumed: Path | None, begun: Loaded | None) -> TokenizerPair | None:
+    """Those of the checkpoint that training goes on or starts from."""
+    if resumed:
+        return TokenizerPair.load(resumed)
+    return None if begun is None else begun.tokenizers
+
+
+def _read(
+    config: Config,
+    runtime: Runtime,
+    corpora: Sequence[Corpus],
+    cache: Path,
+    resumed: Path | None,
+    known: TokenizerPair | None,
+) -> Text:
     *training, validation = corpora
-    tokenizers = _tokenizers(config, runtime, training, resumed)
+    tokenizers = known or _tokenizers(config, runtime, training)
     keep_text = config.tokenizer.sampling > 0.0
     options = config.data
     encoded = encode_corpora(training, tokenizers, options.filters, cache, options.workers, keep_text)
@@ -146,10 +166,8 @@ def _read(config: Config, runtime: Runtime, corpora: Sequence[Corpus], cache: Pa
     return Text(tokenizers, encoded, [pair.source for pair in pairs], [pair.target for pair in pairs], documents)
 
 
-def _tokenizers(config: Config, runtime: Runtime, training: Sequence[Corpus], resumed: Path | None) -> TokenizerPair:
-    """Those of the checkpoint, of the files that the config names, or learned now, on the main process alone."""
-    if resumed:
-        return TokenizerPair.load(resumed)
+def _tokenizers(config: Config, runtime: Runtime, training: Sequence[Corpus]) -> TokenizerPair:
+    """Those of the files that the config names, or learned now, on the main process alone."""
     if loaded := load_or_none(config.tokenizer):
         return loaded
 
@@ -168,9 +186,11 @@ def _tokenizers(config: Config, runtime: Runtime, training: Sequence[Corpus], re
     return tokenizers
 
 
-def _build(config: Config, runtime: Runtime, tokenizers: TokenizerPair) -> Translator:
+def _build(config: Config, runtime: Runtime, tokenizers: TokenizerPair, begun: Loaded | None) -> Translator:
     seed_everything(config.seed, 0)
     translator = Translator(config.model, vocabulary(tokenizers)).to(runtime.device)
+    if begun is not None:
+        start(translator, begun)
     rows: list[tuple[str, str]] = [(name, f"{count:,}") for name, count in translator.parts()]
     rows.append(("parameters", f"{sum(parameter.numel() for parameter in translator.parameters()):,}"))
     for line in format_table(rows).splitlines():

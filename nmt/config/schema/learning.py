@@ -39,6 +39,8 @@ class GuidedAlignment(Section):
 class Training(Section):
     """The optimization."""
 
+    start_from: str | None = None
+    """Run or checkpoint whose weights and tokenizer training starts with; what `model.context` adds starts anew."""
     batch_tokens: Positive = 4096
     """Padded tokens of the longer side in a batch, on one device and in one accumulation step."""
     accumulation: Positive = 1
