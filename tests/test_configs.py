@@ -19,9 +19,11 @@ CONFIGS = sorted(FOLDER.rglob("*.yaml"))
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_a_shipped_config_trains_a_step(config: Path, tmp_path: Path) -> None:
-    """On a corpus of letters, with its own network, optimizer and schedule."""
+    """On a corpus of letters, with its own network, optimizer and schedule; in documents where it has context."""
     write_corpus(tmp_path, pairs=20)
-    sides = "{{source: {0}/{1}.xx, target: {0}/{1}.yy}}"
+    for name, pairs in (("train", 20), ("valid", 16)):
+        (tmp_path / f"{name}.docid").write_text("".join(f"{row // 5}\n" for row in range(pairs)))
+    sides = "{{source: {0}/{1}.xx, target: {0}/{1}.yy, documents: {0}/{1}.docid}}"
     overrides = [
         f"run={tmp_path}/run",
         f"data.train={sides.format(tmp_path, 'train')}",
@@ -29,6 +31,7 @@ def test_a_shipped_config_trains_a_step(config: Path, tmp_path: Path) -> None:
         "data.test={}",
         "data.cache=null",
         "tokenizer.vocabulary_size=16",
+        "training.start_from=null",
         "training.max_steps=1",
         "validation.sentences=2",
         "runtime={device: cpu, precision: fp32}",

@@ -525,6 +525,6 @@ def test_weights_say_where_each_position_looked() -> None:
 
 
 def test_batch_past_follows_to_a_device() -> None:
-    past = BatchPast(1, Past.of(np.array([[-1], [0]])), None).to(torch.device("meta"))
+    past = BatchPast(1, np.arange(2), Past.of(np.array([[-1], [0]])), None).to(torch.device("meta"))
     assert past.sources is not None
     assert past.sources.row_N.device.type == "meta"

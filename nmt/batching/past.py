@@ -86,6 +86,8 @@ class BatchPast:
 
     pairs: int
     """The first sentences of the batch are the pairs to learn from; the others are read as context."""
+    rows: Rows
+    """Row numbers of all sentences of the batch."""
     sources: Past | None
     """What is read before the sources; None where a model does not ask for it."""
     targets: Past | None
@@ -118,13 +120,14 @@ def read_back(rows: Rows, rows_before: RowsBefore, lookback: Lookback | None) ->
     beside = _new(before_BP, rows)
     known = np.concatenate([rows, beside])
     if not lookback.targets:
-        return Reading(known, len(rows), BatchPast(len(rows), Past.of(_positions(known, before_BP)), None))
+        return Reading(known, len(rows), BatchPast(len(rows), known, Past.of(_positions(known, before_BP)), None))
     translated, sources = len(known), None
     if lookback.sources:
         before_DP = _before(known, rows_before, lookback.sentences)
         known = np.concatenate([known, _new(before_DP, known)])
         sources = Past.of(_positions(known, before_DP))
-    return Reading(known, translated, BatchPast(len(rows), sources, Past.of(_positions(known, before_BP))))
+    targets = Past.of(_positions(known, before_BP))
+    return Reading(known, translated, BatchPast(len(rows), known, sources, targets))
 
 
 def _before(rows: Rows, rows_before: RowsBefore, sentences: int) -> Rows:

@@ -1,0 +1,238 @@
+"""What context is good for: the pronouns of data/quickstart, whose German gender only the sentence before tells.
+
+Trains the quickstart's translator, goes on with it once without and once with context, for as long, and counts on the
+test set how many pronouns are right: in their documents, and with the sentence before taken from another document. Then
+it measures, and draws, where the pronoun looked. A run that is there already is not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import random
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from nmt.config.schema import Runtime as RuntimeOptions
+from nmt.config.schema import Search
+from nmt.experiment.document_translation import translate_text
+from nmt.experiment.loading import System, join, load_model
+from nmt.experiment.looking_back import LookBack, look_back
+from nmt.metrics import corpus_scores
+from nmt.plots import matrix
+from nmt.plots.fonts import Fonts
+from nmt.plots.look import Look
+from nmt.runtime import format_table, set_up, set_up_logging
+from nmt.text.encoded.links import words_of
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "data" / "quickstart"
+SENTENCES, CONTEXT = ROOT / "configs" / "quickstart.yaml", ROOT / "configs" / "quickstart-context.yaml"
+PRONOUNS = frozenset({"er", "ihn", "sie", "es"})
+CHANCE = 1 / 3
+SEED = 1
+
+
+@dataclass(frozen=True)
+class Pronoun:
+    """A pronoun of the test set that depends on the line before; rows and words are counted from 0."""
+
+    row: int
+    words: dict[str, int]
+    """Its own place, by the side."""
+    nouns: dict[str, int]
+    """The place of the noun that it stands for in the line before, by the side."""
+
+
+@dataclass(frozen=True)
+class TestText:
+    """The test set: documents of two sentences."""
+
+    sources: list[str]
+    references: list[str]
+    documents: list[int]
+    pronouns: list[Pronoun]
+
+    def shuffled(self) -> list[str]:
+        """The sources, with what stands before each pronoun taken from another document."""
+        rows = [pronoun.row - 1 for pronoun in self.pronouns]
+        order = random.Random(SEED).sample(rows, len(rows))
+        # The next one of a random order: nobody keeps his own.
+        others = dict(zip(order, order[1:] + order[:1], strict=True))
+        return [self.sources[others.get(row, row)] for row in range(len(self.sources))]
+
+    def right(self, hypotheses: Sequence[str]) -> float:
+        """The share of the pronouns that are right: the translation has the reference's personal pronouns, in order."""
+        found = [said(hypotheses[each.row]) == said(self.references[each.row]) for each in self.pronouns]
+        return sum(found) / len(found)
+
+
+def said(text: str) -> list[str]:
+    """The personal pronouns of a German sentence that `it` could become."""
+    words = (word.strip(".,").lower() for word in text.split())
+    return [word for word in words if word in PRONOUNS]
+
+
+def read_test() -> TestText:
+    """The test set of data/quickstart."""
+    lines = {suffix: (DATA / f"test.{suffix}").read_text("utf-8").splitlines() for suffix in ("en", "de", "docid")}
+    with (DATA / "test.pronouns.tsv").open(encoding="utf-8", newline="") as file:
+        pronouns = [
+            Pronoun(
+                int(row["line"]) - 1,
+                {"source": int(row["pronoun_en_position"]) - 1, "target": int(row["pronoun_de_position"]) - 1},
+                {"source": int(row["antecedent_en_position"]) - 1, "target": int(row["antecedent_de_position"]) - 1},
+            )
+            for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        ]
+    documents = [int(line.split("\t")[0]) for line in lines["docid"]]
+    return TestText(lines["en"], lines["de"], documents, pronouns)
+
+
+def train(run: Path, config: Path, *overrides: str) -> Path:
+    """Train a run, unless it is there."""
+    settings = (f"run={run}", *overrides)
+    print(f"== {run}", flush=True)
+    command = [sys.executable, "-m", "nmt.cli.train", "--config", str(config)]
+    done = subprocess.run([*command, *(part for each in settings for part in ("--set", each))], cwd=ROOT, check=False)
+    if done.returncode:
+        sys.exit(f"training {run} ended with {done.returncode}")
+    return run
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A system on the test set."""
+
+    name: str
+    right: float
+    shuffled: float
+    bleu: float
+    looks: dict[str, tuple[float, float]]
+    """By the side that looks back: mean weight on the noun, and how often no word has more."""
+
+
+def measure(name: str, system: System, search: Search, test: TestText) -> Measured:
+    """Translate the test set, as it is and with other sentences before the pronouns, and look where they looked."""
+    hypotheses, shuffled = (
+        [best[0].text for best in translate_text(system, sources, search, documents=test.documents)]
+        for sources in (test.sources, test.shuffled())
+    )
+    looks = {side: on_the_noun(system, test, side) for side in sides(system)}
+    bleu = corpus_scores(hypotheses, test.references, ("bleu",))["bleu"].value
+    return Measured(name, test.right(hypotheses), test.right(shuffled), bleu, looks)
+
+
+def sides(system: System) -> list[str]:
+    """What looks back."""
+    lookback = system.translators[0].context.lookback
+    if lookback is None:
+        return []
+    return [side for side, on in (("source", lookback.sources), ("target", lookback.targets)) if on]
+
+
+def pieces(system: System, test: TestText) -> tuple[list[list[int]], list[list[int]]]:
+    """Of the sources and of the references."""
+    tokenizers = system.tokenizers
+    return tokenizers.source.encode(test.sources), tokenizers.target.encode(test.references)
+
+
+def looks_of(system: System, test: TestText, side: str) -> Iterator[tuple[Pronoun, LookBack, npt.NDArray[np.float64]]]:
+    """Of each pronoun, where its sentence looked, and the weights of the words that the pronoun itself looked at."""
+    tokenizer = system.tokenizers.source if side == "source" else system.tokenizers.target
+    texts = test.sources if side == "source" else test.references
+    looks = look_back(system, *pieces(system, test), test.documents, 4096)
+    by_row = {look.row: look for look in looks if look.side == side}
+    for pronoun in test.pronouns:
+        look = by_row[pronoun.row]
+        own, before = (np.asarray(words_of(texts[row], tokenizer)) for row in (look.row, look.before))
+        weights_S = look.words_QS[:-1][own == pronoun.words[side]].mean(0)
+        # The end symbol is no word.
+        words = np.zeros(before.max() + 1)
+        np.add.at(words, before, weights_S[:-1])
+        yield pronoun, look, words
+
+
+def on_the_noun(system: System, test: TestText, side: str) -> tuple[float, float]:
+    """The mean weight on the noun that the pronoun stands for, and how often no word has more."""
+    weights, first = [], []
+    for pronoun, _, words in looks_of(system, test, side):
+        noun = pronoun.nouns[side]
+        weights.append(words[noun])
+        first.append(words.argmax() == noun)
+    return float(np.mean(weights)), float(np.mean(first))
+
+
+def draw(system: System, test: TestText, folder: Path, count: int) -> None:
+    """Where the first sentences with a pronoun looked: the sentence down, the one before across."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ids, fonts = dict(zip(("source", "target"), pieces(system, test), strict=True)), Fonts()
+    for side in sides(system):
+        tokenizer = system.tokenizers.source if side == "source" else system.tokenizers.target
+        texts = test.sources if side == "source" else test.references
+        for _, (pronoun, look, _) in zip(range(count), looks_of(system, test, side), strict=False):
+            before, own = (tuple(tokenizer.pieces(ids[side][row])) for row in (look.before, look.row))
+            shown = Look(texts[look.before], texts[look.row], before, own, look.words_QS[None], None, None, 0.0)
+            path = folder / f"{pronoun.row + 1:04d}.{side}.svg"
+            path.write_bytes(matrix.render(shown, fonts.families, "svg"))
+
+
+def main() -> int:
+    options = parser().parse_args()
+    given = [f"runtime.threads={options.threads}", *options.set]
+    base = train(options.runs / "sentences", SENTENCES, *given)
+    begun = (*given, f"training.start_from={base}")
+    runs = {"without context": train(options.runs / "without", CONTEXT, *begun, "model.context=none")}
+    for where in options.where:
+        run = options.runs / f"with-{where}"
+        runs[f"with context: {where}"] = train(run, CONTEXT, *begun, f"model.context.where={where}")
+
+    runtime = set_up(RuntimeOptions(device="cpu", precision="fp32", threads=options.threads))
+    set_up_logging(None, is_main=True)
+    test, found = read_test(), []
+    for name, run in runs.items():
+        model = load_model(run, None, runtime)
+        system = join([model], runtime)
+        found.append(measure(name, system, model.config.search, test))
+        draw(system, test, options.runs / "plots", options.plots)
+    report(found, len(test.pronouns))
+    print(f"plots: {options.runs / 'plots'}")
+    return 0
+
+
+def report(found: Sequence[Measured], pronouns: int) -> None:
+    """A row a system."""
+    rows = [
+        (
+            each.name,
+            f"{each.right:.1%}",
+            f"{each.shuffled:.1%}",
+            f"{each.bleu:.2f}",
+            "; ".join(f"{side} {weight:.2f}, first {first:.0%}" for side, (weight, first) in each.looks.items()),
+        )
+        for each in found
+    ]
+    print(f"{pronouns} pronouns; by chance {CHANCE:.1%} are right")
+    print(format_table(rows, header=("", "right", "context of others", "BLEU", "weight on the noun")))
+
+
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(prog="scripts/context", description=(__doc__ or "").split("\n\n")[0])
+    found.add_argument("--runs", type=Path, default=Path("runs/context"), help="where the runs go (%(default)s)")
+    found.add_argument(
+        "--where", nargs="+", choices=("encoder", "decoder", "both"), default=["encoder"], help="(%(default)s)"
+    )
+    found.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="changes the configs, for all")
+    found.add_argument("--threads", type=int, default=1, help="CPU threads (%(default)s)")
+    found.add_argument("--plots", type=int, default=3, help="sentences that are drawn (%(default)s)")
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
