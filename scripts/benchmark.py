@@ -24,7 +24,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from nmt.batching import Batch
-from nmt.batching.plan import plan_epoch
+from nmt.batching.plan import plan_window
 from nmt.config import schema
 from nmt.experiment.families import parse_saved_config
 from nmt.kernels.choice import choose_kernels
@@ -125,7 +125,7 @@ def synthetic_batches(batch_tokens: int, vocabulary: int, count: int = 4) -> lis
     pairs = 29_000
     target = np.rint(rng.lognormal(np.log(13.2), 0.30, pairs)).clip(3, 60).astype(np.int64) + 1
     source = np.rint(target * rng.normal(0.98, 0.15, pairs)).clip(3, 60).astype(np.int64) + 1
-    plan = plan_epoch(source, target, np.ones(pairs), batch_tokens, group=1, seed=1, epoch=0)
+    plan = plan_window(np.arange(pairs), source, target, batch_tokens, 1, rng)
     generator = torch.Generator().manual_seed(1)
 
     def pad(lengths: Any) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,13 +14,14 @@ import pytest
 import torch
 
 from nmt.batching import Batch, BatchStream, Position, Update, pad_sources, validation_batches
-from nmt.batching.plan import cut, plan_epoch
+from nmt.batching.plan import cut, plan_window
 from nmt.batching.prefetch import prefetch
+from nmt.batching.windows import Windows
 from nmt.config.schema import Data
 from nmt.config.schema import Tokenizer as TokenizerOptions
 from nmt.text.corpus import open_corpus
 from nmt.text.corpus.text import TextOptions
-from nmt.text.encoded import EncodedCorpus, encode_corpora
+from nmt.text.encoded import EncodedCorpus, Part, encode_corpora
 from nmt.text.tokenizer import TokenizerPair, learn
 
 WORDS = ["Hund", "Katze", "läuft", "schläft", "der", "die", "groß", "klein", "Haus", "und"]
@@ -245,7 +247,8 @@ def test_batches_of_an_update_are_of_similar_length(streams: Streams) -> None:
 
 def test_the_incomplete_update_is_of_any_length() -> None:
     lengths = np.repeat(np.arange(1, 51), 20)
-    plans = [plan_epoch(lengths, lengths, np.ones(1000), 100, 7, 1, number) for number in range(40)]
+    rows = np.arange(1000)
+    plans = [plan_window(rows, lengths, lengths, 100, 7, np.random.default_rng(number)) for number in range(40)]
     assert all(len(plan) % 7 for plan in plans)
     leftover = [lengths[plan.batch(len(plan) - 1)].mean() for plan in plans]
     assert min(leftover) < 20
@@ -266,6 +269,109 @@ def test_a_stream_resumes_at_any_update(streams: Streams, sampling: float) -> No
         for left, right in zip(straight[start:], resumed, strict=True):
             for one, other in zip(left, right, strict=True):
                 assert_same(one, other)
+
+
+# Windows
+
+
+WINDOW, BLOCK = 150, 16
+
+
+def windowed(
+    streams: Streams, rank: int = 0, world: int = 1, accumulation: int = 1, sampling: float = 0.0
+) -> BatchStream:
+    """A stream of five windows."""
+    corpus, pair = streams.corpus, streams.tokenizers
+    return BatchStream(
+        corpus, BUDGET, 1, rank, world, accumulation, pair, sampling, window_rows=WINDOW, block_rows=BLOCK
+    )
+
+
+def places(stream: BatchStream, number: int = 0) -> list[Position]:
+    """The positions of an epoch, its end included."""
+    found = [Position(number)]
+    while not stream.ends_epoch(found[-1]):
+        found.append(stream.following(found[-1]))
+    return found
+
+
+def test_an_epoch_of_windows_has_every_row_once(streams: Streams) -> None:
+    windows = Windows(streams.corpus.parts, 1, WINDOW, BLOCK)
+    assert len(windows) == 5
+    by_window = [windows.rows(0, window).tolist() for window in range(5)]
+    assert sorted(row for rows in by_window for row in rows) == list(range(PAIRS))
+    assert all(abs(len(rows) - PAIRS / 5) <= BLOCK for rows in by_window)
+    # In order, as they lie on the disk, but from everywhere, and other ones in another epoch.
+    assert all(rows == sorted(rows) for rows in by_window)
+    assert all(rows[0] < PAIRS / 4 and rows[-1] > PAIRS * 3 / 4 for rows in by_window)
+    assert windows.rows(1, 0).tolist() != by_window[0]
+    stream = windowed(streams)
+    assert sorted(row for batch in row_order(stream) for row in batch) == list(range(PAIRS))
+    # The batches come window by window.
+    owner = {row: window for window, rows in enumerate(by_window) for row in rows}
+    owners = [{owner[row] for row in batch} for batch in row_order(stream)]
+    assert [*dict.fromkeys(window for each in owners for window in each)] == [0, 1, 2, 3, 4]
+    assert all(len(each) == 1 for each in owners)
+
+
+def test_positions_go_through_all_windows_and_a_stream_resumes_at_each(streams: Streams) -> None:
+    for sampling in (0.0, 0.1):
+        straight = epoch(windowed(streams, 1, 2, 2, sampling), 3)
+        positions = places(windowed(streams, 1, 2, 2), 3)
+        assert len(positions) == len(straight) + 1
+        assert [*dict.fromkeys(position.window for position in positions)] == [0, 1, 2, 3, 4]
+        for done, position in enumerate(positions):
+            resumed = list(windowed(streams, 1, 2, 2, sampling).updates(position))
+            assert len(resumed) == len(straight) - done
+            for left, right in zip(straight[done:], resumed, strict=True):
+                for one, other in zip(left, right, strict=True):
+                    assert_same(one, other)
+
+
+def test_ranks_share_the_windows_of_one_rank(streams: Streams) -> None:
+    alone = epoch(windowed(streams, accumulation=4))
+    ranks = [epoch(windowed(streams, rank, 2, 2)) for rank in range(2)]
+    assert len(alone) == len(places(windowed(streams, accumulation=4))) - 1
+    for update, *shares in zip(alone, *ranks, strict=True):
+        for left, right in zip(update, [batch for step in zip(*shares, strict=True) for batch in step], strict=True):
+            assert_same(left, right)
+
+
+def test_updates_of_an_epoch_are_estimated_from_its_first_window(streams: Streams) -> None:
+    stream = windowed(streams)
+    assert stream.updates_per_epoch(0) == pytest.approx(len(places(stream)) - 1, rel=0.15)
+
+
+def test_occurrences_of_a_weight_are_spread_over_the_windows() -> None:
+    windows = Windows([Part(0, 4000, 1.0), Part(4000, 6000, 2.5), Part(6000, 8000, 0.25)], 7, 1000, 50)
+    assert len(windows) == 10
+    by_window = [windows.rows(2, window) for window in range(10)]
+    counts = np.bincount(np.concatenate(by_window), minlength=8000)
+    assert set(counts[:4000]) == {1}
+    assert set(counts[4000:6000]) == {2, 3}
+    assert set(counts[6000:]) == {0, 1}
+    # Five standard deviations of 2,000 draws.
+    assert abs(counts[4000:6000].mean() - 2.5) < 5 * np.sqrt(0.25 / 2000)
+    assert abs(counts[6000:].mean() - 0.25) < 5 * np.sqrt(0.1875 / 2000)
+    # A tenth of the blocks' pairs of occurrences fall into the same window by chance.
+    inside = np.mean([len(rows) - len(np.unique(rows)) for rows in by_window]) * 10
+    assert inside < 0.25 * counts[4000:6000].sum()
+
+
+def test_the_memory_of_a_window_does_not_grow_with_the_corpus() -> None:
+    peaks = []
+    for pairs in (10**7, 10**9):
+        windows = Windows([Part(0, pairs, 1.0)], 1, 1 << 18)
+        tracemalloc.start()
+        rows = windows.rows(0, len(windows) // 2)
+        lengths = rows % 50 + 1
+        plan = plan_window(rows, lengths, lengths, 4096, 1, np.random.default_rng(0))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert len(plan.rows) == pytest.approx(1 << 18, rel=0.05)
+    # The list of blocks grows by 24 bytes for 4,096 rows; a permutation of the rows would be 8 GB.
+    assert peaks[1] < peaks[0] + 64 * 10**9 / 4096
+    assert peaks[0] < 80 * (1 << 18)
 
 
 # Subword regularisation

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, pairwise
@@ -23,8 +24,9 @@ from nmt.errors import DataError
 from nmt.text.corpus import Corpus, open_corpus
 from nmt.text.corpus.tables import TsvOptions
 from nmt.text.corpus.text import TextOptions
-from nmt.text.encoded import EncodedCorpus, EncodingReport, encode_corpora
-from nmt.text.encoded.filtering import reasons_to_drop, repeated
+from nmt.text.encoded import EncodedCorpus, EncodingReport, Part, encode_corpora
+from nmt.text.encoded.duplicates import first_occurrences
+from nmt.text.encoded.filtering import reasons_to_drop
 from nmt.text.encoded.tokenization import Chunk, encode_chunks
 from nmt.text.tokenizer import TokenizerPair, learn
 
@@ -92,9 +94,9 @@ def test_ids_are_the_tokenizers(tmp_path: Path, tokenizers: TokenizerPair) -> No
     encoded = encode(tmp_path, [corpus(tmp_path, pairs)], tokenizers)
     truth = expected(tokenizers, pairs)
     assert ids_of(encoded) == truth
-    assert encoded.source_lengths.tolist() == [len(source) for source, _ in truth]
-    assert encoded.target_lengths.tolist() == [len(target) for _, target in truth]
-    assert encoded.source_lengths.dtype == encoded.target_lengths.dtype == np.int32
+    rows = np.array([4999, 0, 2048, 0])
+    lengths = [side.tolist() for side in encoded.lengths(rows)]
+    assert lengths == [[len(truth[row][side]) for row in rows] for side in (0, 1)]
 
 
 def test_any_rows_in_any_order(tmp_path: Path, tokenizers: TokenizerPair) -> None:
@@ -113,13 +115,13 @@ def test_any_rows_in_any_order(tmp_path: Path, tokenizers: TokenizerPair) -> Non
 def test_corpora_follow_each_other_with_their_weights_and_places(tmp_path: Path, tokenizers: TokenizerPair) -> None:
     corpora = [corpus(tmp_path, sentences(3), "a"), corpus(tmp_path, sentences(2, seed=5), "b", weight=2.5)]
     encoded = encode(tmp_path, corpora, tokenizers)
-    assert encoded.weights.tolist() == [1.0, 1.0, 1.0, 2.5, 2.5]
+    assert encoded.parts == [Part(0, 3, 1.0), Part(3, 5, 2.5)]
     assert encoded.place(4) == f"{tmp_path / 'b.de'}:2"
     # A weight is no part of the cache: changing it must not cost a second tokenization, nor be forgotten.
     reweighted = [corpus(tmp_path, sentences(3), "a", weight=0.5), corpora[1]]
     again = encode(tmp_path, reweighted, tokenizers)
     assert again.fingerprint == encoded.fingerprint
-    assert again.weights.tolist() == [0.5, 0.5, 0.5, 2.5, 2.5]
+    assert again.parts == [Part(0, 3, 0.5), Part(3, 5, 2.5)]
 
 
 def test_text_is_kept_where_asked_for(tmp_path: Path, tokenizers: TokenizerPair) -> None:
@@ -150,15 +152,29 @@ def test_filters_by_hand() -> None:
     }
 
 
-def test_repeated_is_every_occurrence_but_the_first() -> None:
+@pytest.mark.parametrize("part_rows", [40, 300, 5000])
+def test_first_occurrences_are_all_but_the_repeated_ones(tmp_path: Path, part_rows: int) -> None:
     hashes = np.random.default_rng(0).integers(0, 500, 2000).astype(np.uint64)
     seen: set[int] = set()
     truth = []
     for value in hashes.tolist():
-        truth.append(value in seen)
+        truth.append(value not in seen)
         seen.add(value)
-    assert repeated(hashes).tolist() == truth
-    assert repeated(np.empty(0, np.uint64)).tolist() == []
+    assert first_occurrences(hashes, tmp_path, part_rows).tolist() == truth
+    assert [path.name for path in tmp_path.iterdir()] == ["first"]
+    assert first_occurrences(np.empty(0, np.uint64), tmp_path).tolist() == []
+
+
+def test_the_search_for_duplicates_needs_memory_for_a_part_of_them(tmp_path: Path) -> None:
+    peaks = []
+    for count in (1 << 14, 1 << 18):
+        path = tmp_path / "hashes"
+        np.random.default_rng(1).integers(0, 1 << 63, count, np.uint64).tofile(path)
+        tracemalloc.start()
+        first_occurrences(np.memmap(path, np.uint64), tmp_path, 1 << 12)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0] < 100 * (1 << 12)
 
 
 def test_every_pair_left_out_is_counted_with_its_line(tmp_path: Path, tokenizers: TokenizerPair) -> None:
@@ -219,7 +235,7 @@ def test_an_empty_side_can_be_an_error(tmp_path: Path, tokenizers: TokenizerPair
     first, second = caught.value.problems
     assert first.startswith(f"{tmp_path / 'train.de'}:2: the source side is empty")
     assert second.startswith(f"{tmp_path / 'train.en'}:3: the target side is empty")
-    assert sorted(path.suffix for path in (tmp_path / "cache").iterdir()) == [".lock"]
+    assert {path.suffix for path in (tmp_path / "cache").iterdir()} == {".lock"}
 
 
 @pytest.mark.parametrize(
@@ -396,6 +412,19 @@ def test_a_killed_build_leaves_nothing_that_is_taken_as_whole(tmp_path: Path, to
     ids_found, offsets = encoded.source(rows)
     truth = tokenizers.source.encode([pairs[0][0], pairs[-1][0]])
     assert (len(encoded), ids_found.tolist(), offsets[1]) == (60000, truth[0] + truth[1], len(truth[0]))
+
+
+def test_opening_a_cache_imports_no_pandas(tmp_path: Path, tokenizers: TokenizerPair) -> None:
+    """It takes a second and 40 MB, in every process of a training."""
+    pairs = sentences(3)
+    encode(tmp_path, [corpus(tmp_path, pairs)], tokenizers)
+    tokenizers.save(tmp_path)
+    root = Path(__file__).parent.parent
+    imported = f"{BUILD}print('pandas' in sys.modules)"
+    found = subprocess.run(
+        [sys.executable, "-c", imported, str(root), str(tmp_path)], check=True, stdout=subprocess.PIPE, text=True
+    )
+    assert found.stdout == "False\n"
 
 
 def test_the_file_is_an_ordinary_data_set(tmp_path: Path, tokenizers: TokenizerPair) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import multiprocessing
 import os
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 
+from nmt.batching import BatchStream
 from nmt.checkpoint import RunFolder, find, load_training_state
 from nmt.errors import ConfigError, TrainingError
 from nmt.experiment.training import check, train
@@ -71,9 +73,15 @@ def test_it_learns_to_reverse_from_a_fresh_seed(tmp_path: Path) -> None:
     assert records(config.run)[0]["loss"] == pytest.approx(math.log(16), rel=0.2)
 
 
-@pytest.mark.parametrize("stop", [1, 4, 9])
-def test_a_stopped_run_goes_on_to_the_same_bits(folder: Path, monkeypatch: pytest.MonkeyPatch, stop: int) -> None:
-    """In the middle of an epoch and at its end, where a validation is due; with everything that changes switched on."""
+@pytest.mark.parametrize(("stop", "windows"), [(1, 1), (4, 1), (9, 1), (2, 4), (4, 4), (7, 4)])
+def test_a_stopped_run_goes_on_to_the_same_bits(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, stop: int, windows: int
+) -> None:
+    """In the middle of an epoch or a window and at its end, where a validation is due; with everything that changes
+    switched on."""
+    if windows > 1:
+        parts = functools.partial(BatchStream, window_rows=120 // windows, block_rows=5)
+        monkeypatch.setattr("nmt.experiment.training.BatchStream", parts)
     everything = (
         "training.schedule={kind: plateau, patience: 1}",
         "training.accumulation=2",
@@ -190,14 +198,18 @@ def test_checking_leaves_nothing_behind(folder: Path, caplog: pytest.LogCaptureF
 
 @pytest.mark.slow
 def test_two_ranks_train_as_one(folder: Path) -> None:
-    """Two processes with one batch each make the updates of one process with two: the same losses and weights."""
+    """Two processes with two batches each make the updates of one process with four: the same losses and weights."""
     plain = ("model.dropout={embedding: 0, layer: 0, output: 0}", "training.max_epochs=2")
-    alone = run_config(folder, *plain, f"run={folder}/alone", "training.accumulation=2")
+    alone = run_config(folder, *plain, f"run={folder}/alone", "training.accumulation=4")
     train(alone)
     together = folder / "together.yaml"
     together.write_text(CONFIG.format(folder=folder), encoding="utf-8")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    arguments = ["--config", str(together), *(f"--set={each}" for each in (*plain, f"run={folder}/together"))]
+    arguments = [
+        "--config",
+        str(together),
+        *(f"--set={each}" for each in (*plain, "training.accumulation=2", f"run={folder}/together")),
+    ]
     subprocess.run(
         [*torchrun, "-m", "nmt.cli.train", *arguments],
         check=True,

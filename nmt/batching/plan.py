@@ -1,4 +1,4 @@
-"""The order of an epoch: which rows make a batch, and which batches make an update."""
+"""The order of a window: which rows make a batch, and which batches make an update."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 Rows = npt.NDArray[np.int64]
+Lengths = npt.NDArray[Any]
+
+_BLOCK = 1 << 18
 
 
 @dataclass(frozen=True)
-class EpochPlan:
-    """The batches of an epoch. Memory: 8 bytes a row, and about 30 a row while it is made.
+class Plan:
+    """The batches of a window. Memory: 8 bytes a row, and about 40 a row while it is made.
 
     `rows` holds the rows in order of length, cut into batches at `bounds`; `order` holds the numbers of the batches
     in the order in which they are trained on.
@@ -27,34 +30,30 @@ class EpochPlan:
         return len(self.order)
 
     def batch(self, position: int) -> Rows:
-        """The rows of the batch at this position of the epoch."""
+        """The rows of the batch at this position of the window."""
         number = self.order[position]
         return self.rows[self.bounds[number] : self.bounds[number + 1]]
 
 
-def plan_epoch(
-    source_lengths: npt.NDArray[Any],
-    target_lengths: npt.NDArray[Any],
-    weights: npt.NDArray[Any],
+def plan_window(
+    rows: Rows,
+    source_lengths: Lengths,
+    target_lengths: Lengths,
     batch_tokens: int,
     group: int,
-    seed: int,
-    epoch: int,
-) -> EpochPlan:
-    """Plan an epoch; the result depends on the arguments alone.
+    rng: np.random.Generator,
+) -> Plan:
+    """Plan a window of these rows; the result depends on the arguments alone.
 
-    Lengths are those of the padded tensors, end symbol included. A pair of weight w occurs floor(w) times, and once
-    more with probability w - floor(w). `group` is the number of batches in a global update: such batches are
-    neighbours in length, so that no rank waits long for another.
+    Lengths are those of the rows' padded tensors, end symbol included. `group` is the number of batches in a global
+    update: such batches are neighbours in length, so that no rank waits long for another.
     """
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,)))
-    rows = _drawn(weights, rng)
-    rows = rows[np.argsort(_sort_key(source_lengths[rows], target_lengths[rows], rng))]
-    bounds = cut(np.maximum(source_lengths[rows], target_lengths[rows]), batch_tokens)
-    return EpochPlan(rows, bounds, _shuffled(len(bounds) - 1, group, rng))
+    order = _by_length(source_lengths, target_lengths, rng)
+    bounds = cut(np.maximum(source_lengths, target_lengths)[order], batch_tokens)
+    return Plan(rows[order], bounds, _shuffled(len(bounds) - 1, group, rng))
 
 
-def cut(longest: npt.NDArray[Any], batch_tokens: int) -> npt.NDArray[np.int64]:
+def cut(longest: Lengths, batch_tokens: int) -> npt.NDArray[np.int64]:
     """Bounds [batches + 1] of consecutive rows, each batch as large as fits: rows x longest side <= batch_tokens.
 
     A row that is longer than that is a batch alone. Python runs once a batch, not once a row.
@@ -69,14 +68,26 @@ def cut(longest: npt.NDArray[Any], batch_tokens: int) -> npt.NDArray[np.int64]:
     return np.asarray(bounds, np.int64)
 
 
-def _drawn(weights: npt.NDArray[Any], rng: np.random.Generator) -> Rows:
-    certain = np.floor(weights)
-    times = certain.astype(np.int64) + (rng.random(len(weights)) < weights - certain)
-    return np.repeat(np.arange(len(weights)), times)
+def _by_length(source: Lengths, target: Lengths, rng: np.random.Generator) -> npt.NDArray[np.uint64]:
+    """Places in order of target length, then source length, then chance.
+
+    All of it and the place itself are packed into one integer, 16 bits each for the lengths and 32 for the rest, and
+    sorted in place: five times as fast as sorting places by a key, in half the memory.
+    """
+    place_bits = np.uint64(max(len(source) - 1, 0).bit_length())
+    assert place_bits < 32, "a window has fewer rows"
+    packed = np.empty(len(source), np.uint64)
+    for start in range(0, len(source), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        packed[block] = _sort_key(source[block], target[block], rng) >> place_bits << place_bits
+    packed |= np.arange(len(source), dtype=np.uint64)
+    packed.sort()
+    packed &= (np.uint64(1) << place_bits) - np.uint64(1)
+    return packed
 
 
-def _sort_key(source: npt.NDArray[Any], target: npt.NDArray[Any], rng: np.random.Generator) -> npt.NDArray[np.uint64]:
-    """Target length, then source length, then chance, packed into 16, 16 and 32 bits: one sort of integers.
+def _sort_key(source: Lengths, target: Lengths, rng: np.random.Generator) -> npt.NDArray[np.uint64]:
+    """Target length, then source length, then chance, in 16, 16 and 32 bits.
 
     Lengths are disturbed by up to 2% (target) and 1 piece (source), so that long pairs, which are few and would
     otherwise always meet the same neighbours, change company. The source length rises and falls in turn

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 
 from nmt.batching.batch import Batch, encoded_batch, sampled_batch, stand_in
-from nmt.batching.plan import EpochPlan, cut, plan_epoch
+from nmt.batching.plan import Plan, cut, plan_window
 from nmt.batching.prefetch import prefetch
+from nmt.batching.windows import BLOCK_ROWS, WINDOW_ROWS, Windows
 from nmt.text.encoded import EncodedCorpus
 from nmt.text.tokenizer import TokenizerPair
 
@@ -22,10 +24,14 @@ Update: TypeAlias = list[Batch]
 
 @dataclass(frozen=True)
 class Position:
-    """Where training stands: the next update is update `update` of epoch `epoch`, both counted from 0."""
+    """Where training stands: the next update is update `update` of window `window` of epoch `epoch`, counted from 0.
+
+    The end of an epoch is the position after the last update of its last window.
+    """
 
     epoch: int = 0
     update: int = 0
+    window: int = 0
 
 
 class BatchStream:
@@ -46,6 +52,8 @@ class BatchStream:
         tokenizers: TokenizerPair,
         sampling: float,
         with_links: bool = False,
+        window_rows: int = WINDOW_ROWS,
+        block_rows: int = BLOCK_ROWS,
     ) -> None:
         """`batch_tokens` bounds sentences x longest side, end symbols included; `sampling` > 0 tokenizes anew at every
         epoch (the corpus needs its text for that); `with_links` gives batches the links of the corpus's alignments."""
@@ -61,31 +69,42 @@ class BatchStream:
         self._tokenizers = tokenizers
         self._sampling = sampling
         self._with_links = with_links
-        self._planned: tuple[int, EpochPlan] | None = None
+        self._windows = Windows(corpus.parts, seed, window_rows, block_rows)
+        self._planned: tuple[tuple[int, int], Plan] | None = None
+        self._counted: dict[tuple[int, int], int] = {}
 
     def updates_per_epoch(self, epoch: int) -> int:
-        """Updates of an epoch, the same on every rank; the last one may be incomplete."""
-        return -(-len(self._plan(epoch)) // self._group)
+        """Updates of an epoch, the same on every rank; of several windows all count as the first one does."""
+        return len(self._windows) * self._updates_of(epoch, 0)
+
+    def following(self, position: Position) -> Position:
+        """The position after one more update; its epoch is the same, since the end of an epoch is a position too."""
+        done = position.update + 1
+        if done < self._updates_of(position.epoch, position.window) or position.window == len(self._windows) - 1:
+            return replace(position, update=done)
+        return Position(position.epoch, window=position.window + 1)
+
+    def ends_epoch(self, position: Position) -> bool:
+        """Whether no update of its epoch is left at this position."""
+        last = position.window == len(self._windows) - 1
+        return last and position.update >= self._updates_of(position.epoch, position.window)
 
     def updates(self, position: Position) -> Iterator[Update]:
         """The updates of this rank, from the position to the end of its epoch.
 
-        In the last update a rank may have fewer batches than the others; stand-ins of weight 0 fill its list.
-        Batches are made ahead in a thread, which ends when the iterator is closed or dropped.
+        In the last update of a window a rank may have fewer batches than the others; stand-ins of weight 0 fill its
+        list. Batches are made ahead in a thread, which ends when the iterator is closed or dropped.
         """
         return prefetch(self._updates(position), _UPDATES_AHEAD)
 
     def largest_batch(self) -> Batch:
-        """The batch of the first epoch with the most padded elements, both sides together.
+        """The batch of the first window with the most padded elements, both sides together.
 
-        If it fits into memory, so do the others, nearly: epochs differ a little, and sampling can add pieces.
+        If it fits into memory, so do the others, nearly: windows differ a little, and sampling can add pieces.
         """
-        plan = self._plan(0)
+        plan = self._plan(0, 0)
         starts, sizes = plan.bounds[:-1], np.diff(plan.bounds)
-        widths = [
-            np.maximum.reduceat(lengths[plan.rows] + 1, starts)
-            for lengths in (self._corpus.source_lengths, self._corpus.target_lengths)
-        ]
+        widths = [np.maximum.reduceat(lengths + 1, starts) for lengths in self._corpus.lengths(plan.rows)]
         number = int(np.argmax(sizes * (widths[0].astype(np.int64) + widths[1])))
         rows = plan.rows[plan.bounds[number] : plan.bounds[number + 1]]
         return encoded_batch(self._corpus, rows, self._tokenizers, self._with_links)
@@ -95,44 +114,57 @@ class BatchStream:
         return self._world * self._accumulation
 
     def _updates(self, position: Position) -> Iterator[Update]:
-        plan = self._plan(position.epoch)
-        for first in range(position.update * self._group, len(plan), self._group):
-            # Every world-th batch: an incomplete update is spread over the ranks instead of filling the first ones.
-            mine = range(first + self._rank, min(first + self._group, len(plan)), self._world)
-            update = [self._batch(plan, position.epoch, number) for number in mine]
-            missing = self._accumulation - len(update)
-            yield update + [stand_in(self._tokenizers) for _ in range(missing)]
+        for window, plan in self._plans(position.epoch, position.window):
+            done = position.update if window == position.window else 0
+            for first in range(done * self._group, len(plan), self._group):
+                # Every world-th batch: an incomplete update is spread over the ranks instead of filling the first ones.
+                mine = range(first + self._rank, min(first + self._group, len(plan)), self._world)
+                update = [self._batch(plan, position.epoch, window, number) for number in mine]
+                missing = self._accumulation - len(update)
+                yield update + [stand_in(self._tokenizers) for _ in range(missing)]
 
-    def _batch(self, plan: EpochPlan, epoch: int, number: int) -> Batch:
+    def _plans(self, epoch: int, first: int) -> Iterator[tuple[int, Plan]]:
+        """The windows of an epoch from this one on; each is planned while the one before it is in use."""
+        with ThreadPoolExecutor(1, "plan") as ahead:
+            plan = self._plan(epoch, first)
+            for window in range(first + 1, len(self._windows)):
+                following = ahead.submit(self._plan, epoch, window)
+                yield window - 1, plan
+                plan = following.result()
+            yield len(self._windows) - 1, plan
+
+    def _batch(self, plan: Plan, epoch: int, window: int, number: int) -> Batch:
         rows = plan.batch(number)
         if not self._sampling:
             return encoded_batch(self._corpus, rows, self._tokenizers, self._with_links)
-        # A third number keeps these seeds apart from those of the plan.
-        source, target = np.random.SeedSequence(self._seed, spawn_key=(epoch, number, 1)).generate_state(2)
+        # As many numbers as nothing else has keep these seeds apart from those of the plan.
+        source, target = np.random.SeedSequence(self._seed, spawn_key=(epoch, window, number, 1)).generate_state(2)
         seeds = (int(source), int(target))
         return sampled_batch(self._corpus, rows, self._tokenizers, self._sampling, seeds, self._with_links)
 
-    def _plan(self, epoch: int) -> EpochPlan:
-        if self._planned is None or self._planned[0] != epoch:
-            corpus = self._corpus
-            plan = plan_epoch(
-                corpus.source_lengths + 1,
-                corpus.target_lengths + 1,
-                corpus.weights,
-                self._batch_tokens,
-                self._group,
-                self._seed,
-                epoch,
-            )
-            self._planned = (epoch, plan)
-        return self._planned[1]
+    def _updates_of(self, epoch: int, window: int) -> int:
+        """Updates of a window; the last one may be incomplete."""
+        if (epoch, window) not in self._counted:
+            self._plan(epoch, window)
+        return self._counted[epoch, window]
+
+    def _plan(self, epoch: int, window: int) -> Plan:
+        planned = self._planned
+        if planned is None or planned[0] != (epoch, window):
+            rows = self._windows.rows(epoch, window)
+            source, target = self._corpus.lengths(rows)
+            rng = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(epoch, window, 0)))
+            plan = plan_window(rows, source + 1, target + 1, self._batch_tokens, self._group, rng)
+            self._counted[epoch, window] = -(-len(plan) // self._group)
+            self._planned = planned = (epoch, window), plan
+        return planned[1]
 
 
 def validation_batches(
     corpus: EncodedCorpus, batch_tokens: int, tokenizers: TokenizerPair, rank: int = 0, world: int = 1
 ) -> Iterator[Batch]:
     """Every row once, in order of length, every world-th batch for a rank; always the same batches."""
-    source, target = corpus.source_lengths + 1, corpus.target_lengths + 1
+    source, target = (lengths + 1 for lengths in corpus.lengths(np.arange(len(corpus))))
     rows = np.lexsort((source, target))
     bounds = cut(np.maximum(source, target)[rows], batch_tokens)
     for number in range(rank, len(bounds) - 1, world):

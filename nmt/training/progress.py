@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from nmt.batching import Position
 from nmt.model.translator import Translator
 from nmt.training.journal import Sample
 
@@ -33,7 +34,7 @@ class Progress:
     """Updates done, the skipped ones included."""
     epoch: int = 0
     update: int = 0
-    """Updates done in this epoch."""
+    """Updates done in this window of the epoch."""
     tokens: int = 0
     """Target pieces read."""
     skipped: int = 0
@@ -43,6 +44,17 @@ class Progress:
     """Updates done at the last validation."""
     validation_due: bool = False
     """A validation was put off, because somebody asked training to stop."""
+    window: int = 0
+    """Windows of the epoch that are done."""
+
+    @property
+    def position(self) -> Position:
+        """Where in the data training stands."""
+        return Position(epoch=self.epoch, window=self.window, update=self.update)
+
+    def move(self, position: Position) -> None:
+        """Stand somewhere else in the data."""
+        self.epoch, self.window, self.update = position.epoch, position.window, position.update
 
 
 class Save(Protocol):

@@ -26,6 +26,7 @@ from nmt.runtime import (
     set_rng_state,
 )
 from nmt.training.averaging import MovingAverage
+from nmt.training.exchange import exchanging
 from nmt.training.guidance import guidance_weight
 from nmt.training.journal import Journal
 from nmt.training.objective import Losses, Objective, Scales
@@ -63,8 +64,7 @@ class Trainer:
         self.objective = Objective(translator, kernels, options.label_smoothing, options.guided_alignment.loss)
         self.parallel: nn.Module = self.objective
         if runtime.world > 1:
-            devices = [runtime.device] if runtime.device.type == "cuda" else None
-            self.parallel = DistributedDataParallel(self.objective, device_ids=devices, gradient_as_bucket_view=True)
+            self.parallel = exchanging(self.objective, runtime.device)
         self.parameters = list(translator.parameters())
         self.optimizer = OPTIMIZERS.build(options.optimizer, translator)
         for group in self.optimizer.param_groups:
@@ -121,7 +121,7 @@ class Trainer:
         likelihood, alignment, asked = all_reduce_sum(torch.cat((sums, asked)))
         finite = bool(torch.isfinite(norm) & torch.isfinite(likelihood))
         self.progress.step += 1
-        self.progress.update += 1
+        self.progress.move(self.stream.following(self.progress.position))
         self.progress.tokens += tokens
         rate = self._apply(finite)
         self.optimizer.zero_grad(set_to_none=True)
@@ -246,8 +246,8 @@ class Trainer:
     def _updates(self) -> Iterator[list[Batch]]:
         progress = self.progress
         while True:
-            yield from self.stream.updates(Position(progress.epoch, progress.update))
-            progress.epoch, progress.update = progress.epoch + 1, 0
+            yield from self.stream.updates(progress.position)
+            progress.move(Position(progress.epoch + 1))
 
     def _apply(self, finite: bool) -> float:
         """Move the weights; a non-finite update is skipped. Returns the learning rate."""
@@ -281,14 +281,14 @@ class Trainer:
     def _due(self, every: int | None) -> bool:
         if every:
             return self.progress.step % every == 0
-        return self.progress.update == self.stream.updates_per_epoch(self.progress.epoch)
+        return self.stream.ends_epoch(self.progress.position)
 
     def _finished(self) -> str:
         """Why training is over, or nothing."""
         progress, options = self.progress, self.options
         if options.max_steps and progress.step >= options.max_steps:
             return f"{options.max_steps} updates, as training.max_steps asks"
-        at_end = progress.update == self.stream.updates_per_epoch(progress.epoch)
+        at_end = self.stream.ends_epoch(progress.position)
         if options.max_epochs and progress.epoch + at_end >= options.max_epochs:
             return f"{options.max_epochs} epochs, as training.max_epochs asks"
         if self.stopping.is_over:

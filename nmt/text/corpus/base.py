@@ -6,6 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
@@ -62,11 +63,16 @@ class Corpus(ABC):
 
     name: str
     """What messages call it: the paths, or the name of the data set."""
+    files: Sequence[Path] = ()
+    """All files that the records are read from; none where that cannot be told."""
+    reading: str
+    """How the files are read: what the records depend on besides them."""
 
     def __init__(self, options: CorpusOptions, data: Data) -> None:
         self.weight = options.weight
         self.limit = options.limit
         self.has_alignments = options.has_alignments
+        self.reading = options.model_dump_json(exclude={"weight"})
         self._broken_utf8 = data.filters.broken_utf8
 
     @abstractmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 EXAMPLES = 5
@@ -30,10 +30,14 @@ class Counts:
 
     def drop(self, reason: str, corpus: str, line: int) -> None:
         """Count a pair left out; `reason` is a short phrase that reads well in a report, such as `empty side`."""
-        dropped = self.dropped.setdefault(reason, Dropped())
-        dropped.count += 1
-        if len(dropped.examples) < EXAMPLES:
-            dropped.examples.append((corpus, line))
+        self.drop_all(reason, corpus, (line,))
+
+    def drop_all(self, reason: str, corpus: str, lines: Sequence[int]) -> None:
+        """Count the pairs of these lines; nothing is noted where there are none."""
+        if len(lines):
+            dropped = self.dropped.setdefault(reason, Dropped())
+            dropped.count += len(lines)
+            dropped.examples += [(corpus, int(line)) for line in lines[: EXAMPLES - len(dropped.examples)]]
 
     def add(self, other: Counts) -> None:
         """Add the account of a later part of the text to this one."""

@@ -40,6 +40,7 @@ class JsonLinesCorpus(Corpus):
         super().__init__(options, data)
         self.name = options.path
         self._path = Path(options.path)
+        self.files = (self._path,)
         self._fields = [name for name in (options.source, options.target, options.alignments) if name is not None]
         check_file(self._path)
 

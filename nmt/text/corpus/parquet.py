@@ -44,6 +44,7 @@ class ParquetCorpus(Corpus):
         super().__init__(options, data)
         self.name = options.path
         self._path = Path(options.path)
+        self.files = (self._path,)
         self._columns = [name for name in (options.source, options.target, options.alignments) if name is not None]
         check_file(self._path)
         with self._open() as file:

@@ -43,6 +43,7 @@ class TsvCorpus(Corpus):
         super().__init__(options, data)
         self.name = options.path
         self._path = Path(options.path)
+        self.files = (self._path,)
         wanted = [options.source_column, options.target_column]
         if options.alignments_column is not None:
             wanted.append(options.alignments_column)

@@ -41,7 +41,8 @@ class TextCorpus(Corpus):
         if options.alignments is not None:
             self._paths["alignment"] = Path(options.alignments)
         self.name = f"{options.source} / {options.target}"
-        check_files(self._paths.values())
+        self.files = tuple(self._paths.values())
+        check_files(self.files)
 
     def place(self, line: int, text: Text) -> str:
         return f"{self._paths[text]}:{line}"

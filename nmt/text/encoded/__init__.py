@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nmt.text.encoded.cache import encode_corpora
-from nmt.text.encoded.corpus import EncodedCorpus
+from nmt.text.encoded.corpus import EncodedCorpus, Part
 from nmt.text.encoded.ragged import flatten
 from nmt.text.encoded.report import CorpusReport, Dropped, EncodingReport, SideReport
 
@@ -12,6 +12,7 @@ __all__ = [
     "Dropped",
     "EncodedCorpus",
     "EncodingReport",
+    "Part",
     "SideReport",
     "encode_corpora",
     "flatten",

@@ -1,7 +1,7 @@
-"""Corpora -> one Arrow file of ids, in memory that hardly grows with them.
+"""Corpora -> one Arrow file of ids, in memory that does not grow with them.
 
 The columns grow in raw files, are memory-mapped when they are complete, and go into the Arrow file as one record batch,
-so that each is one contiguous array there. What grows is the search for duplicates: about five bytes a pair.
+so that each is one contiguous array there.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from nmt.text.encoded.columns import (
     flat_kept,
     ragged_kept,
 )
-from nmt.text.encoded.filtering import DUPLICATE, EMPTY, reasons_to_drop, repeated
+from nmt.text.encoded.duplicates import first_occurrences
+from nmt.text.encoded.filtering import DUPLICATE, EMPTY, reasons_to_drop
 from nmt.text.encoded.links import COLUMNS, POSITION, EncodedLinks, no_links
 from nmt.text.encoded.ragged import Offsets, Values
 from nmt.text.encoded.report import CorpusReport, EncodingReport, SideReport
@@ -90,16 +91,14 @@ def build(
             raise DataError(*wrong[:EXAMPLES])
         ragged_values = {name: column.close() for name, column in ragged.items()}
         flat_values = {name: column.close() for name, column in flat.items()}
-    again = repeated(flat_values.pop("hash"))
-    duplicates = int(again.sum())
+    first = first_occurrences(flat_values.pop("hash"), scratch)
+    duplicates = len(first) - int(np.count_nonzero(first))
     if duplicates and filters is not None and filters.duplicates == "drop":
-        _count_duplicates(np.flatnonzero(again), flat_values["corpus"], flat_values["line"], corpora, counts)
+        _count_duplicates(first, flat_values["corpus"], flat_values["line"], corpora, counts)
         ragged_values = {
-            name: ragged_kept(*column, ~again, scratch, f"{name}.kept") for name, column in ragged_values.items()
+            name: ragged_kept(*column, first, scratch, f"{name}.kept") for name, column in ragged_values.items()
         }
-        flat_values = {
-            name: flat_kept(column, ~again, scratch / f"{name}.kept") for name, column in flat_values.items()
-        }
+        flat_values = {name: flat_kept(column, first, scratch / f"{name}.kept") for name, column in flat_values.items()}
     _refuse_empty(corpora, counts)
     _write(arrow, ragged_values, flat_values)
     return EncodingReport(
@@ -118,8 +117,7 @@ def _judge(chunk: Chunk, encoded: EncodedChunk, corpus: Corpus, counts: Counts, 
         for reason, mask in reasons_to_drop(encoded.source.lengths, encoded.target.lengths, filters).items():
             if reason == EMPTY and filters.empty == "error" and mask.any():
                 raise DataError(*_empty_sides(np.flatnonzero(mask)[:EXAMPLES], chunk, encoded, corpus))
-            for row in np.flatnonzero(mask):
-                counts.drop(reason, corpus.name, chunk.lines[row])
+            counts.drop_all(reason, corpus.name, np.asarray(chunk.lines)[mask].tolist())
             keep &= ~mask
     counts.kept += int(keep.sum())
     return keep
@@ -137,12 +135,15 @@ def _wrong_alignments(alignments: EncodedLinks, chunk: Chunk, corpus: Corpus) ->
 
 
 def _count_duplicates(
-    rows: npt.NDArray[np.intp], owners: Values, lines: Values, corpora: Sequence[Corpus], counts: Sequence[Counts]
+    first: Mask, owners: Values, lines: Values, corpora: Sequence[Corpus], counts: Sequence[Counts]
 ) -> None:
-    for row in rows:
-        owner = int(owners[row])
-        counts[owner].drop(DUPLICATE, corpora[owner].name, int(lines[row]))
-        counts[owner].kept -= 1
+    for start in range(0, len(first), _BLOCK):
+        rows = start + np.flatnonzero(~first[start : start + _BLOCK])
+        owner = owners[rows]
+        for number in np.unique(owner).tolist():
+            dropped = lines[rows[owner == number]].tolist()
+            counts[number].drop_all(DUPLICATE, corpora[number].name, dropped)
+            counts[number].kept -= len(dropped)
 
 
 def _refuse_empty(corpora: Sequence[Corpus], counts: Sequence[Counts]) -> None:

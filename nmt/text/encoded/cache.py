@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
-import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from nmt.config.schema import Filters
@@ -17,6 +15,7 @@ from nmt.errors import DataError
 from nmt.text.corpus import Corpus
 from nmt.text.encoded.build import build
 from nmt.text.encoded.corpus import EncodedCorpus
+from nmt.text.encoded.digests import Digests, locked
 from nmt.text.encoded.report import EncodingReport
 from nmt.text.tokenizer import TokenizerPair
 
@@ -49,16 +48,17 @@ def encode_corpora(
     Raises DataError where a corpus cannot be read, nothing of it is left, or the cache cannot be written.
     """
     assert corpora
-    key = _key(corpora, tokenizers, filters, keep_text)
-    folder = cache / key
+    digests = Digests(cache)
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        report = _report_if_whole(folder)
+        key = _key(corpora, tokenizers, filters, keep_text, digests)
+        folder = cache / key
+        report = _report_if_whole(folder, digests)
         if report is not None:
             _log.info("encoded corpora found in %s", folder)
         else:
-            with _locked(cache / f"{key}.lock"):
-                report = _report_if_whole(folder) or _encode_into(
+            with locked(cache / f"{key}.lock"):
+                report = _report_if_whole(folder, digests) or _encode_into(
                     folder, corpora, tokenizers, filters, workers, keep_text
                 )
     except OSError as error:
@@ -75,37 +75,35 @@ def _encode_into(
     keep_text: bool,
 ) -> EncodingReport:
     """Build beside the final place and rename, which is atomic; the caller holds the lock of the key."""
-    partial = folder.with_name(f"{folder.name}.partial")
+    building = folder.with_name(f"{folder.name}.partial")
     # Left by a build that was killed: nobody else can be building, for they would hold the lock.
-    shutil.rmtree(partial, ignore_errors=True)
-    scratch = partial / "scratch"
+    shutil.rmtree(building, ignore_errors=True)
+    scratch = building / "scratch"
     scratch.mkdir(parents=True)
     try:
-        report = build(corpora, tokenizers, filters, workers, keep_text, scratch, partial / _PAIRS)
+        report = build(corpora, tokenizers, filters, workers, keep_text, scratch, building / _PAIRS)
         shutil.rmtree(scratch)
-        (partial / _REPORT).write_text(report.to_json(), encoding="utf-8")
-        checksums = {name: _checksum(partial / name) for name in (_PAIRS, _REPORT)}
-        (partial / _CHECKSUMS).write_text(json.dumps(checksums, indent=1), encoding="utf-8")
+        (building / _REPORT).write_text(report.to_json(), encoding="utf-8")
+        checksums = {name: _checksum(building / name) for name in (_PAIRS, _REPORT)}
+        (building / _CHECKSUMS).write_text(json.dumps(checksums, indent=1), encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)
-        partial.rename(folder)
+        building.rename(folder)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(building, ignore_errors=True)
     _log.info("encoded corpora written to %s", folder)
     return report
 
 
-def _report_if_whole(folder: Path) -> EncodingReport | None:
-    """The report of a cached folder; None where it is absent, or damaged, which is logged.
-
-    The checksums cost a read of the file; the fingerprints of the key have just cost a longer one of the text.
-    """
+def _report_if_whole(folder: Path, digests: Digests) -> EncodingReport | None:
+    """The report of a cached folder; None where it is absent, or damaged, which is logged."""
     if not folder.exists():
         return None
     try:
         checksums = json.loads((folder / _CHECKSUMS).read_text(encoding="utf-8"))
         for name in (_PAIRS, _REPORT):
-            if _checksum(folder / name) != checksums[name]:
+            path = folder / name
+            if digests.of("checksum", [path], partial(_checksum, path)) != checksums[name]:
                 raise _Damaged(f"{name} is not what was written")
         return EncodingReport.from_json((folder / _REPORT).read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError, _Damaged) as error:
@@ -113,10 +111,14 @@ def _report_if_whole(folder: Path) -> EncodingReport | None:
         return None
 
 
-def _key(corpora: Sequence[Corpus], tokenizers: TokenizerPair, filters: Filters | None, keep_text: bool) -> str:
+def _key(
+    corpora: Sequence[Corpus], tokenizers: TokenizerPair, filters: Filters | None, keep_text: bool, digests: Digests
+) -> str:
     described = {
         "format": FORMAT,
-        "corpora": [corpus.fingerprint() for corpus in corpora],
+        "corpora": [
+            digests.of(f"format {FORMAT} {corpus.reading}", corpus.files, corpus.fingerprint) for corpus in corpora
+        ],
         "tokenizers": [tokenizers.source.fingerprint, tokenizers.target.fingerprint],
         "filters": None if filters is None else filters.model_dump(),
         "text": keep_text,
@@ -130,14 +132,3 @@ def _checksum(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the file's lock, which the system takes back from a process that dies."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

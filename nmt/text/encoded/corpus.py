@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,22 @@ from nmt.text.encoded.ragged import Offsets, gather
 from nmt.text.encoded.report import EncodingReport
 
 Rows = npt.NDArray[np.integer[Any]]
+Lengths = npt.NDArray[np.int32]
+
+_BLOCK_ROWS = 1 << 18
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one of the corpora, and how often each is to occur in an epoch."""
+
+    start: int
+    stop: int
+    weight: float
 
 
 class EncodedCorpus:
-    """Pairs of ids by row number. The ids stay on disk; in memory are two lengths and a weight, 12 bytes a pair."""
+    """Pairs of ids by row number. All of it stays on disk, so memory does not grow with the pairs."""
 
     def __init__(self, arrow: Path, corpora: Sequence[Corpus], report: EncodingReport, fingerprint: str) -> None:
         """`corpora` are those that the file was made from, in the same order."""
@@ -33,13 +46,18 @@ class EncodedCorpus:
         self._target = _ids(self._batch.column("target"))
         present = set(COLUMNS) & set(self._batch.schema.names)
         self._positions = {name: _ids(self._batch.column(name)) for name in present}
-        self.source_lengths = np.diff(self._source[1]).astype(np.int32)
-        self.target_lengths = np.diff(self._target[1]).astype(np.int32)
-        weights = np.asarray([corpus.weight for corpus in corpora], np.float32)
-        self.weights = weights[self._batch.column("corpus").to_numpy()]
+        stops = np.cumsum([corpus.kept for corpus in report.corpora]).tolist()
+        assert stops[-1] == len(self)
+        self.parts = [
+            Part(start, stop, corpus.weight) for start, stop, corpus in zip([0, *stops], stops, corpora, strict=False)
+        ]
 
     def __len__(self) -> int:
-        return len(self.source_lengths)
+        return int(self._batch.num_rows)
+
+    def lengths(self, rows: Rows) -> tuple[Lengths, Lengths]:
+        """Pieces of the sources and of the targets of these rows, without end symbols."""
+        return _lengths(self._source[1], rows), _lengths(self._target[1], rows)
 
     def source(self, rows: Rows) -> tuple[npt.NDArray[np.int32], Offsets]:
         """Source ids of these rows, without end symbol: flat ids, and offsets [rows + 1]."""
@@ -91,5 +109,22 @@ class EncodedCorpus:
         return values.astype(np.int64), offsets
 
 
+def _lengths(offsets: Offsets, rows: Rows) -> Lengths:
+    lengths = np.empty(len(rows), np.int32)
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        block = rows[start : start + _BLOCK_ROWS]
+        lengths[start : start + len(block)] = offsets[block + 1] - offsets[block]
+    return lengths
+
+
 def _ids(column: pa.LargeListArray) -> tuple[npt.NDArray[Any], Offsets]:
-    return column.values.to_numpy(), column.offsets.to_numpy()
+    return _numbers(column.values), _numbers(column.offsets)
+
+
+def _numbers(column: pa.Array) -> npt.NDArray[Any]:
+    """The column's own memory. `to_numpy` does the same, but imports pandas: a second, and 40 MB."""
+    dtype = column.type.to_pandas_dtype()
+    if not len(column):
+        return np.empty(0, dtype)
+    assert not column.offset, "a column of a whole batch"
+    return np.frombuffer(column.buffers()[1], dtype, len(column))

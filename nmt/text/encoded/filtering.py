@@ -1,4 +1,4 @@
-"""Which pairs are left out of training, decided by length and by what came before."""
+"""Which pairs are left out of training for their length."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ TOO_LONG = "too long"
 RATIO = "length ratio"
 DUPLICATE = "duplicate"
 
-_PARTITIONS = 16
-
 
 def reasons_to_drop(
     source_lengths: npt.NDArray[Any], target_lengths: npt.NDArray[Any], filters: Filters
@@ -27,18 +25,3 @@ def reasons_to_drop(
     too_long = ~empty & (longer > filters.max_length)
     ratio = ~empty & ~too_long & (longer > filters.max_ratio * shorter)
     return {EMPTY: empty, TOO_LONG: too_long, RATIO: ratio}
-
-
-def repeated(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
-    """Which pairs have the hash of an earlier pair.
-
-    Two different pairs share 64 bits with probability n**2 / 2**65: one in 3,700 for a hundred million pairs.
-    A part of the hashes is sorted at a time, so that little memory is needed besides their own 8 bytes a pair.
-    """
-    mask = np.zeros(len(hashes), np.bool_)
-    partition = (hashes % np.uint64(_PARTITIONS)).astype(np.uint8)
-    for number in range(_PARTITIONS):
-        rows = np.flatnonzero(partition == number)
-        order = rows[np.argsort(hashes[rows], kind="stable")]
-        mask[order[1:][hashes[order[1:]] == hashes[order[:-1]]]] = True
-    return mask

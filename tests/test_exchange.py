@@ -1,0 +1,104 @@
+"""Gradients travel between processes while the backward pass is still at work, and once an update."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from nmt.batching.batch import Batch, collate
+from nmt.experiment.families import read_config
+from nmt.kernels.choice import choose_kernels
+from nmt.model.translator import Translator, Vocabulary
+from nmt.runtime import Runtime
+from nmt.text.encoded import flatten
+from nmt.text.tokenizer import TokenizerPair
+from nmt.training.exchange import exchanging
+from nmt.training.journal import Journal
+from nmt.training.objective import Objective, Scales
+from nmt.training.trainer import Trainer
+from tests.conftest import CPU, REFERENCES, SOURCES
+
+MULTI30K = Path(__file__).parent.parent / "configs" / "multi30k-de-en.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _group_of_one() -> Iterator[None]:
+    """A process group, so that there is an exchange: this process with itself."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.fixture
+def batch(tokenizers: TokenizerPair) -> Batch:
+    source, target = flatten(tokenizers.source.encode(SOURCES)), flatten(tokenizers.target.encode(REFERENCES))
+    rows = torch.arange(len(SOURCES)).numpy()
+    return collate(source, target, rows, tokenizers)
+
+
+@pytest.fixture
+def translator(tokenizers: TokenizerPair) -> Translator:
+    """Of the size that Multi30k is trained with: 8 million parameters."""
+    torch.manual_seed(1)
+    return Translator(read_config(MULTI30K).model, Vocabulary(6000, 6000, tokenizers.target.bos))
+
+
+def watch_buckets(parallel: DistributedDataParallel) -> list[int]:
+    """The bytes of the buckets that have set off so far."""
+    sent: list[int] = []
+
+    # PyTorch compares annotations with its classes, which postponed ones never are.
+    def note(_, bucket):  # type: ignore[no-untyped-def]
+        sent.append(bucket.buffer().nbytes)
+        done: torch.futures.Future[torch.Tensor] = torch.futures.Future()
+        done.set_result(bucket.buffer())
+        return done
+
+    parallel.register_comm_hook(None, note)
+    return sent
+
+
+def test_half_of_the_gradients_travel_while_the_encoder_is_still_to_come(translator: Translator, batch: Batch) -> None:
+    objective = Objective(translator, choose_kernels("auto", CPU.device, translator.obstacle()), 0.1)
+    parallel = exchanging(objective, CPU.device)
+    sent = watch_buckets(parallel)
+    travelling: list[int] = []
+    translator.encoder.stack.weight_ih_l1.register_post_accumulate_grad_hook(lambda _: travelling.append(sum(sent)))
+    for _ in range(2):  # The first backward pass finds out in which order gradients come.
+        sent.clear()
+        parallel(batch).smoothed.backward()
+        translator.zero_grad()
+    everything = sum(parameter.nbytes for parameter in translator.parameters())
+    assert sum(sent) == everything
+    assert travelling[-1] > 0.5 * everything
+
+
+def test_gradients_of_an_update_travel_once(tmp_path: Path, translator: Translator, batch: Batch) -> None:
+    stream: Any = SimpleNamespace(updates_per_epoch=lambda epoch: 1)
+    with Journal(tmp_path, enabled=False, log_every=1) as journal:
+        trainer = Trainer(
+            read_config(MULTI30K).training,
+            Runtime(torch.device("cpu"), None, "tests", rank=0, world=2),
+            choose_kernels("auto", CPU.device, translator.obstacle()),
+            translator,
+            stream,
+            journal,
+            validate=lambda _: pytest.fail("no validation is due"),
+            save=lambda *_: pytest.fail("nothing is to be saved"),
+        )
+        assert isinstance(trainer.parallel, DistributedDataParallel)
+        sent = watch_buckets(trainer.parallel)
+        for _ in range(3):
+            trainer.forward_backward(batch, Scales(1.0), exchange=False)
+            assert not sent
+            trainer.forward_backward(batch, Scales(1.0), exchange=True)
+            assert sum(sent) == sum(parameter.nbytes for parameter in translator.parameters())
+            sent.clear()
+            trainer.optimizer.zero_grad(set_to_none=True)
