@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from nmt.config import Config, Presets, Registry, load_config, parse_config, schema
+from nmt.config import ClassificationConfig, Config, Experiment, Presets, Registry, load_config, parse_config, schema
 from nmt.model.attention import COVERAGES, SCORES, WINDOWS
 from nmt.model.attention.base import ScoreOptions
 from nmt.model.attention.presets import ATTENTION_PRESETS
@@ -25,7 +25,7 @@ FAMILIES: Mapping[str, Registry[Any]] = {
 PRESETS: Presets = {"model.attention": ATTENTION_PRESETS}
 
 
-def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
     """The experiment that a YAML describes; `overrides` are `section.key=value` each.
 
     Raises `ConfigError` with a line for every mistake.
@@ -33,7 +33,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return load_config(path, overrides, families=FAMILIES, presets=PRESETS, checks=CHECKS)
 
 
-def parse_saved_config(text: str, origin: str) -> Config:
+def parse_saved_config(text: str, origin: str) -> Experiment:
     """The config that lies in a checkpoint; `origin` stands for it in messages. Raises `ConfigError`."""
     return parse_config(text, origin, families=FAMILIES, presets=PRESETS, checks=CHECKS)
 

@@ -152,10 +152,12 @@ class View:
             return (self.keys @ query.unsqueeze(-1)).squeeze(-1)
         return query @ self.keys.transpose(-1, -2)
 
-    def hidden(self, query: Tensor) -> Tensor:
-        """tanh(query + key + coverage) of queries [..., Q, A], [..., Q, W, A]."""
+    def hidden(self, query: Tensor | None) -> Tensor:
+        """tanh(query + key + coverage) of queries [..., Q, A], [..., Q, W, A]; without a query tanh(key), Q = 1."""
         assert self.keys is not None, "prepared without keys"
-        total = query.unsqueeze(-2) + (self.keys if self.own else self.keys.unsqueeze(-3))
+        total = self.keys if self.own else self.keys.unsqueeze(-3)
+        if query is not None:
+            total = query.unsqueeze(-2) + total
         return torch.tanh(total if self.covered is None else total + self.covered)
 
 
@@ -166,6 +168,8 @@ class ScoreOptions(NetworkPart):
     """Whether source positions are compared at all."""
     takes_coverage: ClassVar[bool] = False
     """Whether there are hidden units that coverage can be added to."""
+    needs_query: ClassVar[bool] = True
+    """Whether something has to be compared with the positions; a score with a vector of its own can do without."""
 
     @property
     def gives_context(self) -> bool:
@@ -184,7 +188,7 @@ class Form:
 
 
 class Score(nn.Module):
-    """Compares queries with source positions."""
+    """Compares queries with source positions. A score that needs no query can be built for queries of no features."""
 
     units: int = 0
     """Hidden units, where coverage can be added to them."""
