@@ -179,16 +179,16 @@ def draw(run: Run, sentence: str, folder: Path) -> None:
 
 def attends(run: Run) -> bool:
     """Whether there is something to look at."""
-    from nmt.experiment.families import has_attention, read_config
+    from nmt.experiment.families import has_attention, read_translation
 
-    return has_attention(read_config(run.folder / "config.yaml").model)
+    return has_attention(read_translation(run.folder / "config.yaml").model)
 
 
 def time_all(runs: Sequence[Run]) -> None:
     """Training and translation, all mechanisms in turn; medians, and the ratio to the baseline of the same round."""
     import torch
 
-    from nmt.experiment.families import read_config
+    from nmt.experiment.families import read_translation
     from nmt.experiment.loading import join, load_model
     from nmt.experiment.testsets import from_config
     from nmt.experiment.translation import translate_lines
@@ -197,7 +197,7 @@ def time_all(runs: Sequence[Run]) -> None:
 
     say("timing")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    configs = {run.name: read_config(run.folder / "config.yaml") for run in runs}
+    configs = {run.name: read_translation(run.folder / "config.yaml") for run in runs}
     runtime = set_up(configs[BASELINE].runtime)
     models = {run.name: load_model(run.folder, "best", runtime) for run in runs}
     systems = {name: join([model], runtime) for name, model in models.items()}

@@ -280,7 +280,7 @@ def test_running_out_of_memory_names_the_batch_and_the_remedy(folder: Path, monk
     def full(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("nmt.training.objective.Objective.forward", full)
+    monkeypatch.setattr("nmt.training.translating.TranslationObjective.forward", full)
     with pytest.raises(TrainingError) as caught:
         train(run_config(folder))
     (problem,) = caught.value.problems

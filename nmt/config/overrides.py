@@ -15,7 +15,8 @@ from nmt.errors import ConfigError
 def apply_overrides(root: Node, overrides: Sequence[str], families: Mapping[str, Registry[Any]]) -> list[Problem]:
     """Write the overrides into the tree, in their order; returns those that cannot be written.
 
-    The task comes before all others, because it says what their keys mean. Whether the keys exist is found out later, together with those of the file.
+    The task comes before all others, because it says what their keys mean. Whether the keys exist is found out later,
+    together with those of the file.
     """
     problems: list[Problem] = []
     for index, override in sorted(enumerate(overrides), key=lambda item: _key(item[1]) != "task"):

@@ -32,7 +32,7 @@ from nmt.config.shapes import (
 
 
 def reference_yaml(families: Families, presets: Presets | None = None, task: str = "translation") -> str:
-    """A config of this task that gives every key, with comments that tell all that can stand there; it loads as it is."""
+    """A config of this task with every key, and comments that tell all that can stand there; it loads as it is."""
     presets = presets or {}
     experiment = TASKS[task]
     root = Node.of({"task": task, **_example(experiment, families)}, Place())

@@ -9,7 +9,7 @@ from nmt.config.wording import shown
 
 
 def experiment_of(root: Node) -> type[Experiment]:
-    """The class of the experiment whose YAML has this tree; the first one where it names none, or none that there is."""
+    """The class of the experiment whose YAML has this tree; the first where it names none, or none that there is."""
     named = root.child("task")
     first = next(iter(TASKS.values()))
     return TASKS.get(named.value, first) if named is not None and isinstance(named.value, str) else first

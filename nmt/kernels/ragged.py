@@ -40,8 +40,8 @@ class Packing:
         place_P = torch.arange(len(position_P)) - (sizes_T.cumsum(0) - sizes_T).repeat_interleave(sizes_T)
         row_P = order_N[place_P]
         element_P = (lengths_N.cumsum(0) - lengths_N)[row_P] + position_P
-        on_device = (part.to(device, non_blocking=True) for part in (element_P, row_P, position_P))
-        return Packing(*on_device, sizes_T, len(lengths_N))
+        element_P, row_P, position_P = (part.to(device, non_blocking=True) for part in (element_P, row_P, position_P))
+        return Packing(element_P, row_P, position_P, sizes_T, len(lengths_N))
 
 
 def row_softmax(scores_P: Tensor, row_P: Tensor, rows: int) -> Tensor:

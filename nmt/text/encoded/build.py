@@ -31,12 +31,10 @@ from nmt.text.encoded.columns import (
 )
 from nmt.text.encoded.filtering import DUPLICATE, EMPTY, reasons_to_drop, repeated
 from nmt.text.encoded.links import COLUMNS, POSITION, EncodedLinks, no_links
-from nmt.text.encoded.ragged import Offsets, Values
+from nmt.text.encoded.ragged import BLOCK, Offsets, Values, count_equal
 from nmt.text.encoded.report import CorpusReport, EncodingReport, SideReport
 from nmt.text.encoded.tokenization import Chunk, EncodedChunk, chunks, encode_chunks, id_type
 from nmt.text.tokenizer import TokenizerPair
-
-_BLOCK = 1 << 22
 
 
 def build(
@@ -164,8 +162,7 @@ def _utf8(texts: Sequence[str]) -> tuple[Values, npt.NDArray[np.int64]]:
 
 
 def _side_report(ids: Values, offsets: Offsets, unknown: int) -> SideReport:
-    counted = sum(int(np.count_nonzero(ids[start : start + _BLOCK] == unknown)) for start in range(0, len(ids), _BLOCK))
-    return SideReport(len(ids), counted, max(int(lengths.max()) for lengths in _lengths(offsets)))
+    return SideReport(len(ids), count_equal(ids, unknown), max(int(lengths.max()) for lengths in _lengths(offsets)))
 
 
 def _count_filled(offsets: Offsets) -> int:
@@ -174,8 +171,8 @@ def _count_filled(offsets: Offsets) -> int:
 
 def _lengths(offsets: Offsets) -> Iterator[npt.NDArray[np.int64]]:
     """The lengths of all rows, a block at a time."""
-    for start in range(0, len(offsets) - 1, _BLOCK):
-        yield np.diff(offsets[start : start + _BLOCK + 1])
+    for start in range(0, len(offsets) - 1, BLOCK):
+        yield np.diff(offsets[start : start + BLOCK + 1])
 
 
 def _write(path: Path, ragged: dict[str, tuple[Values, Offsets]], flat: dict[str, Values]) -> None:

@@ -1,36 +1,22 @@
-"""Corpora are encoded once: a folder for each combination of contents and settings, whole or not there at all."""
+"""Corpora are encoded once, into a folder of the cache."""
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import json
-import logging
-import os
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from nmt.config.schema import Filters
-from nmt.errors import DataError
 from nmt.text.corpus import Corpus
 from nmt.text.encoded.build import build
 from nmt.text.encoded.corpus import EncodedCorpus
+from nmt.text.encoded.keeping import kept, key_of
 from nmt.text.encoded.report import EncodingReport
 from nmt.text.tokenizer import TokenizerPair
-
-_log = logging.getLogger(__name__)
 
 FORMAT = 1
 """Part of every key: raise it when the same text would be encoded differently, or laid out differently."""
 _PAIRS = "pairs.arrow"
 _REPORT = "report.json"
-_CHECKSUMS = "checksums.json"
-
-
-class _Damaged(Exception):
-    pass
 
 
 def encode_corpora(
@@ -49,68 +35,15 @@ def encode_corpora(
     Raises DataError where a corpus cannot be read, nothing of it is left, or the cache cannot be written.
     """
     assert corpora
+
+    def make(folder: Path, scratch: Path) -> None:
+        report = build(corpora, tokenizers, filters, workers, keep_text, scratch, folder / _PAIRS)
+        (folder / _REPORT).write_text(report.to_json(), encoding="utf-8")
+
     key = _key(corpora, tokenizers, filters, keep_text)
-    folder = cache / key
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        report = _report_if_whole(folder)
-        if report is not None:
-            _log.info("encoded corpora found in %s", folder)
-        else:
-            with _locked(cache / f"{key}.lock"):
-                report = _report_if_whole(folder) or _encode_into(
-                    folder, corpora, tokenizers, filters, workers, keep_text
-                )
-    except OSError as error:
-        raise DataError(f"{cache}: the encoded corpora cannot be kept there ({error}); see data.cache") from error
+    folder = kept(cache, key, (_PAIRS, _REPORT), make)
+    report = EncodingReport.from_json((folder / _REPORT).read_text(encoding="utf-8"))
     return EncodedCorpus(folder / _PAIRS, corpora, report, key)
-
-
-def _encode_into(
-    folder: Path,
-    corpora: Sequence[Corpus],
-    tokenizers: TokenizerPair,
-    filters: Filters | None,
-    workers: int,
-    keep_text: bool,
-) -> EncodingReport:
-    """Build beside the final place and rename, which is atomic; the caller holds the lock of the key."""
-    partial = folder.with_name(f"{folder.name}.partial")
-    # Left by a build that was killed: nobody else can be building, for they would hold the lock.
-    shutil.rmtree(partial, ignore_errors=True)
-    scratch = partial / "scratch"
-    scratch.mkdir(parents=True)
-    try:
-        report = build(corpora, tokenizers, filters, workers, keep_text, scratch, partial / _PAIRS)
-        shutil.rmtree(scratch)
-        (partial / _REPORT).write_text(report.to_json(), encoding="utf-8")
-        checksums = {name: _checksum(partial / name) for name in (_PAIRS, _REPORT)}
-        (partial / _CHECKSUMS).write_text(json.dumps(checksums, indent=1), encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    _log.info("encoded corpora written to %s", folder)
-    return report
-
-
-def _report_if_whole(folder: Path) -> EncodingReport | None:
-    """The report of a cached folder; None where it is absent, or damaged, which is logged.
-
-    The checksums cost a read of the file; the fingerprints of the key have just cost a longer one of the text.
-    """
-    if not folder.exists():
-        return None
-    try:
-        checksums = json.loads((folder / _CHECKSUMS).read_text(encoding="utf-8"))
-        for name in (_PAIRS, _REPORT):
-            if _checksum(folder / name) != checksums[name]:
-                raise _Damaged(f"{name} is not what was written")
-        return EncodingReport.from_json((folder / _REPORT).read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, TypeError, _Damaged) as error:
-        _log.warning("%s is damaged (%s): encoding again", folder, error)
-        return None
 
 
 def _key(corpora: Sequence[Corpus], tokenizers: TokenizerPair, filters: Filters | None, keep_text: bool) -> str:
@@ -121,23 +54,4 @@ def _key(corpora: Sequence[Corpus], tokenizers: TokenizerPair, filters: Filters 
         "filters": None if filters is None else filters.model_dump(),
         "text": keep_text,
     }
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
-
-
-def _checksum(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the file's lock, which the system takes back from a process that dies."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    return key_of(described)

@@ -13,6 +13,15 @@ Values = npt.NDArray[Any]
 Offsets = npt.NDArray[np.int64]
 
 
+BLOCK = 1 << 22
+"""Values that are looked at together, where all would need memory."""
+
+
+def count_equal(values: Values, value: int) -> int:
+    """How many of the values are this one, in constant memory."""
+    return sum(int(np.count_nonzero(values[at : at + BLOCK] == value)) for at in range(0, len(values), BLOCK))
+
+
 def offsets_of(lengths: npt.NDArray[Any]) -> Offsets:
     """The offsets [rows + 1] of rows with these lengths, from 0."""
     offsets = np.zeros(len(lengths) + 1, np.int64)

@@ -47,8 +47,8 @@ class Document(NamedTuple):
     """Line of the file, counted from 1."""
 
     def sentences(self, splitter: Splitter) -> list[str]:
-        """The sentences as they are given, or as the text is split; one may be blank."""
-        return self.text.split(SEPARATOR) if self.is_split else splitter.split(self.text)
+        """The sentences as they are given, or as the text is split: one at least, which may be blank."""
+        return self.text.split(SEPARATOR) if self.is_split else splitter.split(self.text) or [""]
 
 
 class Record(NamedTuple):

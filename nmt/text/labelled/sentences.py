@@ -1,8 +1,8 @@
 """Text as sentences, where it comes without boundaries, by the package sentencex.
 
 The Wikimedia Foundation keeps it for its own translation tools: rules and abbreviations of some 300 languages in one
-small wheel, so that nothing is downloaded, and a document takes microseconds. pysbd, which is better known, has had no
-release since 2021 and is a thousand times slower.
+small wheel, so that nothing is downloaded; a film review of IMDB takes 60 microseconds. pysbd, blingfire, segtok and
+syntok, which are better known, have had no release since 2021 or 2022; spaCy, stanza and wtpsplit need models.
 """
 
 from __future__ import annotations

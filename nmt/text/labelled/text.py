@@ -55,11 +55,15 @@ class TextCollection(Collection):
             columns = label.split(b"\t")
             if len(columns) < self._column:
                 found = f"{len(columns)} column{'s' if len(columns) > 1 else ''}"
-                raise DataError(f"{self.place(line, 'label')}: {found} separated by TAB, but column {self._column} is needed")
+                raise DataError(
+                    f"{self.place(line, 'label')}: {found} separated by TAB, but column {self._column} is needed"
+                )
             yield Record(line, text, columns[self._column - 1], not self.may_split)
         if text is not None or label is not None:
-            counts = [line + (last is not None) + sum(1 for _ in rest) for last, rest in ((text, texts), (label, labels))]
+            counts = [
+                line + (last is not None) + sum(1 for _ in rest) for last, rest in ((text, texts), (label, labels))
+            ]
             raise DataError(
-                f"{self._paths['text']} has {counts[0]} lines and {self._paths['label']} has {counts[1]}; line n of the "
-                "one must be the label of line n of the other"
+                f"{self._paths['text']} has {counts[0]} lines and {self._paths['label']} has {counts[1]}; line n of "
+                "the labels must belong to line n of the documents"
             )
