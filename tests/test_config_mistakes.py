@@ -9,7 +9,7 @@ import pytest
 
 from nmt.config import Config, load_config, parse_config
 from nmt.errors import ConfigError
-from tests.config_parts import FAMILIES, PRESETS, SMALL, parse
+from tests.config_parts import FAMILIES, LABELLED, PRESETS, SMALL, parse
 
 
 def mistakes(text: str, *overrides: str) -> list[str]:
@@ -350,6 +350,39 @@ def test_rules_between_parts_are_reported_with_lines() -> None:
         "x.yaml:5: data.train.0.weight: is odd",
         "x.yaml:9: model.embedding_size: is too wide; lower it",
     )
+
+
+def test_a_wrong_task_is_told_before_its_keys() -> None:
+    assert mistakes(SMALL + "nothing: 3\ntask: clasification\n") == [
+        "x.yaml:8: task: unknown task 'clasification'; did you mean 'classification'? "
+        "(choose from translation, classification)"
+    ]
+    assert mistakes(SMALL, "task=3") == ["--set task: must be a name (translation, classification), not 3"]
+
+
+def test_all_mistakes_of_a_classification_at_once() -> None:
+    text = LABELLED.replace("docs: dev.txt", "doc: dev.txt") + (
+        "search: {beam_size: 3}\n"
+        "model:\n"
+        "  word: {score: aditive, hiden_size: 3}\n"
+        "training:\n"
+        "  early_stopping: {metric: bleu}\n"
+        "runtime: {kernel: fused}\n"
+    )
+    assert mistakes(text, "data.train.0.labels=3") == [
+        "x.yaml:5: data.validation.doc: unknown option of the collection 'text'; did you mean 'docs'?",
+        "x.yaml:5: data.validation.docs: required, but missing; give text",
+        "x.yaml:6: search: unknown key; choose from run, task, seed, data, tokenizer, model, training, validation, "
+        "runtime",
+        "x.yaml:8: model.word.hiden_size: unknown key; did you mean 'hidden_size'?",
+        "x.yaml:8: model.word.score: unknown score 'aditive'; did you mean 'additive'? "
+        "(choose from additive, dot, none)",
+        "x.yaml:10: training.early_stopping.metric: must be accuracy, macro_f1 or loss, not 'bleu'",
+        "--set data.train.0.labels: must be text, not 3; put it in quotes",
+    ]
+    assert mistakes(LABELLED + "runtime: {kernel: fused}\n") == [
+        "x.yaml:6: runtime.kernel: fused cannot be had: a classifier has no such kernels; set it to auto or reference"
+    ]
 
 
 def test_empty_text_where_a_folder_is_needed() -> None:

@@ -38,7 +38,7 @@ def test_a_shipped_config_trains_a_step(config: Path, tmp_path: Path) -> None:
     assert outcome.progress.skipped == 0
 
 
-@pytest.mark.parametrize("name", ["schema.json", "reference.yaml"])
+@pytest.mark.parametrize("name", ["schema.json", "reference.yaml", "reference-classification.yaml"])
 def test_schema_and_reference_are_those_of_the_code(name: str) -> None:
     """`python scripts/make_reference.py` writes them."""
     assert (FOLDER / name).read_text(encoding="utf-8") == files()[name]
