@@ -12,7 +12,17 @@ from nmt.config import load_config, schema
 from nmt.config.document import read_document
 from nmt.config.registry import PartOptions
 from nmt.config.shapes import SectionShape, fields_below, shape_of
-from tests.config_parts import FAMILIES, LABELLED, SMALL, Bare, OptimizerOptions, ScoreOptions, TableOptions, TextOptions, parse
+from tests.config_parts import (
+    FAMILIES,
+    LABELLED,
+    SMALL,
+    Bare,
+    OptimizerOptions,
+    ScoreOptions,
+    TableOptions,
+    TextOptions,
+    parse,
+)
 
 
 def test_defaults_are_those_of_the_schema() -> None:

@@ -367,7 +367,6 @@ def test_all_mistakes_of_a_classification_at_once() -> None:
         "  word: {score: aditive, hiden_size: 3}\n"
         "training:\n"
         "  early_stopping: {metric: bleu}\n"
-        "runtime: {kernel: fused}\n"
     )
     assert mistakes(text, "data.train.0.labels=3") == [
         "x.yaml:5: data.validation.doc: unknown option of the collection 'text'; did you mean 'docs'?",
@@ -379,9 +378,6 @@ def test_all_mistakes_of_a_classification_at_once() -> None:
         "(choose from additive, dot, none)",
         "x.yaml:10: training.early_stopping.metric: must be accuracy, macro_f1 or loss, not 'bleu'",
         "--set data.train.0.labels: must be text, not 3; put it in quotes",
-    ]
-    assert mistakes(LABELLED + "runtime: {kernel: fused}\n") == [
-        "x.yaml:6: runtime.kernel: fused cannot be had: a classifier has no such kernels; set it to auto or reference"
     ]
 
 

@@ -10,6 +10,7 @@ from nmt.checkpoint import read_metadata
 from nmt.config import ClassificationConfig
 from nmt.experiment.labelling import label_validator, read_set
 from nmt.experiment.lesson import Lesson, Preparation, log_parts, refuse_another_text
+from nmt.kernels.choice import choose_packed
 from nmt.model.classifier import DocumentClassifier
 from nmt.runtime import Runtime, broadcast_object, logger, seed_everything
 from nmt.text.encoded import Reader, encode_collections
@@ -42,6 +43,8 @@ class ClassificationPreparation(Preparation):
         seed_everything(config.seed, 0)
         classifier = DocumentClassifier(config.model, tokenizer.size, len(labels)).to(runtime.device)
         log_parts(classifier.parts())
+        kernel = choose_packed(config.runtime.kernel, runtime.device, classifier.encoder.obstacle())
+        logger.info("%s", kernel.reason)
         stream = DocumentStream(
             encoded,
             batch_tokens=config.training.batch_tokens,
@@ -52,9 +55,9 @@ class ClassificationPreparation(Preparation):
         )
         return Lesson(
             tokenizers=TokenizerPair(tokenizer, tokenizer),
-            objective=ClassificationObjective(classifier, config.training.label_smoothing),
+            objective=ClassificationObjective(classifier, config.training.label_smoothing, kernel.fused),
             stream=stream,
-            validate=label_validator(config, runtime, labels, validation),
+            validate=label_validator(config, runtime, labels, validation, kernel.fused),
             fingerprint=encoded.fingerprint,
             uses=USES,
             labels=labels,

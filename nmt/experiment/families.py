@@ -25,6 +25,7 @@ from nmt.model.attention import COVERAGES, SCORES, WINDOWS
 from nmt.model.attention.base import ScoreOptions
 from nmt.model.attention.presets import ATTENTION_PRESETS
 from nmt.model.cells import CELLS
+from nmt.model.classifier import DocumentClassifier
 from nmt.model.wiring import WIRINGS, build_wiring
 from nmt.text.corpus import CORPORA, CorpusOptions
 from nmt.text.labelled import COLLECTIONS
@@ -130,8 +131,19 @@ def _levels_of_a_document_look(config: Experiment) -> Iterator[tuple[str, str]]:
             yield f"model.{name}.score", f"{level.score.kind} gives no weights; set it to mean, which weighs all alike"
 
 
+def _fused_layers_can_be_had(config: Experiment) -> Iterator[tuple[str, str]]:
+    """The same for a classifier, whose kernels are others."""
+    if not isinstance(config, ClassificationConfig) or config.runtime.kernel != "fused":
+        return
+    with torch.device("meta"):
+        obstacle = DocumentClassifier(config.model, vocabulary_size=1, labels=1).encoder.obstacle()
+    if obstacle:
+        yield "runtime.kernel", f"fused cannot be had: {obstacle}; set it to auto or reference"
+
+
 CHECKS = (
     _levels_of_a_document_look,
+    _fused_layers_can_be_had,
     _coverage_needs_attention,
     _parts_go_together,
     _guided_alignment_needs_alignments_and_attention,

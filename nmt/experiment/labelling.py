@@ -108,12 +108,12 @@ def evaluate_labels(
 
 
 def label_validator(
-    config: ClassificationConfig, runtime: Runtime, labels: tuple[str, ...], labelled_set: LabelledSet
+    config: ClassificationConfig, runtime: Runtime, labels: tuple[str, ...], labelled_set: LabelledSet, fused: bool
 ) -> Callable[[DocumentClassifier], Measured]:
     """What measures a classifier during training; called on every process, with the classifier in evaluation mode."""
 
     def validate(classifier: DocumentClassifier) -> Measured:
-        labeller = Labeller(classifier, labels, runtime, config.training.batch_tokens)
+        labeller = Labeller(classifier, labels, runtime, config.training.batch_tokens, fused)
         found = evaluate_labels(labeller, labelled_set)
         losses = _losses(found.labelled, labelled_set.labels, len(labels))
         worst = np.argsort(-losses, kind="stable")[: config.validation.samples]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nmt.checkpoint import Metadata, find, load_model_files
+from nmt.checkpoint import Metadata, find, load_model_files, read_metadata
 from nmt.checkpoint.folder import CONFIG_FILE
 from nmt.config import Config
 from nmt.errors import CheckpointError
@@ -48,6 +48,11 @@ class System:
 def vocabulary(tokenizers: TokenizerPair) -> Vocabulary:
     """What the network has to know of the tokenizers."""
     return Vocabulary(tokenizers.source.size, tokenizers.target.size, tokenizers.target.bos)
+
+
+def task_of_model(path: Path | str, which: Literal["best", "last"] | None) -> str:
+    """What the model of a run or of a checkpoint folder has learned; raises `CheckpointError`."""
+    return read_metadata(find(path, which)).task
 
 
 def load_model(path: Path | str, which: Literal["best", "last"] | None, runtime: Runtime) -> TrainedModel:

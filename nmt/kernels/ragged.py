@@ -22,6 +22,10 @@ class Packing:
     """The row that each belongs to."""
     position_P: Tensor
     """Its position in the row."""
+    mirrored_P: Tensor
+    """Where in packed order the element stands that is as far from the other end of its row."""
+    before_P: Tensor
+    """Where the element before it stands, of all elements that are not the first of their row."""
     sizes_T: Tensor
     """Rows that have an element at each position; on the CPU, where recurrent layers read it."""
     rows: int
@@ -39,9 +43,15 @@ class Packing:
         position_P = positions_T.repeat_interleave(sizes_T)
         place_P = torch.arange(len(position_P)) - (sizes_T.cumsum(0) - sizes_T).repeat_interleave(sizes_T)
         row_P = order_N[place_P]
-        element_P = (lengths_N.cumsum(0) - lengths_N)[row_P] + position_P
-        element_P, row_P, position_P = (part.to(device, non_blocking=True) for part in (element_P, row_P, position_P))
-        return Packing(element_P, row_P, position_P, sizes_T, len(lengths_N))
+        starts_T = sizes_T.cumsum(0) - sizes_T
+        parts = (
+            (lengths_N.cumsum(0) - lengths_N)[row_P] + position_P,
+            row_P,
+            position_P,
+            starts_T[lengths_N[row_P] - 1 - position_P] + place_P,
+            (starts_T[(position_P - 1).clamp_min(0)] + place_P)[position_P > 0],
+        )
+        return Packing(*(part.to(device, non_blocking=True) for part in parts), sizes_T, len(lengths_N))
 
 
 def row_softmax(scores_P: Tensor, row_P: Tensor, rows: int) -> Tensor:

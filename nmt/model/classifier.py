@@ -14,7 +14,7 @@ from nmt.model.embedding import Embedding, embedding_table
 
 
 class DocumentClassifier(nn.Module):
-    """p = softmax(W_c v + b_c) (Yang 2016, eq. 12), as a network."""
+    """p = softmax(W_c v + b_c) (Yang 2016, eq. 11), as a network."""
 
     def __init__(self, model: schema.Classifier, vocabulary_size: int, labels: int) -> None:
         super().__init__()
@@ -32,9 +32,11 @@ class DocumentClassifier(nn.Module):
         nn.init.xavier_uniform_(self.projection.weight)
         nn.init.zeros_(self.projection.bias)
 
-    def forward(self, ids_W: Tensor, words_N: Tensor, sentences_B: Tensor) -> tuple[Tensor, EncodedDocuments]:
+    def forward(
+        self, ids_W: Tensor, words_N: Tensor, sentences_B: Tensor, fused: bool = False
+    ) -> tuple[Tensor, EncodedDocuments]:
         """Logits [B, K] of the labels, and what was attended to; the arguments are those of the encoder."""
-        encoded: EncodedDocuments = self.encoder(ids_W, words_N, sentences_B)
+        encoded: EncodedDocuments = self.encoder(ids_W, words_N, sentences_B, fused)
         logits_BK: Tensor = self.projection(F.dropout(encoded.vectors_BC, self.dropout, self.training))
         return logits_BK, encoded
 

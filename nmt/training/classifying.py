@@ -43,9 +43,10 @@ class ClassificationObjective(Objective):
     has_perplexity = False
     model: DocumentClassifier
 
-    def __init__(self, classifier: DocumentClassifier, label_smoothing: float) -> None:
+    def __init__(self, classifier: DocumentClassifier, label_smoothing: float, fused: bool = False) -> None:
         super().__init__(classifier)
         self.label_smoothing = label_smoothing
+        self.fused = fused
 
     def counts(self, batch: DocumentBatch) -> tuple[int, ...]:
         return batch.documents, batch.documents
@@ -55,7 +56,7 @@ class ClassificationObjective(Objective):
 
     def forward(self, batch: DocumentBatch) -> LabelLosses:
         """Sums over the documents."""
-        logits_BK, _ = self.model(batch.ids_W, batch.words_N, batch.sentences_B)
+        logits_BK, _ = self.model(batch.ids_W, batch.words_N, batch.sentences_B, self.fused)
         logits_BK = logits_BK.to(torch.promote_types(logits_BK.dtype, torch.float32))
         smoothed = F.cross_entropy(logits_BK, batch.labels_B, reduction="sum", label_smoothing=self.label_smoothing)
         return LabelLosses(

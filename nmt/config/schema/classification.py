@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, SerializeAsAny
@@ -129,8 +128,3 @@ class ClassificationConfig(Experiment):
     @property
     def languages(self) -> tuple[str, ...]:
         return (self.data.language,)
-
-    def contradictions(self) -> Iterator[tuple[str, str]]:
-        """No kernel is asked for that there is none of."""
-        if self.runtime.kernel == "fused":
-            yield "runtime.kernel", "fused cannot be had: a classifier has no such kernels; set it to auto or reference"
