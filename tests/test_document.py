@@ -254,7 +254,7 @@ def test_one_sentence_and_five_hundred() -> None:
     assert one.sentence_weights_N.tolist() == [1.0]
     many = encode(model, some_document([1 + place % 7 for place in range(500)]), some_document([1]))
     assert many.sentence_weights_N.shape == (501,)
-    assert float(many.sentence_weights_N[:500].sum()) == pytest.approx(1.0)
+    assert many.sentence_weights_N[:500].sum().item() == pytest.approx(1.0)
     assert torch.isfinite(many.vectors_BC).all()
 
 

@@ -1,8 +1,8 @@
 """Gated recurrent layers over packed rows, differentiated by hand: for a CPU, where PyTorch's own are slow.
 
 PyTorch's layer cuts the packed input into steps, and the gradient of every cut is as large as the whole input: its
-backward pass grows with rows x steps squared. Here the loops only do what must wait for the step before; both directions
-run in the same steps, and all gradients of weights are one product each at the end.
+backward pass grows with rows x steps squared. Here the loops only do what must wait for the step before, both
+directions run in the same steps, and the gradients of the weights are one product each at the end.
 
 Shapes: D directions, P elements in packed order, T steps, R rows of a step, X input features, H hidden, G = 3 H gates.
 """
@@ -56,8 +56,8 @@ class _PackedGru(torch.autograd.Function):
         before_P: Tensor,
         sizes: list[int],
     ) -> Tensor:
-        directions, elements, gates = gates_DPG.shape
-        hidden = gates // 3
+        directions, elements = gates_DPG.shape[:2]
+        hidden = gates_DPG.shape[2] // 3
         if directions == 2:
             gates_DPG = torch.stack((gates_DPG[0], gates_DPG[1].index_select(0, mirrored_P)))
         recurrent_DHG = recurrent_DGH.transpose(1, 2)
@@ -69,34 +69,22 @@ class _PackedGru(torch.autograd.Function):
         state_DRH = gates_DPG.new_zeros(directions, sizes[0], hidden)
         steps = zip(
             sizes,
-            gates_DPG[..., : 2 * hidden].split(sizes, 1),
-            gates_DPG[..., 2 * hidden :].split(sizes, 1),
-            both_DPG.split(sizes, 1),
-            both_DPG[..., : 2 * hidden].split(sizes, 1),
-            both_DPG[..., 2 * hidden :].split(sizes, 1),
-            sigmoids_DPG.split(sizes, 1),
-            sigmoids_DPG[..., :hidden].split(sizes, 1),
-            sigmoids_DPG[..., hidden:].split(sizes, 1),
-            candidates_DPH.split(sizes, 1),
-            outputs_DPH.split(sizes, 1),
+            gates_DPG[..., : 2 * hidden].split_with_sizes(sizes, 1),
+            gates_DPG[..., 2 * hidden :].split_with_sizes(sizes, 1),
+            both_DPG.split_with_sizes(sizes, 1),
+            both_DPG[..., : 2 * hidden].split_with_sizes(sizes, 1),
+            both_DPG[..., 2 * hidden :].split_with_sizes(sizes, 1),
+            sigmoids_DPG.split_with_sizes(sizes, 1),
+            sigmoids_DPG[..., :hidden].split_with_sizes(sizes, 1),
+            sigmoids_DPG[..., hidden:].split_with_sizes(sizes, 1),
+            candidates_DPH.split_with_sizes(sizes, 1),
+            outputs_DPH.split_with_sizes(sizes, 1),
             strict=True,
         )
-        for (
-            rows,
-            from_input,
-            entry,
-            from_state,
-            state_gates,
-            state_entry,
-            sigmoids,
-            reset,
-            update,
-            new,
-            output,
-        ) in steps:
+        for rows, gates, entry, from_state, state_gates, state_entry, sigmoids, reset, update, new, output in steps:
             state_DRH = state_DRH[:, :rows]
             torch.baddbmm(biases_D1G, state_DRH, recurrent_DHG, out=from_state)
-            torch.add(from_input, state_gates, out=sigmoids).sigmoid_()
+            torch.add(gates, state_gates, out=sigmoids).sigmoid_()
             torch.addcmul(entry, reset, state_entry, out=new).tanh_()
             torch.lerp(new, state_DRH, update, out=output)
             state_DRH = output
@@ -112,7 +100,7 @@ class _PackedGru(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient_PH: Tensor) -> tuple[Tensor | None, ...]:
         recurrent_DGH, entries_DPH, sigmoids_DPG, candidates_DPH, outputs_DPH, mirrored_P, before_P = ctx.saved_tensors
-        directions, elements, hidden = candidates_DPH.shape
+        directions, _, hidden = candidates_DPH.shape
         sizes: list[int] = ctx.sizes
         if directions == 1:
             total_DPH = gradient_PH.unsqueeze(0).clone()
@@ -136,11 +124,11 @@ class _PackedGru(torch.autograd.Function):
         from_state_DPG = torch.empty_like(factors_DPGH)
         carried: Tensor | None = None
         steps = zip(
-            total_DPH.split(sizes, 1),
-            factors_DPGH.split(sizes, 1),
-            update_DPH.split(sizes, 1),
-            from_state_DPG.split(sizes, 1),
-            from_state_DPG.flatten(2).split(sizes, 1),
+            total_DPH.split_with_sizes(sizes, 1),
+            factors_DPGH.split_with_sizes(sizes, 1),
+            update_DPH.split_with_sizes(sizes, 1),
+            from_state_DPG.split_with_sizes(sizes, 1),
+            from_state_DPG.flatten(2).split_with_sizes(sizes, 1),
             strict=True,
         )
         for total, factors, update, from_state, flat in reversed(list(steps)):
