@@ -37,7 +37,7 @@ def run_packed(stack: nn.RNNBase, inputs_PX: Tensor, packing: Packing, fused: bo
             gates_DPG = torch.stack([F.linear(inputs_PX, weight[0], weight[2]) for weight in weights])
             recurrent_DGH = torch.stack([weight[1] for weight in weights])
             biases_DG = torch.stack([weight[3] for weight in weights])
-            inputs_PX = _PackedGru.apply(
+            inputs_PX = _PackedGru.apply(  # type: ignore[no-untyped-call]
                 gates_DPG, recurrent_DGH, biases_DG, packing.mirrored_P, packing.before_P, sizes
             )
     return inputs_PX

@@ -41,17 +41,25 @@ class Packing:
         # How many rows are longer than each position, counted from the shorter end.
         sizes_T = len(lengths_N) - torch.searchsorted(sorted_N.flip(0).contiguous(), positions_T, right=True)
         position_P = positions_T.repeat_interleave(sizes_T)
-        place_P = torch.arange(len(position_P)) - (sizes_T.cumsum(0) - sizes_T).repeat_interleave(sizes_T)
-        row_P = order_N[place_P]
         starts_T = sizes_T.cumsum(0) - sizes_T
-        parts = (
-            (lengths_N.cumsum(0) - lengths_N)[row_P] + position_P,
-            row_P,
-            position_P,
-            starts_T[lengths_N[row_P] - 1 - position_P] + place_P,
-            (starts_T[(position_P - 1).clamp_min(0)] + place_P)[position_P > 0],
+        place_P = torch.arange(len(position_P)) - starts_T.repeat_interleave(sizes_T)
+        row_P = order_N[place_P]
+        element_P = (lengths_N.cumsum(0) - lengths_N)[row_P] + position_P
+        mirrored_P = starts_T[lengths_N[row_P] - 1 - position_P] + place_P
+        before_P = (starts_T[(position_P - 1).clamp_min(0)] + place_P)[position_P > 0]
+
+        def there(part: Tensor) -> Tensor:
+            return part.to(device, non_blocking=True)
+
+        return Packing(
+            element_P=there(element_P),
+            row_P=there(row_P),
+            position_P=there(position_P),
+            mirrored_P=there(mirrored_P),
+            before_P=there(before_P),
+            sizes_T=sizes_T,
+            rows=len(lengths_N),
         )
-        return Packing(*(part.to(device, non_blocking=True) for part in parts), sizes_T, len(lengths_N))
 
 
 def row_softmax(scores_P: Tensor, row_P: Tensor, rows: int) -> Tensor:
