@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from nmt.config import schema
 from nmt.model.attention.base import SCORES, Score, ScoreOptions, View
 
 
@@ -15,6 +17,11 @@ class MeanOptions(ScoreOptions):
     kind: Literal["mean"] = "mean"
     """The same score for every position: the context is their average."""
     needs_query: ClassVar[bool] = False
+
+    def conflicts(self, model: schema.Model) -> Iterator[tuple[str, str]]:
+        """Heads differ by what they ask."""
+        if model.attention.heads > 1:
+            yield "model.attention.heads", f"is {model.attention.heads}, but score mean asks nothing; leave it out"
 
 
 @SCORES.register("mean", MeanOptions)
