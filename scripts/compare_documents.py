@@ -192,9 +192,8 @@ def conditions(experiments: Sequence[Experiment], options: argparse.Namespace) -
     changed = f" with {', '.join(f'`{each}`' for each in options.set)}" if options.set else ""
     yield (
         f"{configs}{changed}, seed {options.seed}; commit {', '.join(commits)}; {machine()}. Test sets with the best "
-        "checkpoint by validation, 95% intervals by bootstrap over documents; beside the other models the points of "
-        "accuracy that attention has more, by paired bootstrap. Training is wall-clock time with validations; words are "
-        "what spaces separate."
+        "checkpoint by validation, 95% intervals by bootstrap over documents, of what attention leads by with pairs. "
+        "Training is wall-clock time with validations, words are what spaces separate."
     )
 
 
