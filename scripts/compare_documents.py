@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,10 @@ class Experiment:
 def main() -> int:
     options = _parser().parse_args()
     experiments = [_experiment(config, options) for config in options.configs]
+    if any(BAG in experiment.runs for experiment in experiments) and find_spec("sklearn") is None:
+        sys.exit(
+            "a bag of words takes the package scikit-learn; pip install 'nmt[comparison]', or leave it out: --only"
+        )
     for experiment in experiments:
         for name, run in experiment.runs.items():
             if "training" not in run.measured:
@@ -139,13 +144,10 @@ def score(run: Run) -> None:
 
 def train_bag(run: Run, path: Path, options: argparse.Namespace) -> None:
     """TF-IDF of words and pairs of words, and a logistic regression whose strength validation chooses."""
-    try:
-        from sklearn.feature_extraction.text import TfidfVectorizer
-        from sklearn.linear_model import LogisticRegression
-    except ImportError:
-        sys.exit(
-            "the bag of words takes the package scikit-learn; pip install 'nmt[comparison]', or leave it out by --only"
-        )
+    # Imported late: only this model needs it.
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
     say(f"training {path.stem}: {run.name}")
     config = _read(path, options.set)
     training = [open_collection(each, config.data) for each in config.data.train]

@@ -7,6 +7,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +135,38 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     numbers = ("step", "loss", "accuracy", "learning_rate", "gradient_norm")
     logs = [[[record[name] for name in numbers] for record in records(run)] for run in (straight.run, stopped.run)]
     assert logs[0] == logs[1]
+
+
+@pytest.mark.slow
+def test_two_ranks_train_as_one(folder: Path) -> None:
+    """Two processes with one batch each make the updates of one process with two."""
+    plain = ("model.dropout={embedding: 0, word: 0, layer: 0, output: 0}", "training.max_epochs=2")
+    training.train(document_config(folder, *plain, f"run={folder}/alone", "training.accumulation=2"))
+    (folder / "together.yaml").write_text(CONFIG.format(folder=folder), encoding="utf-8")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    settings = (f"--set={each}" for each in (*plain, f"run={folder}/together"))
+    subprocess.run(
+        [*torchrun, "-m", "nmt.cli.train", "--config", str(folder / "together.yaml"), *settings],
+        check=True,
+        timeout=600,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    for kind, names in (("train", ("step", "loss", "accuracy")), ("validation", ("step", "loss", "macro_f1"))):
+        one, two = ([[r[name] for name in names] for r in records(folder / run, kind)] for run in ("alone", "together"))
+        torch.testing.assert_close(torch.tensor(two), torch.tensor(one), rtol=1e-4, atol=1e-5)
+    weights, shared = final_weights(folder / "alone"), final_weights(folder / "together")
+    for name, weight in weights.items():
+        torch.testing.assert_close(shared[name], weight, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kernel", ["auto", "reference"])
+def test_it_learns_in_bf16(folder: Path, kernel: str) -> None:
+    if "avx512_bf16" not in Path("/proc/cpuinfo").read_text(encoding="utf-8"):
+        pytest.skip("this CPU has no bf16")
+    config = document_config(folder, "runtime.precision=bf16", f"runtime.kernel={kernel}", "training.max_epochs=6")
+    training.train(config)
+    losses = [record["loss"] for record in records(config.run, "validation")]
+    assert losses[-1] < 0.9 * losses[0]
 
 
 def test_the_kernel_changes_no_result(folder: Path) -> None:
