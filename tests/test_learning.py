@@ -23,7 +23,8 @@ from tests.networks import BOS, EOS, model_options
 
 SYMBOLS, LONGEST, BATCH, UPDATES = 8, 6, 64, 300
 VOCABULARY = Vocabulary(source_size=4 + SYMBOLS, target_size=4 + SYMBOLS, bos=BOS)
-# Of three seeds each: at least 98% with attention, 79% to 98% without, where a vector of 48 numbers holds the sequence.
+# Of three seeds each: at least 98% with attention, 79% to 98% without, where a vector of 48 numbers holds the sequence,
+# and 77% to 86% where attention is the average of the annotations.
 # A network that does not learn gets a sixth of the short ones right and none of the others.
 ENOUGH, ENOUGH_WITHOUT_ATTENTION = 0.9, 0.6
 
@@ -103,6 +104,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     **{preset: system(preset) for preset in ATTENTION_PRESETS},
     "scaled_dot, 4 heads": {"score": "scaled_dot", "heads": 4, "wiring": "luong"},
     "cosine": {"score": "cosine", "wiring": "luong"},
+    "mean": {"score": "mean", "wiring": "luong"},
     "luong without input feeding": {"score": "general", "wiring": "luong", "wiring_options": {"input_feeding": False}},
 }
 TASKS = [
@@ -119,7 +121,7 @@ TASKS = [
 def test_a_mechanism_learns(name: str, task: str) -> None:
     seed = secrets.randbits(32)
     share = learned(SYSTEMS[name], task == "reverse", seed)
-    enough = ENOUGH_WITHOUT_ATTENTION if SYSTEMS[name].get("score") == "none" else ENOUGH
+    enough = ENOUGH_WITHOUT_ATTENTION if SYSTEMS[name].get("score") in ("none", "mean") else ENOUGH
     assert share >= enough, f"{share:.0%} right with seed {seed}"
 
 

@@ -53,6 +53,34 @@ def plan_window(
     return Plan(rows[order], bounds, _shuffled(len(bounds) - 1, group, rng))
 
 
+def plan_documents(
+    rows: Rows, words: Lengths, longest: Lengths, batch_tokens: int, group: int, rng: np.random.Generator
+) -> Plan:
+    """The same for documents: neighbours are alike in their words and, next, in the words of their longest sentence.
+
+    Nothing is padded, so a batch is as many words as fit. That its documents are alike keeps the steps of the recurrent
+    layers few: there are as many as the longest sentence has words, and the longest document sentences.
+    """
+    order = _by_length(longest, words, rng)
+    bounds = fill(words[order], batch_tokens)
+    return Plan(rows[order], bounds, _shuffled(len(bounds) - 1, group, rng))
+
+
+def fill(sizes: Lengths, batch_tokens: int) -> npt.NDArray[np.int64]:
+    """Bounds [batches + 1] of consecutive rows, each batch as large as fits: sum of its sizes <= batch_tokens.
+
+    A row that is larger than that is a batch alone. Python runs once a batch, not once a row.
+    """
+    ends = np.cumsum(sizes, dtype=np.int64)
+    bounds = [0]
+    while bounds[-1] < len(ends):
+        start = bounds[-1]
+        before = int(ends[start - 1]) if start else 0
+        fitting = int(np.searchsorted(ends, before + batch_tokens, side="right"))
+        bounds.append(max(fitting, start + 1))
+    return np.asarray(bounds, np.int64)
+
+
 def cut(longest: Lengths, batch_tokens: int) -> npt.NDArray[np.int64]:
     """Bounds [batches + 1] of consecutive rows, each batch as large as fits: rows x longest side <= batch_tokens.
 

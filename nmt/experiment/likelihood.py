@@ -16,7 +16,7 @@ from nmt.experiment.forcing import in_batches, log_probabilities
 from nmt.experiment.loading import System
 from nmt.kernels.choice import Kernels
 from nmt.runtime import gather_objects
-from nmt.training.objective import Losses, Objective, target_rows
+from nmt.training.translating import TranslationLosses, TranslationObjective, target_rows
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def forced_loss(
 
 def _negative_log_likelihood(system: System, batch: Batch, kernels: Kernels) -> Tensor:
     if len(system.translators) == 1:
-        losses: Losses = Objective(system.translators[0], kernels, 0.0)(batch)
+        losses: TranslationLosses = TranslationObjective(system.translators[0], kernels, 0.0)(batch)
         return losses.negative_log_likelihood
     rows_N = target_rows(batch).to(batch.target_BT.device)
     readouts_NR = []

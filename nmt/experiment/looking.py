@@ -20,7 +20,7 @@ from nmt.experiment.translation import cut_off
 from nmt.model.attention import AttentionWeights
 from nmt.plots.look import Look
 from nmt.runtime import gather_objects
-from nmt.training.objective import target_rows
+from nmt.training.translating import target_rows
 
 Advance = Callable[[int], object]
 

@@ -56,12 +56,18 @@ class JsonLinesCorpus(Corpus):
             yield Record(line, *(_text(value, name, place) for name in self._fields))
 
 
-def _text(value: object, name: str, place: str) -> bytes:
+def field_of(value: object, name: str, place: str) -> object:
+    """The field of a JSON object by its name, or its dotted name; raises DataError where there is none."""
     found = value
     for key in (name,) if isinstance(value, dict) and name in value else name.split("."):
         if not isinstance(found, dict) or key not in found:
             raise DataError(f"{place}: no field {name!r}")
         found = found[key]
+    return found
+
+
+def _text(value: object, name: str, place: str) -> bytes:
+    found = field_of(value, name, place)
     if not isinstance(found, str):
         kind = "null" if found is None else type(found).__name__
         raise DataError(f"{place}: field {name!r} is {kind}, not a string")

@@ -32,12 +32,10 @@ from nmt.text.encoded.columns import (
 from nmt.text.encoded.duplicates import first_occurrences
 from nmt.text.encoded.filtering import DUPLICATE, EMPTY, reasons_to_drop
 from nmt.text.encoded.links import COLUMNS, POSITION, EncodedLinks, no_links
-from nmt.text.encoded.ragged import Offsets, Values
+from nmt.text.encoded.ragged import BLOCK, Offsets, Values, blocks_of_lengths, count_equal
 from nmt.text.encoded.report import CorpusReport, EncodingReport, SideReport
 from nmt.text.encoded.tokenization import Chunk, EncodedChunk, chunks, encode_chunks, id_type
 from nmt.text.tokenizer import TokenizerPair
-
-_BLOCK = 1 << 22
 
 
 def build(
@@ -137,8 +135,8 @@ def _wrong_alignments(alignments: EncodedLinks, chunk: Chunk, corpus: Corpus) ->
 def _count_duplicates(
     first: Mask, owners: Values, lines: Values, corpora: Sequence[Corpus], counts: Sequence[Counts]
 ) -> None:
-    for start in range(0, len(first), _BLOCK):
-        rows = start + np.flatnonzero(~first[start : start + _BLOCK])
+    for start in range(0, len(first), BLOCK):
+        rows = start + np.flatnonzero(~first[start : start + BLOCK])
         owner = owners[rows]
         for number in np.unique(owner).tolist():
             dropped = lines[rows[owner == number]].tolist()
@@ -165,18 +163,13 @@ def _utf8(texts: Sequence[str]) -> tuple[Values, npt.NDArray[np.int64]]:
 
 
 def _side_report(ids: Values, offsets: Offsets, unknown: int) -> SideReport:
-    counted = sum(int(np.count_nonzero(ids[start : start + _BLOCK] == unknown)) for start in range(0, len(ids), _BLOCK))
-    return SideReport(len(ids), counted, max(int(lengths.max()) for lengths in _lengths(offsets)))
+    return SideReport(
+        len(ids), count_equal(ids, unknown), max(int(lengths.max()) for lengths in blocks_of_lengths(offsets))
+    )
 
 
 def _count_filled(offsets: Offsets) -> int:
-    return sum(int(np.count_nonzero(lengths)) for lengths in _lengths(offsets))
-
-
-def _lengths(offsets: Offsets) -> Iterator[npt.NDArray[np.int64]]:
-    """The lengths of all rows, a block at a time."""
-    for start in range(0, len(offsets) - 1, _BLOCK):
-        yield np.diff(offsets[start : start + _BLOCK + 1])
+    return sum(int(np.count_nonzero(lengths)) for lengths in blocks_of_lengths(offsets))
 
 
 def _write(path: Path, ragged: dict[str, tuple[Values, Offsets]], flat: dict[str, Values]) -> None:
