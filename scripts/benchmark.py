@@ -58,7 +58,7 @@ class Variant:
     """What is measured."""
 
     precision: Literal["fp32", "bf16"]
-    kernel: Literal["reference", "fused"]
+    kernel: Literal["auto", "reference", "fused"]
 
     @property
     def dtype(self) -> torch.dtype:

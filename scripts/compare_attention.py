@@ -206,7 +206,7 @@ def time_all(runs: Sequence[Run]) -> None:
     batches = [batch.to(device) for batch in synthetic_batches(configs[BASELINE].training.batch_tokens, vocabulary)]
     tokens = statistics.mean(batch.target_tokens for batch in batches)
     updates = {
-        name: Update(config.model, vocabulary, Variant("fp32", "fused"), device) for name, config in configs.items()
+        name: Update(config.model, vocabulary, Variant("fp32", "auto"), device) for name, config in configs.items()
     }
     test_set = from_config(configs[BASELINE], [], "the comparison")[0]
     sentences = test_set.sources[:TIMED_SENTENCES]

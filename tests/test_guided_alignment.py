@@ -253,7 +253,7 @@ FEW = (
 @pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
 def test_attention_follows_the_links_after_few_updates_and_without_them_does_not(folder: Path, loss: str) -> None:
     setting = f"training.guided_alignment.loss={loss}"
-    taught = guided(folder, *FEW, setting, f"run={folder}/taught", weight=3.0)
+    taught = guided(folder, *FEW, setting, f"run={folder}/taught", weight=8.0)
     alone = guided(folder, *FEW, setting, f"run={folder}/alone", weight=0.0)
     train(taught)
     train(alone)
