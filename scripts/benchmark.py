@@ -25,12 +25,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nmt.batching import Batch
 from nmt.batching.plan import plan_window
-from nmt.config import schema
+from nmt.config import Config, schema
 from nmt.experiment.families import parse_saved_config
 from nmt.kernels.choice import choose_kernels
 from nmt.model.translator import Translator, Vocabulary
-from nmt.training.objective import Objective
 from nmt.training.optimizers import OPTIMIZERS, AdamWOptions
+from nmt.training.translating import TranslationObjective
 
 CONFIG = """
 run: benchmark
@@ -58,7 +58,7 @@ class Variant:
     """What is measured."""
 
     precision: Literal["fp32", "bf16"]
-    kernel: Literal["reference", "fused"]
+    kernel: Literal["auto", "reference", "fused"]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -97,11 +97,12 @@ def main() -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     device = torch.device(options.device)
-    model = parse_saved_config(CONFIG.format(attention=options.attention), "benchmark").model
+    config = parse_saved_config(CONFIG.format(attention=options.attention), "benchmark")
+    assert isinstance(config, Config), "the benchmark translates"
     batches = [batch.to(device) for batch in synthetic_batches(options.batch_tokens, options.vocabulary)]
     kernels: tuple[Literal["reference", "fused"], ...] = ("reference", "fused")
     variants = [Variant(precision, kernel) for precision in options.precision or ("fp32", "bf16") for kernel in kernels]
-    results = measure(model, options.vocabulary, variants, batches, options.rounds, device)
+    results = measure(config.model, options.vocabulary, variants, batches, options.rounds, device)
     report = {
         "attention": options.attention,
         "batch_tokens": options.batch_tokens,
@@ -204,7 +205,7 @@ class Update:
         torch.manual_seed(1)
         self.translator = Translator(model, Vocabulary(vocabulary, vocabulary, bos=2)).to(device).train()
         kernels = choose_kernels(variant.kernel, device, self.translator.obstacle())
-        self.objective = Objective(self.translator, kernels, label_smoothing=0.1)
+        self.objective = TranslationObjective(self.translator, kernels, label_smoothing=0.1)
         self.optimizer = OPTIMIZERS.build(AdamWOptions(), self.translator)
         self.device = device
         self.variant = variant

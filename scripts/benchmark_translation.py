@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from nmt.config import schema
+from nmt.config import Config, schema
 from nmt.experiment.families import parse_saved_config
 from nmt.model.packing import pack
 from nmt.model.translator import Translator, Vocabulary
@@ -90,7 +90,9 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the figures to a file as well")
     options = parser.parse_args()
     runtime = set_up(schema.Runtime(device=options.device, precision="fp32", threads=options.threads))
-    model = parse_saved_config(CONFIG.format(attention=options.attention), "benchmark").model
+    config = parse_saved_config(CONFIG.format(attention=options.attention), "benchmark")
+    assert isinstance(config, Config), "the benchmark translates"
+    model = config.model
     workers = usable_workers(runtime.device)
     variants = [
         Variant(precision, processes, batch, beam)

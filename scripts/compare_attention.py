@@ -35,6 +35,7 @@ MECHANISMS: dict[str, tuple[str, ...]] = {
         if preset != BASELINE
     },
     "scaled_dot_8_heads": ("model.attention={score: scaled_dot, heads: 8, wiring: luong}",),
+    "mean": ("model.attention={score: mean, wiring: luong}",),
     "cosine": ("model.attention={score: cosine, wiring: luong}",),
     "general_without_input_feeding": ("model.attention={score: general, wiring: {kind: luong, input_feeding: false}}",),
 }
@@ -179,16 +180,16 @@ def draw(run: Run, sentence: str, folder: Path) -> None:
 
 def attends(run: Run) -> bool:
     """Whether there is something to look at."""
-    from nmt.experiment.families import has_attention, read_config
+    from nmt.experiment.families import has_attention, read_translation
 
-    return has_attention(read_config(run.folder / "config.yaml").model)
+    return has_attention(read_translation(run.folder / "config.yaml").model)
 
 
 def time_all(runs: Sequence[Run]) -> None:
     """Training and translation, all mechanisms in turn; medians, and the ratio to the baseline of the same round."""
     import torch
 
-    from nmt.experiment.families import read_config
+    from nmt.experiment.families import read_translation
     from nmt.experiment.loading import join, load_model
     from nmt.experiment.testsets import from_config
     from nmt.experiment.translation import translate_lines
@@ -197,7 +198,7 @@ def time_all(runs: Sequence[Run]) -> None:
 
     say("timing")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    configs = {run.name: read_config(run.folder / "config.yaml") for run in runs}
+    configs = {run.name: read_translation(run.folder / "config.yaml") for run in runs}
     runtime = set_up(configs[BASELINE].runtime)
     models = {run.name: load_model(run.folder, "best", runtime) for run in runs}
     systems = {name: join([model], runtime) for name, model in models.items()}
@@ -205,7 +206,7 @@ def time_all(runs: Sequence[Run]) -> None:
     batches = [batch.to(device) for batch in synthetic_batches(configs[BASELINE].training.batch_tokens, vocabulary)]
     tokens = statistics.mean(batch.target_tokens for batch in batches)
     updates = {
-        name: Update(config.model, vocabulary, Variant("fp32", "fused"), device) for name, config in configs.items()
+        name: Update(config.model, vocabulary, Variant("fp32", "auto"), device) for name, config in configs.items()
     }
     test_set = from_config(configs[BASELINE], [], "the comparison")[0]
     sentences = test_set.sources[:TIMED_SENTENCES]
@@ -238,11 +239,15 @@ def time_all(runs: Sequence[Run]) -> None:
 def write_page(runs: Sequence[Run], options: argparse.Namespace) -> None:
     """Put what was measured between its two marks on the page; what stands around them stays."""
     page: Path = options.page
-    text = page.read_text(encoding="utf-8") if page.exists() else f"# Attention compared\n\n{BEGIN}\n{END}\n"
+    write_measured(page, "Attention compared", [*conditions(runs, options), "", *table(runs), "", *plots(runs)])
+
+
+def write_measured(page: Path, title: str, lines: Sequence[str]) -> None:
+    """Put the lines between the two marks on the page, which is made where there is none."""
+    text = page.read_text(encoding="utf-8") if page.exists() else f"# {title}\n\n{BEGIN}\n{END}\n"
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    lines = [BEGIN, "", *conditions(runs, options), "", *table(runs), "", *plots(runs), END]
-    page.write_text(before + "\n".join(lines) + after, encoding="utf-8")
+    page.write_text(before + "\n".join([BEGIN, "", *lines, END]) + after, encoding="utf-8")
     say(f"written: {page}")
 
 

@@ -1,6 +1,7 @@
-"""Writes configs/schema.json, by which editors complete and check the YAML, and configs/reference.yaml, every key.
+"""Writes configs/schema.json, by which editors complete and check the YAML, and every key of each task:
+configs/reference.yaml for translation, configs/reference-classification.yaml for classification.
 
-Both are made from the models that read the YAML; a test keeps them in step. Usage: python scripts/make_reference.py
+They are made from the models that read the YAML; a test keeps them in step. Usage: python scripts/make_reference.py
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ EDITOR = "# yaml-language-server: $schema=schema.json\n"
 
 
 def files() -> dict[str, str]:
-    """What the two files hold, by name."""
+    """What the files hold, by name."""
     return {
         "schema.json": json.dumps(json_schema(FAMILIES, PRESETS), indent=1, ensure_ascii=False) + "\n",
         "reference.yaml": EDITOR + reference_yaml(FAMILIES, PRESETS),
+        "reference-classification.yaml": EDITOR + reference_yaml(FAMILIES, PRESETS, "classification"),
     }
 
 

@@ -25,6 +25,13 @@ class TableOptions(PartOptions):
     """Number or name of the column."""
 
 
+class LabelledOptions(PartOptions):
+    docs: str
+    """File of documents."""
+    labels: str
+    """File of their labels."""
+
+
 class Bare(PartOptions):
     pass
 
@@ -68,6 +75,7 @@ FAMILIES = {
     registry.family: registry
     for registry in (
         family("corpus", text=TextOptions, table=TableOptions),
+        family("collection", text=LabelledOptions, table=TableOptions),
         family("cell", gru=Bare, lstm=Bare),
         family("score", additive=ScoreOptions, dot=ScoreOptions, none=NoScoreOptions),
         family("window", **{"global": Bare}),
@@ -91,6 +99,15 @@ data:
   target_language: en
   train: {source: train.de, target: train.en}
   validation: {source: dev.de, target: dev.en}
+"""
+
+
+LABELLED = """\
+run: runs/labelled
+task: classification
+data:
+  train: {docs: train.txt, labels: train.tsv}
+  validation: {docs: dev.txt, labels: dev.tsv}
 """
 
 

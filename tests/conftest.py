@@ -28,7 +28,7 @@ from nmt.model.translator import Translator
 from nmt.runtime import Runtime
 from nmt.text.encoded import flatten
 from nmt.text.tokenizer import TokenizerPair, learn
-from nmt.training.objective import Objective
+from nmt.training.translating import TranslationObjective
 
 SOURCES = [
     "der hund schläft im garten .",
@@ -84,7 +84,7 @@ def small_translator(config: Config, tokenizers: TokenizerPair, seed: int, updat
         np.arange(len(SOURCES)),
         tokenizers,
     )
-    objective = Objective(translator, choose_kernels("reference", CPU.device), 0.0)
+    objective = TranslationObjective(translator, choose_kernels("reference", CPU.device), 0.0)
     for _ in range(updates):
         optimizer.zero_grad()
         (objective(batch).smoothed / batch.target_tokens).backward()

@@ -102,8 +102,8 @@ def test_no_attention_is_named_outside_its_own_file_and_the_presets() -> None:
     places = ["nmt/training", "nmt/search", "nmt/config", "nmt/cli", "nmt/model/decoder.py", "nmt/model/translator.py"]
     files = [path for place in places for path in [ROOT / place, *(ROOT / place).rglob("*.py")] if path.suffix == ".py"]
     assert len(files) > 30
-    # Names that stand for other things as well: no cache, a whole corpus, a schedule.
-    names = {*SCORES, *WINDOWS, *WIRINGS} - {"none", "global", "cosine"}
+    # Names that stand for other things as well: no cache, a whole corpus, a schedule, a bridge.
+    names = {*SCORES, *WINDOWS, *WIRINGS} - {"none", "global", "cosine", "mean"}
     quoted = re.compile(rf"""["'](?:{"|".join(sorted(names))})["']""")
     found = {
         f"{path.relative_to(ROOT)}: {match}"
@@ -111,7 +111,10 @@ def test_no_attention_is_named_outside_its_own_file_and_the_presets() -> None:
         for match in quoted.findall(path.read_text(encoding="utf-8"))
     }
     defaults = {"additive", "bahdanau"}
-    assert found == {f'nmt/config/schema/network.py: "{name}"' for name in defaults}
+    assert found == {
+        *(f'nmt/config/schema/network.py: "{name}"' for name in defaults),
+        'nmt/config/schema/classification.py: "additive"',
+    }
 
 
 @pytest.mark.parametrize("package", [attention, wiring], ids=["attention", "wiring"])

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from nmt.kernels.additive import additive_scores, exponentials
+from nmt.model.attention.base import View
 
 
 def drawn(*leading: int, dtype: torch.dtype = torch.float64, scale: float = 1.0) -> tuple[torch.Tensor, ...]:
@@ -48,6 +49,18 @@ def test_in_single_precision_it_is_as_exact_as_tanh() -> None:
         errors = [float((found.double() - exact).abs().max()) for found in (factored(*inputs), plain(*inputs))]
         # A sum of 5 terms of this scale, each good to a rounding of single precision.
         assert max(errors) < 5 * 4 * scale * 2**-22, (scale, errors)
+
+
+def test_without_a_query_it_is_a_tanh_of_the_keys() -> None:
+    """2 tanh(1/4) - 3 tanh(-1), with and without what queries would need; then 1/2 and -1 from coverage."""
+    keys, energy = torch.tensor([[0.25, -1.0]]), torch.tensor([2.0, -3.0])
+    for given in (None, exponentials(keys)):
+        view = View(keys, own=False, width=1, positions=None, covered=None, exponentials=given)
+        assert view.additive(None, energy).shape == (1, 1)
+        assert view.additive(None, energy).item() == pytest.approx(2 * 0.2449186624 + 3 * 0.7615941560, rel=1e-6)
+    covered = torch.tensor([[[0.5, -1.0]]])
+    view = View(keys, own=False, width=1, positions=None, covered=covered, exponentials=exponentials(keys))
+    assert view.additive(None, energy).item() == pytest.approx(2 * 0.6351489524 + 3 * 0.9640275801, rel=1e-6)
 
 
 def test_nothing_is_undefined_however_large_the_arguments() -> None:

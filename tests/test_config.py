@@ -12,7 +12,17 @@ from nmt.config import load_config, schema
 from nmt.config.document import read_document
 from nmt.config.registry import PartOptions
 from nmt.config.shapes import SectionShape, fields_below, shape_of
-from tests.config_parts import FAMILIES, SMALL, Bare, OptimizerOptions, ScoreOptions, TableOptions, TextOptions, parse
+from tests.config_parts import (
+    FAMILIES,
+    LABELLED,
+    SMALL,
+    Bare,
+    OptimizerOptions,
+    ScoreOptions,
+    TableOptions,
+    TextOptions,
+    parse,
+)
 
 
 def test_defaults_are_those_of_the_schema() -> None:
@@ -25,12 +35,31 @@ def test_defaults_are_those_of_the_schema() -> None:
     assert config.training.optimizer == OptimizerOptions(kind="adamw")
 
 
-def test_every_key_is_documented_and_a_default_subsection_has_its_own_defaults() -> None:
-    for path, field in fields_below(schema.Config):
+@pytest.mark.parametrize("task", schema.TASKS)
+def test_every_key_is_documented_and_a_default_subsection_has_its_own_defaults(task: str) -> None:
+    for path, field in fields_below(schema.TASKS[task]):
         assert field.description, f"{path} has no sentence under it"
         shape = shape_of(field)
         if isinstance(shape, SectionShape) and not field.is_required():
             assert field.get_default(call_default_factory=True) == shape.section()
+
+
+def test_the_task_says_which_sections_there_are() -> None:
+    assert type(parse(SMALL)) is type(parse(SMALL + "task: translation\n")) is schema.Config
+    labelled = parse(LABELLED)
+    assert type(labelled) is schema.ClassificationConfig
+    assert labelled.model.word.score == ScoreOptions(kind="additive")
+    assert labelled.model.word.hidden_size == 50
+    assert parse(LABELLED, "model.word.hidden_size=7").model.word.hidden_size == 7
+    assert labelled.languages == ("en",)
+    assert parse(SMALL).languages == ("de", "en")
+
+
+def test_an_override_of_the_task_counts_before_all_others() -> None:
+    text = LABELLED.replace("task: classification\n", "")
+    config = parse(text, "data.train.0.docs=other.txt", "model.word.score.hidden_size=3", "task=classification")
+    assert config.data.train[0].docs == "other.txt"
+    assert config.model.word.score == ScoreOptions(kind="additive", hidden_size=3)
 
 
 def test_the_package_leaves_torch_alone() -> None:

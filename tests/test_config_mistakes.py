@@ -9,7 +9,7 @@ import pytest
 
 from nmt.config import Config, load_config, parse_config
 from nmt.errors import ConfigError
-from tests.config_parts import FAMILIES, PRESETS, SMALL, parse
+from tests.config_parts import FAMILIES, LABELLED, PRESETS, SMALL, parse
 
 
 def mistakes(text: str, *overrides: str) -> list[str]:
@@ -177,10 +177,22 @@ def test_one_mistake_gets_one_line(line: str, message: str) -> None:
             "search.min_length_ratio: is 3.0, above max_length_ratio (2.0); lower the one or raise the other",
         ),
         ("runtime: {device: cpu, precision: fp16}", "runtime.precision: fp16 needs a GPU; set bf16, fp32 or auto"),
+        (
+            "runtime: {device: cuda, precision: int8}",
+            "runtime.precision: int8 is for CPUs; set bf16, fp16, fp32 or auto",
+        ),
     ],
 )
 def test_contradictions(line: str, message: str) -> None:
     assert mistakes(SMALL + line) == [f"x.yaml:7: {message}"]
+
+
+@pytest.mark.parametrize("text", [SMALL, LABELLED], ids=["translation", "classification"])
+def test_integers_are_not_trained(text: str) -> None:
+    (mistake,) = mistakes(text + "runtime: {precision: int8}")
+    assert mistake.endswith(
+        "runtime.precision: int8 only translates (nmt-translate --precision int8); set auto, bf16 or fp32"
+    )
 
 
 @pytest.mark.parametrize("tie", ["source_target", "all"])
@@ -350,6 +362,35 @@ def test_rules_between_parts_are_reported_with_lines() -> None:
         "x.yaml:5: data.train.0.weight: is odd",
         "x.yaml:9: model.embedding_size: is too wide; lower it",
     )
+
+
+def test_a_wrong_task_is_told_before_its_keys() -> None:
+    assert mistakes(SMALL + "nothing: 3\ntask: clasification\n") == [
+        "x.yaml:8: task: unknown task 'clasification'; did you mean 'classification'? "
+        "(choose from translation, classification)"
+    ]
+    assert mistakes(SMALL, "task=3") == ["--set task: must be a name (translation, classification), not 3"]
+
+
+def test_all_mistakes_of_a_classification_at_once() -> None:
+    text = LABELLED.replace("docs: dev.txt", "doc: dev.txt") + (
+        "search: {beam_size: 3}\n"
+        "model:\n"
+        "  word: {score: aditive, hiden_size: 3}\n"
+        "training:\n"
+        "  early_stopping: {metric: bleu}\n"
+    )
+    assert mistakes(text, "data.train.0.labels=3") == [
+        "x.yaml:5: data.validation.doc: unknown option of the collection 'text'; did you mean 'docs'?",
+        "x.yaml:5: data.validation.docs: required, but missing; give text",
+        "x.yaml:6: search: unknown key; choose from run, task, seed, data, tokenizer, model, training, validation, "
+        "runtime",
+        "x.yaml:8: model.word.hiden_size: unknown key; did you mean 'hidden_size'?",
+        "x.yaml:8: model.word.score: unknown score 'aditive'; did you mean 'additive'? "
+        "(choose from additive, dot, none)",
+        "x.yaml:10: training.early_stopping.metric: must be accuracy, macro_f1 or loss, not 'bleu'",
+        "--set data.train.0.labels: must be text, not 3; put it in quotes",
+    ]
 
 
 def test_empty_text_where_a_folder_is_needed() -> None:

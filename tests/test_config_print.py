@@ -8,9 +8,9 @@ import pytest
 
 from nmt.config import difference, dump_config, json_schema, reference_yaml
 from nmt.config.document import read_document
-from nmt.config.schema import Config
+from nmt.config.schema import TASKS, Config
 from nmt.config.shapes import fields_below
-from tests.config_parts import FAMILIES, PRESETS, SMALL, parse
+from tests.config_parts import FAMILIES, LABELLED, PRESETS, SMALL, parse
 
 NASTY = [
     *["no", "yes", "on", "y", "true", "True", "null", "~", "", "<<", "=", "1e3", "5e-4", "1.", ".5", "12", "-3", "+1"],
@@ -109,17 +109,19 @@ def test_no_comment_without_being_asked() -> None:
     assert "# " not in dump_config(parse(SMALL))
 
 
-def test_the_reference_has_every_key_and_loads_as_it_is() -> None:
-    text = reference_yaml(FAMILIES, PRESETS)
+@pytest.mark.parametrize(("task", "small"), [("translation", SMALL), ("classification", LABELLED)])
+def test_the_reference_has_every_key_and_loads_as_it_is(task: str, small: str) -> None:
+    text = reference_yaml(FAMILIES, PRESETS, task)
     written = read_document(text, "reference")[0]
-    for path, _ in fields_below(Config):
+    for path, _ in fields_below(TASKS[task]):
         node = written
         for key in path.split("."):
             below = node.child(key)
             assert below is not None, f"{path} is not in the reference"
             node = below
     config = parse(text)
-    assert config.model_dump(exclude={"run", "data"}) == parse(SMALL).model_dump(exclude={"run", "data"})
+    assert type(config) is TASKS[task]
+    assert config.model_dump(exclude={"run", "data"}) == parse(small).model_dump(exclude={"run", "data"})
 
 
 def test_the_reference_tells_types_ranges_defaults_and_choices() -> None:
@@ -182,6 +184,11 @@ GOOD = [
     SMALL.replace("train: {source: train.de, target: train.en}", "train: [{kind: table, path: a, source_column: b}]"),
     SMALL + "  test:\n",
     SMALL + "  test: {2016: {source: a, target: b}}\n",
+    SMALL + "task: translation\n",
+    LABELLED,
+    LABELLED + "model: {word: {cell: lstm, score: {kind: additive, hidden_size: 3}}, sentence: {score: dot}}\n",
+    LABELLED + "training: {early_stopping: {metric: macro_f1}}\n  \n",
+    LABELLED + "  test: {2016: {kind: table, path: a, source_column: 2}}\n",
 ]
 BAD = [
     "seed: 1\n",
@@ -197,6 +204,14 @@ BAD = [
     SMALL + "tokenizer: {shared: yes}\n",
     SMALL.replace("target: dev.en", "weight: 1"),
     SMALL.replace("{source: dev.de, target: dev.en}", "text"),
+    SMALL + "task: classification\n",
+    SMALL + "task: null\n",
+    SMALL + "task: clasification\n",
+    LABELLED.replace("task: classification\n", ""),
+    LABELLED + "search: {beam_size: 3}\n",
+    LABELLED + "training: {early_stopping: {metric: bleu}}\n",
+    LABELLED + "training: {guided_alignment: {weight: 1}}\n",
+    LABELLED + "model: {word: {score: adtive}}\n",
 ]
 
 
@@ -215,7 +230,9 @@ def test_the_json_schema_accepts_what_the_reader_accepts(text: str) -> None:
 
 def test_the_json_schema_accepts_what_is_printed() -> None:
     assert accepts(dump_config(everything()))
-    assert accepts(reference_yaml(FAMILIES, PRESETS))
+    assert accepts(dump_config(parse(LABELLED)))
+    for task in TASKS:
+        assert accepts(reference_yaml(FAMILIES, PRESETS, task))
 
 
 @pytest.mark.parametrize("text", BAD)
@@ -226,8 +243,11 @@ def test_the_json_schema_refuses_what_the_reader_refuses(text: str) -> None:
 
 
 def test_the_json_schema_describes_every_key_and_names_every_part() -> None:
-    schema = json_schema(FAMILIES, PRESETS)
-    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    whole = json_schema(FAMILIES, PRESETS)
+    assert whole["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert whole["if"] == {"properties": {"task": {"const": "classification"}}, "required": ["task"]}
+    assert "word" in whole["then"]["properties"]["model"]["properties"]
+    schema = whole["else"]
     seed = schema["properties"]["seed"]
     assert seed == {
         "description": "Seed of every random choice.",
@@ -237,9 +257,9 @@ def test_the_json_schema_describes_every_key_and_names_every_part() -> None:
     }
     assert schema["required"] == ["run", "data"]
     assert schema["additionalProperties"] is False
-    assert schema["$defs"]["cell"]["anyOf"][0] == {"enum": ["gru", "lstm"]}
-    assert schema["$defs"]["cell.lstm"]["properties"]["kind"] == {"const": "lstm"}
+    assert whole["$defs"]["cell"]["anyOf"][0] == {"enum": ["gru", "lstm"]}
+    assert whole["$defs"]["cell.lstm"]["properties"]["kind"] == {"const": "lstm"}
     # A corpus needs a file: its name alone says nothing.
-    assert all("enum" not in choice for choice in schema["$defs"]["corpus"]["anyOf"])
+    assert all("enum" not in choice for choice in whole["$defs"]["corpus"]["anyOf"])
     attention = schema["properties"]["model"]["properties"]["attention"]
     assert attention["anyOf"][0] == {"enum": ["bahdanau2015", "luong2015", "sutskever2014"]}

@@ -163,7 +163,7 @@ def test_a_finished_cache_is_opened_without_reading_text_or_ids(
     first = encode()
     encode()  # The ids are checked once after they were written.
     monkeypatch.setattr(Corpus, "fingerprint", lambda _: pytest.fail("the text was read again"))
-    monkeypatch.setattr("nmt.text.encoded.cache._checksum", lambda _: pytest.fail("the ids were read again"))
+    monkeypatch.setattr("nmt.text.encoded.keeping._checksum", lambda _: pytest.fail("the ids were read again"))
     assert encode().fingerprint == first.fingerprint
     assert encode(weight=2.0).fingerprint == first.fingerprint
 

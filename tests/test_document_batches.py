@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from nmt.batching import Batch, BatchStream, Lookback, Past, Position
-from nmt.batching.document_plan import cut_documents, plan_documents
+from nmt.batching.document_plan import cut_documents, plan_stretches
 from nmt.batching.past import read_back
 from nmt.batching.windows import Windows
 from nmt.config.schema import Data, Filters
@@ -388,7 +388,7 @@ def test_stretches_are_the_greedy_ones() -> None:
 def test_documents_of_like_sentences_are_neighbours() -> None:
     lengths = np.repeat(np.arange(1, 51), 40)
     rng = np.random.default_rng(1)
-    plan = plan_documents(
+    plan = plan_stretches(
         np.arange(2000), np.ones(2000, np.bool_), np.tile(np.arange(4), 500), lengths, lengths, SOURCES, 200, 1, rng
     )
     spread = [np.ptp(lengths[plan.batch(number)]) / lengths[plan.batch(number)].max() for number in range(len(plan))]

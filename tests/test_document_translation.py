@@ -37,7 +37,7 @@ from nmt.model.translator import Translator
 from nmt.runtime import is_out_of_memory
 from nmt.text.encoded import flatten
 from nmt.text.tokenizer import TokenizerPair
-from nmt.training.objective import Objective
+from nmt.training.translating import TranslationObjective
 
 CONFIG = """\
 run: runs/context
@@ -95,7 +95,7 @@ def save(folder: Path, where: str, tokenizers: TokenizerPair, tests: str = "{}",
                 parameter.zero_()
     batch = batch_of(tokenizers, model.context.lookback)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
-    objective = Objective(model, KERNELS, 0.0)
+    objective = TranslationObjective(model, KERNELS, 0.0)
     for _ in range(updates):
         optimizer.zero_grad()
         (objective(batch).smoothed / batch.target_tokens).backward()
@@ -311,7 +311,7 @@ def test_the_loss_of_references_is_the_objectives(
     """In one batch of all documents, whatever the batches in which it is measured."""
     batch = batch_of(tokenizers, context.translators[0].context.lookback)
     with torch.inference_mode():
-        expected = float(Objective(context.translators[0], KERNELS, 0.0)(batch).negative_log_likelihood)
+        expected = float(TranslationObjective(context.translators[0], KERNELS, 0.0)(batch).negative_log_likelihood)
     found = forced_loss(context, LINES, TARGETS, batch_tokens, KERNELS, DOCUMENTS)
     assert found.total == pytest.approx(expected, rel=1e-5)
     assert found.pieces == batch.target_tokens

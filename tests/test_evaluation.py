@@ -153,7 +153,7 @@ def test_training_is_told_what_an_evaluation_finds(model: TrainedModel, system: 
         "bleu": scores["bleu"].value,
         "chrf": scores["chrf"].value,
     }
-    assert [(sample.source, sample.reference, sample.hypothesis) for sample in measured.samples] == list(
+    assert [tuple(sample.values()) for sample in measured.samples] == list(
         zip(HARD_SOURCES, HARD_REFERENCES, hypotheses, strict=False)
     )[:2]
 

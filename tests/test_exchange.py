@@ -21,8 +21,9 @@ from nmt.text.encoded import flatten
 from nmt.text.tokenizer import TokenizerPair
 from nmt.training.exchange import exchanging
 from nmt.training.journal import Journal
-from nmt.training.objective import Objective, Scales
+from nmt.training.objective import Scales
 from nmt.training.trainer import Trainer
+from nmt.training.translating import TranslationObjective
 from tests.conftest import CPU, REFERENCES, SOURCES
 
 MULTI30K = Path(__file__).parent.parent / "configs" / "multi30k-de-en.yaml"
@@ -50,6 +51,10 @@ def translator(tokenizers: TokenizerPair) -> Translator:
     return Translator(read_config(MULTI30K).model, Vocabulary(6000, 6000, tokenizers.target.bos))
 
 
+def objective_of(translator: Translator) -> TranslationObjective:
+    return TranslationObjective(translator, choose_kernels("auto", CPU.device, translator.obstacle()), 0.1)
+
+
 def watch_buckets(parallel: DistributedDataParallel) -> list[int]:
     """The bytes of the buckets that have set off so far."""
     sent: list[int] = []
@@ -66,14 +71,13 @@ def watch_buckets(parallel: DistributedDataParallel) -> list[int]:
 
 
 def test_half_of_the_gradients_travel_while_the_encoder_is_still_to_come(translator: Translator, batch: Batch) -> None:
-    objective = Objective(translator, choose_kernels("auto", CPU.device, translator.obstacle()), 0.1)
-    parallel = exchanging(objective, CPU.device)
+    parallel = exchanging(objective_of(translator), CPU.device)
     sent = watch_buckets(parallel)
     travelling: list[int] = []
     translator.encoder.stack.weight_ih_l1.register_post_accumulate_grad_hook(lambda _: travelling.append(sum(sent)))
     for _ in range(2):  # The first backward pass finds out in which order gradients come.
         sent.clear()
-        parallel(batch).smoothed.backward()
+        parallel(batch).minimised()[0].backward()
         translator.zero_grad()
     everything = sum(parameter.nbytes for parameter in translator.parameters())
     assert sum(sent) == everything
@@ -86,8 +90,7 @@ def test_gradients_of_an_update_travel_once(tmp_path: Path, translator: Translat
         trainer = Trainer(
             read_config(MULTI30K).training,
             Runtime(torch.device("cpu"), None, "tests", rank=0, world=2),
-            choose_kernels("auto", CPU.device, translator.obstacle()),
-            translator,
+            objective_of(translator),
             stream,
             journal,
             validate=lambda _: pytest.fail("no validation is due"),
@@ -96,9 +99,9 @@ def test_gradients_of_an_update_travel_once(tmp_path: Path, translator: Translat
         assert isinstance(trainer.parallel, DistributedDataParallel)
         sent = watch_buckets(trainer.parallel)
         for _ in range(3):
-            trainer.forward_backward(batch, Scales(1.0), exchange=False)
+            trainer.forward_backward(batch, Scales((1.0, 0.0)), exchange=False)
             assert not sent
-            trainer.forward_backward(batch, Scales(1.0), exchange=True)
+            trainer.forward_backward(batch, Scales((1.0, 0.0)), exchange=True)
             assert sum(sent) == sum(parameter.nbytes for parameter in translator.parameters())
             sent.clear()
             trainer.optimizer.zero_grad(set_to_none=True)

@@ -12,13 +12,16 @@ from typing import Any
 import pytest
 import torch
 
+from nmt.batching import documents_batch
 from nmt.config.schema import Search
 from nmt.experiment.training import train
 from nmt.kernels import cross_entropy
 from nmt.kernels.choice import choose_kernels
 from nmt.search import translate_batch
+from tests.documents import document_config, write_all
 from tests.networks import BOS, EOS, model_options, network, sentences
 from tests.runs import final_weights, records, run_config, write_corpus
+from tests.test_document import SHAPES, classifier, level, some_document
 from tests.test_model import every_network
 
 pytestmark = [
@@ -122,3 +125,27 @@ def test_a_gpu_run_translates_on_a_cpu(tmp_path: Path) -> None:
     train(config)
     train(run_config(tmp_path, "training.max_epochs=2"))
     assert len(records(config.run, "validation")) == 2
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("score", ["additive", "dot", "mean"])
+def test_documents_are_encoded_as_on_the_cpu(score: str, fused: bool) -> None:
+    gradients, outputs = [], []
+    for device in (torch.device("cpu"), GPU):
+        model = classifier(level(score), level(score)).to(device).train()
+        batch = documents_batch([some_document(shape, seed) for seed, shape in enumerate(SHAPES)]).to(device)
+        logits_BK, encoded = model(batch.ids_W, batch.words_N, batch.sentences_B, fused)
+        logits_BK.logsumexp(-1).sum().backward()
+        outputs.append([logits_BK.detach().cpu(), encoded.word_weights_W.cpu(), encoded.sentence_weights_N.cpu()])
+        gradients.append([parameter.grad.cpu() for parameter in model.parameters() if parameter.grad is not None])
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=0, atol=1e-10)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_documents_are_learned(tmp_path: Path, precision: str) -> None:
+    write_all(tmp_path, 200)
+    config = document_config(tmp_path, f"runtime={{device: cuda, precision: {precision}}}", "training.max_epochs=8")
+    train(config)
+    losses = [record["loss"] for record in records(config.run, "validation")]
+    assert losses[-1] < 0.8 * losses[0]

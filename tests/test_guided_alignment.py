@@ -29,7 +29,8 @@ from nmt.runtime import rng_state, set_rng_state
 from nmt.text.corpus import open_corpus
 from nmt.text.encoded import encode_corpora
 from nmt.training.guidance import FLOOR, cross_entropy, guidance_weight, squared_error
-from nmt.training.objective import Losses, Objective, Scales
+from nmt.training.objective import Scales
+from nmt.training.translating import TranslationLosses, TranslationObjective
 from tests.conftest import CPU
 from tests.networks import model_options, network, sentences
 from tests.runs import CONFIG, final_weights, records, run_config, write_corpus
@@ -103,8 +104,9 @@ def small_batch(with_links: bool = True) -> Batch:
     )
 
 
-def objective(translator: Translator, loss: Any = "cross_entropy") -> Objective:
-    return Objective(translator, choose_kernels("reference", CPU.device), 0.1, loss)
+def objective(translator: Translator, loss: Any = "cross_entropy") -> TranslationObjective:
+    kernels = choose_kernels("reference", CPU.device)
+    return TranslationObjective(translator, kernels, 0.1, schema.GuidedAlignment(loss=loss))
 
 
 @pytest.mark.parametrize("heads", [1, 2])
@@ -140,7 +142,7 @@ def test_without_links_nothing_changes() -> None:
     assert torch.equal(plain.smoothed, guided.smoothed)
     assert plain.reported().tolist() == [float(plain.negative_log_likelihood), 0.0]
     assert guided.reported().tolist() == [float(guided.negative_log_likelihood), guided.alignment.item()]
-    assert torch.equal(Scales(0.25, 3.0).total(plain), plain.smoothed * 0.25)
+    assert torch.equal(Scales((0.25, 3.0)).total(plain), plain.smoothed * 0.25)
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
@@ -149,7 +151,7 @@ def test_gradients_of_the_whole_by_finite_differences(loss: str, window: str) ->
     """Of likelihood and alignment together, in float64, for some elements of every parameter that attention reaches."""
     translator = network(model_options(window=window, heads=2))
     whole = objective(translator, loss)
-    batch, scales = small_batch(), Scales(0.2, 0.7)
+    batch, scales = small_batch(), Scales((0.2, 0.7))
     scales.total(whole(batch)).backward()
     checked = 0
     for name, parameter in translator.named_parameters():
@@ -173,10 +175,10 @@ def test_gradients_of_the_whole_by_finite_differences(loss: str, window: str) ->
 
 def test_scales_by_hand() -> None:
     # 3 processes average their gradients; 12 pieces, 4 of them with links, weight 0.5: 3 / 12 and 0.5 * 3 / 4.
-    assert Scales.of_update(pieces=12, linked=4, weight=0.5, world=3) == Scales(0.25, 0.375)
-    assert Scales.of_update(pieces=12, linked=0, weight=0.5, world=3) == Scales(0.25, 0.0)
-    losses = Losses(torch.tensor(8.0), torch.tensor(7.0), torch.tensor(2.0))
-    assert float(Scales(0.25, 0.375).total(losses)) == 2.0 + 0.75
+    assert Scales.of_update((12, 4), (1.0, 0.5), world=3) == Scales((0.25, 0.375))
+    assert Scales.of_update((12, 0), (1.0, 0.5), world=3) == Scales((0.25, 0.0))
+    losses = TranslationLosses(torch.tensor(8.0), torch.tensor(7.0), torch.tensor(2.0))
+    assert float(Scales((0.25, 0.375)).total(losses)) == 2.0 + 0.75
 
 
 def test_the_weight_decays_by_epochs() -> None:
@@ -251,7 +253,7 @@ FEW = (
 @pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
 def test_attention_follows_the_links_after_few_updates_and_without_them_does_not(folder: Path, loss: str) -> None:
     setting = f"training.guided_alignment.loss={loss}"
-    taught = guided(folder, *FEW, setting, f"run={folder}/taught", weight=3.0)
+    taught = guided(folder, *FEW, setting, f"run={folder}/taught", weight=8.0)
     alone = guided(folder, *FEW, setting, f"run={folder}/alone", weight=0.0)
     train(taught)
     train(alone)

@@ -21,7 +21,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nmt import runtime
-from nmt.training.journal import Journal, Sample
+from nmt.training.journal import Journal
 
 
 class Clock:
@@ -57,7 +57,12 @@ def open_journal(run: Path, clock: Clock, **changes: Any) -> Journal:
 def update(journal: Journal, step: int, *, loss: float = 2.0, tokens: int = 100, epoch: int = 1) -> None:
     """An update with this loss per token."""
     journal.update(
-        step, epoch, loss_sum=loss * tokens, tokens=tokens, learning_rate=0.001, gradient_norm=torch.tensor(0.5)
+        step,
+        epoch,
+        sums={"loss": (loss * tokens, tokens)},
+        tokens=tokens,
+        learning_rate=0.001,
+        gradient_norm=torch.tensor(0.5),
     )
 
 
@@ -100,11 +105,11 @@ def test_tensors_are_added_up_without_their_graph_and_left_alone(tmp_path: Path,
     loss_sum = weight * 2
     with open_journal(tmp_path, clock, log_every=3) as journal:
         for step in (1, 2):
-            journal.update(step, 1, loss_sum=loss_sum, tokens=2, learning_rate=0.1, gradient_norm=1.0)
+            journal.update(step, 1, sums={"loss": (loss_sum, 2)}, tokens=2, learning_rate=0.1, gradient_norm=1.0)
         assert loss_sum.item() == 6.0
         del weight, loss_sum
         assert alive() is None
-        journal.update(3, 1, loss_sum=0.0, tokens=0, learning_rate=0.1, gradient_norm=1.0)
+        journal.update(3, 1, sums={"loss": (0.0, 0)}, tokens=0, learning_rate=0.1, gradient_norm=1.0)
     assert lines(tmp_path)[0]["loss"] == 3.0
 
 
@@ -152,7 +157,7 @@ def test_resuming_drops_what_lies_beyond_the_checkpoint(tmp_path: Path, clock: C
             clock.now += 1.0
             update(journal, step, loss=1.0)
             if step == 4:
-                journal.validation(4, 1, {"bleu": 4.0}, [Sample("a", "b", "c")])
+                journal.validation(4, 1, {"bleu": 4.0}, [{"source": "a", "reference": "b", "hypothesis": "c"}])
                 journal.event("note", 4, 1, {"text": "a line \u2028 separator"})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"type": "train", "step": 3, "los')
@@ -188,7 +193,7 @@ def test_other_ranks_write_nothing(tmp_path: Path, clock: Clock, capsys: pytest.
         for step in (1, 2, 3):
             update(journal, step)
         with journal.paused():
-            journal.validation(2, 1, {"bleu": 1.0}, [Sample("a", "b", "c")])
+            journal.validation(2, 1, {"bleu": 1.0}, [{"source": "a", "reference": "b", "hypothesis": "c"}])
         journal.event("note", 2, 1, {})
         journal.summary("done", run)
     assert list(run.iterdir()) == []
@@ -224,7 +229,7 @@ def test_a_validation_is_one_line_and_its_samples(
     tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with open_journal(tmp_path, clock) as journal:
-        samples = [Sample("ein Hund", "a dog", "a | cat 100%s")]
+        samples = [{"source": "ein Hund", "reference": "a dog", "hypothesis": "a | cat 100%s"}]
         journal.validation(40, 2, {"loss": 2.34567, "bleu": 30.512}, samples, is_best=True)
         journal.validation(50, 2, {"loss": math.nan})
     assert capsys.readouterr().err.splitlines() == [
@@ -245,7 +250,9 @@ def test_the_summary_says_how_to_use_the_model(
     with open_journal(run, clock) as journal:
         clock.now += 4.0
         update(journal, 1, tokens=8000)
-        journal.summary("10 epochs were asked for", run / "checkpoints" / "step-00000001", {"bleu": 38.52}, epoch=10)
+        best = run / "checkpoints" / "step-00000001"
+        uses = ["nmt-translate --model MODEL < SOURCE > TRANSLATION"]
+        journal.summary("10 epochs were asked for", best, {"bleu": 38.52}, epoch=10, uses=uses)
     err = capsys.readouterr().err
     assert "training ended   10 epochs were asked for\n" in err
     assert "updates          1 in 10 epochs\n" in err

@@ -21,9 +21,12 @@ from nmt.model.translator import Translator, Vocabulary
 from nmt.search import translate_batch
 from tests.networks import BOS, EOS, model_options
 
-SYMBOLS, LONGEST, BATCH, UPDATES = 8, 6, 64, 300
+SYMBOLS, LONGEST, BATCH = 8, 6, 64
+# Without attention a vector of 48 numbers has to hold the sequence, and takes longer to.
+UPDATES, UPDATES_WITHOUT_ATTENTION = 300, 450
 VOCABULARY = Vocabulary(source_size=4 + SYMBOLS, target_size=4 + SYMBOLS, bos=BOS)
-# Of three seeds each: at least 98% with attention, 79% to 98% without, where a vector of 48 numbers holds the sequence.
+# Of three seeds each at least 98% with attention, and 77% to 86% where attention is the average of the annotations; of
+# six seeds each 88% to 99% without (after 300 updates 66% to 95%, and 54% once).
 # A network that does not learn gets a sixth of the short ones right and none of the others.
 ENOUGH, ENOUGH_WITHOUT_ATTENTION = 0.9, 0.6
 
@@ -56,8 +59,9 @@ def learned(options: dict[str, Any], reverse: bool, seed: int) -> float:
     generator = torch.Generator().manual_seed(seed)
     translator = Translator(model_options(**options, sizes=(16, 24, 48)), VOCABULARY)
     optimizer = torch.optim.Adam(translator.parameters(), lr=5e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, UPDATES)
-    for _ in range(UPDATES):
+    updates = UPDATES_WITHOUT_ATTENTION if options.get("score") == "none" else UPDATES
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
+    for _ in range(updates):
         source_BS, lengths_B = sequences(BATCH, generator)
         target_BT = reversed_sequences(source_BS, lengths_B) if reverse else source_BS
         real_N = (torch.arange(target_BT.shape[1]) < lengths_B.unsqueeze(1)).flatten()
@@ -103,6 +107,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     **{preset: system(preset) for preset in ATTENTION_PRESETS},
     "scaled_dot, 4 heads": {"score": "scaled_dot", "heads": 4, "wiring": "luong"},
     "cosine": {"score": "cosine", "wiring": "luong"},
+    "mean": {"score": "mean", "wiring": "luong"},
     "luong without input feeding": {"score": "general", "wiring": "luong", "wiring_options": {"input_feeding": False}},
 }
 TASKS = [
@@ -119,7 +124,7 @@ TASKS = [
 def test_a_mechanism_learns(name: str, task: str) -> None:
     seed = secrets.randbits(32)
     share = learned(SYSTEMS[name], task == "reverse", seed)
-    enough = ENOUGH_WITHOUT_ATTENTION if SYSTEMS[name].get("score") == "none" else ENOUGH
+    enough = ENOUGH_WITHOUT_ATTENTION if SYSTEMS[name].get("score") in ("none", "mean") else ENOUGH
     assert share >= enough, f"{share:.0%} right with seed {seed}"
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
+from nmt.config import schema
 from nmt.errors import ConfigError
 from nmt.kernels.recurrence import FactoredSteps, Steps
 from nmt.model.translator import Translator
-from tests.networks import model_options, network, sentences
+from tests.networks import VOCABULARY, model_options, network, sentences
 from tests.runs import run_config, write_corpus
 from tests.test_kernels import LargeTensors
 from tests.test_model import NETWORKS, named
@@ -133,3 +134,34 @@ def test_a_fused_run_learns_what_a_reference_run_learns(tmp_path: Path) -> None:
         train(config)
         losses.append([record["loss"] for record in records(config.run)])
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("wiring", ["bahdanau", "luong"])
+def test_dropout_is_the_same_whichever_way_a_recurrence_is_computed(wiring: str) -> None:
+    dropout = schema.Dropout(embedding=0.3, layer=0.3, output=0.3)
+    translator = network(model_options(score="general", wiring=wiring, dropout=dropout)).train()
+    found = []
+    for steps in (None, FactoredSteps()):
+        torch.manual_seed(1)
+        found.append(outputs_and_gradients(translator, steps))
+    (expected, gradients), (actual, others) = found
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(others, gradients, rtol=0, atol=1e-11)
+
+
+def test_gradients_through_scores_survive_half_precision() -> None:
+    """Those of a look's scores add up to nothing: rounded one by one, what they move the query's map by is noise."""
+    torch.manual_seed(0)
+    translator = Translator(model_options(sizes=(64, 64, 128)), VOCABULARY)
+    asked = translator.decoder.wiring.attention.score.query.weight
+    source_BS, lengths_B = sentences(19, 22, 17)
+    target_BT, _ = sentences(6, 9, 4, size=11)
+
+    def gradient(steps: Steps | None, enabled: bool) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            readout_BTR, _ = translator.readout(translator.encode(source_BS, lengths_B), target_BT, steps)
+        (found,) = torch.autograd.grad(readout_BTR.float().sin().sum(), asked)
+        return found
+
+    exact = gradient(None, enabled=False)
+    assert (gradient(FactoredSteps(), enabled=True) - exact).norm() < 0.015 * exact.norm()

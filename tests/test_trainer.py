@@ -81,7 +81,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     switched on."""
     if windows > 1:
         parts = functools.partial(BatchStream, window_rows=120 // windows, block_rows=5)
-        monkeypatch.setattr("nmt.experiment.training.BatchStream", parts)
+        monkeypatch.setattr("nmt.experiment.translation_lesson.BatchStream", parts)
     everything = (
         "training.schedule={kind: plateau, patience: 1}",
         "training.accumulation=2",
@@ -292,7 +292,7 @@ def test_running_out_of_memory_names_the_batch_and_the_remedy(folder: Path, monk
     def full(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("nmt.training.objective.Objective.forward", full)
+    monkeypatch.setattr("nmt.training.translating.TranslationObjective.forward", full)
     with pytest.raises(TrainingError) as caught:
         train(run_config(folder))
     (problem,) = caught.value.problems

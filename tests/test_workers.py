@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -72,3 +73,27 @@ def test_a_translation_does_not_depend_on_the_number_of_processes(system: System
             assert right.attention is not None
             assert (left.attention == right.attention).all()
     assert sum(done) == len(lines)
+
+
+def test_an_interrupt_ends_all_processes_at_once() -> None:
+    """As from a terminal, which sends it to the whole group; nothing is written by those that were at work."""
+    code = (
+        "import time\n"
+        "from nmt.runtime import share_out\n"
+        "def work(part):\n"
+        "    print(part, flush=True)\n"
+        "    time.sleep(600)\n"
+        "try:\n"
+        "    list(share_out(work, [1, 2, 3], 2))\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted', flush=True)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    assert {process.stdout.readline(), process.stdout.readline()} == {"1\n", "2\n"}
+    os.killpg(process.pid, signal.SIGINT)
+    # The pipes are closed when the last process that has them is gone.
+    written, errors = process.communicate(timeout=60)
+    assert (written, errors, process.returncode) == ("interrupted\n", "", 0)

@@ -62,7 +62,7 @@ class Batch:
     """Target pieces and end symbols of the pairs, which is what a loss is divided by; 0 in a batch of weight 0. It is
     counted before the batch goes to a device, because asking the device would wait for it."""
     weight: float = 1.0
-    """Factor of the batch's loss: 1, or 0 for the stand-in of a rank that has no batch in an epoch's last update."""
+    """Factor of the batch's loss: 1, or 0 for the stand-in of a rank that has no batch in a window's last update."""
     links: Links | None = None
     """Where attention is to look; None where nothing asks for it."""
     past: BatchPast | None = None

@@ -24,7 +24,7 @@ class Stretch(NamedTuple):
     """Places of what is read for it, the last one that of a pair."""
 
 
-def plan_documents(
+def plan_stretches(
     rows: Rows,
     is_pair: npt.NDArray[np.bool_],
     sentences: Lengths,

@@ -26,7 +26,7 @@ class Plan:
     bounds: npt.NDArray[np.int64]
     order: npt.NDArray[np.int64]
     largest: int
-    """Number of the batch with the most padded elements, both sides together."""
+    """Number of the batch that takes the most memory: with the most padded elements, both sides together, or words."""
 
     def __len__(self) -> int:
         return len(self.order)
@@ -59,6 +59,36 @@ def plan_window(
     elements = np.diff(bounds) * (widths[0].astype(np.int64) + widths[1])
     largest = int(np.argmax(np.append(elements, 0)))
     return Plan(rows[order], bounds, shuffled(len(bounds) - 1, group, rng), largest)
+
+
+def plan_documents(
+    rows: Rows, words: Lengths, longest: Lengths, batch_tokens: int, group: int, rng: np.random.Generator
+) -> Plan:
+    """The same for documents: neighbours are alike in their words and, next, in the words of their longest sentence.
+
+    Nothing is padded, so a batch is as many words as fit. That its documents are alike keeps the steps of the recurrent
+    layers few: there are as many as the longest sentence has words, and the longest document sentences.
+    """
+    order = _by_length(longest, words, rng)
+    words = words[order].astype(np.int64)
+    bounds = fill(words, batch_tokens)
+    largest = int(np.argmax([*np.add.reduceat(words, bounds[:-1]), 0]))
+    return Plan(rows[order], bounds, shuffled(len(bounds) - 1, group, rng), largest)
+
+
+def fill(sizes: Lengths, batch_tokens: int) -> npt.NDArray[np.int64]:
+    """Bounds [batches + 1] of consecutive rows, each batch as large as fits: sum of its sizes <= batch_tokens.
+
+    A row that is larger than that is a batch alone. Python runs once a batch, not once a row.
+    """
+    ends = np.cumsum(sizes, dtype=np.int64)
+    bounds = [0]
+    while bounds[-1] < len(ends):
+        start = bounds[-1]
+        before = int(ends[start - 1]) if start else 0
+        fitting = int(np.searchsorted(ends, before + batch_tokens, side="right"))
+        bounds.append(max(fitting, start + 1))
+    return np.asarray(bounds, np.int64)
 
 
 def cut(longest: Lengths, batch_tokens: int) -> npt.NDArray[np.int64]:

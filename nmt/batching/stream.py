@@ -1,47 +1,27 @@
-"""The stream of training batches: seeded, shared out to ranks, and resumable at any update."""
+"""The stream of training batches of pairs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 
 from nmt.batching.batch import Batch, encoded_batch, sampled_batch, stand_in
-from nmt.batching.document_plan import plan_documents
+from nmt.batching.document_plan import plan_stretches
 from nmt.batching.past import Lookback
-from nmt.batching.plan import Plan, cut, plan_window
-from nmt.batching.prefetch import prefetch
+from nmt.batching.plan import Plan, Rows, cut, plan_window
+from nmt.batching.updates import UpdateStream
 from nmt.batching.windows import BLOCK_ROWS, WINDOW_ROWS, Windows
 from nmt.text.encoded import EncodedCorpus
 from nmt.text.tokenizer import TokenizerPair
-
-_UPDATES_AHEAD = 2
 
 Update: TypeAlias = list[Batch]
 """The batches of one update on one rank, `accumulation` of them."""
 
 
-@dataclass(frozen=True)
-class Position:
-    """Where training stands: the next update is update `update` of window `window` of epoch `epoch`, counted from 0.
-
-    The end of an epoch is the position after the last update of its last window.
-    """
-
-    epoch: int = 0
-    update: int = 0
-    window: int = 0
-
-
-class BatchStream:
-    """Batches of an encoded corpus, in an order that depends on the seed and the epoch.
-
-    A global update is `world * accumulation` consecutive batches of that order, so that two ranks with accumulation 1
-    train on the same batches as one rank with accumulation 2.
-    """
+class BatchStream(UpdateStream[Batch]):
+    """Batches of an encoded corpus."""
 
     def __init__(
         self,
@@ -64,108 +44,19 @@ class BatchStream:
         With `lookback` documents are shuffled, not sentences, so that what a sentence looks back to is in its batch as
         a rule; what is not is read beside, within `batch_tokens`.
         """
-        assert 0 <= rank < world
+        together = None if lookback is None else corpus.sentences
+        super().__init__(Windows(corpus.parts, seed, window_rows, block_rows, together), rank, world, accumulation)
         assert corpus.has_text or not sampling
         assert corpus.has_links or not with_links
         self._corpus = corpus
         self._batch_tokens = batch_tokens
-        self._seed = seed
-        self._rank = rank
-        self._world = world
-        self._accumulation = accumulation
         self._tokenizers = tokenizers
         self._sampling = sampling
         self._with_links = with_links
         self._lookback = lookback
-        together = None if lookback is None else corpus.sentences
-        self._windows = Windows(corpus.parts, seed, window_rows, block_rows, together)
-        self._planned: tuple[tuple[int, int], Plan] | None = None
-        self._counted: dict[tuple[int, int], int] = {}
 
-    def updates_per_epoch(self, epoch: int) -> int:
-        """Updates of an epoch, the same on every rank; of several windows all count as the first one does."""
-        return len(self._windows) * self._updates_of(epoch, 0)
-
-    def following(self, position: Position) -> Position:
-        """The position after one more update; its epoch is the same, since the end of an epoch is a position too."""
-        done = position.update + 1
-        if done < self._updates_of(position.epoch, position.window) or position.window == len(self._windows) - 1:
-            return replace(position, update=done)
-        return Position(position.epoch, window=position.window + 1)
-
-    def ends_epoch(self, position: Position) -> bool:
-        """Whether no update of its epoch is left at this position."""
-        last = position.window == len(self._windows) - 1
-        return last and position.update >= self._updates_of(position.epoch, position.window)
-
-    def updates(self, position: Position) -> Iterator[Update]:
-        """The updates of this rank, from the position to the end of its epoch.
-
-        In the last update of a window a rank may have fewer batches than the others; stand-ins of weight 0 fill its
-        list. Batches are made ahead in a thread, which ends when the iterator is closed or dropped.
-        """
-        return prefetch(self._updates(position), _UPDATES_AHEAD)
-
-    def largest_batch(self) -> Batch:
-        """The batch of the first window with the most padded elements, both sides together.
-
-        If it fits into memory, so do the others, nearly: windows differ a little, and sampling can add pieces.
-        """
-        plan = self._plan(0, 0)
-        rows = plan.rows_of(plan.largest)
-        return encoded_batch(self._corpus, rows, self._tokenizers, self._with_links, self._lookback)
-
-    @property
-    def _group(self) -> int:
-        return self._world * self._accumulation
-
-    def _updates(self, position: Position) -> Iterator[Update]:
-        for window, plan in self._plans(position.epoch, position.window):
-            done = position.update if window == position.window else 0
-            for first in range(done * self._group, len(plan), self._group):
-                # Every world-th batch: an incomplete update is spread over the ranks instead of filling the first ones.
-                mine = range(first + self._rank, min(first + self._group, len(plan)), self._world)
-                update = [self._batch(plan, position.epoch, window, number) for number in mine]
-                missing = self._accumulation - len(update)
-                yield update + [stand_in(self._tokenizers) for _ in range(missing)]
-
-    def _plans(self, epoch: int, first: int) -> Iterator[tuple[int, Plan]]:
-        """The windows of an epoch from this one on; each is planned while the one before it is in use."""
-        with ThreadPoolExecutor(1, "plan") as ahead:
-            plan = self._plan(epoch, first)
-            for window in range(first + 1, len(self._windows)):
-                following = ahead.submit(self._plan, epoch, window)
-                yield window - 1, plan
-                plan = following.result()
-            yield len(self._windows) - 1, plan
-
-    def _batch(self, plan: Plan, epoch: int, window: int, number: int) -> Batch:
-        rows = plan.batch(number)
-        if not self._sampling:
-            return encoded_batch(self._corpus, rows, self._tokenizers, self._with_links, self._lookback)
-        # As many numbers as nothing else has keep these seeds apart from those of the plan.
-        source, target = np.random.SeedSequence(self._seed, spawn_key=(epoch, window, number, 1)).generate_state(2)
-        seeds = (int(source), int(target))
-        wanted = (self._with_links, self._lookback)
-        return sampled_batch(self._corpus, rows, self._tokenizers, self._sampling, seeds, *wanted)
-
-    def _updates_of(self, epoch: int, window: int) -> int:
-        """Updates of a window; the last one may be incomplete."""
-        if (epoch, window) not in self._counted:
-            self._plan(epoch, window)
-        return self._counted[epoch, window]
-
-    def _plan(self, epoch: int, window: int) -> Plan:
-        planned = self._planned
-        if planned is None or planned[0] != (epoch, window):
-            plan = self._make_plan(epoch, window)
-            self._counted[epoch, window] = -(-len(plan) // self._group)
-            self._planned = planned = (epoch, window), plan
-        return planned[1]
-
-    def _make_plan(self, epoch: int, window: int) -> Plan:
-        corpus, rows = self._corpus, self._windows.rows(epoch, window)
-        settings = (self._batch_tokens, self._group, self._generator(epoch, window))
+    def plan(self, rows: Rows, rng: np.random.Generator) -> Plan:
+        corpus, settings = self._corpus, (self._batch_tokens, self.group, rng)
         is_pair = corpus.pairs(rows)
         if self._lookback is None:
             rows = rows[is_pair]
@@ -173,10 +64,26 @@ class BatchStream:
             return plan_window(rows, source + 1, target + 1, *settings)
         source, target = corpus.lengths(rows)
         sentences = np.zeros(len(rows), np.int64) if corpus.sentences is None else corpus.sentences[rows]
-        return plan_documents(rows, is_pair, sentences, source + 1, target + 1, self._lookback, *settings)
+        return plan_stretches(rows, is_pair, sentences, source + 1, target + 1, self._lookback, *settings)
 
-    def _generator(self, epoch: int, window: int) -> np.random.Generator:
-        return np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(epoch, window, 0)))
+    def batch(self, rows: Rows, seeds: np.random.SeedSequence) -> Batch:
+        if not self._sampling:
+            return encoded_batch(self._corpus, rows, self._tokenizers, self._with_links, self._lookback)
+        source, target = (int(seed) for seed in seeds.generate_state(2))
+        wanted = (self._with_links, self._lookback)
+        return sampled_batch(self._corpus, rows, self._tokenizers, self._sampling, (source, target), *wanted)
+
+    def stand_in(self) -> Batch:
+        return stand_in(self._tokenizers)
+
+    def largest_batch(self) -> Batch:
+        """The batch of the first window with the most padded elements, both sides together.
+
+        If it fits into memory, so do the others, nearly: windows differ a little, and sampling can add pieces.
+        """
+        plan = self.planned(0, 0)
+        rows = plan.rows_of(plan.largest)
+        return encoded_batch(self._corpus, rows, self._tokenizers, self._with_links, self._lookback)
 
 
 def validation_batches(

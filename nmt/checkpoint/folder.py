@@ -33,7 +33,7 @@ from nmt.checkpoint.metadata import (
     to_json,
     versions,
 )
-from nmt.config import Config, dump_config
+from nmt.config import Experiment, dump_config
 from nmt.errors import CheckpointError
 from nmt.text.tokenizer import TokenizerPair
 
@@ -48,7 +48,7 @@ class Snapshot:
 
     model: Mapping[str, Tensor]
     """The weights that translation uses (the moving average, where there is one), by parameter name."""
-    config: Config
+    config: Experiment
     tokenizers: TokenizerPair
     step: int
     epoch: int
@@ -59,6 +59,8 @@ class Snapshot:
     """What only resuming needs: tensors, numbers, strings and None in dicts, lists and tuples."""
     average_of: tuple[str, ...] = ()
     """Checkpoints whose weights were averaged."""
+    labels: tuple[str, ...] = ()
+    """What a classifier chooses from, in the order of its outputs."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +124,10 @@ def write_checkpoint(folder: Path, snapshot: Snapshot, *, best: bool = False) ->
                 metrics=finite(snapshot.metrics),
                 best=best,
                 average_of=list(snapshot.average_of),
-                source_language=config.data.source_language,
-                target_language=config.data.target_language,
+                task=config.task,
+                source_language=config.languages[0],
+                target_language=config.languages[1] if len(config.languages) > 1 else None,
+                labels=list(snapshot.labels),
                 source_vocabulary=tokenizers.source.size,
                 target_vocabulary=tokenizers.target.size,
                 data=dict(snapshot.data),

@@ -62,8 +62,12 @@ class Metadata(_Record):
     """It was the best of its run when it was written."""
     average_of: list[str]
     """Checkpoints whose weights this one averages; empty for one that training wrote."""
+    task: str = "translation"
     source_language: str
-    target_language: str
+    """Of the documents, where labels are learned."""
+    target_language: str | None
+    labels: list[str] = []
+    """What a classifier chooses from, in the order of its outputs."""
     source_vocabulary: int
     """Pieces of the source vocabulary."""
     target_vocabulary: int

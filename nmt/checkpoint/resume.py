@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nmt.config import Config, difference
+from nmt.config import Experiment, difference
 
 CHANGEABLE = (
     "run",
@@ -27,8 +27,10 @@ Everything else is refused. A change of `runtime.precision` or `runtime.kernel` 
 """
 
 
-def resume_conflicts(old: Config, new: Config) -> list[str]:
+def resume_conflicts(old: Experiment, new: Experiment) -> list[str]:
     """One line for each key that differs and may not; empty where a run of `old` can go on with `new`."""
+    if old.task != new.task:
+        return [f"task: the run was started with {old.task!r}, now it is {new.task!r}"]
     return [
         f"{path}: the run was started with {before!r}, now it is {after!r}"
         for path, (before, after) in difference(old, new).items()

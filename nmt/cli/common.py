@@ -65,6 +65,19 @@ def check_files(read: Iterable[str | None], written: str | None = None) -> None:
         raise DataError(*problems)
 
 
+def output_files(path: Path, test_sets: Sequence[str], suffix: str) -> list[Path]:
+    """What `--output` names for these test sets: a file for a single one, else files in a folder, which is made."""
+    if len(test_sets) == 1 and not path.is_dir():
+        return [path]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"--output: {path} cannot be a folder for {len(test_sets)} test sets: {error.strerror}"
+        ) from error
+    return [path / f"{Path(name).name}.{suffix}" for name in test_sets]
+
+
 class Parser(argparse.ArgumentParser):
     """Arguments are written out, and a mistake is one line that names the nearest option."""
 

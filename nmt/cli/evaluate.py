@@ -1,16 +1,17 @@
-"""nmt-eval: how good translations are."""
+"""nmt-eval: how good translations are, or the labels of documents."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nmt.cli.common import Parser, check_files, run
+from nmt.cli.common import Parser, check_files, output_files, run
+from nmt.cli.evaluate_labels import add_label_options, evaluate_labelling, refuse_other_options
 from nmt.cli.options import (
     add_line_options,
     add_machine_options,
@@ -24,7 +25,7 @@ from nmt.cli.options import (
     search_options,
 )
 from nmt.config.schema.bounds import Count
-from nmt.errors import ConfigError, DataError
+from nmt.errors import ConfigError
 
 if TYPE_CHECKING:
     from nmt.config.schema import Search
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
     from nmt.runtime import Runtime
 
 DESCRIPTION = """Translate test sets and score the translations: BLEU, chrF and TER with their signatures and bootstrap
-confidence intervals, loss and perplexity of the references. Without --source, --set or --sacrebleu these are the test
-sets that the model's config names."""
+confidence intervals, loss and perplexity of the references. Or label documents: accuracy and macro F1 with bootstrap
+confidence intervals, and the table of what was taken for what. Without --source, --docs, --set or --sacrebleu the test
+sets are those that the model's config names."""
 
 SAMPLES = 1000
 BLANK_LINES = "blank_lines"
@@ -56,10 +58,12 @@ def _main(arguments: list[str] | None = None) -> int:
         parser.error("--langpair goes with --sacrebleu")
     if options.documents is not None and options.source is None:
         parser.error("--documents goes with --source; corpora of a config have an option of this name")
+    if (options.docs is None) != (options.labels is None):
+        parser.error("--docs and --labels go together")
     machine_options(options)
     named = None if options.documents == BLANK_LINES else options.documents
-    check_files([options.source, *(options.reference or ()), named, options.baseline])
-    return _evaluate(options)
+    check_files([options.source, *(options.reference or ()), named, options.baseline, options.docs, options.labels])
+    return _evaluate(parser, options)
 
 
 def _parser() -> Parser:
@@ -71,6 +75,7 @@ def _parser() -> Parser:
         "--set", action="append", metavar="NAME", help="test set of the model's config; may be repeated"
     )
     chosen.add_argument("--sacrebleu", metavar="NAME", help="test set of sacrebleu, from its cache where it is there")
+    add_label_options(parser)
     parser.add_argument("--reference", nargs="+", metavar="FILE", help="translations of --source, one file or several")
     parser.add_argument(
         "--documents",
@@ -108,12 +113,12 @@ def _parser() -> Parser:
     return parser
 
 
-def _evaluate(options: argparse.Namespace) -> int:
+def _evaluate(parser: Parser, options: argparse.Namespace) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from tqdm import tqdm
 
     from nmt.experiment.comparison import measure
-    from nmt.experiment.loading import join, load_ensemble
+    from nmt.experiment.loading import join, load_ensemble, task_of_model
     from nmt.experiment.translation import Wanted
     from nmt.kernels.choice import choose_kernels
     from nmt.runtime import broadcast_object, logger, set_up, set_up_logging, tear_down
@@ -123,6 +128,12 @@ def _evaluate(options: argparse.Namespace) -> int:
             runtime = set_up(machine_options(options))
         stack.callback(tear_down)
         set_up_logging(None, runtime.is_main)
+        if task_of_model(options.model[0], options.checkpoint) == "classification":
+            refuse_other_options(parser, options)
+            evaluate_labelling(options, runtime)
+            return 0
+        if options.docs is not None:
+            raise ConfigError(f"--docs: is for models that label documents, and {options.model[0]} translates")
         models = load_ensemble(options.model, options.checkpoint, runtime)
         search = search_options(options, models[0].config.search)
         # One process reads, so that one downloads.
@@ -190,7 +201,9 @@ def _write(
     from nmt.experiment.streaming import writing
 
     if options.output is not None:
-        for file, result in _output_files(Path(options.output), results, models[0].config.data.target_language):
+        names = [result.test_set.name for result in results]
+        files = output_files(Path(options.output), names, models[0].config.data.target_language)
+        for file, result in zip(files, results, strict=True):
             with writing(str(file)) as write:
                 write("".join(f"{line}\n" for line in result.test_set.lines_of(result.evaluation.hypotheses)))
     with writing(None) as write:
@@ -204,20 +217,6 @@ def _write(
             "sets": [as_values(result) for result in results],
         }
         write(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _output_files(path: Path, results: Sequence[Result], language: str) -> Iterator[tuple[Path, Result]]:
-    if len(results) == 1 and not path.is_dir():
-        yield path, results[0]
-        return
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"--output: {path} cannot be a folder for {len(results)} test sets: {error.strerror}"
-        ) from error
-    for result in results:
-        yield path / f"{Path(result.test_set.name).name}.{language}", result
 
 
 if __name__ == "__main__":

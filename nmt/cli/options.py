@@ -35,6 +35,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="a run's folder or a checkpoint; repeat it for an ensemble, whose probabilities are averaged",
     )
+    add_checkpoint_option(parser)
+
+
+def add_checkpoint_option(parser: argparse.ArgumentParser) -> None:
+    """Which of a run's checkpoints is meant."""
     parser.add_argument(
         "--checkpoint", choices=("best", "last"), help="which checkpoint of a run; default: best, where there is one"
     )

@@ -1,4 +1,4 @@
-"""nmt-train: learn a translator as a YAML describes it."""
+"""nmt-train: learn what a YAML describes, a translator or a classifier of documents."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import sys
 
 from nmt.cli.common import INTERRUPTED, Parser, run
 
-DESCRIPTION = """Train a translator as a YAML describes it. The same command again continues a run that was stopped.
+DESCRIPTION = """Train a translator, or a classifier of documents, as a YAML describes it. The same command again
+continues a run that was stopped.
 Several processes train together under torchrun: torchrun --nproc-per-node N -m nmt.cli.train --config FILE"""
 
 

@@ -9,12 +9,14 @@ from nmt.config.printer import dump_config
 from nmt.config.reader import Check, Families, load_config, parse_config
 from nmt.config.reference import reference_yaml
 from nmt.config.registry import Entry, PartOf, PartOptions, Registry, Section
-from nmt.config.schema import Config
+from nmt.config.schema import ClassificationConfig, Config, Experiment
 
 __all__ = [
     "Check",
+    "ClassificationConfig",
     "Config",
     "Entry",
+    "Experiment",
     "Families",
     "PartOf",
     "PartOptions",

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from nmt.config.presets import Presets
 from nmt.config.reader import Families
 from nmt.config.registry import Section
-from nmt.config.schema import Config
+from nmt.config.schema import TASKS
 from nmt.config.shapes import (
     DictShape,
     Leaf,
@@ -32,7 +32,10 @@ def json_schema(families: Families, presets: Presets | None = None) -> Schema:
     It knows every key, type, range and name; contradictions between values only the reader knows.
     """
     writer = _Writer(families, presets or {})
-    top = writer.section(Config, "")
+    (_, top), *others = ((task, writer.section(experiment, "")) for task, experiment in TASKS.items())
+    for task, section in others:
+        named = {"properties": {"task": {"const": task}}, "required": ["task"]}
+        top = {"if": named, "then": section, "else": top}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "nmt experiment",

@@ -7,21 +7,22 @@ from typing import Any
 
 from nmt.config.document import Node, Path, Place, Problem, dotted, read_value
 from nmt.config.registry import Registry, Section
-from nmt.config.schema import Config
 from nmt.config.shapes import DictShape, Leaf, ListShape, PartShape, SectionShape, Shape, is_mapping, shape_of
+from nmt.config.tasks import experiment_of
 from nmt.errors import ConfigError
 
 
 def apply_overrides(root: Node, overrides: Sequence[str], families: Mapping[str, Registry[Any]]) -> list[Problem]:
     """Write the overrides into the tree, in their order; returns those that cannot be written.
 
-    Whether the keys exist is found out later, together with those of the file.
+    The task comes before all others, because it says what their keys mean. Whether the keys exist is found out later,
+    together with those of the file.
     """
     problems: list[Problem] = []
-    for index, override in enumerate(overrides):
+    for index, override in sorted(enumerate(overrides), key=lambda item: _key(item[1]) != "task"):
         place = Place(override=index)
-        name, equals, text = override.partition("=")
-        path: Path = tuple(name.strip().split("."))
+        _, equals, text = override.partition("=")
+        path: Path = tuple(_key(override).split("."))
         if not equals or not all(path):
             problems.append(Problem(place, (override,), "not of the form section.key=value; write it so"))
             continue
@@ -32,10 +33,14 @@ def apply_overrides(root: Node, overrides: Sequence[str], families: Mapping[str,
             problems.append(Problem(place, path, message))
             continue
         problems += found
-        obstacle = _write(root, SectionShape(Config), path, value, families)
+        obstacle = _write(root, SectionShape(experiment_of(root)), path, value, families)
         if obstacle:
             problems.append(Problem(place, path, obstacle))
     return problems
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].strip()
 
 
 def _write(

@@ -1,4 +1,4 @@
-"""YAML and overrides -> `Config`, or one error that names all mistakes.
+"""YAML and overrides -> `Experiment`, or one error that names all mistakes.
 
 The tree of the file is walked along the schema, from the sections down to the parts and their options.
 Every section is validated by itself, so that a mistake in one hides none in another.
@@ -17,7 +17,7 @@ from nmt.config.names import advice, nearest
 from nmt.config.overrides import apply_overrides
 from nmt.config.presets import Presets, expand_preset
 from nmt.config.registry import Entry, Registry, Section
-from nmt.config.schema import Config
+from nmt.config.schema import Experiment
 from nmt.config.shapes import (
     DictShape,
     Leaf,
@@ -31,11 +31,12 @@ from nmt.config.shapes import (
     in_words,
     shape_of,
 )
+from nmt.config.tasks import experiment_of, wrong_task
 from nmt.config.wording import complaint, shown
 from nmt.errors import ConfigError
 
 Families = Mapping[str, Registry[Any]]
-Check = Callable[[Config], Iterable[tuple[str, str]]]
+Check = Callable[[Experiment], Iterable[tuple[str, str]]]
 """A rule between parts: yields (dotted path, what is wrong and what to do)."""
 
 
@@ -46,7 +47,7 @@ def load_config(
     families: Families,
     presets: Presets | None = None,
     checks: Sequence[Check] = (),
-) -> Config:
+) -> Experiment:
     """Read a YAML file.
 
     Args:
@@ -77,7 +78,7 @@ def parse_config(
     families: Families,
     presets: Presets | None = None,
     checks: Sequence[Check] = (),
-) -> Config:
+) -> Experiment:
     """Read YAML text; `origin` stands for the file in messages. Otherwise as `load_config`.
 
     Raises:
@@ -90,15 +91,20 @@ def parse_config(
 
 def build_config(
     root: Node, problems: list[Problem], origin: str, *, families: Families, presets: Presets, checks: Sequence[Check]
-) -> Config:
+) -> Experiment:
     """The config of a tree, which is changed on the way; `problems` are those found before.
 
     Raises:
         ConfigError: there are mistakes: one line for each.
     """
-    builder = _Builder(root, families, presets)
-    config = builder.section(Config, root, ())
-    if isinstance(config, Config):
+    wrong = wrong_task(root)
+    if wrong is not None:
+        # Without it, nobody knows what the other keys mean.
+        raise error_of([*problems, wrong], origin)
+    experiment = experiment_of(root)
+    builder = _Builder(experiment, root, families, presets)
+    config = builder.section(experiment, root, ())
+    if isinstance(config, Experiment):
         for check in checks:
             for path, message in check(config):
                 builder.blame(tuple(path.split(".")), message)
@@ -106,7 +112,7 @@ def build_config(
     problems = problems + [problem for problem in builder.problems if (problem.place, problem.path) not in told]
     if problems:
         raise error_of(problems, origin)
-    assert isinstance(config, Config)
+    assert isinstance(config, Experiment)
     return config
 
 
@@ -115,8 +121,9 @@ _WRONG: Any = object()
 
 
 class _Builder:
-    def __init__(self, root: Node, families: Families, presets: Presets) -> None:
+    def __init__(self, experiment: type[Experiment], root: Node, families: Families, presets: Presets) -> None:
         self.problems: list[Problem] = []
+        self._experiment = experiment
         self._root = root
         self._families = families
         self._presets = presets
@@ -249,7 +256,7 @@ class _Builder:
         near = nearest(key, fields)
         if near is not None:
             return f"did you mean {near!r}?"
-        elsewhere = [place for place, _ in fields_below(Config) if place.rsplit(".", 1)[-1] == key]
+        elsewhere = [place for place, _ in fields_below(self._experiment) if place.rsplit(".", 1)[-1] == key]
         if elsewhere and not in_part:
             return f"did you mean {' or '.join(repr(place) for place in elsewhere)}?"
         return advice(key, fields)

@@ -13,7 +13,7 @@ from nmt.config.presets import Presets
 from nmt.config.printer import flow, write_yaml
 from nmt.config.reader import Families, build_config
 from nmt.config.registry import Section
-from nmt.config.schema import Config
+from nmt.config.schema import TASKS, Experiment
 from nmt.config.shapes import (
     Leaf,
     ListShape,
@@ -31,12 +31,13 @@ from nmt.config.shapes import (
 )
 
 
-def reference_yaml(families: Families, presets: Presets | None = None) -> str:
-    """A config that gives every key, with comments that tell all that can stand there; it loads as it is."""
+def reference_yaml(families: Families, presets: Presets | None = None, task: str = "translation") -> str:
+    """A config of this task with every key, and comments that tell all that can stand there; it loads as it is."""
     presets = presets or {}
-    root = Node.of(_example(Config, families), Place())
+    experiment = TASKS[task]
+    root = Node.of({"task": task, **_example(experiment, families)}, Place())
     config = build_config(root, [], "reference", families=families, presets=presets, checks=())
-    return write_yaml(config, _Explanation(families, presets).lines)
+    return write_yaml(config, _Explanation(experiment, families, presets).lines)
 
 
 def _example(section: type[Section], families: Families) -> dict[str, Any]:
@@ -69,10 +70,10 @@ def _example_value(shape: Shape, name: str, families: Families) -> Any:
 class _Explanation:
     """What to write above each field. A family is told of in full where it first occurs."""
 
-    def __init__(self, families: Families, presets: Presets) -> None:
+    def __init__(self, experiment: type[Experiment], families: Families, presets: Presets) -> None:
         self._families = families
         self._presets: dict[int, Mapping[str, Mapping[str, Any]]] = {
-            id(field): presets[path] for path, field in fields_below(Config) if path in presets
+            id(field): presets[path] for path, field in fields_below(experiment) if path in presets
         }
         self._told: set[str] = set()
 

@@ -35,6 +35,7 @@ def average_run(run: Path, last: int, output: Path) -> tuple[str, ...]:
         epoch=newest.metadata.epoch,
         data=newest.metadata.data,
         average_of=names,
+        labels=tuple(newest.metadata.labels),
     )
     write_checkpoint(output, snapshot)
     return names

@@ -106,7 +106,9 @@ def drawing(
 
 
 @contextmanager
-def _page(path: Path, systems: Sequence[Shown]) -> Iterator[Canvas]:
+def writing_page(path: Path) -> Iterator[Callable[[str], object]]:
+    """What writes a page, which is there when the block has ended without an error; raises `DataError`."""
+
     def write(text: str) -> None:
         with _refusals(path):
             file.write(text.encode())
@@ -114,11 +116,17 @@ def _page(path: Path, systems: Sequence[Shown]) -> Iterator[Canvas]:
     with ExitStack() as stack:
         with _refusals(path):
             file = stack.enter_context(new_file(path))
+        yield write
+        with _refusals(path):
+            stack.close()
+
+
+@contextmanager
+def _page(path: Path, systems: Sequence[Shown]) -> Iterator[Canvas]:
+    with writing_page(path) as write:
         page = Page(write, systems)
         yield page
         page.end()
-        with _refusals(path):
-            stack.close()
 
 
 @contextmanager

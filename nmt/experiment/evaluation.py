@@ -17,7 +17,6 @@ from nmt.metrics import ALL_METRICS, SAMPLES, MetricName, Score, corpus_scores
 from nmt.model.translator import Translator
 from nmt.runtime import Runtime
 from nmt.text.tokenizer import TokenizerPair
-from nmt.training.journal import Sample
 from nmt.training.progress import Measured
 
 
@@ -111,7 +110,14 @@ def validator(
         shown = range(min(options.samples, len(found.hypotheses)))
         return Measured(
             metrics={"loss": found.loss.per_piece, "perplexity": found.loss.perplexity, **scores},
-            samples=[Sample(sources[row], references[row], found.hypotheses[row]) for row in shown],
+            samples=[
+                {
+                    "source": sources[row],
+                    "reference": references[row],
+                    "hypothesis": found.hypotheses[row],
+                }
+                for row in shown
+            ],
         )
 
     return validate

@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from nmt.batching import Lookback
-from nmt.config import Config, Presets, Registry, load_config, parse_config, schema
+from nmt.config import (
+    Check,
+    ClassificationConfig,
+    Config,
+    Experiment,
+    Presets,
+    Registry,
+    load_config,
+    parse_config,
+    schema,
+)
 from nmt.config.registry import PartOptions
+from nmt.errors import ConfigError
 from nmt.model.attention import COVERAGES, SCORES, WINDOWS
 from nmt.model.attention.base import ScoreOptions
 from nmt.model.attention.presets import ATTENTION_PRESETS
 from nmt.model.cells import CELLS
+from nmt.model.classifier import DocumentClassifier
 from nmt.model.context import CONTEXTS, ContextOptions
 from nmt.model.wiring import WIRINGS, build_wiring
 from nmt.text.corpus import CORPORA, CorpusOptions
+from nmt.text.labelled import COLLECTIONS
 from nmt.training.optimizers import OPTIMIZERS
 from nmt.training.schedules import SCHEDULES
 
 FAMILIES: Mapping[str, Registry[Any]] = {
     registry.family: registry
-    for registry in (CORPORA, CELLS, SCORES, WINDOWS, WIRINGS, COVERAGES, CONTEXTS, OPTIMIZERS, SCHEDULES)
+    for registry in (CORPORA, COLLECTIONS, CELLS, SCORES, WINDOWS, WIRINGS, COVERAGES, CONTEXTS, OPTIMIZERS, SCHEDULES)
 }
 PRESETS: Presets = {"model.attention": ATTENTION_PRESETS}
 
 
-def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
     """The experiment that a YAML describes; `overrides` are `section.key=value` each.
 
     Raises `ConfigError` with a line for every mistake.
@@ -36,7 +50,15 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return load_config(path, overrides, families=FAMILIES, presets=PRESETS, checks=CHECKS)
 
 
-def parse_saved_config(text: str, origin: str) -> Config:
+def read_translation(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """The same, of an experiment in translation; raises `ConfigError` for another one."""
+    config = read_config(path, overrides)
+    if not isinstance(config, Config):
+        raise ConfigError(f"{path}: task: is {config.task}; give a YAML of a translation")
+    return config
+
+
+def parse_saved_config(text: str, origin: str) -> Experiment:
     """The config that lies in a checkpoint; `origin` stands for it in messages. Raises `ConfigError`."""
     return parse_config(text, origin, families=FAMILIES, presets=PRESETS, checks=CHECKS)
 
@@ -52,12 +74,24 @@ def lookback(model: schema.Model) -> Lookback | None:
     return model.context.lookback if isinstance(model.context, ContextOptions) else None
 
 
+def _of_translation(check: Callable[[Config], Iterable[tuple[str, str]]]) -> Check:
+    """The rule, for experiments in translation alone."""
+
+    @wraps(check)
+    def only(config: Experiment) -> Iterable[tuple[str, str]]:
+        return check(config) if isinstance(config, Config) else ()
+
+    return only
+
+
+@_of_translation
 def _coverage_needs_attention(config: Config) -> Iterator[tuple[str, str]]:
     """Coverage is what attention has left out."""
     if config.search.coverage_penalty and not has_attention(config.model):
         yield "search.coverage_penalty", "needs attention, and model.attention.score is none; leave it out"
 
 
+@_of_translation
 def _parts_go_together(config: Config) -> Iterator[tuple[str, str]]:
     """Every part of the attention, and the context, says itself what it cannot go with."""
     for part in (*dict(config.model.attention).values(), config.model.context):
@@ -65,6 +99,7 @@ def _parts_go_together(config: Config) -> Iterator[tuple[str, str]]:
             yield from part.conflicts(config.model)
 
 
+@_of_translation
 def _guided_alignment_needs_alignments_and_attention(config: Config) -> Iterator[tuple[str, str]]:
     """Attention can be guided where there is attention, and something to guide it by."""
     if not config.training.guided_alignment.weight:
@@ -82,6 +117,7 @@ def _guided_alignment_needs_alignments_and_attention(config: Config) -> Iterator
         )
 
 
+@_of_translation
 def _context_needs_documents(config: Config) -> Iterator[tuple[str, str]]:
     """Sentences before others are those of documents."""
     if lookback(config.model) is None:
@@ -97,6 +133,7 @@ def _has_documents(corpus: PartOptions) -> bool:
     return isinstance(corpus, CorpusOptions) and corpus.has_documents
 
 
+@_of_translation
 def _a_fused_recurrence_can_be_had(config: Config) -> Iterator[tuple[str, str]]:
     """What has no fused form is said before anything is read, where it is asked for."""
     if config.runtime.kernel != "fused":
@@ -109,7 +146,28 @@ def _a_fused_recurrence_can_be_had(config: Config) -> Iterator[tuple[str, str]]:
         yield "runtime.kernel", f"fused cannot be had: {obstacle}; set it to auto or reference"
 
 
+def _levels_of_a_document_look(config: Experiment) -> Iterator[tuple[str, str]]:
+    """What matters in a sentence or in a document is found by looking."""
+    if not isinstance(config, ClassificationConfig):
+        return
+    for name, level in (("word", config.model.word), ("sentence", config.model.sentence)):
+        if isinstance(level.score, ScoreOptions) and not level.score.looks:
+            yield f"model.{name}.score", f"{level.score.kind} gives no weights; set it to mean, which weighs all alike"
+
+
+def _fused_layers_can_be_had(config: Experiment) -> Iterator[tuple[str, str]]:
+    """The same for a classifier, whose kernels are others."""
+    if not isinstance(config, ClassificationConfig) or config.runtime.kernel != "fused":
+        return
+    with torch.device("meta"):
+        obstacle = DocumentClassifier(config.model, vocabulary_size=1, labels=1).encoder.obstacle()
+    if obstacle:
+        yield "runtime.kernel", f"fused cannot be had: {obstacle}; set it to auto or reference"
+
+
 CHECKS = (
+    _levels_of_a_document_look,
+    _fused_layers_can_be_had,
     _coverage_needs_attention,
     _parts_go_together,
     _guided_alignment_needs_alignments_and_attention,

@@ -18,7 +18,7 @@ from nmt.experiment.loading import System
 from nmt.kernels.choice import Kernels
 from nmt.model.in_context import follow
 from nmt.runtime import gather_objects
-from nmt.training.objective import Losses, Objective, target_rows
+from nmt.training.translating import TranslationLosses, TranslationObjective, target_rows
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def forced_loss(
 
 def _negative_log_likelihood(system: System, batches: Sequence[Batch], kernels: Kernels) -> Tensor:
     if len(system.translators) == 1:
-        losses: Losses = Objective(system.translators[0], kernels, 0.0)(batches[0])
+        losses: TranslationLosses = TranslationObjective(system.translators[0], kernels, 0.0)(batches[0])
         return losses.negative_log_likelihood
     readouts_NR = []
     for translator, batch in zip(system.translators, batches, strict=True):

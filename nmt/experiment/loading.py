@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nmt.checkpoint import Metadata, find, load_model_files
+from nmt.checkpoint import Metadata, find, load_model_files, read_metadata
 from nmt.checkpoint.folder import CONFIG_FILE
 from nmt.config import Config
 from nmt.errors import CheckpointError
@@ -58,15 +58,23 @@ def vocabulary(tokenizers: TokenizerPair) -> Vocabulary:
     return Vocabulary(tokenizers.source.size, tokenizers.target.size, tokenizers.target.bos)
 
 
+def task_of_model(path: Path | str, which: Literal["best", "last"] | None) -> str:
+    """What the model of a run or of a checkpoint folder has learned; raises `CheckpointError`."""
+    return read_metadata(find(path, which)).task
+
+
 def load_model(path: Path | str, which: Literal["best", "last"] | None, runtime: Runtime) -> TrainedModel:
     """The model of a run, of a checkpoint folder or of a pointer file; leaves the random generators as they are.
 
     `which` chooses between the checkpoints of a run; None takes the best, or the last where none is best yet.
-    Raises `CheckpointError`, or `ConfigError` for a config that was edited wrongly.
+    Raises `CheckpointError`, among others for a model that labels documents, or `ConfigError` for a config that was
+    edited wrongly.
     """
     folder = find(path, which)
     loaded = load_model_files(folder)
     config = parse_saved_config(loaded.config_text, str(folder / CONFIG_FILE))
+    if not isinstance(config, Config):
+        raise CheckpointError(f"{folder}: this model labels documents, it does not translate; nmt-classify uses it")
     before = rng_state()
     translator = Translator(config.model, vocabulary(loaded.tokenizers))
     set_rng_state(before)

@@ -22,7 +22,7 @@ from nmt.model.attention import AttentionWeights
 from nmt.model.in_context import follow
 from nmt.plots.look import Look
 from nmt.runtime import gather_objects
-from nmt.training.objective import target_rows
+from nmt.training.translating import target_rows
 
 Advance = Callable[[int], object]
 

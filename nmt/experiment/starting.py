@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from torch import nn
+
 from nmt.checkpoint import find, load_model_files
 from nmt.checkpoint.folder import CONFIG_FILE, Loaded
-from nmt.config import Config, difference
+from nmt.config import Experiment, difference
 from nmt.errors import CheckpointError, ConfigError
 from nmt.experiment.families import parse_saved_config
-from nmt.model.translator import Translator
 from nmt.runtime import logger
 
 KEY = "training.start_from"
 OWN_WEIGHTS = "context."
 """How the names of weights begin that a model may have beyond those of the one that it starts from."""
+LANGUAGES = ("language", "source_language", "target_language")
 OWN_KEYS = ("model.dropout", "model.context", "tokenizer.sampling")
 """What may be other than in the config of the model that training starts from."""
 
 
-def starting_point(config: Config) -> Loaded | None:
+def starting_point(config: Experiment) -> Loaded | None:
     """The model that training starts from; None where it starts anew.
 
     Raises `ConfigError`, a line for each key that does not fit, or `CheckpointError` where there is no such model.
@@ -38,21 +40,24 @@ def starting_point(config: Config) -> Loaded | None:
     return loaded
 
 
-def start(translator: Translator, loaded: Loaded) -> None:
-    """Give the translator the weights of the model; what it has beside them stays as it is.
+def start(model: nn.Module, loaded: Loaded) -> None:
+    """Give the network the weights of the other model; what it has beside them stays as it is.
 
     Raises `CheckpointError` with a line for each weight that does not fit.
     """
-    new = loaded.load_into(translator, may_lack=OWN_WEIGHTS)
+    new = loaded.load_into(model, may_lack=OWN_WEIGHTS)
     others = f"; {len(new)} weights of model.context start anew" if new else ""
     logger.info("starting from %s, after %s updates%s", loaded.path, f"{loaded.metadata.step:,}", others)
 
 
-def _problems(saved: Config, config: Config, path: Path) -> Iterator[str]:
-    for side in ("source_language", "target_language"):
-        before, now = getattr(saved.data, side), getattr(config.data, side)
+def _problems(saved: Experiment, config: Experiment, path: Path) -> Iterator[str]:
+    if saved.task != config.task:
+        yield f"task: is {config.task!r}, but {path}, from which training starts, has {saved.task!r}"
+        return
+    for language in LANGUAGES:
+        before, now = getattr(saved.data, language, None), getattr(config.data, language, None)
         if before != now:
-            yield f"data.{side}: is {now!r}, but {path}, from which training starts, has {before!r}"
+            yield f"data.{language}: is {now!r}, but {path}, from which training starts, has {before!r}"
     for section, what in (("model", "has"), ("tokenizer", "has a tokenizer with")):
         for key, (before, now) in difference(getattr(saved, section), getattr(config, section)).items():
             name = f"{section}.{key}"

@@ -46,6 +46,31 @@ def choose_kernels(wanted: Wanted, device: torch.device, obstacle: str = "") -> 
     return Kernels(cross_entropy.fused, steps, f"kernel {wanted}: {loss}; {why}")
 
 
+@dataclass(frozen=True)
+class PackedKernel:
+    """The implementation of the recurrent layers over documents."""
+
+    fused: bool
+    """Layers that can run by the hand-made kernel do."""
+    reason: str
+    """One sentence for the log."""
+
+
+def choose_packed(wanted: Wanted, device: torch.device, obstacle: str) -> PackedKernel:
+    """The kernel that `runtime.kernel` asks for, on this device; `obstacle` says which layers cannot be fused.
+
+    Raises `ConfigError` where `fused` is asked for and cannot be had.
+    """
+    if wanted == "reference":
+        return PackedKernel(False, "kernel reference, as asked: recurrent layers run by PyTorch")
+    if wanted == "fused" and obstacle:
+        raise ConfigError(f"runtime.kernel: fused cannot be had: {obstacle}; set it to auto or reference")
+    if wanted == "auto" and device.type != "cpu":
+        return PackedKernel(False, "kernel auto: recurrent layers run by cuDNN")
+    but = f", but {obstacle}" if obstacle else ""
+    return PackedKernel(True, f"kernel {wanted}: recurrent layers are differentiated by hand{but}")
+
+
 def _steps(wanted: Wanted, device: torch.device, obstacle: str) -> tuple[Steps | None, str]:
     missing = obstacle or _missing(device)
     if wanted == "fused" and missing:

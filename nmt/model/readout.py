@@ -39,7 +39,9 @@ class Readout(nn.Module):
 
     def forward(self, output: Output, inputs_BTE: Tensor) -> Tensor:
         """Readout [B, T, R] of every position."""
-        return F.dropout(self.norm(self.mixed(output, inputs_BTE)), self.dropout, self.training)
+        # Dropout draws in the order of the memory: the same, whichever way a recurrence was computed.
+        mixed_BTR = self.norm(self.mixed(output, inputs_BTE)).contiguous()
+        return F.dropout(mixed_BTR, self.dropout, self.training)
 
     def mixed(self, output: Output, inputs_BTE: Tensor) -> Tensor:
         """The same before it is normalised and dropped out: here the decoder's state itself."""

@@ -25,7 +25,7 @@ class Page {
     document.addEventListener("keydown", (event) => this.key(event));
     addEventListener("hashchange", () => this.follow());
     if (data.sentences.length) this.follow();
-    else document.getElementById("position").value = "no sentences";
+    else document.getElementById("position").value = NO_SENTENCE;
   }
 
   item(sentence) {
@@ -49,7 +49,7 @@ class Page {
     this.views = [];
     const sections = this.data.systems.map((system, number) => {
       const look = sentence.looks[number];
-      if (!look) return make("section", { class: "system" }, make("h2", {}, system.name), make("p", {}, "No translation."));
+      if (!look) return make("section", { class: "system" }, make("h2", {}, system.name), make("p", {}, NO_LOOK));
       const view = new View(this, number, look);
       this.views.push(view);
       return view.element;

@@ -3,6 +3,8 @@
 // What the page reads from its data; needs no document.
 
 const LONGEST_LABEL = 24;
+const NO_LOOK = "No translation.";
+const NO_SENTENCE = "no sentences";
 
 /** Weights of one head, or the mean over all for head -1: [target * sources], from 0 to 1. */
 function weightsOf(look, head) {

@@ -9,23 +9,6 @@ const UPRIGHT = /^[\u2581\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{
 const LARGEST_CELL = 22;
 const SMALLEST_CELL = 6;
 const MATRIX_WIDTH = 900;
-const SVG = "http://www.w3.org/2000/svg";
-
-function make(tag, settings = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(settings)) {
-    if (value !== undefined) element.setAttribute(name, value);
-  }
-  element.append(...children);
-  return element;
-}
-
-function draw(tag, settings = {}, ...children) {
-  const element = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(settings)) element.setAttribute(name, value);
-  element.append(...children);
-  return element;
-}
 
 /** A system's look at a sentence, on the screen. */
 class View {

@@ -71,8 +71,8 @@ def _submit(pool: ProcessPoolExecutor, work: Callable[[Part], Result], parts: Se
 
 
 def _begin() -> None:
-    """In a new process: one thread, and signals are the parent's business."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """In a new process: one thread; an interrupt, which a terminal sends to all, ends it at once and without a word."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
 

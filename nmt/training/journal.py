@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,8 @@ from nmt.training.window import Number, Window
 _REFRESH_SECONDS = 1.0
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A translation that is shown at a validation."""
-
-    source: str
-    reference: str
-    hypothesis: str
+Sample = Mapping[str, str]
+"""What is shown at a validation, such as a source, its reference and its hypothesis; all have the same names."""
 
 
 class Journal:
@@ -47,18 +41,22 @@ class Journal:
         log_every: int,
         total_steps: int | None = None,
         resumed_step: int = 0,
+        unit: str = "target tokens",
+        perplexity: bool = True,
         terminal: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Open the journal of the run folder `run` after `resumed_step` updates; later lines of before are dropped.
 
-        `total_steps` is where training ends as far as is known, for the time left; `terminal` by default asks
-        standard error.
+        `total_steps` is where training ends as far as is known, for the time left; `unit` is what tokens are, and
+        `perplexity` whether the loss is that of one; `terminal` by default asks standard error.
         """
         self.run = run
         self.log_every = log_every
         self.total_steps = total_steps
         self.resumed_step = resumed_step
+        self.unit = unit
+        self.perplexity = perplexity
         self._terminal = _shows_a_bar() if terminal is None else terminal
         self._watch = Stopwatch(clock)
         self._window = Window()
@@ -73,15 +71,12 @@ class Journal:
         step: int,
         epoch: int,
         *,
-        loss_sum: Number,
+        sums: Mapping[str, tuple[Number, int]],
         tokens: int,
         learning_rate: float,
         gradient_norm: Number,
-        alignment_sum: Number = 0.0,
-        linked: int = 0,
     ) -> None:
-        """Note one update: the sum of the loss over its target tokens, on all ranks, and their number; the same for
-        the alignment loss and the target pieces that have links.
+        """Note one update: of each term its sum on all ranks and what that is divided by, `loss` first; and its tokens.
 
         An update that was skipped for a loss that is not finite is an `event`, not one of these.
         Tensors are read only when a line or the bar is due: reading one waits for the GPU.
@@ -90,7 +85,7 @@ class Journal:
             return
         self._step = step
         self._tokens += tokens
-        self._window.add(loss_sum, tokens, learning_rate, gradient_norm, alignment_sum, linked)
+        self._window.add(sums, tokens, learning_rate, gradient_norm)
         if self._terminal:
             self._advance_bar(step, epoch)
         if step % self.log_every == 0:
@@ -105,7 +100,7 @@ class Journal:
         *,
         is_best: bool = False,
     ) -> None:
-        """One line with the metrics, and some translations."""
+        """One line with the metrics, and some samples."""
         values = {name: plain(value) for name, value in metrics.items()}
         self.event("validation", step, epoch, {**values, "best": is_best})
         if self._records is None:
@@ -113,12 +108,11 @@ class Journal:
         text = ", ".join(f"{name} {_short(value)}" for name, value in values.items())
         logger.info("validation at step %d, epoch %d: %s%s", step, epoch, text, " (best so far)" if is_best else "")
         for sample in samples:
-            logger.info("  source      %s", sample.source)
-            logger.info("  reference   %s", sample.reference)
-            logger.info("  hypothesis  %s", sample.hypothesis)
+            width = max(map(len, sample))
+            for name, shown in sample.items():
+                logger.info("  %s  %s", name.ljust(width), shown)
         if samples:
-            rows = [(sample.source, sample.reference, sample.hypothesis) for sample in samples]
-            self._records.table("samples", step, ("source", "reference", "hypothesis"), rows)
+            self._records.table("samples", step, tuple(samples[0]), [tuple(sample.values()) for sample in samples])
 
     def event(self, kind: str, step: int, epoch: int, values: Mapping[str, Any]) -> None:
         """A line of `metrics.jsonl`, its numbers also to TensorBoard; says nothing on the screen."""
@@ -148,9 +142,14 @@ class Journal:
         return self._watch.running
 
     def summary(
-        self, reason: str, best: Path | None, metrics: Mapping[str, float] | None = None, epoch: int | None = None
+        self,
+        reason: str,
+        best: Path | None,
+        metrics: Mapping[str, float] | None = None,
+        epoch: int | None = None,
+        uses: Sequence[str] = (),
     ) -> None:
-        """At the end: why training ended, what came out, and how to use it."""
+        """At the end: why training ended, what came out, and how to use it: commands with MODEL for the model."""
         if not self.enabled:
             return
         if self._bar is not None:
@@ -161,18 +160,13 @@ class Journal:
         rows.append(("updates", f"{self._step:,}" + (f" in {epoch} epochs" if epoch is not None else "")))
         rows.append(("time", _duration(self.seconds)))
         if updates and self.training_seconds:
-            rows.append(("speed", f"{self._tokens / self.training_seconds:,.0f} target tokens/s"))
+            rows.append(("speed", f"{self._tokens / self.training_seconds:,.0f} {self.unit}/s"))
         if best is not None:
             rows.append(("best checkpoint", str(best)))
         rows += [(f"  {name}", _short(plain(value))) for name, value in (metrics or {}).items()]
         lines = format_table(rows).splitlines()
-        if best is not None:
-            model = shlex.quote(str(self.run))
-            lines += [
-                "Use it:",
-                f"  nmt-translate --model {model} < SOURCE > TRANSLATION",
-                f"  nmt-eval --model {model} --source SOURCE --reference REFERENCE",
-            ]
+        if best is not None and uses:
+            lines += ["Use it:", *(f"  {use.replace('MODEL', shlex.quote(str(self.run)))}" for use in uses)]
         for line in lines:
             logger.info("%s", line)
 
@@ -191,18 +185,19 @@ class Journal:
         self.close()
 
     def _log_window(self, step: int, epoch: int) -> None:
-        values = self._window.values(self._watch.lap())
+        values = self._window.values(self._watch.lap(), perplexity=self.perplexity)
         self._window = Window()
         self.event("train", step, epoch, values)
+        numbers = dict(values)
+        rate, norm, speed = (numbers.pop(name) for name in ("learning_rate", "gradient_norm", "tokens_per_second"))
         logger.info(
-            "step %d, epoch %d: loss %s, perplexity %s%s, learning rate %.3g, gradient norm %s, %s tokens/s%s",
+            "step %d, epoch %d: %s, learning rate %.3g, gradient norm %s, %s tokens/s%s",
             step,
             epoch,
-            *(_short(plain(values[name])) for name in ("loss", "perplexity")),
-            f", alignment {_short(plain(values['alignment']))}" if "alignment" in values else "",
-            values["learning_rate"],
-            _short(plain(values["gradient_norm"])),
-            f"{values['tokens_per_second']:,.0f}",
+            ", ".join(f"{name} {_short(plain(value))}" for name, value in numbers.items()),
+            rate,
+            _short(plain(norm)),
+            f"{speed:,.0f}",
             self._time_left(step),
             extra=FILE_ONLY if self._terminal else None,
         )
@@ -226,7 +221,7 @@ class Journal:
         self._bar.update(step - self._bar.n)
         if self._watch.elapsed - self._refreshed >= _REFRESH_SECONDS:
             self._refreshed = self._watch.elapsed
-            values = self._window.values(self._watch.since_lap)
+            values = self._window.values(self._watch.since_lap, perplexity=self.perplexity)
             self._bar.set_description(f"epoch {epoch}", refresh=False)
             self._bar.set_postfix_str(
                 f"loss {_short(plain(values['loss']))}, {values['tokens_per_second']:,.0f} tokens/s, "

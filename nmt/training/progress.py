@@ -9,7 +9,6 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from nmt.batching import Position
-from nmt.model.translator import Translator
 from nmt.training.journal import Sample
 
 
@@ -18,12 +17,13 @@ class Measured:
     """What a validation found."""
 
     metrics: dict[str, float]
-    """`loss` (per target piece, without smoothing), `perplexity`, `bleu`, `chrf`."""
+    """`loss` (without smoothing), and what else is measured: for a translator `perplexity`, `bleu` and `chrf`, for a
+    classifier `accuracy` and `macro_f1`."""
     samples: list[Sample]
 
 
-Validate = Callable[[Translator], Measured]
-"""Measures a translator; called on every rank, with the same result on all."""
+Validate = Callable[[Any], Measured]
+"""Measures a network; called on every rank, with the same result on all."""
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Progress:
     update: int = 0
     """Updates done in this window of the epoch."""
     tokens: int = 0
-    """Target pieces read."""
+    """Tokens read, as the objective counts them."""
     skipped: int = 0
     """Updates skipped for a non-finite loss or gradient."""
     skipped_in_row: int = 0

@@ -11,11 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from nmt.batching import Batch, BatchStream, Position
-from nmt.config.schema import Training
+from nmt.batching import AnyBatch, Position, UpdateStream
+from nmt.config.schema import Learning
 from nmt.errors import TrainingError
-from nmt.kernels.choice import Kernels
-from nmt.model.translator import Translator
 from nmt.runtime import (
     Runtime,
     all_reduce_sum,
@@ -27,9 +25,8 @@ from nmt.runtime import (
 )
 from nmt.training.averaging import MovingAverage
 from nmt.training.exchange import exchanging
-from nmt.training.guidance import guidance_weight
 from nmt.training.journal import Journal
-from nmt.training.objective import Losses, Objective, Scales
+from nmt.training.objective import Objective, Scales, Sums
 from nmt.training.optimizers import OPTIMIZERS
 from nmt.training.progress import Outcome, Progress, Save, Validate
 from nmt.training.schedules import SCHEDULES, horizon
@@ -37,36 +34,35 @@ from nmt.training.stopping import EarlyStopping, Interrupts
 
 
 class Trainer:
-    """Trains a translator on a stream of batches.
+    """Trains a network for an objective on a stream of batches.
 
     All that changes during training is in `state()`: what is restored from it goes on as if it had never stopped.
     """
 
     def __init__(
         self,
-        options: Training,
+        options: Learning,
         runtime: Runtime,
-        kernels: Kernels,
-        translator: Translator,
-        stream: BatchStream,
+        objective: Objective,
+        stream: UpdateStream[Any],
         journal: Journal,
         validate: Validate,
         save: Save,
     ) -> None:
         self.options = options
         self.runtime = runtime
-        self.translator = translator
+        self.objective = objective
+        self.model = objective.model
         self.stream = stream
         self.journal = journal
-        self.validate_translator = validate
+        self.validate_model = validate
         self.save_checkpoint = save
         self.progress = Progress()
-        self.objective = Objective(translator, kernels, options.label_smoothing, options.guided_alignment.loss)
-        self.parallel: nn.Module = self.objective
+        self.parallel: nn.Module = objective
         if runtime.world > 1:
-            self.parallel = exchanging(self.objective, runtime.device, translator.context.lookback is not None)
-        self.parameters = list(translator.parameters())
-        self.optimizer = OPTIMIZERS.build(options.optimizer, translator)
+            self.parallel = exchanging(objective, runtime.device, objective.spares)
+        self.parameters = list(self.model.parameters())
+        self.optimizer = OPTIMIZERS.build(options.optimizer, self.model)
         for group in self.optimizer.param_groups:
             group["initial_lr"] = group["lr"]
         self.schedule = SCHEDULES.build(options.schedule, horizon(options, stream.updates_per_epoch(0)))
@@ -82,7 +78,7 @@ class Trainer:
             self.try_largest_batch()
             if self.progress.validation_due:
                 self.validate()
-            self.translator.train()
+            self.model.train()
             reason = self._finished()
             for update in self._updates() if not reason else ():
                 stop = self.step(update)
@@ -102,24 +98,23 @@ class Trainer:
                 self.validate()
         return self._outcome(reason)
 
-    def step(self, update: list[Batch]) -> bool:
-        """One update: gradients of all batches, of all ranks, over all their target pieces.
+    def step(self, update: list[AnyBatch]) -> bool:
+        """One update: gradients of all batches, of all ranks, over all that they count.
 
         Returns whether some rank was asked to stop.
         """
-        counts = torch.tensor([[batch.target_tokens, batch.linked_pieces] for batch in update])
-        tokens, linked = all_reduce_sum(counts.sum(0)).tolist()
-        weight = guidance_weight(self.options.guided_alignment, self.progress.epoch)
-        scales = Scales.of_update(tokens, linked, weight, self.runtime.world)
-        sums = torch.zeros(2, device=self.runtime.device)
+        counted = torch.tensor([self.objective.batch_counts(batch) for batch in update])
+        tokens, *counts = all_reduce_sum(counted.sum(0)).tolist()
+        scales = Scales.of_update(counts, self.objective.weights(self.progress.epoch), self.runtime.world)
+        sums = torch.zeros(len(counts), device=self.runtime.device)
         for number, batch in enumerate(update):
             sums += self.forward_backward(batch, scales, number == len(update) - 1)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.options.clip_norm or float("inf"))
         # One exchange for all: the losses, and whether any rank was asked to stop.
         asked = sums.new_tensor([self.interrupts.signal is not None])
-        likelihood, alignment, asked = all_reduce_sum(torch.cat((sums, asked)))
-        finite = bool(torch.isfinite(norm) & torch.isfinite(likelihood))
+        *reported, asked = all_reduce_sum(torch.cat((sums, asked)))
+        finite = bool(torch.isfinite(norm) & torch.isfinite(reported[0]))
         self.progress.step += 1
         self.progress.move(self.stream.following(self.progress.position))
         self.progress.tokens += tokens
@@ -130,24 +125,22 @@ class Trainer:
             self.journal.update(
                 self.progress.step,
                 self.progress.epoch + 1,
-                loss_sum=likelihood,
+                sums=dict(zip(self.objective.terms, zip(reported, counts, strict=True), strict=True)),
                 tokens=tokens,
                 learning_rate=rate,
                 gradient_norm=norm,
-                alignment_sum=alignment,
-                linked=linked,
             )
         return bool(asked)
 
-    def forward_backward(self, batch: Batch, scales: Scales, exchange: bool = True) -> Tensor:
-        """Add the gradients of a batch; its summed negative log-likelihood and alignment loss, [2]."""
+    def forward_backward(self, batch: AnyBatch, scales: Scales, exchange: bool = True) -> Tensor:
+        """Add the gradients of a batch; its sums as they are reported, [terms]."""
         on_device = batch.to(self.runtime.device)
         alone = isinstance(self.parallel, DistributedDataParallel) and not exchange
         try:
             with self.parallel.no_sync() if alone else nullcontext():  # type: ignore[operator]
                 with self.runtime.autocast():
-                    losses: Losses = self.parallel(on_device)
-                self.scaler.scale(scales.total(losses) * batch.weight).backward()  # type: ignore[no-untyped-call]
+                    sums: Sums = self.parallel(on_device)
+                self.scaler.scale(scales.total(sums) * batch.weight).backward()  # type: ignore[no-untyped-call]
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -156,16 +149,16 @@ class Trainer:
                 f"{self.options.batch_tokens}, and training.accumulation above {self.options.accumulation} to keep the "
                 "size of an update"
             ) from error
-        return losses.reported() * batch.weight
+        return sums.reported() * batch.weight
 
     def validate(self) -> None:
-        """Measure the weights that translation will use, keep them if they are the best, save."""
+        """Measure the weights that will be used, keep them if they are the best, save."""
         progress = self.progress
         progress.validation_due, progress.validated_step = False, progress.step
         with self.journal.paused(), self.averaged(), torch.no_grad():
-            self.translator.eval()
-            measured = self.validate_translator(self.translator)
-            self.translator.train()
+            self.model.eval()
+            measured = self.validate_model(self.model)
+            self.model.train()
         self.metrics = measured.metrics
         is_best = self.stopping.observe(progress.step, self.metrics)
         self.schedule.observe(self.stopping.value(self.metrics))
@@ -173,7 +166,7 @@ class Trainer:
         self.save(is_best)
 
     def save(self, is_best: bool = False) -> None:
-        """Write a checkpoint: the weights that translation uses, and beside them what training needs to go on."""
+        """Write a checkpoint: the weights that are used, and beside them what training needs to go on."""
         with self.journal.paused():
             generators = gather_objects(rng_state())
             if not self.runtime.is_main:
@@ -184,7 +177,7 @@ class Trainer:
 
     def weights(self) -> dict[str, Tensor]:
         """The parameters by name, a tied one once."""
-        return {name: parameter.detach() for name, parameter in self.translator.named_parameters()}
+        return {name: parameter.detach() for name, parameter in self.model.named_parameters()}
 
     def state(self) -> dict[str, Any]:
         """Everything that changes during training but the random generators; plain values and tensors only."""
@@ -224,7 +217,7 @@ class Trainer:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """While entered, the translator has the moving average of its weights, where there is one."""
+        """While entered, the network has the moving average of its weights, where there is one."""
         if self.average:
             self.average.swap()
         try:
@@ -233,17 +226,17 @@ class Trainer:
             if self.average:
                 self.average.swap()
 
-    def try_largest_batch(self) -> Batch:
+    def try_largest_batch(self) -> AnyBatch:
         """What would run out of memory does so in the first second. Leaves no trace in the training."""
         before = rng_state()
-        self.translator.train()
-        batch = self.stream.largest_batch()
-        self.forward_backward(batch, Scales(0.0))
+        self.model.train()
+        batch: AnyBatch = self.stream.largest_batch()
+        self.forward_backward(batch, Scales((0.0,) * len(self.objective.terms)))
         self.optimizer.zero_grad(set_to_none=True)
         set_rng_state(before)
         return batch
 
-    def _updates(self) -> Iterator[list[Batch]]:
+    def _updates(self) -> Iterator[list[AnyBatch]]:
         progress = self.progress
         while True:
             yield from self.stream.updates(progress.position)
@@ -262,7 +255,7 @@ class Trainer:
         self.scaler.update()
         return rate
 
-    def _count(self, finite: bool, update: list[Batch]) -> None:
+    def _count(self, finite: bool, update: list[AnyBatch]) -> None:
         progress = self.progress
         if finite:
             progress.skipped_in_row = 0

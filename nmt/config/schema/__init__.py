@@ -6,28 +6,47 @@ is named, its options live in its own file (see `registry.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from pydantic import Field
+from collections.abc import Iterator, Mapping
+from typing import Literal
 
 from nmt.config.registry import Section
 from nmt.config.schema.bounds import Count, Positive, Probability
-from nmt.config.schema.learning import EarlyStopping, GuidedAlignment, Training, Validation
+from nmt.config.schema.classification import (
+    ClassificationConfig,
+    Classifier,
+    ClassifierTraining,
+    DocumentDropout,
+    DocumentFilters,
+    LabelledData,
+    Level,
+)
+from nmt.config.schema.experiment import Experiment
+from nmt.config.schema.learning import EarlyStopping, GuidedAlignment, Learning, Stopping, Training, Validation
 from nmt.config.schema.network import Attention, Decoder, Dropout, Encoder, Model, NetworkPart, Readout
-from nmt.config.schema.text import Data, Filters, Tokenizer
+from nmt.config.schema.text import Data, Filters, SentencePiece, Tokenizer
 from nmt.config.schema.use import Runtime, Search
 
 __all__ = [
+    "TASKS",
     "Attention",
+    "ClassificationConfig",
+    "Classifier",
+    "ClassifierTraining",
     "Config",
     "Count",
     "Data",
     "Decoder",
+    "DocumentDropout",
+    "DocumentFilters",
     "Dropout",
     "EarlyStopping",
     "Encoder",
+    "Experiment",
     "Filters",
     "GuidedAlignment",
+    "LabelledData",
+    "Learning",
+    "Level",
     "Model",
     "NetworkPart",
     "Positive",
@@ -35,19 +54,20 @@ __all__ = [
     "Readout",
     "Runtime",
     "Search",
+    "Section",
+    "SentencePiece",
+    "Stopping",
     "Tokenizer",
     "Training",
     "Validation",
 ]
 
 
-class Config(Section):
-    """An experiment: what is learned from which text, how, and where the result goes."""
+class Config(Experiment):
+    """An experiment in which translations are learned."""
 
-    run: str = Field(min_length=1, examples=["runs/example"])
-    """Folder of the run: checkpoints, logs and metrics."""
-    seed: Count = 1
-    """Seed of every random choice."""
+    task: Literal["translation"] = "translation"
+    """What is learned: translations, or with `classification` the labels of documents."""
     data: Data
     """The corpora."""
     tokenizer: Tokenizer = Tokenizer()
@@ -60,16 +80,21 @@ class Config(Section):
     """What is measured during training."""
     search: Search = Search()
     """How a translation is found."""
-    runtime: Runtime = Runtime()
-    """The machine."""
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        return (self.data.source_language, self.data.target_language)
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
-        """Embeddings of both languages can be one matrix only over one vocabulary; integers are not trained."""
+        """Embeddings of both languages can be one matrix only over one vocabulary."""
+        yield from super().contradictions()
         if self.model.tie in ("source_target", "all") and not self.tokenizer.shared:
             yield (
                 "model.tie",
                 f"{self.model.tie} needs one vocabulary for both languages; set tokenizer.shared: true, "
                 "or tie: target_output",
             )
-        if self.runtime.precision == "int8":
-            yield "runtime.precision", "int8 only translates (nmt-translate --precision int8); set auto, bf16 or fp32"
+
+
+TASKS: Mapping[str, type[Experiment]] = {"translation": Config, "classification": ClassificationConfig}
+"""The kinds of experiments by what the YAML calls them; one that names no task is of the first kind."""

@@ -14,15 +14,22 @@ OptimizerChoice = Annotated[SerializeAsAny[PartOptions], PartOf("optimizer")]
 ScheduleChoice = Annotated[SerializeAsAny[PartOptions], PartOf("schedule")]
 
 
-class EarlyStopping(Section):
-    """Stop when validation no longer improves."""
+class Stopping(Section):
+    """Stop when validation no longer improves, whatever is learned."""
 
-    metric: Literal["bleu", "chrf", "loss"] = "bleu"
+    metric: str
     """Metric of the validation corpus that chooses the best checkpoint and decides when to stop."""
     patience: Count = 0
     """Validations without improvement before training stops; 0 never stops early."""
     min_delta: Annotated[float, Field(ge=0.0)] = 0.0
     """Smallest change that counts as an improvement."""
+
+
+class EarlyStopping(Stopping):
+    """Stop when validation no longer improves."""
+
+    metric: Literal["bleu", "chrf", "loss"] = "bleu"
+    """Metric of the validation corpus that chooses the best checkpoint and decides when to stop."""
 
 
 class GuidedAlignment(Section):
@@ -36,13 +43,13 @@ class GuidedAlignment(Section):
     """How far attention is from the links of a target piece."""
 
 
-class Training(Section):
-    """The optimization."""
+class Learning(Section):
+    """The optimization, whatever is learned."""
 
     start_from: str | None = None
-    """Run or checkpoint whose weights and tokenizer training starts with; what `model.context` adds starts anew."""
+    """Run or checkpoint whose weights and tokenizer training starts with."""
     batch_tokens: Positive = 4096
-    """Padded tokens of the longer side in a batch, on one device and in one accumulation step."""
+    """Tokens in a batch, on one device and in one accumulation step."""
     accumulation: Positive = 1
     """Batches whose gradients are added up to one update, on each device."""
     max_steps: Positive | None = None
@@ -55,12 +62,10 @@ class Training(Section):
     """Course of the learning rate."""
     clip_norm: Annotated[float, Field(ge=0.0)] = 1.0
     """Largest norm of the gradient of an update; 0 switches clipping off."""
-    label_smoothing: Probability = 0.1
-    """Probability mass spread evenly over the vocabulary."""
-    guided_alignment: GuidedAlignment = GuidedAlignment()
-    """A second loss, for attention, from the `alignments` of corpora."""
+    label_smoothing: Probability = 0.0
+    """Probability mass spread evenly over all that could be said."""
     ema_decay: Probability = 0.0
-    """Decay of the moving average of the weights that validation and translation use; 0 switches it off."""
+    """Decay of the moving average of the weights that validation and use take; 0 switches it off."""
     non_finite_limit: Positive = 10
     """Updates in a row with a non-finite loss or gradient that are skipped before training stops."""
     log_every: Positive = 50
@@ -71,13 +76,28 @@ class Training(Section):
     """Updates between two checkpoints besides those at every validation."""
     keep_last: Positive = 3
     """Most recent checkpoints that are kept, besides the best one."""
-    early_stopping: EarlyStopping = EarlyStopping()
+    early_stopping: Stopping
     """When to stop, and what the best checkpoint is."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """Training has an end."""
         if self.max_steps is None and self.max_epochs is None:
             yield "max_epochs", "is null, and so is `max_steps`; set one of them, so that training ends"
+
+
+class Training(Learning):
+    """The optimization."""
+
+    start_from: str | None = None
+    """Run or checkpoint whose weights and tokenizer training starts with; what `model.context` adds starts anew."""
+    batch_tokens: Positive = 4096
+    """Padded tokens of the longer side in a batch, on one device and in one accumulation step."""
+    label_smoothing: Probability = 0.1
+    """Probability mass spread evenly over the vocabulary."""
+    early_stopping: EarlyStopping = EarlyStopping()
+    """When to stop, and what the best checkpoint is."""
+    guided_alignment: GuidedAlignment = GuidedAlignment()
+    """A second loss, for attention, from the `alignments` of corpora."""
 
 
 class Validation(Section):

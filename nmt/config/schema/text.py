@@ -50,15 +50,13 @@ class Data(Section):
     """Processes that tokenize; 0 means one a core."""
 
 
-class Tokenizer(Section):
+class SentencePiece(Section):
     """SentencePiece: learned from the training text, or loaded from a file."""
 
     kind: Literal["bpe", "unigram"] = "bpe"
     """Algorithm that is learned: byte-pair encoding or the unigram language model."""
     vocabulary_size: Annotated[int, Field(ge=16)] = 8000
-    """Pieces in the vocabulary (of each side, where it is not shared), the four special ones included."""
-    shared: bool = True
-    """One vocabulary for both languages, or one for each."""
+    """Pieces in a vocabulary, the four special ones included."""
     character_coverage: Annotated[float, Field(ge=0.98, le=1.0)] = 1.0
     """Share of the characters of the training text that get pieces of their own; 0.9995 for Chinese or Japanese."""
     byte_fallback: bool = False
@@ -69,14 +67,25 @@ class Tokenizer(Section):
     """Strings that always stay one piece."""
     training_sentences: Positive = 1_000_000
     """Sentences drawn from the training text to learn from."""
-    sampling: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Subword regularisation in training: BPE dropout, or the smoothing of unigram sampling; 0 switches it off."""
+    file: str | None = None
+    """SentencePiece model to load instead of learning one."""
+
+
+class Tokenizer(SentencePiece):
+    """SentencePiece of both sides: learned from the training text, or loaded from a file."""
+
+    vocabulary_size: Annotated[int, Field(ge=16)] = 8000
+    """Pieces in the vocabulary (of each side, where it is not shared), the four special ones included."""
     file: str | None = None
     """SentencePiece model to load instead of learning one, for both sides."""
     source_file: str | None = None
     """SentencePiece model of the source side; needs `target_file`."""
     target_file: str | None = None
     """SentencePiece model of the target side; needs `source_file`."""
+    shared: bool = True
+    """One vocabulary for both languages, or one for each."""
+    sampling: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Subword regularisation in training: BPE dropout, or the smoothing of unigram sampling; 0 switches it off."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """The files are one for both sides, or one for each."""

@@ -29,7 +29,8 @@ class FactoredSteps(Steps):
     ) -> Tensor:
         r_BQSA = _reciprocals(query_BQA, keys_BSA)
         slope_BQSA = torch.addcmul(r_BQSA, r_BQSA, r_BQSA, value=-1.0, out=r_BQSA)
-        return (d_scores_BQS.to(r_BQSA.dtype).unsqueeze(2) @ slope_BQSA).squeeze(2) * (4.0 * energy_A)
+        # The gradients of a look's scores add up to nothing: rounded, they would not.
+        return (d_scores_BQS.unsqueeze(2) @ slope_BQSA).squeeze(2) * (4.0 * energy_A)
 
     def keys_backward(
         self, query_QBA: Tensor, keys_BSA: Tensor, energy_A: Tensor, d_scores_QBS: Tensor

@@ -91,10 +91,10 @@ class Steps:
         d_looked_QBS.copy_(d_weights_BQS.transpose(0, 1))
         if d_weights_QBS is not None:
             d_looked_QBS += d_weights_QBS
-        d_scores_BQS = scores_backward(scores_QBS, normalizer_QB, d_looked_QBS).transpose(0, 1).to(memory.dtype)
+        d_scores_BQS = scores_backward(scores_QBS, normalizer_QB, d_looked_QBS).transpose(0, 1)
         query_BQA = query_QBA.transpose(0, 1)
         if source.energy is None:
-            d_query_BQA = d_scores_BQS @ source.keys
+            d_query_BQA = d_scores_BQS.to(memory.dtype) @ source.keys
         else:
             d_query_BQA = self.additive_query_backward(query_BQA, source.keys, source.energy, d_scores_BQS)
         if add:
@@ -111,7 +111,7 @@ class Steps:
     ) -> Tensor:
         """The gradient of the queries through v' tanh(query + key)."""
         slope_BQSA = 1 - torch.tanh(query_BQA.unsqueeze(2) + keys_BSA.unsqueeze(1)).square()
-        return (d_scores_BQS.unsqueeze(2) @ slope_BQSA).squeeze(2) * energy_A
+        return (d_scores_BQS.to(slope_BQSA.dtype).unsqueeze(2) @ slope_BQSA).squeeze(2) * energy_A
 
     def keys_backward(
         self, query_QBA: Tensor, keys_BSA: Tensor, energy_A: Tensor, d_scores_QBS: Tensor

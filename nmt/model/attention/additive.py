@@ -1,4 +1,4 @@
-"""Additive attention (Bahdanau 2015, A.1.2)."""
+"""Additive attention (Bahdanau 2015, A.1.2; without a query Yang 2016, eq. 5-6)."""
 
 from __future__ import annotations
 
@@ -16,22 +16,28 @@ class AdditiveOptions(ScoreOptions):
     kind: Literal["additive"] = "additive"
     """v' tanh(W query + U memory) of Bahdanau 2015."""
     hidden_size: Positive | None = None
-    """Attention units; by default as many as the query has features."""
+    """Attention units; by default as many as the query has features, or the memory where there is no query."""
     takes_coverage: ClassVar[bool] = True
+    needs_query: ClassVar[bool] = False
 
 
 @SCORES.register("additive", AdditiveOptions)
 class AdditiveScore(Score):
-    """v' tanh(W q + U m + b) (Bahdanau 2015, A.1.2); U m is computed once for a sentence."""
+    """v' tanh(W q + U m + b) (Bahdanau 2015, A.1.2); U m is computed once for a sentence.
+
+    Without a query it is u' v of u = tanh(U m + b) (Yang 2016, eq. 5-6 and 8-9), v being the context vector u_w or u_s
+    of the paper. A learned query would add the constant W q to b, and nothing else.
+    """
 
     def __init__(self, options: AdditiveOptions, query_size: int, memory_size: int) -> None:
         super().__init__()
-        self.units = options.hidden_size or query_size
-        self.query = nn.Linear(query_size, self.units, bias=False)
+        self.units = options.hidden_size or query_size or memory_size
+        self.query = nn.Linear(query_size, self.units, bias=False) if query_size else None
         self.memory = nn.Linear(memory_size, self.units)
         self.energy = nn.Linear(self.units, 1, bias=False)
         for layer in (self.query, self.memory, self.energy):
-            nn.init.xavier_uniform_(layer.weight)
+            if layer is not None:
+                nn.init.xavier_uniform_(layer.weight)
         nn.init.zeros_(self.memory.bias)
 
     def keys(self, memory: Tensor) -> Tensor:
@@ -39,7 +45,8 @@ class AdditiveScore(Score):
         return keys
 
     def forward(self, query: Tensor, view: View) -> Tensor:
-        return view.additive(self.query(query), self.energy.weight.squeeze(0))
+        asked = None if self.query is None else self.query(query)
+        return view.additive(asked, self.energy.weight.squeeze(0))
 
-    def form(self) -> Form:
-        return Form(self.query.weight, self.energy.weight.squeeze(0))
+    def form(self) -> Form | None:
+        return None if self.query is None else Form(self.query.weight, self.energy.weight.squeeze(0))

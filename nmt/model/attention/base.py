@@ -148,12 +148,15 @@ class View:
             return (self.keys @ query.unsqueeze(-1)).squeeze(-1)
         return query @ self.keys.transpose(-1, -2)
 
-    def additive(self, query: Tensor, energy_A: Tensor) -> Tensor:
-        """energy' tanh(query + key + coverage) of queries [..., Q, A], [..., Q, W]."""
+    def additive(self, query: Tensor | None, energy_A: Tensor) -> Tensor:
+        """energy' tanh(query + key + coverage) of queries [..., Q, A], [..., Q, W]; without a query energy' tanh(key),
+        Q = 1."""
         assert self.keys is not None, "prepared without keys"
-        if self.exponentials is not None and self.covered is None:
+        if query is not None and self.exponentials is not None and self.covered is None:
             return additive_scores(query, self.keys, self.exponentials, energy_A)
-        total = query.unsqueeze(-2) + (self.keys if self.own else self.keys.unsqueeze(-3))
+        total = self.keys if self.own else self.keys.unsqueeze(-3)
+        if query is not None:
+            total = query.unsqueeze(-2) + total
         hidden = torch.tanh(total if self.covered is None else total + self.covered)
         return F.linear(hidden, energy_A.unsqueeze(0)).squeeze(-1)
 
@@ -165,6 +168,8 @@ class ScoreOptions(NetworkPart):
     """Whether source positions are compared at all."""
     takes_coverage: ClassVar[bool] = False
     """Whether there are hidden units that coverage can be added to."""
+    needs_query: ClassVar[bool] = True
+    """Whether something has to be compared with the positions; a score with a vector of its own can do without."""
 
     @property
     def gives_context(self) -> bool:
@@ -183,7 +188,7 @@ class Form:
 
 
 class Score(nn.Module):
-    """Compares queries with source positions."""
+    """Compares queries with source positions. A score that needs no query can be built for queries of no features."""
 
     units: int = 0
     """Hidden units, where coverage can be added to them."""

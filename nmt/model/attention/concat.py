@@ -17,18 +17,22 @@ class ConcatOptions(ScoreOptions):
     kind: Literal["concat"] = "concat"
     """v' tanh(W [query; memory]) of Luong 2015."""
     hidden_size: Positive | None = None
-    """Attention units; by default as many as the query has features."""
+    """Attention units; by default as many as the query has features, or the memory where there is no query."""
     takes_coverage: ClassVar[bool] = True
+    needs_query: ClassVar[bool] = False
 
 
 @SCORES.register("concat", ConcatOptions)
 class ConcatScore(Score):
-    """v' tanh(W [q; m]) (Luong 2015, section 3.1); the half of W that meets m is computed once for a sentence."""
+    """v' tanh(W [q; m]) (Luong 2015, section 3.1); the half of W that meets m is computed once for a sentence.
+
+    Without a query it is v' tanh(W m).
+    """
 
     def __init__(self, options: ConcatOptions, query_size: int, memory_size: int) -> None:
         super().__init__()
         self.query_size = query_size
-        self.units = options.hidden_size or query_size
+        self.units = options.hidden_size or query_size or memory_size
         self.joint = nn.Linear(query_size + memory_size, self.units, bias=False)
         self.energy = nn.Linear(self.units, 1, bias=False)
         nn.init.xavier_uniform_(self.joint.weight)
@@ -38,8 +42,10 @@ class ConcatScore(Score):
         return F.linear(memory, self.joint.weight[:, self.query_size :])
 
     def forward(self, query: Tensor, view: View) -> Tensor:
-        asked = F.linear(query, self.joint.weight[:, : self.query_size])
+        asked = F.linear(query, self.joint.weight[:, : self.query_size]) if self.query_size else None
         return view.additive(asked, self.energy.weight.squeeze(0))
 
-    def form(self) -> Form:
+    def form(self) -> Form | None:
+        if not self.query_size:
+            return None
         return Form(self.joint.weight[:, : self.query_size], self.energy.weight.squeeze(0))

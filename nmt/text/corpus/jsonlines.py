@@ -64,12 +64,18 @@ class JsonLinesCorpus(Corpus):
             yield Record(line, **{text: _text(value, name, place, text) for text, name in self._fields.items()})
 
 
-def _text(value: object, name: str, place: str, text: Text) -> bytes:
+def field_of(value: object, name: str, place: str) -> object:
+    """The field of a JSON object by its name, or its dotted name; raises DataError where there is none."""
     found = value
     for key in (name,) if isinstance(value, dict) and name in value else name.split("."):
         if not isinstance(found, dict) or key not in found:
             raise DataError(f"{place}: no field {name!r}")
         found = found[key]
+    return found
+
+
+def _text(value: object, name: str, place: str, text: Text) -> bytes:
+    found = field_of(value, name, place)
     if text == "document" and type(found) is int:
         found = str(found)
     if not isinstance(found, str):

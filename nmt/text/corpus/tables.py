@@ -16,6 +16,16 @@ from nmt.text.corpus.files import raw_lines
 Column = Annotated[int, Field(ge=1)] | str
 
 
+def find_column(column: Column, header: list[str], path: Path) -> int:
+    """The place, from 0, of a column of this file; raises DataError where the header has no such name, or several."""
+    if isinstance(column, int):
+        return column - 1
+    if header.count(column) != 1:
+        count = "no column" if column not in header else "more than one column"
+        raise DataError(f"{path}:1: {count} {column!r}; the header has {', '.join(map(repr, header))}")
+    return header.index(column)
+
+
 class TsvOptions(CorpusOptions):
     """A file of tab-separated columns, plain or compressed. Quotes are text like any other."""
 
@@ -57,15 +67,7 @@ class TsvCorpus(Corpus):
         )
         self._has_header = any(isinstance(column, str) for column in wanted.values())
         header = next(raw_lines(self._path), b"").decode("utf-8", "replace").split("\t")
-        self._columns = {text: self._index(column, header) for text, column in wanted.items()}
-
-    def _index(self, column: Column, header: list[str]) -> int:
-        if isinstance(column, int):
-            return column - 1
-        if header.count(column) != 1:
-            count = "no column" if column not in header else "more than one column"
-            raise DataError(f"{self._path}:1: {count} {column!r}; the header has {', '.join(map(repr, header))}")
-        return header.index(column)
+        self._columns = {text: find_column(column, header, self._path) for text, column in wanted.items()}
 
     def records(self) -> Iterator[Record]:
         needed = max(self._columns.values()) + 1

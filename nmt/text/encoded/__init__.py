@@ -1,19 +1,29 @@
-"""The encoded cache: corpora as ids, tokenized once, memory-mapped."""
+"""The encoded cache: corpora and collections as ids, tokenized once, memory-mapped."""
 
 from __future__ import annotations
 
 from nmt.text.encoded.cache import encode_corpora
-from nmt.text.encoded.corpus import EncodedCorpus, Part
+from nmt.text.encoded.collection import EncodedCollection, encode_collections
+from nmt.text.encoded.corpus import EncodedCorpus
+from nmt.text.encoded.labels import known_labels
+from nmt.text.encoded.mapped import Part
 from nmt.text.encoded.ragged import flatten
-from nmt.text.encoded.report import CorpusReport, Dropped, EncodingReport, SideReport
+from nmt.text.encoded.reading import Reader, ReadSentence
+from nmt.text.encoded.report import CollectionReport, CorpusReport, Dropped, EncodingReport, SideReport
 
 __all__ = [
+    "CollectionReport",
     "CorpusReport",
     "Dropped",
+    "EncodedCollection",
     "EncodedCorpus",
     "EncodingReport",
     "Part",
+    "ReadSentence",
+    "Reader",
     "SideReport",
+    "encode_collections",
     "encode_corpora",
     "flatten",
+    "known_labels",
 ]

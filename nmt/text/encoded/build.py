@@ -36,12 +36,12 @@ from nmt.text.encoded.documents import PAIR, SENTENCE, Documents, documents_repo
 from nmt.text.encoded.duplicates import first_occurrences
 from nmt.text.encoded.filtering import DUPLICATE, EMPTY, reasons_to_drop
 from nmt.text.encoded.links import COLUMNS, POSITION, EncodedLinks, no_links
-from nmt.text.encoded.ragged import Offsets, Values
+from nmt.text.encoded.ragged import BLOCK, Offsets, Values, blocks_of_lengths, count_equal
 from nmt.text.encoded.report import CorpusReport, EncodingReport, SideReport
 from nmt.text.encoded.tokenization import Chunk, EncodedChunk, chunks, encode_chunks, id_type
 from nmt.text.tokenizer import TokenizerPair
 
-_BLOCK = 1 << 18
+_BLOCK_ROWS = 1 << 18
 
 
 def build(
@@ -153,8 +153,8 @@ def _wrong_alignments(alignments: EncodedLinks, chunk: Chunk, corpus: Corpus) ->
 def _count_duplicates(
     first: Mask, owners: Values, lines: Values, corpora: Sequence[Corpus], counts: Sequence[Counts]
 ) -> None:
-    for start in range(0, len(first), _BLOCK):
-        rows = start + np.flatnonzero(~first[start : start + _BLOCK])
+    for start in range(0, len(first), BLOCK):
+        rows = start + np.flatnonzero(~first[start : start + BLOCK])
         owner = owners[rows]
         for number in np.unique(owner).tolist():
             dropped = lines[rows[owner == number]].tolist()
@@ -183,14 +183,14 @@ def _utf8(texts: Sequence[str]) -> tuple[Values, npt.NDArray[np.int64]]:
 def _side_report(ids: Values, offsets: Offsets, pairs: Values | None, unknown: int) -> SideReport:
     """Of the sentences that are pairs, all of them without `pairs`; a block of rows at a time."""
     pieces = counted = longest = 0
-    for start in range(0, len(offsets) - 1, _BLOCK):
-        bounds = offsets[start : start + _BLOCK + 1]
+    for start in range(0, len(offsets) - 1, _BLOCK_ROWS):
+        bounds = offsets[start : start + _BLOCK_ROWS + 1]
         lengths, block = np.diff(bounds), ids[bounds[0] : bounds[-1]]
         if pairs is not None:
-            keep = pairs[start : start + _BLOCK].astype(np.bool_)
+            keep = pairs[start : start + _BLOCK_ROWS].astype(np.bool_)
             lengths, block = lengths[keep], block[np.repeat(keep, lengths)]
         pieces += len(block)
-        counted += int(np.count_nonzero(block == unknown))
+        counted += count_equal(block, unknown)
         longest = max(longest, int(lengths.max(initial=0)))
     return SideReport(pieces, counted, longest)
 
@@ -198,9 +198,9 @@ def _side_report(ids: Values, offsets: Offsets, pairs: Values | None, unknown: i
 def _count_filled(offsets: Offsets, pairs: Values | None) -> int:
     """Pairs that have something in this column."""
     filled = 0
-    for start in range(0, len(offsets) - 1, _BLOCK):
-        lengths = np.diff(offsets[start : start + _BLOCK + 1])
-        filled += int(np.count_nonzero(lengths if pairs is None else lengths * pairs[start : start + _BLOCK]))
+    for start, lengths in enumerate(blocks_of_lengths(offsets)):
+        block = slice(start * BLOCK, start * BLOCK + len(lengths))
+        filled += int(np.count_nonzero(lengths if pairs is None else lengths * pairs[block]))
     return filled
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +13,9 @@ import pyarrow as pa
 from nmt.text.corpus import Corpus
 from nmt.text.encoded.documents import PAIR, SENTENCE
 from nmt.text.encoded.links import COLUMNS
+from nmt.text.encoded.mapped import Lengths, Rows, lengths_of, lists, mapped, numbers, parts_of
 from nmt.text.encoded.ragged import Offsets, gather
 from nmt.text.encoded.report import EncodingReport
-
-Rows = npt.NDArray[np.integer[Any]]
-Lengths = npt.NDArray[np.int32]
-
-_BLOCK_ROWS = 1 << 18
-
-
-@dataclass(frozen=True)
-class Part:
-    """The rows of one of the corpora, and how often each is to occur in an epoch."""
-
-    start: int
-    stop: int
-    weight: float
 
 
 class EncodedCorpus:
@@ -45,26 +31,22 @@ class EncodedCorpus:
         self.report = report.named([corpus.name for corpus in corpora])
         self.fingerprint = fingerprint
         self._corpora = corpora
-        with pa.memory_map(str(arrow)) as file, pa.ipc.open_stream(file) as stream:
-            # One batch, so every column is one contiguous array that numpy can look at without a copy.
-            self._batch = stream.read_next_batch()
-        self._source = _ids(self._batch.column("source"))
-        self._target = _ids(self._batch.column("target"))
+        self._batch = mapped(arrow)
+        self._source = lists(self._batch.column("source"))
+        self._target = lists(self._batch.column("target"))
         present = set(COLUMNS) & set(self._batch.schema.names)
-        self._positions = {name: _ids(self._batch.column(name)) for name in present}
+        self._positions = {name: lists(self._batch.column(name)) for name in present}
         # Rows come corpus by corpus.
-        owners = _numbers(self._batch.column("corpus"))
-        stops = np.searchsorted(owners, np.arange(len(corpora)), side="right").tolist()
-        self.parts = [
-            Part(start, stop, corpus.weight) for start, stop, corpus in zip([0, *stops], stops, corpora, strict=False)
-        ]
+        stops = np.searchsorted(numbers(self._batch.column("corpus")), np.arange(len(corpora)), side="right")
+        self.parts = parts_of(np.diff(stops, prepend=0).tolist(), (corpus.weight for corpus in corpora))
+        assert self.parts[-1].stop == len(self)
 
     def __len__(self) -> int:
         return int(self._batch.num_rows)
 
     def lengths(self, rows: Rows) -> tuple[Lengths, Lengths]:
         """Pieces of the sources and of the targets of these rows, without end symbols."""
-        return _lengths(self._source[1], rows), _lengths(self._target[1], rows)
+        return lengths_of(self._source[1], rows), lengths_of(self._target[1], rows)
 
     def source(self, rows: Rows) -> tuple[npt.NDArray[np.int32], Offsets]:
         """Source ids of these rows, without end symbol: flat ids, and offsets [rows + 1]."""
@@ -137,30 +119,9 @@ class EncodedCorpus:
         return self._corpora[owner].place(line, "source")
 
     def _column(self, name: str) -> npt.NDArray[Any] | None:
-        return _numbers(self._batch.column(name)) if name in self._batch.schema.names else None
+        return numbers(self._batch.column(name)) if name in self._batch.schema.names else None
 
     def _words(self, column: str, rows: Rows) -> tuple[npt.NDArray[np.int64], Offsets]:
         assert self.has_links, "encoded without alignments"
         values, offsets = gather(*self._positions[column], rows)
         return values.astype(np.int64), offsets
-
-
-def _lengths(offsets: Offsets, rows: Rows) -> Lengths:
-    lengths = np.empty(len(rows), np.int32)
-    for start in range(0, len(rows), _BLOCK_ROWS):
-        block = rows[start : start + _BLOCK_ROWS]
-        lengths[start : start + len(block)] = offsets[block + 1] - offsets[block]
-    return lengths
-
-
-def _ids(column: pa.LargeListArray) -> tuple[npt.NDArray[Any], Offsets]:
-    return _numbers(column.values), _numbers(column.offsets)
-
-
-def _numbers(column: pa.Array) -> npt.NDArray[Any]:
-    """The column's own memory. `to_numpy` does the same, but imports pandas: a second, and 40 MB."""
-    dtype = column.type.to_pandas_dtype()
-    if not len(column):
-        return np.empty(0, dtype)
-    assert not column.offset, "a column of a whole batch"
-    return np.frombuffer(column.buffers()[1], dtype, len(column))

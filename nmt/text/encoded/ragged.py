@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -11,6 +11,21 @@ import numpy.typing as npt
 
 Values = npt.NDArray[Any]
 Offsets = npt.NDArray[np.int64]
+
+
+BLOCK = 1 << 22
+"""Values that are looked at together, where all would need memory."""
+
+
+def count_equal(values: Values, value: int) -> int:
+    """How many of the values are this one, in constant memory."""
+    return sum(int(np.count_nonzero(values[at : at + BLOCK] == value)) for at in range(0, len(values), BLOCK))
+
+
+def blocks_of_lengths(offsets: Offsets) -> Iterator[npt.NDArray[np.int64]]:
+    """The lengths of all rows, a block at a time."""
+    for start in range(0, len(offsets) - 1, BLOCK):
+        yield np.diff(offsets[start : start + BLOCK + 1])
 
 
 def offsets_of(lengths: npt.NDArray[Any]) -> Offsets:

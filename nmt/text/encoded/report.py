@@ -1,4 +1,4 @@
-"""What became of the corpora on their way to ids: read, kept, dropped and why, unknown pieces, duplicates."""
+"""What became of a text on its way to ids: read, kept, dropped and why, unknown pieces, duplicates."""
 
 from __future__ import annotations
 
@@ -151,6 +151,49 @@ class EncodingReport:
             aligned=raw.get("aligned"),
             documents=None if raw.get("documents") is None else DocumentsReport(**raw["documents"]),
         )
+
+
+@dataclass(frozen=True)
+class CollectionReport:
+    """All collections of an `EncodedCollection`. It lies in the cache, so that a later run reports the same."""
+
+    collections: tuple[CorpusReport, ...]
+    labels: Mapping[str, int]
+    """Documents that were kept, by label."""
+    sentences: int
+    pieces: int
+    unknown: int
+    longest: int
+    """Pieces of the longest document."""
+
+    def lines(self) -> list[str]:
+        """For the log."""
+        lines = []
+        for collection in self.collections:
+            left_out = f"; left out: {collection.dropped_text()}" if collection.dropped else ""
+            lines.append(f"{collection.name}: {collection.read:,} documents read, {collection.kept:,} kept{left_out}")
+        kept = max(sum(collection.kept for collection in self.collections), 1)
+        lines.append(
+            f"documents: {self.pieces:,} pieces, {self.pieces / kept:.1f} in {self.sentences / kept:.1f} sentences "
+            f"each, longest {self.longest:,}, {self.unknown / max(self.pieces, 1):.3%} unknown"
+        )
+        lines.append("labels: " + ", ".join(f"{label} {count:,}" for label, count in self.labels.items()))
+        return lines
+
+    def named(self, names: Sequence[str]) -> CollectionReport:
+        """The same report for the same contents under other file names."""
+        named = (dataclasses.replace(one, name=name) for one, name in zip(self.collections, names, strict=True))
+        return dataclasses.replace(self, collections=tuple(named))
+
+    def to_json(self) -> str:
+        """JSON that `from_json` reads."""
+        return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> CollectionReport:
+        """The report that `to_json` wrote."""
+        raw = json.loads(text)
+        return cls(**raw | {"collections": tuple(_corpus_report(each) for each in raw["collections"])})
 
 
 def _corpus_report(raw: Mapping[str, Any]) -> CorpusReport:

@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-import multiprocessing
-import os
-import signal
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
-from nmt.errors import DataError
 from nmt.text.corpus import Corpus, Counts
 from nmt.text.encoded.links import EncodedLinks, encode_links
+from nmt.text.encoded.processes import worked
 from nmt.text.encoded.ragged import Values, flatten
 from nmt.text.tokenizer import Tokenizer, TokenizerPair
 
-_log = logging.getLogger(__name__)
-
 CHUNK_PAIRS = 2048
 CHUNK_CHARACTERS = 1 << 20
-_CHUNKS_IN_FLIGHT = 3
-_CHUNKS_BEFORE_WORKERS = 32
-"""A worker costs a second or two to start; smaller corpora are done by then."""
 
 
 @dataclass(frozen=True)
@@ -113,57 +100,8 @@ def encode_chunk(chunk: Chunk, tokenizers: TokenizerPair) -> EncodedChunk:
 def encode_chunks(
     stream: Iterable[Chunk], tokenizers: TokenizerPair, workers: int
 ) -> Iterator[tuple[Chunk, EncodedChunk]]:
-    """Tokenize a stream of chunks; the result does not depend on `workers` (0 means one a core).
-
-    A bounded number of chunks is under way at any time, so memory does not grow with the stream. The text is read in
-    this process: what is wrong with a file is raised here, as the `DataError` of its reader.
-    """
-    stream = iter(stream)
-    workers = workers or _cores()
-    for chunk in islice(stream, None if workers == 1 else _CHUNKS_BEFORE_WORKERS):
-        yield chunk, encode_chunk(chunk, tokenizers)
-    first = next(stream, None)
-    if first is not None:
-        _log.info("tokenizing with %d processes", workers)
-        yield from _encode_in_processes(first, stream, tokenizers, workers)
-
-
-def _encode_in_processes(
-    first: Chunk, rest: Iterator[Chunk], tokenizers: TokenizerPair, workers: int
-) -> Iterator[tuple[Chunk, EncodedChunk]]:
-    # Forking a process whose libraries run threads can deadlock; `spawn` is slower to start and always sound.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(tokenizers,))
-    try:
-        waiting: deque[tuple[Chunk, Future[EncodedChunk]]] = deque()
-        waiting.append((first, pool.submit(_work, first)))
-        for chunk in rest:
-            waiting.append((chunk, pool.submit(_work, chunk)))
-            if len(waiting) > _CHUNKS_IN_FLIGHT * workers:
-                done, future = waiting.popleft()
-                yield done, future.result()
-        for done, future in waiting:
-            yield done, future.result()
-    except BrokenProcessPool:
-        raise DataError(
-            "data.workers: a process that tokenizes was killed, probably for want of memory; set fewer workers"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-_tokenizers: list[TokenizerPair] = []
-"""In a worker process: the tokenizers it was started with."""
-
-
-def _start_worker(tokenizers: TokenizerPair) -> None:
-    # Ctrl-C reaches the whole process group; the main process answers it, and ends the workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _tokenizers.append(tokenizers)
-
-
-def _work(chunk: Chunk) -> EncodedChunk:
-    return encode_chunk(chunk, _tokenizers[0])
+    """Tokenize a stream of chunks; the result does not depend on `workers` (0 means one a core)."""
+    return worked(stream, encode_chunk, tokenizers, workers)
 
 
 def _encode_side(lines: list[str], tokenizer: Tokenizer) -> EncodedSide:
@@ -176,7 +114,3 @@ def _hash(source: str, target: str) -> int:
     # The length keeps ("ab", "c") apart from ("a", "bc").
     text = f"{len(source)} {source}{target}".encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,130 @@
+"""Documents and their labels: the sections of `task: classification` that differ from those of a translation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, SerializeAsAny
+
+from nmt.config.registry import PartOf, PartOptions, Section
+from nmt.config.schema.bounds import Count, Positive, Probability
+from nmt.config.schema.experiment import Experiment
+from nmt.config.schema.learning import Learning, Stopping
+from nmt.config.schema.network import Encoder, ScoreChoice
+from nmt.config.schema.text import SentencePiece
+
+CollectionChoice = Annotated[SerializeAsAny[PartOptions], PartOf("collection", default_kind="text")]
+
+
+class DocumentFilters(Section):
+    """What becomes of documents that are long, empty or damaged. The first two hold wherever the model is used."""
+
+    max_length: Positive | None = None
+    """Pieces after which a document is cut off; null reads every document whole."""
+    max_sentence_length: Positive = 100
+    """Pieces after which a sentence goes on as the next one, so that one long sentence does not hold up a batch."""
+    empty: Literal["drop", "error"] = "drop"
+    """What happens to a document without a word."""
+    broken_utf8: Literal["error", "drop"] = "error"
+    """What happens to a document with bytes that are not UTF-8."""
+
+
+class LabelledData(Section):
+    """The documents and their labels. Paths are relative to the working directory."""
+
+    language: str = "en"
+    """Code of the language, such as `en`: text without sentence boundaries is split into sentences by its rules."""
+    train: Annotated[list[CollectionChoice], Field(min_length=1)]
+    """One or more collections of labelled documents, each `{docs: FILE, labels: FILE}` or another kind with its
+    options. A single one needs no list."""
+    validation: CollectionChoice
+    """The collection that measures progress and chooses the best checkpoint."""
+    test: dict[str, CollectionChoice] = Field(default_factory=dict)
+    """Named test sets, for `nmt-eval`."""
+    filters: DocumentFilters = DocumentFilters()
+    """What becomes of documents that are long, empty or damaged."""
+    cache: str | None = None
+    """Folder of the encoded documents; by default `cache` in the run's folder. Runs may share one."""
+    workers: Count = 0
+    """Processes that tokenize; 0 means one a core."""
+
+
+class Level(Encoder):
+    """One level of the hierarchy: a recurrent layer over the parts of a whole, and attention over its annotations."""
+
+    hidden_size: Positive = 50
+    """Units of each layer and direction."""
+    score: ScoreChoice = PartOptions(kind="additive")
+    """What weighs the parts against a learned query; `mean` weighs all alike."""
+
+
+class DocumentDropout(Section):
+    """What is switched off at random in training, as probabilities."""
+
+    embedding: Probability = 0.2
+    """Elements of the word embeddings."""
+    word: Probability = 0.0
+    """Whole words: their embedding becomes zero."""
+    layer: Probability = 0.2
+    """Elements between recurrent layers, and of the sentence vectors."""
+    output: Probability = 0.2
+    """Elements of the document vector, before the labels."""
+
+
+class Classifier(Section):
+    """The network: words make sentences, sentences make a document (Yang 2016)."""
+
+    embedding_size: Positive = 200
+    """Width of the word embeddings."""
+    word: Level = Level()
+    """From the words of a sentence to its vector."""
+    sentence: Level = Level()
+    """From the sentences of a document to its vector."""
+    dropout: DocumentDropout = DocumentDropout()
+    """What is switched off at random in training."""
+
+
+class ClassifierStopping(Stopping):
+    """Stop when validation no longer improves."""
+
+    metric: Literal["accuracy", "macro_f1", "loss"] = "accuracy"
+    """Metric of the validation collection that chooses the best checkpoint and decides when to stop."""
+
+
+class ClassifierTraining(Learning):
+    """The optimization."""
+
+    batch_tokens: Positive = 4096
+    """Pieces of the documents in a batch, on one device and in one accumulation step; there is no padding."""
+    label_smoothing: Probability = 0.0
+    """Probability mass spread evenly over the labels."""
+    early_stopping: ClassifierStopping = ClassifierStopping()
+    """When to stop, and what the best checkpoint is."""
+
+
+class ClassifierValidation(Section):
+    """What is measured during training, through the same code as `nmt-eval`."""
+
+    samples: Count = 3
+    """Documents that are shown at every validation: those whose labels the model finds least probable."""
+
+
+class ClassificationConfig(Experiment):
+    """An experiment in which the labels of documents are learned."""
+
+    task: Literal["classification"] = "classification"
+    """What is learned: the labels of documents."""
+    data: LabelledData
+    """The documents."""
+    tokenizer: SentencePiece = SentencePiece()
+    """SentencePiece."""
+    model: Classifier = Classifier()
+    """The network."""
+    training: ClassifierTraining = ClassifierTraining()
+    """The optimization."""
+    validation: ClassifierValidation = ClassifierValidation()
+    """What is measured during training."""
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        return (self.data.language,)

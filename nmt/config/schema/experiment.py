@@ -1,0 +1,46 @@
+"""What all experiments share, whatever their task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydantic import Field
+
+from nmt.config.registry import Section
+from nmt.config.schema.bounds import Count
+from nmt.config.schema.learning import Learning
+from nmt.config.schema.text import SentencePiece
+from nmt.config.schema.use import Runtime
+
+
+class Experiment(Section):
+    """What is learned from which text, how, and where the result goes. `task` says which kind of experiment it is."""
+
+    run: str = Field(min_length=1, examples=["runs/example"])
+    """Folder of the run: checkpoints, logs and metrics."""
+    task: str
+    """What is learned."""
+    seed: Count = 1
+    """Seed of every random choice."""
+    data: Section
+    """The corpora."""
+    tokenizer: SentencePiece
+    """SentencePiece."""
+    model: Section
+    """The network."""
+    training: Learning
+    """The optimization."""
+    validation: Section
+    """What is measured during training."""
+    runtime: Runtime = Runtime()
+    """The machine."""
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Integers are not trained."""
+        if self.runtime.precision == "int8":
+            yield "runtime.precision", "int8 only translates (nmt-translate --precision int8); set auto, bf16 or fp32"
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Codes of the languages of the text, the source first."""
+        raise AssertionError("a task knows its languages")

@@ -1,0 +1,92 @@
+"""Classification as a lesson: labelled documents, a classifier, and its accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from nmt.batching import DocumentStream
+from nmt.checkpoint import read_metadata
+from nmt.config import ClassificationConfig
+from nmt.experiment.labelling import label_validator, read_set
+from nmt.experiment.lesson import Lesson, Preparation, log_parts, refuse_another_text
+from nmt.experiment.starting import start, starting_point
+from nmt.kernels.choice import choose_packed
+from nmt.model.classifier import DocumentClassifier
+from nmt.runtime import Runtime, broadcast_object, logger, seed_everything
+from nmt.text.encoded import Reader, encode_collections, known_labels
+from nmt.text.labelled import Splitter, open_collections
+from nmt.text.tokenizer import Tokenizer, TokenizerPair, learn_one, load_files
+from nmt.training.classifying import ClassificationObjective
+
+USES = ("nmt-classify --model MODEL < DOCUMENTS > LABELS", "nmt-eval --model MODEL --docs DOCUMENTS --labels LABELS")
+
+
+class ClassificationPreparation(Preparation):
+    """Brings documents, tokenizer, labels, classifier and objective together."""
+
+    def __init__(self, config: ClassificationConfig, runtime: Runtime) -> None:
+        super().__init__(config.data.cache)
+        self.config = config
+        self.runtime = runtime
+        *self.training, self.validation = open_collections([*config.data.train, config.data.validation], config.data)
+
+    def lesson(self, cache: Path, resumed: Path | None) -> Lesson:
+        config, runtime, data = self.config, self.runtime, self.config.data
+        begun = None if resumed else starting_point(config)
+        earlier = resumed or (begun.path if begun else None)
+        labels = tuple(read_metadata(earlier).labels) if earlier else known_labels(self.training, cache)
+        tokenizer = self._tokenizer(earlier)
+        reader = Reader.of(tokenizer, data.language, data.filters)
+        encoded = encode_collections(self.training, reader, labels, data.filters, cache, data.workers)
+        refuse_another_text(config.run, resumed, encoded.fingerprint)
+        for line in encoded.report.lines():
+            logger.info("%s", line)
+        validation = read_set(self.validation, reader, labels, "validation")
+        seed_everything(config.seed, 0)
+        classifier = DocumentClassifier(config.model, tokenizer.size, len(labels)).to(runtime.device)
+        if begun:
+            start(classifier, begun)
+        log_parts(classifier.parts())
+        kernel = choose_packed(config.runtime.kernel, runtime.device, classifier.encoder.obstacle())
+        logger.info("%s", kernel.reason)
+        stream = DocumentStream(
+            encoded,
+            batch_tokens=config.training.batch_tokens,
+            seed=config.seed,
+            rank=runtime.rank,
+            world=runtime.world,
+            accumulation=config.training.accumulation,
+        )
+        return Lesson(
+            tokenizers=TokenizerPair(tokenizer, tokenizer),
+            objective=ClassificationObjective(classifier, config.training.label_smoothing, kernel.fused),
+            stream=stream,
+            validate=label_validator(config, runtime, labels, validation, kernel.fused),
+            fingerprint=encoded.fingerprint,
+            uses=USES,
+            labels=labels,
+        )
+
+    def _tokenizer(self, earlier: Path | None) -> Tokenizer:
+        """That of the checkpoint that training goes on or starts from, of the config's file, or learned now: on the
+        main process alone."""
+        if earlier:
+            return TokenizerPair.load(earlier).source
+        options = self.config.tokenizer
+        if options.file is not None:
+            return load_files(Path(options.file), Path(options.file)).source
+        splitter = Splitter(self.config.data.language)
+
+        def sentences() -> Iterator[str]:
+            for collection in self.training:
+                for document in collection:
+                    yield from document.sentences(splitter)
+
+        learned = None
+        if self.runtime.is_main:
+            logger.info("learning a %s vocabulary of %s pieces", options.kind, f"{options.vocabulary_size:,}")
+            learned = learn_one(options, sentences(), self.config.seed, "")
+        tokenizer = broadcast_object(learned)
+        assert tokenizer is not None
+        return tokenizer

@@ -1,0 +1,40 @@
+"""No choice: every position weighs alike. What attention is to be compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from nmt.config import schema
+from nmt.model.attention.base import SCORES, Score, ScoreOptions, View
+
+
+class MeanOptions(ScoreOptions):
+    """The same score for every position: the context is their average."""
+
+    kind: Literal["mean"] = "mean"
+    """The same score for every position: the context is their average."""
+    needs_query: ClassVar[bool] = False
+
+    def conflicts(self, model: schema.Model) -> Iterator[tuple[str, str]]:
+        """Heads differ by what they ask."""
+        if model.attention.heads > 1:
+            yield "model.attention.heads", f"is {model.attention.heads}, but score mean asks nothing; leave it out"
+
+
+@SCORES.register("mean", MeanOptions)
+class MeanScore(Score):
+    """0 at every position, whatever stands there: a = 1 / length, and the context is the average of the memory."""
+
+    reads_memory: ClassVar[bool] = False
+
+    def __init__(self, options: MeanOptions, query_size: int, memory_size: int) -> None:
+        super().__init__()
+
+    def keys(self, memory: Tensor) -> None:
+        return None
+
+    def forward(self, query: Tensor, view: View) -> Tensor:
+        return query.new_zeros(*query.shape[:-1], view.width)

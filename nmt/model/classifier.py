@@ -1,0 +1,51 @@
+"""The classifier: a document's vector, and the labels it may have.
+
+Shapes: B documents, N sentences of all documents, W words of all sentences, C features, K labels.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nmt.config import schema
+from nmt.model.document import EncodedDocuments, HierarchicalEncoder
+from nmt.model.embedding import Embedding, embedding_table
+
+
+class DocumentClassifier(nn.Module):
+    """p = softmax(W_c v + b_c) (Yang 2016, eq. 11), as a network."""
+
+    def __init__(self, model: schema.Classifier, vocabulary_size: int, labels: int) -> None:
+        super().__init__()
+        dropout = model.dropout
+        table = embedding_table(vocabulary_size, model.embedding_size)
+        self.encoder = HierarchicalEncoder(
+            model.word,
+            model.sentence,
+            Embedding(table, dropout.word, dropout.embedding),
+            model.embedding_size,
+            dropout.layer,
+        )
+        self.dropout = dropout.output
+        self.projection = nn.Linear(self.encoder.output_size, labels)
+        nn.init.xavier_uniform_(self.projection.weight)
+        nn.init.zeros_(self.projection.bias)
+
+    def forward(
+        self, ids_W: Tensor, words_N: Tensor, sentences_B: Tensor, fused: bool = False
+    ) -> tuple[Tensor, EncodedDocuments]:
+        """Logits [B, K] of the labels, and what was attended to; the arguments are those of the encoder."""
+        encoded: EncodedDocuments = self.encoder(ids_W, words_N, sentences_B, fused)
+        logits_BK: Tensor = self.projection(F.dropout(encoded.vectors_BC, self.dropout, self.training))
+        return logits_BK, encoded
+
+    def parts(self) -> list[tuple[str, int]]:
+        """The parts of the network and their numbers of parameters."""
+        modules = {
+            "embedding": self.encoder.embedding,
+            "words": self.encoder.word,
+            "sentences": self.encoder.sentence,
+            "labels": self.projection,
+        }
+        return [(name, sum(each.numel() for each in module.parameters())) for name, module in modules.items()]

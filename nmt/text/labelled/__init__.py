@@ -1,0 +1,32 @@
+"""Labelled documents: collections of them from files of several kinds, and text as sentences."""
+
+from __future__ import annotations
+
+from nmt.text.labelled import jsonlines, tables, text
+from nmt.text.labelled.base import (
+    COLLECTIONS,
+    Collection,
+    CollectionOptions,
+    Document,
+    labels_of,
+    open_collection,
+    open_collections,
+    unknown_label,
+)
+from nmt.text.labelled.sentences import SEPARATOR, Splitter
+
+__all__ = [
+    "COLLECTIONS",
+    "SEPARATOR",
+    "Collection",
+    "CollectionOptions",
+    "Document",
+    "Splitter",
+    "jsonlines",
+    "labels_of",
+    "open_collection",
+    "open_collections",
+    "tables",
+    "text",
+    "unknown_label",
+]
