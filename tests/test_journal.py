@@ -11,6 +11,7 @@ import pty
 import struct
 import sys
 import termios
+import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -162,6 +163,7 @@ def test_resuming_drops_what_lies_beyond_the_checkpoint(tmp_path: Path, clock: C
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"type": "train", "step": 3, "los')
     clock.now += 5000.0
+    time.sleep(1.0)  # TensorBoard reads files in the order of their names, which have the second of their making.
     with open_journal(tmp_path, clock, resumed_step=4) as journal:
         assert [(line["type"], line["step"]) for line in lines(tmp_path)] == [
             ("train", 2),
