@@ -29,7 +29,8 @@ DOCUMENTED = CONFIG.replace(
 PRONOUN = "z"
 """Stands in the second sentence for the first letter of the sentence before."""
 CONTEXT = "model.context={{kind: hierarchical, past: 2, where: {where}}}"
-WHERE = ("encoder", "decoder", "both")
+CONTEXTS = {where: CONTEXT.format(where=where) for where in ("encoder", "decoder", "both")}
+CONTEXTS["summary"] = "model.context={kind: summary, past: 2, hidden_size: 16}"
 
 
 def write_documents(folder: Path, documents: int = 60, seed: int = 0) -> None:
@@ -73,11 +74,11 @@ def _threads_and_generators_as_they_were() -> Any:
 # Resuming
 
 
-@pytest.mark.parametrize("where", WHERE)
-def test_a_stopped_run_goes_on_to_the_same_bits(folder: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_a_stopped_run_goes_on_to_the_same_bits(folder: Path, monkeypatch: pytest.MonkeyPatch, context: str) -> None:
     """In the middle of an epoch, with documents that are cut by batches and sentences that are no pairs."""
     everything = (
-        CONTEXT.format(where=where),
+        CONTEXTS[context],
         "data.filters.max_length=7",
         "training.accumulation=2",
         "tokenizer.sampling=0.1",
@@ -115,12 +116,12 @@ def test_without_context_documents_change_nothing(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", WHERE)
-def test_two_ranks_train_as_one(folder: Path, where: str) -> None:
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_two_ranks_train_as_one(folder: Path, context: str) -> None:
     """Batches in which nothing looks back leave the weights of the context alone, on one rank or on both."""
     plain = (
         *("model.dropout={embedding: 0, layer: 0, output: 0}", "training.max_epochs=2", "training.batch_tokens=64"),
-        CONTEXT.format(where=where),
+        CONTEXTS[context],
     )
     alone = run_config(folder, *plain, f"run={folder}/alone", "training.accumulation=4")
     train(alone)
@@ -146,8 +147,8 @@ def test_two_ranks_train_as_one(folder: Path, where: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["encoder", "decoder"])
-def test_it_learns_what_only_the_sentence_before_tells(tmp_path: Path, where: str) -> None:
+@pytest.mark.parametrize("context", ["encoder", "decoder", "summary"])
+def test_it_learns_what_only_the_sentence_before_tells(tmp_path: Path, context: str) -> None:
     """From a fresh seed, on documents that it has not seen."""
     seed = random.SystemRandom().randrange(10_000)
     write_documents(tmp_path, documents=700, seed=seed)
@@ -158,7 +159,7 @@ def test_it_learns_what_only_the_sentence_before_tells(tmp_path: Path, where: st
         "training.batch_tokens=512",
         f"seed={seed}",
     )
-    config = run_config(tmp_path, *common, CONTEXT.format(where=where))
+    config = run_config(tmp_path, *common, CONTEXTS[context])
     train(config)
     loss = records(config.run, "validation")[-1]["loss"]
     assert loss < 0.25, f"seed {seed}"

@@ -53,10 +53,11 @@ model:
   encoder: {{hidden_size: 16}}
   decoder: {{hidden_size: 24}}
   dropout: {{embedding: 0.0, layer: 0.0, output: 0.0}}
-  context: {{kind: hierarchical, past: 2, where: {where}}}
+  context: {{{context}, past: 2}}
 search: {{beam_size: 3}}
 """
-WHERE = ("encoder", "decoder", "both")
+CONTEXTS = {f"hierarchical-{where}": f"kind: hierarchical, where: {where}" for where in ("encoder", "decoder", "both")}
+CONTEXTS["summary"] = "kind: summary, hidden_size: 8"
 SEARCH = Search(beam_size=3)
 LINES = [SOURCES[number] for number in (0, 1, 2, 3, 4, 5, 1, 0, 3, 2, 5, 4)]
 TARGETS = [REFERENCES[number] for number in (0, 1, 2, 3, 4, 5, 1, 0, 3, 2, 5, 4)]
@@ -64,8 +65,8 @@ DOCUMENTS = [0, 0, 0, 1, 2, 2, 2, 2, 3, 3, 4, 4]
 KERNELS = choose_kernels("reference", CPU.device)
 
 
-def config(where: str, tests: str = "{}") -> Config:
-    return parse_saved_config(CONFIG.format(where=where, tests=tests), "context.yaml")
+def config(context: str, tests: str = "{}") -> Config:
+    return parse_saved_config(CONFIG.format(context=CONTEXTS[context], tests=tests), "context.yaml")
 
 
 def batch_of(tokenizers: TokenizerPair, lookback: Lookback | None) -> Batch:
@@ -82,10 +83,10 @@ def batch_of(tokenizers: TokenizerPair, lookback: Lookback | None) -> Batch:
     )
 
 
-def save(folder: Path, where: str, tokenizers: TokenizerPair, tests: str = "{}", updates: int = 30) -> Path:
+def save(folder: Path, context: str, tokenizers: TokenizerPair, tests: str = "{}", updates: int = 30) -> Path:
     """A model that has learned some of the sentences by heart, with context that matters a little."""
     torch.manual_seed(1)
-    chosen = config(where, tests)
+    chosen = config(context, tests)
     model = Translator(chosen.model, vocabulary(tokenizers))
     with torch.no_grad():
         for parameter in model.context.parameters():
@@ -105,7 +106,7 @@ def save(folder: Path, where: str, tokenizers: TokenizerPair, tests: str = "{}",
     return folder
 
 
-@pytest.fixture(scope="module", params=WHERE)
+@pytest.fixture(scope="module", params=CONTEXTS)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tokenizers: TokenizerPair) -> Path:
     return save(tmp_path_factory.mktemp("context") / request.param, request.param, tokenizers)
 
@@ -431,7 +432,7 @@ def test_test_sets_of_a_config_have_their_documents(
         f"split: {{source: {files}/split.de, target: {files}/split.en, documents: blank_lines}}, "
         f"none: {{source: {files}/plain.de, target: {files}/plain.en}}}}"
     )
-    saved = save(tmp_path / "saved", "both", tokenizers, tests)
+    saved = save(tmp_path / "saved", "hierarchical-both", tokenizers, tests)
     ended = call(evaluate.main, "--model", saved, "--samples", 0, "--json", "--output", files / "out")
     sets = json.loads(ended.output)["sets"]
     assert [each["documents"] for each in sets] == [5, 5, None]

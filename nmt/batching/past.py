@@ -53,6 +53,8 @@ class Past:
     """int64, ascending: where in L x P each of those is that are there."""
     row_N: Tensor
     """int64: where it is found among the sentences that are remembered."""
+    count_L: Tensor
+    """int64, on the CPU: how many sentences there are before each."""
 
     @staticmethod
     def of(rows_BP: Rows) -> Past:
@@ -65,6 +67,7 @@ class Past:
             _tensor(present_LP),
             _tensor(np.flatnonzero(present_LP)),
             _tensor(rows_LP[present_LP]),
+            torch.from_numpy(present_LP.sum(1)),
         )
 
     def __len__(self) -> int:
@@ -77,6 +80,7 @@ class Past:
             self.present_LP.to(device, non_blocking=True),
             self.place_N.to(device, non_blocking=True),
             self.row_N.to(device, non_blocking=True),
+            self.count_L,
         )
 
 

@@ -29,7 +29,8 @@ from nmt.model.attention.presets import ATTENTION_PRESETS
 from nmt.model.cells import CELLS
 from nmt.model.classifier import DocumentClassifier
 from nmt.model.context import CONTEXTS, ContextOptions
-from nmt.model.wiring import WIRINGS, build_wiring
+from nmt.model.translator import Translator, Vocabulary
+from nmt.model.wiring import WIRINGS
 from nmt.text.corpus import CORPORA, CorpusOptions
 from nmt.text.labelled import COLLECTIONS
 from nmt.training.optimizers import OPTIMIZERS
@@ -141,7 +142,7 @@ def _a_fused_recurrence_can_be_had(config: Config) -> Iterator[tuple[str, str]]:
     model = config.model
     # Without memory, and without drawing random numbers.
     with torch.device("meta"):
-        obstacle = build_wiring(model, model.embedding_size, model.encoder.output_size).obstacle()
+        obstacle = Translator(model, Vocabulary(1, 1, 0)).obstacle()
     if obstacle:
         yield "runtime.kernel", f"fused cannot be had: {obstacle}; set it to auto or reference"
 

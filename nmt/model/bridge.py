@@ -18,7 +18,8 @@ class Bridge(nn.Module):
 
     e is, by `bridge`: `final`, the last states of the encoder layer beside it (of the top layer where the stacks
     differ in height), both directions, where the paper takes the backward one alone; `mean`, the mean of the
-    annotations (Sennrich 2017, section 2); with `zero`, s_0 = 0.
+    annotations (Sennrich 2017, section 2); with `zero`, s_0 = 0. A summary of what was said before adds its own
+    term inside the tanh.
     """
 
     def __init__(self, model: schema.Model, parts: int, memory_size: int) -> None:
@@ -41,13 +42,19 @@ class Bridge(nn.Module):
         """The parts of the first state, layer by layer, each [B, 1, H], in at least single precision."""
         memory_BSC = encoded.memory_BSC
         count = self.layers * self.parts
-        if self.kind == "zero":
+        told_BAH = None if encoded.summary is None else encoded.summary.first_BAH
+        if self.kind == "zero" and told_BAH is None:
             return (memory_BSC.new_zeros(memory_BSC.shape[0], 1, self.hidden_size),) * count
-        sources = [self._source(encoded, index // self.parts, index % self.parts) for index in range(count)]
-        return tuple(
-            torch.tanh(norm(layer(source_BC))).to(memory_BSC.dtype).unsqueeze(1)
-            for layer, norm, source_BC in zip(self.maps, self.norms, sources, strict=True)
-        )
+        if self.kind == "zero":
+            assert told_BAH is not None
+            mapped = list(told_BAH.unbind(1))
+        else:
+            sources = (self._source(encoded, index // self.parts, index % self.parts) for index in range(count))
+            mapped = [layer(source_BC) for layer, source_BC in zip(self.maps, sources, strict=True)]
+            if told_BAH is not None:
+                mapped = [one + other for one, other in zip(mapped, told_BAH.unbind(1), strict=True)]
+            mapped = [norm(each) for norm, each in zip(self.norms, mapped, strict=True)]
+        return tuple(torch.tanh(each).to(memory_BSC.dtype).unsqueeze(1) for each in mapped)
 
     def _source(self, encoded: Encoded, layer: int, part: int) -> Tensor:
         if self.kind == "mean":

@@ -94,7 +94,7 @@ class Translator(nn.Module):
 
     def obstacle(self) -> str:
         """What keeps the decoder's recurrence from being fused, with its path in the YAML; empty where nothing does."""
-        return self.decoder.wiring.obstacle()
+        return self.context.obstacle() or self.decoder.wiring.obstacle()
 
     def forward(self, source_BS: Tensor, lengths_B: Tensor, target_BT: Tensor) -> Tensor:
         """Logits [B, T, V] of every position of the target."""

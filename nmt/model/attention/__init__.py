@@ -18,7 +18,7 @@ from nmt.model.attention import (
     scaled_dot,
 )
 from nmt.model.attention.base import COVERAGES, SCORES, WINDOWS, Attention, Look, Prepared
-from nmt.model.attention.encoded import Encoded
+from nmt.model.attention.encoded import Encoded, Summary
 from nmt.model.attention.soft import build_attention
 from nmt.model.attention.weights import AttentionWeights
 
@@ -31,6 +31,7 @@ __all__ = [
     "Encoded",
     "Look",
     "Prepared",
+    "Summary",
     "additive",
     "build_attention",
     "concat",

@@ -19,7 +19,7 @@ class Pooling(nn.Module):
     asked nothing: `additive` is then the paper's softmax of u' u_w with u = tanh(W h + b). The others multiply, or are
     told, a query that is learned here: `dot` is the paper's equation without its hidden layer, u' h.
 
-    Rows have any length. There is no padding, so none can have weight.
+    Rows have any length. What is masked weighs exactly zero.
     """
 
     def __init__(self, options: ScoreOptions, memory_size: int) -> None:
@@ -34,14 +34,16 @@ class Pooling(nn.Module):
 
     def forward(self, memory_PC: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
         """The vector of each row [N, C], zero for an empty one, and the weight of each element [P]."""
-        view = View(
-            self.score.keys(memory_PC),
-            own=False,
-            width=memory_PC.shape[0],
-            positions=packing.position_P,
-            covered=None,
-        )
+        return self.pool(memory_PC, packing.row_P, packing.position_P, packing.rows)
+
+    def pool(
+        self, memory_PC: Tensor, row_P: Tensor, position_P: Tensor, rows: int, mask_P: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The same of elements that stand at these positions of these rows; with a mask, some are padding."""
+        view = View(self.score.keys(memory_PC), own=False, width=memory_PC.shape[0], positions=position_P, covered=None)
         query_1H = memory_PC.new_empty(1, 0) if self.query_H is None else self.query_H.unsqueeze(0)
         (scores_P,) = self.score(query_1H, view)
-        weights_P = row_softmax(scores_P, packing.row_P, packing.rows)
-        return row_sum(weights_P.unsqueeze(1) * memory_PC, packing.row_P, packing.rows), weights_P
+        if mask_P is not None:
+            scores_P = scores_P.masked_fill(~mask_P, -torch.inf)
+        weights_P = row_softmax(scores_P, row_P, rows)
+        return row_sum(weights_P.unsqueeze(1) * memory_PC, row_P, rows), weights_P

@@ -1,6 +1,6 @@
 """What a translator is told of the sentences before. A kind is a file in this folder and a line here."""
 
-from nmt.model.context import hierarchical, none
+from nmt.model.context import hierarchical, none, summary
 from nmt.model.context.base import CONTEXTS, Context, ContextOptions, ContextWeights, Sentences, Translated
 
 __all__ = [
@@ -12,4 +12,5 @@ __all__ = [
     "Translated",
     "hierarchical",
     "none",
+    "summary",
 ]

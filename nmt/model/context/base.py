@@ -84,6 +84,10 @@ class Context(nn.Module):
     lookback: Lookback | None = None
     """What it wants of them; None where it wants nothing."""
 
+    def obstacle(self) -> str:
+        """What keeps the decoder's recurrence from being fused, with its path in the YAML; empty where nothing does."""
+        return ""
+
     def read(
         self, encoded: Encoded, past: Past, before: Sentences | None, steps: Steps | None
     ) -> tuple[Encoded, ContextWeights | None]:

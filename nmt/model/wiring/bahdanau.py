@@ -48,6 +48,7 @@ class BahdanauWiring(Wiring):
         look = self.attention(state.recurrent[-self.parts], state.prepared, state.carried, state.position)
         if self.context_size:
             projected_BQG = projected_BQG + self.context(look.context_BQC)
+        projected_BQG = state.enter(projected_BQG, state.recurrent[0])
         top_BQH, recurrent = self.stack.step(state.recurrent, projected=projected_BQG)
         return state.after(recurrent, look), Output(top_BQH, look.context_BQC)
 

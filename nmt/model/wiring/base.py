@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from nmt.config import schema
 from nmt.config.registry import Registry
 from nmt.kernels.recurrence import Loop, Steps, Term, Value
-from nmt.model.attention import Attention, AttentionWeights, Encoded, Look, Prepared
+from nmt.model.attention import Attention, AttentionWeights, Encoded, Look, Prepared, Summary
 from nmt.model.bridge import Bridge
 from nmt.model.context import Translated
 from nmt.model.readout import DeepOutput, Output, Readout
@@ -39,11 +39,18 @@ class DecoderState:
     """Where the last step looked."""
     translated: Translated | None = None
     """What was translated before these sentences; None where nothing was, or nothing looks back at it."""
+    summary: Summary | None = None
+    """What was said before these sentences; None where nothing was, or nothing asks for it as a summary."""
 
     @property
     def attention_BQS(self) -> Tensor | None:
         """Weights of the last step, the mean of the heads; 0 on padding."""
         return None if self.weights is None else self.weights.mean()
+
+    def enter(self, projected_BQG: Tensor, hidden_BQH: Tensor) -> Tensor:
+        """The pre-activations of a step of the lowest layer, whose state before is `hidden_BQH`, with all that enters
+        them beside inputs and context."""
+        return projected_BQG if self.summary is None else self.summary.enter(projected_BQG, hidden_BQH)
 
     def after(self, recurrent: tuple[Tensor, ...], look: Look) -> DecoderState:
         """The state after a step."""
@@ -56,9 +63,10 @@ class DecoderState:
 
         None keeps all sentences, and copies nothing of them.
         """
-        prepared, translated = self.prepared, self.translated
+        prepared, translated, summary = self.prepared, self.translated, self.summary
         if sentences_N is not None:
             prepared = prepared.select(sentences_N)
+            summary = None if summary is None else summary.select(sentences_N)
             translated = None if translated is None else translated.select(sentences_N)
         else:
             sentences_N = torch.arange(len(hypotheses_NQ), device=hypotheses_NQ.device)
@@ -70,6 +78,7 @@ class DecoderState:
             carried=tuple(part[rows_N1, hypotheses_NQ] for part in self.carried),
             weights=None if self.weights is None else self.weights.select(rows_N1, hypotheses_NQ),
             translated=translated,
+            summary=summary,
         )
 
 
@@ -94,7 +103,7 @@ class Wiring(nn.Module):
         recurrent = self.bridge(encoded)
         if self.fed_size:
             recurrent += (recurrent[0].new_zeros(len(recurrent[0]), 1, self.fed_size),)
-        return DecoderState(prepared, recurrent, self.attention.start(prepared))
+        return DecoderState(prepared, recurrent, self.attention.start(prepared), summary=encoded.summary)
 
     def project(self, inputs_BTE: Tensor) -> Tensor:
         """The products with the inputs, for all positions at once: [B, T, ...]."""
@@ -113,7 +122,7 @@ class Wiring(nn.Module):
         runs the recurrence where nothing keeps it from being recorded, and without it autograd does.
         """
         state = self.start(encoded)
-        if steps is not None and not self.obstacle():
+        if steps is not None and not self.obstacle() and not encoded.enters_steps:
             return self.scan_recorded(inputs_BTE, state, steps)
         hiddens, contexts, weights = [], [], []
         for projected_BG in self.project(inputs_BTE).unbind(1):

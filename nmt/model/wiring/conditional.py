@@ -58,6 +58,7 @@ class ConditionalWiring(Wiring):
         return self.before.project(inputs_BTE)
 
     def advance(self, projected_BQG: Tensor, state: DecoderState) -> tuple[DecoderState, Output]:
+        projected_BQG = state.enter(projected_BQG, state.recurrent[0])
         between = self.before(projected_BQG, state.recurrent[: self.parts])
         look = self.attention(between[0], state.prepared, state.carried, state.position)
         lowest = self.behind(self.behind.project(look.context_BQC), between)

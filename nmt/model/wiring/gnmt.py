@@ -64,7 +64,7 @@ class GnmtWiring(Wiring):
     ) -> tuple[Output, AttentionWeights | None]:
         state = self.start(encoded)
         above = state.recurrent[self.parts : None if self.feed is None else -1]
-        if self.feed is None:
+        if self.feed is None and not encoded.enters_steps:
             lowest_BTH, look = self._scan_lowest(inputs_BTE, state, steps)
         else:
             lowest_BTH, look = self._step_lowest(inputs_BTE, state)
@@ -76,7 +76,7 @@ class GnmtWiring(Wiring):
         if self.feed is not None:
             projected_BQG = projected_BQG + self.feed(above[-1])
             above = above[:-1]
-        after = self.lowest(projected_BQG, before)
+        after = self.lowest(state.enter(projected_BQG, before[0]), before)
         query_BQH = before[0] if self.looks_back else after[0]
         return after, above, self.attention(query_BQH, state.prepared, state.carried, state.position)
 

@@ -67,6 +67,7 @@ class LuongWiring(Wiring):
     def advance(self, projected_BQG: Tensor, state: DecoderState) -> tuple[DecoderState, Output]:
         if self.feed is not None:
             projected_BQG = projected_BQG + self.feed(state.recurrent[-1])
+        projected_BQG = state.enter(projected_BQG, state.recurrent[0])
         top_BQH, recurrent = self.stack.step(state.recurrent, projected=projected_BQG)
         look = self.attention(top_BQH, state.prepared, state.carried, state.position)
         output = self._attentional(top_BQH, look)
@@ -77,7 +78,7 @@ class LuongWiring(Wiring):
     def scan(
         self, inputs_BTE: Tensor, encoded: Encoded, steps: Steps | None = None
     ) -> tuple[Output, AttentionWeights | None]:
-        if self.feed is not None:
+        if self.feed is not None or encoded.enters_steps:
             return super().scan(inputs_BTE, encoded, steps)
         top_BTH = self.stack.scan(self.bridge(encoded), inputs_BTE)
         look = self.attention.scan(top_BTH, self.attention.prepare(encoded), steps)

@@ -1,0 +1,143 @@
+"""The sentences before as one vector, which the decoder's start and its gates are told (Wang 2017).
+
+Shapes: B sentences, M sentences that are remembered, S positions of one, Q queries, C features, L sentences that have
+something before them, N all that stand before those, D features of the summary, A tensors of the decoder's state,
+H decoder hidden, G gates x H, P elements in packed order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nmt.batching import Lookback, Past
+from nmt.config import schema
+from nmt.config.registry import PartOptions
+from nmt.config.schema.network import ScoreChoice
+from nmt.kernels.ragged import Packing
+from nmt.kernels.recurrence import Steps
+from nmt.model.attention import Encoded, Summary
+from nmt.model.attention.base import ScoreOptions
+from nmt.model.attention.pooling import Pooling
+from nmt.model.cells import cell_class
+from nmt.model.context.base import CONTEXTS, Context, ContextOptions, ContextWeights, Sentences
+from nmt.model.document import Level
+
+
+class SummaryOptions(ContextOptions):
+    """The sentences before as one vector, which the decoder is told."""
+
+    kind: Literal["summary"] = "summary"
+    """The sentences before as one vector, which the decoder is told (Wang 2017)."""
+    past: schema.Positive = 3
+    """Sentences that are looked back to."""
+    where: Literal["start", "gates", "both"] = "both"
+    """What is told: the decoder's first state, all of its steps, through a gate, or both."""
+    word: ScoreChoice = PartOptions(kind="additive")
+    """What weighs the words of a sentence before against a learned query."""
+    sentence: ScoreChoice = PartOptions(kind="additive")
+    """What weighs the sentences before against a learned query."""
+    hidden_size: schema.Positive = 128
+    """Units, in each of two directions, of the layer that reads the sentences before, one after the other; of the
+    encoder's cell."""
+
+    @property
+    def lookback(self) -> Lookback:
+        return Lookback(self.past, sources=True, targets=False)
+
+    def conflicts(self, model: schema.Model) -> Iterator[tuple[str, str]]:
+        """Both levels weigh what they read."""
+        for level, score in (("word", self.word), ("sentence", self.sentence)):
+            if not (isinstance(score, ScoreOptions) and score.looks):
+                yield f"model.context.{level}", f"is {score.kind}, which looks at nothing; choose another score"
+
+
+@CONTEXTS.register("summary", SummaryOptions)
+class SummaryContext(Context):
+    """A summary D of the sources before, in the decoder's first state and behind a gate in every step (Wang 2017, 3).
+
+        s_0 = tanh(W e + b + W_D D)
+        z_t = sigmoid(U_z s_{t-1} + V x_t);      s_t = cell(x_t + C (z_t * D), s_{t-1})
+
+    D is the hierarchical encoder's vector of the text before (`nmt.model.document`), whose words are read by the
+    translator's own encoder. x_t are the pre-activations of the decoder's lowest layer, which have all that enters it:
+    the word before and, in the wiring of Bahdanau 2015, the source context c_t. So V x_t is the paper's
+    W_z y_{t-1} + C_z c_t with as many values as the cell has gates in between. W_D and C begin at 0: training begins at
+    the translator without context. Where nothing was said before, D is 0, and so is all that comes of it.
+    """
+
+    def __init__(self, options: SummaryOptions, model: schema.Model, hidden_size: int) -> None:
+        super().__init__()
+        decoder, cell = model.decoder, cell_class(model.decoder.cell)
+        self.lookback = options.lookback
+        self.dropout = model.dropout.layer
+        assert isinstance(options.word, ScoreOptions), "a score has the options of a score"
+        self.words = Pooling(options.word, model.encoder.output_size)
+        level = schema.Level(cell=model.encoder.cell, hidden_size=options.hidden_size, score=options.sentence)
+        self.sentences = Level(level, model.encoder.output_size, model.dropout.layer)
+        size, gates = self.sentences.output_size, cell.gates * decoder.hidden_size
+        self.state_size = decoder.hidden_size
+        self.first, self.gate_state, self.gate_input, self.enter = None, None, None, None
+        if options.where in ("start", "both"):
+            self.first = nn.Linear(size, decoder.layers * cell.parts * decoder.hidden_size, bias=False)
+            nn.init.zeros_(self.first.weight)
+        if options.where in ("gates", "both"):
+            self.gate_state = nn.Linear(decoder.hidden_size, size, bias=False)
+            self.gate_input = nn.Linear(gates, size, bias=False)
+            self.enter = nn.Linear(size, gates, bias=False)
+            for layer in (self.gate_state, self.gate_input):
+                nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(self.enter.weight)
+
+    def obstacle(self) -> str:
+        return "" if self.enter is None else "model.context.where has no fused form unless it is start"
+
+    def read(
+        self, encoded: Encoded, past: Past, before: Sentences | None, steps: Steps | None
+    ) -> tuple[Encoded, ContextWeights | None]:
+        vector_BD = self.summarize(past, before or Sentences(encoded.memory_BSC, encoded.mask_BS), len(encoded.mask_BS))
+        first_BAH = None
+        if self.first is not None:
+            first_BAH = self.first(vector_BD).unflatten(1, (-1, self.state_size))
+        entering = None if self.enter is None else self._entering
+        return replace(encoded, summary=Summary(vector_BD, first_BAH, entering)), None
+
+    def summarize(self, past: Past, before: Sentences, sentences: int) -> Tensor:
+        """The summary [B, D] of what stands before each of so many sentences; 0 where nothing does."""
+        summaries_MC = self._sentence_vectors(before)
+        oldest_first_N = _oldest_first(past.count_L).to(past.row_N.device, non_blocking=True)
+        read_NC = summaries_MC.index_select(0, past.row_N.index_select(0, oldest_first_N))
+        read_NC = F.dropout(read_NC, self.dropout, self.training)
+        packing = Packing.of(past.count_L, read_NC.device)
+        vectors_LD, _ = self.sentences(read_NC.index_select(0, packing.element_P), packing, fused=False)
+        summary_BD: Tensor = vectors_LD.new_zeros(sentences, vectors_LD.shape[1])
+        return summary_BD.index_copy(0, past.sentence_L, vectors_LD)
+
+    def _sentence_vectors(self, before: Sentences) -> Tensor:
+        """What each of the remembered sentences says, [M, C]."""
+        count, width = before.mask_MS.shape
+        position_P = torch.arange(count * width, device=before.mask_MS.device)
+        vectors_MC, _ = self.words.pool(
+            before.states_MSC.flatten(0, 1), position_P // width, position_P % width, count, before.mask_MS.flatten()
+        )
+        return vectors_MC
+
+    def _entering(self, vector_BD: Tensor, projected_BQG: Tensor, hidden_BQH: Tensor) -> Tensor:
+        assert self.gate_state is not None
+        assert self.gate_input is not None
+        assert self.enter is not None
+        gate_BQD = torch.sigmoid(self.gate_state(hidden_BQH) + self.gate_input(projected_BQG))
+        entering_BQG: Tensor = self.enter(gate_BQD * vector_BD.unsqueeze(1))
+        return entering_BQG
+
+
+def _oldest_first(count_L: Tensor) -> Tensor:
+    """Where, among all that stand before, nearest first, those stand that are read in order."""
+    last_N = (count_L.cumsum(0) - 1).repeat_interleave(count_L)
+    first_N = (count_L.cumsum(0) - count_L).repeat_interleave(count_L)
+    return last_N + first_N - torch.arange(len(last_N))
