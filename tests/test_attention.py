@@ -9,7 +9,7 @@ import torch
 
 from nmt.model.attention import Encoded, Look, build_attention
 from nmt.model.attention.additive import AdditiveOptions, AdditiveScore
-from nmt.model.attention.base import SCORES, View
+from nmt.model.attention.base import COVERAGES, SCORES, View
 from nmt.model.attention.none import NoneOptions
 from tests.networks import model_options
 
@@ -130,6 +130,17 @@ def test_location_in_a_window_beyond_the_last_position_sees_nothing() -> None:
     gradient = attention.score.query.weight.grad
     assert gradient is not None
     assert torch.isfinite(gradient).all()
+
+
+def test_location_in_a_window_across_the_last_position_sees_what_has_a_row() -> None:
+    """Positions 1 to 3, of which the last has no row: W q = (0, 0, 1) leaves weights 1 / (1 + e) and e / (1 + e)."""
+    chosen = model_options(window="local_monotonic", window_options={"half_width": 1}).attention
+    attention = build_attention(chosen.model_copy(update={"score": SCORES["location"].options(positions=3)}), 2, 2)
+    with torch.no_grad():
+        attention.score.query.weight.copy_(torch.tensor([[0.0, 0.0], [0.0, 0.0], [1.0, 0.0]]))
+    look = attention(torch.ones(1, 1, 2), attention.prepare(encoded(torch.randn(1, 9, 2), 9)), (), 2)
+    assert look.weights.mean()[0, 0].tolist() == pytest.approx([0.0, 0.268941, 0.731059, *6 * [0.0]], abs=1e-6)
+    assert look.weights.mean()[0, 0, 3] == 0.0
 
 
 def test_the_gaussian_of_local_predictive_attention_by_hand() -> None:
@@ -258,6 +269,33 @@ def test_linguistic_coverage_by_hand() -> None:
     assert look.carried[0].flatten().tolist() == pytest.approx([0.454467, 0.318300], abs=1e-6)
     look = attention(torch.ones(1, 1, 2), prepared, look.carried, 1)
     assert look.weights.mean()[0, 0, 0].item() == pytest.approx(0.657775, abs=1e-6)
+
+
+@torch.no_grad()
+def test_coverage_in_a_window_is_that_of_its_positions() -> None:
+    """N = 0: C is the sum of the weights so far, wherever the window stood; v tanh(W q + U m + b + V C) in a window."""
+    torch.manual_seed(0)
+    options = model_options(
+        window="local_monotonic", window_options={"half_width": 1}, score_options={"hidden_size": 3},
+        coverage="linguistic",
+    ).attention  # fmt: skip
+    options = options.model_copy(update={"coverage": COVERAGES["linguistic"].options(max_fertility=0.0)})
+    attention = build_attention(options, 2, 2).double()
+    score, term = attention.score, attention.coverage.term.weight.normal_().squeeze(1)
+    memory_SC = torch.randn(5, 2).double()
+    prepared = attention.prepare(encoded(memory_SC.unsqueeze(0), 5))
+    carried, covered_S = attention.start(prepared), torch.zeros(5).double()
+    for step in range(6):
+        query_H = torch.randn(2).double()
+        look = attention(query_H.view(1, 1, 2), prepared, carried, step)
+        carried = look.carried
+        inside = [position for position in range(step - 1, step + 2) if 0 <= position < 5]
+        hidden = score.query(query_H) + score.memory(memory_SC[inside]) + covered_S[inside].unsqueeze(1) * term
+        expected_S = torch.zeros(5).double()
+        expected_S[inside] = torch.softmax(score.energy(torch.tanh(hidden)).squeeze(1), 0)
+        torch.testing.assert_close(look.weights.mean()[0, 0], expected_S, rtol=0, atol=1e-12)
+        covered_S += expected_S
+        torch.testing.assert_close(carried[0].flatten(), covered_S, rtol=0, atol=1e-12)
 
 
 def test_neural_coverage_is_a_recurrent_unit_of_each_position() -> None:
