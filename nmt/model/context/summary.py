@@ -59,7 +59,7 @@ class SummaryOptions(ContextOptions):
 
 @CONTEXTS.register("summary", SummaryOptions)
 class SummaryContext(Context):
-    """A summary D of the sources before, in the decoder's first state and behind a gate in every step (Wang 2017, 3).
+    """A summary D of the sources before, in the decoder's start and behind a gate in its steps (Wang 2017, section 3).
 
         s_0 = tanh(W e + b + W_D D)
         z_t = sigmoid(U_z s_{t-1} + V x_t);      s_t = cell(x_t + C (z_t * D), s_{t-1})
