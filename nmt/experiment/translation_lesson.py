@@ -50,7 +50,8 @@ class TranslationPreparation(Preparation):
         seed_everything(config.seed, 0)
         translator = Translator(config.model, vocabulary(tokenizers)).to(runtime.device)
         log_parts(translator.parts())
-        kernels = choose_kernels(config.runtime.kernel, runtime.device, translator.obstacle())
+        obstacles = translator.obstacle(), translator.encoder.obstacle()
+        kernels = choose_kernels(config.runtime.kernel, runtime.device, *obstacles)
         logger.info("%s", kernels.reason)
         training = config.training
         return Lesson(

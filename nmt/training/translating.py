@@ -76,7 +76,7 @@ class TranslationObjective(Objective):
 
     def forward(self, batch: Batch) -> TranslationLosses:
         """Sums over the pieces of the target, its end symbol included, padding not."""
-        encoded = self.model.encode(batch.source_BS, batch.source_lengths_B)
+        encoded = self.model.encode(batch.source_BS, batch.source_lengths_B, self.kernels.packed)
         readout_BTR, weights = self.model.readout(encoded, batch.target_BT, self.kernels.steps)
         rows_N = target_rows(batch).to(batch.target_BT.device, non_blocking=True)
         projection = self.model.projection
