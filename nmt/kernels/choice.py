@@ -33,6 +33,11 @@ class Kernels:
     reason: str
     """One sentence for the log."""
 
+    @property
+    def is_reference(self) -> bool:
+        """Whether nothing is fused."""
+        return self.cross_entropy is cross_entropy.reference
+
 
 def choose_kernels(wanted: Wanted, device: torch.device, obstacle: str = "", encoder_obstacle: str = "") -> Kernels:
     """The kernels that `runtime.kernel` asks for, on this device.
