@@ -194,7 +194,7 @@ def time_all(runs: Sequence[Run]) -> None:
     from nmt.experiment.testsets import from_config
     from nmt.experiment.translation import translate_lines
     from nmt.runtime import set_up, tear_down
-    from scripts.benchmark import Update, Variant, synthetic_batches
+    from scripts.benchmarks.network import Update, Variant, caption_batches
 
     say("timing")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -203,7 +203,7 @@ def time_all(runs: Sequence[Run]) -> None:
     models = {run.name: load_model(run.folder, "best", runtime) for run in runs}
     systems = {name: join([model], runtime) for name, model in models.items()}
     vocabulary = systems[BASELINE].tokenizers.target.size
-    batches = [batch.to(device) for batch in synthetic_batches(configs[BASELINE].training.batch_tokens, vocabulary)]
+    batches = [batch.to(device) for batch in caption_batches(configs[BASELINE].training.batch_tokens, vocabulary)]
     tokens = statistics.mean(batch.target_tokens for batch in batches)
     updates = {
         name: Update(config.model, vocabulary, Variant("fp32", "auto"), device) for name, config in configs.items()

@@ -45,7 +45,8 @@ class Windows:
         starts, stops, shares = (np.concatenate(each) for each in zip(*map(self._blocks, self.parts), strict=True))
         order = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(epoch,))).permutation(len(starts))
         first, last = (len(order) * number // len(self) for number in (window, window + 1))
-        mine = np.sort(order[first:last])
+        mine = order[first:last]
+        mine = mine[np.lexsort((mine, starts[mine]))]
         rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(epoch, window)))
         blocks = zip(starts[mine].tolist(), stops[mine].tolist(), shares[mine].tolist(), strict=True)
         return np.concatenate([np.empty(0, np.int64), *(self._drawn(*block, rng) for block in blocks)])

@@ -57,7 +57,8 @@ class TranslationPreparation(Preparation):
         if begun:
             start(translator, begun)
         log_parts(translator.parts())
-        kernels = choose_kernels(config.runtime.kernel, runtime.device, translator.obstacle())
+        obstacles = translator.obstacle(), translator.encoder.obstacle()
+        kernels = choose_kernels(config.runtime.kernel, runtime.device, *obstacles)
         logger.info("%s", kernels.reason)
         training = config.training
         return Lesson(

@@ -28,27 +28,35 @@ class Kernels:
     """Readout [N, R], weight [V, R], bias [V], targets [N] and label smoothing to losses."""
     steps: Steps | None
     """What a recurrence with attention in it runs its steps by; None: one operation after another, by autograd."""
+    packed: bool
+    """Whether the encoder's layers that can run by the hand-made kernel do."""
     reason: str
     """One sentence for the log."""
 
+    @property
+    def is_reference(self) -> bool:
+        """Whether nothing is fused."""
+        return self.cross_entropy is cross_entropy.reference
 
-def choose_kernels(wanted: Wanted, device: torch.device, obstacle: str = "") -> Kernels:
+
+def choose_kernels(wanted: Wanted, device: torch.device, obstacle: str = "", encoder_obstacle: str = "") -> Kernels:
     """The kernels that `runtime.kernel` asks for, on this device.
 
-    `obstacle` says what keeps the network's recurrence from being fused; it is empty where nothing does.
-    Raises `ConfigError` where `fused` is asked for and cannot be had.
+    The obstacles say what keeps the decoder's recurrence and the encoder from being fused; they are empty where nothing
+    does. Raises `ConfigError` where `fused` is asked for and cannot be had.
     """
     if wanted == "reference":
-        why = "kernel reference, as asked: the loss holds all logits of a batch"
-        return Kernels(cross_entropy.reference, None, why)
+        why = "kernel reference, as asked: the loss holds all logits of a batch; recurrent layers run by PyTorch"
+        return Kernels(cross_entropy.reference, None, False, why)
     steps, why = _steps(wanted, device, obstacle)
+    packed = choose_packed(wanted, device, encoder_obstacle)
     loss = f"the loss makes {cross_entropy.CHUNK} rows of logits at a time, once"
-    return Kernels(cross_entropy.fused, steps, f"kernel {wanted}: {loss}; {why}")
+    return Kernels(cross_entropy.fused, steps, packed.fused, f"{packed.reason}; {loss}; {why}")
 
 
 @dataclass(frozen=True)
 class PackedKernel:
-    """The implementation of the recurrent layers over documents."""
+    """The implementation of recurrent layers over packed rows: those of documents, and of the encoder."""
 
     fused: bool
     """Layers that can run by the hand-made kernel do."""
@@ -63,10 +71,10 @@ def choose_packed(wanted: Wanted, device: torch.device, obstacle: str) -> Packed
     """
     if wanted == "reference":
         return PackedKernel(False, "kernel reference, as asked: recurrent layers run by PyTorch")
+    if device.type != "cpu":
+        return PackedKernel(False, f"kernel {wanted}: recurrent layers run by cuDNN")
     if wanted == "fused" and obstacle:
         raise ConfigError(f"runtime.kernel: fused cannot be had: {obstacle}; set it to auto or reference")
-    if wanted == "auto" and device.type != "cpu":
-        return PackedKernel(False, "kernel auto: recurrent layers run by cuDNN")
     but = f", but {obstacle}" if obstacle else ""
     return PackedKernel(True, f"kernel {wanted}: recurrent layers are differentiated by hand{but}")
 

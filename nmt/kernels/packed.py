@@ -4,7 +4,10 @@ PyTorch's layer cuts the packed input into steps, and the gradient of every cut 
 backward pass grows with rows x steps squared. Here the loops only do what must wait for the step before, both
 directions run in the same steps, and the gradients of the weights are one product each at the end.
 
-Shapes: D directions, P elements in packed order, T steps, R rows of a step, X input features, H hidden, G = 3 H gates.
+Under autocast products are computed in its format, and what is between them in single precision.
+
+Shapes: L layers, D directions, P elements in packed order, T steps, R rows of a step or of the first, X input features,
+H hidden, C = D x H outputs, G = 3 H gates.
 """
 
 from __future__ import annotations
@@ -17,103 +20,108 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 from nmt.kernels.ragged import Packing
+from nmt.runtime import product_dtype
 
 
-def run_packed(stack: nn.RNNBase, inputs_PX: Tensor, packing: Packing, fused: bool) -> Tensor:
-    """The outputs [P, D x H] of the top layer of a recurrent stack; `fused` runs a stack of GRUs by hand."""
-    if not fused:
-        packed, _ = stack(PackedSequence(inputs_PX, packing.sizes_T))
-        outputs_PH: Tensor = packed.data
-        return outputs_PH
-    assert isinstance(stack, nn.GRU), "only gated recurrent units are differentiated by hand"
+def run_packed(
+    stack: nn.RNNBase, inputs_PX: Tensor, packing: Packing, fused: bool
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The outputs [P, C] of the top layer of a recurrent stack, and the parts of the last states, [L x D, R, H] each.
+
+    `fused` runs a stack of GRUs by hand.
+    """
+    if fused:
+        assert isinstance(stack, nn.GRU), "only gated recurrent units are differentiated by hand"
+        return _run_by_hand(stack, inputs_PX, packing)
+    packed, final = stack(PackedSequence(inputs_PX, packing.sizes_T))
+    return packed.data, final if isinstance(final, tuple) else (final,)
+
+
+def _run_by_hand(stack: nn.GRU, inputs_PX: Tensor, packing: Packing) -> tuple[Tensor, tuple[Tensor, ...]]:
     directions = 2 if stack.bidirectional else 1
-    sizes = packing.sizes_T.tolist()
+    finals = []
     for layer in range(stack.num_layers):
         if layer:
             inputs_PX = F.dropout(inputs_PX, stack.dropout, stack.training)
         weights = stack.all_weights[layer * directions : (layer + 1) * directions]
-        with torch.autocast(inputs_PX.device.type, enabled=False):
-            inputs_PX = inputs_PX.to(weights[0][0].dtype)
-            gates_DPG = torch.stack([F.linear(inputs_PX, weight[0], weight[2]) for weight in weights])
-            recurrent_DGH = torch.stack([weight[1] for weight in weights])
-            biases_DG = torch.stack([weight[3] for weight in weights])
-            inputs_PX = _PackedGru.apply(  # type: ignore[no-untyped-call]
-                gates_DPG, recurrent_DGH, biases_DG, packing.mirrored_P, packing.before_P, sizes
-            )
-    return inputs_PX
+        inputs_PX, finals_DRH = _PackedGru.apply(  # type: ignore[no-untyped-call]
+            F.linear(
+                inputs_PX, torch.cat([weight[0] for weight in weights]), torch.cat([weight[2] for weight in weights])
+            ),
+            torch.stack([weight[1] for weight in weights]).to(product_dtype(inputs_PX)),
+            torch.stack([weight[3] for weight in weights]),
+            packing,
+        )
+        finals.append(finals_DRH)
+    return inputs_PX, (torch.cat(finals),)
 
 
 class _PackedGru(torch.autograd.Function):
-    """The recurrence of `nmt.kernels.gates.gru_step`, its second direction over the mirrored rows."""
+    """The recurrence of `nmt.kernels.gates.gru_step`, its second direction over the mirrored rows.
+
+    The input's half of the gates is [P, D x G]; outputs are [P, C], the last states [D, R, H].
+    """
 
     @staticmethod
     def forward(
-        ctx: Any,
-        gates_DPG: Tensor,
-        recurrent_DGH: Tensor,
-        biases_DG: Tensor,
-        mirrored_P: Tensor,
-        before_P: Tensor,
-        sizes: list[int],
-    ) -> Tensor:
-        directions, elements = gates_DPG.shape[:2]
-        hidden = gates_DPG.shape[2] // 3
-        if directions == 2:
-            gates_DPG = torch.stack((gates_DPG[0], gates_DPG[1].index_select(0, mirrored_P)))
+        ctx: Any, gates_PG: Tensor, recurrent_DGH: Tensor, biases_DG: Tensor, packing: Packing
+    ) -> tuple[Tensor, Tensor]:
+        directions, _, hidden = recurrent_DGH.shape
+        short, exact = recurrent_DGH.dtype, biases_DG.dtype
+        sizes = packing.sizes_T.tolist()
+        gates_DPG = _by_direction(gates_PG, directions, packing, exact)
         recurrent_DHG = recurrent_DGH.transpose(1, 2)
         biases_D1G = biases_DG.unsqueeze(1)
-        both_DPG = torch.empty_like(gates_DPG)
-        sigmoids_DPG = gates_DPG.new_empty(directions, elements, 2 * hidden)
-        candidates_DPH = gates_DPG.new_empty(directions, elements, hidden)
-        outputs_DPH = torch.empty_like(candidates_DPH)
+        short_biases_D1G = biases_D1G.to(short)
+        outputs_DPH, entries_DPH, candidates_DPH = gates_DPG.new_empty(3, *gates_DPG.shape[:2], hidden)
+        sigmoids_DPG = gates_DPG.new_empty(*gates_DPG.shape[:2], 2 * hidden)
+        factors_DPH = outputs_DPH if short == exact else torch.empty_like(outputs_DPH, dtype=short)
+        from_state_DRG = biases_D1G.expand(-1, sizes[0], -1)
         state_DRH = gates_DPG.new_zeros(directions, sizes[0], hidden)
         steps = zip(
             sizes,
             gates_DPG[..., : 2 * hidden].split_with_sizes(sizes, 1),
             gates_DPG[..., 2 * hidden :].split_with_sizes(sizes, 1),
-            both_DPG.split_with_sizes(sizes, 1),
-            both_DPG[..., : 2 * hidden].split_with_sizes(sizes, 1),
-            both_DPG[..., 2 * hidden :].split_with_sizes(sizes, 1),
             sigmoids_DPG.split_with_sizes(sizes, 1),
             sigmoids_DPG[..., :hidden].split_with_sizes(sizes, 1),
             sigmoids_DPG[..., hidden:].split_with_sizes(sizes, 1),
+            entries_DPH.split_with_sizes(sizes, 1),
             candidates_DPH.split_with_sizes(sizes, 1),
             outputs_DPH.split_with_sizes(sizes, 1),
+            factors_DPH.split_with_sizes(sizes, 1),
             strict=True,
         )
-        for rows, gates, entry, from_state, state_gates, state_entry, sigmoids, reset, update, new, output in steps:
-            state_DRH = state_DRH[:, :rows]
-            torch.baddbmm(biases_D1G, state_DRH, recurrent_DHG, out=from_state)
-            torch.add(gates, state_gates, out=sigmoids).sigmoid_()
-            torch.addcmul(entry, reset, state_entry, out=new).tanh_()
-            torch.lerp(new, state_DRH, update, out=output)
-            state_DRH = output
-        ctx.save_for_backward(
-            recurrent_DGH, both_DPG[..., 2 * hidden :], sigmoids_DPG, candidates_DPH, outputs_DPH, mirrored_P, before_P
-        )
-        ctx.sizes = sizes
-        if directions == 1:
-            return outputs_DPH[0]
-        return torch.cat((outputs_DPH[0], outputs_DPH[1].index_select(0, mirrored_P)), 1)
+        before: Tensor | None = None
+        for rows, gates, entry, sigmoids, reset, update, from_state, new, output, factor in steps:
+            if before is not None:
+                from_state_DRG = torch.baddbmm(short_biases_D1G, before[:, :rows], recurrent_DHG)
+            torch.add(gates, from_state_DRG[..., : 2 * hidden], out=sigmoids).sigmoid_()
+            from_state.copy_(from_state_DRG[..., 2 * hidden :])
+            # tanh(x) = 2 / (1 + e^-2x) - 1, six times as fast.
+            torch.addcmul(entry, reset, from_state, out=new).mul_(2.0).sigmoid_().mul_(2.0).sub_(1.0)
+            torch.lerp(new, state_DRH[:, :rows], update, out=output)
+            if factor is not output:
+                factor.copy_(output)
+            state_DRH, before = output, factor
+        ctx.save_for_backward(recurrent_DGH, entries_DPH, sigmoids_DPG, candidates_DPH, outputs_DPH, factors_DPH)
+        ctx.packing, ctx.sizes = packing, sizes
+        return _side_by_side(outputs_DPH, packing), outputs_DPH.index_select(1, packing.last_R)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient_PH: Tensor) -> tuple[Tensor | None, ...]:
-        recurrent_DGH, entries_DPH, sigmoids_DPG, candidates_DPH, outputs_DPH, mirrored_P, before_P = ctx.saved_tensors
-        directions, _, hidden = candidates_DPH.shape
+    def backward(ctx: Any, d_outputs_PC: Tensor, d_finals_DRH: Tensor) -> tuple[Tensor | None, ...]:
+        recurrent_DGH, entries_DPH, sigmoids_DPG, candidates_DPH, outputs_DPH, factors_DPH = ctx.saved_tensors
+        directions = len(candidates_DPH)
+        short, exact = recurrent_DGH.dtype, outputs_DPH.dtype
         sizes: list[int] = ctx.sizes
-        if directions == 1:
-            total_DPH = gradient_PH.unsqueeze(0).clone()
-        else:
-            forward_PH, backward_PH = gradient_PH.chunk(2, 1)
-            total_DPH = torch.stack((forward_PH, backward_PH.index_select(0, mirrored_P)))
-        # The state before each element; before the first of a row there is none, which is zero.
-        before_DPH = torch.zeros_like(outputs_DPH)
-        before_DPH[:, sizes[0] :] = outputs_DPH.index_select(1, before_P)
+        packing: Packing = ctx.packing
+        total_DPH = _by_direction(d_outputs_PC, directions, packing, exact)
+        total_DPH.index_add_(1, packing.last_R, d_finals_DRH)
+        before_DPH = _before(outputs_DPH, packing)
         reset_DPH, update_DPH = sigmoids_DPG.chunk(2, -1)
         # h' = n + z (h - n): what a gradient of h' is multiplied by, for r, z and the candidate's recurrent half.
         entry_DPH = (1.0 - update_DPH) * (1.0 - candidates_DPH.square())
-        factors_DPGH = torch.stack(
+        slopes_DPGH = torch.stack(
             (
                 entry_DPH * entries_DPH * reset_DPH * (1.0 - reset_DPH),
                 (before_DPH - candidates_DPH) * update_DPH * (1.0 - update_DPH),
@@ -121,25 +129,50 @@ class _PackedGru(torch.autograd.Function):
             ),
             2,
         )
-        from_state_DPG = torch.empty_like(factors_DPGH)
-        carried: Tensor | None = None
+        from_state_DPGH = torch.empty_like(slopes_DPGH, dtype=short)
+        from_state_DPG = from_state_DPGH.flatten(2)
         steps = zip(
             total_DPH.split_with_sizes(sizes, 1),
-            factors_DPGH.split_with_sizes(sizes, 1),
+            slopes_DPGH.split_with_sizes(sizes, 1),
             update_DPH.split_with_sizes(sizes, 1),
+            from_state_DPGH.split_with_sizes(sizes, 1),
             from_state_DPG.split_with_sizes(sizes, 1),
-            from_state_DPG.flatten(2).split_with_sizes(sizes, 1),
             strict=True,
         )
-        for total, factors, update, from_state, flat in reversed(list(steps)):
-            if carried is not None:
-                total[:, : carried.shape[1]] += carried
-            torch.mul(total.unsqueeze(2), factors, out=from_state)
-            carried = torch.baddbmm(total * update, flat, recurrent_DGH)
-        flat_DPG = from_state_DPG.flatten(2)
-        weights_DGH = flat_DPG.transpose(1, 2) @ before_DPH
-        biases_DG = flat_DPG.sum(1)
-        gates_DPG = torch.cat((flat_DPG[..., : 2 * hidden], total_DPH * entry_DPH), -1)
-        if directions == 2:
-            gates_DPG = torch.stack((gates_DPG[0], gates_DPG[1].index_select(0, mirrored_P)))
-        return gates_DPG, weights_DGH, biases_DG, None, None, None
+        after: tuple[Tensor, ...] | None = None
+        for total, slopes, update, from_state, flat in reversed(list(steps)):
+            if after is not None:
+                total_after, update_after, flat_after = after
+                before = total[:, : total_after.shape[1]]
+                before.addcmul_(total_after, update_after).add_(torch.bmm(flat_after, recurrent_DGH))
+            torch.mul(total.unsqueeze(2), slopes, out=from_state)
+            after = total, update, flat
+        weights_DGH = from_state_DPG.transpose(1, 2) @ (before_DPH if short == exact else _before(factors_DPH, packing))
+        biases_DG = from_state_DPG.sum(1, dtype=exact)
+        # The input's half of the candidate is not reset.
+        torch.mul(total_DPH, entry_DPH, out=from_state_DPGH[:, :, 2])
+        return _side_by_side(from_state_DPG, packing), weights_DGH, biases_DG, None
+
+
+def _by_direction(rows_PF: Tensor, directions: int, packing: Packing, dtype: torch.dtype) -> Tensor:
+    """A fresh [D, P, F / D] of [P, F], each direction in the order in which it runs."""
+    parts_PF = rows_PF.chunk(directions, 1)
+    apart_DPF = torch.empty(directions, *parts_PF[0].shape, dtype=dtype, device=rows_PF.device)
+    apart_DPF[0].copy_(parts_PF[0])
+    if directions == 2:
+        apart_DPF[1].copy_(parts_PF[1].index_select(0, packing.mirrored_P))
+    return apart_DPF
+
+
+def _side_by_side(apart_DPF: Tensor, packing: Packing) -> Tensor:
+    """The opposite: [P, D x F] of [D, P, F]."""
+    if len(apart_DPF) == 1:
+        return apart_DPF[0]
+    return torch.cat((apart_DPF[0], apart_DPF[1].index_select(0, packing.mirrored_P)), 1)
+
+
+def _before(states_DPH: Tensor, packing: Packing) -> Tensor:
+    """The state before each element; before the first of a row there is none, which is zero."""
+    before_DPH = torch.zeros_like(states_DPH)
+    before_DPH[:, packing.full_rows :] = states_DPH.index_select(1, packing.before_P)
+    return before_DPH

@@ -57,7 +57,7 @@ class Level(nn.Module):
         """The vector of each whole [N, C], zero for an empty one, and the weight of each part in it [P]."""
         if not len(parts_PX):
             return parts_PX.new_zeros(packing.rows, self.output_size), parts_PX.new_zeros(0)
-        annotations_PC = run_packed(self.stack, parts_PX, packing, fused and self.can_be_fused)
+        annotations_PC, _ = run_packed(self.stack, parts_PX, packing, fused and self.can_be_fused)
         pooled: tuple[Tensor, Tensor] = self.attention(annotations_PC, packing)
         return pooled
 

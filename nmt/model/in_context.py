@@ -32,12 +32,14 @@ class Followed(NamedTuple):
     """Where the target positions looked in the translations before; None where none did."""
 
 
-def follow(translator: Translator, batch: Batch, steps: Steps | None = None) -> Followed:
+def follow(translator: Translator, batch: Batch, steps: Steps | None = None, packed: bool = False) -> Followed:
     """Predict the targets of a batch, the pairs among them with what its `past` says stands before them.
+
+    `steps` runs the decoder's recurrence, and `packed` the encoder's layers, by hand, where nothing keeps them from it.
 
     Of a sentence that only others look at there is a readout as well, without context.
     """
-    encoded = translator.encode(batch.source_BS, batch.source_lengths_B)
+    encoded = translator.encode(batch.source_BS, batch.source_lengths_B, packed)
     past = batch.past
     if past is None:
         return Followed(*translator.readout(encoded, batch.target_BT, steps), None, None)

@@ -61,9 +61,12 @@ class Translator(nn.Module):
         else:
             nn.init.xavier_uniform_(self.projection.weight)
 
-    def encode(self, source_BS: Tensor, lengths_B: Tensor) -> Encoded:
-        """Read sentences of `lengths_B` pieces (on the CPU), padded to the right with any valid id."""
-        encoded: Encoded = self.encoder(source_BS, lengths_B)
+    def encode(self, source_BS: Tensor, lengths_B: Tensor, fused: bool = False) -> Encoded:
+        """Read sentences of `lengths_B` pieces (on the CPU), padded to the right with any valid id.
+
+        `fused` runs the encoder's layers by the hand-made kernel where they can be.
+        """
+        encoded: Encoded = self.encoder(source_BS, lengths_B, fused)
         return encoded
 
     def start(self, encoded: Encoded) -> DecoderState:

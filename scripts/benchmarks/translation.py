@@ -9,13 +9,11 @@ printed only where processes find what one finds, and shorter formats give the l
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -23,18 +21,16 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from nmt.config import Config, schema
-from nmt.experiment.families import parse_saved_config
+from nmt.config import schema
 from nmt.model.packing import pack
 from nmt.model.translator import Translator, Vocabulary
 from nmt.runtime import format_table, set_up, share_out, usable_workers
 from nmt.search import Hypothesis, translate_batch
-from scripts.benchmark import CONFIG, FIRST_PIECE, product_rate
+from scripts.benchmarks.network import FIRST_PIECE, model_options, product_rate
 
 Precision = Literal["fp32", "bf16", "int8"]
 AGREEMENT: dict[str, float] = {"fp32": 1e-5, "bf16": 5e-2, "int8": 5e-2}
 """Largest difference of the logits, as a share of their norm."""
-SENTENCES = 256
 
 
 @dataclass(frozen=True)
@@ -76,23 +72,9 @@ class Result:
     """Of what the products would allow at the rate of a large one in float32."""
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="scripts/benchmark translation", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="measured rounds (%(default)s)")
-    parser.add_argument("--sentences", type=int, default=SENTENCES, help="translated a round (%(default)s)")
-    parser.add_argument("--vocabulary", type=int, default=8000, help="pieces (%(default)s)")
-    parser.add_argument("--attention", default="bahdanau2015", help="preset (%(default)s)")
-    parser.add_argument("--precision", nargs="+", choices=list(AGREEMENT), default=["fp32", "bf16", "int8"])
-    parser.add_argument("--batch", nargs="+", type=int, default=[64, 1], help="sentences at once (%(default)s)")
-    parser.add_argument("--beam", nargs="+", type=int, default=[5], help="hypotheses of a sentence (%(default)s)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves the choice to PyTorch")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="%(default)s")
-    parser.add_argument("--json", type=Path, help="write the figures to a file as well")
-    options = parser.parse_args()
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Every precision, batch and beam, in one process and in one for each core."""
     runtime = set_up(schema.Runtime(device=options.device, precision="fp32", threads=options.threads))
-    config = parse_saved_config(CONFIG.format(attention=options.attention), "benchmark")
-    assert isinstance(config, Config), "the benchmark translates"
-    model = config.model
     workers = usable_workers(runtime.device)
     variants = [
         Variant(precision, processes, batch, beam)
@@ -102,9 +84,10 @@ def main() -> int:
         for batch in options.batch
         for processes in sorted({1, workers})
     ]
+    model = model_options(options.attention, quick=options.quick)
     sources = synthetic_sources(options.sentences, options.vocabulary)
     results, rate = measure(model, options.vocabulary, variants, sources, options.rounds, runtime.device)
-    report = {
+    return {
         "attention": options.attention,
         "vocabulary": options.vocabulary,
         "sentences": len(sources),
@@ -115,10 +98,6 @@ def main() -> int:
         "torch": torch.__version__,
         "results": [asdict(result) for result in results],
     }
-    print_table(report)
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    return 0
 
 
 def synthetic_sources(count: int, vocabulary: int) -> list[list[int]]:
@@ -257,8 +236,9 @@ def padded(sources: Sequence[Sequence[int]], device: torch.device) -> tuple[Tens
     return source_BS.to(device), lengths_B
 
 
-def print_table(report: dict[str, Any]) -> None:
-    print(
+def lines(report: dict[str, Any]) -> Iterator[str]:
+    """What was measured, as a table."""
+    yield (
         f"{report['attention']}, vocabulary {report['vocabulary']:,}, {report['pieces_a_sentence']:.1f} pieces each; "
         f"{report['device']}; {report['threads']} threads, {report['products_gflops']:.0f} GFLOP/s in float32, "
         f"torch {report['torch']}"
@@ -278,8 +258,4 @@ def print_table(report: dict[str, Any]) -> None:
         for result in report["results"]
     ]
     header = ("precision", "processes", "batch", "beam", "sentences/s", "slowest", "fastest", "ms a batch", "of bound")
-    print(format_table(rows, header))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    yield format_table(rows, header)

@@ -1,0 +1,1 @@
+"""Speed and memory beside what the machine's own matrix products allow: `scripts/benchmark`."""

@@ -1,0 +1,47 @@
+"""From the imports to a translation, in a process that has imported nothing else: MODEL SENTENCE."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+def main(model: str, sentence: str) -> dict[str, Any]:
+    """Seconds from the imports to the second translation, in this process."""
+    taken: dict[str, Any] = {}
+
+    def note(name: str, work: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        result = work()
+        taken[name] = time.perf_counter() - start
+        return result
+
+    def imports() -> Any:
+        import nmt.experiment.loading
+        import nmt.experiment.translation
+
+        return nmt.experiment
+
+    experiment = note("imports", imports)
+    from nmt.config.schema import Runtime
+    from nmt.runtime import set_up
+
+    runtime = set_up(Runtime(device="cpu", precision="fp32"))
+    loaded = note("load", lambda: experiment.loading.load_model(model, None, runtime))
+    system = experiment.loading.join([loaded], runtime)
+
+    def translate() -> str:
+        found = experiment.translation.translate_lines(system, [sentence.rstrip("\n")], loaded.config.search)
+        text: str = found[0][0].text
+        return text.strip()
+
+    taken["said"] = note("first", translate)
+    note("second", translate)
+    return {**taken, "parameters": sum(each.numel() for each in loaded.translator.parameters())}
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(*sys.argv[1:])))

@@ -1,0 +1,217 @@
+"""What is measured: a network of the size that others were measured with, its batches, and one update of it."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from nmt.batching import Batch
+from nmt.batching.plan import plan_window
+from nmt.config import Config, schema
+from nmt.experiment.families import parse_saved_config
+from nmt.kernels.choice import Kernels, choose_kernels
+from nmt.model.translator import Translator, Vocabulary
+from nmt.training.optimizers import OPTIMIZERS, AdamWOptions
+from nmt.training.translating import TranslationObjective
+
+CONFIG = """
+run: benchmark
+data:
+  source_language: de
+  target_language: en
+  train: {{source: unread, target: unread}}
+  validation: {{source: unread, target: unread}}
+model:
+  embedding_size: {embedding}
+  encoder: {{cell: gru, hidden_size: {encoder}, layers: {encoder_layers}}}
+  decoder: {{cell: gru, hidden_size: {decoder}, layers: {decoder_layers}}}
+  attention: {attention}
+  dropout: {{embedding: 0.1, layer: 0.1, output: 0.1}}
+"""
+# A product of the decoder's kind: 4,096 rows, 512 features to 3 x 512 gates.
+PRODUCT = (4096, 512, 1536)
+FIRST_PIECE = 4
+AGREEMENT = {"fp32": 1e-4, "bf16": 5e-2}
+"""Largest difference of the gradients, as a share of their norm; bf16 has 8 bits of mantissa."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How an update is computed."""
+
+    precision: Literal["fp32", "bf16"]
+    kernel: Literal["auto", "reference"]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+
+def model_options(
+    attention: str, *, quick: bool = False, encoder_layers: int = 2, decoder_layers: int = 1
+) -> schema.Model:
+    """The network: embeddings 256, encoder 2 x 256, decoder 512; with `quick` a sixteenth of that."""
+    embedding, encoder, decoder = (16, 16, 32) if quick else (256, 256, 512)
+    text = CONFIG.format(
+        embedding=embedding,
+        encoder=encoder,
+        decoder=decoder,
+        attention=attention,
+        encoder_layers=encoder_layers,
+        decoder_layers=decoder_layers,
+    )
+    config = parse_saved_config(text, "benchmark")
+    assert isinstance(config, Config), "the benchmark translates"
+    return config.model
+
+
+def caption_batches(batch_tokens: int, vocabulary: int, count: int = 4) -> list[Batch]:
+    """Batches of random pieces in pairs whose lengths are distributed as in Multi30k (bpe 8,000: 13.6 source and 13.8
+    target pieces on average), made by the batching that training uses."""
+    rng = np.random.default_rng(1)
+    pairs = 29_000
+    target = np.rint(rng.lognormal(np.log(13.2), 0.30, pairs)).clip(3, 60).astype(np.int64) + 1
+    source = np.rint(target * rng.normal(0.98, 0.15, pairs)).clip(3, 60).astype(np.int64) + 1
+    plan = plan_window(np.arange(pairs), source, target, batch_tokens, 1, rng)
+    generator = torch.Generator().manual_seed(1)
+    return [
+        _batch(source[rows], target[rows], vocabulary, generator)
+        for rows in (plan.batch(number) for number in range(count))
+    ]
+
+
+def even_batch(sentences: int, source: int, target: int, vocabulary: int) -> Batch:
+    """Random pieces, all sentences of a side of one length."""
+    lengths = np.full(sentences, source), np.full(sentences, target)
+    return _batch(*lengths, vocabulary, torch.Generator().manual_seed(1))
+
+
+def _batch(source: Any, target: Any, vocabulary: int, generator: torch.Generator) -> Batch:
+    def pieces(lengths: Any) -> torch.Tensor:
+        return torch.randint(FIRST_PIECE, vocabulary, (len(lengths), int(lengths.max())), generator=generator)
+
+    return Batch(
+        source_BS=pieces(source),
+        source_lengths_B=torch.from_numpy(source),
+        target_BT=pieces(target),
+        target_lengths_B=torch.from_numpy(target),
+        rows=np.arange(len(source)),
+        target_tokens=int(target.sum()),
+    )
+
+
+class Update:
+    """One update of a fresh model: forward, backward, clipping, AdamW.
+
+    Every instance has the same weights and draws the same dropout.
+    """
+
+    def __init__(self, model: schema.Model, vocabulary: int, variant: Variant, device: torch.device) -> None:
+        torch.manual_seed(1)
+        self.translator = Translator(model, Vocabulary(vocabulary, vocabulary, bos=2)).to(device).train()
+        obstacles = self.translator.obstacle(), self.translator.encoder.obstacle()
+        self.kernels = choose_kernels(variant.kernel, device, *obstacles)
+        self.objective = TranslationObjective(self.translator, self.kernels, label_smoothing=0.1)
+        self.optimizer = OPTIMIZERS.build(AdamWOptions(), self.translator)
+        self.device = device
+        self.variant = variant
+
+    def __call__(self, batch: Batch) -> None:
+        self.backward(batch)
+        torch.nn.utils.clip_grad_norm_(self.translator.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def backward(self, batch: Batch) -> None:
+        """The gradients of a batch."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.variant.precision == "bf16"):
+            losses = self.objective(batch)
+        (losses.smoothed / batch.target_tokens).backward()
+
+    def gradients(self, batch: Batch) -> torch.Tensor:
+        """All gradients of a batch in one row, with the same dropout in every variant."""
+        torch.manual_seed(2)
+        self.backward(batch)
+        flat = [parameter.grad.flatten() for parameter in self.translator.parameters() if parameter.grad is not None]
+        self.optimizer.zero_grad(set_to_none=True)
+        return torch.cat(flat)
+
+    def flops(self, batch: Batch) -> float:
+        """Floating-point operations of the products of one update, counted as they are called."""
+        with FlopCounterMode(display=False) as counter:
+            self(batch)
+        return float(counter.get_total_flops())
+
+    def timed(self, batch: Batch) -> float:
+        """Seconds of one update."""
+        synchronize(self.device)
+        start = time.perf_counter()
+        self(batch)
+        synchronize(self.device)
+        return time.perf_counter() - start
+
+
+def difference(update: Update, expected: torch.Tensor, batch: Batch) -> float:
+    """The norm of the difference from the expected gradients, as a share of theirs.
+
+    Ends the benchmark where it is too large: a speed is worth nothing where the result is another one.
+    """
+    share = float((update.gradients(batch) - expected).norm() / expected.norm())
+    if not share <= AGREEMENT[update.variant.precision]:
+        sys.exit(
+            f"scripts/benchmark: {update.variant.precision} {update.variant.kernel}: "
+            f"the gradients differ from those of the reference by {share:.1e} of their norm"
+        )
+    return share
+
+
+def what_is_fused(kernels: Kernels) -> str:
+    """A name for the kernels that were chosen."""
+    if kernels.is_reference:
+        return "reference"
+    parts = {"loss": True, "encoder": kernels.packed, "recurrence": kernels.steps is not None}
+    return "fused" if all(parts.values()) else "fused " + " and ".join(name for name, fused in parts.items() if fused)
+
+
+def product_rate(dtype: torch.dtype, device: torch.device, repeats: int = 5) -> float:
+    """Floating-point operations per second of a large product, the best of some."""
+    rows, inner, columns = PRODUCT
+    left = torch.randn(rows, inner, device=device).to(dtype)
+    right = torch.randn(inner, columns, device=device).to(dtype)
+    times = []
+    for _ in range(repeats):
+        synchronize(device)
+        start = time.perf_counter()
+        left @ right
+        synchronize(device)
+        times.append(time.perf_counter() - start)
+    return 2.0 * rows * inner * columns / min(times)
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Of what was measured several times."""
+
+    median: float
+    least: float
+    most: float
+
+    @staticmethod
+    def of(values: list[float]) -> Spread:
+        return Spread(statistics.median(values), min(values), max(values))
+
+    def text(self, form: str) -> str:
+        """As in a table: `1.05 (0.98 to 1.10)`."""
+        return f"{self.median:{form}} ({self.least:{form}} to {self.most:{form}})"

@@ -1,0 +1,131 @@
+"""Two processes on two cores against one: the training that `nmt-train` and `torchrun` do, one thread a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from nmt.batching import Batch
+from nmt.config import Config
+from nmt.experiment.families import read_config
+from nmt.kernels.choice import choose_kernels
+from nmt.model.translator import Translator, Vocabulary
+from nmt.runtime import all_reduce_sum, set_up, tear_down
+from nmt.training.exchange import exchanging
+from nmt.training.translating import TranslationObjective
+from scripts.scaling.corpus import write_words
+from scripts.scaling.memory import watch
+
+CONFIG = "configs/multi30k-de-en.yaml"
+PAIRS = 29_000
+LOG_EVERY = 4
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+
+
+def measure_ranks(folder: Path, rounds: int, updates: int, overrides: Sequence[str]) -> dict[str, Any]:
+    """Target tokens per second of one process and of two, in turn, and when their gradients are exchanged."""
+    source, target = write_words(folder, PAIRS)
+    text = f"{{source: {source}, target: {target}}}"
+    settings = [
+        *(f"data.train={text}", f"data.validation={text}", f"data.cache={folder / 'cache'}", "data.test={}"),
+        *("training.max_epochs=null", f"training.max_steps={updates}", f"training.log_every={LOG_EVERY}"),
+        *("validation.sentences=1", "validation.samples=0", "runtime.device=cpu", "runtime.threads=1", *overrides),
+    ]
+    speeds: dict[int, list[float]] = {1: [], 2: []}
+    for number in range(rounds):
+        for ranks, measured in speeds.items():
+            run = folder / f"run-{number}-{ranks}"
+            arguments = [part for setting in (*settings, f"run={run}") for part in ("--set", setting)]
+            start = [] if ranks == 1 else [*TORCHRUN, str(ranks)]
+            command = [sys.executable, *start, "-m", "nmt.cli.train", "--config", CONFIG, *arguments]
+            watch(command, {**os.environ, "OMP_NUM_THREADS": "1"})
+            measured.append(speed(run))
+    stage = ["-m", "scripts.scaling.stages", "agreeing", json.dumps({"times": 1000})]
+    said, _ = watch([sys.executable, *TORCHRUN, "2", *stage], {**os.environ, "OMP_NUM_THREADS": "1"})
+    ratios = [two / one for one, two in zip(speeds[1], speeds[2], strict=True)]
+    return {
+        "config": " ".join([CONFIG, *overrides]),
+        "updates": updates,
+        "one": speeds[1],
+        "two": speeds[2],
+        "ratio": statistics.median(ratios),
+        "ratios": ratios,
+        "agreeing": json.loads(said.splitlines()[-1]),
+    }
+
+
+def speed(run: Path) -> float:
+    """Target tokens per second of a run, its first lines of the log left out, which start it up."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    speeds = [line["tokens_per_second"] for line in lines if line["type"] == "train"][1:]
+    # Each line has about as many tokens as another.
+    return float(statistics.harmonic_mean(speeds))
+
+
+def agreeing(times: int) -> dict[str, Any]:
+    """Seconds that ranks need to agree on the counts of an update, as `Trainer.step` does before it."""
+    runtime = set_up(read_config(CONFIG).runtime)
+    counts = torch.ones(2, dtype=torch.int64)
+    taken = []
+    for _ in range(times):
+        start = time.perf_counter()
+        all_reduce_sum(counts)
+        taken.append(time.perf_counter() - start)
+    tear_down()
+    return {"ranks": runtime.world, "seconds": statistics.median(taken)}
+
+
+def buckets() -> dict[str, Any]:
+    """When gradients set off in the backward pass, bucket by bucket, with one process that exchanges with itself."""
+    torch.set_num_threads(1)
+    store = dist.HashStore()  # type: ignore[attr-defined]
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    config = read_config(CONFIG)
+    assert isinstance(config, Config), "the config translates"
+    runtime = set_up(config.runtime)
+    size = config.tokenizer.vocabulary_size
+    translator = Translator(config.model, Vocabulary(size, size, bos=2))
+    kernels = choose_kernels("auto", runtime.device, translator.obstacle())
+    parallel = exchanging(TranslationObjective(translator, kernels, config.training.label_smoothing), runtime.device)
+    ready: list[tuple[float, int]] = []
+
+    # PyTorch compares annotations with its classes, which postponed ones never are.
+    def note(_, bucket):  # type: ignore[no-untyped-def]
+        ready.append((time.perf_counter(), bucket.buffer().nbytes))
+        done: torch.futures.Future[torch.Tensor] = torch.futures.Future()
+        done.set_result(bucket.buffer())
+        return done
+
+    parallel.register_comm_hook(None, note)
+    batch = _batch(config.training.batch_tokens, size)
+    for _ in range(3):  # The first backward pass finds out in which order gradients come.
+        ready.clear()
+        with runtime.autocast():
+            loss = parallel(batch).smoothed / batch.target_tokens
+        start = time.perf_counter()
+        loss.backward()
+        seconds = time.perf_counter() - start
+        translator.zero_grad()
+    dist.destroy_process_group()
+    return {
+        "parameters": sum(parameter.numel() for parameter in translator.parameters()),
+        "buckets": [{"bytes": size, "ready": (moment - start) / seconds} for moment, size in ready],
+    }
+
+
+def _batch(tokens: int, vocabulary: int, length: int = 14) -> Batch:
+    """A full batch of sentences of one length."""
+    pairs = tokens // length
+    source_BS, target_BT = (torch.randint(4, vocabulary, (pairs, length)) for _ in range(2))
+    lengths_B = torch.full((pairs,), length)
+    return Batch(source_BS, lengths_B, target_BT, lengths_B, np.arange(pairs), pairs * length)

@@ -1,0 +1,201 @@
+"""Packed recurrent layers differentiated by hand are those of the library: outputs, last states, every gradient."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nmt.config import schema
+from nmt.errors import ConfigError
+from nmt.kernels.choice import choose_kernels, choose_packed
+from nmt.kernels.packed import run_packed
+from nmt.kernels.ragged import Packing
+from nmt.model.translator import Translator
+from tests.networks import model_options, network, sentences
+
+CPU = torch.device("cpu")
+DROPOUT = schema.Dropout(embedding=0.3, layer=0.4, output=0.2, source_word=0.2)
+
+
+def stack_of(bidirectional: bool, layers: int, dropout: float = 0.0, hidden: int = 4, inputs: int = 3) -> nn.GRU:
+    torch.manual_seed(3)
+    return nn.GRU(inputs, hidden, layers, bidirectional=bidirectional, dropout=dropout).double()
+
+
+def results(stack: nn.GRU, packing: Packing, fused: bool, kept: tuple[bool, bool] = (True, True)) -> list[Tensor]:
+    """Outputs, last states, and the gradients of a loss that depends on both, or on one of them."""
+    stack.zero_grad()
+    torch.manual_seed(5)
+    inputs_PX = torch.randn(len(packing.row_P), stack.input_size, dtype=torch.float64).requires_grad_()
+    outputs_PC, (finals,) = run_packed(stack, inputs_PX, packing, fused)
+    parts = [part for part, wanted in zip((outputs_PC, finals), kept, strict=True) if wanted]
+    sum(part.sin().mul(torch.arange(1, part.shape[-1] + 1)).sum() for part in parts).backward()
+    gradients = [each.grad for each in (inputs_PX, *stack.parameters()) if each.grad is not None]
+    assert len(gradients) == 1 + len(list(stack.parameters()))
+    return [outputs_PC.detach(), finals.detach(), *(gradient.clone() for gradient in gradients)]
+
+
+@pytest.mark.parametrize("lengths", [[3, 5, 1, 5], [4, 4], [1], [2, 0, 6]], ids=str)
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_by_hand_is_the_library(bidirectional: bool, layers: int, lengths: list[int]) -> None:
+    """The dropout between the layers is drawn alike."""
+    stack = stack_of(bidirectional, layers, dropout=0.5 if layers > 1 else 0.0)
+    packing = Packing.of(torch.tensor(lengths), CPU)
+    for kept in ((True, True), (True, False), (False, True)):
+        found = results(stack, packing, True, kept)
+        torch.testing.assert_close(found, results(stack, packing, False, kept), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_gradients_are_slopes(bidirectional: bool) -> None:
+    stack = stack_of(bidirectional, layers=2, hidden=2)
+    packing = Packing.of(torch.tensor([2, 4, 1]), CPU)
+    inputs_PX = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
+    names = [name for name, _ in stack.named_parameters()]
+
+    def run(inputs_PX: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
+        outputs_PC, finals = torch.func.functional_call(
+            _Packed(stack),
+            {f"stack.{name}": each for name, each in zip(names, weights, strict=True)},
+            (inputs_PX, packing),
+        )
+        return outputs_PC, finals[0]
+
+    weights = [each.detach().clone().requires_grad_() for each in stack.parameters()]
+    assert torch.autograd.gradcheck(run, (inputs_PX, *weights))
+
+
+class _Packed(nn.Module):
+    def __init__(self, stack: nn.GRU) -> None:
+        super().__init__()
+        self.stack = stack
+
+    def forward(self, inputs_PX: Tensor, packing: Packing) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return run_packed(self.stack, inputs_PX, packing, fused=True)
+
+
+def test_numbers_by_hand() -> None:
+    """Without inputs z = 1/2 and n = 0.8: h = 0.4, 0.6, 0.7. The last state's gradient for n's bias, from the end:
+
+    dh'/db = (1 - z) (1 - n^2) + z dh/db = 0.18, 0.27, 0.315; for z's bias (h - n) z (1 - z) + z dh/db
+    = -0.2, -0.1 - 0.1 = -0.2, -0.05 - 0.1 = -0.15.
+    """
+    stack = nn.GRU(1, 1).double()
+    for parameter in stack.parameters():
+        nn.init.zeros_(parameter)
+    nn.init.constant_(stack.bias_ih_l0[2:], math.atanh(0.8))
+    packing = Packing.of(torch.tensor([3, 1]), CPU)
+    outputs_PC, (finals,) = run_packed(stack, torch.ones(4, 1, dtype=torch.float64), packing, True)
+    # Packed: the first of both rows, then the rest of the longer one.
+    assert outputs_PC.flatten().tolist() == pytest.approx([0.4, 0.4, 0.6, 0.7])
+    assert finals.flatten().tolist() == pytest.approx([0.7, 0.4])
+    finals[0, 0, 0].backward()
+    assert stack.bias_ih_l0.grad is not None
+    assert stack.bias_ih_l0.grad.tolist() == pytest.approx([0.0, -0.15, 0.315])
+
+
+def test_bf16_is_no_further_from_the_truth_than_the_library() -> None:
+    stack = nn.GRU(64, 64, 2, bidirectional=True)
+    exact = nn.GRU(64, 64, 2, bidirectional=True).double()
+    exact.load_state_dict(stack.state_dict())
+    packing = Packing.of(torch.arange(1, 41), CPU)
+    inputs_PX = torch.randn(len(packing.row_P), 64)
+    found: list[list[Tensor]] = []
+    for layers, fused, bf16 in ((exact, False, False), (stack, False, True), (stack, True, True)):
+        layers.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            outputs_PC, (finals,) = run_packed(layers, inputs_PX.to(layers.weight_ih_l0.dtype), packing, fused)
+        assert outputs_PC.dtype == finals.dtype == layers.weight_ih_l0.dtype
+        outputs_PC.square().sum().backward()
+        gradients = torch.cat([each.grad.flatten() for each in layers.parameters() if each.grad is not None])
+        found.append([outputs_PC.detach().double(), gradients.double()])
+    library, by_hand = (
+        [float((part - true).norm() / true.norm()) for part, true in zip(each, found[0], strict=True)]
+        for each in found[1:]
+    )
+    assert 0.0 < by_hand[0] < library[0] < 0.01
+    assert 0.0 < by_hand[1] < library[1] < 0.02
+
+
+def test_under_bf16_the_state_is_single_precision() -> None:
+    """z = sigmoid(6), n = tanh(4): h_T = n (1 - z^T) comes nearer by a 400th a step, too little for 8 bits."""
+    stack = nn.GRU(1, 1)
+    for parameter in stack.parameters():
+        nn.init.zeros_(parameter)
+    nn.init.constant_(stack.bias_ih_l0[1:2], 6.0)
+    nn.init.constant_(stack.bias_ih_l0[2:], 4.0)
+    steps = 1000
+    packing = Packing.of(torch.tensor([steps]), CPU)
+    with torch.autocast("cpu", torch.bfloat16):
+        _, (finals,) = run_packed(stack, torch.zeros(steps, 1), packing, True)
+    finals.sum().backward()
+    kept = 1.0 - (1.0 / (1.0 + math.exp(-6.0))) ** steps
+    assert finals.item() == pytest.approx(math.tanh(4.0) * kept, rel=1e-4)
+    assert stack.bias_ih_l0.grad is not None
+    # What a step adds is rounded to 8 bits, and summed up in single precision.
+    assert stack.bias_ih_l0.grad[2].item() == pytest.approx((1.0 - math.tanh(4.0) ** 2) * kept, rel=2**-8)
+
+
+# In the encoder of translation
+
+
+def encoded(translator: Translator, fused: bool) -> list[Tensor]:
+    """Annotations, last states and all gradients of the encoder, in training."""
+    translator.zero_grad()
+    torch.manual_seed(7)
+    found = translator.train().encode(*sentences(5, 2, 7, 1, padding=2), fused)
+    outputs = [found.memory_BSC, *(part for parts in found.final_LBF for part in parts)]
+    sum(part.sin().mul(torch.arange(1, part.shape[-1] + 1)).sum() for part in outputs).backward()
+    gradients = [each.grad.clone() for each in translator.encoder.parameters() if each.grad is not None]
+    assert len(gradients) == len(list(translator.encoder.parameters()))
+    return [*(output.detach() for output in outputs), *gradients]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"encoder_layers": 2},
+        {"bidirectional": False, "encoder_layers": 3},
+        {"layer_normalization": True, "encoder_layers": 2},
+    ],
+    ids=str,
+)
+def test_the_encoder_by_hand_is_the_reference(options: dict[str, Any]) -> None:
+    """With the same dropout: kernels take the same numbers from the generator."""
+    translator = network(model_options(dropout=DROPOUT, **options))
+    assert translator.encoder.obstacle() == ""
+    torch.testing.assert_close(encoded(translator, True), encoded(translator, False), rtol=0, atol=1e-12)
+
+
+def test_padding_stays_zero() -> None:
+    translator = network(model_options(layer_normalization=True))
+    source_BS, lengths_B = sentences(5, 2, padding=3)
+    for fused in (False, True):
+        memory_BSC = translator.encode(source_BS, lengths_B, fused).memory_BSC
+        assert memory_BSC.shape[1] == 8
+        for row, length in enumerate(lengths_B.tolist()):
+            assert memory_BSC[row, length:].abs().sum() == 0.0
+            assert memory_BSC[row, :length].abs().min() > 0.0
+
+
+def test_another_cell_is_run_by_the_library_or_refused() -> None:
+    translator = network(model_options(encoder_cell="lstm"))
+    obstacle = translator.encoder.obstacle()
+    assert obstacle == "model.encoder.cell is not gru"
+    assert len(encoded(translator, True)) == len(encoded(translator, False))
+    torch.testing.assert_close(encoded(translator, True), encoded(translator, False), rtol=0, atol=0)
+    assert obstacle in choose_kernels("auto", CPU, encoder_obstacle=obstacle).reason
+    with pytest.raises(ConfigError, match=rf"runtime\.kernel: fused cannot be had: {obstacle}"):
+        choose_kernels("fused", CPU, encoder_obstacle=obstacle)
+
+
+def test_which_kernel_runs_where() -> None:
+    assert [choose_kernels(wanted, CPU).packed for wanted in ("auto", "reference", "fused")] == [True, False, True]
+    # cuDNN is fused, and takes every cell.
+    assert not choose_packed("fused", torch.device("cuda"), "model.encoder.cell is not gru").fused
