@@ -95,7 +95,8 @@ def baseline_model(
     Raises `CheckpointError`.
     """
     model = load_model(path, which, runtime)
-    system, search = join([model], runtime), search_of(model.config.search)
+    search = search_of(model.config.search)
+    system = join([model], runtime, search)
 
     def translations(test_set: TestSet) -> Sequence[str]:
         found = translate_lines(system, test_set.sources, search, wanted)

@@ -16,6 +16,7 @@ from nmt.experiment.memory import in_halves
 from nmt.runtime import gather_objects, logger, share_out
 from nmt.search import Hypothesis, translate_batch
 from nmt.text.encoded.links import words_of
+from nmt.text.lexicon import Lexicon
 from nmt.text.words import words_of_spans
 
 Floats = npt.NDArray[np.floating]
@@ -102,6 +103,8 @@ def translate_lines(
     ]
     forced = target.encode(prefixes) if prefixes is not None else None
     assert forced is None or len(forced) == len(lines), "one prefix a line"
+    lexicon = system.lexicon if search.shortlist else None
+    assert lexicon is not None or not search.shortlist, "joined for another search"
 
     def work(rows: Sequence[int]) -> list[list[Translation]]:
         batch = pad_sources([sources[row] for row in rows], source.eos, source.pad)
@@ -114,6 +117,7 @@ def translate_lines(
                 special=target,
                 n_best=wanted.n_best,
                 prefix=[forced[row] for row in rows] if forced is not None else None,
+                shortlists=None if lexicon is None else [shortlist(lexicon, sources[row]) for row in rows],
                 seed=wanted.seed,
                 numbers=[first_line + row for row in rows],
                 want_attention=wanted.attention,
@@ -122,6 +126,9 @@ def translate_lines(
             _translations(system, lines[row], sources[row], hypotheses)
             for row, hypotheses in zip(rows, found, strict=True)
         ]
+
+    def shortlist(lexicon: Lexicon, ids: Sequence[int]) -> npt.NDArray[np.int32]:
+        return lexicon.pieces(ids, search.shortlist_frequent, search.shortlist)
 
     def too_large(row: int) -> str:
         return (

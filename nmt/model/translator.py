@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nmt.config import schema
 from nmt.kernels.recurrence import Steps
@@ -71,6 +72,11 @@ class Translator(nn.Module):
         state, readout_BQR = self.decoder.step(state, previous_BQ)
         return state, self.projection(readout_BQR)
 
+    def narrowed(self, pieces_P: Tensor) -> Narrowed:
+        """The same for a search among these pieces."""
+        weight_PR = self.projection.weight.index_select(0, pieces_P)
+        return Narrowed(self, weight_PR, self.projection.bias.index_select(0, pieces_P))
+
     def readout(
         self, encoded: Encoded, target_BT: Tensor, steps: Steps | None = None
     ) -> tuple[Tensor, AttentionWeights | None]:
@@ -111,3 +117,32 @@ class Translator(nn.Module):
             table.append((name, sum(parameter.numel() for parameter in fresh)))
         assert sum(count for _, count in table) == sum(parameter.numel() for parameter in self.parameters())
         return [(name, count) for name, count in table if count]
+
+
+@dataclass(frozen=True)
+class Narrowed:
+    """A translator whose steps give the logits of some target pieces alone. A value: the translator stays whole.
+
+    Shapes: P pieces.
+    """
+
+    translator: Translator
+    weight_PR: Tensor
+    bias_P: Tensor
+
+    def encode(self, source_BS: Tensor, lengths_B: Tensor) -> Encoded:
+        """As the translator does."""
+        return self.translator.encode(source_BS, lengths_B)
+
+    def start(self, encoded: Encoded) -> DecoderState:
+        """As the translator does."""
+        return self.translator.start(encoded)
+
+    def step(self, state: DecoderState, previous_BQ: Tensor) -> tuple[DecoderState, Tensor]:
+        """Read the previous piece of every hypothesis, any of the vocabulary; the new state and logits [B, Q, P]."""
+        state, readout_BQR = self.translator.decoder.step(state, previous_BQ)
+        return state, F.linear(readout_BQR, self.weight_PR, self.bias_P)
+
+    def narrowed(self, pieces_P: Tensor) -> Narrowed:
+        """The same for other pieces, numbered as those of the vocabulary."""
+        return self.translator.narrowed(pieces_P)

@@ -16,21 +16,13 @@ from nmt.text.encoded.ragged import Offsets, gather
 from nmt.text.encoded.report import EncodingReport
 
 
-class EncodedCorpus:
+class EncodedPairs:
     """Pairs of ids by row number. All of it stays on disk, so memory does not grow with the pairs."""
 
-    def __init__(self, arrow: Path, corpora: Sequence[Corpus], report: EncodingReport, fingerprint: str) -> None:
-        """`corpora` are those that the file was made from, in the same order."""
-        self.report = report.named([corpus.name for corpus in corpora])
-        self.fingerprint = fingerprint
-        self._corpora = corpora
+    def __init__(self, arrow: Path) -> None:
         self._batch = mapped(arrow)
         self._source = lists(self._batch.column("source"))
         self._target = lists(self._batch.column("target"))
-        present = set(COLUMNS) & set(self._batch.schema.names)
-        self._positions = {name: lists(self._batch.column(name)) for name in present}
-        self.parts = parts_of((corpus.kept for corpus in report.corpora), (corpus.weight for corpus in corpora))
-        assert self.parts[-1].stop == len(self)
 
     def __len__(self) -> int:
         return int(self._batch.num_rows)
@@ -48,6 +40,21 @@ class EncodedCorpus:
         """Target ids of these rows, in the same form."""
         values, offsets = gather(*self._target, rows)
         return values.astype(np.int32), offsets
+
+
+class EncodedCorpus(EncodedPairs):
+    """The pairs of corpora, with all that the cache knows of them."""
+
+    def __init__(self, arrow: Path, corpora: Sequence[Corpus], report: EncodingReport, fingerprint: str) -> None:
+        """`corpora` are those that the file was made from, in the same order."""
+        super().__init__(arrow)
+        self.report = report.named([corpus.name for corpus in corpora])
+        self.fingerprint = fingerprint
+        self._corpora = corpora
+        present = set(COLUMNS) & set(self._batch.schema.names)
+        self._positions = {name: lists(self._batch.column(name)) for name in present}
+        self.parts = parts_of((corpus.kept for corpus in report.corpora), (corpus.weight for corpus in corpora))
+        assert self.parts[-1].stop == len(self)
 
     @property
     def has_links(self) -> bool:
