@@ -14,7 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +35,10 @@ Precision = Literal["fp32", "bf16", "int8"]
 AGREEMENT: dict[str, float] = {"fp32": 1e-5, "bf16": 5e-2, "int8": 5e-2}
 """Largest difference of the logits, as a share of their norm."""
 SENTENCES = 256
+FREQUENT = 100
+"""Pieces that are on every shortlist."""
+ZIPF = 1.1
+"""Exponent of the law that candidates are drawn by."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class Variant:
     processes: int
     batch: int
     beam: int
+    shortlist: int = 0
+    """Candidates of each source piece; 0 translates with the whole vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ class Result:
     """1: one process whose products have all threads; more: processes of one thread each."""
     batch: int
     beam: int
+    shortlist: int
     sentences_per_second: float
     """Median of the rounds."""
     slowest: float
@@ -73,7 +80,7 @@ class Result:
     milliseconds: float
     """For one batch, from its start to its end, on average over the rounds' medians."""
     share_of_bound: float
-    """Of what the products would allow at the rate of a large one in float32."""
+    """Of what the products would allow, all of the vocabulary included, at the rate of a large one in float32."""
 
 
 def main() -> int:
@@ -85,6 +92,13 @@ def main() -> int:
     parser.add_argument("--precision", nargs="+", choices=list(AGREEMENT), default=["fp32", "bf16", "int8"])
     parser.add_argument("--batch", nargs="+", type=int, default=[64, 1], help="sentences at once (%(default)s)")
     parser.add_argument("--beam", nargs="+", type=int, default=[5], help="hypotheses of a sentence (%(default)s)")
+    parser.add_argument(
+        "--shortlist",
+        nargs="+",
+        type=int,
+        default=[0],
+        help="candidates of a source piece; 0: all pieces (%(default)s)",
+    )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves the choice to PyTorch")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="%(default)s")
     parser.add_argument("--json", type=Path, help="write the figures to a file as well")
@@ -95,11 +109,12 @@ def main() -> int:
     model = config.model
     workers = usable_workers(runtime.device)
     variants = [
-        Variant(precision, processes, batch, beam)
+        Variant(precision, processes, batch, beam, shortlist)
         for precision in options.precision
         if precision == "fp32" or runtime.device.type == "cpu"
         for beam in options.beam
         for batch in options.batch
+        for shortlist in options.shortlist
         for processes in sorted({1, workers})
     ]
     sources = synthetic_sources(options.sentences, options.vocabulary)
@@ -109,6 +124,11 @@ def main() -> int:
         "vocabulary": options.vocabulary,
         "sentences": len(sources),
         "pieces_a_sentence": statistics.mean(map(len, sources)),
+        "shortlists": {
+            candidates: shortlist_sizes(sources, options.vocabulary, candidates, max(options.batch))
+            for candidates in options.shortlist
+            if candidates
+        },
         "products_gflops": rate / 1e9,
         "threads": torch.get_num_threads(),
         "device": runtime.reason,
@@ -128,6 +148,24 @@ def synthetic_sources(count: int, vocabulary: int) -> list[list[int]]:
     return [rng.integers(FIRST_PIECE, vocabulary, length).tolist() for length in lengths]
 
 
+def synthetic_shortlists(sources: Sequence[Sequence[int]], vocabulary: int, candidates: int) -> list[list[int]]:
+    """The first pieces, and for each source piece its candidates, drawn once by Zipf's law. As with the lexicon
+    of Multi30k 20 candidates are 190 pieces a sentence, and 64 sentences have a third of the vocabulary."""
+    ranks = np.arange(1, vocabulary - FIRST_PIECE + 1) ** -ZIPF
+    drawn = np.random.default_rng(2).choice(vocabulary - FIRST_PIECE, (vocabulary, candidates), p=ranks / ranks.sum())
+    frequent = range(FIRST_PIECE, FIRST_PIECE + FREQUENT)
+    return [sorted({*frequent, *(drawn[list(source)].ravel() + FIRST_PIECE).tolist()}) for source in sources]
+
+
+def shortlist_sizes(
+    sources: Sequence[Sequence[int]], vocabulary: int, candidates: int, batch: int
+) -> tuple[float, float]:
+    """Pieces of a sentence, and of a batch together, on average."""
+    lists = synthetic_shortlists(sources, vocabulary, candidates)
+    together = [len(set().union(*lists[start : start + batch])) for start in range(0, len(lists), batch)]
+    return statistics.mean(map(len, lists)), statistics.mean(together)
+
+
 def measure(
     model: schema.Model,
     vocabulary: int,
@@ -141,13 +179,21 @@ def measure(
         precision: network(model, vocabulary, precision, device) for precision in {v.precision for v in variants}
     }
     check(systems, network(model, vocabulary, "fp32", device), sources, device)
-    works = {variant: Work(systems[variant.precision], variant, sources, device) for variant in variants}
+    works = {variant: Work(systems[variant.precision], variant, sources, device, vocabulary) for variant in variants}
     for variant, work in works.items():
         if variant.processes > 1 and work.translations() != Work(
-            systems[variant.precision], Variant(variant.precision, 1, variant.batch, variant.beam), sources, device
+            systems[variant.precision], replace(variant, processes=1), sources, device, vocabulary
         ).translations(threads=1):
             sys.exit(f"{variant}: several processes find other translations than one")
-    flops = {(v.batch, v.beam): works[v].flops() for v in variants if v.precision == "fp32" and v.processes == 1}
+        if variant.shortlist and any(
+            not set(ids) <= {Special.unk, *own} for ids, own in zip(work.translations(), work.lists, strict=False)
+        ):
+            sys.exit(f"{variant}: a translation has pieces that are not on its list")
+    flops = {
+        (v.batch, v.beam): works[v].flops()
+        for v in variants
+        if v.precision == "fp32" and v.processes == 1 and not v.shortlist
+    }
     seconds: dict[Variant, list[float]] = {variant: [] for variant in variants}
     rates = []
     for round_number in range(rounds + 1):
@@ -209,20 +255,36 @@ class Work:
     """Translating all sources by one variant."""
 
     def __init__(
-        self, translator: Translator, variant: Variant, sources: Sequence[Sequence[int]], device: torch.device
+        self,
+        translator: Translator,
+        variant: Variant,
+        sources: Sequence[Sequence[int]],
+        device: torch.device,
+        vocabulary: int,
     ) -> None:
         self.translator = translator
         self.variant = variant
         self.device = device
-        self.batches = [sources[start : start + variant.batch] for start in range(0, len(sources), variant.batch)]
+        self.lists = synthetic_shortlists(sources, vocabulary, variant.shortlist) if variant.shortlist else []
+        self.batches = [
+            slice(start, min(start + variant.batch, len(sources))) for start in range(0, len(sources), variant.batch)
+        ]
+        self.sources = sources
         self.search = schema.Search(
             kind="beam", beam_size=variant.beam, min_length_ratio=1.0, max_length_ratio=1.0, max_length_offset=0
         )
 
-    def batch(self, sources: Sequence[Sequence[int]]) -> list[list[Hypothesis]]:
-        source_BS, lengths_B = padded(sources, self.device)
+    def batch(self, rows: slice) -> list[list[Hypothesis]]:
+        source_BS, lengths_B = padded(self.sources[rows], self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.variant.precision == "bf16"):
-            return translate_batch([self.translator], source_BS, lengths_B, self.search, special=Special())
+            return translate_batch(
+                [self.translator],
+                source_BS,
+                lengths_B,
+                self.search,
+                special=Special(),
+                shortlists=self.lists[rows] if self.lists else None,
+            )
 
     def run(self) -> list[list[list[Hypothesis]]]:
         """What is found, batch by batch."""
@@ -244,8 +306,8 @@ class Work:
     def flops(self) -> float:
         """Floating-point operations of the products of all batches."""
         with FlopCounterMode(display=False) as counter:
-            for sources in self.batches:
-                self.batch(sources)
+            for rows in self.batches:
+                self.batch(rows)
         return float(counter.get_total_flops())
 
 
@@ -263,12 +325,15 @@ def print_table(report: dict[str, Any]) -> None:
         f"{report['device']}; {report['threads']} threads, {report['products_gflops']:.0f} GFLOP/s in float32, "
         f"torch {report['torch']}"
     )
+    for candidates, (own, together) in report["shortlists"].items():
+        print(f"shortlist {candidates}: {own:.0f} pieces a sentence, {together:.0f} a batch")
     rows = [
         (
             result["precision"],
             str(result["processes"]),
             str(result["batch"]),
             str(result["beam"]),
+            str(result["shortlist"] or "all"),
             f"{result['sentences_per_second']:.1f}",
             f"{result['slowest']:.1f}",
             f"{result['fastest']:.1f}",
@@ -277,7 +342,18 @@ def print_table(report: dict[str, Any]) -> None:
         )
         for result in report["results"]
     ]
-    header = ("precision", "processes", "batch", "beam", "sentences/s", "slowest", "fastest", "ms a batch", "of bound")
+    header = (
+        "precision",
+        "processes",
+        "batch",
+        "beam",
+        "shortlist",
+        "sentences/s",
+        "slowest",
+        "fastest",
+        "ms a batch",
+        "of bound",
+    )
     print(format_table(rows, header))
 
 
