@@ -201,7 +201,7 @@ def time_all(runs: Sequence[Run]) -> None:
     configs = {run.name: read_translation(run.folder / "config.yaml") for run in runs}
     runtime = set_up(configs[BASELINE].runtime)
     models = {run.name: load_model(run.folder, "best", runtime) for run in runs}
-    systems = {name: join([model], runtime) for name, model in models.items()}
+    systems = {name: join([model], runtime, model.config.search) for name, model in models.items()}
     vocabulary = systems[BASELINE].tokenizers.target.size
     batches = [batch.to(device) for batch in caption_batches(configs[BASELINE].training.batch_tokens, vocabulary)]
     tokens = statistics.mean(batch.target_tokens for batch in batches)

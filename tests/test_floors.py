@@ -22,6 +22,7 @@ FLOORS = {
     "nmt.text.words": 2,
     "nmt.text.labelled": 3,
     "nmt.text.encoded": 4,
+    "nmt.text.lexicon": 5,
     "nmt.batching": 5,
     "nmt.kernels": 4,
     "nmt.model": 6,

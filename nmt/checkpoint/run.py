@@ -1,6 +1,6 @@
 """A run's folder: which checkpoints there are, which is best and last, and whether a new process may go on in it.
 
-config.yaml, train.log, metrics.jsonl, tensorboard/, cache/
+config.yaml, train.log, metrics.jsonl, tensorboard/, cache/, lexicon.safetensors
 checkpoints/step-00001000/    see `folder.py`; step-00001000-1 is a second one of the same step
 checkpoints/best, last        text files that hold the name of a checkpoint folder
 """
@@ -26,7 +26,9 @@ TRAINING_STATES = 2
 failing disk, there is one before it."""
 
 _STEP = re.compile(r"step-(\d+)(?:-(\d+))?")
-_OWN = frozenset({"config.yaml", "train.log", "metrics.jsonl", "tensorboard", "cache", "checkpoints", ".lock"})
+_OWN = frozenset(
+    {"config.yaml", "train.log", "metrics.jsonl", "tensorboard", "cache", "checkpoints", "lexicon.safetensors", ".lock"}
+)
 
 
 class RunFolder:

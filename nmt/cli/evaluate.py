@@ -146,9 +146,10 @@ def _evaluate(parser: Parser, options: argparse.Namespace) -> int:
         hidden = not runtime.is_main or not (options.progress or sys.stderr.isatty())
         total = sum(len(test_set.sources) for test_set in sets) // runtime.world
         with naming_flags(), tqdm(unit=" sentences", total=total, leave=False, disable=hidden) as progress:
+            system = join(models, runtime, search)
             results = [
                 measure(
-                    join(models, runtime),
+                    system,
                     test_set,
                     search,
                     choose_kernels("auto", runtime.device),

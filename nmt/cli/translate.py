@@ -151,8 +151,9 @@ def _translate(options: argparse.Namespace) -> int:
     lines = read_lines(options.input) if options.input else iterate_lines(sys.stdin.buffer, "standard input")
     prefixes = (options.prefixes, read_lines(options.prefixes)) if options.prefixes else None
     window = 1 if interactive else options.window
-    system = join(models, runtime)
-    plotted = [plotted_system(models, runtime, search, " + ".join(options.model)), *_beside(options, runtime)]
+    with naming_flags():
+        system = join(models, runtime, search)
+        plotted = [plotted_system(models, runtime, search, " + ".join(options.model)), *_beside(options, runtime)]
     with (
         naming_flags(),
         writing(options.output) as write,

@@ -103,7 +103,8 @@ def baseline_model(
     Raises `CheckpointError`.
     """
     model = load_model(path, which, runtime)
-    system, search = join([model], runtime), search_of(model.config.search)
+    search = search_of(model.config.search)
+    system = join([model], runtime, search)
 
     def translations(test_set: TestSet) -> Sequence[str]:
         found = translate_text(system, test_set.sources, search, wanted, documents=test_set.documents)

@@ -45,7 +45,7 @@ class Plotted:
 def plotted_system(models: Sequence[TrainedModel], runtime: Runtime, search: Search, name: str) -> Plotted:
     """The models as one system to draw, under this name."""
     data = models[0].config.data
-    return Plotted(join(models, runtime), search, Shown(name, data.source_language, data.target_language))
+    return Plotted(join(models, runtime, search), search, Shown(name, data.source_language, data.target_language))
 
 
 class Drawing:

@@ -124,7 +124,9 @@ def validator(
 
 
 def validation_search(config: Config) -> Search:
-    """The section `search` with the beam of the validation; never sampling, which would measure chance."""
-    neutral = {name: Search.model_fields[name].default for name in ("temperature", "top_k", "top_p")}
+    """The section `search` with the beam of the validation; never sampling, which would measure chance, nor with a
+    shortlist, whose lexicon a run need not have."""
+    chance, narrow = ("temperature", "top_k", "top_p"), ("shortlist", "shortlist_frequent")
+    neutral = {name: Search.model_fields[name].default for name in (*chance, *narrow)}
     kept = config.search.model_dump() | neutral
     return Search.model_validate(kept | {"kind": "beam", "beam_size": config.validation.beam_size})

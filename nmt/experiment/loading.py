@@ -10,11 +10,14 @@ from typing import Literal
 from nmt.checkpoint import Metadata, find, load_model_files, read_metadata
 from nmt.checkpoint.folder import CONFIG_FILE
 from nmt.config import Config
+from nmt.config.schema import Search
 from nmt.errors import CheckpointError
 from nmt.experiment.families import has_attention, parse_saved_config
+from nmt.experiment.lexicon import load_lexicon
 from nmt.model.packing import pack
 from nmt.model.translator import Translator, Vocabulary
 from nmt.runtime import Runtime, rng_state, set_rng_state, usable_workers
+from nmt.text.lexicon import Lexicon
 from nmt.text.tokenizer import TokenizerPair
 
 
@@ -51,6 +54,8 @@ class System:
     runtime: Runtime
     workers: int = 1
     """Processes that share the batches out."""
+    lexicon: Lexicon | None = None
+    """What a search with a shortlist needs."""
 
 
 def vocabulary(tokenizers: TokenizerPair) -> Vocabulary:
@@ -102,10 +107,14 @@ def load_ensemble(
     return models
 
 
-def join(models: Sequence[TrainedModel], runtime: Runtime) -> System:
-    """The models as one system."""
+def join(models: Sequence[TrainedModel], runtime: Runtime, search: Search | None = None) -> System:
+    """The models as one system, for such a search. Raises `NmtError` where its shortlist cannot be had."""
     workers = usable_workers(runtime.device) if runtime.world == 1 else 1
-    return System(tuple(model.translator for model in models), models[0].tokenizers, runtime, workers)
+    tokenizers = models[0].tokenizers
+    lexicon = None
+    if search is not None and search.shortlist:
+        lexicon = load_lexicon([model.path for model in models], tokenizers, search.shortlist)
+    return System(tuple(model.translator for model in models), tokenizers, runtime, workers, lexicon)
 
 
 def _fingerprints(model: TrainedModel) -> tuple[str, str]:

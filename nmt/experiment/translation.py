@@ -154,6 +154,7 @@ class Task:
                 special=system.tokenizers.target,
                 n_best=wanted.n_best,
                 prefix=[self.forced[row] for row in rows] if self.forced is not None else None,
+                shortlists=self.shortlists(rows),
                 seed=wanted.seed,
                 numbers=[self.first_line + row for row in rows],
                 want_attention=wanted.attention,
@@ -162,6 +163,14 @@ class Task:
             _translations(system, self.lines[row], self.sources[row], hypotheses)
             for row, hypotheses in zip(rows, found, strict=True)
         ]
+
+    def shortlists(self, rows: Sequence[int]) -> list[npt.NDArray[np.int32]] | None:
+        """The pieces that each of these lines may be translated with; None where it is all of them."""
+        if not self.search.shortlist:
+            return None
+        lexicon, search = self.system.lexicon, self.search
+        assert lexicon is not None, "joined for another search"
+        return [lexicon.pieces(self.sources[row], search.shortlist_frequent, search.shortlist) for row in rows]
 
     def too_large(self, row: int) -> str:
         """What to say of a line that does not fit into memory."""

@@ -22,9 +22,9 @@ LARGEST = 127.0
 
 
 class PackedWeight(torch.Tensor):
-    """A weight [O, I] whose products are computed in another format.
+    """A weight [O, I] whose products are computed in another format, and those of some of its outputs: `index_select`.
 
-    What is not such a product sees the weight as it was.
+    What is neither sees the weight as it was.
     """
 
     @staticmethod
@@ -44,6 +44,12 @@ class PackedWeight(torch.Tensor):
         arguments: tuple[Any, ...] = (),
         keywords: Mapping[str, Any] | None = None,
     ) -> Any:
+        if function is torch.Tensor.index_select:
+            # Every output has its own scale, so that a part is packed as the whole is.
+            with torch._C.DisableTorchFunctionSubclass():
+                rows = function(*arguments, **(keywords or {})).as_subclass(torch.Tensor)
+            assert arguments[1] == 0, "outputs are selected"
+            return type(arguments[0])(rows)
         if function is F.linear and not keywords and isinstance(arguments[1], PackedWeight):
             return arguments[1].product(arguments[0], arguments[2] if len(arguments) > 2 else None)
         with torch._C.DisableTorchFunctionSubclass():

@@ -16,7 +16,7 @@ from nmt.batching import Batch, Past
 from nmt.kernels.recurrence import Steps
 from nmt.model.attention import AttentionWeights, Encoded
 from nmt.model.context import ContextWeights, Sentences
-from nmt.model.translator import Translator
+from nmt.model.translator import Narrowed, Translator
 from nmt.model.wiring import DecoderState
 
 
@@ -115,6 +115,10 @@ class InContext:
     def step(self, state: DecoderState, previous_BQ: Tensor) -> tuple[DecoderState, Tensor]:
         """Read the previous piece of every hypothesis; the new state and logits [B, Q, V]."""
         return self._translator.step(state, previous_BQ)
+
+    def narrowed(self, pieces_P: Tensor) -> Narrowed:
+        """Its steps, for a search among these pieces."""
+        return self._translator.narrowed(pieces_P)
 
 
 def remember(translator: Translator, batch: Batch, before: Before | None) -> Remembered:

@@ -10,6 +10,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nmt.config import schema
 from nmt.kernels.recurrence import Steps
@@ -75,10 +76,19 @@ class Translator(nn.Module):
 
     def step(self, state: DecoderState, previous_BQ: Tensor) -> tuple[DecoderState, Tensor]:
         """Read the previous piece of every hypothesis; the new state and logits [B, Q, V]."""
+        state, readout_BQR = self.advance(state, previous_BQ)
+        return state, self.projection(readout_BQR)
+
+    def advance(self, state: DecoderState, previous_BQ: Tensor) -> tuple[DecoderState, Tensor]:
+        """The same, but that it ends with the readout [B, Q, R]."""
         translated = state.translated
         told = None if translated is None else partial(self.context.step, translated=translated)
-        state, readout_BQR = self.decoder.step(state, previous_BQ, told)
-        return state, self.projection(readout_BQR)
+        return self.decoder.step(state, previous_BQ, told)
+
+    def narrowed(self, pieces_P: Tensor) -> Narrowed:
+        """Its steps, for a search among these pieces."""
+        weight_PR = self.projection.weight.index_select(0, pieces_P)
+        return Narrowed(self, weight_PR, self.projection.bias.index_select(0, pieces_P))
 
     def readout(
         self, encoded: Encoded, target_BT: Tensor, steps: Steps | None = None, told: Told | None = None
@@ -125,3 +135,20 @@ class Translator(nn.Module):
             table.append((name, sum(parameter.numel() for parameter in fresh)))
         assert sum(count for _, count in table) == sum(parameter.numel() for parameter in self.parameters())
         return [(name, count) for name, count in table if count]
+
+
+@dataclass(frozen=True)
+class Narrowed:
+    """Steps of a translator that give the logits of some target pieces alone. A value: the translator stays whole.
+
+    Shapes: P pieces.
+    """
+
+    translator: Translator
+    weight_PR: Tensor
+    bias_P: Tensor
+
+    def step(self, state: DecoderState, previous_BQ: Tensor) -> tuple[DecoderState, Tensor]:
+        """Read the previous piece of every hypothesis, any of the vocabulary; the new state and logits [B, Q, P]."""
+        state, readout_BQR = self.translator.advance(state, previous_BQ)
+        return state, F.linear(readout_BQR, self.weight_PR, self.bias_P)

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from nmt.search.shortlist import OwnPieces, Shortlists
+
 
 class State(Protocol):
     """What a decoder knows after some steps. A value: no step changes it."""
@@ -26,7 +28,15 @@ class State(Protocol):
         ...
 
 
-class Model(Protocol):
+class Stepping(Protocol):
+    """What advances hypotheses."""
+
+    def step(self, state: Any, previous_BQ: Tensor) -> tuple[Any, Tensor]:
+        """The next state, and the logits [B, Q, V] of the piece that follows `previous_BQ`."""
+        ...
+
+
+class Model(Stepping, Protocol):
     """A translator as the search sees it. Must be in evaluation mode."""
 
     def encode(self, source_BS: Tensor, lengths_B: Tensor) -> Any:
@@ -37,27 +47,39 @@ class Model(Protocol):
         """The `State` before the first piece, with one hypothesis a sentence."""
         ...
 
-    def step(self, state: Any, previous_BQ: Tensor) -> tuple[Any, Tensor]:
-        """The next state, and the logits [B, Q, V] of the piece that follows `previous_BQ`."""
+    def narrowed(self, pieces_P: Tensor) -> Stepping:
+        """Its steps, but that they give the logits [B, Q, P] of these pieces alone."""
         ...
 
 
 class Ensemble:
     """The states of one or more models that translate the same sentences, advanced together.
 
-    The models share the target vocabulary; each has its own state, attention and architecture.
+    The models share the target vocabulary; each has its own state, attention and architecture. With shortlists each
+    sentence has its own vocabulary, and a piece is its place in the sentence's list.
     """
 
-    def __init__(self, models: Sequence[Model], source_BS: Tensor, lengths_B: Tensor) -> None:
+    def __init__(
+        self, models: Sequence[Model], source_BS: Tensor, lengths_B: Tensor, shortlists: Shortlists | None = None
+    ) -> None:
         assert models, "an ensemble needs at least one model"
-        self._models = models
+        self._models: Sequence[Stepping] = models
         self._states: list[State] = [model.start(model.encode(source_BS, lengths_B)) for model in models]
+        self._own: OwnPieces | None = None
+        if shortlists is not None:
+            union_P = torch.from_numpy(shortlists.union).to(source_BS.device)
+            self._models = [model.narrowed(union_P) for model in models]
+            self._own = shortlists.on(source_BS.device)
 
     def step(self, previous_BQ: Tensor) -> Tensor:
         """The log-probabilities [B, Q, V] of the next piece, in float32 or better; the caller may overwrite them."""
         parts = []
+        if self._own is not None:
+            previous_BQ = self._own.spelled(previous_BQ)
         for index, model in enumerate(self._models):
             self._states[index], logits_BQV = model.step(self._states[index], previous_BQ)
+            if self._own is not None:
+                logits_BQV = self._own.own(logits_BQV)
             # On a CPU log_softmax over everything costs a third of logsumexp, although it writes more.
             parts.append(logits_BQV.to(torch.promote_types(logits_BQV.dtype, torch.float32)).log_softmax(-1))
         if len(parts) == 1:
@@ -74,3 +96,5 @@ class Ensemble:
     def select(self, sentences_N: Tensor | None, hypotheses_NQ: Tensor) -> None:
         """Keep these sentences, or all, and these hypotheses, in every model."""
         self._states = [state.select(sentences_N, hypotheses_NQ) for state in self._states]
+        if self._own is not None and sentences_N is not None:
+            self._own = self._own.select(sentences_N)

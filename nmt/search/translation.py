@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -16,6 +18,7 @@ from nmt.search.constraints import Constraints
 from nmt.search.ensemble import Ensemble, Model
 from nmt.search.penalties import coverage_penalty, length_penalty
 from nmt.search.result import Hypothesis, Trace
+from nmt.search.shortlist import Shortlists, SpecialIds
 
 NEVER = float("-inf")
 
@@ -29,22 +32,6 @@ def steps_between_looks(device: torch.device) -> int:
     return 1 if device.type == "cpu" else 8
 
 
-class SpecialIds(Protocol):
-    """Numbers of the target vocabulary's special pieces; a tokenizer has them."""
-
-    @property
-    def pad(self) -> int: ...
-
-    @property
-    def unk(self) -> int: ...
-
-    @property
-    def bos(self) -> int: ...
-
-    @property
-    def eos(self) -> int: ...
-
-
 @torch.inference_mode()
 def translate_batch(
     models: Sequence[Model],
@@ -55,6 +42,7 @@ def translate_batch(
     special: SpecialIds,
     n_best: int = 1,
     prefix: Sequence[Sequence[int]] | None = None,
+    shortlists: Sequence[Sequence[int] | npt.NDArray[np.integer[Any]]] | None = None,
     seed: int = 0,
     numbers: Sequence[int] | None = None,
     want_attention: bool = False,
@@ -82,6 +70,8 @@ def translate_batch(
         n_best: hypotheses wanted of each sentence; fewer come back where fewer translations are possible.
             Sampling draws this many, independently.
         prefix: pieces that each translation begins with; it goes before every other constraint.
+        shortlists: the pieces that each translation may be made of, beside the special ones and its prefix; by
+            default all. Probabilities are then those among these pieces.
         seed: of sampling.
         numbers: the number of each sentence for the seeding; by default its place in this batch.
         want_attention: keep the attention weights.
@@ -97,6 +87,9 @@ def translate_batch(
         return []
     choice = _choice(options, n_best, seed, range(len(source_BS)) if numbers is None else numbers)
     device, lengths_B = source_BS.device, lengths_B.cpu()
+    own = None if shortlists is None else Shortlists(shortlists, special, prefix)
+    if own is not None:
+        special, prefix = own.special, own.prefix
     constraints = Constraints.build(
         options,
         (lengths_B - 1).tolist(),
@@ -105,11 +98,12 @@ def translate_batch(
         prefix=prefix,
         device=device,
     )
-    ensemble = Ensemble(models, source_BS, lengths_B)
+    ensemble = Ensemble(models, source_BS, lengths_B, own)
     first = _Frontier.start(len(lengths_B), special.bos, options.no_repeat_ngram > 0, device)
     words_B = (lengths_B - 1).to(device)
     trace = _search(ensemble, choice, constraints, options, first, words_B, n_best, want_attention)
-    return trace.hypotheses(n_best, lengths_B.tolist())
+    found = trace.hypotheses(n_best, lengths_B.tolist())
+    return found if own is None else own.spelled(found)
 
 
 def _choice(options: Search, n_best: int, seed: int, numbers: Sequence[int]) -> Choice:

@@ -75,6 +75,7 @@ BENCHMARKS: dict[str, tuple[ModuleType, str, tuple[Option, ...]]] = {
             *(rounds(3), Option("sentences", "translated a round", 256, 8)),
             Option("precision", "number formats", tuple(translation.AGREEMENT), choices=tuple(translation.AGREEMENT)),
             *(Option("batch", "sentences at once", (64, 1), (4,)), Option("beam", "hypotheses of a sentence", (5,))),
+            Option("shortlist", "candidates of a source piece; 0: all pieces", (0,)),
             *(VOCABULARY, ATTENTION, THREADS, DEVICE),
         ),
     ),

@@ -13,7 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -31,6 +31,10 @@ from scripts.benchmarks.network import FIRST_PIECE, model_options, product_rate
 Precision = Literal["fp32", "bf16", "int8"]
 AGREEMENT: dict[str, float] = {"fp32": 1e-5, "bf16": 5e-2, "int8": 5e-2}
 """Largest difference of the logits, as a share of their norm."""
+FREQUENT = 100
+"""Pieces that are on every shortlist."""
+ZIPF = 1.1
+"""Exponent of the law that candidates are drawn by."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class Variant:
     processes: int
     batch: int
     beam: int
+    shortlist: int = 0
+    """Candidates of each source piece; 0 translates with the whole vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ class Result:
     """1: one process whose products have all threads; more: processes of one thread each."""
     batch: int
     beam: int
+    shortlist: int
     sentences_per_second: float
     """Median of the rounds."""
     slowest: float
@@ -69,19 +76,20 @@ class Result:
     milliseconds: float
     """For one batch, from its start to its end, on average over the rounds' medians."""
     share_of_bound: float
-    """Of what the products would allow at the rate of a large one in float32."""
+    """Of what the products would allow, all of the vocabulary included, at the rate of a large one in float32."""
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Every precision, batch and beam, in one process and in one for each core."""
+    """Every precision, batch, beam and shortlist, in one process and in one for each core."""
     runtime = set_up(schema.Runtime(device=options.device, precision="fp32", threads=options.threads))
     workers = usable_workers(runtime.device)
     variants = [
-        Variant(precision, processes, batch, beam)
+        Variant(precision, processes, batch, beam, shortlist)
         for precision in options.precision
         if precision == "fp32" or runtime.device.type == "cpu"
         for beam in options.beam
         for batch in options.batch
+        for shortlist in options.shortlist
         for processes in sorted({1, workers})
     ]
     model = model_options(options.attention, quick=options.quick)
@@ -92,6 +100,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "vocabulary": options.vocabulary,
         "sentences": len(sources),
         "pieces_a_sentence": statistics.mean(map(len, sources)),
+        "shortlists": {
+            candidates: shortlist_sizes(sources, options.vocabulary, candidates, max(options.batch))
+            for candidates in options.shortlist
+            if candidates
+        },
         "products_gflops": rate / 1e9,
         "threads": torch.get_num_threads(),
         "device": runtime.reason,
@@ -107,6 +120,24 @@ def synthetic_sources(count: int, vocabulary: int) -> list[list[int]]:
     return [rng.integers(FIRST_PIECE, vocabulary, length).tolist() for length in lengths]
 
 
+def synthetic_shortlists(sources: Sequence[Sequence[int]], vocabulary: int, candidates: int) -> list[list[int]]:
+    """The first pieces, and for each source piece its candidates, drawn once by Zipf's law. As with the lexicon
+    of Multi30k 20 candidates are 190 pieces a sentence, and 64 sentences have a third of the vocabulary."""
+    ranks = np.arange(1, vocabulary - FIRST_PIECE + 1) ** -ZIPF
+    drawn = np.random.default_rng(2).choice(vocabulary - FIRST_PIECE, (vocabulary, candidates), p=ranks / ranks.sum())
+    frequent = range(FIRST_PIECE, FIRST_PIECE + FREQUENT)
+    return [sorted({*frequent, *(drawn[list(source)].ravel() + FIRST_PIECE).tolist()}) for source in sources]
+
+
+def shortlist_sizes(
+    sources: Sequence[Sequence[int]], vocabulary: int, candidates: int, batch: int
+) -> tuple[float, float]:
+    """Pieces of a sentence, and of a batch together, on average."""
+    lists = synthetic_shortlists(sources, vocabulary, candidates)
+    together = [len(set().union(*lists[start : start + batch])) for start in range(0, len(lists), batch)]
+    return statistics.mean(map(len, lists)), statistics.mean(together)
+
+
 def measure(
     model: schema.Model,
     vocabulary: int,
@@ -120,13 +151,21 @@ def measure(
         precision: network(model, vocabulary, precision, device) for precision in {v.precision for v in variants}
     }
     check(systems, network(model, vocabulary, "fp32", device), sources, device)
-    works = {variant: Work(systems[variant.precision], variant, sources, device) for variant in variants}
+    works = {variant: Work(systems[variant.precision], variant, sources, device, vocabulary) for variant in variants}
     for variant, work in works.items():
         if variant.processes > 1 and work.translations() != Work(
-            systems[variant.precision], Variant(variant.precision, 1, variant.batch, variant.beam), sources, device
+            systems[variant.precision], replace(variant, processes=1), sources, device, vocabulary
         ).translations(threads=1):
             sys.exit(f"{variant}: several processes find other translations than one")
-    flops = {(v.batch, v.beam): works[v].flops() for v in variants if v.precision == "fp32" and v.processes == 1}
+        if variant.shortlist and any(
+            not set(ids) <= {Special.unk, *own} for ids, own in zip(work.translations(), work.lists, strict=False)
+        ):
+            sys.exit(f"{variant}: a translation has pieces that are not on its list")
+    flops = {
+        (v.batch, v.beam): works[v].flops()
+        for v in variants
+        if v.precision == "fp32" and v.processes == 1 and not v.shortlist
+    }
     seconds: dict[Variant, list[float]] = {variant: [] for variant in variants}
     rates = []
     for round_number in range(rounds + 1):
@@ -188,20 +227,36 @@ class Work:
     """Translating all sources by one variant."""
 
     def __init__(
-        self, translator: Translator, variant: Variant, sources: Sequence[Sequence[int]], device: torch.device
+        self,
+        translator: Translator,
+        variant: Variant,
+        sources: Sequence[Sequence[int]],
+        device: torch.device,
+        vocabulary: int,
     ) -> None:
         self.translator = translator
         self.variant = variant
         self.device = device
-        self.batches = [sources[start : start + variant.batch] for start in range(0, len(sources), variant.batch)]
+        self.lists = synthetic_shortlists(sources, vocabulary, variant.shortlist) if variant.shortlist else []
+        self.batches = [
+            slice(start, min(start + variant.batch, len(sources))) for start in range(0, len(sources), variant.batch)
+        ]
+        self.sources = sources
         self.search = schema.Search(
             kind="beam", beam_size=variant.beam, min_length_ratio=1.0, max_length_ratio=1.0, max_length_offset=0
         )
 
-    def batch(self, sources: Sequence[Sequence[int]]) -> list[list[Hypothesis]]:
-        source_BS, lengths_B = padded(sources, self.device)
+    def batch(self, rows: slice) -> list[list[Hypothesis]]:
+        source_BS, lengths_B = padded(self.sources[rows], self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.variant.precision == "bf16"):
-            return translate_batch([self.translator], source_BS, lengths_B, self.search, special=Special())
+            return translate_batch(
+                [self.translator],
+                source_BS,
+                lengths_B,
+                self.search,
+                special=Special(),
+                shortlists=self.lists[rows] if self.lists else None,
+            )
 
     def run(self) -> list[list[list[Hypothesis]]]:
         """What is found, batch by batch."""
@@ -223,8 +278,8 @@ class Work:
     def flops(self) -> float:
         """Floating-point operations of the products of all batches."""
         with FlopCounterMode(display=False) as counter:
-            for sources in self.batches:
-                self.batch(sources)
+            for rows in self.batches:
+                self.batch(rows)
         return float(counter.get_total_flops())
 
 
@@ -243,12 +298,15 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
         f"{report['device']}; {report['threads']} threads, {report['products_gflops']:.0f} GFLOP/s in float32, "
         f"torch {report['torch']}"
     )
+    for candidates, (own, together) in report["shortlists"].items():
+        print(f"shortlist {candidates}: {own:.0f} pieces a sentence, {together:.0f} a batch")
     rows = [
         (
             result["precision"],
             str(result["processes"]),
             str(result["batch"]),
             str(result["beam"]),
+            str(result["shortlist"] or "all"),
             f"{result['sentences_per_second']:.1f}",
             f"{result['slowest']:.1f}",
             f"{result['fastest']:.1f}",
@@ -257,5 +315,8 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
         )
         for result in report["results"]
     ]
-    header = ("precision", "processes", "batch", "beam", "sentences/s", "slowest", "fastest", "ms a batch", "of bound")
+    header = (
+        "precision", "processes", "batch", "beam", "shortlist",
+        "sentences/s", "slowest", "fastest", "ms a batch", "of bound",
+    )  # fmt: skip
     yield format_table(rows, header)

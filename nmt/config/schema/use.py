@@ -38,6 +38,11 @@ class Search(Section):
     """Sample from the k most probable pieces; 0 means all."""
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Sample from the smallest set of pieces with this probability (Holtzman 2020)."""
+    shortlist: Count = 0
+    """Translate with a part of the vocabulary: so many likely translations of each source piece, from the lexicon that
+    `nmt-lexicon` builds, and `shortlist_frequent`; 0 is the whole vocabulary."""
+    shortlist_frequent: Count = 100
+    """Pieces that a shortlist has whatever the source: the most frequent ones of the training text."""
     batch_tokens: Positive = 4096
     """Padded source tokens translated at once."""
 
@@ -51,6 +56,8 @@ class Search(Section):
             ):
                 if value != neutral:
                     yield name, f"has no effect with kind: {self.kind}; set kind: sampling, or leave it out"
+        if not self.shortlist and self.shortlist_frequent != Search.model_fields["shortlist_frequent"].default:
+            yield "shortlist_frequent", "has no effect without a shortlist; set shortlist: 20, or leave it out"
         if self.kind != "beam" and self.coverage_penalty:
             yield "coverage_penalty", f"has no effect with kind: {self.kind}; set kind: beam, or leave it out"
         if self.min_length_ratio > self.max_length_ratio:

@@ -10,9 +10,9 @@ from typing import Any
 from nmt.config.schema import Filters
 from nmt.text.corpus import Corpus
 from nmt.text.encoded.build import build
-from nmt.text.encoded.corpus import EncodedCorpus
+from nmt.text.encoded.corpus import EncodedCorpus, EncodedPairs
 from nmt.text.encoded.digests import Digests
-from nmt.text.encoded.keeping import kept
+from nmt.text.encoded.keeping import found, kept
 from nmt.text.encoded.report import EncodingReport
 from nmt.text.tokenizer import TokenizerPair
 
@@ -52,3 +52,9 @@ def encode_corpora(
     make = partial(build, corpora, tokenizers, filters, workers, keep_text)
     pairs, report, key = kept(cache, describe, _PAIRS, make, EncodingReport.from_json)
     return EncodedCorpus(pairs, corpora, report, key)
+
+
+def encoded_pairs(cache: Path, key: str) -> EncodedPairs | None:
+    """The pairs that the cache has under this key, the fingerprint of an `EncodedCorpus`; None where it has not."""
+    arrow = found(cache, key, _PAIRS, EncodingReport.from_json)
+    return None if arrow is None else EncodedPairs(arrow)

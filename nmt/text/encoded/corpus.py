@@ -18,7 +18,7 @@ from nmt.text.encoded.ragged import Offsets, gather
 from nmt.text.encoded.report import EncodingReport
 
 
-class EncodedCorpus:
+class EncodedPairs:
     """Sentences and their translations, as ids, by row number. All of it stays on disk, so memory does not grow with
     them.
 
@@ -26,20 +26,10 @@ class EncodedCorpus:
     rows of a document follow each other.
     """
 
-    def __init__(self, arrow: Path, corpora: Sequence[Corpus], report: EncodingReport, fingerprint: str) -> None:
-        """`corpora` are those that the file was made from, in the same order."""
-        self.report = report.named([corpus.name for corpus in corpora])
-        self.fingerprint = fingerprint
-        self._corpora = corpora
+    def __init__(self, arrow: Path) -> None:
         self._batch = mapped(arrow)
         self._source = lists(self._batch.column("source"))
         self._target = lists(self._batch.column("target"))
-        present = set(COLUMNS) & set(self._batch.schema.names)
-        self._positions = {name: lists(self._batch.column(name)) for name in present}
-        # Rows come corpus by corpus.
-        stops = np.searchsorted(numbers(self._batch.column("corpus")), np.arange(len(corpora)), side="right")
-        self.parts = parts_of(np.diff(stops, prepend=0).tolist(), (corpus.weight for corpus in corpora))
-        assert self.parts[-1].stop == len(self)
 
     def __len__(self) -> int:
         return int(self._batch.num_rows)
@@ -58,15 +48,35 @@ class EncodedCorpus:
         values, offsets = gather(*self._target, rows)
         return values.astype(np.int32), offsets
 
-    @property
-    def sentences(self) -> npt.NDArray[np.int32] | None:
-        """The place of each row in its document, counted from 0; None where there are no documents."""
-        return self._column(SENTENCE)
-
     def pairs(self, rows: Rows) -> npt.NDArray[np.bool_]:
         """Which of these rows are pairs to learn from."""
         pairs = self._column(PAIR)
         return np.ones(len(rows), np.bool_) if pairs is None else pairs[rows].astype(np.bool_)
+
+    def _column(self, name: str) -> npt.NDArray[Any] | None:
+        return numbers(self._batch.column(name)) if name in self._batch.schema.names else None
+
+
+class EncodedCorpus(EncodedPairs):
+    """The pairs of corpora, with all that the cache knows of them."""
+
+    def __init__(self, arrow: Path, corpora: Sequence[Corpus], report: EncodingReport, fingerprint: str) -> None:
+        """`corpora` are those that the file was made from, in the same order."""
+        super().__init__(arrow)
+        self.report = report.named([corpus.name for corpus in corpora])
+        self.fingerprint = fingerprint
+        self._corpora = corpora
+        present = set(COLUMNS) & set(self._batch.schema.names)
+        self._positions = {name: lists(self._batch.column(name)) for name in present}
+        # Rows come corpus by corpus.
+        stops = np.searchsorted(numbers(self._batch.column("corpus")), np.arange(len(corpora)), side="right")
+        self.parts = parts_of(np.diff(stops, prepend=0).tolist(), (corpus.weight for corpus in corpora))
+        assert self.parts[-1].stop == len(self)
+
+    @property
+    def sentences(self) -> npt.NDArray[np.int32] | None:
+        """The place of each row in its document, counted from 0; None where there are no documents."""
+        return self._column(SENTENCE)
 
     def rows_before(self, rows: Rows) -> npt.NDArray[np.int64]:
         """The row before each of these in its document, -1 where there is none, or for -1.
@@ -117,9 +127,6 @@ class EncodedCorpus:
         """Where the source sentence of a row comes from, for messages: file and line."""
         owner, line = (int(self._batch.column(name)[row].as_py()) for name in ("corpus", "line"))
         return self._corpora[owner].place(line, "source")
-
-    def _column(self, name: str) -> npt.NDArray[Any] | None:
-        return numbers(self._batch.column(name)) if name in self._batch.schema.names else None
 
     def _words(self, column: str, rows: Rows) -> tuple[npt.NDArray[np.int64], Offsets]:
         assert self.has_links, "encoded without alignments"

@@ -61,6 +61,12 @@ def kept(
     return folder / name, report, key
 
 
+def found(cache: Path, key: str, name: str, read: Callable[[str], Report]) -> Path | None:
+    """The file of this name that was kept under this key; None where it is absent or damaged, which is logged."""
+    folder = cache / key
+    return folder / name if _report_if_whole(folder, name, Digests(cache), read) is not None else None
+
+
 def _make_into(folder: Path, name: str, make: Callable[[Path, Path], Report]) -> Report:
     """Make beside the final place and rename, which is atomic; the caller holds the lock of the key."""
     making = folder.with_name(f"{folder.name}.partial")
@@ -95,7 +101,7 @@ def _report_if_whole(folder: Path, name: str, digests: Digests, read: Callable[[
                 raise _Damaged(f"{each} is not what was written")
         return read((folder / _REPORT).read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError, _Damaged) as error:
-        _log.warning("%s is damaged (%s): encoding again", folder, error)
+        _log.warning("%s is damaged (%s)", folder, error)
         return None
 
 
