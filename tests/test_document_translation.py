@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -207,6 +208,19 @@ def test_a_document_does_not_depend_on_the_others(context: System) -> None:
         expected = [each for number in order for each in alone[number]]
         assert texts(together) == texts(expected)
         assert scores(together) == pytest.approx(scores(expected), abs=1e-4)
+
+
+def test_a_shortlist_of_everything_changes_nothing(context: System) -> None:
+    class Everything:
+        def pieces(self, ids: list[int], frequent: int, candidates: int) -> np.ndarray:
+            return np.arange(context.tokenizers.target.size)
+
+    short = Search(**{**SEARCH.model_dump(), "shortlist": 1})
+    found = translate_text(replace(context, lexicon=Everything()), LINES, short, documents=DOCUMENTS)
+    expected = translate_text(context, LINES, SEARCH, documents=DOCUMENTS)
+    assert texts(found) == texts(expected)
+    assert scores(found) == pytest.approx(scores(expected), abs=1e-4)
+    assert texts(expected) != texts(translate_lines(context, LINES, SEARCH))
 
 
 def test_sentence_k_of_every_document_is_translated_together(context: System, monkeypatch: pytest.MonkeyPatch) -> None:
