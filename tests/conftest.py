@@ -29,7 +29,7 @@ from nmt.experiment.families import parse_saved_config
 from nmt.experiment.loading import System, TrainedModel, join, load_model, vocabulary
 from nmt.kernels.choice import choose_kernels
 from nmt.model.translator import Translator
-from nmt.runtime import Runtime
+from nmt.runtime import Runtime, rng_state, set_rng_state
 from nmt.text.encoded import flatten
 from nmt.text.tokenizer import TokenizerPair, learn
 from nmt.training.translating import TranslationObjective
@@ -173,3 +173,12 @@ def model(checkpoint: Path) -> TrainedModel:
 def system(model: TrainedModel) -> System:
     """The small translator as something that translates."""
     return join([model], CPU)
+
+
+@pytest.fixture
+def threads_and_generators_as_they_were() -> Iterator[None]:
+    """For tests that train: a training sets both."""
+    threads, state = torch.get_num_threads(), rng_state()
+    yield
+    torch.set_num_threads(threads)
+    set_rng_state(state)

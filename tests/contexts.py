@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -17,6 +18,24 @@ DOCUMENTS = [3, 1, 4, 2]
 """Sentences of each of the documents of the tests."""
 SOURCES = [5, 3, 6, 4, 2, 7, 3, 5, 4, 6]
 TARGETS = [4, 6, 3, 5, 5, 2, 4, 3, 6, 4]
+
+networks = pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"wiring": "conditional"},
+        {"wiring": "luong"},
+        {"wiring": "luong", "wiring_options": {"input_feeding": False}, "readout": "tanh"},
+        {"wiring": "gnmt", "decoder_layers": 2},
+        {"cell": "lstm", "layer_normalization": True, "bridge": "mean"},
+        {"coverage": "neural"},
+        {"window": "local_predictive", "window_options": {"half_width": 2}},
+        {"wiring": "gnmt", "wiring_options": {"context_feeding": True}, "decoder_layers": 2},
+        {"bridge": "zero", "decoder_layers": 2},
+    ],
+    ids=lambda options: "-".join(map(str, options.values())) or "bahdanau",
+)
+"""Of every wiring, and with what else carries a state."""
 
 
 def rows_before(rows: np.ndarray) -> np.ndarray:

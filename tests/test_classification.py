@@ -24,11 +24,12 @@ from nmt.experiment import training
 from nmt.experiment.classification import label_documents, load_classifier
 from nmt.experiment.loading import load_model
 from nmt.experiment.training import check
-from nmt.runtime import rng_state, set_rng_state
 from nmt.training.trainer import Trainer
 from tests.conftest import CPU, Call
 from tests.documents import CONFIG, document_config, some_documents, write_all, write_documents
 from tests.runs import final_weights, records
+
+pytestmark = pytest.mark.usefixtures("threads_and_generators_as_they_were")
 
 LEARNING = ("training.max_epochs=12", "training.ema_decay=0")
 
@@ -37,14 +38,6 @@ LEARNING = ("training.max_epochs=12", "training.ema_decay=0")
 def folder(tmp_path: Path) -> Path:
     write_all(tmp_path)
     return tmp_path
-
-
-@pytest.fixture(autouse=True)
-def _threads_and_generators_as_they_were() -> Any:
-    threads, state = torch.get_num_threads(), rng_state()
-    yield
-    torch.set_num_threads(threads)
-    set_rng_state(state)
 
 
 @pytest.fixture(scope="module")

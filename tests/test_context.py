@@ -21,7 +21,7 @@ from nmt.model.in_context import Before, InContext, Remembered, follow, remember
 from nmt.model.translator import Translator
 from nmt.training.translating import TranslationObjective
 from tests.conftest import CPU
-from tests.contexts import DOCUMENTS, SOURCES, TARGETS, batch_of, in_turn, readouts
+from tests.contexts import DOCUMENTS, SOURCES, TARGETS, batch_of, in_turn, networks, readouts
 from tests.networks import model_options, network
 
 WHERE = ("encoder", "decoder", "both")
@@ -219,20 +219,7 @@ def test_the_memory_is_zero_at_padding() -> None:
 
 
 @everywhere
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"wiring": "conditional"},
-        {"wiring": "luong"},
-        {"wiring": "luong", "wiring_options": {"input_feeding": False}, "readout": "tanh"},
-        {"wiring": "gnmt", "decoder_layers": 2},
-        {"cell": "lstm", "layer_normalization": True, "bridge": "mean"},
-        {"coverage": "neural"},
-        {"window": "local_predictive", "window_options": {"half_width": 2}},
-    ],
-    ids=lambda options: "-".join(map(str, options.values())) or "bahdanau",
-)
+@networks
 def test_steps_in_turn_give_what_training_sees(where: str, options: dict[str, Any]) -> None:
     """The translations of whole documents, forced: the states of earlier sentences come from earlier steps."""
     model = translator(options, where=where)

@@ -7,7 +7,6 @@ import random
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -18,10 +17,11 @@ from nmt.errors import ConfigError
 from nmt.experiment.families import CHECKS, FAMILIES, PRESETS
 from nmt.experiment.loading import load_model
 from nmt.experiment.training import check, train
-from nmt.runtime import rng_state, set_rng_state
 from tests.conftest import CPU
 from tests.runs import CONFIG, LETTERS, final_weights, records
 from tests.test_trainer import assert_same, stop_after
+
+pytestmark = pytest.mark.usefixtures("threads_and_generators_as_they_were")
 
 DOCUMENTED = CONFIG.replace(
     "target: {folder}/train.yy}}", "target: {folder}/train.yy, documents: {folder}/train.docid}}"
@@ -61,14 +61,6 @@ def run_config(folder: Path, *overrides: str, text: str = DOCUMENTED) -> Config:
 def folder(tmp_path: Path) -> Path:
     write_documents(tmp_path)
     return tmp_path
-
-
-@pytest.fixture(autouse=True)
-def _threads_and_generators_as_they_were() -> Any:
-    threads, state = torch.get_num_threads(), rng_state()
-    yield
-    torch.set_num_threads(threads)
-    set_rng_state(state)
 
 
 # Resuming

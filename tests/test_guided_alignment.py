@@ -25,7 +25,6 @@ from nmt.experiment.loading import load_model
 from nmt.experiment.training import train
 from nmt.kernels.choice import choose_kernels
 from nmt.model.translator import Translator
-from nmt.runtime import rng_state, set_rng_state
 from nmt.text.corpus import open_corpus
 from nmt.text.encoded import encode_corpora
 from nmt.training.guidance import FLOOR, cross_entropy, guidance_weight, squared_error
@@ -34,6 +33,8 @@ from nmt.training.translating import TranslationLosses, TranslationObjective
 from tests.conftest import CPU
 from tests.networks import model_options, network, sentences
 from tests.runs import CONFIG, final_weights, records, run_config, write_corpus
+
+pytestmark = pytest.mark.usefixtures("threads_and_generators_as_they_were")
 
 
 def links(*found: tuple[int, int, int, float]) -> Links:
@@ -184,14 +185,6 @@ def test_scales_by_hand() -> None:
 def test_the_weight_decays_by_epochs() -> None:
     options = run_config(Path("nowhere")).training.guided_alignment.model_copy(update={"weight": 0.5, "decay": 0.8})
     assert [guidance_weight(options, epoch) for epoch in range(3)] == pytest.approx([0.5, 0.4, 0.32])
-
-
-@pytest.fixture(autouse=True)
-def _threads_and_generators_as_they_were() -> Any:
-    threads, state = torch.get_num_threads(), rng_state()
-    yield
-    torch.set_num_threads(threads)
-    set_rng_state(state)
 
 
 @pytest.fixture

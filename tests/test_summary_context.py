@@ -22,7 +22,7 @@ from nmt.model.in_context import Before, InContext, Remembered, follow, remember
 from nmt.model.translator import Translator
 from nmt.training.translating import TranslationObjective
 from tests.conftest import CPU
-from tests.contexts import DOCUMENTS, SOURCES, batch_of, in_turn, readouts
+from tests.contexts import DOCUMENTS, SOURCES, batch_of, in_turn, networks, readouts
 from tests.networks import VOCABULARY, model_options, network
 
 WHERE = ("start", "gates", "both")
@@ -163,21 +163,7 @@ def test_padding_weighs_exactly_nothing(score: str) -> None:
 
 
 @everywhere
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"wiring": "conditional"},
-        {"wiring": "luong"},
-        {"wiring": "luong", "wiring_options": {"input_feeding": False}, "readout": "tanh"},
-        {"wiring": "gnmt", "decoder_layers": 2},
-        {"wiring": "gnmt", "wiring_options": {"context_feeding": True}, "decoder_layers": 2},
-        {"cell": "lstm", "layer_normalization": True, "bridge": "mean"},
-        {"bridge": "zero", "decoder_layers": 2},
-        {"coverage": "neural"},
-    ],
-    ids=lambda options: "-".join(map(str, options.values())) or "bahdanau",
-)
+@networks
 def test_steps_in_turn_give_what_training_sees(where: str, options: dict[str, Any]) -> None:
     model = translator(options, where=where)
     lookback = model.context.lookback

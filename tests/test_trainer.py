@@ -21,9 +21,10 @@ from nmt.batching import BatchStream
 from nmt.checkpoint import RunFolder, find, load_training_state
 from nmt.errors import ConfigError, TrainingError
 from nmt.experiment.training import check, train
-from nmt.runtime import rng_state, set_rng_state
 from nmt.training.trainer import Trainer
 from tests.runs import CONFIG, final_weights, records, run_config, write_corpus
+
+pytestmark = pytest.mark.usefixtures("threads_and_generators_as_they_were")
 
 LEARNING = ("training.max_epochs=14", "model.dropout.source_word=0", "training.ema_decay=0.95")
 
@@ -32,14 +33,6 @@ LEARNING = ("training.max_epochs=14", "model.dropout.source_word=0", "training.e
 def folder(tmp_path: Path) -> Path:
     write_corpus(tmp_path)
     return tmp_path
-
-
-@pytest.fixture(autouse=True)
-def _threads_and_generators_as_they_were() -> Any:
-    threads, state = torch.get_num_threads(), rng_state()
-    yield
-    torch.set_num_threads(threads)
-    set_rng_state(state)
 
 
 def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from nmt.config import ClassificationConfig
-from nmt.config.names import advice
 from nmt.config.registry import PartOptions
-from nmt.errors import ConfigError, DataError, NmtError
+from nmt.errors import DataError
 from nmt.experiment.classification import Labelled, Labeller, label_documents
+from nmt.experiment.named import named_sets
 from nmt.label_metrics import LabelScores, format_confusion, format_label_scores, label_scores, to_json
 from nmt.model.classifier import DocumentClassifier
 from nmt.runtime import Runtime, format_table
@@ -65,27 +65,12 @@ def read_set(collection: Collection, reader: Reader, labels: Sequence[str], name
 def configured_sets(
     config: ClassificationConfig, reader: Reader, labels: Sequence[str], names: Sequence[str], origin: str
 ) -> list[LabelledSet]:
-    """The test sets of these names in the section `data.test`, all of them where no name is given.
+    """The test sets of these names in the config, as for `named_sets`."""
 
-    `origin` stands for the config in messages. Raises `ConfigError` or `DataError`.
-    """
-    configured = config.data.test
-    if not configured:
-        raise ConfigError(f"{origin} names no test set; give --docs and --labels")
-    unknown = [name for name in names if name not in configured]
-    if unknown:
-        raise ConfigError(
-            *(f"--set: {origin} has no test set {name!r}; {advice(name, configured)}" for name in unknown)
-        )
-    sets, problems = [], []
-    for name in names or configured:
-        try:
-            sets.append(read_set(_opened(configured[name], config), reader, labels, name))
-        except NmtError as error:
-            problems += [f"data.test.{name}: {problem}" for problem in error.problems]
-    if problems:
-        raise DataError(*problems)
-    return sets
+    def read(name: str, options: PartOptions) -> LabelledSet:
+        return read_set(_opened(options, config), reader, labels, name)
+
+    return named_sets(config.data.test, names, read, origin=origin, flags="--docs and --labels")
 
 
 def evaluate_labels(

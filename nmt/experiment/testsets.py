@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nmt.config import Config
-from nmt.config.names import advice
+from nmt.config.registry import PartOptions
 from nmt.config.schema import Data
-from nmt.errors import ConfigError, DataError, NmtError
+from nmt.errors import DataError
 from nmt.experiment.documents import grouped
+from nmt.experiment.named import named_sets
 from nmt.metrics import load_sacrebleu_set
 from nmt.text.corpus import Pair, open_corpus, read_lines
 from nmt.text.corpus.text import BLANK_LINES, TextOptions
@@ -90,30 +91,14 @@ def read_aligned(source: str, translations: Sequence[str]) -> list[list[str]]:
 
 
 def from_config(config: Config, names: Sequence[str], origin: str) -> list[TestSet]:
-    """The test sets of these names in the section `data.test`, all of them where no name is given.
+    """The test sets of these names in the config, as for `named_sets`."""
 
-    `origin` stands for the config in messages. Raises `ConfigError` or `DataError`.
-    """
-    configured = config.data.test
-    if not configured:
-        raise ConfigError(f"{origin} names no test set; give --source and --reference")
-    unknown = [name for name in names if name not in configured]
-    if unknown:
-        raise ConfigError(
-            *(f"--set: {origin} has no test set {name!r}; {advice(name, configured)}" for name in unknown)
-        )
-    sets, problems = [], []
-    for name in names or configured:
-        try:
-            options = configured[name]
-            pairs = list(open_corpus(options, config.data))
-            is_split = isinstance(options, TextOptions) and options.documents == BLANK_LINES
-            sets.append(_not_empty(_with_documents(name, [pairs], is_split)))
-        except NmtError as error:
-            problems += [f"data.test.{name}: {problem}" for problem in error.problems]
-    if problems:
-        raise DataError(*problems)
-    return sets
+    def read(name: str, options: PartOptions) -> TestSet:
+        pairs = list(open_corpus(options, config.data))
+        is_split = isinstance(options, TextOptions) and options.documents == BLANK_LINES
+        return _not_empty(_with_documents(name, [pairs], is_split))
+
+    return named_sets(config.data.test, names, read, origin=origin, flags="--source and --reference")
 
 
 def from_sacrebleu(name: str, language_pair: str) -> TestSet:
