@@ -47,14 +47,17 @@ class RecurrentEncoder(nn.Module):
         """
         batch, positions = source_BS.shape
         lengths_B = lengths_B.cpu()
-        packed = pack_padded_sequence(self.embedding(source_BS), lengths_B, batch_first=True, enforce_sorted=False)
+        # Sorted here: packing would sort them as well, but wait for the GPU when it takes the order there and back.
+        sorted_B, order_B = lengths_B.sort(descending=True)
+        order_B, back_B = (each.to(source_BS.device, non_blocking=True) for each in (order_B, order_B.argsort()))
+        packed = pack_padded_sequence(self.embedding(source_BS).index_select(0, order_B), sorted_B, batch_first=True)
         packed, final = (self._step_by_step if is_packed(self.stack) else self.stack)(packed)
         # Before padding comes back, which so stays exactly zero.
         packed = packed._replace(data=self.norm(packed.data))
         memory_BSC, _ = pad_packed_sequence(packed, batch_first=True, total_length=positions)
         mask_BS = (torch.arange(positions) < lengths_B.unsqueeze(1)).to(source_BS.device, non_blocking=True)
-        memory_BSC = F.dropout(memory_BSC, self.dropout, self.training)
-        return Encoded(memory_BSC, mask_BS, self._finals(final, batch))
+        memory_BSC = F.dropout(memory_BSC.index_select(0, back_B), self.dropout, self.training)
+        return Encoded(memory_BSC, mask_BS, self._finals(final, batch, back_B))
 
     def _step_by_step(self, packed: PackedSequence) -> tuple[PackedSequence, tuple[Tensor, ...]]:
         """What the library's stack does, in evaluation mode, with weights that it cannot take."""
@@ -73,18 +76,14 @@ class RecurrentEncoder(nn.Module):
                 sides.append(outputs)
                 finals.append(last)
             rows = torch.cat(sides, 1)
-        unsorted = packed.unsorted_indices
-        parts = (torch.stack(part) for part in zip(*finals, strict=True))
-        return packed._replace(data=rows), tuple(
-            part if unsorted is None else part.index_select(1, unsorted) for part in parts
-        )
+        return packed._replace(data=rows), tuple(torch.stack(part) for part in zip(*finals, strict=True))
 
     def _step(self, weight_state: Tensor, bias_state: Tensor, projected: Tensor, state: State) -> State:
         return self.cell.step(projected, F.linear(state[0], weight_state, bias_state), state)
 
-    def _finals(self, final: Tensor | tuple[Tensor, ...], batch: int) -> tuple[tuple[Tensor, ...], ...]:
-        """Last states by layer, the directions side by side: the library gives [layers x directions, B, H]."""
-        parts = final if isinstance(final, tuple) else (final,)
+    def _finals(self, final: Tensor | tuple[Tensor, ...], batch: int, back_B: Tensor) -> tuple[tuple[Tensor, ...], ...]:
+        """Last states by layer, the directions side by side: the library gives [layers x directions, B, H], sorted."""
+        parts = [part.index_select(1, back_B) for part in (final if isinstance(final, tuple) else (final,))]
         by_layer = [
             part.view(self.layers, self.directions, batch, -1).transpose(1, 2).flatten(2).unbind(0) for part in parts
         ]
