@@ -13,11 +13,13 @@ import pytest
 import torch
 
 from nmt.batching import documents_batch
+from nmt.checkpoint import RunFolder
 from nmt.config.schema import Search
 from nmt.experiment.training import train
 from nmt.kernels import cross_entropy
 from nmt.kernels.choice import choose_kernels
 from nmt.search import translate_batch
+from nmt.training.trainer import Trainer
 from tests.documents import document_config, write_all
 from tests.networks import BOS, EOS, model_options, network, sentences
 from tests.runs import final_weights, records, run_config, write_corpus
@@ -91,6 +93,69 @@ def test_a_recurrence_by_kernels_never_waits(score: str, wiring: str, without_wa
     pass_through()
     without_waiting()
     pass_through()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd, momentum: 0.9"])
+def test_an_update_never_waits(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    without_waiting: Callable[[], None],
+    optimizer: str,
+    precision: str,
+) -> None:
+    """Batches, gradients, clipping, step and average: from the third on, when all is there that is made once."""
+    step, steps = Trainer.step, []
+
+    def watched(trainer: Trainer, update: Any) -> bool:
+        if len(steps) >= 2:
+            without_waiting()
+        try:
+            steps.append(step(trainer, update))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        return steps[-1]
+
+    monkeypatch.setattr(Trainer, "step", watched)
+    write_corpus(tmp_path)
+    train(
+        run_config(
+            tmp_path,
+            f"runtime={{device: cuda, precision: {precision}}}",
+            f"training.optimizer={{kind: {optimizer}, learning_rate: 0.01}}",
+            "training.max_steps=6",
+            "training.validate_every=100",
+            "training.log_every=100",
+        )
+    )
+    assert len(steps) == 6
+
+
+def test_the_gpu_skips_an_update_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host hears of it at the end; the weights after it are those before it."""
+    forward_backward = Trainer.forward_backward
+
+    def poisoned(trainer: Trainer, *arguments: Any) -> torch.Tensor:
+        sums = forward_backward(trainer, *arguments)
+        if trainer.progress.step == 1:
+            trainer.parameters[0].grad.fill_(torch.nan)
+        return sums
+
+    monkeypatch.setattr(Trainer, "forward_backward", poisoned)
+    write_corpus(tmp_path)
+    machine = "runtime={device: cuda, precision: fp32}"
+    config = run_config(
+        tmp_path,
+        machine,
+        "training.max_steps=2",
+        "training.save_every=1",
+        "training.ema_decay=0",
+        "training.log_every=9",
+    )
+    assert train(config).progress.skipped == 1
+    first, second = RunFolder(config.run).checkpoints()
+    before, after = (final_weights(each) for each in (first, second))
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 @pytest.mark.parametrize("kind", ["greedy", "beam"])

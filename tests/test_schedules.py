@@ -85,16 +85,20 @@ def test_moving_average_by_hand() -> None:
     """Decay min(0.9, (1 + n) / (10 + n)): 2/11 at the first update, 3/12 at the second."""
     weight = torch.tensor([0.0])
     average = MovingAverage([weight], 0.9)
+    yes, no = torch.tensor(True), torch.tensor(False)
     weight.fill_(1.0)
-    average.update()
+    average.update(yes)
     assert average.averages[0].item() == pytest.approx(9 / 11)
+    average.update(no)
+    assert average.averages[0].item() == pytest.approx(9 / 11)
+    assert average.updates == 1
     weight.fill_(2.0)
-    average.update()
+    average.update(yes)
     assert average.averages[0].item() == pytest.approx(0.25 * 9 / 11 + 0.75 * 2)
-    average.updates = 10_000
-    average.averages[0].fill_(0.0)
-    average.update()
+    average.restore({"updates": 10_000, "averages": [torch.zeros(1)]})
+    average.update(yes)
     assert average.averages[0].item() == pytest.approx(0.2)
+    assert average.state()["updates"] == 10_001
 
 
 def test_swapping_twice_changes_nothing() -> None:

@@ -16,11 +16,16 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nmt.batching import BatchStream
 from nmt.checkpoint import RunFolder, find, load_training_state
 from nmt.errors import ConfigError, TrainingError
 from nmt.experiment.training import check, train
+from nmt.training.ledger import Ledger
+from nmt.training.optimizers import OPTIMIZERS as ALL_OPTIMIZERS
+from nmt.training.optimizers import step_where
 from nmt.training.trainer import Trainer
 from tests.runs import CONFIG, final_weights, records, run_config, write_corpus
 
@@ -260,18 +265,131 @@ def test_a_loss_that_stays_infinite_stops_the_run_and_names_the_batch(folder: Pa
     assert "training.optimizer.learning_rate" in problem
 
 
-def test_a_skipped_update_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One poisoned update is counted and skipped; the weights after it are those before it."""
-    config = run_config(folder, "training.max_steps=3", "training.save_every=1", "training.keep_last=5")
+def poison(monkeypatch: pytest.MonkeyPatch, *updates: int) -> None:
+    """Gradients that are no numbers in these updates, the first of which is 1."""
     forward_backward = Trainer.forward_backward
 
     def poisoned(trainer: Trainer, *arguments: Any) -> torch.Tensor:
         likelihood = forward_backward(trainer, *arguments)
-        if trainer.progress.step == 1:
+        if trainer.progress.step + 1 in updates:
             trainer.parameters[0].grad.fill_(math.nan)
         return likelihood
 
     monkeypatch.setattr(Trainer, "forward_backward", poisoned)
+
+
+def look_late(monkeypatch: pytest.MonkeyPatch, updates: int) -> None:
+    """As on a GPU: the host asks only so often what became of updates."""
+    made = Ledger.__init__
+
+    def patient(ledger: Ledger, *arguments: Any) -> None:
+        made(ledger, *arguments)
+        ledger.between_looks = updates
+
+    monkeypatch.setattr(Ledger, "__init__", patient)
+
+
+OPTIMIZERS = ("adamw", "adam", "sgd, momentum: 0.9", "sgd")
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_an_update_that_is_skipped_first_leaves_no_trace(optimizer: str) -> None:
+    """Three steps of which the first is skipped are the last two alone: weights, moments and counts."""
+    states = []
+    options = yaml.safe_load(f"{{kind: {optimizer}, learning_rate: 0.1}}")
+    for skipped in (True, False):
+        torch.manual_seed(0)
+        layer = torch.nn.Linear(3, 2)
+        rule = ALL_OPTIMIZERS.build(ALL_OPTIMIZERS[options["kind"]].options.model_validate(options), layer)
+        for number in range(0 if skipped else 1, 3):
+            for parameter in layer.parameters():
+                parameter.grad = torch.full_like(parameter, math.nan if number == 0 else float(number))
+            step_where(rule, torch.tensor(number > 0))
+        states.append((*layer.parameters(), rule.state_dict()["state"]))
+    torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_late_look_finds_what_an_early_one_finds(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    """Weights, journal and counts, with updates 1 and 5 skipped."""
+    poison(monkeypatch, 1, 5)
+    plain = (f"training.optimizer={{kind: {optimizer}, learning_rate: 0.01}}", "training.max_steps=8")
+    early, late = (run_config(folder, *plain, "training.log_every=4", f"run={folder}/{name}") for name in ("e", "l"))
+    outcomes = [train(early)]
+    with monkeypatch.context() as patch:
+        look_late(patch, 100)
+        outcomes.append(train(late))
+    assert [each.progress.skipped for each in outcomes] == [2, 2]
+    assert outcomes[0].progress == outcomes[1].progress
+    assert_same(final_weights(early.run), final_weights(late.run))
+    for kind in ("train", "skipped"):
+        one, other = (
+            [{**r, "seconds": 0, "tokens_per_second": 0} for r in records(c.run, kind)] for c in (early, late)
+        )
+        assert one == other
+
+
+def test_a_late_look_stops_at_the_same_update(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Updates 2 to 4 are too many in a row, although those after them are sound; nothing is saved after them."""
+    poison(monkeypatch, 2, 3, 4)
+    look_late(monkeypatch, 7)
+    config = run_config(folder, "training.non_finite_limit=3", "training.log_every=100", "training.max_steps=20")
+    with pytest.raises(TrainingError, match="3 updates in a row"):
+        train(config)
+    assert [record["step"] for record in records(config.run, "skipped")] == [2, 3, 4]
+    assert RunFolder(config.run).checkpoints() == []
+
+
+def test_a_checkpoint_knows_what_was_skipped_before_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long ago the host last looked."""
+    poison(monkeypatch, 1)
+    look_late(monkeypatch, 100)
+    config = run_config(folder, "training.save_every=2", "training.log_every=100", "training.max_steps=3")
+    train(config)
+    saved = load_training_state(RunFolder(config.run).checkpoints()[0])
+    assert saved is not None
+    assert (saved["progress"]["step"], saved["progress"]["skipped"]) == (2, 1)
+
+
+class _NoQuestions(TorchDispatchMode):
+    """Fails where a number that was computed is asked for. Integers are lengths, on the CPU whatever the device."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
+        if function is torch.ops.aten._local_scalar_dense.default and arguments[0].dtype != torch.int64:
+            raise AssertionError("the host asks the device for a number")
+        return function(*arguments, **(keywords or {}))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd, momentum: 0.9"])
+def test_an_update_asks_the_device_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str) -> None:
+    look_late(monkeypatch, 100)
+    step, looks, steps = Trainer.step, Ledger.look, []
+
+    def watched(trainer: Trainer, update: Any) -> bool:
+        with _NoQuestions():
+            steps.append(step(trainer, update))
+        return steps[-1]
+
+    monkeypatch.setattr(Trainer, "step", watched)
+    monkeypatch.setattr(Ledger, "look", lambda *arguments: None if len(steps) < 5 else looks(*arguments))
+    train(
+        run_config(
+            folder,
+            f"training.optimizer={{kind: {optimizer}, learning_rate: 0.01}}",
+            "training.max_steps=5",
+            "training.log_every=100",
+            "training.accumulation=2",
+        )
+    )
+    assert steps == [False] * 5
+
+
+def test_a_skipped_update_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One poisoned update is counted and skipped; the weights after it are those before it."""
+    config = run_config(folder, "training.max_steps=3", "training.save_every=1", "training.keep_last=5")
+    poison(monkeypatch, 2)
     outcome = train(config)
     assert outcome.progress.skipped == 1
     assert outcome.progress.skipped_in_row == 0

@@ -17,16 +17,25 @@ class MovingAverage:
 
     def __init__(self, parameters: Iterable[Tensor], decay: float) -> None:
         self.decay = decay
-        self.updates = 0
         self.parameters = list(parameters)
+        # On the device, because that is where it is known whether an update counts.
+        self._updates = torch.zeros((), dtype=torch.float64, device=self.parameters[0].device)
         self.averages = [parameter.detach().clone() for parameter in self.parameters]
 
+    @property
+    def updates(self) -> int:
+        """How many have been taken in; reading it waits for the device."""
+        return int(self._updates)
+
     @torch.no_grad()
-    def update(self) -> None:
-        """Take the weights of now into the average."""
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(self.averages, self.parameters, 1.0 - decay)
+    def update(self, is_finite: Tensor) -> None:
+        """Take the weights of now into the average, unless the update was skipped; nothing waits for the device."""
+        self._updates += is_finite
+        decay = ((1 + self._updates) / (10 + self._updates)).clamp(max=self.decay)
+        share = ((1.0 - decay) * is_finite).to(self.averages[0].dtype)
+        differences = torch._foreach_sub(self.parameters, self.averages)
+        torch._foreach_mul_(differences, share)
+        torch._foreach_add_(self.averages, differences)
 
     @torch.no_grad()
     def swap(self) -> None:
@@ -43,6 +52,6 @@ class MovingAverage:
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a saved state."""
-        self.updates = state["updates"]
+        self._updates.fill_(state["updates"])
         for average, saved in zip(self.averages, state["averages"], strict=True):
             average.copy_(saved)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field
-from torch import nn, optim
+from torch import Tensor, nn, optim
 
 from nmt.config.registry import PartOptions, Registry
 from nmt.config.schema import Probability
@@ -54,6 +55,17 @@ class SgdOptions(OptimizerOptions):
     """Momentum."""
 
 
+def step_where(optimizer: optim.Optimizer, is_finite: Tensor) -> None:
+    """A step that changes nothing, moments and counts included, where the gradients are not finite.
+
+    Fused update rules look at `found_inf` themselves, on the device: what `torch.amp.GradScaler` tells them by.
+    """
+    assert all(group["fused"] for group in optimizer.param_groups), "only fused update rules look by themselves"
+    setattr(optimizer, "found_inf", (~is_finite).to(torch.float32))  # noqa: B010 - it has no declaration
+    optimizer.step()
+    delattr(optimizer, "found_inf")  # no part of its state
+
+
 def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Matrices, which decay, and the rest, which does not."""
     parameters = list(module.parameters())
@@ -81,4 +93,10 @@ def build_adam(options: AdamOptions, module: nn.Module) -> optim.Optimizer:
 def build_sgd(options: SgdOptions, module: nn.Module) -> optim.Optimizer:
     """Stochastic gradient descent."""
     groups = _groups(module, options.weight_decay)
-    return optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum, fused=True)
+    optimizer = optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum, fused=True)
+    if options.momentum:
+        # PyTorch makes it in the first step without a value; should that step be skipped, nothing would give it one.
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer

@@ -26,8 +26,9 @@ from nmt.runtime import (
 from nmt.training.averaging import MovingAverage
 from nmt.training.exchange import exchanging
 from nmt.training.journal import Journal
+from nmt.training.ledger import Ledger, Update
 from nmt.training.objective import Objective, Scales, Sums
-from nmt.training.optimizers import OPTIMIZERS
+from nmt.training.optimizers import OPTIMIZERS, step_where
 from nmt.training.progress import Outcome, Progress, Save, Validate
 from nmt.training.schedules import SCHEDULES, horizon
 from nmt.training.stopping import EarlyStopping, Interrupts
@@ -68,6 +69,7 @@ class Trainer:
         self.schedule = SCHEDULES.build(options.schedule, horizon(options, stream.updates_per_epoch(0)))
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.needs_scaler)
         self.average = MovingAverage(self.parameters, options.ema_decay) if options.ema_decay else None
+        self.ledger = Ledger(journal, objective.terms, options.non_finite_limit, runtime.device)
         self.stopping = EarlyStopping(options.early_stopping)
         self.interrupts = Interrupts()
         self.metrics: dict[str, float] = {}
@@ -101,7 +103,8 @@ class Trainer:
     def step(self, update: list[AnyBatch]) -> bool:
         """One update: gradients of all batches, of all ranks, over all that they count.
 
-        Returns whether some rank was asked to stop.
+        Nothing here asks the device: an update that is not finite is skipped by the device itself, and the ledger
+        learns of it when it looks. Returns whether some rank was asked to stop.
         """
         counted = torch.tensor([self.objective.batch_counts(batch) for batch in update])
         tokens, *counts = all_reduce_sum(counted.sum(0)).tolist()
@@ -111,26 +114,16 @@ class Trainer:
             sums += self.forward_backward(batch, scales, number == len(update) - 1)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.options.clip_norm or float("inf"))
-        # One exchange for all: the losses, and whether any rank was asked to stop.
-        asked = sums.new_tensor([self.interrupts.signal is not None])
-        *reported, asked = all_reduce_sum(torch.cat((sums, asked)))
-        finite = bool(torch.isfinite(norm) & torch.isfinite(reported[0]))
+        reported = all_reduce_sum(sums)
+        is_finite = torch.isfinite(norm) & torch.isfinite(reported[0])
         self.progress.step += 1
         self.progress.move(self.stream.following(self.progress.position))
         self.progress.tokens += tokens
-        rate = self._apply(finite)
+        rate = self._apply(is_finite)
         self.optimizer.zero_grad(set_to_none=True)
-        self._count(finite, update)
-        if finite:
-            self.journal.update(
-                self.progress.step,
-                self.progress.epoch + 1,
-                sums=dict(zip(self.objective.terms, zip(reported, counts, strict=True), strict=True)),
-                tokens=tokens,
-                learning_rate=rate,
-                gradient_norm=norm,
-            )
-        return bool(asked)
+        done = Update(self.progress.step, self.progress.epoch, update, reported, counts, tokens, rate, norm, is_finite)
+        self.ledger.add(done, self.progress)
+        return self._asked_to_stop()
 
     def forward_backward(self, batch: AnyBatch, scales: Scales, exchange: bool = True) -> Tensor:
         """Add the gradients of a batch; its sums as they are reported, [terms]."""
@@ -154,6 +147,7 @@ class Trainer:
     def validate(self) -> None:
         """Measure the weights that will be used, keep them if they are the best, save."""
         progress = self.progress
+        self.ledger.look(progress)
         progress.validation_due, progress.validated_step = False, progress.step
         with self.journal.paused(), self.averaged(), torch.no_grad():
             self.model.eval()
@@ -167,6 +161,7 @@ class Trainer:
 
     def save(self, is_best: bool = False) -> None:
         """Write a checkpoint: the weights that are used, and beside them what training needs to go on."""
+        self.ledger.look(self.progress)
         with self.journal.paused():
             generators = gather_objects(rng_state())
             if not self.runtime.is_main:
@@ -242,34 +237,21 @@ class Trainer:
             yield from self.stream.updates(progress.position)
             progress.move(Position(progress.epoch + 1))
 
-    def _apply(self, finite: bool) -> float:
-        """Move the weights; a non-finite update is skipped. Returns the learning rate."""
+    def _apply(self, is_finite: Tensor) -> float:
+        """Move the weights, unless the update is not finite. Returns the learning rate."""
         factor = self.schedule.factor(self.progress.step)
         rate = 0.0
         for group in self.optimizer.param_groups:
             rate = group["lr"] = group["initial_lr"] * factor
-        if finite:
-            self.scaler.step(self.optimizer)
-            if self.average:
-                self.average.update()
+        step_where(self.optimizer, is_finite)
+        if self.average:
+            self.average.update(is_finite)
         self.scaler.update()
         return rate
 
-    def _count(self, finite: bool, update: list[AnyBatch]) -> None:
-        progress = self.progress
-        if finite:
-            progress.skipped_in_row = 0
-            return
-        progress.skipped += 1
-        progress.skipped_in_row += 1
-        names = "; ".join(batch.describe() for batch in update)
-        logger.warning("update %d skipped: its loss or gradient is not finite (%s)", progress.step, names)
-        self.journal.event("skipped", progress.step, progress.epoch + 1, {"batches": names})
-        if progress.skipped_in_row >= self.options.non_finite_limit:
-            raise TrainingError(
-                f"{progress.skipped_in_row} updates in a row had a non-finite loss or gradient, the last one with "
-                f"{names}; lower training.optimizer.learning_rate, or set runtime.precision to fp32"
-            )
+    def _asked_to_stop(self) -> bool:
+        """Whether some rank was; asked on the host, where the processes' CPUs talk to each other."""
+        return any(all_reduce_sum(torch.tensor([self.interrupts.signal is not None], dtype=torch.int64)).tolist())
 
     def _due(self, every: int | None) -> bool:
         if every:

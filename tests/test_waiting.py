@@ -1,0 +1,109 @@
+"""Nothing in an update makes the host wait for the device, shown without one.
+
+PyTorch's `meta` device computes shapes alone: it has no numbers to give, so that whatever asks for one fails. What it
+cannot show is a copy to the device that waits; such a copy is looked for among the operations.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from nmt.batching import Batch
+from nmt.kernels.choice import choose_kernels
+from nmt.model.encoder import RecurrentEncoder
+from nmt.training.averaging import MovingAverage
+from nmt.training.translating import TranslationObjective
+from tests.networks import model_options, network, sentences
+
+DEVICE = torch.device("meta")
+NETWORKS: list[dict[str, Any]] = [
+    {},
+    {"score": "general", "wiring": "luong"},
+    {"score": "dot", "wiring": "conditional", "layer_normalization": True},
+    {"cell": "lstm", "wiring": "gnmt", "decoder_layers": 2},
+    {"score": "dot", "window": "local_predictive", "wiring": "luong"},
+    {"score": "general", "window": "local_monotonic", "wiring": "luong"},
+    {"score": "location", "wiring": "luong"},
+    {"coverage": "neural"},
+    {"coverage": "linguistic"},
+    {"heads": 2},
+]
+
+
+class Watch(TorchDispatchMode):
+    """Fails at a copy between devices that the host would wait for."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
+        keywords = keywords or {}
+        result = function(*arguments, **keywords)
+        if function is torch.ops.aten._to_copy.default and result.device != arguments[0].device:
+            assert keywords.get("non_blocking"), f"a copy of {tuple(result.shape)} waits"
+        if function is torch.ops.aten.copy_.default and arguments[0].device != arguments[1].device:
+            assert len(arguments) > 2, f"a copy of {tuple(result.shape)} waits"
+            assert arguments[2], f"a copy of {tuple(result.shape)} waits"
+        return result
+
+
+@pytest.fixture(autouse=True)
+def _meta_has_no_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, entered = torch.is_autocast_enabled, torch.autocast
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: device != "meta" and asked(device))
+    monkeypatch.setattr(
+        torch, "autocast", lambda device, *a, **k: nullcontext() if device == "meta" else entered(device, *a, **k)
+    )
+
+
+def update(options: dict[str, Any], kernel: str) -> None:
+    """Forward, backward, clipping and the moving average, as the trainer makes them.
+
+    The step is left out: PyTorch's fused rules refuse `meta`; test_trainer.py watches them on a CPU.
+    """
+    translator = network(model_options(**options)).float().train().to(DEVICE)
+    source_BS, source_lengths_B = sentences(5, 2, 7)
+    target_BT, target_lengths_B = sentences(6, 3, 4, size=11)
+    batch = Batch(source_BS, source_lengths_B, target_BT, target_lengths_B, np.arange(3), 13)
+    kernels = choose_kernels(kernel, torch.device("cpu"), translator.obstacle())
+    objective = TranslationObjective(translator, kernels, 0.1)
+    parameters = list(translator.parameters())
+    average = MovingAverage(parameters, 0.9)
+    with Watch():
+        sums = objective(batch.to(DEVICE))
+        (sums.smoothed / batch.target_tokens).backward()
+        norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        is_finite = torch.isfinite(norm) & torch.isfinite(sums.reported()[0])
+        average.update(is_finite)
+
+
+@pytest.mark.parametrize("options", NETWORKS, ids=str)
+def test_an_update_never_waits(options: dict[str, Any]) -> None:
+    update(options, "reference")
+
+
+@pytest.mark.parametrize("options", NETWORKS[:3], ids=str)
+def test_nor_does_a_recorded_recurrence(options: dict[str, Any]) -> None:
+    update(options, "fused")
+
+
+def test_waiting_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A question to the device, and a copy to it that waits."""
+    forward = RecurrentEncoder.forward
+
+    def asking(encoder: RecurrentEncoder, source_BS: Tensor, lengths_B: Tensor) -> Any:
+        assert int(source_BS.sum()) > 0
+        return forward(encoder, source_BS, lengths_B)
+
+    def copying(encoder: RecurrentEncoder, source_BS: Tensor, lengths_B: Tensor) -> Any:
+        lengths_B.to(source_BS.device)
+        return forward(encoder, source_BS, lengths_B)
+
+    for wrong, message in ((asking, "meta"), (copying, "waits")):
+        monkeypatch.setattr(RecurrentEncoder, "forward", wrong)
+        with pytest.raises((RuntimeError, AssertionError), match=message):
+            update({}, "reference")
