@@ -95,13 +95,13 @@ def test_waiting_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A question to the device, and a copy to it that waits."""
     forward = RecurrentEncoder.forward
 
-    def asking(encoder: RecurrentEncoder, source_BS: Tensor, lengths_B: Tensor) -> Any:
+    def asking(encoder: RecurrentEncoder, source_BS: Tensor, lengths_B: Tensor, fused: bool = False) -> Any:
         assert int(source_BS.sum()) > 0
-        return forward(encoder, source_BS, lengths_B)
+        return forward(encoder, source_BS, lengths_B, fused)
 
-    def copying(encoder: RecurrentEncoder, source_BS: Tensor, lengths_B: Tensor) -> Any:
+    def copying(encoder: RecurrentEncoder, source_BS: Tensor, lengths_B: Tensor, fused: bool = False) -> Any:
         lengths_B.to(source_BS.device)
-        return forward(encoder, source_BS, lengths_B)
+        return forward(encoder, source_BS, lengths_B, fused)
 
     for wrong, message in ((asking, "meta"), (copying, "waits")):
         monkeypatch.setattr(RecurrentEncoder, "forward", wrong)
