@@ -228,7 +228,11 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(prog="scripts/context", description=(__doc__ or "").split("\n\n")[0])
     found.add_argument("--runs", type=Path, default=Path("runs/context"), help="where the runs go (%(default)s)")
     found.add_argument(
-        "--where", nargs="+", choices=("encoder", "decoder", "both"), default=["encoder"], help="(%(default)s)"
+        "--where",
+        nargs="+",
+        choices=("encoder", "decoder", "both"),
+        default=["encoder", "decoder", "both"],
+        help="(%(default)s)",
     )
     found.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="changes the configs, for all")
     found.add_argument("--threads", type=int, default=1, help="CPU threads (%(default)s)")
