@@ -81,6 +81,7 @@ FAMILIES = {
         family("window", **{"global": Bare}),
         family("wiring", bahdanau=Bare, luong=Bare),
         family("coverage", none=Bare),
+        family("context", none=Bare),
         family("optimizer", adamw=OptimizerOptions, sgd=Bare),
         family("schedule", constant=Bare, cosine=ScheduleOptions),
     )

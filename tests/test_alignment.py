@@ -31,6 +31,7 @@ from nmt.experiment.loading import System
 from nmt.experiment.looking import look
 from nmt.experiment.translation import Wanted, translate_lines
 from nmt.model.attention import AttentionWeights
+from nmt.model.context import Context
 from nmt.model.translator import Translator
 from nmt.plots.look import Look
 from nmt.text.tokenizer import TokenizerPair
@@ -240,11 +241,12 @@ class ByHand(nn.Module):
         super().__init__()
         self.known = known
         self.projection = nn.Linear(2, vocabulary)
+        self.context = Context()
 
-    def encode(self, source_BS: Tensor, lengths_B: Tensor) -> Tensor:
+    def encode(self, source_BS: Tensor, lengths_B: Tensor, fused: bool) -> Tensor:
         return source_BS
 
-    def readout(self, encoded: Tensor, target_BT: Tensor) -> tuple[Tensor, AttentionWeights]:
+    def readout(self, encoded: Tensor, target_BT: Tensor, steps: None) -> tuple[Tensor, AttentionWeights]:
         wanted_BT = target_BT.clone().apply_(lambda id_: self.known.get(id_, -1))
         values_BTS = (wanted_BT.unsqueeze(2) == encoded.unsqueeze(1)).float() * 0.6 + 0.01
         weights = AttentionWeights(values_BTS.unsqueeze(2), None, None, encoded.shape[1])
