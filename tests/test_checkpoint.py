@@ -57,6 +57,7 @@ FAMILIES = {
     "window": family("window", "global"),
     "wiring": family("wiring", "bahdanau"),
     "coverage": family("coverage", "none"),
+    "context": family("context", "none"),
     "optimizer": family("optimizer", "adamw", "sgd"),
     "schedule": family("schedule", "constant"),
 }
