@@ -16,11 +16,10 @@ from torch import Tensor
 
 from nmt.batching.links import Flat, Links, link_pieces
 from nmt.batching.past import BatchPast, Lookback, read_back
+from nmt.batching.tensors import describe_rows, pinned
 from nmt.text.encoded import EncodedCorpus, flatten
 from nmt.text.tokenizer import Tokenizer, TokenizerPair
 from nmt.text.words import words_of_spans
-
-_SHOWN_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -101,8 +100,9 @@ class Batch:
         if not self.weight:
             return "a stand-in of weight 0"
         (sources, source), (targets, target) = self.source_BS.shape, self.target_BT.shape
-        rows = ", ".join(map(str, self.rows[:_SHOWN_ROWS])) + (", ..." if len(self.rows) > _SHOWN_ROWS else "")
-        return f"{self.pairs} pairs, source {sources} x {source}, target {targets} x {target}, rows {rows}"
+        return (
+            f"{self.pairs} pairs, source {sources} x {source}, target {targets} x {target}, {describe_rows(self.rows)}"
+        )
 
 
 def pad_sources(sources: Sequence[Sequence[int]], eos: int, pad: int) -> SourceBatch:
@@ -192,13 +192,11 @@ def _sampled(tokenizer: Tokenizer, texts: Sequence[str], sampling: float, seed: 
 def _padded(flat: tuple[npt.NDArray[Any], npt.NDArray[np.int64]], eos: int, pad: int) -> tuple[Tensor, Tensor]:
     """Padded ids [B, longest + 1] with the end symbol after each row, and the lengths with it [B]."""
     ids, offsets = flat
-    pinned = torch.cuda.is_available()
     lengths = np.diff(offsets)
     width = int(lengths.max()) + 1
-    padded = torch.full((len(lengths), width), pad, pin_memory=pinned)
+    padded = torch.full((len(lengths), width), pad, pin_memory=torch.cuda.is_available())
     elements = padded.numpy().reshape(-1)
     starts = np.arange(len(lengths)) * width
     elements[np.arange(len(ids)) + np.repeat(starts - offsets[:-1], lengths)] = ids
     elements[starts + lengths] = eos
-    lengths_with_end = torch.from_numpy(lengths + 1)
-    return padded, lengths_with_end.pin_memory() if pinned else lengths_with_end
+    return padded, pinned(torch.from_numpy(lengths + 1))

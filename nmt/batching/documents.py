@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from nmt.batching.plan import Plan, Rows, plan_documents
+from nmt.batching.tensors import describe_rows, pinned
 from nmt.batching.updates import UpdateStream
 from nmt.batching.windows import BLOCK_ROWS, WINDOW_ROWS, Windows
 from nmt.text.encoded import EncodedCollection
-
-_SHOWN_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -61,9 +60,8 @@ class DocumentBatch:
         """For messages: `12 documents, 3,950 words in 160 sentences, rows 12, 7, 903, ...`; rows count from 0."""
         if not self.weight:
             return "a stand-in of weight 0"
-        rows = ", ".join(map(str, self.rows[:_SHOWN_ROWS])) + (", ..." if len(self.rows) > _SHOWN_ROWS else "")
-        sentences = len(self.words_N)
-        return f"{len(self.sentences_B)} documents, {len(self.ids_W):,} words in {sentences:,} sentences, rows {rows}"
+        what = f"{len(self.sentences_B)} documents, {len(self.ids_W):,} words in {len(self.words_N):,} sentences"
+        return f"{what}, {describe_rows(self.rows)}"
 
 
 def documents_batch(documents: Sequence[Sequence[Sequence[int]]], labels: Sequence[int] | None = None) -> DocumentBatch:
@@ -121,5 +119,4 @@ class DocumentStream(UpdateStream[DocumentBatch]):
 
 
 def _tensor(values: Any) -> Tensor:
-    tensor = torch.as_tensor(values, dtype=torch.int64)
-    return tensor.pin_memory() if torch.cuda.is_available() else tensor
+    return pinned(torch.as_tensor(values, dtype=torch.int64))

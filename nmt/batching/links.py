@@ -13,6 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from nmt.batching.tensors import pinned
+
 Flat = tuple[npt.NDArray[Any], npt.NDArray[np.int64]]
 """Numbers of all rows one after the other, and offsets [rows + 1]."""
 
@@ -98,5 +100,4 @@ def _pieces(
 
 
 def _tensor(values: npt.NDArray[Any], dtype: torch.dtype) -> Tensor:
-    tensor = torch.from_numpy(values).to(dtype)
-    return tensor.pin_memory() if torch.cuda.is_available() else tensor
+    return pinned(torch.from_numpy(values).to(dtype))

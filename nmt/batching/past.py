@@ -15,6 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from nmt.batching.tensors import pinned
+
 Rows = npt.NDArray[np.int64]
 RowsBefore = Callable[[Rows], Rows]
 """The row before each of some rows in its document, -1 where there is none, and for -1."""
@@ -156,5 +158,4 @@ def _positions(known: Rows, wanted: Rows) -> Rows:
 
 
 def _tensor(values: npt.NDArray[Any]) -> Tensor:
-    tensor = torch.from_numpy(values)
-    return tensor.pin_memory() if torch.cuda.is_available() else tensor
+    return pinned(torch.from_numpy(values))
