@@ -31,7 +31,7 @@ def exponentials(arguments: Tensor) -> Tensor:
 
 def reciprocals(queries: Tensor, keys: Tensor, out: Tensor | None = None) -> Tensor:
     """r of exponentials that are broadcast against each other."""
-    return torch.mul(queries, keys, out=out).add_(1.0).reciprocal_()
+    return torch.addcmul(queries.new_ones(()), queries, keys, out=out).reciprocal_()
 
 
 def additive_scores(query: Tensor, keys: Tensor, exponential_keys: Tensor, energy_A: Tensor) -> Tensor:

@@ -30,6 +30,8 @@ class Kernels:
     """What a recurrence with attention in it runs its steps by; None: one operation after another, by autograd."""
     packed: bool
     """Whether the encoder's layers that can run by the hand-made kernel do."""
+    blocked: bool
+    """Whether products over all positions are oneDNN's where that is faster (`products.linear`)."""
     reason: str
     """One sentence for the log."""
 
@@ -47,11 +49,11 @@ def choose_kernels(wanted: Wanted, device: torch.device, obstacle: str = "", enc
     """
     if wanted == "reference":
         why = "kernel reference, as asked: the loss holds all logits of a batch; recurrent layers run by PyTorch"
-        return Kernels(cross_entropy.reference, None, False, why)
+        return Kernels(cross_entropy.reference, None, False, False, why)
     steps, why = _steps(wanted, device, obstacle)
     packed = choose_packed(wanted, device, encoder_obstacle)
     loss = f"the loss makes {cross_entropy.CHUNK} rows of logits at a time, once"
-    return Kernels(cross_entropy.fused, steps, packed.fused, f"{packed.reason}; {loss}; {why}")
+    return Kernels(cross_entropy.fused, steps, packed.fused, True, f"{packed.reason}; {loss}; {why}")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nmt.kernels.products import Factor
 from nmt.runtime import product_dtype
 
 CHUNK = 512
@@ -71,19 +72,14 @@ class _Chunked(torch.autograd.Function):
         d_bias = torch.zeros_like(bias_V, dtype=exact) if wanted else None
         likelihood = readout_NR.new_zeros((), dtype=exact)
         spread = readout_NR.new_zeros((), dtype=exact)
-        room = readout_NR.new_empty((min(CHUNK, count), pieces), dtype=exact)
-        short_room = room if dtype == exact else torch.empty_like(room, dtype=dtype)
+        ahead, back = Factor(weight), Factor(weight.t())
         with torch.autocast(readout_NR.device.type, enabled=False):
             # What smoothing adds is the same for all pieces: it never meets the logits one by one.
             mean_weight, mean_bias = weight_VR.to(exact).mean(0), bias.mean()
             for start in range(0, count, CHUNK):
                 rows = slice(start, start + CHUNK)
                 readout, target_n1 = readout_NR[rows].to(dtype), target_N[rows].unsqueeze(1)
-                logits, short = room[: len(readout)], short_room[: len(readout)]
-                if dtype == exact:
-                    torch.addmm(bias, readout, weight.t(), out=logits)
-                else:
-                    torch.add(torch.mm(readout, weight.t(), out=short), bias, out=logits)
+                logits = ahead.product(readout, bias) if dtype == exact else ahead.product(readout) + bias
                 expected_n1 = logits.gather(1, target_n1)
                 largest_n1 = logits.amax(1, keepdim=True)
                 exponentials = logits.sub_(largest_n1).exp_()
@@ -98,12 +94,14 @@ class _Chunked(torch.autograd.Function):
                 exponentials.scatter_add_(1, target_n1, (smoothing - 1.0) * sum_n1)
                 scale_n1 = sum_n1.reciprocal()
                 d_bias += (scale_n1.t() @ exponentials).squeeze(0)
-                d_logits = torch.mul(exponentials, scale_n1, out=short)
-                d_readout[rows] = (d_logits @ weight).to(d_readout.dtype)
+                d_logits = exponentials.mul_(scale_n1).to(dtype)
+                d_readout[rows] = back.product(d_logits)
                 if dtype == d_weight.dtype:
                     d_weight.addmm_(d_logits.t(), readout)
                 else:
                     d_weight += d_logits.t() @ readout
+                # Before the next chunk's are made.
+                del logits, exponentials, d_logits
             if smoothing and d_readout is not None and d_weight is not None and d_bias is not None:
                 d_readout -= (smoothing * mean_weight).to(d_readout.dtype)
                 d_weight -= (smoothing / pieces * readout_NR.sum(0, dtype=exact)).to(d_weight.dtype)

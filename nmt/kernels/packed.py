@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
+from nmt.kernels.gates import tanh_
+from nmt.kernels.products import Factors, linear
 from nmt.kernels.ragged import Packing
 from nmt.runtime import product_dtype
 
@@ -45,7 +47,7 @@ def _run_by_hand(stack: nn.GRU, inputs_PX: Tensor, packing: Packing) -> tuple[Te
             inputs_PX = F.dropout(inputs_PX, stack.dropout, stack.training)
         weights = stack.all_weights[layer * directions : (layer + 1) * directions]
         inputs_PX, finals_DRH = _PackedGru.apply(  # type: ignore[no-untyped-call]
-            F.linear(
+            linear(
                 inputs_PX, torch.cat([weight[0] for weight in weights]), torch.cat([weight[2] for weight in weights])
             ),
             torch.stack([weight[1] for weight in weights]).to(product_dtype(inputs_PX)),
@@ -70,9 +72,8 @@ class _PackedGru(torch.autograd.Function):
         short, exact = recurrent_DGH.dtype, biases_DG.dtype
         sizes = packing.sizes_T.tolist()
         gates_DPG = _by_direction(gates_PG, directions, packing, exact)
-        recurrent_DHG = recurrent_DGH.transpose(1, 2)
-        biases_D1G = biases_DG.unsqueeze(1)
-        short_biases_D1G = biases_D1G.to(short)
+        factors = Factors(recurrent_DGH)
+        biases_D1G, short_biases_DG = biases_DG.unsqueeze(1), biases_DG.to(short)
         outputs_DPH, entries_DPH, candidates_DPH = gates_DPG.new_empty(3, *gates_DPG.shape[:2], hidden)
         sigmoids_DPG = gates_DPG.new_empty(*gates_DPG.shape[:2], 2 * hidden)
         factors_DPH = outputs_DPH if short == exact else torch.empty_like(outputs_DPH, dtype=short)
@@ -94,11 +95,10 @@ class _PackedGru(torch.autograd.Function):
         before: Tensor | None = None
         for rows, gates, entry, sigmoids, reset, update, from_state, new, output, factor in steps:
             if before is not None:
-                from_state_DRG = torch.baddbmm(short_biases_D1G, before[:, :rows], recurrent_DHG)
+                from_state_DRG = factors.product(before[:, :rows], short_biases_DG)
             torch.add(gates, from_state_DRG[..., : 2 * hidden], out=sigmoids).sigmoid_()
             from_state.copy_(from_state_DRG[..., 2 * hidden :])
-            # tanh(x) = 2 / (1 + e^-2x) - 1, six times as fast.
-            torch.addcmul(entry, reset, from_state, out=new).mul_(2.0).sigmoid_().mul_(2.0).sub_(1.0)
+            tanh_(torch.addcmul(entry, reset, from_state, out=new))
             torch.lerp(new, state_DRH[:, :rows], update, out=output)
             if factor is not output:
                 factor.copy_(output)
@@ -139,12 +139,13 @@ class _PackedGru(torch.autograd.Function):
             from_state_DPG.split_with_sizes(sizes, 1),
             strict=True,
         )
+        factors = Factors(recurrent_DGH.transpose(1, 2))
         after: tuple[Tensor, ...] | None = None
         for total, slopes, update, from_state, flat in reversed(list(steps)):
             if after is not None:
                 total_after, update_after, flat_after = after
                 before = total[:, : total_after.shape[1]]
-                before.addcmul_(total_after, update_after).add_(torch.bmm(flat_after, recurrent_DGH))
+                before.addcmul_(total_after, update_after).add_(factors.product(flat_after))
             torch.mul(total.unsqueeze(2), slopes, out=from_state)
             after = total, update, flat
         weights_DGH = from_state_DPG.transpose(1, 2) @ (before_DPH if short == exact else _before(factors_DPH, packing))

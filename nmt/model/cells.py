@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from nmt.config.registry import PartOptions, Registry
 from nmt.kernels.gates import gru_step, lstm_step, rnn_step
+from nmt.kernels.products import linear
 from nmt.kernels.recurrence import Loop, Row, Term
 
 State = tuple[Tensor, ...]
@@ -56,7 +57,7 @@ class Cell(nn.Module):
 
     def project(self, inputs: Tensor) -> Tensor:
         """The input's half of the gates' pre-activations, [.., G] of inputs [.., input_size]."""
-        return F.linear(inputs, *self.input_weights)
+        return linear(inputs, *self.input_weights)
 
     def recur(self, hidden: Tensor) -> Tensor:
         """The recurrent half of the gates' pre-activations, [.., G] of states [.., H]."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from nmt.kernels.dropout import dropout
 
 
 class Embedding(nn.Module):
@@ -25,7 +26,7 @@ class Embedding(nn.Module):
         if self.training and self.word_dropout > 0.0:
             kept_BT1 = torch.rand(ids_BT.shape, device=ids_BT.device) >= self.word_dropout
             embedded_BTE = embedded_BTE * kept_BT1.unsqueeze(-1)
-        return F.dropout(embedded_BTE, self.dropout, self.training)
+        return dropout(embedded_BTE, self.dropout, self.training)
 
 
 def embedding_table(vocabulary_size: int, features: int) -> nn.Embedding:

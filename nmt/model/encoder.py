@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.config import schema
+from nmt.kernels.dropout import dropout
 from nmt.kernels.packed import run_packed
 from nmt.kernels.ragged import Packing
 from nmt.kernels.sequences import State, scan, zeros
@@ -61,7 +62,7 @@ class RecurrentEncoder(nn.Module):
         else:
             outputs_PC, final = run_packed(self.stack, inputs_PE, packing, fused and not self.obstacle())
         # Before padding comes back, which so stays exactly zero.
-        outputs_PC = F.dropout(self.norm(outputs_PC), self.dropout, self.training)
+        outputs_PC = dropout(self.norm(outputs_PC), self.dropout, self.training)
         memory_PC = outputs_PC.new_zeros(batch * positions, self.output_size).index_copy(0, place_P, outputs_PC)
         mask_BS = torch.arange(positions) < packing.lengths_N.unsqueeze(1)
         return Encoded(

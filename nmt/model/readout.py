@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nmt.config import schema
+from nmt.kernels.dropout import dropout
+from nmt.kernels.products import Linear
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Readout(nn.Module):
         """Readout [B, T, R] of every position."""
         # Dropout draws in the order of the memory: the same, whichever way a recurrence was computed.
         mixed_BTR = self.norm(self.mixed(output, inputs_BTE)).contiguous()
-        return F.dropout(mixed_BTR, self.dropout, self.training)
+        return dropout(mixed_BTR, self.dropout, self.training)
 
     def mixed(self, output: Output, inputs_BTE: Tensor) -> Tensor:
         """The same before it is normalised and dropped out: here the decoder's state itself."""
@@ -58,7 +59,7 @@ class DeepOutput(Readout):
     def __init__(self, model: schema.Model, hidden_size: int, context_size: int, input_size: int) -> None:
         super().__init__(model)
         self.kind = model.decoder.readout.kind
-        self.mix = nn.Linear(hidden_size + context_size + input_size, self.size * (2 if self.kind == "maxout" else 1))
+        self.mix = Linear(hidden_size + context_size + input_size, self.size * (2 if self.kind == "maxout" else 1))
         nn.init.xavier_uniform_(self.mix.weight)
         nn.init.zeros_(self.mix.bias)
 

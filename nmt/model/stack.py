@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nmt.config import schema
+from nmt.kernels.dropout import dropout
 from nmt.model.cells import CELLS, State
 from nmt.model.modules import module_list
 
@@ -76,7 +76,7 @@ class Stack(nn.Module):
 
     def _input(self, number: int, below: Tensor, context: Tensor | None) -> Tensor:
         if self.first + number:
-            below = F.dropout(below, self.dropout, self.training)
+            below = dropout(below, self.dropout, self.training)
         return below if context is None else torch.cat([below, context.to(below.dtype)], -1)
 
     def _output(self, number: int, output: Tensor, below: Tensor | None) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from nmt.batching import Batch
 from nmt.config.schema import GuidedAlignment
 from nmt.kernels.choice import Kernels
+from nmt.kernels.products import blocked_products
 from nmt.model.in_context import follow
 from nmt.model.translator import Translator
 from nmt.training.guidance import ALIGNMENT_LOSSES, guidance_weight
@@ -78,7 +79,8 @@ class TranslationObjective(Objective):
 
     def forward(self, batch: Batch) -> TranslationLosses:
         """Sums over the pieces of the target, its end symbol included, padding not."""
-        readout_BTR, weights, *_ = follow(self.model, batch, self.kernels.steps, self.kernels.packed)
+        with blocked_products(self.kernels.blocked):
+            readout_BTR, weights, *_ = follow(self.model, batch, self.kernels.steps, self.kernels.packed)
         rows_N = target_rows(batch).to(batch.target_BT.device, non_blocking=True)
         projection = self.model.projection
         smoothed, likelihood = self.kernels.cross_entropy(

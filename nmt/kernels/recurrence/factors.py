@@ -1,4 +1,4 @@
-"""The operations of a recurrence on a CPU: the additive score by its factors (`kernels.additive`).
+"""The operations of a recurrence on a CPU: the additive score by its factors (`kernels.additive`), gates in place.
 
 Shapes as in `recurrence.steps`.
 """
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nmt.kernels.additive import exponentials, reciprocals
+from nmt.kernels.gates import tanh_
 from nmt.kernels.recurrence.steps import Annotations, Steps
 
 
@@ -44,6 +45,74 @@ class FactoredSteps(Steps):
             slope_BSA = torch.addcmul(r_BSA, r_BSA, r_BSA, value=-1.0, out=r_BSA)
             d_keys_BSA.addcmul_(slope_BSA, d_scores_BS.unsqueeze(2))
         return d_keys_BSA.mul_(4.0 * energy_A), d_scores_QBS.sum() - 2.0 * seen_A
+
+    def gru(
+        self,
+        input_BG: Tensor,
+        more_BG: Tensor | None,
+        recurrent_BG: Tensor,
+        before_BH: Tensor,
+        after_BH: Tensor,
+        copy_BH: Tensor | None,
+    ) -> None:
+        """As the reference; both gates are left in the place of their recurrent half, which nobody else reads."""
+        if recurrent_BG.dtype != after_BH.dtype:
+            return super().gru(input_BG, more_BG, recurrent_BG, before_BH, after_BH, copy_BH)
+        hidden = before_BH.shape[1]
+        gates_BG = recurrent_BG[:, : 2 * hidden].add_(input_BG[:, : 2 * hidden])
+        if more_BG is not None:
+            gates_BG.add_(more_BG[:, : 2 * hidden])
+        gates_BG.sigmoid_()
+        candidate_BH = _candidate(input_BG, more_BG, recurrent_BG, hidden)
+        torch.lerp(candidate_BH, before_BH, gates_BG[:, hidden:], out=after_BH)
+
+    def gru_backward(
+        self,
+        input_BG: Tensor,
+        more_BG: Tensor | None,
+        recurrent_BG: Tensor,
+        before_BH: Tensor,
+        d_after_BH: Tensor,
+        sent_BH: Tensor | None,
+        d_input_BG: Tensor,
+        d_recurrent_BG: Tensor,
+        d_before_BH: Tensor,
+    ) -> None:
+        if recurrent_BG.dtype != before_BH.dtype:
+            return super().gru_backward(
+                input_BG,
+                more_BG,
+                recurrent_BG,
+                before_BH,
+                d_after_BH,
+                sent_BH,
+                d_input_BG,
+                d_recurrent_BG,
+                d_before_BH,
+            )
+        hidden = before_BH.shape[1]
+        reset_BH, update_BH, recurrent_BH = recurrent_BG.chunk(3, 1)
+        d_reset_BH, d_update_BH, d_candidate_BH = d_input_BG.chunk(3, 1)
+        candidate_BH = _candidate(input_BG, more_BG, recurrent_BG, hidden)
+        d_after_BH = d_after_BH if sent_BH is None else d_after_BH + sent_BH
+        passed_BH = d_after_BH * update_BH
+        d_before_BH += passed_BH
+        # The rest goes to the candidate.
+        entered_BH = d_after_BH - passed_BH
+        torch.addcmul(entered_BH, entered_BH, candidate_BH.square(), value=-1.0, out=d_candidate_BH)
+        torch.sub(before_BH, candidate_BH, out=d_update_BH).mul_(update_BH).mul_(entered_BH)
+        d_recurrent_BH = torch.mul(d_candidate_BH, reset_BH, out=d_recurrent_BG[:, 2 * hidden :])
+        torch.mul(d_recurrent_BH, recurrent_BH, out=d_reset_BH)
+        d_reset_BH.addcmul_(d_reset_BH, reset_BH, value=-1.0)
+        d_recurrent_BG[:, : 2 * hidden].copy_(d_input_BG[:, : 2 * hidden])
+
+
+def _candidate(input_BG: Tensor, more_BG: Tensor | None, recurrent_BG: Tensor, hidden: int) -> Tensor:
+    """tanh(a + r * b), with r in the place of its pre-activation."""
+    entry_BH = input_BG[:, 2 * hidden :]
+    if more_BG is not None:
+        entry_BH = entry_BH + more_BG[:, 2 * hidden :]
+    return tanh_(torch.addcmul(entry_BH, recurrent_BG[:, :hidden], recurrent_BG[:, 2 * hidden :]))
 
 
 def _reciprocals(query_BQA: Tensor, keys_BSA: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from nmt.kernels.products import Factor
 from nmt.kernels.recurrence.steps import Annotations, Steps, attention_weights, source_backward
 from nmt.kernels.recurrence.values import Extent, Row, Term, Value
 
@@ -52,7 +53,7 @@ class Product(Operation):
         self.extent = extent
         self.sizes = [len(weight) for weight, _, _ in self.parts]
         self.weight_NF = torch.cat([weight.to(extent.short) for weight, _, _ in self.parts])
-        self.weight_FN = self.weight_NF.t()
+        self.factor = Factor(self.weight_NF)
         biases = [bias for _, bias, _ in self.parts]
         self.bias_N: Tensor | None = None
         if any(bias is not None for bias in biases):
@@ -68,19 +69,17 @@ class Product(Operation):
             term.put(part_TBN, extent)
 
     def forward(self, step: int) -> None:
-        if self.bias_N is None:
-            torch.mm(self.row.factor(step), self.weight_FN, out=self.rows[step])
-        else:
-            torch.addmm(self.bias_N, self.row.factor(step), self.weight_FN, out=self.rows[step])
+        self.factor.write(self.row.factor(step), self.bias_N, self.rows[step])
 
     def begin_backward(self) -> None:
+        self.factor_back = Factor(self.weight_NF.t())
         self.gradient_TBN = self.extent.empty(self.extent.steps, sum(self.sizes))
         self.gradient_rows = self.gradient_TBN.unbind(0)
         for (_, _, term), part_TBN in zip(self.parts, torch.split(self.gradient_TBN, self.sizes, -1), strict=True):
             term.put_gradient(part_TBN)
 
     def backward(self, step: int) -> None:
-        self.row.value.send(self.gradient_rows[step], self.weight_NF)
+        self.row.value.send(self.gradient_rows[step], self.factor_back)
 
     def finish(self) -> Iterator[tuple[Tensor, Tensor]]:
         gradient_PN = self.gradient_TBN.flatten(0, 1)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nmt.kernels.products import Factor
+
 
 @dataclass(frozen=True)
 class Extent:
@@ -90,12 +92,12 @@ class Value:
         self._sent_BF = torch.empty_like(self.short_rows[0])
         self._has_sent = False
 
-    def send(self, d_product_BN: Tensor, weight_NF: Tensor) -> None:
+    def send(self, d_product_BN: Tensor, factor_FN: Factor) -> None:
         """The gradient that a product with a row sends to that row."""
         if self._has_sent:
-            self._sent_BF.addmm_(d_product_BN, weight_NF)
+            factor_FN.add(d_product_BN, self._sent_BF)
         else:
-            torch.mm(d_product_BN, weight_NF, out=self._sent_BF)
+            factor_FN.write(d_product_BN, None, self._sent_BF)
         self._has_sent = True
 
     def take_sent(self) -> Tensor | None:

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from nmt.config.schema import Positive
+from nmt.kernels.products import Linear
 from nmt.model.attention.base import SCORES, Form, Score, ScoreOptions, View
 
 
@@ -33,7 +34,7 @@ class AdditiveScore(Score):
         super().__init__()
         self.units = options.hidden_size or query_size or memory_size
         self.query = nn.Linear(query_size, self.units, bias=False) if query_size else None
-        self.memory = nn.Linear(memory_size, self.units)
+        self.memory = Linear(memory_size, self.units)
         self.energy = nn.Linear(self.units, 1, bias=False)
         for layer in (self.query, self.memory, self.energy):
             if layer is not None:

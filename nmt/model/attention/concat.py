@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.config.schema import Positive
+from nmt.kernels.products import linear
 from nmt.model.attention.base import SCORES, Form, Score, ScoreOptions, View
 
 
@@ -39,7 +40,7 @@ class ConcatScore(Score):
         nn.init.xavier_uniform_(self.energy.weight)
 
     def keys(self, memory: Tensor) -> Tensor:
-        return F.linear(memory, self.joint.weight[:, self.query_size :])
+        return linear(memory, self.joint.weight[:, self.query_size :])
 
     def forward(self, query: Tensor, view: View) -> Tensor:
         asked = F.linear(query, self.joint.weight[:, : self.query_size]) if self.query_size else None

@@ -6,6 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from nmt.kernels.products import Linear
 from nmt.model.attention.base import SCORES, Form, Score, ScoreOptions, View
 
 
@@ -22,7 +23,7 @@ class GeneralScore(Score):
 
     def __init__(self, options: GeneralOptions, query_size: int, memory_size: int) -> None:
         super().__init__()
-        self.memory = nn.Linear(memory_size, query_size, bias=False)
+        self.memory = Linear(memory_size, query_size, bias=False)
         nn.init.xavier_uniform_(self.memory.weight)
 
     def keys(self, memory: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nmt.config import schema
+from nmt.kernels.products import Linear
 from nmt.kernels.recurrence import Loop, Steps, Term, Value
 from nmt.model.attention import AttentionWeights, Encoded, Look, build_attention
 from nmt.model.bridge import Bridge
@@ -52,7 +53,7 @@ class LuongWiring(Wiring):
         cell = self.stack.cells[0]
         self.attention = build_attention(model.attention, decoder_size, memory_size)
         self.context_size = self.attention.context_size
-        self.mix = nn.Linear(self.context_size + decoder_size, self.hidden_size, bias=False)
+        self.mix = Linear(self.context_size + decoder_size, self.hidden_size, bias=False)
         nn.init.xavier_uniform_(self.mix.weight)
         self.fed_size = self.hidden_size if options.input_feeding else 0
         self.feed = gate_input(self.hidden_size, cell.projected_size, cell.gates) if options.input_feeding else None

@@ -1,0 +1,151 @@
+"""Products on a CPU by oneDNN, with weights in the layout that its inner loop reads.
+
+PyTorch multiplies float32 by its BLAS, MKL: on processors that are not Intel's it reaches three quarters of what oneDNN
+does with the same instructions, and with few rows less than half, because it packs the weight anew for every product.
+bf16 goes through oneDNN either way, but there too the weight is laid out anew each time (docs/performance.md).
+
+A row of such a product does not depend on how many others there are, to the bit.
+
+Shapes: ... any leading dimensions, M rows of them together, N outputs, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from nmt.runtime import product_dtype
+
+FEWEST_WEIGHTS = 2**15
+"""Below, calling oneDNN costs more than it saves."""
+FEWEST_ROWS = 512
+"""Of a single product: laying out its weight costs what some 100 to 500 rows gain."""
+
+_BLOCKED: ContextVar[bool] = ContextVar("blocked", default=False)
+
+
+def suits(weight_NF: Tensor) -> bool:
+    """Whether oneDNN can have this weight, and is faster than PyTorch's own product with it."""
+    return (
+        weight_NF.device.type == "cpu"
+        and weight_NF.dtype in (torch.float32, torch.bfloat16)
+        and weight_NF.numel() >= FEWEST_WEIGHTS
+        and torch._C._get_mkldnn_enabled()
+        and _is_faster()
+    )
+
+
+@cache
+def _is_faster() -> bool:
+    """Where it was measured: with 512-bit vectors."""
+    return torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"  # type: ignore[no-untyped-call]
+
+
+class Factor:
+    """A weight [N, F] that many rows are multiplied by, laid out once where it `suits`. Nothing has a gradient."""
+
+    def __init__(self, weight_NF: Tensor) -> None:
+        self._weight_NF = weight_NF.detach()
+        self._laid_out: Tensor | None = None
+        if suits(weight_NF):
+            self._laid_out = torch.ops.mkldnn._reorder_linear_weight(self._weight_NF)
+
+    def product(self, rows: Tensor, bias_N: Tensor | None = None) -> Tensor:
+        """W x + b of rows [..., F], all in the format of the weight: [..., N]."""
+        if self._laid_out is None:
+            return F.linear(rows, self._weight_NF, bias_N)
+        outputs: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._laid_out, bias_N, "none", [], "")
+        return outputs
+
+    def write(self, rows_MF: Tensor, bias_N: Tensor | None, out_MN: Tensor) -> Tensor:
+        """The same, written to a place that is there."""
+        if self._laid_out is not None:
+            return out_MN.copy_(self.product(rows_MF, bias_N))
+        if bias_N is None:
+            return torch.mm(rows_MF, self._weight_NF.t(), out=out_MN)
+        return torch.addmm(bias_N, rows_MF, self._weight_NF.t(), out=out_MN)
+
+    def add(self, rows_MF: Tensor, total_MN: Tensor) -> Tensor:
+        """W x, added to what is there."""
+        if self._laid_out is not None:
+            return total_MN.add_(self.product(rows_MF))
+        return total_MN.addmm_(rows_MF, self._weight_NF.t())
+
+
+class Factors:
+    """Weights [D, N, F] of D directions that take turns."""
+
+    def __init__(self, weights_DNF: Tensor) -> None:
+        self._weights_DNF = weights_DNF.detach()
+        self._factors = [Factor(weight_NF) for weight_NF in self._weights_DNF] if suits(weights_DNF[0]) else []
+
+    def product(self, rows_DMF: Tensor, biases_DN: Tensor | None = None) -> Tensor:
+        """W x + b of the rows of each direction, [D, M, N]."""
+        if self._factors:
+            biases = [None] * len(self._factors) if biases_DN is None else biases_DN.unbind(0)
+            sides = zip(self._factors, rows_DMF.unbind(0), biases, strict=True)
+            return torch.stack([factor.product(rows_MF, bias_N) for factor, rows_MF, bias_N in sides])
+        weights_DFN = self._weights_DNF.transpose(1, 2)
+        if biases_DN is None:
+            return torch.bmm(rows_DMF, weights_DFN)
+        return torch.baddbmm(biases_DN.unsqueeze(1), rows_DMF, weights_DFN)
+
+
+@contextmanager
+def blocked_products(wanted: bool) -> Iterator[None]:
+    """Within it, `linear` multiplies by oneDNN where that is faster; gradients follow what was chosen going forward."""
+    before = _BLOCKED.set(wanted)
+    try:
+        yield
+    finally:
+        _BLOCKED.reset(before)
+
+
+def linear(inputs: Tensor, weight_NF: Tensor, bias_N: Tensor | None = None) -> Tensor:
+    """`torch.nn.functional.linear`, for inputs [..., F] of many rows."""
+    if (
+        _BLOCKED.get()
+        and inputs.numel() >= FEWEST_ROWS * weight_NF.shape[1]
+        and inputs.dtype == product_dtype(inputs) == weight_NF.dtype == torch.float32
+        and suits(weight_NF)
+    ):
+        outputs: Tensor = _Linear.apply(inputs, weight_NF, bias_N)  # type: ignore[no-untyped-call]
+        return outputs
+    return F.linear(inputs, weight_NF, bias_N)
+
+
+class Linear(torch.nn.Linear):
+    """A layer that is mostly run over all positions at once."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return linear(input, self.weight, self.bias)
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight_NF: Tensor, bias_N: Tensor | None) -> Tensor:
+        ctx.save_for_backward(inputs, weight_NF)
+        return Factor(weight_NF).product(inputs, bias_N)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, weight_NF = ctx.saved_tensors
+        d_outputs_MN, inputs_MF = d_outputs.flatten(0, -2), inputs.flatten(0, -2)
+        d_inputs = d_weight_NF = d_bias_N = None
+        if ctx.needs_input_grad[0]:
+            d_inputs = Factor(weight_NF.t()).product(d_outputs_MN).view(inputs.shape)
+        if ctx.needs_input_grad[1]:
+            # Both factors are rows: here the BLAS is the faster one.
+            d_weight_NF = d_outputs_MN.t() @ inputs_MF
+        if ctx.needs_input_grad[2]:
+            d_bias_N = d_outputs_MN.sum(0)
+        return d_inputs, d_weight_NF, d_bias_N
