@@ -79,29 +79,29 @@ class _Chunked(torch.autograd.Function):
             for start in range(0, count, CHUNK):
                 rows = slice(start, start + CHUNK)
                 readout, target_n1 = readout_NR[rows].to(dtype), target_N[rows].unsqueeze(1)
-                logits = ahead.product(readout, bias) if dtype == exact else ahead.product(readout) + bias
-                expected_n1 = logits.gather(1, target_n1)
-                largest_n1 = logits.amax(1, keepdim=True)
-                exponentials = logits.sub_(largest_n1).exp_()
-                sum_n1 = exponentials.sum(1, keepdim=True)
-                normalizer_n1 = sum_n1.log().add_(largest_n1)
+                logits = ahead.product(readout, bias)
+                expected_n1, largest_n1 = logits.gather(1, target_n1), logits.amax(1, keepdim=True)
+                # Computed row by row, where its logits lie in the nearest cache.
+                probabilities = torch.softmax(logits, 1, dtype=exact, out=logits if dtype == exact else None)
+                # The largest is at least 1 / V: its logarithm loses nothing.
+                normalizer_n1 = largest_n1 - probabilities.amax(1, keepdim=True).log()
                 likelihood += (normalizer_n1 - expected_n1).sum()
                 if smoothing:
                     spread += normalizer_n1.sum() - (readout.to(exact) @ mean_weight).sum() - mean_bias * len(readout)
                 if d_readout is None or d_weight is None or d_bias is None:
                     continue
                 # d loss / d logits = softmax - (1 - e) onehot - e / V, of which the last term is added below.
-                exponentials.scatter_add_(1, target_n1, (smoothing - 1.0) * sum_n1)
-                scale_n1 = sum_n1.reciprocal()
-                d_bias += (scale_n1.t() @ exponentials).squeeze(0)
-                d_logits = exponentials.mul_(scale_n1).to(dtype)
+                certain = probabilities.new_full((), smoothing - 1.0)
+                probabilities.scatter_add_(1, target_n1, certain.expand_as(target_n1))
+                d_bias += probabilities.sum(0)
+                d_logits = probabilities.to(dtype)
                 d_readout[rows] = back.product(d_logits)
                 if dtype == d_weight.dtype:
                     d_weight.addmm_(d_logits.t(), readout)
                 else:
                     d_weight += d_logits.t() @ readout
                 # Before the next chunk's are made.
-                del logits, exponentials, d_logits
+                del logits, probabilities, d_logits
             if smoothing and d_readout is not None and d_weight is not None and d_bias is not None:
                 d_readout -= (smoothing * mean_weight).to(d_readout.dtype)
                 d_weight -= (smoothing / pieces * readout_NR.sum(0, dtype=exact)).to(d_weight.dtype)

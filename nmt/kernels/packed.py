@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
+from nmt.kernels.dropout import dropout
 from nmt.kernels.gates import tanh_
 from nmt.kernels.products import Factors, linear
 from nmt.kernels.ragged import Packing
@@ -35,8 +35,26 @@ def run_packed(
     if fused:
         assert isinstance(stack, nn.GRU), "only gated recurrent units are differentiated by hand"
         return _run_by_hand(stack, inputs_PX, packing)
+    if inputs_PX.device.type == "cpu" and stack.training and stack.dropout and stack.num_layers > 1:
+        return _layer_by_layer(stack, inputs_PX, packing)
     packed, final = stack(PackedSequence(inputs_PX, packing.sizes_T))
     return packed.data, final if isinstance(final, tuple) else (final,)
+
+
+def _layer_by_layer(stack: nn.RNNBase, inputs_PX: Tensor, packing: Packing) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The library's layers, with the same draws of dropout between them as those run by hand."""
+    run: Any = {"LSTM": torch.lstm, "GRU": torch.gru, "RNN_TANH": torch.rnn_tanh}[stack.mode]
+    directions = 2 if stack.bidirectional else 1
+    first_DRH = inputs_PX.new_zeros(directions, packing.full_rows, stack.hidden_size)
+    first = (first_DRH, first_DRH) if stack.mode == "LSTM" else first_DRH
+    finals = []
+    for layer in range(stack.num_layers):
+        if layer:
+            inputs_PX = dropout(inputs_PX, stack.dropout, training=True)
+        weights = [weight for side in stack.all_weights[layer * directions :][:directions] for weight in side]
+        inputs_PX, *final = run(inputs_PX, packing.sizes_T, first, weights, True, 1, 0.0, True, stack.bidirectional)
+        finals.append(final)
+    return inputs_PX, tuple(torch.cat(part) for part in zip(*finals, strict=True))
 
 
 def _run_by_hand(stack: nn.GRU, inputs_PX: Tensor, packing: Packing) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -44,7 +62,7 @@ def _run_by_hand(stack: nn.GRU, inputs_PX: Tensor, packing: Packing) -> tuple[Te
     finals = []
     for layer in range(stack.num_layers):
         if layer:
-            inputs_PX = F.dropout(inputs_PX, stack.dropout, stack.training)
+            inputs_PX = dropout(inputs_PX, stack.dropout, stack.training)
         weights = stack.all_weights[layer * directions : (layer + 1) * directions]
         inputs_PX, finals_DRH = _PackedGru.apply(  # type: ignore[no-untyped-call]
             linear(

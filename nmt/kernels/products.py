@@ -59,9 +59,9 @@ class Factor:
             self._laid_out = torch.ops.mkldnn._reorder_linear_weight(self._weight_NF)
 
     def product(self, rows: Tensor, bias_N: Tensor | None = None) -> Tensor:
-        """W x + b of rows [..., F], all in the format of the weight: [..., N]."""
+        """W x + b of rows [..., F] in the format of the weight: [..., N]. The bias may be more exact."""
         if self._laid_out is None:
-            return F.linear(rows, self._weight_NF, bias_N)
+            return F.linear(rows, self._weight_NF, None if bias_N is None else bias_N.to(rows.dtype))
         outputs: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._laid_out, bias_N, "none", [], "")
         return outputs
 

@@ -17,6 +17,7 @@ from triton.language import constexpr
 
 from nmt.kernels.fused.layout import blocks, tanh
 from nmt.kernels.recurrence import Annotations
+from nmt.kernels.recurrence.steps import SourceSums
 
 
 @triton.jit
@@ -159,6 +160,7 @@ def look_backward(
     d_looked_QBS: Tensor,
     *,
     add: bool,
+    sums: SourceSums | None = None,
 ) -> None:
     """As `Steps.look_backward`."""
     keys, memory, _, energy = source

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nmt.kernels.additive import exponentials, reciprocals
 from nmt.kernels.gates import tanh_
-from nmt.kernels.recurrence.steps import Annotations, Steps
+from nmt.kernels.recurrence.steps import Annotations, SourceSums, Steps
 
 
 class FactoredSteps(Steps):
@@ -25,26 +25,31 @@ class FactoredSteps(Steps):
     def additive_scores(self, query_BQA: Tensor, keys_BSA: Tensor, energy_A: Tensor) -> Tensor:
         return energy_A.sum() - 2.0 * (_reciprocals(query_BQA, keys_BSA) @ energy_A)
 
+    def sums(self, source: Annotations) -> FactoredSums | None:
+        return None if source.energy is None else FactoredSums(source.keys, source.energy)
+
     def additive_query_backward(
-        self, query_BQA: Tensor, keys_BSA: Tensor, energy_A: Tensor, d_scores_BQS: Tensor
+        self,
+        query_BQA: Tensor,
+        keys_BSA: Tensor,
+        energy_A: Tensor,
+        d_scores_BQS: Tensor,
+        sums: SourceSums | None,
     ) -> Tensor:
-        r_BQSA = _reciprocals(query_BQA, keys_BSA)
-        slope_BQSA = torch.addcmul(r_BQSA, r_BQSA, r_BQSA, value=-1.0, out=r_BQSA)
+        if isinstance(sums, FactoredSums):
+            slope_BQSA = sums.add(exponentials(query_BQA.squeeze(1)), d_scores_BQS.squeeze(1)).unsqueeze(1)
+        else:
+            slope_BQSA = _slope_(_reciprocals(query_BQA, keys_BSA))
         # The gradients of a look's scores add up to nothing: rounded, they would not.
         return (d_scores_BQS.unsqueeze(2) @ slope_BQSA).squeeze(2) * (4.0 * energy_A)
 
     def keys_backward(
         self, query_QBA: Tensor, keys_BSA: Tensor, energy_A: Tensor, d_scores_QBS: Tensor
     ) -> tuple[Tensor, Tensor]:
-        d_keys_BSA = torch.zeros_like(keys_BSA)
-        room_BSA = torch.empty_like(keys_BSA)
-        seen_A = torch.zeros_like(energy_A)
+        sums = FactoredSums(keys_BSA, energy_A)
         for query_BA, d_scores_BS in zip(exponentials(query_QBA), d_scores_QBS, strict=True):
-            r_BSA = reciprocals(query_BA.unsqueeze(1), keys_BSA, out=room_BSA)
-            seen_A += d_scores_BS.flatten() @ r_BSA.flatten(0, 1)
-            slope_BSA = torch.addcmul(r_BSA, r_BSA, r_BSA, value=-1.0, out=r_BSA)
-            d_keys_BSA.addcmul_(slope_BSA, d_scores_BS.unsqueeze(2))
-        return d_keys_BSA.mul_(4.0 * energy_A), d_scores_QBS.sum() - 2.0 * seen_A
+            sums.add(query_BA, d_scores_BS)
+        return sums.gradients(d_scores_QBS)
 
     def gru(
         self,
@@ -55,16 +60,14 @@ class FactoredSteps(Steps):
         after_BH: Tensor,
         copy_BH: Tensor | None,
     ) -> None:
-        """As the reference; both gates are left in the place of their recurrent half, which nobody else reads."""
-        if recurrent_BG.dtype != after_BH.dtype:
-            return super().gru(input_BG, more_BG, recurrent_BG, before_BH, after_BH, copy_BH)
-        hidden = before_BH.shape[1]
-        gates_BG = recurrent_BG[:, : 2 * hidden].add_(input_BG[:, : 2 * hidden])
-        if more_BG is not None:
-            gates_BG.add_(more_BG[:, : 2 * hidden])
-        gates_BG.sigmoid_()
-        candidate_BH = _candidate(input_BG, more_BG, recurrent_BG, hidden)
-        torch.lerp(candidate_BH, before_BH, gates_BG[:, hidden:], out=after_BH)
+        exact = after_BH.dtype
+        input_BG, recurrent_BG = input_BG.to(exact), recurrent_BG.to(exact, copy=True)
+        more_BG = None if more_BG is None else more_BG.to(exact)
+        update_BH = _gates_(input_BG, more_BG, recurrent_BG)[1]
+        candidate_BH = _candidate(input_BG, more_BG, recurrent_BG)
+        torch.lerp(candidate_BH, before_BH, update_BH, out=after_BH)
+        if copy_BH is not None:
+            copy_BH.copy_(after_BH)
 
     def gru_backward(
         self,
@@ -78,41 +81,71 @@ class FactoredSteps(Steps):
         d_recurrent_BG: Tensor,
         d_before_BH: Tensor,
     ) -> None:
-        if recurrent_BG.dtype != before_BH.dtype:
-            return super().gru_backward(
-                input_BG,
-                more_BG,
-                recurrent_BG,
-                before_BH,
-                d_after_BH,
-                sent_BH,
-                d_input_BG,
-                d_recurrent_BG,
-                d_before_BH,
-            )
-        hidden = before_BH.shape[1]
-        reset_BH, update_BH, recurrent_BH = recurrent_BG.chunk(3, 1)
-        d_reset_BH, d_update_BH, d_candidate_BH = d_input_BG.chunk(3, 1)
-        candidate_BH = _candidate(input_BG, more_BG, recurrent_BG, hidden)
-        d_after_BH = d_after_BH if sent_BH is None else d_after_BH + sent_BH
+        exact, hidden = before_BH.dtype, before_BH.shape[1]
+        input_BG, recurrent_BG = input_BG.to(exact), recurrent_BG.to(exact, copy=True)
+        more_BG = None if more_BG is None else more_BG.to(exact)
+        reset_BH, update_BH = _gates_(input_BG, more_BG, recurrent_BG)
+        candidate_BH = _candidate(input_BG, more_BG, recurrent_BG)
+        d_after_BH = d_after_BH if sent_BH is None else d_after_BH + sent_BH.to(exact)
         passed_BH = d_after_BH * update_BH
         d_before_BH += passed_BH
         # The rest goes to the candidate.
         entered_BH = d_after_BH - passed_BH
+        room_BG = d_input_BG if d_input_BG.dtype == exact else torch.empty_like(d_input_BG, dtype=exact)
+        d_reset_BH, d_update_BH, d_candidate_BH = room_BG.chunk(3, 1)
         torch.addcmul(entered_BH, entered_BH, candidate_BH.square(), value=-1.0, out=d_candidate_BH)
         torch.sub(before_BH, candidate_BH, out=d_update_BH).mul_(update_BH).mul_(entered_BH)
-        d_recurrent_BH = torch.mul(d_candidate_BH, reset_BH, out=d_recurrent_BG[:, 2 * hidden :])
-        torch.mul(d_recurrent_BH, recurrent_BH, out=d_reset_BH)
+        d_recurrent_BH = d_candidate_BH * reset_BH
+        torch.mul(d_recurrent_BH, recurrent_BG[:, 2 * hidden :], out=d_reset_BH)
         d_reset_BH.addcmul_(d_reset_BH, reset_BH, value=-1.0)
+        if room_BG is not d_input_BG:
+            d_input_BG.copy_(room_BG)
         d_recurrent_BG[:, : 2 * hidden].copy_(d_input_BG[:, : 2 * hidden])
+        d_recurrent_BG[:, 2 * hidden :].copy_(d_recurrent_BH)
 
 
-def _candidate(input_BG: Tensor, more_BG: Tensor | None, recurrent_BG: Tensor, hidden: int) -> Tensor:
-    """tanh(a + r * b), with r in the place of its pre-activation."""
+class FactoredSums(SourceSums):
+    """Sums over looks of d_score r and d_score r (1 - r), of which r is computed once for the query's gradient too."""
+
+    def __init__(self, keys_BSA: Tensor, energy_A: Tensor) -> None:
+        self._keys_BSA, self._energy_A = keys_BSA, energy_A
+        self._room_BSA, self._d_keys_BSA = torch.empty_like(keys_BSA), torch.zeros_like(keys_BSA)
+        self._seen_A = torch.zeros_like(energy_A)
+
+    def add(self, query_BA: Tensor, d_scores_BS: Tensor) -> Tensor:
+        """Add a look with the exponentials of its queries; r (1 - r) of each pair, [B, S, A], until the next look."""
+        r_BSA = reciprocals(query_BA.unsqueeze(1), self._keys_BSA, out=self._room_BSA)
+        self._seen_A += d_scores_BS.flatten() @ r_BSA.flatten(0, 1)
+        slope_BSA = _slope_(r_BSA)
+        self._d_keys_BSA.addcmul_(slope_BSA, d_scores_BS.unsqueeze(2))
+        return slope_BSA
+
+    def gradients(self, d_scores_QBS: Tensor) -> tuple[Tensor, Tensor]:
+        return self._d_keys_BSA * (4.0 * self._energy_A), d_scores_QBS.sum() - 2.0 * self._seen_A
+
+
+def _gates_(input_BG: Tensor, more_BG: Tensor | None, recurrent_BG: Tensor) -> tuple[Tensor, Tensor]:
+    """Reset and update gate, in the place of their recurrent half."""
+    both = 2 * (recurrent_BG.shape[1] // 3)
+    gates_BG = recurrent_BG[:, :both].add_(input_BG[:, :both])
+    if more_BG is not None:
+        gates_BG.add_(more_BG[:, :both])
+    reset_BH, update_BH = gates_BG.sigmoid_().chunk(2, 1)
+    return reset_BH, update_BH
+
+
+def _candidate(input_BG: Tensor, more_BG: Tensor | None, recurrent_BG: Tensor) -> Tensor:
+    """tanh(a + r * b), with r in the place of its recurrent half."""
+    hidden = recurrent_BG.shape[1] // 3
     entry_BH = input_BG[:, 2 * hidden :]
     if more_BG is not None:
         entry_BH = entry_BH + more_BG[:, 2 * hidden :]
     return tanh_(torch.addcmul(entry_BH, recurrent_BG[:, :hidden], recurrent_BG[:, 2 * hidden :]))
+
+
+def _slope_(r: Tensor) -> Tensor:
+    """r (1 - r), in its place."""
+    return torch.addcmul(r, r, r, value=-1.0, out=r)
 
 
 def _reciprocals(query_BQA: Tensor, keys_BSA: Tensor) -> Tensor:

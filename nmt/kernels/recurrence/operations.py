@@ -131,6 +131,7 @@ class Look(Operation):
             self.d_weights = torch.split(d_weights_TBS, 1)
 
     def begin_backward(self) -> None:
+        self.sums = self.steps.sums(self.cast)
         self.d_looked_TBS = torch.empty_like(self.scores_TBS)
         self.d_looked = torch.split(self.d_looked_TBS, 1)
         self.d_contexts = torch.split(self.context.gradient_RBF, 1)
@@ -152,11 +153,12 @@ class Look(Operation):
             self.d_looked[step],
             # A state has other readers.
             add=isinstance(self.query, Row),
+            sums=self.sums,
         )
 
     def finish(self) -> Iterator[tuple[Tensor, Tensor]]:
         looked = (self.scores_TBS, self.normalizer_TB, self.context.gradient_RBF, self.d_looked_TBS)
-        d_keys, d_memory, d_energy = source_backward(self.steps, self.query_TBA, self.cast, *looked)
+        d_keys, d_memory, d_energy = source_backward(self.steps, self.query_TBA, self.cast, *looked, self.sums)
         yield self.source.keys, d_keys.to(self.source.keys.dtype)
         yield self.source.memory, d_memory
         if self.source.energy is not None and d_energy is not None:

@@ -31,6 +31,14 @@ class Annotations(NamedTuple):
     """v [A] of the score v' tanh(query + key); None for the score query' key."""
 
 
+class SourceSums:
+    """Gradients of keys and energy that looks with one query add up on their way back."""
+
+    def gradients(self, d_scores_QBS: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of the keys [B, S, A] and of the energy [A], of the gradients of all scores."""
+        raise AssertionError("sums end as gradients")
+
+
 class Steps:
     """The reference; what runs the same faster derives from it."""
 
@@ -43,6 +51,11 @@ class Steps:
     def prepare(self, source: Annotations) -> Annotations:
         """The source as the operations want it, computed once for all steps; gradients are those of what it was."""
         return source
+
+    def sums(self, source: Annotations) -> SourceSums | None:
+        """Where looks backward should add up what all of them need of a pair of query and key; None: `keys_backward`
+        computes it once more at the end."""
+        return None
 
     def look(
         self, query_QBA: Tensor, source: Annotations, context_QBC: Tensor, scores_QBS: Tensor, normalizer_QB: Tensor
@@ -78,6 +91,7 @@ class Steps:
         d_looked_QBS: Tensor,
         *,
         add: bool,
+        sums: SourceSums | None = None,
     ) -> None:
         """The gradient of the queries, written or, with `add`, added to what is there.
 
@@ -96,7 +110,7 @@ class Steps:
         if source.energy is None:
             d_query_BQA = d_scores_BQS.to(memory.dtype) @ source.keys
         else:
-            d_query_BQA = self.additive_query_backward(query_BQA, source.keys, source.energy, d_scores_BQS)
+            d_query_BQA = self.additive_query_backward(query_BQA, source.keys, source.energy, d_scores_BQS, sums)
         if add:
             d_query_QBA += d_query_BQA.transpose(0, 1)
         else:
@@ -107,7 +121,12 @@ class Steps:
         return torch.tanh(query_BQA.unsqueeze(2) + keys_BSA.unsqueeze(1)) @ energy_A
 
     def additive_query_backward(
-        self, query_BQA: Tensor, keys_BSA: Tensor, energy_A: Tensor, d_scores_BQS: Tensor
+        self,
+        query_BQA: Tensor,
+        keys_BSA: Tensor,
+        energy_A: Tensor,
+        d_scores_BQS: Tensor,
+        sums: SourceSums | None,
     ) -> Tensor:
         """The gradient of the queries through v' tanh(query + key)."""
         slope_BQSA = 1 - torch.tanh(query_BQA.unsqueeze(2) + keys_BSA.unsqueeze(1)).square()
@@ -203,6 +222,7 @@ def source_backward(
     normalizer_QB: Tensor,
     d_context_QBC: Tensor,
     d_weights_QBS: Tensor,
+    sums: SourceSums | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The gradients of keys, memory and energy, of all queries or steps together.
 
@@ -214,7 +234,10 @@ def source_backward(
     d_scores_QBS = scores_backward(scores_QBS, normalizer_QB, d_weights_QBS)
     if source.energy is None:
         return d_scores_QBS.permute(1, 2, 0).to(dtype) @ query_QBA.transpose(0, 1), d_memory_BSC, None
-    d_keys_BSA, d_energy_A = steps.keys_backward(query_QBA, source.keys, source.energy, d_scores_QBS)
+    if sums is not None:
+        d_keys_BSA, d_energy_A = sums.gradients(d_scores_QBS)
+    else:
+        d_keys_BSA, d_energy_A = steps.keys_backward(query_QBA, source.keys, source.energy, d_scores_QBS)
     return d_keys_BSA, d_memory_BSC, d_energy_A
 
 
