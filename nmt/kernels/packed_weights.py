@@ -1,4 +1,4 @@
-"""Constant weights that know how they multiply: shorter formats for translating on a CPU.
+"""Constant weights that know how they multiply: laid out once, in shorter formats too, for translating on a CPU.
 
 A product with few rows is bound by the reading of its weights; with many, by arithmetic. Both get cheaper the shorter
 the weights are. A `PackedWeight` stands in the place of a parameter, and whatever multiplies by it through
@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from nmt.kernels.products import Factor
 
 LARGEST = 127.0
 """Of what an int8 holds on both sides of zero."""
@@ -56,16 +58,26 @@ class PackedWeight(torch.Tensor):
             return function(*arguments, **(keywords or {}))
 
 
+class Fp32Weight(PackedWeight):
+    """Products of float32."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.factor = Factor(weight)
+
+    def product(self, inputs: Tensor, bias: Tensor | None) -> Tensor:
+        """In float32."""
+        return self.factor.product(inputs, bias)
+
+
 class Bf16Weight(PackedWeight):
     """Products of bf16 with sums in float32, as autocast makes them, but for the cast of the weight at each one."""
 
     def __init__(self, weight: Tensor) -> None:
-        self.shorter_OI = weight.detach().to(torch.bfloat16)
+        self.factor = Factor(weight.detach().to(torch.bfloat16))
 
     def product(self, inputs: Tensor, bias: Tensor | None) -> Tensor:
         """In bf16."""
-        bias = bias if bias is None else bias.to(torch.bfloat16)
-        return F.linear(inputs.to(torch.bfloat16), self.shorter_OI, bias)
+        return self.factor.product(inputs.to(torch.bfloat16), bias if bias is None else bias.to(torch.bfloat16))
 
 
 class Int8Weight(PackedWeight):

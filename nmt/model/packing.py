@@ -6,11 +6,12 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from nmt.kernels.packed_weights import Bf16Weight, Int8Weight, PackedWeight
+from nmt.kernels.packed_weights import Bf16Weight, Fp32Weight, Int8Weight, PackedWeight
+from nmt.kernels.products import suits
 
-Format = Literal["bf16", "int8"]
+Format = Literal["fp32", "bf16", "int8"]
 
-FORMATS: dict[Format, type[PackedWeight]] = {"bf16": Bf16Weight, "int8": Int8Weight}
+FORMATS: dict[Format, type[PackedWeight]] = {"fp32": Fp32Weight, "bf16": Bf16Weight, "int8": Int8Weight}
 FEWEST_OUTPUTS = 16
 """Of a product that is worth packing: below it is the vector of a score, and bound by its inputs."""
 
@@ -18,13 +19,15 @@ FEWEST_OUTPUTS = 16
 def pack(network: nn.Module, kind: Format) -> None:
     """Put packed weights in the place of those of all products but the smallest, and the embeddings' tables.
 
+    In float32 only those that oneDNN multiplies faster than PyTorch: elsewhere there is nothing to gain.
+
     The network then only translates: it is not trained any more, nor saved.
     """
     packed: dict[int, PackedWeight] = {}
     for module in network.modules():
         for name in _products(module):
             weight: Tensor = getattr(module, name)
-            if len(weight) < FEWEST_OUTPUTS:
+            if len(weight) < FEWEST_OUTPUTS or (kind == "fp32" and not suits(weight)):
                 continue
             if id(weight) not in packed:
                 packed[id(weight)] = FORMATS[kind](weight)
@@ -34,7 +37,7 @@ def pack(network: nn.Module, kind: Format) -> None:
 
 def is_packed(layer: nn.RNNBase) -> bool:
     """Whether a recurrent layer has weights that its library cannot take."""
-    return isinstance(layer.weight_ih_l0, PackedWeight)
+    return any(isinstance(weight, PackedWeight) for weights in layer.all_weights for weight in weights)
 
 
 def _products(module: nn.Module) -> list[str]:

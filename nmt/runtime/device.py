@@ -39,7 +39,7 @@ class Runtime:
     rank: int = 0
     world: int = 1
     local_rank: int = 0
-    weights: Literal["bf16", "int8"] | None = None
+    weights: Literal["fp32", "bf16", "int8"] | None = None
     """Format that constant weights are packed in, for translating on a CPU; None leaves them as they are."""
 
     @property
@@ -81,9 +81,9 @@ def set_up(options: schema.Runtime) -> Runtime:
         torch.backends.cudnn.allow_tf32 = tf32
     if world > 1:
         processes.join(rank, world, gpu=device.type == "cuda")
-    weights: Literal["bf16", "int8"] | None = None
-    if device.type == "cpu" and (options.precision == "int8" or dtype is torch.bfloat16):
-        weights = "int8" if options.precision == "int8" else "bf16"
+    weights: Literal["fp32", "bf16", "int8"] | None = None
+    if device.type == "cpu":
+        weights = "int8" if options.precision == "int8" else "fp32" if dtype is None else "bf16"
     return Runtime(device, dtype, f"{why_device}; {why_precision}", rank, world, local_rank, weights)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from nmt.runtime.memory import keep_freed_memory
 from scripts.benchmarks import growth, memory, pipeline, startup, training, translation
 
 PRECISIONS = ("fp32", "bf16")
@@ -123,6 +124,8 @@ def main(arguments: list[str]) -> int:
             setattr(options, option.name, option.default_of(options.quick))
     if getattr(options, "threads", 0):
         torch.set_num_threads(options.threads)
+    # As every command of nmt does on a CPU.
+    keep_freed_memory()
     report = module.run(options)
     if options.quick:
         print("--quick: too little work to say anything about speed")

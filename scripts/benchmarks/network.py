@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from nmt.batching.plan import plan_window
 from nmt.config import Config, schema
 from nmt.experiment.families import parse_saved_config
 from nmt.kernels.choice import Kernels, choose_kernels
+from nmt.kernels.products import Factor
 from nmt.model.translator import Translator, Vocabulary
 from nmt.training.optimizers import OPTIMIZERS, AdamWOptions
 from nmt.training.translating import TranslationObjective
@@ -145,7 +148,7 @@ class Update:
 
     def flops(self, batch: Batch) -> float:
         """Floating-point operations of the products of one update, counted as they are called."""
-        with FlopCounterMode(display=False) as counter:
+        with flop_counter() as counter:
             self(batch)
         return float(counter.get_total_flops())
 
@@ -180,19 +183,45 @@ def what_is_fused(kernels: Kernels) -> str:
     return "fused" if all(parts.values()) else "fused " + " and ".join(name for name, fused in parts.items() if fused)
 
 
-def product_rate(dtype: torch.dtype, device: torch.device, repeats: int = 5) -> float:
+def flop_counter() -> FlopCounterMode:
+    """Counts the operations of products as they are called, those of oneDNN included."""
+    return FlopCounterMode(display=False, custom_mapping={torch.ops.mkldnn._linear_pointwise: _linear_flops})
+
+
+def _linear_flops(rows: torch.Size, weight: torch.Size, *_: Any, **__: Any) -> int:
+    return 2 * math.prod(rows) * weight[0]
+
+
+class ProductRate(NamedTuple):
     """Floating-point operations per second of a large product, the best of some."""
+
+    best: float
+    """By PyTorch or by oneDNN, whichever is faster: no program can be faster than this allows."""
+    pytorch: float
+    """By PyTorch alone, as a program has it that does not look for anything better."""
+
+
+def product_rate(dtype: torch.dtype, device: torch.device, repeats: int = 5) -> ProductRate:
+    """Measured now; both take turns."""
     rows, inner, columns = PRODUCT
     left = torch.randn(rows, inner, device=device).to(dtype)
-    right = torch.randn(inner, columns, device=device).to(dtype)
-    times = []
-    for _ in range(repeats):
-        synchronize(device)
-        start = time.perf_counter()
-        left @ right
-        synchronize(device)
-        times.append(time.perf_counter() - start)
-    return 2.0 * rows * inner * columns / min(times)
+    weight = torch.randn(columns, inner, device=device).to(dtype)
+    right, factor = weight.t().contiguous(), Factor(weight)
+    flops = 2.0 * rows * inner * columns
+    turns = [
+        (_rate(lambda: left @ right, flops, device), _rate(lambda: factor.product(left), flops, device))
+        for _ in range(repeats)
+    ]
+    pytorch, other = (max(rates) for rates in zip(*turns, strict=True))
+    return ProductRate(max(pytorch, other), pytorch)
+
+
+def _rate(multiply: Callable[[], torch.Tensor], flops: float, device: torch.device) -> float:
+    synchronize(device)
+    start = time.perf_counter()
+    multiply()
+    synchronize(device)
+    return flops / (time.perf_counter() - start)
 
 
 def synchronize(device: torch.device) -> None:

@@ -19,14 +19,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from nmt.config import schema
 from nmt.model.packing import pack
 from nmt.model.translator import Translator, Vocabulary
 from nmt.runtime import format_table, set_up, share_out, usable_workers
 from nmt.search import Hypothesis, translate_batch
-from scripts.benchmarks.network import FIRST_PIECE, model_options, product_rate
+from scripts.benchmarks.network import FIRST_PIECE, flop_counter, model_options, product_rate
 
 Precision = Literal["fp32", "bf16", "int8"]
 AGREEMENT: dict[str, float] = {"fp32": 1e-5, "bf16": 5e-2, "int8": 5e-2}
@@ -150,7 +149,7 @@ def measure(
     systems = {
         precision: network(model, vocabulary, precision, device) for precision in {v.precision for v in variants}
     }
-    check(systems, network(model, vocabulary, "fp32", device), sources, device)
+    check(systems, network(model, vocabulary, "fp32", device, packed=False), sources, device)
     works = {variant: Work(systems[variant.precision], variant, sources, device, vocabulary) for variant in variants}
     for variant, work in works.items():
         if variant.processes > 1 and work.translations() != Work(
@@ -169,7 +168,7 @@ def measure(
     seconds: dict[Variant, list[float]] = {variant: [] for variant in variants}
     rates = []
     for round_number in range(rounds + 1):
-        rates.append(product_rate(torch.float32, device))
+        rates.append(product_rate(torch.float32, device).best)
         for variant, work in works.items():
             start = time.perf_counter()
             work.run()
@@ -194,11 +193,13 @@ def measure(
     return results, rate
 
 
-def network(model: schema.Model, vocabulary: int, precision: Precision, device: torch.device) -> Translator:
-    """The same fresh weights for all, packed where the precision is short."""
+def network(
+    model: schema.Model, vocabulary: int, precision: Precision, device: torch.device, *, packed: bool = True
+) -> Translator:
+    """The same fresh weights for all, packed as they are for translating."""
     torch.manual_seed(1)
     translator = Translator(model, Vocabulary(vocabulary, vocabulary, bos=Special.bos)).to(device).eval()
-    if precision != "fp32":
+    if packed and device.type == "cpu":
         pack(translator, precision)
     return translator
 
@@ -277,7 +278,7 @@ class Work:
 
     def flops(self) -> float:
         """Floating-point operations of the products of all batches."""
-        with FlopCounterMode(display=False) as counter:
+        with flop_counter() as counter:
             for rows in self.batches:
                 self.batch(rows)
         return float(counter.get_total_flops())
