@@ -256,7 +256,8 @@ def test_what_does_not_fit_is_said_key_by_key(
 
 def test_a_start_that_is_not_there_or_has_too_much_is_said(folder: Path, started: Config) -> None:
     with pytest.raises(ConfigError, match=r"training\.start_from: .*nowhere: no such checkpoint"):
-        train(run_config(folder, f"training.start_from={folder}/nowhere", f"run={folder}/next"))
+        train(run_config(folder, f"training.start_from={folder}/nowhere", f"run={folder}/nothing"))
+    assert not (folder / "nothing").exists()
     one = (CONTEXT.format(where="encoder"), f"training.start_from={started.run}", f"run={folder}/one")
     train(run_config(folder, *one, "training.max_steps=1"))
     with pytest.raises(Exception, match=r"the model has no weights context\.encoder"):

@@ -199,3 +199,17 @@ def test_which_kernel_runs_where() -> None:
     assert [choose_kernels(wanted, CPU).packed for wanted in ("auto", "reference", "fused")] == [True, False, True]
     # cuDNN is fused, and takes every cell.
     assert not choose_packed("fused", torch.device("cuda"), "model.encoder.cell is not gru").fused
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM, nn.RNN])
+def test_the_library_layer_by_layer_is_the_library_at_once(kind: type[nn.RNNBase], bidirectional: bool) -> None:
+    """Bit by bit, without dropout, of which they draw differently."""
+    torch.manual_seed(6)
+    stack = kind(5, 3, num_layers=3, bidirectional=bidirectional, batch_first=True, dropout=0.5).train()
+    packing = Packing.of(torch.tensor([2, 0, 6, 1]), CPU)
+    inputs_PX = torch.randn(9, 5)
+    stack.dropout = 1e-9  # Rounds to nothing, and asks for one layer after the other.
+    layers = run_packed(stack, inputs_PX, packing, False)
+    stack.dropout = 0.0
+    torch.testing.assert_close(layers, run_packed(stack, inputs_PX, packing, False), rtol=0, atol=0)

@@ -15,6 +15,7 @@ from nmt.config import ClassificationConfig, Config, Experiment
 from nmt.experiment.classification_lesson import ClassificationPreparation
 from nmt.experiment.families import parse_saved_config
 from nmt.experiment.lesson import Lesson, Preparation
+from nmt.experiment.starting import starting_point
 from nmt.experiment.translation_lesson import TranslationPreparation
 from nmt.runtime import (
     Runtime,
@@ -43,6 +44,9 @@ def train(config: Experiment, *, fresh: bool = False) -> Outcome:
         folder = RunFolder(config.run)
         set_up_logging(None, runtime.is_main)
         preparation = _prepare(config, runtime)
+        if fresh or folder.pointed("last") is None:
+            # A start that cannot be had leaves no folder behind.
+            starting_point(config)
         resumed = folder.open(config, fresh=fresh, read_config=parse_saved_config) if runtime.is_main else None
         stack.callback(folder.close)
         resumed = broadcast_object(resumed)

@@ -1,0 +1,131 @@
+"""Products by oneDNN are the products, rows stay apart, and gradients are those of PyTorch's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from nmt.kernels import products
+from nmt.kernels.products import Factor, Factors, Linear, blocked_products, linear, suits
+from scripts.benchmarks.network import Update, Variant, caption_batches, flop_counter, model_options
+
+FORMATS = [torch.float32, torch.bfloat16]
+
+
+@pytest.fixture(autouse=True)
+def everything_suits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also small products, on any processor."""
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("PyTorch was built without oneDNN")
+    monkeypatch.setattr(products, "_is_faster", lambda: True)
+    monkeypatch.setattr(products, "FEWEST_WEIGHTS", 1)
+    monkeypatch.setattr(products, "FEWEST_ROWS", 1)
+
+
+def whole(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Small integers, whose products and sums both formats hold exactly, in any order of addition."""
+    return torch.randint(-2, 3, shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_a_product_by_hand(dtype: torch.dtype) -> None:
+    """(1, 2) and (3, 4) times (5, 6): 17 and 39, plus 1 and -1."""
+    factor = Factor(torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=dtype))
+    rows, bias = torch.tensor([[5.0, 6.0]], dtype=dtype), torch.tensor([1.0, -1.0], dtype=dtype)
+    assert factor.product(rows).tolist() == [[17, 39]]
+    assert factor.product(rows, bias).tolist() == [[18, 38]]
+    room = torch.full((1, 2), 100.0, dtype=dtype)
+    assert factor.add(rows, room) is room
+    assert room.tolist() == [[117, 139]]
+    assert factor.write(rows, bias, room) is room
+    assert room.tolist() == [[18, 38]]
+
+
+@pytest.mark.parametrize("laid_out", [True, False])
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_rows_and_weights_that_lie_apart(dtype: torch.dtype, laid_out: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transposed weight, rows that are part of wider ones, and further dimensions; with and without oneDNN."""
+    monkeypatch.setattr(products, "_is_faster", lambda: laid_out)
+    weight, rows = whole(24, 40, dtype=dtype).t(), whole(3, 5, 64, dtype=dtype)[..., 8:32]
+    assert suits(weight) == laid_out
+    expected = (rows.double() @ weight.double().t()).to(dtype)
+    assert torch.equal(Factor(weight).product(rows), expected)
+    room = torch.zeros(5, 40, dtype=dtype)
+    assert torch.equal(Factor(weight).write(rows[0], None, room), expected[0])
+    assert torch.equal(Factor(weight).add(rows[1], room), expected[0] + expected[1])
+    sides = torch.stack((weight, -weight))
+    both = Factors(sides).product(torch.stack((rows[0], rows[0])), whole(2, 40, dtype=dtype))
+    for side, sign in enumerate((1, -1)):
+        assert torch.equal(both[side], sign * expected[0] + whole(2, 40, dtype=dtype)[side])
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_a_row_does_not_depend_on_how_many_there_are(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(1)
+    rows, weight, bias = (torch.randn(shape, generator=generator).to(dtype) for shape in ((67, 96), (144, 96), (144,)))
+    factor = Factor(weight)
+    together = factor.product(rows, bias)
+    for count in (1, 2, 5, 16, 17, 33, 64):
+        assert torch.equal(factor.product(rows[:count], bias), together[:count]), count
+
+
+def test_gradients_are_those_of_pytorch() -> None:
+    inputs, layer = whole(2, 9, 24).requires_grad_(), Linear(24, 40)
+    with torch.no_grad():
+        layer.weight.copy_(whole(40, 24))
+        layer.bias.copy_(whole(40))
+    found, arrives = {}, whole(2, 9, 40)
+    for wanted in (False, True):
+        with blocked_products(wanted):
+            outputs = layer(inputs)
+        assert (type(outputs.grad_fn).__name__ == "_LinearBackward") == wanted
+        found[wanted] = (outputs, *torch.autograd.grad(outputs, (inputs, layer.weight, layer.bias), arrives))
+    for blocked, plain in zip(found[True], found[False], strict=True):
+        assert torch.equal(blocked, plain)
+
+
+def test_what_it_is_not_for_goes_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another format, autocast, few rows, or a process that has switched oneDNN off."""
+    weight = whole(40, 24).requires_grad_()
+
+    def is_blocked(inputs: torch.Tensor, matrix: torch.Tensor) -> bool:
+        with blocked_products(True):
+            return type(linear(inputs, matrix).grad_fn).__name__ == "_LinearBackward"
+
+    assert is_blocked(whole(9, 24), weight)
+    assert not is_blocked(whole(9, 24).double(), weight.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not is_blocked(whole(9, 24), weight)
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        assert not is_blocked(whole(9, 24), weight)
+    finally:
+        torch._C._set_mkldnn_enabled(True)
+    monkeypatch.setattr(products, "FEWEST_ROWS", 10)
+    assert not is_blocked(whole(9, 24), weight)
+    assert is_blocked(whole(10, 24), weight)
+
+
+@pytest.mark.parametrize("attention", ["bahdanau2015", "luong2015_global_general"])
+@pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-5), ("bf16", 5e-2)])
+def test_a_network_s_gradients_are_those_of_the_reference(attention: str, precision: str, bound: float) -> None:
+    model, batch, cpu = model_options(attention, quick=True), caption_batches(128, 100)[0], torch.device("cpu")
+    expected = Update(model, 100, Variant("fp32", "reference"), cpu).gradients(batch)
+    found = Update(model, 100, Variant(precision, "auto"), cpu).gradients(batch)
+    assert 0 < (found - expected).norm() / expected.norm() < bound
+
+
+def test_its_operations_are_counted() -> None:
+    """2 x 6 rows x 24 x 40, whichever way it is computed."""
+    for rows in (torch.ones(6, 24), torch.ones(2, 3, 24)):
+        with flop_counter() as counter:
+            Factor(torch.ones(40, 24)).product(rows)
+        assert counter.get_total_flops() == 2 * 6 * 24 * 40
+
+
+def test_the_products_of_pytorch_agree_on_random_numbers() -> None:
+    """Within the rounding of sums of 512 terms."""
+    generator = torch.Generator().manual_seed(2)
+    rows, weight = torch.randn(31, 512, generator=generator), torch.randn(96, 512, generator=generator)
+    torch.testing.assert_close(Factor(weight).product(rows), F.linear(rows, weight), rtol=0, atol=1e-4)
