@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nmt.cli import evaluate, lexicon, translate
+from nmt.cli import average, evaluate, lexicon, translate
 from nmt.config.schema import Search
 from nmt.errors import DataError
 from nmt.experiment.lexicon import LEXICON_FILE, load_lexicon
@@ -370,6 +370,17 @@ def test_a_run_goes_on_beside_its_lexicon(run: Path, call: Call) -> None:
     call(lexicon.main, "--model", run)
     train(run_config(run.parent, "training.max_epochs=2"))
     assert (run / LEXICON_FILE).exists()
+
+
+def test_an_average_takes_the_lexicon_along(run: Path, tmp_path: Path, call: Call) -> None:
+    call(lexicon.main, "--model", run)
+    assert call(average.main, run, "--last", "1", "--output", tmp_path / "mean").code == 0
+    assert (tmp_path / "mean" / LEXICON_FILE).read_bytes() == (run / LEXICON_FILE).read_bytes()
+    done = call(translate.main, "--model", tmp_path / "mean", "--shortlist", "3", stdin=b"a b\n")
+    assert done.code == 0, done.errors
+    (run / LEXICON_FILE).unlink()
+    assert call(average.main, run, "--last", "1", "--output", tmp_path / "plain").code == 0
+    assert not (tmp_path / "plain" / LEXICON_FILE).exists()
 
 
 def test_without_the_encoded_text_one_line_says_what_to_do(run: Path, tmp_path: Path, call: Call) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from nmt.checkpoint import RunFolder, Snapshot, average, find, load_model_files, write_checkpoint
 from nmt.checkpoint.folder import CONFIG_FILE
 from nmt.errors import CheckpointError
 from nmt.experiment.families import parse_saved_config
+from nmt.experiment.lexicon import LEXICON_FILE
 
 
 def average_run(run: Path, last: int, output: Path) -> tuple[str, ...]:
     """Write the mean of the last checkpoints of a run to the new folder `output`; the names of those that were taken.
 
-    Config, tokenizers and place in the training are those of the newest. Raises `CheckpointError`.
+    Config, tokenizers and place in the training are those of the newest, and the run's lexicon, where it has one, comes
+    along. Raises `CheckpointError`.
     """
     folders = RunFolder(run).checkpoints()
     if not folders:
@@ -38,4 +41,8 @@ def average_run(run: Path, last: int, output: Path) -> tuple[str, ...]:
         labels=tuple(newest.metadata.labels),
     )
     write_checkpoint(output, snapshot)
+    lexicon = run / LEXICON_FILE
+    if lexicon.is_file():
+        # The text and its pieces are the same.
+        shutil.copyfile(lexicon, output / LEXICON_FILE)
     return names

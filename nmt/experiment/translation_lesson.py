@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 from nmt.batching import BatchStream, Lookback
 from nmt.config import Config
 from nmt.errors import ConfigError
@@ -12,8 +14,8 @@ from nmt.experiment.evaluation import validator
 from nmt.experiment.lesson import Lesson, Preparation, log_parts, refuse_another_text
 from nmt.experiment.loading import vocabulary
 from nmt.experiment.starting import start, starting_point
-from nmt.kernels.choice import choose_kernels
-from nmt.model.translator import Translator
+from nmt.kernels.choice import Kernels, choose_kernels
+from nmt.model.translator import Translator, Vocabulary
 from nmt.runtime import Runtime, broadcast_object, logger, seed_everything
 from nmt.text.corpus import open_corpora
 from nmt.text.encoded import EncodedCorpus, encode_corpora
@@ -33,6 +35,9 @@ class TranslationPreparation(Preparation):
         super().__init__(config.data.cache)
         self.config = config
         self.runtime = runtime
+        # What has no fused form on this device is said before anything is read.
+        with torch.device("meta"):
+            self._kernels(Translator(config.model, Vocabulary(1, 1, 0)))
         *self.training, self.validation = open_corpora([*config.data.train, config.data.validation], config.data)
 
     def lesson(self, cache: Path, resumed: Path | None) -> Lesson:
@@ -57,8 +62,7 @@ class TranslationPreparation(Preparation):
         if begun:
             start(translator, begun)
         log_parts(translator.parts())
-        obstacles = translator.obstacle(), translator.encoder.obstacle()
-        kernels = choose_kernels(config.runtime.kernel, runtime.device, *obstacles)
+        kernels = self._kernels(translator)
         logger.info("%s", kernels.reason)
         training = config.training
         return Lesson(
@@ -69,6 +73,10 @@ class TranslationPreparation(Preparation):
             fingerprint=encoded.fingerprint,
             uses=USES,
         )
+
+    def _kernels(self, translator: Translator) -> Kernels:
+        obstacles = translator.obstacle(), translator.encoder.obstacle()
+        return choose_kernels(self.config.runtime.kernel, self.runtime.device, *obstacles)
 
     def _tokenizers(self, earlier: Path | None) -> TokenizerPair:
         """Those of the checkpoint that training goes on or starts from, of the config's files, or learned now: on the
