@@ -18,7 +18,7 @@ import torch
 from nmt import runtime
 from nmt.config import schema
 from nmt.errors import ConfigError
-from nmt.runtime import Hardware
+from nmt.runtime import Hardware, memory
 from nmt.runtime.device import _cpu_flags
 
 NEW_GPU = Hardware("GPU", is_gpu=True, bf16="compute capability 9.0", fast_fp16=True)
@@ -248,6 +248,35 @@ def test_a_table_is_aligned() -> None:
     assert runtime.format_table([["a", "x"], ["bc", "1"]]) == "a   x\nbc  1"
     assert runtime.format_table([]) == ""
     assert runtime.format_table([], ["a", "b"]) == "a  b\n-  -"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+@pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() != "AVX512", reason="oneDNN multiplies no bf16 here")
+def test_the_code_of_few_products_is_kept() -> None:
+    """Products of 400 numbers of rows: what the process has grown by when all that is free is given back."""
+    code = (
+        "import ctypes, sys, torch\n"
+        "from nmt.runtime.memory import keep_few_kernels\n"
+        "if sys.argv[1] == 'few':\n"
+        "    keep_few_kernels()\n"
+        "def kilobytes():\n"
+        "    ctypes.CDLL(None).malloc_trim(0)\n"
+        "    lines = open('/proc/self/status').readlines()\n"
+        "    return next(int(line.split()[1]) for line in lines if line.startswith('RssAnon'))\n"
+        "rows, weight = torch.ones(401, 512).bfloat16(), torch.ones(512, 512).bfloat16()\n"
+        "rows[:401] @ weight\n"
+        "before = kilobytes()\n"
+        "for count in range(1, 401):\n"
+        "    rows[:count] @ weight\n"
+        "print(kilobytes() - before)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in memory.CACHES}
+    grown = {}
+    for kept in ("few", "many"):
+        command = [sys.executable, "-c", code, kept]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        grown[kept] = int(done.stdout)
+    assert grown["few"] < grown["many"] / 3, grown
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")

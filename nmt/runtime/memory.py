@@ -1,13 +1,18 @@
-"""Memory that was freed stays with the process: the next batch wants as much."""
+"""What a process keeps in memory: all that was freed, because the next batch wants as much, and few kernels."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 
 # Of malloc.h.
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 GIBIBYTE = 1 << 30
+SHAPES = 32
+"""Shapes of products whose machine code is kept: more than the steps of a batch have."""
+CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+"""Of oneDNN, and of what PyTorch calls it by."""
 
 
 def keep_freed_memory() -> bool:
@@ -24,3 +29,14 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     return bool(mallopt(MMAP_THRESHOLD, GIBIBYTE)) and bool(mallopt(TRIM_THRESHOLD, 2**31 - 1))
+
+
+def keep_few_kernels() -> None:
+    """Tell oneDNN to keep the machine code of few products; before the first one is made.
+
+    It writes code for every shape, and by default keeps that of the last 1,024, twice, a megabyte each. Sentences of
+    all lengths have more shapes than that: a training grows by gigabytes (docs/performance.md). Capacities that the
+    user has set in the environment stay as they are.
+    """
+    for name in CACHES:
+        os.environ.setdefault(name, str(SHAPES))

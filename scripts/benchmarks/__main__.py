@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from nmt.runtime.memory import keep_freed_memory
+from nmt.runtime.memory import keep_few_kernels, keep_freed_memory
 from scripts.benchmarks import growth, memory, pipeline, startup, training, translation
 
 PRECISIONS = ("fp32", "bf16")
@@ -126,6 +126,7 @@ def main(arguments: list[str]) -> int:
         torch.set_num_threads(options.threads)
     # As every command of nmt does on a CPU.
     keep_freed_memory()
+    keep_few_kernels()
     report = module.run(options)
     if options.quick:
         print("--quick: too little work to say anything about speed")
