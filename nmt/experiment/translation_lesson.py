@@ -35,9 +35,10 @@ class TranslationPreparation(Preparation):
         super().__init__(config.data.cache)
         self.config = config
         self.runtime = runtime
-        # What has no fused form on this device is said before anything is read.
-        with torch.device("meta"):
-            self._kernels(Translator(config.model, Vocabulary(1, 1, 0)))
+        if config.runtime.kernel == "fused":
+            # What has no fused form on this device is said before anything is read.
+            with torch.device("meta"):
+                self._kernels(Translator(config.model, Vocabulary(1, 1, 0)))
         *self.training, self.validation = open_corpora([*config.data.train, config.data.validation], config.data)
 
     def lesson(self, cache: Path, resumed: Path | None) -> Lesson:

@@ -11,7 +11,7 @@ import torch
 from nmt.config import schema
 from nmt.errors import ConfigError
 from nmt.runtime import processes
-from nmt.runtime.memory import keep_few_kernels, keep_freed_memory
+from nmt.runtime.memory import settle_memory
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,7 @@ def set_up(options: schema.Runtime) -> Runtime:
     if options.threads:
         torch.set_num_threads(options.threads)
     if device.type == "cpu":
-        keep_freed_memory()
-        keep_few_kernels()
+        settle_memory()
     if device.type == "cuda":
         torch.cuda.set_device(device)
         tf32 = dtype is not None

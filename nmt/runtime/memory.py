@@ -15,6 +15,12 @@ CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 """Of oneDNN, and of what PyTorch calls it by."""
 
 
+def settle_memory() -> None:
+    """What a process that computes on a CPU does before its first product."""
+    keep_freed_memory()
+    keep_few_kernels()
+
+
 def keep_freed_memory() -> bool:
     """Tell the C library to keep what is freed, in blocks of up to 1 GiB, instead of handing it back.
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from nmt.runtime.memory import keep_few_kernels, keep_freed_memory
+from nmt.runtime.memory import settle_memory
 from scripts.benchmarks import growth, memory, pipeline, startup, training, translation
 
 PRECISIONS = ("fp32", "bf16")
@@ -125,8 +125,7 @@ def main(arguments: list[str]) -> int:
     if getattr(options, "threads", 0):
         torch.set_num_threads(options.threads)
     # As every command of nmt does on a CPU.
-    keep_freed_memory()
-    keep_few_kernels()
+    settle_memory()
     report = module.run(options)
     if options.quick:
         print("--quick: too little work to say anything about speed")

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from nmt.runtime import format_table
-from nmt.runtime.memory import keep_few_kernels, keep_freed_memory
+from nmt.runtime.memory import settle_memory
 from scripts.benchmarks.network import Update, Variant, difference, even_batch, model_options, what_is_fused
 
 
@@ -64,8 +64,7 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
 
 def peak(precision: Any, kernel: Any, sentences: int, length: int, vocabulary: int, **network: Any) -> dict[str, Any]:
     """What the process grows by in three updates, after one of a single pair has made the optimizer's state."""
-    keep_freed_memory()
-    keep_few_kernels()
+    settle_memory()
     model, cpu = model_options(**network), torch.device("cpu")
     update = Update(model, vocabulary, Variant(precision, kernel), cpu)
     update(even_batch(1, 4, 4, vocabulary))
