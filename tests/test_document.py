@@ -18,6 +18,7 @@ from nmt.batching import documents_batch
 from nmt.config import schema
 from nmt.errors import ConfigError
 from nmt.kernels.choice import choose_packed
+from nmt.kernels.packed import PackedGru, gru_by_hand
 from nmt.kernels.ragged import Packing, row_softmax, row_sum
 from nmt.model.attention import SCORES
 from nmt.model.attention.base import Coverage, Encoded
@@ -29,6 +30,7 @@ from nmt.model.classifier import DocumentClassifier
 from nmt.model.document import EncodedDocuments
 from nmt.training.classifying import ClassificationObjective
 from nmt.training.objective import Scales
+from tests.compiled import GRUS, KINDS
 
 LOOKING = [kind for kind, entry in SCORES.items() if entry.options().looks]
 NO_DROPOUT = schema.DocumentDropout(embedding=0.0, word=0.0, layer=0.0, output=0.0)
@@ -55,9 +57,9 @@ def classifier(
     return DocumentClassifier(options, VOCABULARY, labels).double()
 
 
-def encode(model: DocumentClassifier, *documents: Document, fused: bool = False) -> EncodedDocuments:
+def encode(model: DocumentClassifier, *documents: Document, gru: PackedGru | None = None) -> EncodedDocuments:
     batch = documents_batch(documents)
-    encoded: EncodedDocuments = model.encoder(batch.ids_W, batch.words_N, batch.sentences_B, fused)
+    encoded: EncodedDocuments = model.encoder(batch.ids_W, batch.words_N, batch.sentences_B, gru)
     return encoded
 
 
@@ -176,7 +178,7 @@ def test_numbers_by_hand() -> None:
     assert encoded.word_weights_W.tolist() == pytest.approx([0.0656, 0.3156, 0.6188, 1.0], abs=5e-5)
     batch = documents_batch([[[1, 2, 3], [4]]])
     packing = Packing.of(batch.words_N, torch.device("cpu"))
-    sentences_NC, _ = model.encoder.word(model.encoder.embedding(batch.ids_W[packing.element_P]), packing, False)
+    sentences_NC, _ = model.encoder.word(model.encoder.embedding(batch.ids_W[packing.element_P]), packing, None)
     assert sentences_NC.tolist() == [
         pytest.approx([0.6488, 0.4828], abs=5e-5),
         pytest.approx([0.4, 0.4], abs=1e-12),
@@ -359,17 +361,18 @@ def test_dropout_is_in_training_alone() -> None:
     assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("gru", GRUS, ids=KINDS)
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("bidirectional", [True, False])
-def test_the_kernel_by_hand_is_the_library(bidirectional: bool, layers: int) -> None:
+def test_the_kernel_by_hand_is_the_library(bidirectional: bool, layers: int, gru: PackedGru) -> None:
     """Outputs and every gradient."""
     options = level().model_copy(update={"bidirectional": bidirectional, "layers": layers})
     model = classifier(options, options)
     documents = [some_document(shape, seed) for seed, shape in enumerate(SHAPES)]
     found = []
-    for fused in (False, True):
+    for run in (None, gru):
         model.zero_grad()
-        encoded = encode(model, *documents, fused=fused)
+        encoded = encode(model, *documents, gru=run)
         factors = torch.arange(encoded.vectors_BC.numel(), dtype=torch.float64).sin().view_as(encoded.vectors_BC)
         (encoded.vectors_BC * factors).sum().backward()
         gradients = [each.grad.clone() for each in model.encoder.parameters() if each.grad is not None]
@@ -383,25 +386,25 @@ def test_only_a_gru_is_run_by_hand() -> None:
     model = classifier(level(cell="lstm"))
     assert model.encoder.obstacle() == "model.word.cell is not gru"
     document = some_document([3, 2])
-    assert torch.equal(encode(model, document, fused=True).word_weights_W, encode(model, document).word_weights_W)
+    assert torch.equal(encode(model, document, gru=gru_by_hand).word_weights_W, encode(model, document).word_weights_W)
     with pytest.raises(ConfigError, match=r"runtime\.kernel: fused cannot be had: model\.word\.cell is not gru"):
         choose_packed("fused", torch.device("cpu"), model.encoder.obstacle())
-    assert choose_packed("auto", torch.device("cpu"), "").fused
-    assert not choose_packed("reference", torch.device("cpu"), "").fused
+    assert choose_packed("auto", torch.device("cpu"), "").gru
+    assert not choose_packed("reference", torch.device("cpu"), "").gru
 
 
-def flops(model: DocumentClassifier, *documents: Document, fused: bool) -> int:
+def flops(model: DocumentClassifier, *documents: Document, gru: PackedGru | None) -> int:
     batch = documents_batch(documents)
     with FlopCounterMode(display=False) as counter:
-        model(batch.ids_W, batch.words_N, batch.sentences_B, fused)[0].sum().backward()
+        model(batch.ids_W, batch.words_N, batch.sentences_B, gru)[0].sum().backward()
     return int(counter.get_total_flops())
 
 
-@pytest.mark.parametrize("fused", [False, True])
-def test_a_batch_costs_its_words_however_unequal_its_documents_are(fused: bool) -> None:
+@pytest.mark.parametrize("gru", [None, *GRUS], ids=["library", *KINDS])
+def test_a_batch_costs_its_words_however_unequal_its_documents_are(gru: PackedGru | None) -> None:
     """480 words: 8 documents of 3 sentences of 20 words, and documents from one word to 40 sentences."""
     model = classifier()
     even = [some_document([20] * 3, seed) for seed in range(8)]
     uneven = [some_document(shape) for shape in ([1], [100, 1, 3], [9] * 40, [1, 0, 1], [2] * 5, [1, 1, 1])]
     assert sum(sum(map(len, document)) for document in uneven) == 480
-    assert 0 < flops(model, *uneven, fused=fused) < 1.3 * flops(model, *even, fused=fused)
+    assert 0 < flops(model, *uneven, gru=gru) < 1.3 * flops(model, *even, gru=gru)

@@ -12,13 +12,17 @@ from torch import Tensor, nn
 from nmt.config import schema
 from nmt.errors import ConfigError
 from nmt.kernels.choice import choose_kernels, choose_packed
-from nmt.kernels.packed import run_packed
+from nmt.kernels.native import compiled_gru, load
+from nmt.kernels.packed import PackedGru, gru_by_hand, run_packed
 from nmt.kernels.ragged import Packing
 from nmt.model.translator import Translator
+from tests.compiled import GRUS, KINDS
 from tests.networks import model_options, network, sentences
 
 CPU = torch.device("cpu")
 DROPOUT = schema.Dropout(embedding=0.3, layer=0.4, output=0.2, source_word=0.2)
+
+by_hand = pytest.mark.parametrize("gru", GRUS, ids=KINDS)
 
 
 def stack_of(bidirectional: bool, layers: int, dropout: float = 0.0, hidden: int = 4, inputs: int = 3) -> nn.GRU:
@@ -26,12 +30,14 @@ def stack_of(bidirectional: bool, layers: int, dropout: float = 0.0, hidden: int
     return nn.GRU(inputs, hidden, layers, bidirectional=bidirectional, dropout=dropout).double()
 
 
-def results(stack: nn.GRU, packing: Packing, fused: bool, kept: tuple[bool, bool] = (True, True)) -> list[Tensor]:
+def results(
+    stack: nn.GRU, packing: Packing, gru: PackedGru | None, kept: tuple[bool, bool] = (True, True)
+) -> list[Tensor]:
     """Outputs, last states, and the gradients of a loss that depends on both, or on one of them."""
     stack.zero_grad()
     torch.manual_seed(5)
     inputs_PX = torch.randn(len(packing.row_P), stack.input_size, dtype=torch.float64).requires_grad_()
-    outputs_PC, (finals,) = run_packed(stack, inputs_PX, packing, fused)
+    outputs_PC, (finals,) = run_packed(stack, inputs_PX, packing, gru)
     parts = [part for part, wanted in zip((outputs_PC, finals), kept, strict=True) if wanted]
     sum(part.sin().mul(torch.arange(1, part.shape[-1] + 1)).sum() for part in parts).backward()
     gradients = [each.grad for each in (inputs_PX, *stack.parameters()) if each.grad is not None]
@@ -39,20 +45,22 @@ def results(stack: nn.GRU, packing: Packing, fused: bool, kept: tuple[bool, bool
     return [outputs_PC.detach(), finals.detach(), *(gradient.clone() for gradient in gradients)]
 
 
+@by_hand
 @pytest.mark.parametrize("lengths", [[3, 5, 1, 5], [4, 4], [1], [2, 0, 6]], ids=str)
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_by_hand_is_the_library(bidirectional: bool, layers: int, lengths: list[int]) -> None:
+def test_by_hand_is_the_library(bidirectional: bool, layers: int, lengths: list[int], gru: PackedGru) -> None:
     """The dropout between the layers is drawn alike."""
     stack = stack_of(bidirectional, layers, dropout=0.5 if layers > 1 else 0.0)
     packing = Packing.of(torch.tensor(lengths), CPU)
     for kept in ((True, True), (True, False), (False, True)):
-        found = results(stack, packing, True, kept)
-        torch.testing.assert_close(found, results(stack, packing, False, kept), rtol=0, atol=1e-12)
+        found = results(stack, packing, gru, kept)
+        torch.testing.assert_close(found, results(stack, packing, None, kept), rtol=0, atol=1e-12)
 
 
+@by_hand
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_gradients_are_slopes(bidirectional: bool) -> None:
+def test_gradients_are_slopes(bidirectional: bool, gru: PackedGru) -> None:
     stack = stack_of(bidirectional, layers=2, hidden=2)
     packing = Packing.of(torch.tensor([2, 4, 1]), CPU)
     inputs_PX = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
@@ -60,7 +68,7 @@ def test_gradients_are_slopes(bidirectional: bool) -> None:
 
     def run(inputs_PX: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
         outputs_PC, finals = torch.func.functional_call(
-            _Packed(stack),
+            _Packed(stack, gru),
             {f"stack.{name}": each for name, each in zip(names, weights, strict=True)},
             (inputs_PX, packing),
         )
@@ -71,15 +79,17 @@ def test_gradients_are_slopes(bidirectional: bool) -> None:
 
 
 class _Packed(nn.Module):
-    def __init__(self, stack: nn.GRU) -> None:
+    def __init__(self, stack: nn.GRU, gru: PackedGru) -> None:
         super().__init__()
         self.stack = stack
+        self.gru = gru
 
     def forward(self, inputs_PX: Tensor, packing: Packing) -> tuple[Tensor, tuple[Tensor, ...]]:
-        return run_packed(self.stack, inputs_PX, packing, fused=True)
+        return run_packed(self.stack, inputs_PX, packing, self.gru)
 
 
-def test_numbers_by_hand() -> None:
+@by_hand
+def test_numbers_by_hand(gru: PackedGru) -> None:
     """Without inputs z = 1/2 and n = 0.8: h = 0.4, 0.6, 0.7. The last state's gradient for n's bias, from the end:
 
     dh'/db = (1 - z) (1 - n^2) + z dh/db = 0.18, 0.27, 0.315; for z's bias (h - n) z (1 - z) + z dh/db
@@ -90,7 +100,7 @@ def test_numbers_by_hand() -> None:
         nn.init.zeros_(parameter)
     nn.init.constant_(stack.bias_ih_l0[2:], math.atanh(0.8))
     packing = Packing.of(torch.tensor([3, 1]), CPU)
-    outputs_PC, (finals,) = run_packed(stack, torch.ones(4, 1, dtype=torch.float64), packing, True)
+    outputs_PC, (finals,) = run_packed(stack, torch.ones(4, 1, dtype=torch.float64), packing, gru)
     # Packed: the first of both rows, then the rest of the longer one.
     assert outputs_PC.flatten().tolist() == pytest.approx([0.4, 0.4, 0.6, 0.7])
     assert finals.flatten().tolist() == pytest.approx([0.7, 0.4])
@@ -99,17 +109,18 @@ def test_numbers_by_hand() -> None:
     assert stack.bias_ih_l0.grad.tolist() == pytest.approx([0.0, -0.15, 0.315])
 
 
-def test_bf16_is_no_further_from_the_truth_than_the_library() -> None:
+@by_hand
+def test_bf16_is_no_further_from_the_truth_than_the_library(gru: PackedGru) -> None:
     stack = nn.GRU(64, 64, 2, bidirectional=True)
     exact = nn.GRU(64, 64, 2, bidirectional=True).double()
     exact.load_state_dict(stack.state_dict())
     packing = Packing.of(torch.arange(1, 41), CPU)
     inputs_PX = torch.randn(len(packing.row_P), 64)
     found: list[list[Tensor]] = []
-    for layers, fused, bf16 in ((exact, False, False), (stack, False, True), (stack, True, True)):
+    for layers, run, bf16 in ((exact, None, False), (stack, None, True), (stack, gru, True)):
         layers.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            outputs_PC, (finals,) = run_packed(layers, inputs_PX.to(layers.weight_ih_l0.dtype), packing, fused)
+            outputs_PC, (finals,) = run_packed(layers, inputs_PX.to(layers.weight_ih_l0.dtype), packing, run)
         assert outputs_PC.dtype == finals.dtype == layers.weight_ih_l0.dtype
         outputs_PC.square().sum().backward()
         gradients = torch.cat([each.grad.flatten() for each in layers.parameters() if each.grad is not None])
@@ -122,7 +133,8 @@ def test_bf16_is_no_further_from_the_truth_than_the_library() -> None:
     assert 0.0 < by_hand[1] < library[1] < 0.02
 
 
-def test_under_bf16_the_state_is_single_precision() -> None:
+@by_hand
+def test_under_bf16_the_state_is_single_precision(gru: PackedGru) -> None:
     """z = sigmoid(6), n = tanh(4): h_T = n (1 - z^T) comes nearer by a 400th a step, too little for 8 bits."""
     stack = nn.GRU(1, 1)
     for parameter in stack.parameters():
@@ -132,7 +144,7 @@ def test_under_bf16_the_state_is_single_precision() -> None:
     steps = 1000
     packing = Packing.of(torch.tensor([steps]), CPU)
     with torch.autocast("cpu", torch.bfloat16):
-        _, (finals,) = run_packed(stack, torch.zeros(steps, 1), packing, True)
+        _, (finals,) = run_packed(stack, torch.zeros(steps, 1), packing, gru)
     finals.sum().backward()
     kept = 1.0 - (1.0 / (1.0 + math.exp(-6.0))) ** steps
     assert finals.item() == pytest.approx(math.tanh(4.0) * kept, rel=1e-4)
@@ -144,11 +156,11 @@ def test_under_bf16_the_state_is_single_precision() -> None:
 # In the encoder of translation
 
 
-def encoded(translator: Translator, fused: bool) -> list[Tensor]:
+def encoded(translator: Translator, gru: PackedGru | None) -> list[Tensor]:
     """Annotations, last states and all gradients of the encoder, in training."""
     translator.zero_grad()
     torch.manual_seed(7)
-    found = translator.train().encode(*sentences(5, 2, 7, 1, padding=2), fused)
+    found = translator.train().encode(*sentences(5, 2, 7, 1, padding=2), gru)
     outputs = [found.memory_BSC, *(part for parts in found.final_LBF for part in parts)]
     sum(part.sin().mul(torch.arange(1, part.shape[-1] + 1)).sum() for part in outputs).backward()
     gradients = [each.grad.clone() for each in translator.encoder.parameters() if each.grad is not None]
@@ -156,6 +168,7 @@ def encoded(translator: Translator, fused: bool) -> list[Tensor]:
     return [*(output.detach() for output in outputs), *gradients]
 
 
+@by_hand
 @pytest.mark.parametrize(
     "options",
     [
@@ -166,39 +179,42 @@ def encoded(translator: Translator, fused: bool) -> list[Tensor]:
     ],
     ids=str,
 )
-def test_the_encoder_by_hand_is_the_reference(options: dict[str, Any]) -> None:
+def test_the_encoder_by_hand_is_the_reference(options: dict[str, Any], gru: PackedGru) -> None:
     """With the same dropout: kernels take the same numbers from the generator."""
     translator = network(model_options(dropout=DROPOUT, **options))
     assert translator.encoder.obstacle() == ""
-    torch.testing.assert_close(encoded(translator, True), encoded(translator, False), rtol=0, atol=1e-12)
+    torch.testing.assert_close(encoded(translator, gru), encoded(translator, None), rtol=0, atol=1e-12)
 
 
-def test_padding_stays_zero() -> None:
+@by_hand
+def test_padding_stays_zero(gru: PackedGru) -> None:
     translator = network(model_options(layer_normalization=True))
     source_BS, lengths_B = sentences(5, 2, padding=3)
-    for fused in (False, True):
-        memory_BSC = translator.encode(source_BS, lengths_B, fused).memory_BSC
+    for run in (None, gru):
+        memory_BSC = translator.encode(source_BS, lengths_B, run).memory_BSC
         assert memory_BSC.shape[1] == 8
         for row, length in enumerate(lengths_B.tolist()):
             assert memory_BSC[row, length:].abs().sum() == 0.0
             assert memory_BSC[row, :length].abs().min() > 0.0
 
 
-def test_another_cell_is_run_by_the_library_or_refused() -> None:
+@by_hand
+def test_another_cell_is_run_by_the_library_or_refused(gru: PackedGru) -> None:
     translator = network(model_options(encoder_cell="lstm"))
     obstacle = translator.encoder.obstacle()
     assert obstacle == "model.encoder.cell is not gru"
-    assert len(encoded(translator, True)) == len(encoded(translator, False))
-    torch.testing.assert_close(encoded(translator, True), encoded(translator, False), rtol=0, atol=0)
+    assert len(encoded(translator, gru)) == len(encoded(translator, None))
+    torch.testing.assert_close(encoded(translator, gru), encoded(translator, None), rtol=0, atol=0)
     assert obstacle in choose_kernels("auto", CPU, encoder_obstacle=obstacle).reason
     with pytest.raises(ConfigError, match=rf"runtime\.kernel: fused cannot be had: {obstacle}"):
         choose_kernels("fused", CPU, encoder_obstacle=obstacle)
 
 
 def test_which_kernel_runs_where() -> None:
-    assert [choose_kernels(wanted, CPU).packed for wanted in ("auto", "reference", "fused")] == [True, False, True]
+    chosen = [choose_kernels(wanted, CPU).gru for wanted in ("auto", "reference", "fused")]
+    assert chosen == [compiled_gru if load()[0] else gru_by_hand, None, chosen[0]]
     # cuDNN is fused, and takes every cell.
-    assert not choose_packed("fused", torch.device("cuda"), "model.encoder.cell is not gru").fused
+    assert choose_packed("fused", torch.device("cuda"), "model.encoder.cell is not gru").gru is None
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
@@ -210,6 +226,6 @@ def test_the_library_layer_by_layer_is_the_library_at_once(kind: type[nn.RNNBase
     packing = Packing.of(torch.tensor([2, 0, 6, 1]), CPU)
     inputs_PX = torch.randn(9, 5)
     stack.dropout = 1e-9  # Rounds to nothing, and asks for one layer after the other.
-    layers = run_packed(stack, inputs_PX, packing, False)
+    layers = run_packed(stack, inputs_PX, packing, None)
     stack.dropout = 0.0
-    torch.testing.assert_close(layers, run_packed(stack, inputs_PX, packing, False), rtol=0, atol=0)
+    torch.testing.assert_close(layers, run_packed(stack, inputs_PX, packing, None), rtol=0, atol=0)

@@ -12,6 +12,7 @@ from nmt.config import schema
 from nmt.errors import ConfigError
 from nmt.kernels.recurrence import FactoredSteps, Steps
 from nmt.model.translator import Translator
+from tests.compiled import KINDS, STEPS
 from tests.networks import VOCABULARY, model_options, network, sentences
 from tests.runs import run_config, write_corpus
 from tests.test_kernels import LargeTensors
@@ -45,7 +46,7 @@ def flat(*parts: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat([tensor.flatten().float() for part in parts for tensor in part])
 
 
-@pytest.mark.parametrize("steps", [Steps(), FactoredSteps()], ids=["reference", "factored"])
+@pytest.mark.parametrize("steps", [Steps(), *STEPS], ids=["reference", *KINDS])
 @pytest.mark.parametrize("options", RECORDED, ids=named)
 def test_a_recorded_recurrence_is_that_of_autograd(options: dict[str, Any], steps: Steps) -> None:
     translator = network(model_options(**options))

@@ -19,7 +19,7 @@ from nmt import runtime
 from nmt.config import schema
 from nmt.errors import ConfigError
 from nmt.runtime import Hardware, memory
-from nmt.runtime.device import _cpu_flags
+from nmt.runtime.device import cpu_flags
 
 NEW_GPU = Hardware("GPU", is_gpu=True, bf16="compute capability 9.0", fast_fp16=True)
 OLD_GPU = Hardware("GPU", is_gpu=True, bf16="", fast_fp16=True)
@@ -93,8 +93,8 @@ def test_autocast_changes_products_only_where_asked() -> None:
 def test_cpu_flags_are_those_of_the_first_processor(tmp_path: Path) -> None:
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu avx512_bf16\nbugs\t\t: amx_bf16\n")
-    assert _cpu_flags(cpuinfo) == {"fpu", "avx512_bf16"}
-    assert _cpu_flags(tmp_path / "no such file") == frozenset()
+    assert cpu_flags(cpuinfo) == {"fpu", "avx512_bf16"}
+    assert cpu_flags(tmp_path / "no such file") == frozenset()
 
 
 def test_set_up_on_a_cpu() -> None:

@@ -7,6 +7,7 @@ cannot show is a copy to the device that waits; such a copy is looked for among 
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nmt.batching import Batch
+from nmt.kernels import cross_entropy
 from nmt.kernels.choice import choose_kernels
+from nmt.kernels.packed import PackedGru, gru_by_hand
+from nmt.kernels.recurrence import FactoredSteps
 from nmt.model.encoder import RecurrentEncoder
 from nmt.training.averaging import MovingAverage
 from nmt.training.translating import TranslationObjective
@@ -70,6 +74,9 @@ def update(options: dict[str, Any], kernel: str) -> None:
     target_BT, target_lengths_B = sentences(6, 3, 4, size=11)
     batch = Batch(source_BS, source_lengths_B, target_BT, target_lengths_B, np.arange(3), 13)
     kernels = choose_kernels(kernel, torch.device("cpu"), translator.obstacle())
+    if kernel == "fused":
+        # Compiled kernels need numbers.
+        kernels = replace(kernels, cross_entropy=cross_entropy.fused, steps=FactoredSteps(), gru=gru_by_hand)
     objective = TranslationObjective(translator, kernels, 0.1)
     parameters = list(translator.parameters())
     average = MovingAverage(parameters, 0.9)
@@ -95,13 +102,13 @@ def test_waiting_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A question to the device, and a copy to it that waits."""
     forward = RecurrentEncoder.forward
 
-    def asking(encoder: RecurrentEncoder, source_BS: Tensor, lengths_B: Tensor, fused: bool = False) -> Any:
+    def asking(encoder: RecurrentEncoder, source_BS: Tensor, lengths_B: Tensor, gru: PackedGru | None = None) -> Any:
         assert int(source_BS.sum()) > 0
-        return forward(encoder, source_BS, lengths_B, fused)
+        return forward(encoder, source_BS, lengths_B, gru)
 
-    def copying(encoder: RecurrentEncoder, source_BS: Tensor, lengths_B: Tensor, fused: bool = False) -> Any:
+    def copying(encoder: RecurrentEncoder, source_BS: Tensor, lengths_B: Tensor, gru: PackedGru | None = None) -> Any:
         lengths_B.to(source_BS.device)
-        return forward(encoder, source_BS, lengths_B, fused)
+        return forward(encoder, source_BS, lengths_B, gru)
 
     for wrong, message in ((asking, "meta"), (copying, "waits")):
         monkeypatch.setattr(RecurrentEncoder, "forward", wrong)

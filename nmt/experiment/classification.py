@@ -23,6 +23,7 @@ from nmt.errors import CheckpointError, ConfigError
 from nmt.experiment.families import parse_saved_config
 from nmt.experiment.memory import in_halves
 from nmt.kernels.choice import choose_packed
+from nmt.kernels.packed import PackedGru
 from nmt.model.classifier import DocumentClassifier
 from nmt.runtime import Runtime, gather_objects, rng_state, set_rng_state
 from nmt.text.encoded import Reader
@@ -42,7 +43,7 @@ class Labeller:
     runtime: Runtime
     batch_tokens: int
     """Words that are read at once."""
-    fused: bool
+    gru: PackedGru | None
     """Whether recurrent layers run by the hand-made kernel."""
 
 
@@ -65,7 +66,7 @@ class TrainedClassifier:
     def labeller(self, runtime: Runtime) -> Labeller:
         """The model, ready to label."""
         kernel = choose_packed("auto", runtime.device, self.classifier.encoder.obstacle())
-        return Labeller(self.classifier, self.labels, runtime, self.config.training.batch_tokens, kernel.fused)
+        return Labeller(self.classifier, self.labels, runtime, self.config.training.batch_tokens, kernel.gru)
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def label_documents(
     def work(rows: Sequence[int]) -> list[Labelled]:
         batch = documents_batch([documents[row] for row in rows]).to(runtime.device)
         with torch.inference_mode(), runtime.autocast():
-            logits_BK, encoded = labeller.classifier(batch.ids_W, batch.words_N, batch.sentences_B, labeller.fused)
+            logits_BK, encoded = labeller.classifier(batch.ids_W, batch.words_N, batch.sentences_B, labeller.gru)
         probabilities_BK = torch.softmax(logits_BK.double(), 1).cpu().numpy()
         if not weights:
             return [Labelled(probabilities_K, (), ()) for probabilities_K in probabilities_BK]

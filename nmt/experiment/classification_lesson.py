@@ -60,9 +60,9 @@ class ClassificationPreparation(Preparation):
         )
         return Lesson(
             tokenizers=TokenizerPair(tokenizer, tokenizer),
-            objective=ClassificationObjective(classifier, config.training.label_smoothing, kernel.fused),
+            objective=ClassificationObjective(classifier, config.training.label_smoothing, kernel.gru),
             stream=stream,
-            validate=label_validator(config, runtime, labels, validation, kernel.fused),
+            validate=label_validator(config, runtime, labels, validation, kernel.gru),
             fingerprint=encoded.fingerprint,
             uses=USES,
             labels=labels,

@@ -13,6 +13,7 @@ from nmt.config.registry import PartOptions
 from nmt.errors import DataError
 from nmt.experiment.classification import Labelled, Labeller, label_documents
 from nmt.experiment.named import named_sets
+from nmt.kernels.packed import PackedGru
 from nmt.label_metrics import LabelScores, format_confusion, format_label_scores, label_scores, to_json
 from nmt.model.classifier import DocumentClassifier
 from nmt.runtime import Runtime, format_table
@@ -93,12 +94,16 @@ def evaluate_labels(
 
 
 def label_validator(
-    config: ClassificationConfig, runtime: Runtime, labels: tuple[str, ...], labelled_set: LabelledSet, fused: bool
+    config: ClassificationConfig,
+    runtime: Runtime,
+    labels: tuple[str, ...],
+    labelled_set: LabelledSet,
+    gru: PackedGru | None,
 ) -> Callable[[DocumentClassifier], Measured]:
     """What measures a classifier during training; called on every process, with the classifier in evaluation mode."""
 
     def validate(classifier: DocumentClassifier) -> Measured:
-        labeller = Labeller(classifier, labels, runtime, config.training.batch_tokens, fused)
+        labeller = Labeller(classifier, labels, runtime, config.training.batch_tokens, gru)
         found = evaluate_labels(labeller, labelled_set)
         losses = _losses(found.labelled, labelled_set.labels, len(labels))
         worst = np.argsort(-losses, kind="stable")[: config.validation.samples]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from nmt.errors import ConfigError
 from nmt.kernels import cross_entropy
+from nmt.kernels.native import NativeSteps, chunk_losses, compiled_gru, load
+from nmt.kernels.packed import PackedGru, gru_by_hand
 from nmt.kernels.recurrence import FactoredSteps, Steps
 
 Wanted = Literal["auto", "reference", "fused"]
@@ -28,8 +31,8 @@ class Kernels:
     """Readout [N, R], weight [V, R], bias [V], targets [N] and label smoothing to losses."""
     steps: Steps | None
     """What a recurrence with attention in it runs its steps by; None: one operation after another, by autograd."""
-    packed: bool
-    """Whether the encoder's layers that can run by the hand-made kernel do."""
+    gru: PackedGru | None
+    """What the encoder's layers that can are run by; None leaves them to the library."""
     blocked: bool
     """Whether products over all positions are oneDNN's where that is faster (`products.linear`)."""
     reason: str
@@ -49,19 +52,24 @@ def choose_kernels(wanted: Wanted, device: torch.device, obstacle: str = "", enc
     """
     if wanted == "reference":
         why = "kernel reference, as asked: the loss holds all logits of a batch; recurrent layers run by PyTorch"
-        return Kernels(cross_entropy.reference, None, False, False, why)
+        return Kernels(cross_entropy.reference, None, None, False, why)
     steps, why = _steps(wanted, device, obstacle)
     packed = choose_packed(wanted, device, encoder_obstacle)
-    loss = f"the loss makes {cross_entropy.CHUNK} rows of logits at a time, once"
-    return Kernels(cross_entropy.fused, steps, packed.fused, True, f"{packed.reason}; {loss}; {why}")
+    loss, made = f"the loss makes {cross_entropy.CHUNK} rows of logits at a time, once", cross_entropy.fused
+    if device.type == "cpu":
+        missing = load()[1]
+        compiled = f"compiled where they can be: not here, {missing}" if missing else "compiled"
+        why = f"{why}; what is between the products is {compiled}"
+        made = made if missing else partial(cross_entropy.fused, of_chunk=chunk_losses)
+    return Kernels(made, steps, packed.gru, True, f"{packed.reason}; {loss}; {why}")
 
 
 @dataclass(frozen=True)
 class PackedKernel:
     """The implementation of recurrent layers over packed rows: those of documents, and of the encoder."""
 
-    fused: bool
-    """Layers that can run by the hand-made kernel do."""
+    gru: PackedGru | None
+    """What layers that can are run by; None leaves them to the library."""
     reason: str
     """One sentence for the log."""
 
@@ -72,13 +80,14 @@ def choose_packed(wanted: Wanted, device: torch.device, obstacle: str) -> Packed
     Raises `ConfigError` where `fused` is asked for and cannot be had.
     """
     if wanted == "reference":
-        return PackedKernel(False, "kernel reference, as asked: recurrent layers run by PyTorch")
+        return PackedKernel(None, "kernel reference, as asked: recurrent layers run by PyTorch")
     if device.type != "cpu":
-        return PackedKernel(False, f"kernel {wanted}: recurrent layers run by cuDNN")
+        return PackedKernel(None, f"kernel {wanted}: recurrent layers run by cuDNN")
     if wanted == "fused" and obstacle:
         raise ConfigError(f"runtime.kernel: fused cannot be had: {obstacle}; set it to auto or reference")
     but = f", but {obstacle}" if obstacle else ""
-    return PackedKernel(True, f"kernel {wanted}: recurrent layers are differentiated by hand{but}")
+    gru = compiled_gru if load()[0] else gru_by_hand
+    return PackedKernel(gru, f"kernel {wanted}: recurrent layers are differentiated by hand{but}")
 
 
 def _steps(wanted: Wanted, device: torch.device, obstacle: str) -> tuple[Steps | None, str]:
@@ -91,7 +100,8 @@ def _steps(wanted: Wanted, device: torch.device, obstacle: str) -> tuple[Steps |
         from nmt.kernels.fused import FusedSteps
 
         return FusedSteps(), "attention in a recurrence runs by Triton kernels"
-    return FactoredSteps(), "attention in a recurrence is differentiated by hand"
+    steps = NativeSteps() if load()[0] else FactoredSteps()
+    return steps, "attention in a recurrence is differentiated by hand"
 
 
 def _missing(device: torch.device) -> str:

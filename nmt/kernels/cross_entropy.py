@@ -5,6 +5,7 @@ Shapes: N positions, R readout, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -36,14 +37,53 @@ def reference(readout_NR: Tensor, weight_VR: Tensor, bias_V: Tensor, target_N: T
     return Losses((1 - smoothing) * likelihood + smoothing * spread, likelihood.detach())
 
 
-def fused(readout_NR: Tensor, weight_VR: Tensor, bias_V: Tensor, target_N: Tensor, smoothing: float) -> Losses:
+class ChunkLosses(NamedTuple):
+    """Of a chunk of logits."""
+
+    normalizer_N: Tensor
+    """The logarithm of the softmax's denominator, in at least single precision."""
+    expected_N: Tensor
+    """The logit of the target."""
+    d_logits_NV: Tensor | None
+    """softmax - (1 - e) * onehot - e / V, in the format of the logits; None where no gradient is wanted."""
+
+
+LogitLosses = Callable[[Tensor, Tensor, float, Tensor | None], ChunkLosses]
+"""From logits [N, V], which may be overwritten, targets [N], the smoothing e, and where the gradient is summed over
+rows [V], which says that one is wanted."""
+
+
+def chunk_losses(logits_NV: Tensor, target_N: Tensor, smoothing: float, d_bias_V: Tensor | None) -> ChunkLosses:
+    """By operations of PyTorch."""
+    exact, target_N1 = _at_least_single(logits_NV.dtype), target_N.unsqueeze(1)
+    expected_N1, largest_N1 = logits_NV.gather(1, target_N1), logits_NV.amax(1, keepdim=True)
+    # Computed row by row, where its logits lie in the nearest cache.
+    probabilities = torch.softmax(logits_NV, 1, dtype=exact, out=logits_NV if logits_NV.dtype == exact else None)
+    # The largest is at least 1 / V: its logarithm loses nothing.
+    normalizer_N1 = largest_N1 - probabilities.amax(1, keepdim=True).log()
+    if d_bias_V is None:
+        return ChunkLosses(normalizer_N1.squeeze(1), expected_N1.squeeze(1), None)
+    probabilities.sub_(smoothing / probabilities.shape[1])
+    probabilities.scatter_add_(1, target_N1, probabilities.new_full((), smoothing - 1.0).expand_as(target_N1))
+    d_bias_V += probabilities.sum(0)
+    return ChunkLosses(normalizer_N1.squeeze(1), expected_N1.squeeze(1), probabilities.to(logits_NV.dtype))
+
+
+def fused(
+    readout_NR: Tensor,
+    weight_VR: Tensor,
+    bias_V: Tensor,
+    target_N: Tensor,
+    smoothing: float,
+    of_chunk: LogitLosses = chunk_losses,
+) -> Losses:
     """The same in chunks of positions, with the gradients computed on the way: the logits are made only once.
 
     The gradient of the weights is summed in the weights' own format, whatever the format of the products.
     """
     dtype = product_dtype(readout_NR)
     smoothed, likelihood = _Chunked.apply(  # type: ignore[no-untyped-call]
-        readout_NR, weight_VR, bias_V, target_N, smoothing, dtype
+        readout_NR, weight_VR, bias_V, target_N, smoothing, dtype, of_chunk
     )
     return Losses(smoothed, likelihood)
 
@@ -62,9 +102,10 @@ class _Chunked(torch.autograd.Function):
         target_N: Tensor,
         smoothing: float,
         dtype: torch.dtype,
+        of_chunk: LogitLosses,
     ) -> tuple[Tensor, Tensor]:
         exact = _at_least_single(dtype)
-        count, pieces = readout_NR.shape[0], weight_VR.shape[0]
+        count = len(readout_NR)
         weight, bias = weight_VR.to(dtype), bias_V.to(exact)
         wanted = any(ctx.needs_input_grad[:3])
         d_readout = torch.empty_like(readout_NR) if wanted else None
@@ -74,38 +115,26 @@ class _Chunked(torch.autograd.Function):
         spread = readout_NR.new_zeros((), dtype=exact)
         ahead, back = Factor(weight), Factor(weight.t())
         with torch.autocast(readout_NR.device.type, enabled=False):
-            # What smoothing adds is the same for all pieces: it never meets the logits one by one.
+            # What smoothing adds to the loss is the same for all pieces: it never meets the logits one by one.
             mean_weight, mean_bias = weight_VR.to(exact).mean(0), bias.mean()
             for start in range(0, count, CHUNK):
                 rows = slice(start, start + CHUNK)
-                readout, target_n1 = readout_NR[rows].to(dtype), target_N[rows].unsqueeze(1)
-                logits = ahead.product(readout, bias)
-                expected_n1, largest_n1 = logits.gather(1, target_n1), logits.amax(1, keepdim=True)
-                # Computed row by row, where its logits lie in the nearest cache.
-                probabilities = torch.softmax(logits, 1, dtype=exact, out=logits if dtype == exact else None)
-                # The largest is at least 1 / V: its logarithm loses nothing.
-                normalizer_n1 = largest_n1 - probabilities.amax(1, keepdim=True).log()
-                likelihood += (normalizer_n1 - expected_n1).sum()
+                readout = readout_NR[rows].to(dtype)
+                normalizer_n, expected_n, d_logits = of_chunk(
+                    ahead.product(readout, bias), target_N[rows], smoothing, d_bias
+                )
+                likelihood += (normalizer_n - expected_n).sum()
                 if smoothing:
-                    spread += normalizer_n1.sum() - (readout.to(exact) @ mean_weight).sum() - mean_bias * len(readout)
-                if d_readout is None or d_weight is None or d_bias is None:
+                    spread += normalizer_n.sum() - (readout.to(exact) @ mean_weight).sum() - mean_bias * len(readout)
+                if d_readout is None or d_weight is None or d_logits is None:
                     continue
-                # d loss / d logits = softmax - (1 - e) onehot - e / V, of which the last term is added below.
-                certain = probabilities.new_full((), smoothing - 1.0)
-                probabilities.scatter_add_(1, target_n1, certain.expand_as(target_n1))
-                d_bias += probabilities.sum(0)
-                d_logits = probabilities.to(dtype)
                 d_readout[rows] = back.product(d_logits)
                 if dtype == d_weight.dtype:
                     d_weight.addmm_(d_logits.t(), readout)
                 else:
                     d_weight += d_logits.t() @ readout
                 # Before the next chunk's are made.
-                del logits, probabilities, d_logits
-            if smoothing and d_readout is not None and d_weight is not None and d_bias is not None:
-                d_readout -= (smoothing * mean_weight).to(d_readout.dtype)
-                d_weight -= (smoothing / pieces * readout_NR.sum(0, dtype=exact)).to(d_weight.dtype)
-                d_bias -= smoothing * count / pieces
+                del d_logits
         if wanted:
             ctx.save_for_backward(d_readout, d_weight, d_bias.to(bias_V.dtype))  # type: ignore[union-attr]
         smoothed = (1 - smoothing) * likelihood + smoothing * spread
@@ -115,4 +144,4 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         d_readout, d_weight, d_bias = ctx.saved_tensors
-        return d_readout * scale, d_weight * scale, d_bias * scale, None, None, None
+        return d_readout * scale, d_weight * scale, d_bias * scale, None, None, None, None

@@ -12,6 +12,7 @@ H hidden, C = D x H outputs, G = 3 H gates.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,17 +25,21 @@ from nmt.kernels.products import Factors, linear
 from nmt.kernels.ragged import Packing
 from nmt.runtime import product_dtype
 
+PackedGru = Callable[[Tensor, Tensor, Tensor, Packing], tuple[Tensor, Tensor]]
+"""A gated recurrent layer: from the input's half of the gates [P, D x G], and the weights [D, G, H] and biases [D, G]
+of the recurrence, to the outputs [P, C] and the last states [D, R, H]."""
+
 
 def run_packed(
-    stack: nn.RNNBase, inputs_PX: Tensor, packing: Packing, fused: bool
+    stack: nn.RNNBase, inputs_PX: Tensor, packing: Packing, gru: PackedGru | None
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The outputs [P, C] of the top layer of a recurrent stack, and the parts of the last states, [L x D, R, H] each.
 
-    `fused` runs a stack of GRUs by hand.
+    `gru` runs the layers of a stack of GRUs; None leaves them to the library.
     """
-    if fused:
+    if gru is not None:
         assert isinstance(stack, nn.GRU), "only gated recurrent units are differentiated by hand"
-        return _run_by_hand(stack, inputs_PX, packing)
+        return _by_layers(stack, inputs_PX, packing, gru)
     if inputs_PX.device.type == "cpu" and stack.training and stack.dropout and stack.num_layers > 1:
         return _layer_by_layer(stack, inputs_PX, packing)
     packed, final = stack(PackedSequence(inputs_PX, packing.sizes_T))
@@ -57,14 +62,14 @@ def _layer_by_layer(stack: nn.RNNBase, inputs_PX: Tensor, packing: Packing) -> t
     return inputs_PX, tuple(torch.cat(part) for part in zip(*finals, strict=True))
 
 
-def _run_by_hand(stack: nn.GRU, inputs_PX: Tensor, packing: Packing) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _by_layers(stack: nn.GRU, inputs_PX: Tensor, packing: Packing, gru: PackedGru) -> tuple[Tensor, tuple[Tensor, ...]]:
     directions = 2 if stack.bidirectional else 1
     finals = []
     for layer in range(stack.num_layers):
         if layer:
             inputs_PX = dropout(inputs_PX, stack.dropout, stack.training)
         weights = stack.all_weights[layer * directions : (layer + 1) * directions]
-        inputs_PX, finals_DRH = _PackedGru.apply(  # type: ignore[no-untyped-call]
+        inputs_PX, finals_DRH = gru(
             linear(
                 inputs_PX, torch.cat([weight[0] for weight in weights]), torch.cat([weight[2] for weight in weights])
             ),
@@ -74,6 +79,14 @@ def _run_by_hand(stack: nn.GRU, inputs_PX: Tensor, packing: Packing) -> tuple[Te
         )
         finals.append(finals_DRH)
     return inputs_PX, (torch.cat(finals),)
+
+
+def gru_by_hand(gates_PG: Tensor, recurrent_DGH: Tensor, biases_DG: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
+    """The layer as operations of PyTorch, differentiated by hand."""
+    found: tuple[Tensor, Tensor] = _PackedGru.apply(  # type: ignore[no-untyped-call]
+        gates_PG, recurrent_DGH, biases_DG, packing
+    )
+    return found
 
 
 class _PackedGru(torch.autograd.Function):
@@ -89,7 +102,7 @@ class _PackedGru(torch.autograd.Function):
         directions, _, hidden = recurrent_DGH.shape
         short, exact = recurrent_DGH.dtype, biases_DG.dtype
         sizes = packing.sizes_T.tolist()
-        gates_DPG = _by_direction(gates_PG, directions, packing, exact)
+        gates_DPG = by_direction(gates_PG, directions, packing, exact)
         factors = Factors(recurrent_DGH)
         biases_D1G, short_biases_DG = biases_DG.unsqueeze(1), biases_DG.to(short)
         outputs_DPH, entries_DPH, candidates_DPH = gates_DPG.new_empty(3, *gates_DPG.shape[:2], hidden)
@@ -133,9 +146,9 @@ class _PackedGru(torch.autograd.Function):
         short, exact = recurrent_DGH.dtype, outputs_DPH.dtype
         sizes: list[int] = ctx.sizes
         packing: Packing = ctx.packing
-        total_DPH = _by_direction(d_outputs_PC, directions, packing, exact)
+        total_DPH = by_direction(d_outputs_PC, directions, packing, exact)
         total_DPH.index_add_(1, packing.last_R, d_finals_DRH)
-        before_DPH = _before(outputs_DPH, packing)
+        before_DPH = before_each(outputs_DPH, packing)
         reset_DPH, update_DPH = sigmoids_DPG.chunk(2, -1)
         # h' = n + z (h - n): what a gradient of h' is multiplied by, for r, z and the candidate's recurrent half.
         entry_DPH = (1.0 - update_DPH) * (1.0 - candidates_DPH.square())
@@ -166,14 +179,16 @@ class _PackedGru(torch.autograd.Function):
                 before.addcmul_(total_after, update_after).add_(factors.product(flat_after))
             torch.mul(total.unsqueeze(2), slopes, out=from_state)
             after = total, update, flat
-        weights_DGH = from_state_DPG.transpose(1, 2) @ (before_DPH if short == exact else _before(factors_DPH, packing))
+        weights_DGH = from_state_DPG.transpose(1, 2) @ (
+            before_DPH if short == exact else before_each(factors_DPH, packing)
+        )
         biases_DG = from_state_DPG.sum(1, dtype=exact)
         # The input's half of the candidate is not reset.
         torch.mul(total_DPH, entry_DPH, out=from_state_DPGH[:, :, 2])
         return _side_by_side(from_state_DPG, packing), weights_DGH, biases_DG, None
 
 
-def _by_direction(rows_PF: Tensor, directions: int, packing: Packing, dtype: torch.dtype) -> Tensor:
+def by_direction(rows_PF: Tensor, directions: int, packing: Packing, dtype: torch.dtype) -> Tensor:
     """A fresh [D, P, F / D] of [P, F], each direction in the order in which it runs."""
     parts_PF = rows_PF.chunk(directions, 1)
     apart_DPF = torch.empty(directions, *parts_PF[0].shape, dtype=dtype, device=rows_PF.device)
@@ -190,7 +205,7 @@ def _side_by_side(apart_DPF: Tensor, packing: Packing) -> Tensor:
     return torch.cat((apart_DPF[0], apart_DPF[1].index_select(0, packing.mirrored_P)), 1)
 
 
-def _before(states_DPH: Tensor, packing: Packing) -> Tensor:
+def before_each(states_DPH: Tensor, packing: Packing) -> Tensor:
     """The state before each element; before the first of a row there is none, which is zero."""
     before_DPH = torch.zeros_like(states_DPH)
     before_DPH[:, packing.full_rows :] = states_DPH.index_select(1, packing.before_P)

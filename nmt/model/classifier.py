@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.config import schema
+from nmt.kernels.packed import PackedGru
 from nmt.model.document import EncodedDocuments, HierarchicalEncoder
 from nmt.model.embedding import Embedding, embedding_table
 
@@ -33,10 +34,10 @@ class DocumentClassifier(nn.Module):
         nn.init.zeros_(self.projection.bias)
 
     def forward(
-        self, ids_W: Tensor, words_N: Tensor, sentences_B: Tensor, fused: bool = False
+        self, ids_W: Tensor, words_N: Tensor, sentences_B: Tensor, gru: PackedGru | None = None
     ) -> tuple[Tensor, EncodedDocuments]:
         """Logits [B, K] of the labels, and what was attended to; the arguments are those of the encoder."""
-        encoded: EncodedDocuments = self.encoder(ids_W, words_N, sentences_B, fused)
+        encoded: EncodedDocuments = self.encoder(ids_W, words_N, sentences_B, gru)
         logits_BK: Tensor = self.projection(F.dropout(encoded.vectors_BC, self.dropout, self.training))
         return logits_BK, encoded
 

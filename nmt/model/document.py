@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.config import schema
-from nmt.kernels.packed import run_packed
+from nmt.kernels.packed import PackedGru, run_packed
 from nmt.kernels.ragged import Packing
 from nmt.model.attention.base import ScoreOptions
 from nmt.model.attention.pooling import Pooling
@@ -53,11 +53,11 @@ class Level(nn.Module):
         """Whether its layers can run by the hand-made kernel."""
         return isinstance(self.stack, nn.GRU)
 
-    def forward(self, parts_PX: Tensor, packing: Packing, fused: bool) -> tuple[Tensor, Tensor]:
+    def forward(self, parts_PX: Tensor, packing: Packing, gru: PackedGru | None) -> tuple[Tensor, Tensor]:
         """The vector of each whole [N, C], zero for an empty one, and the weight of each part in it [P]."""
         if not len(parts_PX):
             return parts_PX.new_zeros(packing.rows, self.output_size), parts_PX.new_zeros(0)
-        annotations_PC, _ = run_packed(self.stack, parts_PX, packing, fused and self.can_be_fused)
+        annotations_PC, _ = run_packed(self.stack, parts_PX, packing, gru if self.can_be_fused else None)
         pooled: tuple[Tensor, Tensor] = self.attention(annotations_PC, packing)
         return pooled
 
@@ -88,18 +88,20 @@ class HierarchicalEncoder(nn.Module):
         stuck = [name for name, level in (("word", self.word), ("sentence", self.sentence)) if not level.can_be_fused]
         return " and ".join(f"model.{name}.cell is not gru" for name in stuck)
 
-    def forward(self, ids_W: Tensor, words_N: Tensor, sentences_B: Tensor, fused: bool = False) -> EncodedDocuments:
+    def forward(
+        self, ids_W: Tensor, words_N: Tensor, sentences_B: Tensor, gru: PackedGru | None = None
+    ) -> EncodedDocuments:
         """Encode documents of any shape.
 
         Args:
             ids_W: the words, sentence after sentence and document after document.
             words_N: words of each sentence, on the CPU; 0 for an empty one.
             sentences_B: sentences of each document, on the CPU; 0 for an empty one.
-            fused: run the layers that can be by the hand-made kernel, which is faster on a CPU.
+            gru: runs the layers that can be, which is faster on a CPU.
         """
         device = ids_W.device
         words = Packing.of(words_N, device)
-        sentences_NC, weights_P = self.word(self.embedding(ids_W.index_select(0, words.element_P)), words, fused)
+        sentences_NC, weights_P = self.word(self.embedding(ids_W.index_select(0, words.element_P)), words, gru)
         word_weights_W = weights_P.new_zeros(len(ids_W)).index_copy(0, words.element_P, weights_P)
 
         full_N = words_N.cpu() > 0
@@ -108,6 +110,6 @@ class HierarchicalEncoder(nn.Module):
         # Packing counts the sentences that have words; this is which of all sentences each is.
         sentence_P = full_N.nonzero().squeeze(1).to(device, non_blocking=True).index_select(0, sentences.element_P)
         sentences_NC = F.dropout(sentences_NC, self.dropout, self.training)
-        vectors_BC, weights_P = self.sentence(sentences_NC.index_select(0, sentence_P), sentences, fused)
+        vectors_BC, weights_P = self.sentence(sentences_NC.index_select(0, sentence_P), sentences, gru)
         sentence_weights_N = weights_P.new_zeros(len(words_N)).index_copy(0, sentence_P, weights_P)
         return EncodedDocuments(vectors_BC, word_weights_W, sentence_weights_N)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from nmt.config import schema
 from nmt.kernels.dropout import dropout
-from nmt.kernels.packed import run_packed
+from nmt.kernels.packed import PackedGru, run_packed
 from nmt.kernels.ragged import Packing
 from nmt.kernels.sequences import State, scan, zeros
 from nmt.model.attention import Encoded
@@ -47,11 +47,11 @@ class RecurrentEncoder(nn.Module):
         """What keeps its layers from the hand-made kernel, with its path in the YAML; empty where nothing does."""
         return "" if isinstance(self.stack, nn.GRU) else "model.encoder.cell is not gru"
 
-    def forward(self, source_BS: Tensor, lengths_B: Tensor, fused: bool = False) -> Encoded:
+    def forward(self, source_BS: Tensor, lengths_B: Tensor, gru: PackedGru | None = None) -> Encoded:
         """Encode sentences of `lengths_B` pieces, padded to the right with anything.
 
-        `lengths_B` stays on the CPU: packing reads it there, and a copy back from a GPU would wait for it. `fused` runs
-        the layers by the hand-made kernel where they can be, which is faster on a CPU.
+        `lengths_B` stays on the CPU: packing reads it there, and a copy back from a GPU would wait for it. `gru` runs
+        the layers that can be, which is faster on a CPU.
         """
         batch, positions = source_BS.shape
         packing = Packing.of(lengths_B, source_BS.device)
@@ -60,7 +60,7 @@ class RecurrentEncoder(nn.Module):
         if is_packed(self.stack):
             outputs_PC, final = self._step_by_step(inputs_PE, packing)
         else:
-            outputs_PC, final = run_packed(self.stack, inputs_PE, packing, fused and not self.obstacle())
+            outputs_PC, final = run_packed(self.stack, inputs_PE, packing, None if self.obstacle() else gru)
         # Before padding comes back, which so stays exactly zero.
         outputs_PC = dropout(self.norm(outputs_PC), self.dropout, self.training)
         memory_PC = outputs_PC.new_zeros(batch * positions, self.output_size).index_copy(0, place_P, outputs_PC)

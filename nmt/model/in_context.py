@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nmt.batching import Batch, Past
+from nmt.kernels.packed import PackedGru
 from nmt.kernels.recurrence import Steps
 from nmt.model.attention import AttentionWeights, Encoded
 from nmt.model.context import ContextWeights, Sentences
@@ -32,14 +33,14 @@ class Followed(NamedTuple):
     """Where the target positions looked in the translations before; None where none did."""
 
 
-def follow(translator: Translator, batch: Batch, steps: Steps | None = None, packed: bool = False) -> Followed:
+def follow(translator: Translator, batch: Batch, steps: Steps | None = None, gru: PackedGru | None = None) -> Followed:
     """Predict the targets of a batch, the pairs among them with what its `past` says stands before them.
 
-    `steps` runs the decoder's recurrence, and `packed` the encoder's layers, by hand, where nothing keeps them from it.
+    `steps` runs the decoder's recurrence, and `gru` the encoder's layers, by hand, where nothing keeps them from it.
 
     Of a sentence that only others look at there is a readout as well, without context.
     """
-    encoded = translator.encode(batch.source_BS, batch.source_lengths_B, packed)
+    encoded = translator.encode(batch.source_BS, batch.source_lengths_B, gru)
     past = batch.past
     if past is None:
         return Followed(*translator.readout(encoded, batch.target_BT, steps), None, None)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.config import schema
+from nmt.kernels.packed import PackedGru
 from nmt.kernels.recurrence import Steps
 from nmt.model.attention import AttentionWeights, Encoded
 from nmt.model.context import CONTEXTS
@@ -62,12 +63,12 @@ class Translator(nn.Module):
         else:
             nn.init.xavier_uniform_(self.projection.weight)
 
-    def encode(self, source_BS: Tensor, lengths_B: Tensor, fused: bool = False) -> Encoded:
+    def encode(self, source_BS: Tensor, lengths_B: Tensor, gru: PackedGru | None = None) -> Encoded:
         """Read sentences of `lengths_B` pieces (on the CPU), padded to the right with any valid id.
 
-        `fused` runs the encoder's layers by the hand-made kernel where they can be.
+        `gru` runs the encoder's layers that can be.
         """
-        encoded: Encoded = self.encoder(source_BS, lengths_B, fused)
+        encoded: Encoded = self.encoder(source_BS, lengths_B, gru)
         return encoded
 
     def start(self, encoded: Encoded) -> DecoderState:

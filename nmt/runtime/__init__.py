@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nmt.runtime.device import Hardware, Runtime, choose_precision, is_out_of_memory, product_dtype, set_up
+from nmt.runtime.device import Hardware, Runtime, choose_precision, cpu_flags, is_out_of_memory, product_dtype, set_up
 from nmt.runtime.log import FILE_ONLY, format_table, logger, set_up_logging
 from nmt.runtime.processes import all_reduce_sum, barrier, broadcast_object, gather_objects, tear_down
 from nmt.runtime.randomness import rng_state, seed_everything, set_rng_state
@@ -16,6 +16,7 @@ __all__ = [
     "barrier",
     "broadcast_object",
     "choose_precision",
+    "cpu_flags",
     "format_table",
     "gather_objects",
     "is_out_of_memory",

@@ -149,12 +149,12 @@ def _inspect(device: torch.device) -> Hardware:
         bf16 = f"compute capability {major}.{minor}" if major >= 8 else ""
         return Hardware(torch.cuda.get_device_name(device), True, bf16, major >= 7)
     # PyTorch's own query also counts CPUs on which oneDNN emulates bf16, which is slower than float32.
-    flags = _cpu_flags()
+    flags = cpu_flags()
     native = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags]
     return Hardware("this CPU", False, ", ".join(native), False)
 
 
-def _cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
     """Instruction sets of an x86 processor on Linux; empty elsewhere."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nmt.batching import DocumentBatch
+from nmt.kernels.packed import PackedGru
 from nmt.model.classifier import DocumentClassifier
 from nmt.training.objective import Objective
 
@@ -43,10 +44,10 @@ class ClassificationObjective(Objective):
     has_perplexity = False
     model: DocumentClassifier
 
-    def __init__(self, classifier: DocumentClassifier, label_smoothing: float, fused: bool = False) -> None:
+    def __init__(self, classifier: DocumentClassifier, label_smoothing: float, gru: PackedGru | None = None) -> None:
         super().__init__(classifier)
         self.label_smoothing = label_smoothing
-        self.fused = fused
+        self.gru = gru
 
     def counts(self, batch: DocumentBatch) -> tuple[int, ...]:
         return batch.documents, batch.documents
@@ -56,7 +57,7 @@ class ClassificationObjective(Objective):
 
     def forward(self, batch: DocumentBatch) -> LabelLosses:
         """Sums over the documents."""
-        logits_BK, _ = self.model(batch.ids_W, batch.words_N, batch.sentences_B, self.fused)
+        logits_BK, _ = self.model(batch.ids_W, batch.words_N, batch.sentences_B, self.gru)
         logits_BK = logits_BK.to(torch.promote_types(logits_BK.dtype, torch.float32))
         smoothed = F.cross_entropy(logits_BK, batch.labels_B, reduction="sum", label_smoothing=self.label_smoothing)
         return LabelLosses(

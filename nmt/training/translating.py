@@ -80,7 +80,7 @@ class TranslationObjective(Objective):
     def forward(self, batch: Batch) -> TranslationLosses:
         """Sums over the pieces of the target, its end symbol included, padding not."""
         with blocked_products(self.kernels.blocked):
-            readout_BTR, weights, *_ = follow(self.model, batch, self.kernels.steps, self.kernels.packed)
+            readout_BTR, weights, *_ = follow(self.model, batch, self.kernels.steps, self.kernels.gru)
         rows_N = target_rows(batch).to(batch.target_BT.device, non_blocking=True)
         projection = self.model.projection
         smoothed, likelihood = self.kernels.cross_entropy(

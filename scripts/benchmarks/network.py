@@ -179,7 +179,7 @@ def what_is_fused(kernels: Kernels) -> str:
     """A name for the kernels that were chosen."""
     if kernels.is_reference:
         return "reference"
-    parts = {"loss": True, "encoder": kernels.packed, "recurrence": kernels.steps is not None}
+    parts = {"loss": True, "encoder": kernels.gru is not None, "recurrence": kernels.steps is not None}
     return "fused" if all(parts.values()) else "fused " + " and ".join(name for name, fused in parts.items() if fused)
 
 

@@ -25,7 +25,7 @@ class FactoredSteps(Steps):
     def additive_scores(self, query_BQA: Tensor, keys_BSA: Tensor, energy_A: Tensor) -> Tensor:
         return energy_A.sum() - 2.0 * (_reciprocals(query_BQA, keys_BSA) @ energy_A)
 
-    def sums(self, source: Annotations) -> FactoredSums | None:
+    def sums(self, source: Annotations) -> SourceSums | None:
         return None if source.energy is None else FactoredSums(source.keys, source.energy)
 
     def additive_query_backward(

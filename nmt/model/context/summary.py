@@ -114,7 +114,7 @@ class SummaryContext(Context):
         read_NC = summaries_MC.index_select(0, past.row_N.index_select(0, oldest_first_N))
         read_NC = F.dropout(read_NC, self.dropout, self.training)
         packing = Packing.of(past.count_L, read_NC.device)
-        vectors_LD, _ = self.sentences(read_NC.index_select(0, packing.element_P), packing, fused=False)
+        vectors_LD, _ = self.sentences(read_NC.index_select(0, packing.element_P), packing, gru=None)
         summary_BD: Tensor = vectors_LD.new_zeros(sentences, vectors_LD.shape[1])
         return summary_BD.index_copy(0, past.sentence_L, vectors_LD)
 

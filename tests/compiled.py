@@ -1,0 +1,22 @@
+"""Kernels by hand, as operations of PyTorch and compiled; the latter are left out where there is no compiler."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from nmt.kernels import cross_entropy
+from nmt.kernels.native import NativeSteps, chunk_losses, compiled_gru, load
+from nmt.kernels.packed import gru_by_hand
+from nmt.kernels.recurrence import FactoredSteps
+
+needs_compiler = pytest.mark.skipif(load()[0] is None, reason=f"kernels cannot be compiled: {load()[1]}")
+
+GRUS = [gru_by_hand, pytest.param(compiled_gru, marks=needs_compiler)]
+STEPS = [FactoredSteps(), pytest.param(NativeSteps(), marks=needs_compiler)]
+LOSSES = [
+    cross_entropy.fused,
+    pytest.param(partial(cross_entropy.fused, of_chunk=chunk_losses), marks=needs_compiler),
+]
+KINDS = ["operations", "compiled"]
