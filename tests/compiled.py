@@ -7,7 +7,10 @@ from functools import partial
 import pytest
 
 from nmt.kernels import cross_entropy
-from nmt.kernels.native import NativeSteps, chunk_losses, compiled_gru, load
+from nmt.kernels.native.build import load
+from nmt.kernels.native.logits import chunk_losses
+from nmt.kernels.native.packed import compiled_gru
+from nmt.kernels.native.steps import NativeSteps
 from nmt.kernels.packed import gru_by_hand
 from nmt.kernels.recurrence import FactoredSteps
 

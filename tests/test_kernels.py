@@ -16,7 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from nmt.errors import ConfigError
 from nmt.kernels import cross_entropy
 from nmt.kernels.choice import choose_kernels
-from nmt.kernels.native import NativeSteps, load
+from nmt.kernels.native.build import load
+from nmt.kernels.native.steps import NativeSteps
 from nmt.kernels.recurrence import FactoredSteps
 from nmt.kernels.windows import Source
 from nmt.model.attention import Encoded, build_attention

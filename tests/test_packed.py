@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from nmt.config import schema
 from nmt.errors import ConfigError
 from nmt.kernels.choice import choose_kernels, choose_packed
-from nmt.kernels.native import compiled_gru, load
+from nmt.kernels.native.build import load
+from nmt.kernels.native.packed import compiled_gru
 from nmt.kernels.packed import PackedGru, gru_by_hand, run_packed
 from nmt.kernels.ragged import Packing
 from nmt.model.translator import Translator

@@ -13,7 +13,10 @@ from torch import Tensor
 
 from nmt.errors import ConfigError
 from nmt.kernels import cross_entropy
-from nmt.kernels.native import NativeSteps, chunk_losses, compiled_gru, load
+from nmt.kernels.native.build import load
+from nmt.kernels.native.logits import chunk_losses
+from nmt.kernels.native.packed import compiled_gru
+from nmt.kernels.native.steps import NativeSteps
 from nmt.kernels.packed import PackedGru, gru_by_hand
 from nmt.kernels.recurrence import FactoredSteps, Steps
 

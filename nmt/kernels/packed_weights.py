@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nmt.kernels.native import inference
+from nmt.kernels.native.calls import can_be_called
 from nmt.kernels.products import Factor
 
 LARGEST = 127.0
@@ -96,6 +98,11 @@ class Int8Weight(PackedWeight):
     def product(self, inputs: Tensor, bias: Tensor | None) -> Tensor:
         """In float32."""
         rows_MI = inputs.reshape(-1, inputs.shape[-1]).float()
+        if can_be_called(rows_MI):
+            integers_MI, scale_M = inference.quantized(rows_MI)
+            sums_MO = torch._int_mm(integers_MI, self.integers_IO)
+            outputs_MO = inference.dequantized(sums_MO, scale_M, self.scale_O, bias)
+            return outputs_MO.view(*inputs.shape[:-1], -1)
         scale_M1 = _scale(rows_MI)
         sums_MO = torch._int_mm((rows_MI / scale_M1).round_().to(torch.int8), self.integers_IO)
         outputs_MO = sums_MO.to(torch.float32).mul_(self.scale_O)

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from nmt.config.registry import PartOptions, Registry
 from nmt.kernels.gates import gru_step, lstm_step, rnn_step
+from nmt.kernels.native import inference
 from nmt.kernels.products import linear
 from nmt.kernels.recurrence import Loop, Row, Term
 
@@ -159,7 +160,8 @@ class GruCell(Cell):
 
     @staticmethod
     def step(projected: Tensor, recurrent: Tensor, state: State) -> State:
-        return (gru_step(projected, recurrent, state[0]),)
+        step = inference.gru_step if inference.can_step(projected, recurrent, state[0]) else gru_step
+        return (step(projected, recurrent, state[0]),)
 
     def obstacle(self) -> str:
         return ""

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from nmt.kernels.native import inference
+from nmt.kernels.native.calls import can_be_called
 from nmt.search.shortlist import OwnPieces, Shortlists
 
 
@@ -80,6 +82,9 @@ class Ensemble:
             self._states[index], logits_BQV = model.step(self._states[index], previous_BQ)
             if self._own is not None:
                 logits_BQV = self._own.own(logits_BQV)
+            if can_be_called(logits_BQV):
+                parts.append(inference.log_softmax(logits_BQV))
+                continue
             # On a CPU log_softmax over everything costs a third of logsumexp, although it writes more.
             parts.append(logits_BQV.to(torch.promote_types(logits_BQV.dtype, torch.float32)).log_softmax(-1))
         if len(parts) == 1:

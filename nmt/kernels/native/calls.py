@@ -25,8 +25,13 @@ SIGNATURES = {
     "packed_backward": "psssspppp",
     "loss": "ssppeppi",
     "column_sums": "sspp",
+    "scores": "sssspppp",
+    "log_softmax": "sspp",
 }
 """Arguments in the order of kernels.h: addresses, sizes, an exact number, truth."""
+
+INTEGER_SIGNATURES = {"quantize": "ssppp", "dequantize": "ssppppp"}
+"""Of the kernels of kernels.c that have but one format."""
 
 
 class Looking(ctypes.Structure):
@@ -68,14 +73,25 @@ class Calls:
         library, why = load()
         assert library is not None, why
         kinds = {"p": c_void_p, "s": c_int64, "i": c_int, "e": c_double if dtype == torch.float64 else c_float}
+        named = {f"{name}_{FORMATS[dtype]}": (name, signature) for name, signature in SIGNATURES.items()}
+        named |= {name: (name, signature) for name, signature in INTEGER_SIGNATURES.items()}
         self._functions: dict[str, Any] = {}
-        for name, signature in SIGNATURES.items():
-            function = getattr(library, f"{name}_{FORMATS[dtype]}")
+        for symbol, (name, signature) in named.items():
+            function = getattr(library, symbol)
             function.argtypes, function.restype = [kinds[kind] for kind in signature], None
             self._functions[name] = function
 
     def __getattr__(self, name: str) -> Any:
         return self._functions[name]
+
+
+def can_be_called(*tensors: Tensor) -> bool:
+    """Whether the kernels are there, take numbers of this format, and no gradient is wanted of them."""
+    return (
+        not torch.is_grad_enabled()
+        and all(tensor.device.type == "cpu" and tensor.dtype in FORMATS for tensor in tensors)
+        and load()[0] is not None
+    )
 
 
 @cache

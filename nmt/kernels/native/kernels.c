@@ -10,7 +10,9 @@ Compiled by nmt/kernels/native/build.py with the machine's own C compiler. */
 typedef int64_t size;
 typedef uint16_t bf16;
 
-static inline float from_bf16(bf16 short_x) {
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+ALWAYS_INLINE float from_bf16(bf16 short_x) {
     uint32_t bits = (uint32_t)short_x << 16;
     float x;
     memcpy(&x, &bits, 4);
@@ -18,7 +20,7 @@ static inline float from_bf16(bf16 short_x) {
 }
 
 /* To the nearest, halves to even; what is no number stays none. */
-static inline bf16 to_bf16(float x) {
+ALWAYS_INLINE bf16 to_bf16(float x) {
     uint32_t bits;
     memcpy(&bits, &x, 4);
     uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
@@ -28,7 +30,7 @@ static inline bf16 to_bf16(float x) {
 /* e^x to about a unit in the last place, written so that a compiler turns it into vectors: x = n log 2 + r with r at
 most half of log 2, e^r by its Taylor series with coefficients fitted to that range, times 2^n by the exponent's bits.
 0 below the smallest normal number. */
-static inline float exp_float(float x) {
+ALWAYS_INLINE float exp_float(float x) {
     const float least = -87.33f, most = 88.37f, rounding = 12582912.0f; /* 1.5 * 2^23: what is added loses its fraction */
     float y = x < least ? least : x;
     y = y > most ? most : y;
@@ -75,3 +77,35 @@ static inline float exp_float(float x) {
 #define EXP(x) exp(x)
 #define LIMIT 350.0
 #include "kernels.h"
+
+/* Integers of rows and what the integers are to be multiplied by: the largest of a row becomes 127. */
+void quantize(size rows, size features, const float *inputs, int8_t *integers, float *scales) {
+#pragma omp parallel for schedule(static) if (rows * features > 32768)
+    for (size i = 0; i < rows; i++) {
+        const float *row = inputs + i * features;
+        float largest = 1.17549435e-38f;
+#pragma omp simd reduction(max : largest)
+        for (size j = 0; j < features; j++) {
+            float size_of = fabsf(row[j]);
+            largest = size_of > largest ? size_of : largest;
+        }
+        float scale = largest / 127.0f;
+        scales[i] = scale;
+#pragma omp simd
+        for (size j = 0; j < features; j++) integers[i * features + j] = (int8_t)rintf(row[j] / scale);
+    }
+}
+
+/* What sums of products of integers stand for, and a bias, which may be NULL. */
+void dequantize(
+    size rows, size outputs, const int32_t *sums, const float *row_scales, const float *scales, const float *bias, float *out
+) {
+#pragma omp parallel for schedule(static) if (rows * outputs > 32768)
+    for (size i = 0; i < rows; i++) {
+        const int32_t *row = sums + i * outputs;
+        float scale = row_scales[i];
+#pragma omp simd
+        for (size j = 0; j < outputs; j++)
+            out[i * outputs + j] = (bias ? bias[j] : 0.0f) + (float)row[j] * scales[j] * scale;
+    }
+}

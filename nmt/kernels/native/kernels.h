@@ -7,9 +7,9 @@ Shapes as in nmt/kernels/recurrence/steps.py and nmt/kernels/packed.py. */
 
 
 
-static inline E NAME(sigmoid)(E x) { return (E)1 / ((E)1 + EXP(-x)); }
+ALWAYS_INLINE E NAME(sigmoid)(E x) { return (E)1 / ((E)1 + EXP(-x)); }
 
-static inline E NAME(hyperbolic)(E x) { return (E)2 / ((E)1 + EXP((E)-2 * x)) - (E)1; }
+ALWAYS_INLINE E NAME(hyperbolic)(E x) { return (E)2 / ((E)1 + EXP((E)-2 * x)) - (E)1; }
 
 /* e^2q of a query, within the limits of nmt/kernels/additive.py. */
 static void NAME(exponentials)(size units, const S *query, E *out) {
@@ -37,21 +37,21 @@ typedef struct {
 } NAME(Looking);
 
 /* v' tanh(q + k) = sum v - 2 sum v r. */
-static inline E NAME(additive)(size units, const E *query, const E *keys, const E *energy) {
+ALWAYS_INLINE E NAME(additive)(size units, const E *query, const E *keys, const E *energy) {
     E sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (size a = 0; a < units; a++) sum += energy[a] / ((E)1 + query[a] * keys[a]);
     return sum;
 }
 
-static inline E NAME(dot)(size units, const S *one, const S *other) {
+ALWAYS_INLINE E NAME(dot)(size units, const S *one, const S *other) {
     E sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (size a = 0; a < units; a++) sum += GET(one[a]) * GET(other[a]);
     return sum;
 }
 
-static inline E NAME(mixed_dot)(size units, const E *one, const S *other) {
+ALWAYS_INLINE E NAME(mixed_dot)(size units, const E *one, const S *other) {
     E sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (size a = 0; a < units; a++) sum += one[a] * GET(other[a]);
@@ -212,6 +212,25 @@ typedef struct {
     const E *before;
 } NAME(Gates);
 
+/* One sentence's step; what may be missing is known where this is inlined, so that the loop has no branch. */
+ALWAYS_INLINE void NAME(gru_row)(
+    size h, const S *input, const S *more, const S *recurrent, const E *before, E *state, const int has_more
+) {
+#pragma omp simd
+    for (size j = 0; j < h; j++) {
+        E r = GET(input[j]) + GET(recurrent[j]);
+        E z = GET(input[h + j]) + GET(recurrent[h + j]);
+        E n = GET(input[2 * h + j]);
+        if (has_more) {
+            r += GET(more[j]);
+            z += GET(more[h + j]);
+            n += GET(more[2 * h + j]);
+        }
+        n = NAME(hyperbolic)(n + NAME(sigmoid)(r) * GET(recurrent[2 * h + j]));
+        state[j] = n + NAME(sigmoid)(z) * (before[j] - n);
+    }
+}
+
 /* The state after a step of a gated recurrent unit, and a copy in the format of products. */
 void NAME(gru)(const NAME(Gates) *all, E *after, S *copy) {
     const NAME(Gates) g = *all;
@@ -219,21 +238,45 @@ void NAME(gru)(const NAME(Gates) *all, E *after, S *copy) {
 #pragma omp parallel for schedule(static) if (g.rows * h > 8192)
     for (size b = 0; b < g.rows; b++) {
         const S *input = g.input + b * g.input_in, *recurrent = g.recurrent + b * g.recurrent_in;
-        const S *more = g.more ? g.more + b * g.more_in : NULL;
-        const E *before = g.before + b * h;
         E *state = after + b * h;
-#pragma omp simd
-        for (size j = 0; j < h; j++) {
-            E r = GET(input[j]) + GET(recurrent[j]) + (more ? GET(more[j]) : (E)0);
-            E z = GET(input[h + j]) + GET(recurrent[h + j]) + (more ? GET(more[h + j]) : (E)0);
-            E n = GET(input[2 * h + j]) + (more ? GET(more[2 * h + j]) : (E)0);
-            n = NAME(hyperbolic)(n + NAME(sigmoid)(r) * GET(recurrent[2 * h + j]));
-            state[j] = n + NAME(sigmoid)(z) * (before[j] - n);
-        }
+        if (g.more)
+            NAME(gru_row)(h, input, g.more + b * g.more_in, recurrent, g.before + b * h, state, 1);
+        else
+            NAME(gru_row)(h, input, NULL, recurrent, g.before + b * h, state, 0);
         if (copy) {
 #pragma omp simd
             for (size j = 0; j < h; j++) copy[b * h + j] = PUT(state[j]);
         }
+    }
+}
+
+ALWAYS_INLINE void NAME(gru_row_backward)(
+    size h, const S *input, const S *more, const S *recurrent, const E *before, const E *outside, const S *sent,
+    S *to_input, S *to_recurrent, E *to_before, const int has_more, const int has_sent
+) {
+#pragma omp simd
+    for (size j = 0; j < h; j++) {
+        E entry = GET(recurrent[2 * h + j]);
+        E r = GET(input[j]) + GET(recurrent[j]);
+        E z = GET(input[h + j]) + GET(recurrent[h + j]);
+        E n = GET(input[2 * h + j]), d = outside[j];
+        if (has_more) {
+            r += GET(more[j]);
+            z += GET(more[h + j]);
+            n += GET(more[2 * h + j]);
+        }
+        if (has_sent) d += GET(sent[j]);
+        r = NAME(sigmoid)(r);
+        z = NAME(sigmoid)(z);
+        n = NAME(hyperbolic)(n + r * entry);
+        E d_n = d * ((E)1 - z) * ((E)1 - n * n);
+        E d_z = d * (before[j] - n) * z * ((E)1 - z);
+        E d_r = d_n * entry * r * ((E)1 - r);
+        to_before[j] += d * z;
+        to_input[j] = to_recurrent[j] = PUT(d_r);
+        to_input[h + j] = to_recurrent[h + j] = PUT(d_z);
+        to_input[2 * h + j] = PUT(d_n);
+        to_recurrent[2 * h + j] = PUT(d_n * r);
     }
 }
 
@@ -246,27 +289,21 @@ void NAME(gru_backward)(
     const size h = g.hidden;
 #pragma omp parallel for schedule(static) if (g.rows * h > 8192)
     for (size b = 0; b < g.rows; b++) {
-        const S *input = g.input + b * g.input_in, *recurrent = g.recurrent + b * g.recurrent_in;
         const S *more = g.more ? g.more + b * g.more_in : NULL, *arrived = sent ? sent + b * h : NULL;
-        const E *before = g.before + b * h, *outside = d_after + b * h;
-        S *to_input = d_input + b * d_input_in, *to_recurrent = d_recurrent + b * d_recurrent_in;
-        E *to_before = d_before + b * h;
-#pragma omp simd
-        for (size j = 0; j < h; j++) {
-            E entry = GET(recurrent[2 * h + j]);
-            E r = NAME(sigmoid)(GET(input[j]) + GET(recurrent[j]) + (more ? GET(more[j]) : (E)0));
-            E z = NAME(sigmoid)(GET(input[h + j]) + GET(recurrent[h + j]) + (more ? GET(more[h + j]) : (E)0));
-            E n = NAME(hyperbolic)(GET(input[2 * h + j]) + (more ? GET(more[2 * h + j]) : (E)0) + r * entry);
-            E d = outside[j] + (arrived ? GET(arrived[j]) : (E)0);
-            E d_n = d * ((E)1 - z) * ((E)1 - n * n);
-            E d_z = d * (before[j] - n) * z * ((E)1 - z);
-            E d_r = d_n * entry * r * ((E)1 - r);
-            to_before[j] += d * z;
-            to_input[j] = to_recurrent[j] = PUT(d_r);
-            to_input[h + j] = to_recurrent[h + j] = PUT(d_z);
-            to_input[2 * h + j] = PUT(d_n);
-            to_recurrent[2 * h + j] = PUT(d_n * r);
-        }
+#define ROW(has_more, has_sent)                                                                                        \
+    NAME(gru_row_backward)(                                                                                            \
+        h, g.input + b * g.input_in, more, g.recurrent + b * g.recurrent_in, g.before + b * h, d_after + b * h,        \
+        arrived, d_input + b * d_input_in, d_recurrent + b * d_recurrent_in, d_before + b * h, has_more, has_sent      \
+    )
+        if (more && sent)
+            ROW(1, 1);
+        else if (more)
+            ROW(1, 0);
+        else if (sent)
+            ROW(0, 1);
+        else
+            ROW(0, 0);
+#undef ROW
     }
 }
 
@@ -277,6 +314,25 @@ typedef struct {
     E *entries, *candidates;  /* [D, P, H], as all that follow */
     E *outputs;
 } NAME(Packed);
+
+/* Of an element; the first of a row has no state before it, and what would come from there is the bias. */
+ALWAYS_INLINE void NAME(packed_row)(
+    size h, const S *input, const S *sent, const E *bias, const E *state, E *sigmoids, E *entries, E *candidates,
+    E *out, E *side, const int is_first
+) {
+#pragma omp simd
+    for (size j = 0; j < h; j++) {
+        E r = NAME(sigmoid)(GET(input[j]) + (is_first ? bias[j] : GET(sent[j])));
+        E z = NAME(sigmoid)(GET(input[h + j]) + (is_first ? bias[h + j] : GET(sent[h + j])));
+        E entry = is_first ? bias[2 * h + j] : GET(sent[2 * h + j]);
+        E n = NAME(hyperbolic)(GET(input[2 * h + j]) + r * entry);
+        sigmoids[j] = r;
+        sigmoids[h + j] = z;
+        entries[j] = entry;
+        candidates[j] = n;
+        side[j] = out[j] = n + z * ((is_first ? (E)0 : state[j]) - n);
+    }
+}
 
 /* One step of all directions over packed rows: elements first to first + rows, whose states before begin at before. */
 void NAME(packed)(
@@ -290,30 +346,37 @@ void NAME(packed)(
         for (size i = 0; i < rows; i++) {
             size place = d ? p.mirrored[first + i] : first + i, here = d * p.elements + first + i;
             const S *input = gates + place * 3 * width + d * 3 * h;
-            const S *sent = first ? from_state[d] + i * 3 * h : NULL;
-            const E *constant = bias + d * 3 * h;
-            const E *state = first ? p.outputs + (d * p.elements + before + i) * h : NULL;
             E *sigmoids = p.sigmoids + here * 2 * h, *entries = p.entries + here * h, *out = p.outputs + here * h;
             E *candidates = p.candidates + here * h, *side = beside + place * width + d * h;
-#pragma omp simd
-            for (size j = 0; j < h; j++) {
-                /* What comes from the state has the bias in it. */
-                E r = NAME(sigmoid)(GET(input[j]) + (sent ? GET(sent[j]) : constant[j]));
-                E z = NAME(sigmoid)(GET(input[h + j]) + (sent ? GET(sent[h + j]) : constant[h + j]));
-                E entry = sent ? GET(sent[2 * h + j]) : constant[2 * h + j];
-                E n = NAME(hyperbolic)(GET(input[2 * h + j]) + r * entry);
-                sigmoids[j] = r;
-                sigmoids[h + j] = z;
-                entries[j] = entry;
-                candidates[j] = n;
-                side[j] = out[j] = n + z * ((state ? state[j] : (E)0) - n);
-            }
+            if (first) {
+                const E *state = p.outputs + (d * p.elements + before + i) * h;
+                const S *sent = from_state[d] + i * 3 * h;
+                NAME(packed_row)(h, input, sent, NULL, state, sigmoids, entries, candidates, out, side, 0);
+            } else
+                NAME(packed_row)(h, input, NULL, bias + d * 3 * h, NULL, sigmoids, entries, candidates, out, side, 1);
             if (factors) {
                 S *factor = factors + here * h;
 #pragma omp simd
                 for (size j = 0; j < h; j++) factor[j] = PUT(out[j]);
             }
         }
+    }
+}
+
+ALWAYS_INLINE void NAME(packed_row_backward)(
+    size h, const E *sigmoids, const E *entries, const E *candidates, const E *state, const E *gradient, S *back,
+    S *out, const int is_first
+) {
+#pragma omp simd
+    for (size j = 0; j < h; j++) {
+        E r = sigmoids[j], z = sigmoids[h + j], n = candidates[j], y = gradient[j];
+        E d_n = y * ((E)1 - z) * ((E)1 - n * n);
+        E d_z = y * ((is_first ? (E)0 : state[j]) - n) * z * ((E)1 - z);
+        E d_r = d_n * entries[j] * r * ((E)1 - r);
+        out[j] = back[j] = PUT(d_r);
+        out[h + j] = back[h + j] = PUT(d_z);
+        out[2 * h + j] = PUT(d_n);
+        back[2 * h + j] = PUT(d_n * r);
     }
 }
 
@@ -340,17 +403,10 @@ void NAME(packed_backward)(
 #pragma omp simd
                 for (size j = 0; j < h; j++) gradient[j] += passed[j] * update[j] + GET(arrived[j]);
             }
-#pragma omp simd
-            for (size j = 0; j < h; j++) {
-                E r = sigmoids[j], z = sigmoids[h + j], n = candidates[j], y = gradient[j];
-                E d_n = y * ((E)1 - z) * ((E)1 - n * n);
-                E d_z = y * ((state ? state[j] : (E)0) - n) * z * ((E)1 - z);
-                E d_r = d_n * entries[j] * r * ((E)1 - r);
-                out[j] = back[j] = PUT(d_r);
-                out[h + j] = back[h + j] = PUT(d_z);
-                out[2 * h + j] = PUT(d_n);
-                back[2 * h + j] = PUT(d_n * r);
-            }
+            if (first)
+                NAME(packed_row_backward)(h, sigmoids, entries, candidates, state, gradient, back, out, 0);
+            else
+                NAME(packed_row_backward)(h, sigmoids, entries, candidates, NULL, gradient, back, out, 1);
         }
     }
 }
@@ -384,6 +440,41 @@ void NAME(loss)(
             for (size v = 0; v < pieces; v++) row[v] = PUT(room[v] * scale - floor);
         }
         free(room);
+    }
+}
+
+/* v' tanh(query + key) of exponentials, one row of scores for each query of each group. */
+void NAME(scores)(
+    size groups, size queries, size positions, size units, const E *query, const E *keys, const E *energy, E *scores
+) {
+    E total = 0;
+    for (size a = 0; a < units; a++) total += energy[a];
+#pragma omp parallel for schedule(static) if (groups * queries * positions * units > 32768)
+    for (size g = 0; g < groups; g++)
+        for (size q = 0; q < queries; q++)
+            for (size s = 0; s < positions; s++)
+                scores[(g * queries + q) * positions + s] =
+                    total - (E)2 * NAME(additive)(
+                                       units, query + (g * queries + q) * units, keys + (g * positions + s) * units, energy
+                                   );
+}
+
+/* Logits less the logarithm of their softmax's denominator; both may be one. */
+void NAME(log_softmax)(size rows, size pieces, const S *logits, E *out) {
+#pragma omp parallel for schedule(static) if (rows * pieces > 8192)
+    for (size i = 0; i < rows; i++) {
+        const S *row = logits + i * pieces;
+        E largest = -INFINITY, total = 0;
+#pragma omp simd reduction(max : largest)
+        for (size v = 0; v < pieces; v++) {
+            E logit = GET(row[v]);
+            largest = largest > logit ? largest : logit;
+        }
+#pragma omp simd reduction(+ : total)
+        for (size v = 0; v < pieces; v++) total += EXP(GET(row[v]) - largest);
+        E normalizer = largest + (E)log((double)total);
+#pragma omp simd
+        for (size v = 0; v < pieces; v++) out[i * pieces + v] = GET(row[v]) - normalizer;
     }
 }
 
