@@ -1,0 +1,361 @@
+"""Compiled kernels compute what the equations say, in every format, whatever stands beside a row and however many
+threads there are; and where they cannot be compiled, everything runs without them."""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from nmt.kernels import cross_entropy
+from nmt.kernels.choice import choose_kernels
+from nmt.kernels.native import build, inference
+from nmt.kernels.native.calls import can_be_called
+from nmt.kernels.native.logits import chunk_losses
+from nmt.kernels.native.steps import NativeSteps
+from nmt.kernels.packed import gru_by_hand
+from nmt.kernels.packed_weights import Int8Weight
+from nmt.kernels.recurrence import Annotations, FactoredSteps, Steps
+from tests.compiled import needs_compiler
+
+CPU = torch.device("cpu")
+# Of float32, and of what bf16 rounds on the way.
+TOLERANCE = {torch.float32: 3e-6, torch.bfloat16: 2e-2, torch.float64: 1e-13}
+FORMATS = pytest.mark.parametrize("short", list(TOLERANCE), ids=lambda dtype: str(dtype).partition(".")[2])
+# No multiple of a vector, and more than one of them.
+UNITS, FEATURES, HIDDEN = 67, 83, 37
+
+
+def drawn(*shape: int, dtype: torch.dtype = torch.float64, scale: float = 1.0) -> Tensor:
+    return (torch.randn(*shape, generator=GENERATOR, dtype=torch.float64) * scale).to(dtype)
+
+
+GENERATOR = torch.Generator().manual_seed(1)
+
+
+def exact(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def source_of(short: torch.dtype, additive: bool, sentences: int = 5, positions: int = 9) -> Annotations:
+    """The last positions of each sentence are excluded, and all of the last sentence."""
+    bias_BS = torch.zeros(sentences, positions, dtype=exact(short))
+    for row in range(sentences):
+        bias_BS[row, positions - row :] = -torch.inf
+    bias_BS[-1] = -torch.inf
+    keys, memory = (drawn(sentences, positions, size, dtype=short) for size in (UNITS, FEATURES))
+    return Annotations(keys, memory, bias_BS, drawn(UNITS, dtype=short) if additive else None)
+
+
+def looked(steps: Steps, source: Annotations, query_QBA: Tensor, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What looks make of the source, and their gradients, in the format of the source."""
+    queries, sentences, _ = query_QBA.shape
+    short, wide = source.memory.dtype, source.bias.dtype
+    cast = steps.prepare(source)
+    steps.check(cast)
+    context_QBC = torch.empty(queries, sentences, FEATURES, dtype=short)
+    scores_QBS = torch.empty(queries, sentences, source.bias.shape[1], dtype=wide)
+    normalizer_QB = torch.empty(queries, sentences, dtype=wide)
+    steps.look(query_QBA, cast, context_QBC, scores_QBS, normalizer_QB)
+    found = {"context": context_QBC, "scores": scores_QBS, "normalizer": normalizer_QB}
+    for kind, dtype in (("short", short), ("exact", wide)):
+        d_context_QBC = given["d_context"].to(wide, copy=True)
+        d_query_QBA, d_looked_QBS = given["d_query"].to(dtype, copy=True), torch.empty_like(scores_QBS)
+        steps.look_backward(
+            *(query_QBA, cast, scores_QBS, normalizer_QB, d_context_QBC, given["sent"].to(short)),
+            *(given["d_weights"].to(wide), d_query_QBA, d_looked_QBS),
+            add=kind == "exact",
+        )
+        found |= {f"d_query {kind}": d_query_QBA, f"d_context {kind}": d_context_QBC, f"d_weights {kind}": d_looked_QBS}
+    if source.energy is not None:
+        d_scores_QBS = given["d_scores"].to(wide).masked_fill(source.bias == -torch.inf, 0.0)
+        found["d_keys"], found["d_energy"] = steps.keys_backward(query_QBA, cast.keys, cast.energy, d_scores_QBS)
+    return found
+
+
+def gradients_of(queries: int, source: Annotations) -> dict[str, Tensor]:
+    sentences, positions = source.bias.shape
+    shapes = {"d_context": FEATURES, "sent": FEATURES, "d_weights": positions, "d_scores": positions, "d_query": UNITS}
+    return {name: drawn(queries, sentences, size) for name, size in shapes.items()}
+
+
+def agree(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        size = value[value.isfinite()].abs().max().item()
+        torch.testing.assert_close(
+            found[name].double(), value.double(), rtol=0, atol=tolerance * size, msg=lambda text, name=name: name + text
+        )
+
+
+@needs_compiler
+@FORMATS
+@pytest.mark.parametrize("additive", [True, False], ids=["additive", "product"])
+@pytest.mark.parametrize("queries", [1, 3])
+def test_looks_are_those_of_the_equations(short: torch.dtype, additive: bool, queries: int) -> None:
+    """The reference in double precision is given the same numbers, rounded to the format."""
+    source = source_of(short, additive)
+    # A part of something wider, as a joined product leaves it.
+    query_QBA = drawn(queries, len(source.bias), UNITS + 5, dtype=short)[..., :UNITS]
+    given = gradients_of(queries, source)
+    found = looked(NativeSteps(), source, query_QBA, given)
+    in_double = Annotations(*(None if each is None else each.double() for each in source))
+    expected = looked(Steps(), in_double, query_QBA.double(), {name: each.to(short) for name, each in given.items()})
+    agree(found, expected, TOLERANCE[short])
+    assert found["context"][:, -1].abs().max() == 0.0
+    assert found["normalizer"][:, -1].abs().max() == 0.0
+
+
+def stepped(steps: Steps, given: dict[str, Tensor], parts: int, sent: bool, short: torch.dtype) -> dict[str, Tensor]:
+    """A step of a GRU, whose input comes in one part or two, and its gradients."""
+    wide, rows = exact(short), len(given["state"])
+    input_BG, more_BG, recurrent_BG = (
+        given[name].to(short)[:, : 3 * HIDDEN] for name in ("input", "more", "recurrent")
+    )
+    halves = (input_BG, more_BG if parts == 2 else None, recurrent_BG)
+    before_BH = given["state"].to(wide)
+    after_BH, copy_BH = torch.empty(rows, HIDDEN, dtype=wide), torch.empty(rows, HIDDEN, dtype=short)
+    steps.gru(*halves, before_BH, after_BH, copy_BH)
+    d_input_BG, d_recurrent_BG = torch.empty(2, rows, 3 * HIDDEN + 2, dtype=short)[..., : 3 * HIDDEN].unbind(0)
+    d_before_BH = given["d_before"].to(wide, copy=True)
+    arrived_BH = given["sent"].to(short) if sent else None
+    d_after_BH = given["d_after"].to(wide)
+    steps.gru_backward(*halves, before_BH, d_after_BH, arrived_BH, d_input_BG, d_recurrent_BG, d_before_BH)
+    names = ("after", "copy", "d_input", "d_recurrent", "d_before")
+    return dict(zip(names, (after_BH, copy_BH, d_input_BG, d_recurrent_BG, d_before_BH), strict=True))
+
+
+@needs_compiler
+@FORMATS
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("sent", [False, True])
+def test_gates_are_those_of_the_equations(short: torch.dtype, parts: int, sent: bool) -> None:
+    sizes = {"input": 3, "more": 3, "recurrent": 3, "state": 1, "d_after": 1, "d_before": 1, "sent": 1}
+    given = {name: drawn(6, size * HIDDEN + 3 * (size > 1), scale=2.0).to(short) for name, size in sizes.items()}
+    found = stepped(NativeSteps(), given, parts, sent, short)
+    in_double = {name: each.double() for name, each in given.items()}
+    agree(found, stepped(Steps(), in_double, parts, sent, torch.float64), TOLERANCE[short])
+
+
+@needs_compiler
+@FORMATS
+def test_a_step_of_the_search_is_that_of_training(short: torch.dtype) -> None:
+    from_input, from_state = drawn(2, 3, 3 * HIDDEN, dtype=short), drawn(2, 3, 3 * HIDDEN, dtype=short)
+    state = drawn(2, 3, HIDDEN, dtype=exact(short))
+    assert not inference.can_step(from_input, from_state, state)
+    with torch.no_grad():
+        assert inference.can_step(from_input, from_state, state)
+        assert not inference.can_step(from_input[:1], from_state, state)
+        found = inference.gru_step(from_input, from_state, state)
+    after = torch.empty(6, HIDDEN, dtype=exact(short))
+    rows = (from_input.flatten(0, 1), None, from_state.flatten(0, 1), state.flatten(0, 1))
+    NativeSteps().gru(*rows, after, None)
+    assert torch.equal(found, after.view(2, 3, HIDDEN))
+
+
+@needs_compiler
+def test_gates_saturate() -> None:
+    """Arguments of any size make numbers: z = 1 keeps the state, z = 0 takes the candidate 1 or -1."""
+    large = torch.tensor([100.0, -100.0, 1e4, -1e4, 3e38, -3e38])
+    nothing, state = torch.zeros(1, 18), torch.full((1, 6), 0.25)
+    after = torch.empty(1, 6)
+    NativeSteps().gru(
+        torch.cat([torch.zeros(6), large, torch.zeros(6)]).unsqueeze(0), None, nothing, state, after, None
+    )
+    assert after[0].tolist() == [0.25, 0.0, 0.25, 0.0, 0.25, 0.0]
+    NativeSteps().gru(
+        torch.cat([torch.zeros(6), torch.full((6,), -1e4), large]).unsqueeze(0), None, nothing, state, after, None
+    )
+    assert after[0].tolist() == [1.0, -1.0, 1.0, -1.0, 1.0, -1.0]
+
+
+@needs_compiler
+def test_the_exponential_is_good_to_a_few_units_in_the_last_place() -> None:
+    """Through a softmax of two logits 0 and x: e^x / (1 + e^x) is the gradient of the loss by x."""
+    x = torch.linspace(-80.0, 15.0, 20_001)
+    logits = torch.stack([torch.zeros_like(x), x], 1)
+    found = chunk_losses(logits.clone(), torch.zeros(len(x), dtype=torch.int64), 0.0, torch.zeros(2)).d_logits_NV
+    assert found is not None
+    torch.testing.assert_close(found[:, 1].double(), torch.softmax(logits.double(), 1)[:, 1], rtol=3e-7, atol=0)
+
+
+@needs_compiler
+@FORMATS
+def test_what_is_no_number_is_not_lost(short: torch.dtype) -> None:
+    """An update that is not finite must be seen to be one."""
+    for wrong in (torch.nan, torch.inf):
+        logits = drawn(3, 50, dtype=short)
+        logits[1, 7] = wrong
+        d_bias = torch.zeros(50, dtype=exact(short))
+        losses = chunk_losses(logits, torch.tensor([1, 2, 3]), 0.1, d_bias)
+        assert losses.normalizer_N.isfinite().tolist() == [True, False, True]
+        assert losses.d_logits_NV is not None
+        assert losses.d_logits_NV.isfinite().all(1).tolist() == [True, False, True]
+        assert not d_bias.isfinite().all()
+    for additive in (True, False):
+        source = source_of(short, additive)
+        query_QBA = drawn(1, len(source.bias), UNITS, dtype=short)
+        query_QBA[0, 1, 3] = torch.nan
+        found = looked(NativeSteps(), source, query_QBA, gradients_of(1, source))
+        for name in ("context", "d_query short", "d_query exact"):
+            assert found[name].isnan().any(-1).tolist() == [[False, True, False, False, False]], name
+
+
+@needs_compiler
+@FORMATS
+def test_neither_neighbours_nor_threads_change_a_number(short: torch.dtype) -> None:
+    # Large enough for several threads.
+    source = source_of(short, True, sentences=40, positions=20)
+    source.bias[-1, :7] = 0.0
+    query_QBA = drawn(1, 40, UNITS, dtype=short)
+    given = gradients_of(1, source)
+    threads = torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            found.append(looked(NativeSteps(), source, query_QBA, given))
+    finally:
+        torch.set_num_threads(threads)
+    one = Annotations(*(None if each is None else each[17:18] for each in source[:3]), source.energy)
+    alone = looked(NativeSteps(), one, query_QBA[:, 17:18], {name: each[:, 17:18] for name, each in given.items()})
+    for name, value in found[0].items():
+        assert torch.equal(value, found[1][name]), name
+        assert torch.equal(value, found[2][name]), name
+        if name not in ("d_keys", "d_energy"):
+            assert torch.equal(value[:, 17:18], alone[name]), name
+    assert torch.equal(found[0]["d_keys"][17:18], alone["d_keys"])
+
+
+@needs_compiler
+@FORMATS
+def test_scores_and_log_softmax_of_the_search(short: torch.dtype) -> None:
+    wide = exact(short)
+    query, keys, energy = drawn(2, 3, 5, UNITS, dtype=wide), drawn(2, 3, 7, UNITS, dtype=wide), drawn(UNITS, dtype=wide)
+    logits = drawn(4, 501, dtype=short, scale=3.0)
+    with torch.no_grad():
+        scores = inference.additive_scores(query.mul(2).exp(), keys.mul(2).exp(), energy)
+        spread = inference.log_softmax(logits)
+    expected = torch.tanh(query.double().unsqueeze(-2) + keys.double().unsqueeze(-3)) @ energy.double()
+    torch.testing.assert_close(scores.double(), expected, rtol=0, atol=1e-5)
+    assert spread.dtype == wide
+    torch.testing.assert_close(spread, torch.log_softmax(logits.to(wide), -1), rtol=0, atol=3e-6)
+
+
+@needs_compiler
+def test_integers_are_those_of_the_operations() -> None:
+    """Bit for bit; what they stand for is rounded in another order."""
+    weight, bias, rows = Int8Weight(drawn(45, 67, dtype=torch.float32)), torch.arange(45.0), torch.zeros(9, 67)
+    rows[1:] = drawn(8, 67, dtype=torch.float32, scale=5.0)
+    scale_M1 = rows.abs().amax(1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny) / 127
+    integers, scale_M = inference.quantized(rows)
+    assert torch.equal(scale_M, scale_M1.squeeze(1))
+    assert torch.equal(integers, (rows / scale_M1).round().to(torch.int8))
+    for constant in (None, bias):
+        expected = weight.product(rows.view(3, 3, 67), constant)
+        with torch.no_grad():
+            assert can_be_called(rows)
+            found = weight.product(rows.view(3, 3, 67), constant)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-5)
+
+
+# Where they come from
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """An empty cache folder, and nothing loaded yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    build.load.cache_clear()
+    yield tmp_path
+    build.load.cache_clear()
+
+
+@needs_compiler
+def test_they_are_compiled_once(fresh: Path) -> None:
+    assert build.load()[0] is not None
+    (made,) = (fresh / "nmt").iterdir()
+    before = made.stat()
+    build.load.cache_clear()
+    assert build.load()[0] is not None
+    (after,) = (fresh / "nmt").iterdir()
+    assert after.stat().st_mtime_ns == before.st_mtime_ns
+    assert after.stat().st_ino == before.st_ino
+
+
+def operations() -> None:
+    """Nothing compiled is chosen, and the log says why."""
+    library, why = build.load()
+    assert library is None
+    kernels = choose_kernels("auto", CPU)
+    assert (type(kernels.steps), kernels.gru, kernels.cross_entropy) == (
+        FactoredSteps,
+        gru_by_hand,
+        cross_entropy.fused,
+    )
+    assert why in kernels.reason
+    with torch.no_grad():
+        assert not can_be_called(torch.zeros(1))
+
+
+def test_without_a_compiler(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(fresh))
+    assert build.load() == (None, "this machine has no C compiler (cc)")
+    operations()
+
+
+def test_with_a_compiler_that_fails(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = fresh / "cc"
+    compiler.write_text('#!/bin/sh\n[ "$1" = --version ] && exit 0\necho "cc: it is Sunday" >&2\nexit 1\n')
+    compiler.chmod(compiler.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("CC", str(compiler))
+    assert build.load() == (None, f"{compiler} makes none here: cc: it is Sunday")
+    operations()
+    assert list((fresh / "nmt").iterdir()) == []
+    build.load.cache_clear()
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert "no-such-compiler makes none here" in build.load()[1]
+
+
+@needs_compiler
+def test_where_nothing_can_be_kept_they_are_compiled_anew(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (fresh / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(fresh / "file"))
+    assert build.load()[0] is not None
+    assert (fresh / "file").read_bytes() == b""
+
+
+@needs_compiler
+def test_they_run_in_the_threads_of_pytorch() -> None:
+    """Another OpenMP beside PyTorch's would have threads of its own: twice as many as there are processors."""
+    script = (
+        "import torch, os\n"
+        "from nmt.kernels.native.build import load\n"
+        "assert load()[0] is not None, load()\n"
+        "print(sorted({os.path.realpath(line.split()[-1]) for line in open('/proc/self/maps') if 'gomp' in line}))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True)
+    assert said.stdout.count("gomp") == 1, said.stdout
+
+
+def test_numbers_by_hand() -> None:
+    """Logits ln 1, ln 2, ln 5 and target 2: p = 1/8, 2/8, 5/8; with e = 0.3 the gradient is p - 0.7 onehot - 0.1."""
+    logits = torch.tensor([[1.0, 2.0, 5.0]]).log()
+    d_bias = torch.ones(3)
+    for of_chunk in (cross_entropy.chunk_losses, *([chunk_losses] if build.load()[0] else [])):
+        losses = of_chunk(logits.clone(), torch.tensor([2]), 0.3, d_bias.zero_())
+        assert losses.normalizer_N.tolist() == pytest.approx([math.log(8.0)])
+        assert losses.expected_N.tolist() == pytest.approx([math.log(5.0)])
+        assert losses.d_logits_NV is not None
+        assert losses.d_logits_NV[0].tolist() == pytest.approx([0.025, 0.15, -0.175])
+        assert d_bias.tolist() == pytest.approx([0.025, 0.15, -0.175])
