@@ -210,6 +210,31 @@ def test_what_is_no_number_is_not_lost(short: torch.dtype) -> None:
 
 
 @needs_compiler
+def test_no_number_of_any_bits_becomes_one_in_bf16() -> None:
+    state = torch.full((1, 4), -1, dtype=torch.int32).view(torch.float32)
+    assert state.isnan().all()
+    copy, gates = torch.zeros(1, 4, dtype=torch.bfloat16), torch.zeros(1, 12, dtype=torch.bfloat16)
+    NativeSteps().gru(gates, None, gates, state, torch.empty(1, 4), copy)
+    assert copy.isnan().all()
+
+
+@needs_compiler
+@FORMATS
+def test_scores_may_be_large(short: torch.dtype) -> None:
+    """A softmax of scores beyond what has an exponential; keys are powers of two, which every format has."""
+    keys = torch.tensor([[[256.0], [512.0], [512.0], [-512.0]]], dtype=short)
+    source = Annotations(
+        keys, torch.eye(4, FEATURES, dtype=short).unsqueeze(0), torch.zeros(1, 4, dtype=exact(short)), None
+    )
+    context = torch.empty(1, 1, FEATURES, dtype=short)
+    scores, normalizer = torch.empty(1, 1, 4, dtype=exact(short)), torch.empty(1, 1, dtype=exact(short))
+    NativeSteps().look(torch.full((1, 1, 1), 4.0, dtype=short), source, context, scores, normalizer)
+    assert scores[0, 0].tolist() == [1024.0, 2048.0, 2048.0, -2048.0]
+    assert context[0, 0, :5].tolist() == [0.0, 0.5, 0.5, 0.0, 0.0]
+    assert normalizer.item() == pytest.approx(2048.0 + math.log(2.0))
+
+
+@needs_compiler
 @FORMATS
 def test_neither_neighbours_nor_threads_change_a_number(short: torch.dtype) -> None:
     # Large enough for several threads.
