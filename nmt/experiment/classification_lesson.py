@@ -7,10 +7,11 @@ from pathlib import Path
 
 from nmt.batching import DocumentStream
 from nmt.checkpoint import read_metadata
+from nmt.checkpoint.folder import Loaded
 from nmt.config import ClassificationConfig
 from nmt.experiment.labelling import label_validator, read_set
 from nmt.experiment.lesson import Lesson, Preparation, log_parts, refuse_another_text
-from nmt.experiment.starting import start, starting_point
+from nmt.experiment.starting import start
 from nmt.kernels.choice import choose_packed
 from nmt.model.classifier import DocumentClassifier
 from nmt.runtime import Runtime, broadcast_object, logger, seed_everything
@@ -31,9 +32,8 @@ class ClassificationPreparation(Preparation):
         self.runtime = runtime
         *self.training, self.validation = open_collections([*config.data.train, config.data.validation], config.data)
 
-    def lesson(self, cache: Path, resumed: Path | None) -> Lesson:
+    def lesson(self, cache: Path, resumed: Path | None, begun: Loaded | None) -> Lesson:
         config, runtime, data = self.config, self.runtime, self.config.data
-        begun = None if resumed else starting_point(config)
         earlier = resumed or (begun.path if begun else None)
         labels = tuple(read_metadata(earlier).labels) if earlier else known_labels(self.training, cache)
         tokenizer = self._tokenizer(earlier)

@@ -9,6 +9,7 @@ from typing import Any
 
 from nmt.batching import UpdateStream
 from nmt.checkpoint import read_metadata
+from nmt.checkpoint.folder import Loaded
 from nmt.errors import ConfigError
 from nmt.runtime import format_table, logger
 from nmt.text.tokenizer import TokenizerPair
@@ -40,10 +41,11 @@ class Preparation(ABC):
         """Where the config keeps the encoded text; None leaves it to the run."""
 
     @abstractmethod
-    def lesson(self, cache: Path, resumed: Path | None) -> Lesson:
+    def lesson(self, cache: Path, resumed: Path | None, begun: Loaded | None) -> Lesson:
         """Read the text into the cache, learn or load the tokenizer, build the network.
 
-        `resumed` is the checkpoint that training goes on from. Raises `NmtError` for what the user can mend.
+        `resumed` is the checkpoint that training goes on from, `begun` the other model that it starts from instead.
+        Raises `NmtError` for what the user can mend.
         """
 
 

@@ -44,16 +44,15 @@ def train(config: Experiment, *, fresh: bool = False) -> Outcome:
         folder = RunFolder(config.run)
         set_up_logging(None, runtime.is_main)
         preparation = _prepare(config, runtime)
-        if fresh or folder.pointed("last") is None:
-            # A start that cannot be had leaves no folder behind.
-            starting_point(config)
+        # A start that cannot be had leaves no folder behind.
+        begun = starting_point(config) if fresh or folder.pointed("last") is None else None
         resumed = folder.open(config, fresh=fresh, read_config=parse_saved_config) if runtime.is_main else None
         stack.callback(folder.close)
         resumed = broadcast_object(resumed)
         set_up_logging(folder.log_file, runtime.is_main)
         stack.callback(set_up_logging, None, runtime.is_main)
         _log_machine(runtime)
-        lesson = preparation.lesson(preparation.cache or folder.cache, resumed)
+        lesson = preparation.lesson(preparation.cache or folder.cache, resumed, begun)
         state = load_training_state(resumed) if resumed else None
         journal = stack.enter_context(
             Journal(
@@ -89,7 +88,7 @@ def check(config: Experiment) -> None:
         _log_machine(runtime)
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nmt-check-")))
         preparation = _prepare(config, runtime)
-        lesson = preparation.lesson(preparation.cache or scratch / "cache", None)
+        lesson = preparation.lesson(preparation.cache or scratch / "cache", None, starting_point(config))
         journal = stack.enter_context(Journal(scratch, enabled=False, log_every=1))
         trainer = _trainer(config, runtime, lesson, journal, RunFolder(scratch))
         logger.info("largest batch: %s", trainer.try_largest_batch().describe())

@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 
 from nmt.batching import BatchStream, Lookback
+from nmt.checkpoint.folder import Loaded
 from nmt.config import Config
 from nmt.errors import ConfigError
 from nmt.experiment.evaluation import validator
 from nmt.experiment.lesson import Lesson, Preparation, log_parts, refuse_another_text
 from nmt.experiment.loading import vocabulary
-from nmt.experiment.starting import start, starting_point
+from nmt.experiment.starting import start
 from nmt.kernels.choice import Kernels, choose_kernels
 from nmt.model.translator import Translator, Vocabulary
 from nmt.runtime import Runtime, broadcast_object, logger, seed_everything
@@ -41,9 +42,8 @@ class TranslationPreparation(Preparation):
                 self._kernels(Translator(config.model, Vocabulary(1, 1, 0)))
         *self.training, self.validation = open_corpora([*config.data.train, config.data.validation], config.data)
 
-    def lesson(self, cache: Path, resumed: Path | None) -> Lesson:
+    def lesson(self, cache: Path, resumed: Path | None, begun: Loaded | None) -> Lesson:
         config, runtime = self.config, self.runtime
-        begun = None if resumed else starting_point(config)
         tokenizers = self._tokenizers(resumed or (begun.path if begun else None))
         keep_text = config.tokenizer.sampling > 0.0
         options = config.data

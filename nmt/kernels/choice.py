@@ -61,8 +61,7 @@ def choose_kernels(wanted: Wanted, device: torch.device, obstacle: str = "", enc
     loss, made = f"the loss makes {cross_entropy.CHUNK} rows of logits at a time, once", cross_entropy.fused
     if device.type == "cpu":
         missing = load()[1]
-        compiled = f"compiled where they can be: not here, {missing}" if missing else "compiled"
-        why = f"{why}; what is between the products is {compiled}"
+        why += f"; nothing is compiled: {missing}" if missing else "; what stands between the products is compiled"
         made = made if missing else partial(cross_entropy.fused, of_chunk=chunk_losses)
     return Kernels(made, steps, packed.gru, True, f"{packed.reason}; {loss}; {why}")
 
