@@ -45,8 +45,8 @@ def load() -> tuple[Library | None, str]:
         path = _compiled([*compiler.split(), *OPTIONS, *_processor()])
         library = Library(str(path))
     except (OSError, subprocess.SubprocessError) as error:
-        said = error.stderr if isinstance(error, subprocess.CalledProcessError) else str(error)
-        return None, f"{compiler} makes none here: {' '.join(str(said).split())[:200]}"
+        said = (isinstance(error, subprocess.CalledProcessError) and error.stderr) or str(error)
+        return None, f"{compiler} makes none here: {' '.join(said.split())[:200]}"
     return library, ""
 
 
@@ -60,8 +60,8 @@ def _processor() -> list[str]:
 
 def _compiled(command: list[str]) -> Path:
     """The library, made unless it is there. Processes that make it at the same time leave one."""
-    version = subprocess.run([command[0], "--version"], capture_output=True, timeout=PATIENCE, check=True).stdout
-    digest = hashlib.sha256("\0".join([*command, platform.machine(), *sorted(cpu_flags())]).encode() + version)
+    version = _run([command[0], "--version"])
+    digest = hashlib.sha256("\0".join([version, *command, platform.machine(), *sorted(cpu_flags())]).encode())
     for name in SOURCES:
         digest.update((FOLDER / name).read_bytes())
     path = _cache() / f"kernels-{digest.hexdigest()[:16]}.so"
@@ -75,8 +75,9 @@ def _compiled(command: list[str]) -> Path:
     return path
 
 
-def _run(command: list[str]) -> None:
-    subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
+def _run(command: list[str]) -> str:
+    """What it prints."""
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
 
 
 def _cache() -> Path:
