@@ -292,6 +292,18 @@ def test_integers_are_those_of_the_operations() -> None:
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-5)
 
 
+@needs_compiler
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_what_is_no_number_is_none_for_integers_either(wrong: float) -> None:
+    weight, rows = Int8Weight(drawn(45, 67, dtype=torch.float32)), drawn(3, 67, dtype=torch.float32)
+    rows[1, 40] = wrong
+    expected = weight.product(rows, None)
+    with torch.no_grad():
+        found = weight.product(rows, None)
+    assert expected.isnan().all(1).tolist() == found.isnan().all(1).tolist() == [False, True, False]
+    assert found[::2].isfinite().all()
+
+
 # Where they come from
 
 

@@ -44,7 +44,7 @@ class Labeller:
     batch_tokens: int
     """Words that are read at once."""
     gru: PackedGru | None
-    """Whether recurrent layers run by the hand-made kernel."""
+    """What recurrent layers that can are run by; None leaves them to the library."""
 
 
 @dataclass(frozen=True)

@@ -82,11 +82,11 @@ class Ensemble:
             self._states[index], logits_BQV = model.step(self._states[index], previous_BQ)
             if self._own is not None:
                 logits_BQV = self._own.own(logits_BQV)
+            # On a CPU log_softmax over everything costs a third of logsumexp, although it writes more.
             if can_be_called(logits_BQV):
                 parts.append(inference.log_softmax(logits_BQV))
-                continue
-            # On a CPU log_softmax over everything costs a third of logsumexp, although it writes more.
-            parts.append(logits_BQV.to(torch.promote_types(logits_BQV.dtype, torch.float32)).log_softmax(-1))
+            else:
+                parts.append(logits_BQV.to(torch.promote_types(logits_BQV.dtype, torch.float32)).log_softmax(-1))
         if len(parts) == 1:
             return parts[0]
         assert len({part.shape for part in parts}) == 1, "models of an ensemble share their target vocabulary"

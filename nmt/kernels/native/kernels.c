@@ -83,13 +83,14 @@ void quantize(size rows, size features, const float *inputs, int8_t *integers, f
 #pragma omp parallel for schedule(static) if (rows * features > 32768)
     for (size i = 0; i < rows; i++) {
         const float *row = inputs + i * features;
-        float largest = 1.17549435e-38f;
-#pragma omp simd reduction(max : largest)
+        float largest = 1.17549435e-38f, nothing = 0.0f; /* unless a number is none or infinite */
+#pragma omp simd reduction(max : largest) reduction(+ : nothing)
         for (size j = 0; j < features; j++) {
             float size_of = fabsf(row[j]);
             largest = size_of > largest ? size_of : largest;
+            nothing += row[j] * 0.0f;
         }
-        float scale = largest / 127.0f;
+        float scale = largest / 127.0f + nothing;
         scales[i] = scale;
 #pragma omp simd
         for (size j = 0; j < features; j++) integers[i * features + j] = (int8_t)rintf(row[j] / scale);

@@ -5,8 +5,6 @@ Every row is computed by one thread, whatever their number: results do not depen
 
 Shapes as in nmt/kernels/recurrence/steps.py and nmt/kernels/packed.py. */
 
-
-
 ALWAYS_INLINE E NAME(sigmoid)(E x) { return (E)1 / ((E)1 + EXP(-x)); }
 
 ALWAYS_INLINE E NAME(hyperbolic)(E x) { return (E)2 / ((E)1 + EXP((E)-2 * x)) - (E)1; }
