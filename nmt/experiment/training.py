@@ -53,6 +53,7 @@ def train(config: Experiment, *, fresh: bool = False) -> Outcome:
         stack.callback(set_up_logging, None, runtime.is_main)
         _log_machine(runtime)
         lesson = preparation.lesson(preparation.cache or folder.cache, resumed, begun)
+        del begun  # Its weights are copied: they need not last as long as the training.
         state = load_training_state(resumed) if resumed else None
         journal = stack.enter_context(
             Journal(
