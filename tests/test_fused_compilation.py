@@ -16,11 +16,11 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from nmt.kernels.fused import gates, look, look_backward
+from nmt.kernels.fused import gates, look, look_backward, sums
 from nmt.kernels.fused.layout import blocks
 
 FULL = {"bias", "scores", "normalizer", "d_context", "d_weights", "d_looked", "d_scores", "d_energy"}
-FULL |= {"before", "after", "d_after", "d_before", "d_mixed"}
+FULL |= {"before", "after", "d_after", "d_before", "d_mixed", "cell", "after_cell", "d_after_cell", "d_cell"}
 
 
 def compile_kernel(kernel, pointers, short, **fixed):
@@ -43,12 +43,16 @@ for short in ("bf16", "fp32"):
         compile_kernel(look_backward._look_backward, gradients, short, **flags, **sizes)
     keys = "query keys energy d_scores d_keys d_energy"
     compile_kernel(look_backward._keys_backward, keys, short, BLOCK_S=16, BLOCK_A=128)
-    state = "inputs more recurrent before"
-    compile_kernel(gates._gru, f"{state} after copy", short, TWO=True, COPY=True, BLOCK=512)
-    gradients = f"{state} d_after sent d_inputs d_recurrent d_before"
+    entering = "inputs more recurrent"
+    compile_kernel(gates._gru, f"{entering} before after copy", short, TWO=True, COPY=True, BLOCK=512)
+    gradients = f"{entering} before d_after sent d_inputs d_recurrent d_before"
     compile_kernel(gates._gru_backward, gradients, short, TWO=True, SENT=True, BLOCK=512)
-    compile_kernel(gates._mix, "one other mixed", short, BLOCK=256)
-    compile_kernel(gates._mix_backward, "mixed d_mixed sent d_one d_other", short, SENT=True, BLOCK=256)
+    compile_kernel(sums._lstm, f"{entering} cell after_cell after copy", short, TWO=True, COPY=True, BLOCK=1024)
+    gradients = f"{entering} cell after_cell d_after sent d_after_cell d_one d_other d_cell"
+    compile_kernel(sums._lstm_backward, gradients, short, TWO=True, SENT=True, OTHER=True, BLOCK=1024)
+    compile_kernel(sums._mix, f"{entering} mixed copy", short, TWO=False, COPY=False, BLOCK=256)
+    gradients = "mixed d_mixed sent d_one d_other"
+    compile_kernel(sums._mix_backward, gradients, short, SENT=True, OTHER=True, BLOCK=256)
 """
 
 
@@ -68,7 +72,7 @@ def compiled(code: str, cache: Path) -> subprocess.CompletedProcess[str]:
 def test_every_kernel_compiles(tmp_path: Path) -> None:
     done = compiled(COMPILE, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 18
+    assert len(done.stdout.splitlines()) == 22
 
 
 def test_where_no_kernel_can_be_launched_the_reason_is_found(tmp_path: Path) -> None:

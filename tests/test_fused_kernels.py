@@ -14,7 +14,7 @@ import pytest
 import torch
 from numpy.lib import NumpyVersion
 
-from nmt.kernels.recurrence import Annotations, Steps, attend
+from nmt.kernels.recurrence import Annotations, Entering, Steps, attend
 from nmt.kernels.recurrence.steps import source_backward
 from tests.networks import model_options, network, sentences
 
@@ -167,11 +167,12 @@ def test_a_gated_step_is_the_reference(batch: int, hidden: int, parts: int, dtyp
         inputs, more, recurrent = halves[0], halves[1] if parts == 2 else None, halves[2]
         before, after = given(batch, hidden, seed=3), torch.empty(batch, hidden, device=device)
         copy = None if own is torch.float32 else torch.empty(batch, hidden, device=device, dtype=own)
-        steps.gru(inputs, more, recurrent, before, after, copy)
+        entering = Entering(inputs, recurrent, more)
+        steps.gru(entering, before, after, copy)
         d_after, d_before = given(batch, hidden, seed=4), given(batch, hidden, seed=5)
         sent = given(batch, hidden, seed=6, dtype=dtype).to(own) if parts == 2 else None
         d_inputs, d_recurrent = torch.empty_like(inputs), torch.empty_like(recurrent)
-        steps.gru_backward(inputs, more, recurrent, before, d_after, sent, d_inputs, d_recurrent, d_before)
+        steps.gru_backward(entering, before, d_after, sent, d_inputs, d_recurrent, d_before)
         copied = {"copy": after if copy is None else copy}
         return copied | {"after": after, "d_inputs": d_inputs, "d_recurrent": d_recurrent, "d_before": d_before}
 
@@ -179,18 +180,46 @@ def test_a_gated_step_is_the_reference(batch: int, hidden: int, parts: int, dtyp
 
 
 @pytest.mark.parametrize("dtype", FORMATS, ids=["float32", "bf16"])
+@pytest.mark.parametrize(("batch", "hidden"), [(1, 1), (3, 7), (2, 1030)])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_step_with_memory_is_the_reference(
+    batch: int, hidden: int, parts: int, dtype: torch.dtype, device: str
+) -> None:
+    def stepped(steps: Steps, own: torch.dtype) -> dict[str, torch.Tensor]:
+        def given(*size: int, seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+            return random(*size, seed=seed, dtype=dtype, device=device)
+
+        halves = [given(batch, 4 * hidden + 5, seed=seed, dtype=dtype).to(own)[:, 2:-3] for seed in range(3)]
+        entering = Entering(*halves[:2], halves[2] if parts == 2 else None)
+        cell, after_cell, after = given(batch, hidden, seed=3), *torch.empty(2, batch, hidden, device=device)
+        copy = None if own is torch.float32 else torch.empty(batch, hidden, device=device, dtype=own)
+        steps.lstm(entering, cell, after_cell, after, copy)
+        d_after, d_cell = given(batch, hidden, seed=4), given(batch, hidden, seed=5)
+        sent = given(batch, hidden, seed=6, dtype=dtype).to(own) if parts == 2 else None
+        d_one, d_other = torch.empty_like(halves[0]), torch.empty_like(halves[0]) if parts == 2 else None
+        d_after_cell = given(batch, hidden, seed=7)
+        steps.lstm_backward(entering, cell, after_cell, d_after, sent, d_after_cell, d_one, d_other, d_cell)
+        written = {"after": after, "after_cell": after_cell, "d_one": d_one, "d_cell": d_cell}
+        return written | {"copy": after if copy is None else copy, "d_other": d_one if d_other is None else d_other}
+
+    assert_near(stepped(FusedSteps(), dtype), stepped(Steps(), torch.float32), BOUNDS[dtype])
+
+
+@pytest.mark.parametrize("dtype", FORMATS, ids=["float32", "bf16"])
 @pytest.mark.parametrize(("batch", "features"), [(1, 1), (3, 1030)])
-def test_a_mixture_is_the_reference(batch: int, features: int, dtype: torch.dtype, device: str) -> None:
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_mixture_is_the_reference(batch: int, features: int, parts: int, dtype: torch.dtype, device: str) -> None:
     def mixed(steps: Steps, own: torch.dtype) -> dict[str, torch.Tensor]:
-        one, other, sent, value = (
-            random(batch, features, seed=seed, dtype=dtype, device=device).to(own) for seed in range(4)
+        one, other, more, sent, value = (
+            random(batch, features, seed=seed, dtype=dtype, device=device).to(own) for seed in range(5)
         )
-        result, d_one, d_other = torch.empty_like(one), torch.empty_like(one), torch.empty_like(one)
-        steps.mix(one, other, result)
-        d_result = random(batch, features, seed=4, dtype=torch.float32, device=device)
+        result, copy, d_one, d_other = (torch.empty_like(one) for _ in range(4))
+        steps.mix(Entering(one, other, more if parts == 2 else None), result, copy if parts == 2 else None)
+        d_result = random(batch, features, seed=5, dtype=torch.float32, device=device)
         # The slope where the value is near 1 depends on how that was rounded: both get the same.
-        steps.mix_backward(value.div(4), d_result, sent, d_one, d_other)
-        return {"result": result, "d_one": d_one, "d_other": d_other}
+        steps.mix_backward(value.div(4), d_result, sent, d_one, d_other if parts == 2 else None)
+        written = {"result": result, "d_one": d_one}
+        return written | ({"copy": copy, "d_other": d_other} if parts == 2 else {})
 
     assert_near(mixed(FusedSteps(), dtype), mixed(Steps(), torch.float32), BOUNDS[dtype])
 
@@ -200,6 +229,8 @@ WHOLE: list[dict[str, Any]] = [
     {"score": "concat", "wiring": "conditional"},
     {"score": "general", "wiring": "luong"},
     {"score": "additive", "wiring": "luong", "wiring_options": {"input_feeding": False}},
+    {"score": "general", "wiring": "luong", "cell": "lstm", "decoder_layers": 2},
+    {"score": "additive", "wiring": "bahdanau", "cell": "rnn"},
 ]
 
 

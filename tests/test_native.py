@@ -23,7 +23,7 @@ from nmt.kernels.native.logits import chunk_losses
 from nmt.kernels.native.steps import NativeSteps
 from nmt.kernels.packed import gru_by_hand
 from nmt.kernels.packed_weights import Int8Weight
-from nmt.kernels.recurrence import Annotations, FactoredSteps, Steps
+from nmt.kernels.recurrence import Annotations, Entering, FactoredSteps, Steps
 from tests.compiled import needs_compiler
 
 CPU = torch.device("cpu")
@@ -114,51 +114,91 @@ def test_looks_are_those_of_the_equations(short: torch.dtype, additive: bool, qu
     assert found["normalizer"][:, -1].abs().max() == 0.0
 
 
-def stepped(steps: Steps, given: dict[str, Tensor], parts: int, sent: bool, short: torch.dtype) -> dict[str, Tensor]:
-    """A step of a GRU, whose input comes in one part or two, and its gradients."""
-    wide, rows = exact(short), len(given["state"])
-    input_BG, more_BG, recurrent_BG = (
-        given[name].to(short)[:, : 3 * HIDDEN] for name in ("input", "more", "recurrent")
-    )
-    halves = (input_BG, more_BG if parts == 2 else None, recurrent_BG)
+GATES = {"gru": 3, "lstm": 4, "mix": 1}
+
+
+def stepped(
+    steps: Steps, cell: str, given: dict[str, Tensor], parts: int, sent: bool, short: torch.dtype
+) -> dict[str, Tensor]:
+    """A step of a cell, whose input comes in one part or two, and its gradients."""
+    wide, rows, width = exact(short), len(given["state"]), GATES[cell] * HIDDEN
+    input_BG, more_BG, recurrent_BG = (given[name].to(short)[:, :width] for name in ("input", "more", "recurrent"))
+    entering = Entering(input_BG, recurrent_BG, more_BG if parts == 2 else None)
     before_BH = given["state"].to(wide)
     after_BH, copy_BH = torch.empty(rows, HIDDEN, dtype=wide), torch.empty(rows, HIDDEN, dtype=short)
-    steps.gru(*halves, before_BH, after_BH, copy_BH)
-    d_input_BG, d_recurrent_BG = torch.empty(2, rows, 3 * HIDDEN + 2, dtype=short)[..., : 3 * HIDDEN].unbind(0)
+    cell_BH = torch.empty_like(after_BH)
+    if cell == "gru":
+        steps.gru(entering, before_BH, after_BH, copy_BH)
+    elif cell == "lstm":
+        steps.lstm(entering, before_BH, cell_BH, after_BH, copy_BH)
+    else:
+        steps.mix(entering, after_BH, copy_BH)
+    found = {"after": after_BH, "copy": copy_BH}
+    d_one_BG, d_other_BG = torch.empty(2, rows, width + 2, dtype=short)[..., :width].unbind(0)
     d_before_BH = given["d_before"].to(wide, copy=True)
-    arrived_BH = given["sent"].to(short) if sent else None
-    d_after_BH = given["d_after"].to(wide)
-    steps.gru_backward(*halves, before_BH, d_after_BH, arrived_BH, d_input_BG, d_recurrent_BG, d_before_BH)
-    names = ("after", "copy", "d_input", "d_recurrent", "d_before")
-    return dict(zip(names, (after_BH, copy_BH, d_input_BG, d_recurrent_BG, d_before_BH), strict=True))
+    arrived = given["d_after"].to(wide), given["sent"].to(short) if sent else None
+    if cell == "gru":
+        steps.gru_backward(entering, before_BH, *arrived, d_one_BG, d_other_BG, d_before_BH)
+        return found | {"d_input": d_one_BG, "d_recurrent": d_other_BG, "d_before": d_before_BH}
+    alone_BG = torch.empty_like(d_one_BG)
+    for places in ((alone_BG, None), (d_one_BG, d_other_BG)):
+        d_before_BH.copy_(given["d_before"])
+        if cell == "lstm":
+            d_cell_BH = given["d_cell"].to(wide)
+            steps.lstm_backward(entering, before_BH, cell_BH, *arrived, d_cell_BH, *places, d_before_BH)
+        else:
+            steps.mix_backward(after_BH, *arrived, *places)
+    assert torch.equal(d_one_BG, d_other_BG)
+    assert torch.equal(d_one_BG, alone_BG)
+    return found | {"d_gates": d_one_BG} | ({"cell": cell_BH, "d_before": d_before_BH} if cell == "lstm" else {})
 
 
 @needs_compiler
 @FORMATS
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("sent", [False, True])
-def test_gates_are_those_of_the_equations(short: torch.dtype, parts: int, sent: bool) -> None:
-    sizes = {"input": 3, "more": 3, "recurrent": 3, "state": 1, "d_after": 1, "d_before": 1, "sent": 1}
+@pytest.mark.parametrize("cell", GATES)
+def test_cells_are_those_of_the_equations(cell: str, short: torch.dtype, parts: int, sent: bool) -> None:
+    sizes = {"input": 4, "more": 4, "recurrent": 4, "state": 1, "d_after": 1, "d_before": 1, "d_cell": 1, "sent": 1}
     given = {name: drawn(6, size * HIDDEN + 3 * (size > 1), scale=2.0).to(short) for name, size in sizes.items()}
-    found = stepped(NativeSteps(), given, parts, sent, short)
+    found = stepped(NativeSteps(), cell, given, parts, sent, short)
     in_double = {name: each.double() for name, each in given.items()}
-    agree(found, stepped(Steps(), in_double, parts, sent, torch.float64), TOLERANCE[short])
+    agree(found, stepped(Steps(), cell, in_double, parts, sent, torch.float64), TOLERANCE[short])
+
+
+@needs_compiler
+@FORMATS
+def test_a_mixture_may_be_kept_in_the_format_of_products_alone(short: torch.dtype) -> None:
+    entering = Entering(drawn(6, HIDDEN, dtype=short), drawn(6, HIDDEN, dtype=short))
+    d_mixed, mixed, both = drawn(6, HIDDEN, dtype=exact(short)), *(torch.empty(6, HIDDEN, dtype=short) for _ in "ab")
+    NativeSteps().mix(entering, mixed, None)
+    NativeSteps().mix(entering, torch.empty(6, HIDDEN, dtype=exact(short)), both)
+    assert torch.equal(mixed, both)
+    gradients = [torch.empty_like(mixed) for _ in range(2)]
+    NativeSteps().mix_backward(mixed, d_mixed, None, gradients[0], None)
+    NativeSteps().mix_backward(mixed.to(exact(short)), d_mixed, None, gradients[1], None)
+    assert torch.equal(*gradients)
 
 
 @needs_compiler
 @FORMATS
 def test_a_step_of_the_search_is_that_of_training(short: torch.dtype) -> None:
-    from_input, from_state = drawn(2, 3, 3 * HIDDEN, dtype=short), drawn(2, 3, 3 * HIDDEN, dtype=short)
+    from_input, from_state = drawn(2, 3, 4 * HIDDEN, dtype=short), drawn(2, 3, 4 * HIDDEN, dtype=short)
+    gru_input, gru_state = from_input[..., : 3 * HIDDEN], from_state[..., : 3 * HIDDEN]
     state = drawn(2, 3, HIDDEN, dtype=exact(short))
     assert not inference.can_step(from_input, from_state, state)
     with torch.no_grad():
         assert inference.can_step(from_input, from_state, state)
         assert not inference.can_step(from_input[:1], from_state, state)
-        found = inference.gru_step(from_input, from_state, state)
-    after = torch.empty(6, HIDDEN, dtype=exact(short))
-    rows = (from_input.flatten(0, 1), None, from_state.flatten(0, 1), state.flatten(0, 1))
-    NativeSteps().gru(*rows, after, None)
+        found = inference.gru_step(gru_input, gru_state, state)
+        output, cell = inference.lstm_step(from_input, from_state, state)
+    after, after_cell = torch.empty(2, 6, HIDDEN, dtype=exact(short)).unbind(0)
+    NativeSteps().gru(Entering(gru_input.flatten(0, 1), gru_state.flatten(0, 1)), state.flatten(0, 1), after, None)
     assert torch.equal(found, after.view(2, 3, HIDDEN))
+    entering = Entering(from_input.flatten(0, 1), from_state.flatten(0, 1))
+    NativeSteps().lstm(entering, state.flatten(0, 1), after_cell, after, None)
+    assert torch.equal(output, after.view(2, 3, HIDDEN))
+    assert torch.equal(cell, after_cell.view(2, 3, HIDDEN))
 
 
 @needs_compiler
@@ -167,13 +207,11 @@ def test_gates_saturate() -> None:
     large = torch.tensor([100.0, -100.0, 1e4, -1e4, 3e38, -3e38])
     nothing, state = torch.zeros(1, 18), torch.full((1, 6), 0.25)
     after = torch.empty(1, 6)
-    NativeSteps().gru(
-        torch.cat([torch.zeros(6), large, torch.zeros(6)]).unsqueeze(0), None, nothing, state, after, None
-    )
+    kept = torch.cat([torch.zeros(6), large, torch.zeros(6)]).unsqueeze(0)
+    NativeSteps().gru(Entering(kept, nothing), state, after, None)
     assert after[0].tolist() == [0.25, 0.0, 0.25, 0.0, 0.25, 0.0]
-    NativeSteps().gru(
-        torch.cat([torch.zeros(6), torch.full((6,), -1e4), large]).unsqueeze(0), None, nothing, state, after, None
-    )
+    taken = torch.cat([torch.zeros(6), torch.full((6,), -1e4), large]).unsqueeze(0)
+    NativeSteps().gru(Entering(taken, nothing), state, after, None)
     assert after[0].tolist() == [1.0, -1.0, 1.0, -1.0, 1.0, -1.0]
 
 
@@ -214,7 +252,7 @@ def test_no_number_of_any_bits_becomes_one_in_bf16() -> None:
     state = torch.full((1, 4), -1, dtype=torch.int32).view(torch.float32)
     assert state.isnan().all()
     copy, gates = torch.zeros(1, 4, dtype=torch.bfloat16), torch.zeros(1, 12, dtype=torch.bfloat16)
-    NativeSteps().gru(gates, None, gates, state, torch.empty(1, 4), copy)
+    NativeSteps().gru(Entering(gates, gates), state, torch.empty(1, 4), copy)
     assert copy.isnan().all()
 
 

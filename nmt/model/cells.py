@@ -20,10 +20,15 @@ from nmt.config.registry import PartOptions, Registry
 from nmt.kernels.gates import gru_step, lstm_step, rnn_step
 from nmt.kernels.native import inference
 from nmt.kernels.products import linear
-from nmt.kernels.recurrence import Loop, Row, Term
+from nmt.kernels.recurrence import Loop, Row, Term, Value
 
 State = tuple[Tensor, ...]
 """What a layer carries to the next step, its output first: (h,) or (h, c), each [B, Q, H]."""
+
+Values = tuple[Value, ...]
+"""The same as a loop records it."""
+Rows = tuple[Row, ...]
+"""Values as a step finds them, or leaves them."""
 
 
 class Cell(nn.Module):
@@ -83,9 +88,23 @@ class Cell(nn.Module):
         """What keeps a step from being recorded, with its path in the YAML; empty where nothing does."""
         return "model.decoder.cell has no fused form"
 
-    def record(self, loop: Loop, inputs: Sequence[Term], before: Row, after: Row) -> None:
+    def carry(self, loop: Loop, state: State) -> Values:
+        """What a loop carries of this layer, from a state with one query. Products read the output alone."""
+        output, *rest = state
+        return loop.carried(output), *(loop.carried(part, "exact") for part in rest)
+
+    def passing(self, loop: Loop) -> Values:
+        """A state of this layer within a step of a loop."""
+        rest = (loop.passing(self.hidden_size, "exact") for _ in range(self.parts - 1))
+        return loop.passing(self.hidden_size), *rest
+
+    def record(self, loop: Loop, inputs: Sequence[Term], before: Rows, after: Rows) -> None:
         """Record a step from `before` to `after`, the input's half of the gates being the sum of `inputs`."""
         raise AssertionError("nothing keeps this cell from being recorded")
+
+    def recurrent(self, loop: Loop, before: Rows) -> Term:
+        """The recurrent half of the gates in a step of a loop."""
+        return loop.product(before[0], *self.recurrent_weights)
 
 
 def cell_class(options: PartOptions) -> type[Cell]:
@@ -166,8 +185,8 @@ class GruCell(Cell):
     def obstacle(self) -> str:
         return ""
 
-    def record(self, loop: Loop, inputs: Sequence[Term], before: Row, after: Row) -> None:
-        loop.gru(inputs, loop.product(before, *self.recurrent_weights), before, after)
+    def record(self, loop: Loop, inputs: Sequence[Term], before: Rows, after: Rows) -> None:
+        loop.gru(inputs, self.recurrent(loop, before), before[0], after[0])
 
 
 @CELLS.register("lstm", LstmOptions)
@@ -180,7 +199,14 @@ class LstmCell(Cell):
 
     @staticmethod
     def step(projected: Tensor, recurrent: Tensor, state: State) -> State:
-        return lstm_step(projected, recurrent, state[1])
+        step = inference.lstm_step if inference.can_step(projected, recurrent, state[1]) else lstm_step
+        return step(projected, recurrent, state[1])
+
+    def obstacle(self) -> str:
+        return ""
+
+    def record(self, loop: Loop, inputs: Sequence[Term], before: Rows, after: Rows) -> None:
+        loop.lstm(inputs, self.recurrent(loop, before), (before[1], after[1]), after[0])
 
 
 @CELLS.register("rnn", RnnOptions)
@@ -193,3 +219,9 @@ class RnnCell(Cell):
     @staticmethod
     def step(projected: Tensor, recurrent: Tensor, state: State) -> State:
         return (rnn_step(projected, recurrent),)
+
+    def obstacle(self) -> str:
+        return ""
+
+    def record(self, loop: Loop, inputs: Sequence[Term], before: Rows, after: Rows) -> None:
+        loop.mix(inputs, self.recurrent(loop, before), after[0])

@@ -5,13 +5,20 @@ Shapes: B sentences, Q queries, T target positions, H hidden, C context, G gates
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from nmt.config import schema
 from nmt.kernels.dropout import dropout
-from nmt.model.cells import CELLS, State
+from nmt.kernels.recurrence import Loop, Term, Value
+from nmt.model.cells import CELLS, State, Values
 from nmt.model.modules import module_list
+
+Factors = tuple[Tensor, ...]
+"""Of dropout, [B, Q, H] or of all positions [B, T, H] for each layer that reads another one's output: zero, or what
+keeps the expectation. Nothing where nothing is dropped, or where they are drawn when they are wanted."""
 
 
 class Stack(nn.Module):
@@ -43,30 +50,60 @@ class Stack(nn.Module):
         below: Tensor | None = None,
         projected: Tensor | None = None,
         context: Tensor | None = None,
+        factors: Factors = (),
     ) -> tuple[Tensor, State]:
         """The output [B, Q, H] of the top and the states after one step.
 
-        The lowest layer reads `below` [B, Q, ..], or is given `projected` [B, Q, G] in place of it.
+        The lowest layer reads `below` [B, Q, ..], or is given `projected` [B, Q, G] in place of it. `factors` are those
+        of dropout for this step; without them they are drawn.
         """
         following: State = ()
         for number, cell in enumerate(self.cells):
             if number or projected is None:
                 assert below is not None, "the lowest layer reads something"
-                projected = cell.project(self._input(number, below, context))
+                projected = cell.project(self._input(number, below, context, factors))
             after = cell(projected, self._part(state, number))
             following += after
             below = self._output(number, after[0], below)
         assert below is not None, "a stack without layers hands on what is below"
         return below, following
 
+    def draw(self, batch: int, positions: int) -> Factors:
+        """Factors of dropout for all positions, as `scan` draws them; none where nothing is dropped."""
+        if not self.training or not self.dropout:
+            return ()
+        readers = list(self.cells)[not self.first :]
+        ones = [cell.recurrent_weights[0].new_ones(batch, positions, cell.hidden_size) for cell in readers]
+        return tuple(dropout(each, self.dropout, True) for each in ones)
+
     def obstacle(self) -> str:
         """What keeps a step of the whole stack from being recorded, with its path in the YAML."""
-        return self.cells[0].obstacle() if len(self.cells) == 1 else "model.decoder.layers is not 1"
+        return self.cells[0].obstacle()
 
-    def scan(self, state: State, inputs: Tensor, context: Tensor | None = None) -> Tensor:
-        """The outputs [B, T, H] of the top for inputs [B, T, ..] of all positions."""
+    def carry(self, loop: Loop, state: State) -> list[Values]:
+        """What a loop carries of each layer, from a state with one query."""
+        return [cell.carry(loop, self._part(state, number)) for number, cell in enumerate(self.cells)]
+
+    def record(self, loop: Loop, inputs: Sequence[Term], carried: Sequence[Values], factors: Factors) -> Value:
+        """Record a step, the lowest layer's input half of the gates being the sum of `inputs`; the top's output."""
+        assert not self.first, "the lowest layer of the decoder is part of the recurrence"
+        below: Value | None = None
+        for number, (cell, values) in enumerate(zip(self.cells, carried, strict=True)):
+            if below is not None:
+                entered = loop.scale(below.after, factors[number - 1]) if factors else below
+                inputs = (loop.product(entered.after, *cell.input_weights),)
+            cell.record(loop, inputs, tuple(each.before for each in values), tuple(each.after for each in values))
+            output = values[0]
+            if below is not None and self._is_residual(number):
+                output = loop.sum(output.after, below.after)
+            below = output
+        assert below is not None, "a recurrence has a layer"
+        return below
+
+    def scan(self, state: State, inputs: Tensor, context: Tensor | None = None, factors: Factors = ()) -> Tensor:
+        """The outputs [B, T, H] of the top for inputs [B, T, ..] of all positions; `factors` as for `step`."""
         for number, cell in enumerate(self.cells):
-            outputs = cell.scan(self._input(number, inputs, context), self._part(state, number))
+            outputs = cell.scan(self._input(number, inputs, context, factors), self._part(state, number))
             inputs = self._output(number, outputs, inputs)
         return inputs
 
@@ -74,13 +111,16 @@ class Stack(nn.Module):
         parts = self.cells[0].parts
         return state[number * parts : (number + 1) * parts]
 
-    def _input(self, number: int, below: Tensor, context: Tensor | None) -> Tensor:
+    def _input(self, number: int, below: Tensor, context: Tensor | None, factors: Factors = ()) -> Tensor:
         if self.first + number:
-            below = dropout(below, self.dropout, self.training)
+            if factors:
+                below = below * factors[number - (not self.first)]
+            else:
+                below = dropout(below, self.dropout, self.training)
         return below if context is None else torch.cat([below, context.to(below.dtype)], -1)
 
     def _output(self, number: int, output: Tensor, below: Tensor | None) -> Tensor:
-        layer = self.first + number + 1
-        if below is None or self.residual_from is None or layer < self.residual_from:
-            return output
-        return output + below
+        return output if below is None or not self._is_residual(number) else output + below
+
+    def _is_residual(self, number: int) -> bool:
+        return self.residual_from is not None and self.first + number + 1 >= self.residual_from

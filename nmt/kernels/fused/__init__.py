@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from nmt.kernels.fused import gates
+from nmt.kernels.fused import gates, sums
 from nmt.kernels.fused import look as forward
 from nmt.kernels.fused import look_backward as backward
-from nmt.kernels.recurrence import Annotations, Steps
+from nmt.kernels.recurrence import Annotations, Entering, Steps
 
 
 class FusedSteps(Steps):
@@ -22,15 +22,17 @@ class FusedSteps(Steps):
     keys_backward = staticmethod(backward.keys_backward)
     gru = staticmethod(gates.gru)
     gru_backward = staticmethod(gates.gru_backward)
-    mix = staticmethod(gates.mix)
-    mix_backward = staticmethod(gates.mix_backward)
+    lstm = staticmethod(sums.lstm)
+    lstm_backward = staticmethod(sums.lstm_backward)
+    mix = staticmethod(sums.mix)
+    mix_backward = staticmethod(sums.mix_backward)
 
 
 def missing(device: torch.device) -> str:
     """Why no kernel can be launched on this device; empty where one can, which the first time takes a second."""
     one = torch.ones(1, 1, device=device)
     try:
-        FusedSteps().mix(one, one, torch.empty_like(one))
+        FusedSteps().mix(Entering(one, one), torch.empty_like(one), None)
     except Exception as error:
         # Triton also needs a C compiler and Python's headers, and says so in errors of many classes.
         why = str(error).partition("\n")[0]

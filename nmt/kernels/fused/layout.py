@@ -1,4 +1,7 @@
-"""What the kernels have in common: how much a program holds, and their tanh."""
+"""What the kernels have in common: how much a program holds, what enters a cell, and their tanh.
+
+Shapes: B sentences, G gates x H, F features.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,16 @@ import functools
 
 import triton
 import triton.language as tl
+from torch import Tensor
+
+from nmt.kernels.recurrence import Entering
 
 TILE = 8192
 """Elements of keys, and of memory, that a program holds at a time: 32 a thread."""
 MOST_POSITIONS = 32
 """Of a block, where features are few."""
+WIDEST = 1024
+"""Features of a sentence that a program of a cell computes."""
 
 
 @triton.jit
@@ -28,3 +36,21 @@ def blocks(units: int, features: int) -> dict[str, int]:
     block_s = max(1, min(MOST_POSITIONS, TILE // widest))
     num_warps = 8 if widest * block_s > TILE // 2 else 4
     return {"BLOCK_S": block_s, "BLOCK_A": block_a, "BLOCK_C": block_c, "num_warps": num_warps}
+
+
+def of(entering: Entering) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[int, int, int]]:
+    """The parts of what enters a cell, as kernels take them, and the distances between their rows."""
+    input_BG, recurrent_BG, more_BG = entering
+    more_BG = input_BG if more_BG is None else more_BG
+    return (input_BG, more_BG, recurrent_BG), (input_BG.stride(0), more_BG.stride(0), recurrent_BG.stride(0))
+
+
+def block(like_BF: Tensor) -> int:
+    """Features of a row that a program of a cell computes."""
+    return min(WIDEST, int(triton.next_power_of_2(like_BF.shape[1])))
+
+
+def grid(like_BF: Tensor) -> tuple[int, int]:
+    """Programs of a cell: one for each row and block of its features."""
+    batch, features = like_BF.shape
+    return batch, triton.cdiv(features, block(like_BF))

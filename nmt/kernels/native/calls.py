@@ -19,8 +19,12 @@ SIGNATURES = {
     "look": "pp",
     "look_backward": "ppppppsspi",
     "keys_backward": "pppp",
-    "gru": "ppp",
-    "gru_backward": "ppppspsp",
+    "gru": "pppp",
+    "gru_backward": "pppppspsp",
+    "lstm": "ppppp",
+    "lstm_backward": "pppppppspsp",
+    "mix": "ppp",
+    "mix_backward": "sspppppsps",
     "packed": "psssppppp",
     "packed_backward": "psssspppp",
     "loss": "ssppeppi",
@@ -28,7 +32,7 @@ SIGNATURES = {
     "scores": "sssspppp",
     "log_softmax": "sspp",
 }
-"""Arguments in the order of kernels.h: addresses, sizes, an exact number, truth."""
+"""Arguments in the order of kernels.h and cells.h: addresses, sizes, an exact number, truth."""
 
 INTEGER_SIGNATURES = {"quantize": "ssppp", "dequantize": "ssppppp"}
 """Of the kernels of kernels.c that have but one format."""
@@ -46,14 +50,13 @@ class Looking(ctypes.Structure):
     )
 
 
-class Gates(ctypes.Structure):
-    """Of kernels.h."""
+class Entering(ctypes.Structure):
+    """Of cells.h."""
 
     _fields_ = (
         *((name, c_int64) for name in ("rows", "hidden")),
         *((name, c_void_p) for name in ("input", "more", "recurrent")),
         *((name, c_int64) for name in ("input_in", "more_in", "recurrent_in")),
-        ("before", c_void_p),
     )
 
 

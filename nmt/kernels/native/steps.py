@@ -1,4 +1,4 @@
-"""The operations of a recurrence on a CPU, each in one pass over what it reads (kernels.h).
+"""The operations of a recurrence on a CPU, each in one pass over what it reads (kernels.h, cells.h).
 
 Shapes as in `recurrence.steps`.
 """
@@ -10,13 +10,14 @@ import ctypes
 import torch
 from torch import Tensor
 
-from nmt.kernels.native.calls import FORMATS, Gates, Looking, address, calls
-from nmt.kernels.recurrence import Annotations, FactoredSteps
+from nmt.kernels.native import calls as calls_of
+from nmt.kernels.native.calls import FORMATS, Looking, address, calls
+from nmt.kernels.recurrence import Annotations, Entering, FactoredSteps
 from nmt.kernels.recurrence.steps import SourceSums
 
 
 class NativeSteps(FactoredSteps):
-    """The factors of the additive score, and gates, by compiled kernels."""
+    """The factors of the additive score, and cells, by compiled kernels."""
 
     def check(self, source: Annotations) -> None:
         super().check(source)
@@ -81,23 +82,14 @@ class NativeSteps(FactoredSteps):
         )
         return d_keys_BSA, d_energy_BA.sum(0)
 
-    def gru(
-        self,
-        input_BG: Tensor,
-        more_BG: Tensor | None,
-        recurrent_BG: Tensor,
-        before_BH: Tensor,
-        after_BH: Tensor,
-        copy_BH: Tensor | None,
-    ) -> None:
-        gates = _gates(input_BG, more_BG, recurrent_BG, before_BH)
-        calls(input_BG.dtype).gru(ctypes.byref(gates), after_BH.data_ptr(), address(copy_BH))
+    def gru(self, entering: Entering, before_BH: Tensor, after_BH: Tensor, copy_BH: Tensor | None) -> None:
+        calls(entering.input_BG.dtype).gru(
+            ctypes.byref(_entering(entering, before_BH)), before_BH.data_ptr(), after_BH.data_ptr(), address(copy_BH)
+        )
 
     def gru_backward(
         self,
-        input_BG: Tensor,
-        more_BG: Tensor | None,
-        recurrent_BG: Tensor,
+        entering: Entering,
         before_BH: Tensor,
         d_after_BH: Tensor,
         sent_BH: Tensor | None,
@@ -105,15 +97,56 @@ class NativeSteps(FactoredSteps):
         d_recurrent_BG: Tensor,
         d_before_BH: Tensor,
     ) -> None:
-        calls(input_BG.dtype).gru_backward(
-            ctypes.byref(_gates(input_BG, more_BG, recurrent_BG, before_BH)),
-            d_after_BH.data_ptr(),
-            address(sent_BH),
-            d_input_BG.data_ptr(),
-            d_input_BG.stride(0),
-            d_recurrent_BG.data_ptr(),
-            d_recurrent_BG.stride(0),
-            d_before_BH.data_ptr(),
+        calls(entering.input_BG.dtype).gru_backward(
+            *(ctypes.byref(_entering(entering, before_BH)), before_BH.data_ptr()),
+            *(d_after_BH.data_ptr(), address(sent_BH)),
+            *(*_place(d_input_BG), *_place(d_recurrent_BG), d_before_BH.data_ptr()),
+        )
+
+    def lstm(
+        self, entering: Entering, cell_BH: Tensor, after_cell_BH: Tensor, after_BH: Tensor, copy_BH: Tensor | None
+    ) -> None:
+        calls(entering.input_BG.dtype).lstm(
+            *(ctypes.byref(_entering(entering, cell_BH)), cell_BH.data_ptr(), after_cell_BH.data_ptr()),
+            *(after_BH.data_ptr(), address(copy_BH)),
+        )
+
+    def lstm_backward(
+        self,
+        entering: Entering,
+        cell_BH: Tensor,
+        after_cell_BH: Tensor,
+        d_after_BH: Tensor,
+        sent_BH: Tensor | None,
+        d_after_cell_BH: Tensor,
+        d_one_BG: Tensor,
+        d_other_BG: Tensor | None,
+        d_cell_BH: Tensor,
+    ) -> None:
+        calls(entering.input_BG.dtype).lstm_backward(
+            *(ctypes.byref(_entering(entering, cell_BH)), cell_BH.data_ptr(), after_cell_BH.data_ptr()),
+            *(d_after_BH.data_ptr(), address(sent_BH), d_after_cell_BH.data_ptr()),
+            *(*_place(d_one_BG), *_place(d_other_BG), d_cell_BH.data_ptr()),
+        )
+
+    def mix(self, entering: Entering, mixed_BR: Tensor, copy_BR: Tensor | None) -> None:
+        short = entering.input_BG.dtype
+        # A mixture that is kept in the format of products alone is its own copy.
+        places = (None, mixed_BR) if mixed_BR.dtype == short and copy_BR is None else (mixed_BR, copy_BR)
+        calls(short).mix(ctypes.byref(_entering(entering, mixed_BR)), *map(address, places))
+
+    def mix_backward(
+        self,
+        mixed_BR: Tensor,
+        d_mixed_BR: Tensor,
+        sent_BR: Tensor | None,
+        d_one_BR: Tensor,
+        d_other_BR: Tensor | None,
+    ) -> None:
+        places = (mixed_BR, None) if mixed_BR.dtype == d_mixed_BR.dtype else (None, mixed_BR)
+        calls(d_one_BR.dtype).mix_backward(
+            *(*mixed_BR.shape, *map(address, places), d_mixed_BR.data_ptr(), address(sent_BR)),
+            *(*_place(d_one_BR), *_place(d_other_BR)),
         )
 
 
@@ -128,10 +161,15 @@ def _looking(query_QBA: Tensor, source: Annotations, scores_QBS: Tensor, normali
     )
 
 
-def _gates(input_BG: Tensor, more_BG: Tensor | None, recurrent_BG: Tensor, before_BH: Tensor) -> Gates:
-    return Gates(
-        *before_BH.shape,
+def _entering(entering: Entering, state_BH: Tensor) -> calls_of.Entering:
+    input_BG, recurrent_BG, more_BG = entering
+    return calls_of.Entering(
+        *state_BH.shape,
         *(input_BG.data_ptr(), address(more_BG), recurrent_BG.data_ptr()),
         *(input_BG.stride(0), 0 if more_BG is None else more_BG.stride(0), recurrent_BG.stride(0)),
-        before_BH.data_ptr(),
     )
+
+
+def _place(rows: Tensor | None) -> tuple[int | None, int]:
+    """Where rows begin, and the distance from one to the next."""
+    return address(rows), 0 if rows is None else rows.stride(0)

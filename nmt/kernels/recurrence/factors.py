@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nmt.kernels.additive import exponentials, reciprocals
 from nmt.kernels.gates import tanh_
+from nmt.kernels.recurrence.cells import Entering
 from nmt.kernels.recurrence.steps import Annotations, SourceSums, Steps
 
 
@@ -51,29 +52,17 @@ class FactoredSteps(Steps):
             sums.add(query_BA, d_scores_BS)
         return sums.gradients(d_scores_QBS)
 
-    def gru(
-        self,
-        input_BG: Tensor,
-        more_BG: Tensor | None,
-        recurrent_BG: Tensor,
-        before_BH: Tensor,
-        after_BH: Tensor,
-        copy_BH: Tensor | None,
-    ) -> None:
-        exact = after_BH.dtype
-        input_BG, recurrent_BG = input_BG.to(exact), recurrent_BG.to(exact, copy=True)
-        more_BG = None if more_BG is None else more_BG.to(exact)
-        update_BH = _gates_(input_BG, more_BG, recurrent_BG)[1]
-        candidate_BH = _candidate(input_BG, more_BG, recurrent_BG)
+    def gru(self, entering: Entering, before_BH: Tensor, after_BH: Tensor, copy_BH: Tensor | None) -> None:
+        exact = _exactly(entering, after_BH.dtype)
+        update_BH = _gates_(exact)[1]
+        candidate_BH = _candidate(exact)
         torch.lerp(candidate_BH, before_BH, update_BH, out=after_BH)
         if copy_BH is not None:
             copy_BH.copy_(after_BH)
 
     def gru_backward(
         self,
-        input_BG: Tensor,
-        more_BG: Tensor | None,
-        recurrent_BG: Tensor,
+        entering: Entering,
         before_BH: Tensor,
         d_after_BH: Tensor,
         sent_BH: Tensor | None,
@@ -81,22 +70,21 @@ class FactoredSteps(Steps):
         d_recurrent_BG: Tensor,
         d_before_BH: Tensor,
     ) -> None:
-        exact, hidden = before_BH.dtype, before_BH.shape[1]
-        input_BG, recurrent_BG = input_BG.to(exact), recurrent_BG.to(exact, copy=True)
-        more_BG = None if more_BG is None else more_BG.to(exact)
-        reset_BH, update_BH = _gates_(input_BG, more_BG, recurrent_BG)
-        candidate_BH = _candidate(input_BG, more_BG, recurrent_BG)
-        d_after_BH = d_after_BH if sent_BH is None else d_after_BH + sent_BH.to(exact)
+        dtype, hidden = before_BH.dtype, before_BH.shape[1]
+        exact = _exactly(entering, dtype)
+        reset_BH, update_BH = _gates_(exact)
+        candidate_BH = _candidate(exact)
+        d_after_BH = d_after_BH if sent_BH is None else d_after_BH + sent_BH.to(dtype)
         passed_BH = d_after_BH * update_BH
         d_before_BH += passed_BH
         # The rest goes to the candidate.
         entered_BH = d_after_BH - passed_BH
-        room_BG = d_input_BG if d_input_BG.dtype == exact else torch.empty_like(d_input_BG, dtype=exact)
+        room_BG = d_input_BG if d_input_BG.dtype == dtype else torch.empty_like(d_input_BG, dtype=dtype)
         d_reset_BH, d_update_BH, d_candidate_BH = room_BG.chunk(3, 1)
         torch.addcmul(entered_BH, entered_BH, candidate_BH.square(), value=-1.0, out=d_candidate_BH)
         torch.sub(before_BH, candidate_BH, out=d_update_BH).mul_(update_BH).mul_(entered_BH)
         d_recurrent_BH = d_candidate_BH * reset_BH
-        torch.mul(d_recurrent_BH, recurrent_BG[:, 2 * hidden :], out=d_reset_BH)
+        torch.mul(d_recurrent_BH, exact.recurrent_BG[:, 2 * hidden :], out=d_reset_BH)
         d_reset_BH.addcmul_(d_reset_BH, reset_BH, value=-1.0)
         if room_BG is not d_input_BG:
             d_input_BG.copy_(room_BG)
@@ -124,8 +112,16 @@ class FactoredSums(SourceSums):
         return self._d_keys_BSA * (4.0 * self._energy_A), d_scores_QBS.sum() - 2.0 * self._seen_A
 
 
-def _gates_(input_BG: Tensor, more_BG: Tensor | None, recurrent_BG: Tensor) -> tuple[Tensor, Tensor]:
+def _exactly(entering: Entering, dtype: torch.dtype) -> Entering:
+    """The same in the format of states; the recurrent half may be overwritten."""
+    input_BG, recurrent_BG, more_BG = entering
+    more_BG = None if more_BG is None else more_BG.to(dtype)
+    return Entering(input_BG.to(dtype), recurrent_BG.to(dtype, copy=True), more_BG)
+
+
+def _gates_(entering: Entering) -> tuple[Tensor, Tensor]:
     """Reset and update gate, in the place of their recurrent half."""
+    input_BG, recurrent_BG, more_BG = entering
     both = 2 * (recurrent_BG.shape[1] // 3)
     gates_BG = recurrent_BG[:, :both].add_(input_BG[:, :both])
     if more_BG is not None:
@@ -134,8 +130,9 @@ def _gates_(input_BG: Tensor, more_BG: Tensor | None, recurrent_BG: Tensor) -> t
     return reset_BH, update_BH
 
 
-def _candidate(input_BG: Tensor, more_BG: Tensor | None, recurrent_BG: Tensor) -> Tensor:
+def _candidate(entering: Entering) -> Tensor:
     """tanh(a + r * b), with r in the place of its recurrent half."""
+    input_BG, recurrent_BG, more_BG = entering
     hidden = recurrent_BG.shape[1] // 3
     entry_BH = input_BG[:, 2 * hidden :]
     if more_BG is not None:

@@ -14,7 +14,7 @@ A wiring records its step as it stands in its paper:
 
 An operation may read what those before it wrote, and the states of the step before. Products of one row are joined.
 
-Shapes: B sentences, T steps, S source positions, H hidden, C context, G gates x H.
+Shapes: B sentences, T steps, S source positions, F features of a value, H hidden, C context, G gates x H.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nmt.kernels.recurrence.operations import Gru, Look, Mix, Operation, Product
+from nmt.kernels.recurrence.layers import Gru, Lstm, Mix, Scale, Sum
+from nmt.kernels.recurrence.operations import Look, Operation, Product
 from nmt.kernels.recurrence.steps import Annotations, Steps
-from nmt.kernels.recurrence.values import Extent, Row, Term, Value
+from nmt.kernels.recurrence.values import Extent, Formats, Row, Term, Value
 from nmt.runtime import product_dtype
 
 
@@ -55,13 +56,13 @@ class Loop:
         self._given.append((self._outside(given_BTG), term))
         return term
 
-    def carried(self, first_B1F: Tensor, *, short: bool = False) -> Value:
-        """A state that is carried from step to step; with `short` in the format of the products alone."""
-        return self._value(Value(first_B1F.shape[2], self._outside(first_B1F), short=short))
+    def carried(self, first_B1F: Tensor, formats: Formats = "both") -> Value:
+        """A state that is carried from step to step."""
+        return self._value(Value(first_B1F.shape[2], self._outside(first_B1F), formats=formats))
 
-    def passing(self, features: int) -> Value:
+    def passing(self, features: int, formats: Formats = "both") -> Value:
         """A state within a step."""
-        return self._value(Value(features))
+        return self._value(Value(features, formats=formats))
 
     def product(self, row: Row, weight_NF: Tensor, bias_N: Tensor | None = None) -> Term:
         """W x + b of a row."""
@@ -75,23 +76,40 @@ class Loop:
         self._operations.append(product)
         return product.add(weight_NF, bias_N)
 
-    def look(self, query: Row | Term, source: Annotations) -> Value:
-        """The context that a query finds; one look a step."""
+    def look(self, query: Row | Term, source: Annotations, context: Value | None = None) -> Value:
+        """The context that a query finds, written to `context` where there is one to be carried; one look a step."""
         assert self._looking is None, "one look a step"
         for tensor in (source.keys, source.memory, source.energy):
             if tensor is not None:
                 self._outside(tensor)
-        self._looking = Look(self._steps, query, source)
+        context = self.passing(source.memory.shape[2], "short") if context is None else context
+        self._looking = Look(self._steps, query, source, context.after)
         self._operations.append(self._looking)
-        return self._value(self._looking.context)
+        return context
 
     def gru(self, inputs: Sequence[Term], recurrent: Term, before: Row, after: Row) -> None:
         """Write the state after an update to `after`; the input's half of the gates may be a sum of two."""
         self._operations.append(Gru(self._steps, inputs, recurrent, before, after))
 
-    def mix(self, one: Term, other: Term, mixed: Row) -> None:
-        """Write tanh(one + other) to `mixed`."""
-        self._operations.append(Mix(self._steps, one, other, mixed))
+    def lstm(self, inputs: Sequence[Term], recurrent: Term, cell: tuple[Row, Row], after: Row) -> None:
+        """Write the output after an update to `after`, and the cell from before it to after it."""
+        self._operations.append(Lstm(self._steps, inputs, recurrent, cell, after))
+
+    def mix(self, inputs: Sequence[Term], recurrent: Term, mixed: Row) -> None:
+        """Write the tanh of the sum of all terms to `mixed`."""
+        self._operations.append(Mix(self._steps, inputs, recurrent, mixed))
+
+    def scale(self, row: Row, factors_BTF: Tensor) -> Value:
+        """A row times the factors of each step, for products to read."""
+        scaled = self.passing(row.value.features, "short")
+        self._operations.append(Scale(row, self._outside(factors_BTF), scaled.after))
+        return scaled
+
+    def sum(self, one: Row, other: Row) -> Value:
+        """The sum of two rows."""
+        total = self.passing(one.value.features)
+        self._operations.append(Sum(one, other, total.after))
+        return total
 
     def run(self, hidden: Value, context: Value) -> tuple[Tensor, Tensor, Tensor]:
         """All steps: what they leave of two values, [B, T, F] each, and the weights of their looks, [B, T, S]."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nmt.kernels.products import Factor
 from nmt.kernels.recurrence.steps import Annotations, Steps, attention_weights, source_backward
-from nmt.kernels.recurrence.values import Extent, Row, Term, Value
+from nmt.kernels.recurrence.values import Extent, Row, Term
 
 
 class Operation:
@@ -95,11 +95,11 @@ class Product(Operation):
 class Look(Operation):
     """One look at the source; its weights of all steps are an output of the recurrence."""
 
-    def __init__(self, steps: Steps, query: Row | Term, source: Annotations) -> None:
+    def __init__(self, steps: Steps, query: Row | Term, source: Annotations, context: Row) -> None:
         self.steps = steps
         self.query = query
         self.source = source
-        self.context = Value(source.memory.shape[2], short=True)
+        self.context = context
 
     def begin(self, extent: Extent) -> None:
         self.extent = extent
@@ -111,7 +111,7 @@ class Look(Operation):
         self.scores_TBS = extent.empty(extent.steps, bias.shape[1], extent.exact)
         self.normalizer_TB = self.scores_TBS.new_empty(extent.steps, extent.batch)
         self.normalizers, self.scores = torch.split(self.normalizer_TB, 1), torch.split(self.scores_TBS, 1)
-        self.contexts = torch.split(self.context.exact_RBF, 1)
+        self.contexts = torch.split(self.context.factors_TBF, 1)
         self.query_TBA = self.query.factors_TBF if isinstance(self.query, Row) else self.query.whole_TBN
         self.queries = extent.rows(torch.split(self.query_TBA, 1))
 
@@ -134,13 +134,13 @@ class Look(Operation):
         self.sums = self.steps.sums(self.cast)
         self.d_looked_TBS = torch.empty_like(self.scores_TBS)
         self.d_looked = torch.split(self.d_looked_TBS, 1)
-        self.d_contexts = torch.split(self.context.gradient_RBF, 1)
+        self.d_contexts = torch.split(self.context.gradients_TBF, 1)
         d_query_TBA = self.query.gradients_TBF if isinstance(self.query, Row) else self.query.gradient_TBN
         assert d_query_TBA is not None, "a query that is a product has a place for its gradient"
         self.d_queries = torch.split(d_query_TBA, 1)
 
     def backward(self, step: int) -> None:
-        sent_BC = self.context.take_sent()
+        sent_BC = self.context.value.take_sent()
         self.steps.look_backward(
             self.queries[step],
             self.cast,
@@ -157,77 +157,9 @@ class Look(Operation):
         )
 
     def finish(self) -> Iterator[tuple[Tensor, Tensor]]:
-        looked = (self.scores_TBS, self.normalizer_TB, self.context.gradient_RBF, self.d_looked_TBS)
+        looked = (self.scores_TBS, self.normalizer_TB, self.context.gradients_TBF, self.d_looked_TBS)
         d_keys, d_memory, d_energy = source_backward(self.steps, self.query_TBA, self.cast, *looked, self.sums)
         yield self.source.keys, d_keys.to(self.source.keys.dtype)
         yield self.source.memory, d_memory
         if self.source.energy is not None and d_energy is not None:
             yield self.source.energy, d_energy.to(self.source.energy.dtype)
-
-
-class Gru(Operation):
-    """A gated recurrent unit whose input's half comes in one part or two."""
-
-    def __init__(self, steps: Steps, inputs: Sequence[Term], recurrent: Term, before: Row, after: Row) -> None:
-        assert 1 <= len(inputs) <= 2
-        self.steps = steps
-        self.inputs = inputs
-        self.recurrent = recurrent
-        self.before = before
-        self.after = after
-
-    def begin(self, extent: Extent) -> None:
-        self.extent = extent
-
-    def forward(self, step: int) -> None:
-        self.steps.gru(
-            self.inputs[0].rows[step],
-            self.inputs[1].rows[step] if len(self.inputs) > 1 else None,
-            self.recurrent.rows[step],
-            self.before.exact(step),
-            self.after.exact(step),
-            self.after.copy(step),
-        )
-
-    def begin_backward(self) -> None:
-        # Both parts of a sum have one gradient: it is written where a product wants it, and what is given shares it.
-        places = [term.gradient_TBN for term in self.inputs if term.gradient_TBN is not None]
-        assert len(places) <= 1, "one part of the input is a product, the other is given"
-        shared = places[0] if places else torch.empty_like(self.inputs[0].whole_TBN)
-        for term in self.inputs:
-            term.put_gradient(shared)
-
-    def backward(self, step: int) -> None:
-        self.steps.gru_backward(
-            self.inputs[0].rows[step],
-            self.inputs[1].rows[step] if len(self.inputs) > 1 else None,
-            self.recurrent.rows[step],
-            self.before.exact(step),
-            self.after.gradient(step),
-            self.after.value.take_sent(),
-            self.inputs[0].gradient_rows[step],
-            self.recurrent.gradient_rows[step],
-            self.before.gradient(step),
-        )
-
-
-class Mix(Operation):
-    """tanh of the sum of two products."""
-
-    def __init__(self, steps: Steps, one: Term, other: Term, mixed: Row) -> None:
-        self.steps = steps
-        self.one = one
-        self.other = other
-        self.mixed = mixed
-
-    def forward(self, step: int) -> None:
-        self.steps.mix(self.one.rows[step], self.other.rows[step], self.mixed.factor(step))
-
-    def backward(self, step: int) -> None:
-        self.steps.mix_backward(
-            self.mixed.factor(step),
-            self.mixed.gradient(step),
-            self.mixed.value.take_sent(),
-            self.one.gradient_rows[step],
-            self.other.gradient_rows[step],
-        )

@@ -3,9 +3,9 @@
 `recurrence.Loop` runs these, and `attend` does where all queries are known at once. They write where they are told,
 so that a loop over positions need not allocate, and gradients are added up in at least single precision.
 
-Shapes: Q queries or steps, B sentences, S source positions, A attention units, C memory features, G = 3 x H gates,
-H hidden, R features. Queries, keys, memory and the terms of gates and mixtures, with their gradients, may be parts of
-wider tensors, features side by side; everything else lies in one piece.
+Shapes: Q queries or steps, B sentences, S source positions, A attention units, C memory features. Queries, keys, memory
+and their gradients may be parts of wider tensors, features side by side; everything else lies in one piece. Those of
+cells stand in `recurrence.cells`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nmt.kernels.gates import gru_step
+from nmt.kernels.recurrence.cells import CellSteps
 
 
 class Annotations(NamedTuple):
@@ -39,7 +39,7 @@ class SourceSums:
         raise AssertionError("sums end as gradients")
 
 
-class Steps:
+class Steps(CellSteps):
     """The reference; what runs the same faster derives from it."""
 
     def check(self, source: Annotations) -> None:
@@ -144,64 +144,6 @@ class Steps:
             d_keys_BSA += (1 - hidden_BSA.square()) * d_scores_BS.unsqueeze(2)
         return (d_keys_BSA * energy_A).to(keys_BSA.dtype), d_energy_A
 
-    def gru(
-        self,
-        input_BG: Tensor,
-        more_BG: Tensor | None,
-        recurrent_BG: Tensor,
-        before_BH: Tensor,
-        after_BH: Tensor,
-        copy_BH: Tensor | None,
-    ) -> None:
-        """The state after a step (`gates.gru_step`), whose input's half may be a sum of two; `copy_BH` gets it too."""
-        total_BG = _total(input_BG, more_BG, after_BH.dtype)
-        after_BH.copy_(gru_step(total_BG, recurrent_BG.to(after_BH.dtype), before_BH))
-        if copy_BH is not None:
-            copy_BH.copy_(after_BH)
-
-    def gru_backward(
-        self,
-        input_BG: Tensor,
-        more_BG: Tensor | None,
-        recurrent_BG: Tensor,
-        before_BH: Tensor,
-        d_after_BH: Tensor,
-        sent_BH: Tensor | None,
-        d_input_BG: Tensor,
-        d_recurrent_BG: Tensor,
-        d_before_BH: Tensor,
-    ) -> None:
-        """The gradients of both halves, written, and of the state before, added to what is there.
-
-        The gradient of the state after the step comes in two parts.
-        """
-        hidden = before_BH.shape[1]
-        total_BG = _total(input_BG, more_BG, before_BH.dtype)
-        recurrent_BG = recurrent_BG.to(before_BH.dtype)
-        reset, update = torch.sigmoid(total_BG[:, : 2 * hidden] + recurrent_BG[:, : 2 * hidden]).chunk(2, dim=1)
-        recurrent_n = recurrent_BG[:, 2 * hidden :]
-        candidate = torch.tanh(torch.addcmul(total_BG[:, 2 * hidden :], reset, recurrent_n))
-        d_after = d_after_BH if sent_BH is None else d_after_BH + sent_BH
-        d_candidate = d_after * (1 - update) * (1 - candidate.square())
-        d_update = d_after * (before_BH - candidate) * update * (1 - update)
-        d_reset = d_candidate * recurrent_n * reset * (1 - reset)
-        d_input_BG.copy_(torch.cat([d_reset, d_update, d_candidate], 1))
-        d_recurrent_BG.copy_(torch.cat([d_reset, d_update, d_candidate * reset], 1))
-        d_before_BH += d_after * update
-
-    def mix(self, one_BR: Tensor, other_BR: Tensor, mixed_BR: Tensor) -> None:
-        """tanh(one + other)."""
-        mixed_BR.copy_(torch.tanh(one_BR + other_BR))
-
-    def mix_backward(
-        self, mixed_BR: Tensor, d_mixed_BR: Tensor, sent_BR: Tensor | None, d_one_BR: Tensor, d_other_BR: Tensor
-    ) -> None:
-        """The gradient of both terms, which is the same; that of the result comes in two parts."""
-        d_total_BR = d_mixed_BR if sent_BR is None else d_mixed_BR + sent_BR
-        d_total_BR = d_total_BR * (1 - mixed_BR.to(d_total_BR.dtype).square())
-        d_one_BR.copy_(d_total_BR)
-        d_other_BR.copy_(d_total_BR)
-
 
 def attention_weights(scores_QBS: Tensor, normalizer_QB: Tensor) -> Tensor:
     """The softmax [Q, B, S] of the scores."""
@@ -239,7 +181,3 @@ def source_backward(
     else:
         d_keys_BSA, d_energy_A = steps.keys_backward(query_QBA, source.keys, source.energy, d_scores_QBS)
     return d_keys_BSA, d_memory_BSC, d_energy_A
-
-
-def _total(one: Tensor, other: Tensor | None, dtype: torch.dtype) -> Tensor:
-    return one.to(dtype) if other is None else one.to(dtype) + other

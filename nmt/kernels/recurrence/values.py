@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from nmt.kernels.products import Factor
+
+Formats = Literal["both", "short", "exact"]
+"""Formats that a value is kept in: that of products for those that read it, and that of states."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +53,12 @@ class Value:
     short_RBF: Tensor
     gradient_RBF: Tensor
 
-    def __init__(self, features: int, first: Tensor | None = None, *, short: bool = False) -> None:
+    def __init__(self, features: int, first: Tensor | None = None, *, formats: Formats = "both") -> None:
         self.features = features
         self.first = first
         """Row 0 [B, 1, F] of what is carried from one step to the next; None for what a step begins without."""
         self.carried = int(first is not None)
-        self.short = short
-        """Whether it is kept in the format of the products alone."""
+        self.formats = formats
 
     @property
     def before(self) -> Row:
@@ -70,8 +73,9 @@ class Value:
 
     def begin(self, extent: Extent) -> None:
         self.extent = extent
-        self.short_RBF = extent.empty(extent.steps + self.carried, self.features)
-        alike = self.short or extent.short == extent.exact
+        short = extent.exact if self.formats == "exact" else extent.short
+        self.short_RBF = extent.empty(extent.steps + self.carried, self.features, short)
+        alike = self.formats != "both" or extent.short == extent.exact
         self.exact_RBF = self.short_RBF if alike else torch.empty_like(self.short_RBF, dtype=extent.exact)
         self.exact_rows, self.short_rows = self.exact_RBF.unbind(0), self.short_RBF.unbind(0)
         if self.first is not None:

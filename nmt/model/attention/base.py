@@ -119,8 +119,8 @@ class Attention(nn.Module):
         """What keeps a look from being recorded, with its path in the YAML; empty where nothing does."""
         return "model.attention.score compares nothing"
 
-    def record(self, loop: Loop, query: Row, prepared: Prepared) -> Value:
-        """Record a look with a state of the loop; the context."""
+    def record(self, loop: Loop, query: Row, prepared: Prepared, context: Value | None = None) -> Value:
+        """Record a look with a state of the loop; the context, which is `context` where that is carried."""
         raise AssertionError("nothing keeps this look from being recorded")
 
 

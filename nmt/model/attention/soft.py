@@ -89,11 +89,11 @@ class SoftAttention(Attention):
             return "model.attention.window is not global"
         return "model.attention.coverage has no fused form" if self.coverage.remembers else ""
 
-    def record(self, loop: Loop, query: Row, prepared: Prepared) -> Value:
+    def record(self, loop: Loop, query: Row, prepared: Prepared, context: Value | None = None) -> Value:
         form = self.score.form()
         assert form is not None
         asked = query if form.query is None else loop.product(query, form.query)
-        return loop.look(asked, _annotations(prepared, form))
+        return loop.look(asked, _annotations(prepared, form), context)
 
     def look(self, query: Tensor, prepared: Prepared, carried: Carried, position: int | None) -> tuple[Mixed, Carried]:
         """Look with queries [..., Q, H]; what is carried is [..., Q, S, K] here."""

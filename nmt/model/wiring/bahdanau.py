@@ -11,7 +11,7 @@ from nmt.kernels.recurrence import Loop, Term, Value
 from nmt.model.attention import build_attention
 from nmt.model.bridge import Bridge
 from nmt.model.readout import Output
-from nmt.model.stack import Stack
+from nmt.model.stack import Factors, Stack
 from nmt.model.wiring.base import WIRINGS, DecoderState, Wiring, gate_input
 
 
@@ -44,20 +44,22 @@ class BahdanauWiring(Wiring):
     def project(self, inputs_BTE: Tensor) -> Tensor:
         return self.stack.cells[0].project(inputs_BTE)
 
+    def draw(self, batch: int, positions: int) -> Factors:
+        return self.stack.draw(batch, positions)
+
     def advance(self, projected_BQG: Tensor, state: DecoderState) -> tuple[DecoderState, Output]:
         look = self.attention(state.recurrent[-self.parts], state.prepared, state.carried, state.position)
         if self.context_size:
             projected_BQG = projected_BQG + self.context(look.context_BQC)
         projected_BQG = state.enter(projected_BQG, state.recurrent[0])
-        top_BQH, recurrent = self.stack.step(state.recurrent, projected=projected_BQG)
+        top_BQH, recurrent = self.stack.step(state.recurrent, projected=projected_BQG, factors=state.factors)
         return state.after(recurrent, look), Output(top_BQH, look.context_BQC)
 
     def obstacle(self) -> str:
         return self.attention.obstacle() or self.stack.obstacle()
 
     def record(self, loop: Loop, projected: Term, state: DecoderState) -> tuple[Value, Value]:
-        hidden = loop.carried(state.recurrent[0])
-        context = self.attention.record(loop, hidden.before, state.prepared)
+        layers = self.stack.carry(loop, state.recurrent)
+        context = self.attention.record(loop, layers[-1][0].before, state.prepared)
         inputs = (projected, loop.product(context.after, self.context.weight))
-        self.stack.cells[0].record(loop, inputs, hidden.before, hidden.after)
-        return hidden, context
+        return self.stack.record(loop, inputs, layers, state.dropped), context

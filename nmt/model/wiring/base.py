@@ -21,6 +21,7 @@ from nmt.model.attention import Attention, AttentionWeights, Encoded, Look, Prep
 from nmt.model.bridge import Bridge
 from nmt.model.context import Translated
 from nmt.model.readout import DeepOutput, Output, Readout
+from nmt.model.stack import Factors
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class DecoderState:
     """What was translated before these sentences; None where nothing was, or nothing looks back at it."""
     summary: Summary | None = None
     """What was said before these sentences; None where nothing was, or nothing asks for it as a summary."""
+    dropped: Factors = ()
+    """Factors of dropout between layers for all positions of known targets."""
 
     @property
     def attention_BQS(self) -> Tensor | None:
@@ -51,6 +54,11 @@ class DecoderState:
         """The pre-activations of a step of the lowest layer, whose state before is `hidden_BQH`, with all that enters
         them beside inputs and context."""
         return projected_BQG if self.summary is None else self.summary.enter(projected_BQG, hidden_BQH)
+
+    @property
+    def factors(self) -> Factors:
+        """Those of dropout between layers, for the next step."""
+        return tuple(part[:, self.position : self.position + 1] for part in self.dropped)
 
     def after(self, recurrent: tuple[Tensor, ...], look: Look) -> DecoderState:
         """The state after a step."""
@@ -113,6 +121,10 @@ class Wiring(nn.Module):
         """One step of every hypothesis."""
         raise AssertionError("a wiring advances")
 
+    def draw(self, batch: int, positions: int) -> Factors:
+        """Factors of dropout between the layers that a step runs one after another, for all positions."""
+        raise AssertionError("a wiring draws for its layers")
+
     def scan(
         self, inputs_BTE: Tensor, encoded: Encoded, steps: Steps | None = None
     ) -> tuple[Output, AttentionWeights | None]:
@@ -121,7 +133,7 @@ class Wiring(nn.Module):
         The weights are for looking at and for extra losses; they cost nothing that the steps do not need. `steps`
         runs the recurrence where nothing keeps it from being recorded, and without it autograd does.
         """
-        state = self.start(encoded)
+        state = replace(self.start(encoded), dropped=self.draw(*inputs_BTE.shape[:2]))
         if steps is not None and not self.obstacle() and not encoded.enters_steps:
             return self.scan_recorded(inputs_BTE, state, steps)
         hiddens, contexts, weights = [], [], []

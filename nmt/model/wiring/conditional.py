@@ -14,7 +14,7 @@ from nmt.model.attention.base import ScoreOptions
 from nmt.model.bridge import Bridge
 from nmt.model.cells import CELLS
 from nmt.model.readout import Output
-from nmt.model.stack import Stack
+from nmt.model.stack import Factors, Stack
 from nmt.model.wiring.base import WIRINGS, DecoderState, Wiring
 
 
@@ -57,27 +57,31 @@ class ConditionalWiring(Wiring):
     def project(self, inputs_BTE: Tensor) -> Tensor:
         return self.before.project(inputs_BTE)
 
+    def draw(self, batch: int, positions: int) -> Factors:
+        return self.above.draw(batch, positions)
+
     def advance(self, projected_BQG: Tensor, state: DecoderState) -> tuple[DecoderState, Output]:
         projected_BQG = state.enter(projected_BQG, state.recurrent[0])
         between = self.before(projected_BQG, state.recurrent[: self.parts])
         look = self.attention(between[0], state.prepared, state.carried, state.position)
         lowest = self.behind(self.behind.project(look.context_BQC), between)
-        top_BQH, above = self.above.step(state.recurrent[self.parts :], below=lowest[0])
+        top_BQH, above = self.above.step(state.recurrent[self.parts :], below=lowest[0], factors=state.factors)
         return state.after(lowest + above, look), Output(top_BQH, look.context_BQC)
 
     def obstacle(self) -> str:
         return self.attention.obstacle() or self.before.obstacle()
 
     def record(self, loop: Loop, projected: Term, state: DecoderState) -> tuple[Value, Value]:
-        hidden, between = loop.carried(state.recurrent[0]), loop.passing(self.hidden_size)
-        self.before.record(loop, (projected,), hidden.before, between.after)
-        context = self.attention.record(loop, between.after, state.prepared)
+        carried = self.before.carry(loop, state.recurrent[: self.parts])
+        between = tuple(value.after for value in self.before.passing(loop))
+        self.before.record(loop, (projected,), tuple(value.before for value in carried), between)
+        context = self.attention.record(loop, between[0], state.prepared)
         inputs = (loop.product(context.after, *self.behind.input_weights),)
-        self.behind.record(loop, inputs, between.after, hidden.after)
-        return hidden, context
+        self.behind.record(loop, inputs, between, tuple(value.after for value in carried))
+        return carried[0], context
 
     def scan_recorded(self, inputs_BTE: Tensor, state: DecoderState, steps: Steps) -> tuple[Output, AttentionWeights]:
         # No attention stands in the recurrence of the layers above: the library runs them over all positions.
         output, weights = super().scan_recorded(inputs_BTE, state, steps)
-        top_BTH = self.above.scan(state.recurrent[self.parts :], output.hidden)
+        top_BTH = self.above.scan(state.recurrent[self.parts :], output.hidden, factors=state.dropped)
         return Output(top_BTH, output.context), weights

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nmt.config import schema
-from nmt.kernels.recurrence import Steps
+from nmt.kernels.recurrence import Loop, Steps, Term, Value
 from nmt.model.attention import AttentionWeights, Encoded, Look, build_attention
 from nmt.model.bridge import Bridge
 from nmt.model.cells import CELLS, State
@@ -66,6 +66,9 @@ class GnmtWiring(Wiring):
         above = state.recurrent[self.parts : None if self.feed is None else -1]
         if self.feed is None and not encoded.enters_steps:
             lowest_BTH, look = self._scan_lowest(inputs_BTE, state, steps)
+        elif steps is not None and not self.obstacle() and not encoded.enters_steps:
+            output, weights = self.scan_recorded(inputs_BTE, state, steps)
+            lowest_BTH, look = output.hidden, Look(output.context, weights)
         else:
             lowest_BTH, look = self._step_lowest(inputs_BTE, state)
         return Output(self.above.scan(above, lowest_BTH, look.context_BQC), look.context_BQC), look.weights
@@ -85,7 +88,16 @@ class GnmtWiring(Wiring):
 
     def obstacle(self) -> str:
         # Without context feeding there is no recurrence with attention in it.
-        return "" if self.feed is None else "model.attention.wiring.context_feeding has no fused form"
+        return "" if self.feed is None else self.attention.obstacle() or self.lowest.obstacle()
+
+    def record(self, loop: Loop, projected: Term, state: DecoderState) -> tuple[Value, Value]:
+        assert self.feed is not None, "without context feeding the first layer is computed at all positions at once"
+        layer = self.lowest.carry(loop, state.recurrent[: self.parts])
+        context = loop.carried(state.recurrent[-1], "short")
+        before, after = tuple(each.before for each in layer), tuple(each.after for each in layer)
+        self.lowest.record(loop, (projected, loop.product(context.before, self.feed.weight)), before, after)
+        self.attention.record(loop, before[0] if self.looks_back else after[0], state.prepared, context)
+        return layer[0], context
 
     def _scan_lowest(self, inputs_BTE: Tensor, state: DecoderState, steps: Steps | None) -> tuple[Tensor, Look]:
         """The first layer at all positions at once, and what it saw."""

@@ -14,7 +14,7 @@ from nmt.kernels.recurrence import Loop, Steps, Term, Value
 from nmt.model.attention import AttentionWeights, Encoded, Look, build_attention
 from nmt.model.bridge import Bridge
 from nmt.model.readout import Output, Readout, readout_size
-from nmt.model.stack import Stack
+from nmt.model.stack import Factors, Stack
 from nmt.model.wiring.base import WIRINGS, DecoderState, Wiring, gate_input
 
 
@@ -65,11 +65,14 @@ class LuongWiring(Wiring):
     def project(self, inputs_BTE: Tensor) -> Tensor:
         return self.stack.cells[0].project(inputs_BTE)
 
+    def draw(self, batch: int, positions: int) -> Factors:
+        return self.stack.draw(batch, positions)
+
     def advance(self, projected_BQG: Tensor, state: DecoderState) -> tuple[DecoderState, Output]:
         if self.feed is not None:
             projected_BQG = projected_BQG + self.feed(state.recurrent[-1])
         projected_BQG = state.enter(projected_BQG, state.recurrent[0])
-        top_BQH, recurrent = self.stack.step(state.recurrent, projected=projected_BQG)
+        top_BQH, recurrent = self.stack.step(state.recurrent, projected=projected_BQG, factors=state.factors)
         look = self.attention(top_BQH, state.prepared, state.carried, state.position)
         output = self._attentional(top_BQH, look)
         if self.feed is not None:
@@ -91,14 +94,13 @@ class LuongWiring(Wiring):
 
     def record(self, loop: Loop, projected: Term, state: DecoderState) -> tuple[Value, Value]:
         assert self.feed is not None, "without input feeding all positions are computed at once"
-        hidden, fed = state.recurrent
-        top, attentional = loop.carried(hidden), loop.carried(fed, short=True)
+        *states, fed = state.recurrent
+        attentional = loop.carried(fed, "short")
         inputs = (projected, loop.product(attentional.before, self.feed.weight))
-        self.stack.cells[0].record(loop, inputs, top.before, top.after)
+        top = self.stack.record(loop, inputs, self.stack.carry(loop, tuple(states)), state.dropped)
         context = self.attention.record(loop, top.after, state.prepared)
         from_context, from_top = self.mix.weight[:, : self.context_size], self.mix.weight[:, self.context_size :]
-        mixed = loop.product(context.after, from_context), loop.product(top.after, from_top)
-        loop.mix(*mixed, attentional.after)
+        loop.mix((loop.product(context.after, from_context),), loop.product(top.after, from_top), attentional.after)
         return attentional, context
 
     def _attentional(self, top: Tensor, look: Look) -> Output:
