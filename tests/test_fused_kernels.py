@@ -230,7 +230,7 @@ WHOLE: list[dict[str, Any]] = [
     {"score": "general", "wiring": "luong"},
     {"score": "additive", "wiring": "luong", "wiring_options": {"input_feeding": False}},
     {"score": "general", "wiring": "luong", "cell": "lstm", "decoder_layers": 2},
-    {"score": "additive", "wiring": "bahdanau", "cell": "rnn"},
+    {"score": "general", "wiring": "conditional", "cell": "rnn"},
 ]
 
 
