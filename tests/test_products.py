@@ -55,9 +55,14 @@ def test_rows_and_weights_that_lie_apart(dtype: torch.dtype, laid_out: bool, mon
     assert torch.equal(Factor(weight).write(rows[0], None, room), expected[0])
     assert torch.equal(Factor(weight).add(rows[1], room), expected[0] + expected[1])
     sides = torch.stack((weight, -weight))
-    both = Factors(sides).product(torch.stack((rows[0], rows[0])), whole(2, 40, dtype=dtype))
+    factors, biases, two = Factors(sides), whole(2, 40, dtype=dtype), torch.stack((rows[0], rows[1]))
     for side, sign in enumerate((1, -1)):
-        assert torch.equal(both[side], sign * expected[0] + whole(2, 40, dtype=dtype)[side])
+        for found in (factors.product(two), factors.products(two)):
+            assert torch.equal(found[side], sign * expected[side])
+        for found in (factors.product(two, biases), factors.products(two, biases)):
+            assert torch.equal(found[side], sign * expected[side] + biases[side])
+        # The address of its first element is all that a compiled kernel is told.
+        assert factors.products(two)[side].is_contiguous()
 
 
 @pytest.mark.parametrize("dtype", FORMATS)
