@@ -70,6 +70,17 @@ def test_a_speed_is_refused_where_the_gradients_are_others() -> None:
         difference(update, expected * float("nan"), batch)
 
 
+def test_a_recurrent_matrix_without_its_gradient_is_refused_in_bf16() -> None:
+    """What rounding does to all gradients is less than what one of them makes out."""
+    batch = caption_batches(128, 100)[0]
+    expected = Update(quick(), 100, REFERENCE, CPU).gradients(batch)
+    update = Update(quick(), 100, Variant("bf16", "auto"), CPU)
+    assert difference(update, expected, batch) > 1e-3
+    update.translator.encoder.stack.weight_hh_l0.register_hook(torch.zeros_like)
+    with pytest.raises(SystemExit, match="bf16 auto: the gradients differ"):
+        difference(update, expected, batch)
+
+
 def test_a_speed_is_refused_where_the_logits_are_others() -> None:
     sources = [[5, 6, 7], [8, 9]]
     networks = [translation.network(quick(), 50, precision, CPU) for precision in ("fp32", "fp32", "int8")]

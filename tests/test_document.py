@@ -361,6 +361,19 @@ def test_dropout_is_in_training_alone() -> None:
     assert torch.equal(one, other)
 
 
+def test_dropout_draws_16_bits_an_element() -> None:
+    """Of embeddings, between layers of both levels, of the vectors of sentences and documents: not by PyTorch."""
+    levels = level().model_copy(update={"layers": 2})
+    dropout = schema.DocumentDropout(embedding=0.3, word=0.0, layer=0.3, output=0.3)
+    model = classifier(levels, levels, dropout=dropout).train()
+    batch = documents_batch([some_document([4, 6])])
+    with torch.profiler.profile() as profile:
+        model(batch.ids_W, batch.words_N, batch.sentences_B)
+    calls = {event.key: event.count for event in profile.key_averages()}
+    assert calls["aten::random_"] == 5
+    assert not {"aten::bernoulli_", "aten::native_dropout"} & set(calls)
+
+
 @pytest.mark.parametrize("gru", GRUS, ids=KINDS)
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("bidirectional", [True, False])

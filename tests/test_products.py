@@ -55,9 +55,14 @@ def test_rows_and_weights_that_lie_apart(dtype: torch.dtype, laid_out: bool, mon
     assert torch.equal(Factor(weight).write(rows[0], None, room), expected[0])
     assert torch.equal(Factor(weight).add(rows[1], room), expected[0] + expected[1])
     sides = torch.stack((weight, -weight))
-    both = Factors(sides).product(torch.stack((rows[0], rows[0])), whole(2, 40, dtype=dtype))
+    factors, biases, two = Factors(sides), whole(2, 40, dtype=dtype), torch.stack((rows[0], rows[1]))
     for side, sign in enumerate((1, -1)):
-        assert torch.equal(both[side], sign * expected[0] + whole(2, 40, dtype=dtype)[side])
+        for found in (factors.product(two), factors.products(two)):
+            assert torch.equal(found[side], sign * expected[side])
+        for found in (factors.product(two, biases), factors.products(two, biases)):
+            assert torch.equal(found[side], sign * expected[side] + biases[side])
+        # The address of its first element is all that a compiled kernel is told.
+        assert factors.products(two)[side].is_contiguous()
 
 
 @pytest.mark.parametrize("dtype", FORMATS)
@@ -108,7 +113,7 @@ def test_what_it_is_not_for_goes_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("attention", ["bahdanau2015", "luong2015_global_general"])
-@pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-5), ("bf16", 5e-2)])
+@pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-5), ("bf16", 2e-2)])
 def test_a_network_s_gradients_are_those_of_the_reference(attention: str, precision: str, bound: float) -> None:
     model, batch, cpu = model_options(attention, quick=True), caption_batches(128, 100)[0], torch.device("cpu")
     expected = Update(model, 100, Variant("fp32", "reference"), cpu).gradients(batch)

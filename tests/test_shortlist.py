@@ -25,7 +25,7 @@ from nmt.model.packing import pack
 from nmt.model.translator import Vocabulary
 from nmt.runtime import Runtime
 from nmt.search import Hypothesis, translate_batch
-from nmt.text.encoded import EncodedPairs, encoded_pairs, flatten
+from nmt.text.encoded import EncodedPairs, Part, encoded_pairs, flatten
 from nmt.text.lexicon import Lexicon, Table, estimate
 from nmt.text.lexicon.estimation import Numbers
 from nmt.text.tokenizer import TokenizerPair
@@ -92,6 +92,37 @@ def test_the_second_iteration_by_hand() -> None:
     found = as_dict(estimate(BY_HAND, 2, 2, iterations=2))
     expected = {(A, X): 235 / 307, (A, Y): 72 / 307, (B, X): 5 / 14, (B, Y): 9 / 14}
     assert {key: found[key] for key in expected} == pytest.approx(expected)
+
+
+WEIGHED = [Part(0, 1, 3.0), Part(1, 2, 1.5)]
+"""a | x three times in an epoch, a b | x y every time and a half."""
+
+
+def test_a_pair_counts_by_the_weight_of_its_corpus() -> None:
+    """At first a x is 3/2 + 1/2, a y, b x and b y are 1/2: p(x | a) = 4/5.
+
+    Then in a b | x y, with p(x | empty) = 4/5 as well, x is a's with 8/21 and b's with 5/21; y is a's with 2/9 and b's
+    with 5/9. a: x 3/2 + 3/2 8/21 = 29/14, y 3/2 2/9 = 1/3; b: x 3/2 5/21 = 5/14, y 3/2 5/9 = 5/6.
+    """
+    first = estimate(BY_HAND, 2, 2, iterations=1, parts=WEIGHED)
+    expected = {(A, X): 4 / 5, (A, Y): 1 / 5, (B, X): 1 / 2, (B, Y): 1 / 2, (EMPTY, X): 4 / 5, (EMPTY, Y): 1 / 5}
+    assert as_dict(first) == pytest.approx(expected)
+    assert first.occurrences.tolist() == [4.5, 1.5]
+    found = as_dict(estimate(BY_HAND, 2, 2, iterations=2, parts=WEIGHED))
+    expected = {(A, X): 87 / 101, (A, Y): 14 / 101, (B, X): 3 / 10, (B, Y): 7 / 10}
+    assert {key: found[key] for key in expected} == pytest.approx(expected)
+
+
+def test_a_pair_of_weight_two_is_that_pair_twice() -> None:
+    """Some in blocks by themselves, and of a part of no rows nothing."""
+    pairs = random_pairs()
+    twice = Listed([*pairs.sources, *pairs.sources[200:]], [*pairs.targets, *pairs.targets[200:]])
+    parts = [Part(0, 200, 1.0), Part(200, 200, 7.0), Part(200, 300, 2.0)]
+    expected = estimate(twice, 20, 15, iterations=3)
+    for block in (1 << 21, 200):
+        found = estimate(pairs, 20, 15, iterations=3, parts=parts, block=block)
+        assert as_dict(found) == pytest.approx(as_dict(expected), rel=1e-9)
+        assert found.occurrences.tolist() == expected.occurrences.tolist()
 
 
 def random_pairs(count: int = 300, source: int = 20, target: int = 15) -> Listed:
@@ -364,6 +395,28 @@ def test_letters_become_themselves(run: Path, call: Call) -> None:
     for letter in "abcdefgh":
         (ids,) = tokenizers.source.encode([letter])
         assert found.candidates[ids[-1], 0] == ids[-1]
+
+
+@pytest.mark.parametrize(("weight", "shift"), [(1, 0), (3, 1)])
+def test_the_command_counts_a_corpus_by_its_weight(weight: int, shift: int, tmp_path: Path, call: Call) -> None:
+    """In 120 pairs letters become themselves, in 60 others the next one: which counts more if they are read thrice."""
+    (tmp_path / "other").mkdir()
+    write_corpus(tmp_path)
+    write_corpus(tmp_path / "other", pairs=60, seed=1)
+    target = tmp_path / "other" / "train.yy"
+    target.write_text(target.read_text().translate(str.maketrans("abcdefgh", "bcdefgha")))
+    corpora = [
+        f"{{source: {folder}/train.xx, target: {folder}/train.yy, weight: {times}}}"
+        for folder, times in ((tmp_path, 1), (tmp_path / "other", weight))
+    ]
+    config = run_config(tmp_path, "training.max_epochs=1", f"data.train=[{', '.join(corpora)}]")
+    train(config)
+    assert call(lexicon.main, "--model", config.run, "--iterations", "10").code == 0
+    checkpoint = next(Path(config.run).glob("checkpoints/step-*"))
+    tokenizers = TokenizerPair.load(checkpoint)
+    found = load_lexicon([checkpoint], tokenizers, 1)
+    ids = [piece[-1] for piece in tokenizers.source.encode(list("abcdefgh"))]
+    assert found.candidates[ids, 0].tolist() == [*ids[shift:], *ids[:shift]]
 
 
 def test_a_run_goes_on_beside_its_lexicon(run: Path, call: Call) -> None:

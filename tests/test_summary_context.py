@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nmt.batching import Past
+from nmt.config import schema
 from nmt.errors import ConfigError
 from nmt.experiment.families import read_config
 from nmt.kernels.choice import choose_kernels
@@ -250,3 +251,14 @@ def test_what_enters_every_step_has_no_fused_form() -> None:
 def test_a_level_that_looks_at_nothing_is_refused() -> None:
     options = SummaryOptions(word=SCORES["none"].options(), sentence=SCORES["dot"].options())
     assert [path for path, _ in options.conflicts(model_options())] == ["model.context.word"]
+
+
+def test_dropout_draws_16_bits_an_element() -> None:
+    """Of the encoder's output and of the sentences before: not by PyTorch."""
+    model = translator({"dropout": schema.Dropout(embedding=0.0, layer=0.3, output=0.0)}).train()
+    batch = batch_of(list(range(10)), model.context.lookback)
+    with torch.profiler.profile() as profile:
+        follow(model, batch)
+    calls = {event.key: event.count for event in profile.key_averages()}
+    assert calls["aten::random_"] == 2
+    assert not {"aten::bernoulli_", "aten::native_dropout"} & set(calls)

@@ -9,8 +9,9 @@ from nmt.cli.options import add_checkpoint_option, of_type
 from nmt.config.schema.bounds import Positive
 
 DESCRIPTION = """Estimate from the training text of a run which target pieces each source piece becomes (IBM model 1),
-and keep the most likely ones in the run's folder. nmt-translate and nmt-eval need that for --shortlist. The encoded
-training text must still be in the run's cache, or where data.cache of its config says."""
+and keep the most likely ones in the run's folder. nmt-translate and nmt-eval need that for --shortlist. A pair counts
+by the weight of its corpus. The encoded training text must still be in the run's cache, or where data.cache of its
+config says."""
 
 CANDIDATES = 100
 ITERATIONS = 5

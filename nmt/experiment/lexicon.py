@@ -13,7 +13,8 @@ from nmt.config import Config
 from nmt.errors import CheckpointError, ConfigError, DataError
 from nmt.experiment.families import parse_saved_config
 from nmt.runtime import logger
-from nmt.text.encoded import EncodedPairs, encoded_pairs
+from nmt.text.corpus import CorpusOptions
+from nmt.text.encoded import EncodedPairs, Part, encoded_pairs
 from nmt.text.lexicon import Lexicon, estimate
 from nmt.text.tokenizer import TokenizerPair
 
@@ -36,8 +37,9 @@ def build_lexicon(
     """
     folder = find(path, which)
     tokenizers = TokenizerPair.load(folder)
-    pairs = _training_text(folder)
-    table = estimate(pairs, tokenizers.source.size, tokenizers.target.size, iterations=iterations, most_rows=most_rows)
+    pairs, parts = _training_text(folder)
+    sizes = tokenizers.source.size, tokenizers.target.size
+    table = estimate(pairs, *sizes, iterations=iterations, parts=parts, most_rows=most_rows)
     file = _places(folder)[-1]
     try:
         replace_file(file, Lexicon.of(table, candidates, tokenizers).to_bytes())
@@ -76,8 +78,8 @@ def _run_of(folder: Path) -> Path | None:
     return folder.parent.parent if folder.resolve().parent.name == "checkpoints" else None
 
 
-def _training_text(folder: Path) -> EncodedPairs:
-    """The pairs that the checkpoint was trained on, from the first cache that has them."""
+def _training_text(folder: Path) -> tuple[EncodedPairs, list[Part]]:
+    """The pairs that the checkpoint was trained on, from the first cache that has them, and their parts."""
     file = folder / CONFIG_FILE
     try:
         config = parse_saved_config(file.read_text(encoding="utf-8"), str(file))
@@ -92,7 +94,8 @@ def _training_text(folder: Path) -> EncodedPairs:
     for cache in dict.fromkeys(caches):
         if key and (pairs := encoded_pairs(cache, key)) is not None:
             logger.info("%s pairs in %s", f"{len(pairs):,}", cache)
-            return pairs
+            weights = [corpus.weight for corpus in config.data.train if isinstance(corpus, CorpusOptions)]
+            return pairs, pairs.parts_with(weights)
     raise DataError(
         f"{folder}: the encoded training text is not in {' or '.join(map(str, dict.fromkeys(caches)))}; the command "
         f"that trained the model puts it there again: nmt-train --config {(run or folder) / 'config.yaml'}"

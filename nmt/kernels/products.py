@@ -90,9 +90,18 @@ class Factors:
     def product(self, rows_DMF: Tensor, biases_DN: Tensor | None = None) -> Tensor:
         """W x + b of the rows of each direction, [D, M, N]."""
         if self._factors:
-            biases = [None] * len(self._factors) if biases_DN is None else biases_DN.unbind(0)
-            sides = zip(self._factors, rows_DMF.unbind(0), biases, strict=True)
-            return torch.stack([factor.product(rows_MF, bias_N) for factor, rows_MF, bias_N in sides])
+            return torch.stack(self.products(rows_DMF, biases_DN))
+        return self._batched(rows_DMF, biases_DN)
+
+    def products(self, rows_DMF: Tensor, biases_DN: Tensor | None = None) -> tuple[Tensor, ...]:
+        """The same, [M, N] of each direction: nothing is copied to bring them together."""
+        if not self._factors:
+            return self._batched(rows_DMF, biases_DN).unbind(0)
+        biases = [None] * len(self._factors) if biases_DN is None else biases_DN.unbind(0)
+        sides = zip(self._factors, rows_DMF.unbind(0), biases, strict=True)
+        return tuple(factor.product(rows_MF, bias_N) for factor, rows_MF, bias_N in sides)
+
+    def _batched(self, rows_DMF: Tensor, biases_DN: Tensor | None) -> Tensor:
         weights_DFN = self._weights_DNF.transpose(1, 2)
         if biases_DN is None:
             return torch.bmm(rows_DMF, weights_DFN)

@@ -6,9 +6,9 @@ Shapes: B documents, N sentences of all documents, W words of all sentences, C f
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nmt.config import schema
+from nmt.kernels.dropout import dropout
 from nmt.kernels.packed import PackedGru
 from nmt.model.document import EncodedDocuments, HierarchicalEncoder
 from nmt.model.embedding import Embedding, embedding_table
@@ -19,16 +19,15 @@ class DocumentClassifier(nn.Module):
 
     def __init__(self, model: schema.Classifier, vocabulary_size: int, labels: int) -> None:
         super().__init__()
-        dropout = model.dropout
         table = embedding_table(vocabulary_size, model.embedding_size)
         self.encoder = HierarchicalEncoder(
             model.word,
             model.sentence,
-            Embedding(table, dropout.word, dropout.embedding),
+            Embedding(table, model.dropout.word, model.dropout.embedding),
             model.embedding_size,
-            dropout.layer,
+            model.dropout.layer,
         )
-        self.dropout = dropout.output
+        self.dropout = model.dropout.output
         self.projection = nn.Linear(self.encoder.output_size, labels)
         nn.init.xavier_uniform_(self.projection.weight)
         nn.init.zeros_(self.projection.bias)
@@ -38,7 +37,7 @@ class DocumentClassifier(nn.Module):
     ) -> tuple[Tensor, EncodedDocuments]:
         """Logits [B, K] of the labels, and what was attended to; the arguments are those of the encoder."""
         encoded: EncodedDocuments = self.encoder(ids_W, words_N, sentences_B, gru)
-        logits_BK: Tensor = self.projection(F.dropout(encoded.vectors_BC, self.dropout, self.training))
+        logits_BK: Tensor = self.projection(dropout(encoded.vectors_BC, self.dropout, self.training))
         return logits_BK, encoded
 
     def parts(self) -> list[tuple[str, int]]:

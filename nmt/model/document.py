@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nmt.config import schema
+from nmt.kernels.dropout import dropout
 from nmt.kernels.packed import PackedGru, run_packed
 from nmt.kernels.ragged import Packing
 from nmt.model.attention.base import ScoreOptions
@@ -109,7 +109,7 @@ class HierarchicalEncoder(nn.Module):
         sentences = Packing.of(document_N[full_N].bincount(minlength=len(sentences_B)), device)
         # Packing counts the sentences that have words; this is which of all sentences each is.
         sentence_P = full_N.nonzero().squeeze(1).to(device, non_blocking=True).index_select(0, sentences.element_P)
-        sentences_NC = F.dropout(sentences_NC, self.dropout, self.training)
+        sentences_NC = dropout(sentences_NC, self.dropout, self.training)
         vectors_BC, weights_P = self.sentence(sentences_NC.index_select(0, sentence_P), sentences, gru)
         sentence_weights_N = weights_P.new_zeros(len(words_N)).index_copy(0, sentence_P, weights_P)
         return EncodedDocuments(vectors_BC, word_weights_W, sentence_weights_N)

@@ -309,6 +309,24 @@ void NAME(packed_backward)(
     }
 }
 
+/* The softmax's normalizer of a row of logits. `sum` is that of e^(logit - largest), of which `room` keeps each one. */
+ALWAYS_INLINE E NAME(normalizer)(size pieces, const S *row, E *room, E *sum, const int keeps) {
+    E largest = -INFINITY, total = 0;
+#pragma omp simd reduction(max : largest)
+    for (size v = 0; v < pieces; v++) {
+        E logit = GET(row[v]);
+        largest = largest > logit ? largest : logit;
+    }
+#pragma omp simd reduction(+ : total)
+    for (size v = 0; v < pieces; v++) {
+        E share = EXP(GET(row[v]) - largest);
+        if (keeps) room[v] = share;
+        total += share;
+    }
+    *sum = total;
+    return largest + (E)log((double)total);
+}
+
 /* The softmax's normalizer of rows of logits and the logit that was expected; with `gradient` the logits become
 softmax - (1 - e) onehot - e / V. */
 void NAME(loss)(
@@ -318,19 +336,9 @@ void NAME(loss)(
     for (size i = 0; i < rows; i++) {
         S *row = logits + i * pieces;
         E *room = malloc(sizeof(E) * (size_t)pieces);
-        E largest = -INFINITY, total = 0;
+        E total;
         expected[i] = GET(row[target[i]]);
-#pragma omp simd reduction(max : largest)
-        for (size v = 0; v < pieces; v++) {
-            E logit = GET(row[v]);
-            largest = largest > logit ? largest : logit;
-        }
-#pragma omp simd reduction(+ : total)
-        for (size v = 0; v < pieces; v++) {
-            room[v] = EXP(GET(row[v]) - largest);
-            total += room[v];
-        }
-        normalizer[i] = largest + (E)log((double)total);
+        normalizer[i] = NAME(normalizer)(pieces, row, room, &total, 1);
         if (gradient) {
             E scale = (E)1 / total, floor = smoothing / (E)pieces;
             room[target[i]] += (smoothing - (E)1) * total;
@@ -362,15 +370,7 @@ void NAME(log_softmax)(size rows, size pieces, const S *logits, E *out) {
 #pragma omp parallel for schedule(static) if (rows * pieces > 8192)
     for (size i = 0; i < rows; i++) {
         const S *row = logits + i * pieces;
-        E largest = -INFINITY, total = 0;
-#pragma omp simd reduction(max : largest)
-        for (size v = 0; v < pieces; v++) {
-            E logit = GET(row[v]);
-            largest = largest > logit ? largest : logit;
-        }
-#pragma omp simd reduction(+ : total)
-        for (size v = 0; v < pieces; v++) total += EXP(GET(row[v]) - largest);
-        E normalizer = largest + (E)log((double)total);
+        E total, normalizer = NAME(normalizer)(pieces, row, NULL, &total, 0);
 #pragma omp simd
         for (size v = 0; v < pieces; v++) out[i * pieces + v] = GET(row[v]) - normalizer;
     }

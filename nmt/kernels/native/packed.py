@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from nmt.kernels.native.calls import Packed, address, calls
 from nmt.kernels.packed import before_each, by_direction
-from nmt.kernels.products import Factor
+from nmt.kernels.products import Factors
 from nmt.kernels.ragged import Packing
 
 
@@ -43,15 +43,12 @@ class _CompiledGru(torch.autograd.Function):
         outputs_PC = biases_DG.new_empty(elements, directions * hidden)
         kept = (sigmoids_DPG, entries_DPH, candidates_DPH, outputs_DPH)
         packed, kernels = _packed(packing, *kept), calls(short)
-        factors = [Factor(weight_GH) for weight_GH in recurrent_DGH]
+        factors = Factors(recurrent_DGH)
         short_biases_DG = biases_DG.to(short)
-        sent: list[Tensor] = []
+        sent: tuple[Tensor, ...] = ()
         for first, rows, before in _steps(packing):
             if first:
-                sent = [
-                    factor.product(factor_PH[before : before + rows], bias_G)
-                    for factor, factor_PH, bias_G in zip(factors, factors_DPH, short_biases_DG, strict=True)
-                ]
+                sent = factors.products(factors_DPH[:, before : before + rows], short_biases_DG)
             kernels.packed(
                 *(ctypes.byref(packed), first, rows, before, gates_PG.data_ptr(), _addresses(sent)),
                 *(biases_DG.data_ptr(), None if short == exact else factors_DPH.data_ptr(), outputs_PC.data_ptr()),
@@ -73,16 +70,13 @@ class _CompiledGru(torch.autograd.Function):
         d_recurrent_DPG = total_DPH.new_empty(directions, elements, gates, dtype=short)
         d_gates_PG = total_DPH.new_empty(elements, directions * gates, dtype=short)
         packed, kernels = _packed(packing, *kept), calls(short)
-        factors = [Factor(weight_GH.t()) for weight_GH in recurrent_DGH]
-        sent: list[Tensor] = []
+        factors = Factors(recurrent_DGH.transpose(1, 2))
+        sent: tuple[Tensor, ...] = ()
         rows_after = 0
         for first, rows, before in reversed(list(_steps(packing))):
             if rows_after:
-                after = slice(first + rows, first + rows + rows_after)
-                sent = [
-                    factor.product(gradient_PG[after])
-                    for factor, gradient_PG in zip(factors, d_recurrent_DPG, strict=True)
-                ]
+                after = first + rows
+                sent = factors.products(d_recurrent_DPG[:, after : after + rows_after])
             kernels.packed_backward(
                 *(ctypes.byref(packed), first, rows, before, rows_after, _addresses(sent)),
                 *(total_DPH.data_ptr(), d_recurrent_DPG.data_ptr(), d_gates_PG.data_ptr()),
@@ -107,5 +101,5 @@ def _packed(packing: Packing, sigmoids_DPG: Tensor, *kept_DPH: Tensor) -> Packed
     return Packed(directions, elements, hidden, *addresses)
 
 
-def _addresses(tensors: list[Tensor]) -> Any:
+def _addresses(tensors: tuple[Tensor, ...]) -> Any:
     return (c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))

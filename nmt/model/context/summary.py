@@ -13,12 +13,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nmt.batching import Lookback, Past
 from nmt.config import schema
 from nmt.config.registry import PartOptions
 from nmt.config.schema.network import ScoreChoice
+from nmt.kernels.dropout import dropout
 from nmt.kernels.ragged import Packing
 from nmt.kernels.recurrence import Steps
 from nmt.model.attention import Encoded, Summary
@@ -112,7 +112,7 @@ class SummaryContext(Context):
         summaries_MC = self._sentence_vectors(before)
         oldest_first_N = _oldest_first(past.count_L).to(past.row_N.device, non_blocking=True)
         read_NC = summaries_MC.index_select(0, past.row_N.index_select(0, oldest_first_N))
-        read_NC = F.dropout(read_NC, self.dropout, self.training)
+        read_NC = dropout(read_NC, self.dropout, self.training)
         packing = Packing.of(past.count_L, read_NC.device)
         vectors_LD, _ = self.sentences(read_NC.index_select(0, packing.element_P), packing, gru=None)
         summary_BD: Tensor = vectors_LD.new_zeros(sentences, vectors_LD.shape[1])

@@ -13,7 +13,7 @@ import pyarrow as pa
 from nmt.text.corpus import Corpus
 from nmt.text.encoded.documents import PAIR, SENTENCE
 from nmt.text.encoded.links import COLUMNS
-from nmt.text.encoded.mapped import Lengths, Rows, lengths_of, lists, mapped, numbers, parts_of
+from nmt.text.encoded.mapped import Lengths, Part, Rows, lengths_of, lists, mapped, numbers, parts_of
 from nmt.text.encoded.ragged import Offsets, gather
 from nmt.text.encoded.report import EncodingReport
 
@@ -53,6 +53,14 @@ class EncodedPairs:
         pairs = self._column(PAIR)
         return np.ones(len(rows), np.bool_) if pairs is None else pairs[rows].astype(np.bool_)
 
+    def parts_with(self, weights: Sequence[float]) -> list[Part]:
+        """The rows of each corpus that these pairs were read from, in its order, with its weight."""
+        # Rows come corpus by corpus.
+        stops = np.searchsorted(numbers(self._batch.column("corpus")), np.arange(len(weights)), side="right")
+        parts = parts_of(np.diff(stops, prepend=0).tolist(), weights)
+        assert parts[-1].stop == len(self), "a weight for each corpus"
+        return parts
+
     def _column(self, name: str) -> npt.NDArray[Any] | None:
         return numbers(self._batch.column(name)) if name in self._batch.schema.names else None
 
@@ -68,10 +76,7 @@ class EncodedCorpus(EncodedPairs):
         self._corpora = corpora
         present = set(COLUMNS) & set(self._batch.schema.names)
         self._positions = {name: lists(self._batch.column(name)) for name in present}
-        # Rows come corpus by corpus.
-        stops = np.searchsorted(numbers(self._batch.column("corpus")), np.arange(len(corpora)), side="right")
-        self.parts = parts_of(np.diff(stops, prepend=0).tolist(), (corpus.weight for corpus in corpora))
-        assert self.parts[-1].stop == len(self)
+        self.parts = self.parts_with([corpus.weight for corpus in corpora])
 
     @property
     def sentences(self) -> npt.NDArray[np.int32] | None:

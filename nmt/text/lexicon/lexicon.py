@@ -29,7 +29,7 @@ class Lexicon:
     the training text, and the most likely translations of each source piece."""
 
     frequent: Pieces
-    """All target pieces, the most frequent first."""
+    """All target pieces, the most frequent in an epoch first."""
     candidates: Pieces
     """[source pieces, candidates] translations of each source piece, the most likely first, -1 after the last one."""
     tokenizers: tuple[str, str]
