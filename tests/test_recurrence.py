@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,24 @@ def test_bf16_products_stay_near_the_exact_result() -> None:
             assert 0 < by_autograd.norm() <= 0.03 * exact.norm()
             ratios.append(float(by_hand.norm() / by_autograd.norm()))
         assert 0 < sum(ratios) / len(ratios) <= 1
+
+
+@pytest.mark.parametrize("wiring", ["bahdanau", "conditional", "luong", "gnmt"])
+@pytest.mark.parametrize("bridge", ["final", "zero"])
+@pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
+def test_states_are_exact_whatever_format_the_encoder_leaves(cell: str, bridge: str, wiring: str) -> None:
+    """Under autocast some of the library's layers put out bf16, on a GPU all of them."""
+    feeding = {"wiring_options": {"context_feeding": True}, "decoder_layers": 2} if wiring == "gnmt" else {}
+    translator = network(model_options(cell=cell, bridge=bridge, wiring=wiring, **feeding)).float()
+    expected = flat(*outputs_and_gradients(translator, None))
+    with torch.autocast("cpu", torch.bfloat16):
+        encoded = translator.encode(*sentences(5, 2, 7))
+        for memory_BSC in (encoded.memory_BSC, encoded.memory_BSC.bfloat16()):
+            state = translator.decoder.start(replace(encoded, memory_BSC=memory_BSC))
+            assert {part.dtype for part in state.recurrent} == {state.prepared.bias.dtype} == {torch.float32}
+        for steps in (None, Steps(), FactoredSteps()):
+            found = flat(*outputs_and_gradients(translator, steps))
+            assert (found - expected).norm() <= 0.03 * expected.norm()
 
 
 def test_the_backward_pass_makes_nothing_as_large_as_a_weight_or_the_source_in_a_step() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 Entering = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -43,13 +44,19 @@ class Encoded:
     """What the encoder says of a batch of sentences."""
 
     memory_BSC: Tensor
-    """Annotations; exactly zero at padded positions."""
+    """Annotations, exactly zero at padded positions; in the format in which the library left them."""
     mask_BS: Tensor
     """True at the positions of a sentence, False at padding."""
     final_LBF: tuple[tuple[Tensor, ...], ...]
     """Last states of each layer, (h,) or (h, c), both directions side by side."""
     summary: Summary | None = None
     """What was said before; None where nothing was, or nothing asks for it as a summary."""
+
+    @property
+    def exact(self) -> torch.dtype:
+        """The format of states, scores and sums: at least single precision, where under autocast some of the library's
+        layers leave annotations in half of it."""
+        return torch.promote_types(self.memory_BSC.dtype, torch.float32)
 
     @property
     def enters_steps(self) -> bool:
