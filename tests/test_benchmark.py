@@ -56,6 +56,17 @@ def test_captions_are_as_long_as_those_of_multi30k() -> None:
     assert all(max(*batch.source_BS.shape, *batch.target_BT.shape) <= 4096 for batch in batches)
 
 
+@pytest.mark.parametrize("attention", ["bahdanau2015", "luong2015_global_general", "gnmt_v2"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_every_product_is_counted(attention: str, precision: Any) -> None:
+    """Whichever library makes them, and added in place or not: the same to a hundredth; the kernels of the encoder make
+    none for its first step."""
+    batch = even_batch(6, 20, 20, 4000)
+    model = model_options(attention, decoder_layers=2 if attention == "gnmt_v2" else 1)
+    counted = [Update(model, 4000, Variant(precision, kernel), CPU).flops(batch) for kernel in ("reference", "auto")]
+    assert counted[1] == pytest.approx(counted[0], rel=0.02)
+
+
 def test_a_speed_is_refused_where_the_gradients_are_others() -> None:
     batch = even_batch(2, 3, 4, 50)
     expected = Update(quick(), 50, REFERENCE, CPU).gradients(batch)

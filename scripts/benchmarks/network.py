@@ -189,12 +189,17 @@ def what_is_fused(kernels: Kernels) -> str:
 
 
 def flop_counter() -> FlopCounterMode:
-    """Counts the operations of products as they are called, those of oneDNN included."""
-    return FlopCounterMode(display=False, custom_mapping={torch.ops.mkldnn._linear_pointwise: _linear_flops})
+    """Counts the operations of products as they are called, those of oneDNN and those added in place included."""
+    missing = {torch.ops.mkldnn._linear_pointwise: _linear_flops, torch.ops.aten.addmm_: _added_flops}
+    return FlopCounterMode(display=False, custom_mapping=missing)
 
 
 def _linear_flops(rows: torch.Size, weight: torch.Size, *_: Any, **__: Any) -> int:
     return 2 * math.prod(rows) * weight[0]
+
+
+def _added_flops(total: torch.Size, one: torch.Size, other: torch.Size, *_: Any, **__: Any) -> int:
+    return 2 * math.prod(one) * other[1]
 
 
 class ProductRate(NamedTuple):
