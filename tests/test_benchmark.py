@@ -106,7 +106,7 @@ def test_a_speed_is_refused_where_the_logits_are_others() -> None:
     ("attention", "layers", "name"),
     [
         ("bahdanau2015", {}, "fused"),
-        ("bahdanau2015", {"decoder_layers": 2}, "fused loss and encoder"),
+        ("bahdanau2015", {"decoder_layers": 2}, "fused"),
         ("sutskever2014", {}, "fused loss and encoder"),
     ],
     ids=str,
@@ -150,7 +150,7 @@ def test_growth_has_a_row_for_every_size(tmp_path: Path) -> None:
     assert batch["products_exponent"] == pytest.approx(1.0)
     assert batch["rows"][1]["products_per_doubling"] == pytest.approx([2.0] * 3)
     assert 0.0 < layers["products_exponent"] < 1.0
-    assert [row["kernel"] for row in layers["rows"]] == ["fused", "fused loss and encoder"]
+    assert [row["kernel"] for row in layers["rows"]] == ["fused", "fused"]
     assert table.count("fp32") == 4
 
 

@@ -78,22 +78,60 @@ def without_waiting() -> Iterator[Callable[[], None]]:
 
 
 @pytest.mark.parametrize(("score", "wiring"), [("additive", "bahdanau"), ("dot", "conditional"), ("general", "luong")])
-def test_a_recurrence_by_kernels_never_waits(score: str, wiring: str, without_waiting: Callable[[], None]) -> None:
+@pytest.mark.parametrize("kernel", ["fused", "graphed"])
+def test_a_recurrence_by_kernels_never_waits(
+    score: str, wiring: str, kernel: Any, without_waiting: Callable[[], None]
+) -> None:
     translator = network(model_options(score=score, wiring=wiring)).float().to(GPU).train()
     source_BS, lengths_B = sentences(5, 2, 7)
     target_BT = sentences(6, 3, 4, size=11)[0].to(GPU)
     encoded = translator.encode(source_BS.to(GPU), lengths_B)
-    steps = choose_kernels("fused", GPU, translator.obstacle()).steps
+    steps = choose_kernels(kernel, GPU, translator.obstacle()).steps
 
     def pass_through() -> None:
         with torch.autocast("cuda", torch.bfloat16):
             readout_BTR, _ = translator.readout(encoded, target_BT, steps)
         torch.autograd.grad(readout_BTR.sum(), list(translator.decoder.wiring.parameters()), retain_graph=True)
 
-    # What is done once, compiling for one, may wait.
-    pass_through()
+    # What is done once, compiling for one, and capturing, may wait.
+    for _ in range(3):
+        pass_through()
     without_waiting()
     pass_through()
+
+
+@pytest.mark.parametrize(("score", "wiring"), [("additive", "bahdanau"), ("dot", "conditional"), ("general", "luong")])
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_recurrence_from_graphs_is_that_of_its_steps(
+    score: str, wiring: str, cell: str, precision: torch.dtype
+) -> None:
+    """Through shapes that are seen first, captured and replayed, with weights that move in between."""
+    translator = network(model_options(score=score, wiring=wiring, cell=cell)).float().to(GPU).train()
+    fused, graphed = (choose_kernels(kernel, GPU, translator.obstacle()).steps for kernel in ("fused", "graphed"))
+    parameters = list(translator.decoder.wiring.parameters())
+
+    def found(steps: Any, source: tuple[int, ...], target: tuple[int, ...]) -> list[torch.Tensor]:
+        source_BS, lengths_B = sentences(*source)
+        with torch.autocast("cuda", torch.bfloat16, enabled=precision == torch.bfloat16):
+            encoded = translator.encode(source_BS.to(GPU, non_blocking=True), lengths_B)
+            target_BT = sentences(*target, size=11)[0].to(GPU, non_blocking=True)
+            readout_BTR, _ = translator.readout(encoded, target_BT, steps)
+        return [readout_BTR.detach(), *torch.autograd.grad(readout_BTR.float().sin().sum(), parameters)]
+
+    shapes = [((5, 2, 7), (6, 3, 4)), ((8, 8, 8), (5, 8, 1)), ((30, 20, 9), (9, 4, 2)), ((6, 5, 4), (7, 7, 7))]
+    for _ in range(4):
+        for source, target in shapes:
+            expected, actual = (found(steps, source, target) for steps in (fused, graphed))
+            for one, other in zip(actual, expected, strict=True):
+                bound = 1e-5 if precision == torch.float32 else 2e-2
+                torch.testing.assert_close(one.float(), other.float(), rtol=0, atol=bound * float(other.abs().max()))
+        with torch.no_grad():
+            for parameter in parameters:
+                parameter.mul_(0.99)
+    assert graphed is not None
+    assert graphed.graphs is not None
+    assert not graphed.graphs.is_busy
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])

@@ -103,10 +103,17 @@ def test_what_is_not_recorded_runs_as_without_steps() -> None:
 
 def test_bf16_products_stay_near_the_exact_result() -> None:
     """On average no farther from it than autograd, which rounds what it adds up in the steps."""
-    for score, wiring in (("additive", "bahdanau"), ("general", "luong"), ("concat", "conditional")):
+    layers = {"decoder_layers": 3, "residual_from": 2}
+    for options in (
+        {"score": "additive", "wiring": "bahdanau"},
+        {"score": "general", "wiring": "luong"},
+        {"score": "concat", "wiring": "conditional"},
+        {"score": "general", "wiring": "luong", **layers},
+        {"score": "additive", "wiring": "bahdanau", "cell": "lstm", **layers},
+    ):
         ratios = []
         for seed in range(5):
-            translator = network(model_options(score=score, wiring=wiring), seed).float()
+            translator = network(model_options(**options), seed).float()
             exact = flat(*outputs_and_gradients(translator, None))
             with torch.autocast("cpu", torch.bfloat16):
                 by_autograd = flat(*outputs_and_gradients(translator, None)) - exact

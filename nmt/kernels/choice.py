@@ -18,12 +18,13 @@ from nmt.kernels.native.logits import chunk_losses
 from nmt.kernels.native.packed import compiled_gru
 from nmt.kernels.native.steps import NativeSteps
 from nmt.kernels.packed import PackedGru, gru_by_hand
-from nmt.kernels.recurrence import FactoredSteps, Steps
+from nmt.kernels.recurrence import FactoredSteps, Graphs, Steps
 
-Wanted = Literal["auto", "reference", "fused"]
+Wanted = Literal["auto", "reference", "fused", "graphed"]
 
 LEAST_CAPABILITY = (8, 0)
 """Of a GPU that Triton compiles for."""
+NO_GRAPHS = "CUDA graphs are replayed on a GPU alone"
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,7 @@ def choose_packed(wanted: Wanted, device: torch.device, obstacle: str) -> Packed
         return PackedKernel(None, "kernel reference, as asked: recurrent layers run by PyTorch")
     if device.type != "cpu":
         return PackedKernel(None, f"kernel {wanted}: recurrent layers run by cuDNN")
-    if wanted == "fused" and obstacle:
-        raise ConfigError(f"runtime.kernel: fused cannot be had: {obstacle}; set it to auto or reference")
+    _insist(wanted, obstacle or (wanted == "graphed" and NO_GRAPHS) or "")
     but = f", but {obstacle}" if obstacle else ""
     gru = compiled_gru if load()[0] else gru_by_hand
     return PackedKernel(gru, f"kernel {wanted}: recurrent layers are differentiated by hand{but}")
@@ -94,16 +94,24 @@ def choose_packed(wanted: Wanted, device: torch.device, obstacle: str) -> Packed
 
 def _steps(wanted: Wanted, device: torch.device, obstacle: str) -> tuple[Steps | None, str]:
     missing = obstacle or _missing(device)
-    if wanted == "fused" and missing:
-        raise ConfigError(f"runtime.kernel: fused cannot be had: {missing}; set it to auto or reference")
+    _insist(wanted, missing or (wanted == "graphed" and device.type != "cuda" and NO_GRAPHS) or "")
     if missing:
         return None, f"the recurrence is not fused: {missing}"
     if device.type == "cuda":
         from nmt.kernels.fused import FusedSteps
 
-        return FusedSteps(), "attention in a recurrence runs by Triton kernels"
+        fused, said = FusedSteps(), "attention in a recurrence runs by Triton kernels"
+        if wanted == "graphed":
+            fused.graphs, said = Graphs(), f"{said}, replayed from CUDA graphs"
+        return fused, said
     steps = NativeSteps() if load()[0] else FactoredSteps()
     return steps, "attention in a recurrence is differentiated by hand"
+
+
+def _insist(wanted: Wanted, missing: str) -> None:
+    """Raises `ConfigError` where something is missing of what is asked for."""
+    if missing and wanted in ("fused", "graphed"):
+        raise ConfigError(f"runtime.kernel: {wanted} cannot be had: {missing}; set it to auto or reference")
 
 
 def _missing(device: torch.device) -> str:

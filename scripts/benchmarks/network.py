@@ -50,12 +50,16 @@ loop as in what is fused it differs by 4e-3 to 9e-3 with --quick and any preset,
 where a recurrent matrix of the encoder has no gradient, 1e-1 where one piece of a target is another one."""
 
 
+Kernel = Literal["auto", "reference", "graphed"]
+KERNELS: tuple[Kernel, ...] = ("reference", "auto")
+
+
 @dataclass(frozen=True)
 class Variant:
     """How an update is computed."""
 
     precision: Literal["fp32", "bf16"]
-    kernel: Literal["auto", "reference"]
+    kernel: Kernel
 
     @property
     def dtype(self) -> torch.dtype:
@@ -180,10 +184,19 @@ def difference(update: Update, expected: torch.Tensor, batch: Batch) -> float:
     return share
 
 
+def can_be_graphed(model: schema.Model, device: torch.device) -> bool:
+    """Whether the decoder has a recurrence that is replayed from CUDA graphs there."""
+    with torch.device("meta"):
+        translator = Translator(model, Vocabulary(1, 1, 0))
+    return device.type == "cuda" and choose_kernels("auto", device, translator.obstacle()).steps is not None
+
+
 def what_is_fused(kernels: Kernels) -> str:
     """A name for the kernels that were chosen."""
     if kernels.is_reference:
         return "reference"
+    if kernels.steps is not None and kernels.steps.graphs is not None:
+        return "graphed"
     parts = {"loss": True, "encoder": kernels.gru is not None, "recurrence": kernels.steps is not None}
     return "fused" if all(parts.values()) else "fused " + " and ".join(name for name, fused in parts.items() if fused)
 

@@ -19,10 +19,13 @@ from nmt.batching import Batch
 from nmt.config import schema
 from nmt.runtime import format_table
 from scripts.benchmarks.network import (
+    KERNELS,
+    Kernel,
     ProductRate,
     Spread,
     Update,
     Variant,
+    can_be_graphed,
     caption_batches,
     difference,
     model_options,
@@ -32,11 +35,12 @@ from scripts.benchmarks.network import (
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Reference and fused kernels in all precisions."""
+    """Reference and fused kernels in all precisions, on a GPU also those that are replayed where there are such."""
     device = torch.device(options.device)
     batches = [batch.to(device) for batch in caption_batches(options.batch_tokens, options.vocabulary)]
-    variants = [Variant(precision, kernel) for precision in options.precision for kernel in ("reference", "auto")]
     model = model_options(options.attention, quick=options.quick)
+    kernels: tuple[Kernel, ...] = ("reference", "auto", "graphed") if can_be_graphed(model, device) else KERNELS
+    variants = [Variant(precision, kernel) for precision in options.precision for kernel in kernels]
     return {
         "attention": options.attention,
         "batch_tokens": options.batch_tokens,

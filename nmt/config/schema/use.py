@@ -75,8 +75,9 @@ class Runtime(Section):
     """Where to compute; `auto` takes a GPU where there is one."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     """Number format of the matrix products; `auto` chooses for the device and says why, `int8` translates on a CPU."""
-    kernel: Literal["auto", "reference", "fused"] = "auto"
-    """Implementation of the recurrent inner loops; a forced choice that cannot be had is an error."""
+    kernel: Literal["auto", "reference", "fused", "graphed"] = "auto"
+    """Implementation of the recurrent inner loops; a forced choice that cannot be had is an error. `graphed` is `fused`
+    with the decoder's recurrence replayed from CUDA graphs, of rounded shapes."""
     threads: Count = 0
     """CPU threads of this process; 0 leaves the choice to PyTorch."""
 
