@@ -5,7 +5,7 @@ Shapes: T steps, B sentences, H hidden, G gates x H.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -113,9 +113,6 @@ class Scale(Operation):
         self.row = row
         self.factors_BTH = factors_BTH
         self.scaled = scaled
-
-    def move(self, moved: Callable[[Tensor], Tensor]) -> None:
-        self.factors_BTH = moved(self.factors_BTH)
 
     def begin(self, extent: Extent) -> None:
         self.factors = self.factors_BTH.unbind(1)

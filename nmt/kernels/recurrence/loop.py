@@ -19,15 +19,13 @@ Shapes: B sentences, T steps, S source positions, F features of a value, H hidde
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nmt.kernels.recurrence.graphs import Graphs, Outside
 from nmt.kernels.recurrence.layers import Gru, Lstm, Mix, Scale, Sum
 from nmt.kernels.recurrence.operations import Look, Operation, Product
 from nmt.kernels.recurrence.steps import Annotations, Steps
@@ -48,19 +46,19 @@ class Loop:
         self._operations: list[Operation] = []
         self._values: list[Value] = []
         self._given: list[tuple[Tensor, Term]] = []
-        self.outsides: dict[int, Outside] = {}
+        self._inputs: dict[int, Tensor] = {}
         self._looking: Look | None = None
 
     def given(self, given_BTG: Tensor) -> Term:
         """What is known of all steps beforehand."""
         assert given_BTG.stride(-1) == 1 or given_BTG.shape[-1] == 1, "features lie side by side"
         term = Term()
-        self._given.append((self._outside(given_BTG, "BT"), term))
+        self._given.append((self._outside(given_BTG), term))
         return term
 
     def carried(self, first_B1F: Tensor, formats: Formats = "both") -> Value:
         """A state that is carried from step to step."""
-        return self._value(Value(first_B1F.shape[2], self._outside(first_B1F, "B"), formats=formats))
+        return self._value(Value(first_B1F.shape[2], self._outside(first_B1F), formats=formats))
 
     def passing(self, features: int, formats: Formats = "both") -> Value:
         """A state within a step."""
@@ -81,11 +79,9 @@ class Loop:
     def look(self, query: Row | Term, source: Annotations, context: Value | None = None) -> Value:
         """The context that a query finds, written to `context` where there is one to be carried; one look a step."""
         assert self._looking is None, "one look a step"
-        self._outside(source.keys, "BS")
-        self._outside(source.memory, "BS")
-        self._outside(source.bias, "BS", -torch.inf)
-        if source.energy is not None:
-            self._outside(source.energy)
+        for tensor in (source.keys, source.memory, source.energy):
+            if tensor is not None:
+                self._outside(tensor)
         context = self.passing(source.memory.shape[2], "short") if context is None else context
         self._looking = Look(self._steps, query, source, context.after)
         self._operations.append(self._looking)
@@ -106,7 +102,7 @@ class Loop:
     def scale(self, row: Row, factors_BTF: Tensor) -> Value:
         """A row times the factors of each step, for products to read."""
         scaled = self.passing(row.value.features, "short")
-        self._operations.append(Scale(row, self._outside(factors_BTF, "BT"), scaled.after))
+        self._operations.append(Scale(row, self._outside(factors_BTF), scaled.after))
         return scaled
 
     def sum(self, one: Row, other: Row) -> Value:
@@ -118,46 +114,9 @@ class Loop:
     def run(self, hidden: Value, context: Value) -> tuple[Tensor, Tensor, Tensor]:
         """All steps: what they leave of two values, [B, T, F] each, and the weights of their looks, [B, T, S]."""
         outputs: tuple[Tensor, Tensor, Tensor] = _Run.apply(  # type: ignore[no-untyped-call]
-            self, hidden, context, *(each.tensor for each in self.outsides.values())
+            self, hidden, context, *self._inputs.values()
         )
         return outputs
-
-    @property
-    def graphs(self) -> Graphs | None:
-        """What it is replayed from, where it is to be."""
-        return self._steps.graphs
-
-    @property
-    def keeps(self) -> bool:
-        """Whether there may be a backward pass."""
-        return self._extent.keeps
-
-    @property
-    def extents(self) -> dict[str, int]:
-        """Sentences, steps and source positions."""
-        assert self._looking is not None, "an attentive recurrence looks"
-        return {"B": self._extent.batch, "T": self._extent.steps, "S": self._looking.source.bias.shape[1]}
-
-    @property
-    def structure(self) -> Hashable:
-        """The operations, and in which formats they run; with the same weights they are the same throughout."""
-        return tuple(map(type, self._operations)), self._extent.short, self._extent.exact, self._extent.keeps
-
-    def move(self, tensors: Mapping[int, Tensor], extents: Mapping[str, int]) -> None:
-        """Read what enters from other tensors, by the names of those in `outsides`, of other extents."""
-
-        def moved(tensor: Tensor) -> Tensor:
-            return tensors[id(tensor)]
-
-        for operation in self._operations:
-            operation.move(moved)
-        for value in self._values:
-            value.first = None if value.first is None else moved(value.first)
-        self._given = [(moved(given_BTG), term) for given_BTG, term in self._given]
-        self.outsides = {
-            id(moved(each.tensor)): replace(each, tensor=moved(each.tensor)) for each in self.outsides.values()
-        }
-        self._extent = replace(self._extent, steps=extents["T"], batch=extents["B"])
 
     def forward(self) -> Tensor:
         """Run all steps; the weights of their looks."""
@@ -181,8 +140,6 @@ class Loop:
         assert self._looking is not None
         for value in self._values:
             value.begin_backward(d_outputs_BTF.get(value))
-        for _, term in self._given:
-            term.gradient_TBN = None
         self._looking.begin_backward_weights(d_weights_BTS)
         for operation in self._operations:
             operation.begin_backward()
@@ -192,7 +149,7 @@ class Loop:
         total: dict[int, Tensor] = {}
         for tensor, gradient in self._gradients():
             total[id(tensor)] = total[id(tensor)] + gradient if id(tensor) in total else gradient
-        return [total.get(name) for name in self.outsides]
+        return [total.get(name) for name in self._inputs]
 
     def _gradients(self) -> Iterator[tuple[Tensor, Tensor]]:
         for operation in self._operations:
@@ -208,9 +165,9 @@ class Loop:
         self._values.append(value)
         return value
 
-    def _outside(self, tensor: Tensor, axes: str = "", filling: float = 0.0) -> Tensor:
-        """Remember what gradients go to, with its extents."""
-        self.outsides[id(tensor)] = Outside(tensor, axes, filling)
+    def _outside(self, tensor: Tensor) -> Tensor:
+        """Remember what gradients go to."""
+        self._inputs[id(tensor)] = tensor
         return tensor
 
 
@@ -218,12 +175,8 @@ class _Run(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, loop: Loop, hidden: Value, context: Value, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         ctx.set_materialize_grads(False)
-        ctx.loop, ctx.outputs, ctx.flight = loop, (hidden, context), None
+        ctx.loop, ctx.outputs = loop, (hidden, context)
         with torch.autocast(loop.device_type, enabled=False):
-            replayed = loop.graphs.forward(loop, hidden, context, inputs) if loop.graphs is not None else None
-            if replayed is not None:
-                outputs, ctx.flight = replayed
-                return outputs
             weights_BTS = loop.forward()
         return hidden.output_BTF, context.output_BTF, weights_BTS
 
@@ -237,8 +190,5 @@ class _Run(torch.autograd.Function):
         loop, ctx.loop = ctx.loop, None
         hidden, context = ctx.outputs
         with torch.autocast(loop.device_type, enabled=False):
-            if ctx.flight is not None:
-                flight, ctx.flight = ctx.flight, None
-                return None, None, None, *loop.graphs.backward(flight, (d_hidden, d_context, d_weights))
             gradients = loop.backward({hidden: d_hidden, context: d_context}, d_weights)
         return None, None, None, *gradients

@@ -8,7 +8,7 @@ Shapes: T steps, B sentences, S source positions, F features of a value, N featu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -20,9 +20,6 @@ from nmt.kernels.recurrence.values import Extent, Row, Term
 
 class Operation:
     """A part of a step."""
-
-    def move(self, moved: Callable[[Tensor], Tensor]) -> None:
-        """Read what comes from outside of the recurrence where `moved` says."""
 
     def begin(self, extent: Extent) -> None:
         """Make room."""
@@ -51,9 +48,6 @@ class Product(Operation):
     def add(self, weight: Tensor, bias: Tensor | None) -> Term:
         self.parts.append((weight, bias, Term()))
         return self.parts[-1][-1]
-
-    def move(self, moved: Callable[[Tensor], Tensor]) -> None:
-        self.parts = [(moved(weight), None if bias is None else moved(bias), term) for weight, bias, term in self.parts]
 
     def begin(self, extent: Extent) -> None:
         self.extent = extent
@@ -106,10 +100,6 @@ class Look(Operation):
         self.query = query
         self.source = source
         self.context = context
-
-    def move(self, moved: Callable[[Tensor], Tensor]) -> None:
-        keys, memory, bias, energy = self.source
-        self.source = Annotations(moved(keys), moved(memory), moved(bias), None if energy is None else moved(energy))
 
     def begin(self, extent: Extent) -> None:
         self.extent = extent

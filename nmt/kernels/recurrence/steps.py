@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from nmt.kernels.recurrence.cells import CellSteps
-from nmt.kernels.recurrence.graphs import Graphs
 
 
 class Annotations(NamedTuple):
@@ -42,9 +41,6 @@ class SourceSums:
 
 class Steps(CellSteps):
     """The reference; what runs the same faster derives from it."""
-
-    graphs: Graphs | None = None
-    """What recurrences are replayed from; None: their steps run one by one."""
 
     def check(self, source: Annotations) -> None:
         """Once, that the source is what the operations rely on: in a step they look at nothing but addresses."""
