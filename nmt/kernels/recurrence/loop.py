@@ -19,8 +19,10 @@ Shapes: B sentences, T steps, S source positions, F features of a value, H hidde
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import copy
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -29,8 +31,15 @@ from torch.autograd.function import once_differentiable
 from nmt.kernels.recurrence.layers import Gru, Lstm, Mix, Scale, Sum
 from nmt.kernels.recurrence.operations import Look, Operation, Product
 from nmt.kernels.recurrence.steps import Annotations, Steps
+from nmt.kernels.recurrence.structure import Extents, Outside, structure
 from nmt.kernels.recurrence.values import Extent, Formats, Row, Term, Value
 from nmt.runtime import product_dtype
+
+if TYPE_CHECKING:
+    from nmt.kernels.recurrence.graphs import Graphs
+
+Outputs = tuple[Tensor, Tensor, Tensor]
+"""What the steps leave of two values, [B, T, F] each, and the weights of their looks, [B, T, S]."""
 
 
 class Loop:
@@ -46,19 +55,19 @@ class Loop:
         self._operations: list[Operation] = []
         self._values: list[Value] = []
         self._given: list[tuple[Tensor, Term]] = []
-        self._inputs: dict[int, Tensor] = {}
+        self._outsides: dict[int, Outside] = {}
         self._looking: Look | None = None
 
     def given(self, given_BTG: Tensor) -> Term:
         """What is known of all steps beforehand."""
         assert given_BTG.stride(-1) == 1 or given_BTG.shape[-1] == 1, "features lie side by side"
         term = Term()
-        self._given.append((self._outside(given_BTG), term))
+        self._given.append((self._outside(given_BTG, "BT"), term))
         return term
 
     def carried(self, first_B1F: Tensor, formats: Formats = "both") -> Value:
         """A state that is carried from step to step."""
-        return self._value(Value(first_B1F.shape[2], self._outside(first_B1F), formats=formats))
+        return self._value(Value(first_B1F.shape[2], self._outside(first_B1F, "B"), formats=formats))
 
     def passing(self, features: int, formats: Formats = "both") -> Value:
         """A state within a step."""
@@ -66,9 +75,9 @@ class Loop:
 
     def product(self, row: Row, weight_NF: Tensor, bias_N: Tensor | None = None) -> Term:
         """W x + b of a row."""
-        self._outside(weight_NF)
+        self._outside(weight_NF, "")
         if bias_N is not None:
-            self._outside(bias_N)
+            self._outside(bias_N, "")
         for operation in self._operations:
             if isinstance(operation, Product) and operation.row == row:
                 return operation.add(weight_NF, bias_N)
@@ -79,9 +88,11 @@ class Loop:
     def look(self, query: Row | Term, source: Annotations, context: Value | None = None) -> Value:
         """The context that a query finds, written to `context` where there is one to be carried; one look a step."""
         assert self._looking is None, "one look a step"
-        for tensor in (source.keys, source.memory, source.energy):
-            if tensor is not None:
-                self._outside(tensor)
+        self._outside(source.keys, "BS")
+        self._outside(source.memory, "BS")
+        self._outside(source.bias, "BS", padding=-torch.inf)
+        if source.energy is not None:
+            self._outside(source.energy, "")
         context = self.passing(source.memory.shape[2], "short") if context is None else context
         self._looking = Look(self._steps, query, source, context.after)
         self._operations.append(self._looking)
@@ -102,7 +113,7 @@ class Loop:
     def scale(self, row: Row, factors_BTF: Tensor) -> Value:
         """A row times the factors of each step, for products to read."""
         scaled = self.passing(row.value.features, "short")
-        self._operations.append(Scale(row, self._outside(factors_BTF), scaled.after))
+        self._operations.append(Scale(row, self._outside(factors_BTF, "BT"), scaled.after))
         return scaled
 
     def sum(self, one: Row, other: Row) -> Value:
@@ -111,15 +122,51 @@ class Loop:
         self._operations.append(Sum(one, other, total.after))
         return total
 
-    def run(self, hidden: Value, context: Value) -> tuple[Tensor, Tensor, Tensor]:
-        """All steps: what they leave of two values, [B, T, F] each, and the weights of their looks, [B, T, S]."""
-        outputs: tuple[Tensor, Tensor, Tensor] = _Run.apply(  # type: ignore[no-untyped-call]
-            self, hidden, context, *self._inputs.values()
-        )
+    def run(self, hidden: Value, context: Value) -> Outputs:
+        """All steps: what they leave of two values, and the weights of their looks."""
+        self._outputs = hidden, context
+        outputs: Outputs = _Run.apply(self, *(outside.tensor for outside in self.outsides))  # type: ignore[no-untyped-call]
         return outputs
 
-    def forward(self) -> Tensor:
-        """Run all steps; the weights of their looks."""
+    @property
+    def graphs(self) -> Graphs | None:
+        """What replays it, where something is to."""
+        return self._steps.graphs
+
+    @property
+    def keeps(self) -> bool:
+        """Whether there will be a backward pass."""
+        return self._extent.keeps
+
+    @property
+    def outsides(self) -> list[Outside]:
+        """What comes from outside of the recurrence."""
+        return list(self._outsides.values())
+
+    @property
+    def extents(self) -> Extents:
+        """How many sentences, steps and source positions there are."""
+        assert self._looking is not None, "an attentive recurrence looks"
+        return Extents(self._extent.batch, self._extent.steps, self._looking.source.bias.shape[1])
+
+    @property
+    def structure(self) -> Hashable:
+        """What is done, whatever the numbers and the extents."""
+        extent = replace(self._extent, steps=0, batch=0)
+        return extent, structure((self._operations, self._values, self._given, self._outputs), self.outsides)
+
+    def on(self, tensors: Sequence[Tensor], extents: Extents) -> Loop:
+        """The same recording, not yet run, of other tensors from outside, in the order of `outsides`."""
+        others: dict[int, Any] = {
+            id(outside.tensor): tensor for outside, tensor in zip(self.outsides, tensors, strict=True)
+        }
+        loop = copy.deepcopy(self, others | {id(self._steps): self._steps})
+        loop._extent = replace(self._extent, steps=extents.steps, batch=extents.sentences)
+        loop._outsides = {id(outside.tensor): outside for outside in loop.outsides}
+        return loop
+
+    def forward(self) -> Outputs:
+        """Run all steps."""
         assert self._looking is not None, "an attentive recurrence looks"
         extent = self._extent
         for given_BTG, term in self._given:
@@ -131,13 +178,17 @@ class Loop:
         for step in range(extent.steps):
             for operation in self._operations:
                 operation.forward(step)
-        return self._looking.weights_BTS
+        hidden, context = self._outputs
+        return hidden.output_BTF, context.output_BTF, self._looking.weights_BTS
 
     def backward(
-        self, d_outputs_BTF: Mapping[Value, Tensor | None], d_weights_BTS: Tensor | None
+        self, d_hidden_BTF: Tensor | None, d_context_BTF: Tensor | None, d_weights_BTS: Tensor | None
     ) -> list[Tensor | None]:
-        """The gradients of what came from outside, in the order in which it was recorded."""
+        """The gradients of `outsides`, of those of the outputs."""
         assert self._looking is not None
+        d_outputs_BTF: Mapping[Value, Tensor | None] = dict(
+            zip(self._outputs, (d_hidden_BTF, d_context_BTF), strict=True)
+        )
         for value in self._values:
             value.begin_backward(d_outputs_BTF.get(value))
         self._looking.begin_backward_weights(d_weights_BTS)
@@ -149,7 +200,7 @@ class Loop:
         total: dict[int, Tensor] = {}
         for tensor, gradient in self._gradients():
             total[id(tensor)] = total[id(tensor)] + gradient if id(tensor) in total else gradient
-        return [total.get(name) for name in self._inputs]
+        return [total.get(id(outside.tensor)) for outside in self.outsides]
 
     def _gradients(self) -> Iterator[tuple[Tensor, Tensor]]:
         for operation in self._operations:
@@ -165,30 +216,27 @@ class Loop:
         self._values.append(value)
         return value
 
-    def _outside(self, tensor: Tensor) -> Tensor:
-        """Remember what gradients go to."""
-        self._inputs[id(tensor)] = tensor
+    def _outside(self, tensor: Tensor, axes: str, padding: float = 0.0) -> Tensor:
+        """Remember what comes from outside, gets a gradient there and may be another tensor in the next batch."""
+        self._outsides[id(tensor)] = Outside(tensor, axes, padding)
         return tensor
 
 
 class _Run(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, loop: Loop, hidden: Value, context: Value, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, loop: Loop, *outsides: Tensor) -> Outputs:
         ctx.set_materialize_grads(False)
-        ctx.loop, ctx.outputs = loop, (hidden, context)
+        ctx.device_type = loop.device_type
         with torch.autocast(loop.device_type, enabled=False):
-            weights_BTS = loop.forward()
-        return hidden.output_BTF, context.output_BTF, weights_BTS
+            run = loop.graphs.run(loop) if loop.graphs is not None else None
+            outputs, ctx.way_back = run or (loop.forward(), loop.backward)
+        return outputs
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: Any, d_hidden: Tensor | None, d_context: Tensor | None, d_weights: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
-        assert ctx.loop is not None, "a recurrence is differentiated once"
+    def backward(ctx: Any, *d_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
+        assert ctx.way_back is not None, "a recurrence is differentiated once"
         # Its rows are freed with it.
-        loop, ctx.loop = ctx.loop, None
-        hidden, context = ctx.outputs
-        with torch.autocast(loop.device_type, enabled=False):
-            gradients = loop.backward({hidden: d_hidden, context: d_context}, d_weights)
-        return None, None, None, *gradients
+        way_back, ctx.way_back = ctx.way_back, None
+        with torch.autocast(ctx.device_type, enabled=False):
+            return None, *way_back(*d_outputs)

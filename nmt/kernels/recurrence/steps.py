@@ -10,12 +10,15 @@ cells stand in `recurrence.cells`.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from nmt.kernels.recurrence.cells import CellSteps
+
+if TYPE_CHECKING:
+    from nmt.kernels.recurrence.graphs import Graphs
 
 
 class Annotations(NamedTuple):
@@ -41,6 +44,10 @@ class SourceSums:
 
 class Steps(CellSteps):
     """The reference; what runs the same faster derives from it."""
+
+    def __init__(self, graphs: Graphs | None = None) -> None:
+        self.graphs = graphs
+        """What replays recurrences of these steps; None: every operation of every step is called."""
 
     def check(self, source: Annotations) -> None:
         """Once, that the source is what the operations rely on: in a step they look at nothing but addresses."""

@@ -1,0 +1,98 @@
+"""What a CUDA graph does, on a CPU: operations on the very tensors that they were captured with, and no Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+Result = TypeVar("Result")
+UNWRITTEN = ("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided")
+
+
+class Tapes:
+    """Makes graphs that share the memory which they allocate: replaying one ruins what others left there."""
+
+    def __init__(self) -> None:
+        self.made: list[Tape] = []
+        self.replays = 0
+
+    def __call__(self) -> Tape:
+        self.made.append(Tape(self))
+        return self.made[-1]
+
+    @property
+    def captured(self) -> int:
+        """Graphs that were captured, of forward and of backward passes."""
+        return sum(bool(tape.operations) for tape in self.made)
+
+
+class Tape:
+    """Remembers every operation that PyTorch dispatches, with its tensors."""
+
+    def __init__(self, tapes: Tapes) -> None:
+        self._tapes = tapes
+        self.operations: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
+        self.owned: dict[int, Tensor] = {}
+        """Tensors that it allocated, by their memory."""
+        self.read: set[int] = set()
+        """All memory that it touches."""
+
+    def rehearse(self, function: Callable[[], Result]) -> Result:
+        return function()
+
+    def capture(self, function: Callable[[], None]) -> None:
+        with _Recorder(self):
+            function()
+        # What a GPU is told, it has not done.
+        self.ruin()
+
+    def replay(self) -> None:
+        self._tapes.replays += 1
+        for tape in self._tapes.made:
+            # A backward pass reads what its forward pass left; all else may be overwritten.
+            if tape is self or not self.read & tape.owned.keys():
+                tape.ruin()
+        for function, arguments, keywords, result in self.operations:
+            found = function(*arguments, **keywords)
+            if not function._schema.is_mutable:
+                for place, each in zip(_tensors(result), _tensors(found), strict=True):
+                    place.copy_(each)
+
+    def ruin(self) -> None:
+        """Leave nothing of what it allocated."""
+        for tensor in self.owned.values():
+            tensor.fill_(torch.nan if tensor.is_floating_point() else 0)
+
+
+class _Recorder(TorchDispatchMode):
+    def __init__(self, tape: Tape) -> None:
+        super().__init__()
+        self.tape = tape
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
+        keywords = keywords or {}
+        assert function is not torch.ops.aten._local_scalar_dense.default, "a capture cannot wait for a number"
+        result = function(*arguments, **keywords)
+        touched = {_memory(each) for each in _tensors((arguments, keywords))}
+        self.tape.read |= touched
+        fresh = [each for each in _tensors(result) if _memory(each) not in touched]
+        for each in fresh:
+            self.tape.owned[_memory(each)] = each
+        is_view = not fresh and not function._schema.is_mutable
+        if not is_view and function._schema.name.split("::")[1] not in UNWRITTEN:
+            # As they are now: their shapes may be changed in place.
+            self.tape.operations.append((function, *tree_map_only(Tensor, Tensor.detach, (arguments, keywords, result))))
+        return result
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
