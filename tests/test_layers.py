@@ -149,6 +149,8 @@ def test_dropout_is_of_what_a_layer_reads_and_not_of_what_is_added() -> None:
     weights = weights_by_layer(layers, options)
     of_zeros = [read("gru", side[0], torch.zeros(5, side[0][0].shape[1], dtype=torch.float64))[0] for side in weights]
     torch.testing.assert_close(found_SC, of_zeros[1] + of_zeros[2] + of_zeros[3], rtol=0, atol=1e-12)
+    found_SC, _ = layers.eval().run(inputs_SX, Packing.of(torch.tensor([5]), CPU), None)
+    torch.testing.assert_close(found_SC, wu2016("gru", options, layers, inputs_SX)[0], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(
