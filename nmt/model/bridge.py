@@ -48,7 +48,8 @@ class Bridge(nn.Module):
         count = self.layers * self.parts
         told_BAH = None if encoded.summary is None else encoded.summary.first_BAH
         if self.kind == "zero" and told_BAH is None:
-            return (memory_BSC.new_zeros(memory_BSC.shape[0], 1, self.hidden_size),) * count
+            first_B1H = memory_BSC.new_zeros(len(memory_BSC), 1, self.hidden_size, dtype=encoded.exact)
+            return (first_B1H,) * count
         if self.kind == "zero":
             assert told_BAH is not None
             mapped = list(told_BAH.unbind(1))
@@ -58,7 +59,7 @@ class Bridge(nn.Module):
             if told_BAH is not None:
                 mapped = [one + other for one, other in zip(mapped, told_BAH.unbind(1), strict=True)]
             mapped = [norm(each) for norm, each in zip(self.norms, mapped, strict=True)]
-        return tuple(torch.tanh(each).to(memory_BSC.dtype).unsqueeze(1) for each in mapped)
+        return tuple(torch.tanh(each).to(encoded.exact).unsqueeze(1) for each in mapped)
 
     def _source(self, encoded: Encoded, layer: int, part: int) -> Tensor:
         if self.kind == "mean":

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 Entering = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -50,6 +51,11 @@ class Encoded:
     """Last states of each layer, (h,) or (h, c), both directions side by side."""
     summary: Summary | None = None
     """What was said before; None where nothing was, or nothing asks for it as a summary."""
+
+    @property
+    def exact(self) -> torch.dtype:
+        """At least single precision: some layers of the library put out autocast's format."""
+        return torch.promote_types(self.memory_BSC.dtype, torch.float32)
 
     @property
     def enters_steps(self) -> bool:

@@ -48,7 +48,7 @@ class SoftAttention(Attention):
     def prepare(self, encoded: Encoded) -> Prepared:
         # Cast once for the sentence: autocast would cast again at every step.
         memory_BSC = encoded.memory_BSC.to(product_dtype(encoded.memory_BSC))
-        return self.prepare_memory(memory_BSC, memory_BSC, encoded.mask_BS, encoded.memory_BSC.dtype)
+        return self.prepare_memory(memory_BSC, memory_BSC, encoded.mask_BS, encoded.exact)
 
     def prepare_memory(self, memory: Tensor, compared: Tensor, mask: Tensor, dtype: torch.dtype) -> Prepared:
         """Prepare what is mixed [..., S, C] and what is compared [..., S, C']; the mask is [..., S]."""
@@ -132,7 +132,7 @@ class MultiHeadAttention(Attention):
         values_BNSD = self._split(self.value(memory_BSC))
         keys_BNSD = values_BNSD if self.key is None else self._split(self.key(memory_BSC))
         mask_B1S = encoded.mask_BS.unsqueeze(1)
-        return self.attention.prepare_memory(values_BNSD, keys_BNSD, mask_B1S, encoded.memory_BSC.dtype)
+        return self.attention.prepare_memory(values_BNSD, keys_BNSD, mask_B1S, encoded.exact)
 
     def start(self, prepared: Prepared) -> Carried:
         return tuple(part.transpose(1, 2) for part in self.attention.start(prepared))
