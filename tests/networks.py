@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 from nmt.config import schema
@@ -24,7 +26,8 @@ def model_options(
     encoder_cell: str | None = None,
     encoder_layers: int = 1,
     decoder_layers: int = 1,
-    bidirectional: bool = True,
+    bidirectional: bool | Literal["first"] = True,
+    encoder_residual_from: int | None = None,
     bridge: str = "final",
     readout: str = "tanh",
     layer_normalization: bool = False,
@@ -50,9 +53,10 @@ def model_options(
         dropout=dropout,
         encoder=schema.Encoder(
             cell=CELLS[encoder_cell or cell].options(),
-            hidden_size=encoder_size if bidirectional else 2 * encoder_size,
+            hidden_size=encoder_size if bidirectional is True else 2 * encoder_size,
             layers=encoder_layers,
             bidirectional=bidirectional,
+            residual_from=encoder_residual_from,
         ),
         decoder=schema.Decoder(
             cell=CELLS[cell].options(),

@@ -376,8 +376,8 @@ def test_dropout_draws_16_bits_an_element() -> None:
 
 @pytest.mark.parametrize("gru", GRUS, ids=KINDS)
 @pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("bidirectional", [True, False])
-def test_the_kernel_by_hand_is_the_library(bidirectional: bool, layers: int, gru: PackedGru) -> None:
+@pytest.mark.parametrize("bidirectional", [True, False, "first"])
+def test_the_kernel_by_hand_is_the_library(bidirectional: Any, layers: int, gru: PackedGru) -> None:
     """Outputs and every gradient."""
     options = level().model_copy(update={"bidirectional": bidirectional, "layers": layers})
     model = classifier(options, options)

@@ -66,6 +66,9 @@ SHAPES: list[dict[str, Any]] = [
     {"layer_normalization": True, "tie": "none"},
     {"decoder_layers": 3, "residual_from": 2},
     {"decoder_layers": 3, "residual_from": 3},
+    {"encoder_layers": 3, "encoder_residual_from": 2},
+    {"encoder_layers": 3, "bidirectional": "first", "decoder_layers": 3},
+    {"encoder_layers": 4, "bidirectional": "first", "encoder_residual_from": 3, "cell": "lstm", "decoder_layers": 4},
 ]
 NETWORKS = [
     *COMBINATIONS,

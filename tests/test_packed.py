@@ -177,6 +177,9 @@ def encoded(translator: Translator, gru: PackedGru | None) -> list[Tensor]:
         {"encoder_layers": 2},
         {"bidirectional": False, "encoder_layers": 3},
         {"layer_normalization": True, "encoder_layers": 2},
+        {"bidirectional": "first", "encoder_layers": 3},
+        {"bidirectional": "first", "encoder_layers": 4, "encoder_residual_from": 3},
+        {"encoder_layers": 3, "encoder_residual_from": 3},
     ],
     ids=str,
 )

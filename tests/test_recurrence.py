@@ -141,6 +141,24 @@ def test_states_are_exact_whatever_format_the_encoder_leaves(cell: str, bridge: 
             assert (found - expected).norm() <= 0.03 * expected.norm()
 
 
+@pytest.mark.parametrize("bridge", ["final", "zero"])
+@pytest.mark.parametrize(("score", "wiring"), [("additive", "bahdanau"), ("general", "luong")])
+def test_annotations_in_the_format_of_products_leave_the_steps_exact(bridge: str, score: str, wiring: str) -> None:
+    """As the library's layers put them out under autocast: an RNN on a CPU, every cell on a GPU."""
+    options = model_options(encoder_cell="rnn", bridge=bridge, score=score, wiring=wiring)
+    translator = network(options).float()
+    exact = flat(*outputs_and_gradients(translator, None))
+    with torch.autocast("cpu", torch.bfloat16):
+        encoded = translator.encode(*sentences(5, 2))
+        state = translator.start(encoded)
+        by_autograd = flat(*outputs_and_gradients(translator, None)) - exact
+        by_hand = flat(*outputs_and_gradients(translator, Steps())) - exact
+    assert encoded.memory_BSC.dtype == torch.bfloat16
+    assert {part.dtype for part in state.recurrent} == {state.prepared.bias.dtype} == {torch.float32}
+    assert 0 < by_hand.norm() <= 0.03 * exact.norm()
+    assert 0 < by_autograd.norm() <= 0.03 * exact.norm()
+
+
 def test_the_backward_pass_makes_nothing_as_large_as_a_weight_or_the_source_in_a_step() -> None:
     """Four times as many steps need no more such tensors: these gradients are one product each."""
     translator = network(model_options(score="general", wiring="luong", sizes=(6, 64, 128)))

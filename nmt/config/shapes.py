@@ -181,7 +181,10 @@ def in_words(annotation: Any) -> str:
     if origin is Literal:
         return _either([str(choice) for choice in get_args(bare)])
     if _is_union(bare):
-        return _either([in_words(option) for option in get_args(bare)])
+        options = get_args(bare)
+        # Of more than two, each is named by itself.
+        truths = ["true", "false"] if bool in options and len(options) > 1 else []
+        return _either([*truths, *(in_words(option) for option in options if not (truths and option is bool))])
     bounds = " and ".join(_bounds(metadata))
     if bare is str:
         return "text"

@@ -77,7 +77,7 @@ def _sentence(detail: Mapping[str, Any], annotation: Any, value: Any) -> str:
         near = nearest(value, choices_of(annotation))
         if near:
             return f"{said}; did you mean {near!r}?"
-        if "true or false" in expected and value.lower() in _TRUTHS:
+        if expected.startswith("true") and value.lower() in _TRUTHS:
             return f"{said}; write {_TRUTHS[value.lower()]}"
         # What looks like a number and is text was put in quotes.
         if "number" in expected and any(SCALARS[tag][0].fullmatch(value) for tag in NUMBERS):

@@ -32,7 +32,11 @@ class Bridge(nn.Module):
         self.beside = model.encoder.layers == decoder.layers
         if self.kind == "zero":
             return
-        self.maps = module_list(nn.Linear(memory_size, decoder.hidden_size) for _ in range(decoder.layers * parts))
+        widths = [
+            memory_size if self.kind == "mean" else model.encoder.widths[self._beside(layer)]
+            for layer in range(decoder.layers)
+        ]
+        self.maps = module_list(nn.Linear(width, decoder.hidden_size) for width in widths for _ in range(parts))
         self.norms = module_list(nn.LayerNorm(decoder.hidden_size) if norm else nn.Identity() for _ in self.maps)
         for layer in self.maps:
             nn.init.xavier_uniform_(layer.weight)
@@ -44,7 +48,8 @@ class Bridge(nn.Module):
         count = self.layers * self.parts
         told_BAH = None if encoded.summary is None else encoded.summary.first_BAH
         if self.kind == "zero" and told_BAH is None:
-            return (memory_BSC.new_zeros(memory_BSC.shape[0], 1, self.hidden_size, dtype=encoded.exact),) * count
+            first_B1H = memory_BSC.new_zeros(len(memory_BSC), 1, self.hidden_size, dtype=encoded.exact)
+            return (first_B1H,) * count
         if self.kind == "zero":
             assert told_BAH is not None
             mapped = list(told_BAH.unbind(1))
@@ -59,5 +64,9 @@ class Bridge(nn.Module):
     def _source(self, encoded: Encoded, layer: int, part: int) -> Tensor:
         if self.kind == "mean":
             return encoded.memory_BSC.sum(1) / encoded.mask_BS.sum(1, keepdim=True)
-        states = encoded.final_LBF[layer if self.beside else -1]
+        states = encoded.final_LBF[self._beside(layer)]
         return states[min(part, len(states) - 1)]
+
+    def _beside(self, layer: int) -> int:
+        """The encoder's layer that a layer of the decoder begins with."""
+        return layer if self.beside else -1

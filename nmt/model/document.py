@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from nmt.config import schema
 from nmt.kernels.dropout import dropout
-from nmt.kernels.packed import PackedGru, run_packed
+from nmt.kernels.packed import PackedGru
 from nmt.kernels.ragged import Packing
 from nmt.model.attention.base import ScoreOptions
 from nmt.model.attention.pooling import Pooling
-from nmt.model.cells import library_stack
 from nmt.model.embedding import Embedding
+from nmt.model.layers import RecurrentLayers
 
 
 @dataclass(frozen=True)
@@ -36,28 +36,20 @@ class EncodedDocuments:
     """Of each sentence among those of its document; exactly zero for an empty one."""
 
 
-class Level(nn.Module):
+class Level(RecurrentLayers):
     """The parts of a whole, read in order, and what of them matters."""
 
     def __init__(self, options: schema.Level, input_size: int, dropout: float) -> None:
         super().__init__()
         assert isinstance(options.score, ScoreOptions), "a score has the options of a score"
-        self.output_size = options.output_size
-        self.stack = library_stack(
-            options.cell, input_size, options.hidden_size, options.layers, options.bidirectional, dropout
-        )
+        self.add_layers(options, input_size, dropout)
         self.attention = Pooling(options.score, self.output_size)
-
-    @property
-    def can_be_fused(self) -> bool:
-        """Whether its layers can run by the hand-made kernel."""
-        return isinstance(self.stack, nn.GRU)
 
     def forward(self, parts_PX: Tensor, packing: Packing, gru: PackedGru | None) -> tuple[Tensor, Tensor]:
         """The vector of each whole [N, C], zero for an empty one, and the weight of each part in it [P]."""
         if not len(parts_PX):
             return parts_PX.new_zeros(packing.rows, self.output_size), parts_PX.new_zeros(0)
-        annotations_PC, _ = run_packed(self.stack, parts_PX, packing, gru if self.can_be_fused else None)
+        annotations_PC, _ = self.run(parts_PX, packing, gru)
         pooled: tuple[Tensor, Tensor] = self.attention(annotations_PC, packing)
         return pooled
 

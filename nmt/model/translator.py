@@ -120,7 +120,7 @@ class Translator(nn.Module):
         """The parts of the network and their numbers of parameters; a tied matrix counts once, where it comes first."""
         modules = {
             "source embedding": self.encoder.embedding,
-            "encoder": self.encoder.stack,
+            "encoder": nn.ModuleList(self.encoder.segments),
             "encoder normalisation": self.encoder.norm,
             "target embedding": self.decoder.embedding,
             "decoder": self.decoder.wiring,

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from nmt.runtime.memory import settle_memory
-from scripts.benchmarks import growth, memory, pipeline, startup, training, translation
+from scripts.benchmarks import gnmt_v2, growth, memory, pipeline, startup, training, translation
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -67,6 +67,14 @@ BENCHMARKS: dict[str, tuple[ModuleType, str, tuple[Option, ...]]] = {
         (
             *(rounds(5), Option("batch_tokens", "padded tokens of a batch", 4096, 128)),
             *(VOCABULARY, ATTENTION, PRECISION, THREADS, DEVICE),
+        ),
+    ),
+    "gnmt_v2": (
+        gnmt_v2,
+        "updates of GNMT v2 at its own size, for GPUs",
+        (
+            *(rounds(5), Option("sentences", "of a batch", 128, 4), Option("batches", "different ones", 16, 2)),
+            *(Option("vocabulary", "pieces", 32_000, 100), PRECISION, THREADS, DEVICE),
         ),
     ),
     "translation": (

@@ -21,6 +21,7 @@ from scripts.benchmarks.network import (
     Spread,
     Update,
     Variant,
+    comparable,
     difference,
     even_batch,
     model_options,
@@ -87,8 +88,9 @@ def measure(
         )
         batch = even_batch(shape.batch, shape.source, shape.target, shape.vocabulary).to(device)
         update = Update(model, shape.vocabulary, variant, device)
-        expected = Update(model, shape.vocabulary, Variant("fp32", "reference"), device).gradients(batch)
-        difference(update, expected, batch)
+        compared = comparable(model, device)
+        expected = Update(compared, shape.vocabulary, Variant("fp32", "reference"), device).gradients(batch)
+        difference(Update(compared, shape.vocabulary, variant, device), expected, batch)
         updates.append(update)
         batches.append(batch)
     flops = [update.flops(batch) for update, batch in zip(updates, batches, strict=True)]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -23,6 +22,7 @@ from nmt.kernels.products import Factor
 from nmt.model.translator import Translator, Vocabulary
 from nmt.training.optimizers import OPTIMIZERS, AdamWOptions
 from nmt.training.translating import TranslationObjective
+from scripts.benchmarks.launches import seconds
 
 CONFIG = """
 run: benchmark
@@ -38,8 +38,10 @@ model:
   attention: {attention}
   dropout: {{embedding: 0.1, layer: 0.1, output: 0.1}}
 """
-# A product of the decoder's kind: 4,096 rows, 512 features to 3 x 512 gates.
-PRODUCT = (4096, 512, 1536)
+# A product of the decoder's kind: 4,096 rows, 512 features to 3 x 512 gates. A GPU is faster with larger ones.
+PRODUCT = {"cpu": (4096, 512, 1536), "cuda": (8192, 4096, 4096)}
+PRODUCTS = {"cpu": 1, "cuda": 20}
+"""In a run without waiting, which takes a GPU some milliseconds."""
 FIRST_PIECE = 4
 AGREEMENT = {"fp32": 1e-4, "bf16": 2e-2}
 """Largest difference of the gradients, as a share of their norm.
@@ -94,7 +96,7 @@ def caption_batches(batch_tokens: int, vocabulary: int, count: int = 4) -> list[
     plan = plan_window(np.arange(pairs), source, target, batch_tokens, 1, rng)
     generator = torch.Generator().manual_seed(1)
     return [
-        _batch(source[rows], target[rows], vocabulary, generator)
+        random_batch(source[rows], target[rows], vocabulary, generator)
         for rows in (plan.batch(number) for number in range(count))
     ]
 
@@ -102,10 +104,12 @@ def caption_batches(batch_tokens: int, vocabulary: int, count: int = 4) -> list[
 def even_batch(sentences: int, source: int, target: int, vocabulary: int) -> Batch:
     """Random pieces, all sentences of a side of one length."""
     lengths = np.full(sentences, source), np.full(sentences, target)
-    return _batch(*lengths, vocabulary, torch.Generator().manual_seed(1))
+    return random_batch(*lengths, vocabulary, torch.Generator().manual_seed(1))
 
 
-def _batch(source: Any, target: Any, vocabulary: int, generator: torch.Generator) -> Batch:
+def random_batch(source: Any, target: Any, vocabulary: int, generator: torch.Generator) -> Batch:
+    """Random pieces in pairs of these lengths, one a row."""
+
     def pieces(lengths: Any) -> torch.Tensor:
         return torch.randint(FIRST_PIECE, vocabulary, (len(lengths), int(lengths.max())), generator=generator)
 
@@ -161,13 +165,22 @@ class Update:
             self(batch)
         return float(counter.get_total_flops())
 
-    def timed(self, batch: Batch) -> float:
-        """Seconds of one update."""
-        synchronize(self.device)
-        start = time.perf_counter()
-        self(batch)
-        synchronize(self.device)
-        return time.perf_counter() - start
+    def timed(self, *batches: Batch) -> float:
+        """Seconds of one update, on average over a run of them in which nothing waits for a GPU."""
+
+        def run() -> None:
+            for batch in batches:
+                self(batch)
+
+        return seconds(run, self.device) / len(batches)
+
+
+def comparable(model: schema.Model, device: torch.device) -> schema.Model:
+    """The network whose gradients are compared: a GPU draws dropout otherwise in every format, so there it has none."""
+    if device.type == "cpu":
+        return model
+    none = schema.Dropout.model_validate(dict.fromkeys(schema.Dropout.model_fields, 0.0))
+    return model.model_copy(update={"dropout": none})
 
 
 def difference(update: Update, expected: torch.Tensor, batch: Batch) -> float:
@@ -202,9 +215,14 @@ def what_is_fused(kernels: Kernels) -> str:
 
 
 def flop_counter() -> FlopCounterMode:
-    """Counts the operations of products as they are called, those of oneDNN and those added in place included."""
-    missing = {torch.ops.mkldnn._linear_pointwise: _linear_flops, torch.ops.aten.addmm_: _added_flops}
-    return FlopCounterMode(display=False, custom_mapping=missing)
+    """Counts the operations of products as they are called, also by oneDNN and cuDNN, and added in place."""
+    of_libraries = {
+        torch.ops.mkldnn._linear_pointwise: _linear_flops,
+        torch.ops.aten.addmm_: _added_flops,
+        torch.ops.aten._cudnn_rnn: recurrent_flops,
+        torch.ops.aten._cudnn_rnn_backward: _recurrent_backward_flops,
+    }
+    return FlopCounterMode(display=False, custom_mapping=of_libraries)
 
 
 def _linear_flops(rows: torch.Size, weight: torch.Size, *_: Any, **__: Any) -> int:
@@ -213,6 +231,15 @@ def _linear_flops(rows: torch.Size, weight: torch.Size, *_: Any, **__: Any) -> i
 
 def _added_flops(total: torch.Size, one: torch.Size, other: torch.Size, *_: Any, **__: Any) -> int:
     return 2 * math.prod(one) * other[1]
+
+
+def recurrent_flops(inputs: torch.Size, weights: Sequence[torch.Size], *_: Any, **__: Any) -> int:
+    """Of recurrent layers: every element of the input, [.., X], meets every matrix of every layer and direction."""
+    return 2 * math.prod(inputs[:-1]) * sum(math.prod(weight) for weight in weights if len(weight) == 2)
+
+
+def _recurrent_backward_flops(inputs: torch.Size, weights: Sequence[torch.Size], *_: Any, **__: Any) -> int:
+    return 2 * recurrent_flops(inputs, weights)
 
 
 class ProductRate(NamedTuple):
@@ -226,7 +253,7 @@ class ProductRate(NamedTuple):
 
 def product_rate(dtype: torch.dtype, device: torch.device, repeats: int = 5) -> ProductRate:
     """Measured now; both take turns."""
-    rows, inner, columns = PRODUCT
+    rows, inner, columns = PRODUCT[device.type]
     left = torch.randn(rows, inner, device=device).to(dtype)
     weight = torch.randn(columns, inner, device=device).to(dtype)
     right, factor = weight.t().contiguous(), Factor(weight)
@@ -240,16 +267,13 @@ def product_rate(dtype: torch.dtype, device: torch.device, repeats: int = 5) -> 
 
 
 def _rate(multiply: Callable[[], torch.Tensor], flops: float, device: torch.device) -> float:
-    synchronize(device)
-    start = time.perf_counter()
-    multiply()
-    synchronize(device)
-    return flops / (time.perf_counter() - start)
+    calls = PRODUCTS[device.type]
 
+    def run() -> None:
+        for _ in range(calls):
+            multiply()
 
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    return calls * flops / seconds(run, device)
 
 
 @dataclass(frozen=True)

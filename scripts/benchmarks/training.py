@@ -1,7 +1,9 @@
 """Training speed, as a share of what the machine's own matrix products allow, measured in the same run.
 
 Variants take turns, so that a machine whose speed drifts is as fast for one as for the other. The bound is the time
-that the update's products (counted, not estimated) take at the rate of a large product of the same format.
+that the update's products (counted, not estimated) take at the rate of a large product of the same format. On a GPU
+updates follow each other without waiting, as in training, and launches are counted and bound the time as well
+(`scripts.benchmarks.launches`).
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import platform
 import resource
 import statistics
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +21,7 @@ import torch
 from nmt.batching import Batch
 from nmt.config import schema
 from nmt.runtime import format_table
+from scripts.benchmarks.launches import Latency, Launches, count_launches, launch_latency, least_seconds
 from scripts.benchmarks.network import (
     KERNELS,
     Kernel,
@@ -27,31 +31,46 @@ from scripts.benchmarks.network import (
     Variant,
     can_be_graphed,
     caption_batches,
+    comparable,
     difference,
     model_options,
     product_rate,
     what_is_fused,
 )
 
+LAPS = {"cpu": 1, "cuda": 5}
+"""Updates with each batch in a run without waiting: a GPU's end comes after the host's."""
+
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Reference and fused kernels in all precisions, on a GPU also those that are replayed where there are such."""
+    """Reference and fused kernels in all precisions."""
+    batches = caption_batches(options.batch_tokens, options.vocabulary)
+    sizes = {"network": options.attention, "vocabulary": options.vocabulary, "batch_tokens": options.batch_tokens}
+    return {**sizes, **measured(model_options(options.attention, quick=options.quick), batches, options)}
+
+
+def measured(model: schema.Model, batches: list[Batch], options: argparse.Namespace) -> dict[str, Any]:
+    """A network's updates with these batches, on a GPU also with what is replayed from graphs there."""
     device = torch.device(options.device)
-    batches = [batch.to(device) for batch in caption_batches(options.batch_tokens, options.vocabulary)]
-    model = model_options(options.attention, quick=options.quick)
+    # With float32 asked for, training has true float32 products.
+    torch.backends.cudnn.allow_tf32 = False
     kernels: tuple[Kernel, ...] = ("reference", "auto", "graphed") if can_be_graphed(model, device) else KERNELS
     variants = [Variant(precision, kernel) for precision in options.precision for kernel in kernels]
+    on_device = [batch.to(device) for batch in batches]
     return {
-        "attention": options.attention,
-        "batch_tokens": options.batch_tokens,
         "target_tokens_per_update": statistics.mean(batch.target_tokens for batch in batches),
-        "vocabulary": options.vocabulary,
+        "source_tokens_per_update": statistics.mean(source_tokens(batch) for batch in batches),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine(),
         "torch": torch.__version__,
-        "results": measure(model, options.vocabulary, variants, batches, options.rounds, device),
+        "results": measure(model, options.vocabulary, variants, on_device, options.rounds, device),
         "peak_memory_mb": peak_memory_mb(device),
     }
+
+
+def source_tokens(batch: Batch) -> int:
+    """Source pieces, without padding."""
+    return int(batch.source_lengths_B.sum())
 
 
 def measure(
@@ -63,48 +82,80 @@ def measure(
     device: torch.device,
 ) -> list[dict[str, Any]]:
     """All variants in turn, `rounds` times, and the products between them."""
+    differences = _differences(model, vocabulary, variants, batches[0], device)
     updates = {variant: Update(model, vocabulary, variant, device) for variant in variants}
-    expected = Update(model, vocabulary, Variant("fp32", "reference"), device).gradients(batches[0])
-    differences = {variant: difference(update, expected, batches[0]) for variant, update in updates.items()}
     flops = {variant: statistics.mean(update.flops(batch) for batch in batches) for variant, update in updates.items()}
-    seconds: dict[Variant, list[float]] = {variant: [] for variant in variants}
+    taken: dict[Variant, list[float]] = {variant: [] for variant in variants}
     rates: dict[torch.dtype, list[ProductRate]] = {variant.dtype: [] for variant in variants}
+    latencies: list[Latency] = []
     for round_number in range(rounds + 1):
         for dtype, measured in rates.items():
             measured.append(product_rate(dtype, device))
+        if device.type == "cuda":
+            latencies.append(launch_latency(device))
         for variant, update in updates.items():
-            taken = statistics.mean(update.timed(batch) for batch in batches)
+            of_one = update.timed(*batches * LAPS[device.type])
             if round_number:  # The first round warms up.
-                seconds[variant].append(taken)
-    tokens = statistics.mean(batch.target_tokens for batch in batches)
+                taken[variant].append(of_one)
+    target = statistics.mean(batch.target_tokens for batch in batches)
+    source = statistics.mean(source_tokens(batch) for batch in batches)
     results = []
     for variant, update in updates.items():
         rate = statistics.median(measured.best for measured in rates[variant.dtype][1:])
         plain_rate = statistics.median(measured.pytorch for measured in rates[variant.dtype][1:])
-        bound = tokens / (flops[variant] / rate)
-        speed = tokens / statistics.median(seconds[variant])
-        reference = seconds[Variant(variant.precision, "reference")]
-        ratio = Spread.of([plain / mine for plain, mine in zip(reference, seconds[variant], strict=True)])
+        products = flops[variant] / rate
+        median = statistics.median(taken[variant])
+        reference = taken[Variant(variant.precision, "reference")]
+        ratio = Spread.of([plain / mine for plain, mine in zip(reference, taken[variant], strict=True)])
         results.append(
             {
                 "precision": variant.precision,
                 "kernel": what_is_fused(update.kernels),
                 # Target pieces, median of the rounds.
-                "tokens_per_second": speed,
-                "slowest": tokens / max(seconds[variant]),
-                "fastest": tokens / min(seconds[variant]),
+                "tokens_per_second": target / median,
+                "slowest": target / max(taken[variant]),
+                "fastest": target / min(taken[variant]),
+                "source_and_target_tokens_per_second": (source + target) / median,
                 "times_reference": [ratio.median, ratio.least, ratio.most],
                 "products_gflops": rate / 1e9,
-                "bound_tokens_per_second": bound,
-                "share_of_bound": speed / bound,
+                "bound_tokens_per_second": target / products,
+                "share_of_bound": products / median,
                 # The same with the large product that PyTorch's `@` makes.
                 "pytorch_gflops": plain_rate / 1e9,
-                "share_of_pytorch": speed / bound * rate / plain_rate,
+                "share_of_pytorch": products / median * rate / plain_rate,
                 # From the gradients of fp32 with the reference kernel.
                 "gradient_difference": differences[variant],
             }
         )
+        if latencies:
+            latency = Latency(*(min(each) for each in zip(*latencies, strict=True)))
+            asked = [count_launches(partial(update, batch), device) for batch in batches]
+            launches = Launches(*(statistics.mean(each) for each in zip(*asked, strict=True)))
+            results[-1]["launching"] = launching(median, products, launches, latency)
     return results
+
+
+def _differences(
+    model: schema.Model, vocabulary: int, variants: list[Variant], batch: Batch, device: torch.device
+) -> dict[Variant, float]:
+    model = comparable(model, device)
+    expected = Update(model, vocabulary, Variant("fp32", "reference"), device).gradients(batch)
+    return {variant: difference(Update(model, vocabulary, variant, device), expected, batch) for variant in variants}
+
+
+def launching(taken: float, products: float, launches: Launches, latency: Latency) -> dict[str, float]:
+    """What the products and launches of an update allow together, of the seconds that it took."""
+    return {
+        "launches": launches.host,
+        "kernels": launches.gpu,
+        "host_microseconds": 1e6 * latency.host,
+        "gpu_microseconds": 1e6 * latency.gpu,
+        "products_milliseconds": 1e3 * products,
+        "launches_milliseconds": 1e3 * launches.host * latency.host,
+        "kernels_milliseconds": 1e3 * launches.gpu * latency.gpu,
+        "milliseconds": 1e3 * taken,
+        "share_of_allowed": least_seconds(products, launches, latency) / taken,
+    }
 
 
 def peak_memory_mb(device: torch.device) -> float:
@@ -115,10 +166,11 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 def lines(report: dict[str, Any]) -> Iterator[str]:
-    """What was measured, as a table."""
+    """What was measured, as a table; on a GPU with its launches as another."""
     yield (
-        f"{report['attention']}, vocabulary {report['vocabulary']:,}, {report['target_tokens_per_update']:,.0f} target "
-        f"tokens an update; {report['device']}, {report['threads']} threads, torch {report['torch']}"
+        f"{report['network']}, vocabulary {report['vocabulary']:,}, {report['target_tokens_per_update']:,.0f} target "
+        f"and {report['source_tokens_per_update']:,.0f} source tokens an update; {report['device']}, "
+        f"{report['threads']} threads, torch {report['torch']}"
     )
     rows = [
         (
@@ -127,6 +179,7 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
             f"{result['tokens_per_second']:,.0f}",
             f"{result['slowest']:,.0f}",
             f"{result['fastest']:,.0f}",
+            f"{result['source_and_target_tokens_per_second']:,.0f}",
             Spread(*result["times_reference"]).text(".2f"),
             f"{result['products_gflops']:.0f}",
             f"{result['bound_tokens_per_second']:,.0f}",
@@ -140,7 +193,35 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
     yield format_table(
         rows,
         (
-            *("precision", "kernel", "tokens/s", "slowest", "fastest", "times reference"),
+            *("precision", "kernel", "tokens/s", "slowest", "fastest", "with source", "times reference"),
             *("GFLOP/s", "bound", "share", "of PyTorch", "share", "difference"),
         ),
     )
+    yield from _launching_lines(report["results"])
+
+
+def _launching_lines(results: list[dict[str, Any]]) -> Iterator[str]:
+    rows = [
+        (
+            result["precision"],
+            result["kernel"],
+            f"{each['milliseconds']:.2f}",
+            f"{each['products_milliseconds']:.2f}",
+            f"{each['launches']:,.0f} x {each['host_microseconds']:.2f}",
+            f"{each['launches_milliseconds']:.2f}",
+            f"{each['kernels']:,.0f} x {each['gpu_microseconds']:.2f}",
+            f"{each['kernels_milliseconds']:.2f}",
+            f"{each['share_of_allowed']:.0%}",
+        )
+        for result in results
+        if (each := result.get("launching"))
+    ]
+    if not rows:
+        return
+    if not all(result["launching"]["kernels"] for result in results):
+        yield "the profiler saw no kernel: launches are not counted, and bound nothing below"
+    header = (
+        *("precision", "kernel", "ms an update", "products", "launches x us", "ms", "kernels x us", "ms"),
+        "share of what all allow",
+    )
+    yield format_table(rows, header)

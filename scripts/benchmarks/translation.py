@@ -79,13 +79,12 @@ class Result:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Every precision, batch, beam and shortlist, in one process and in one for each core."""
+    """Every precision, batch, beam and shortlist, in one process and on a CPU in one for each core."""
     runtime = set_up(schema.Runtime(device=options.device, precision="fp32", threads=options.threads))
     workers = usable_workers(runtime.device)
     variants = [
         Variant(precision, processes, batch, beam, shortlist)
-        for precision in options.precision
-        if precision == "fp32" or runtime.device.type == "cpu"
+        for precision in precisions(options.precision, runtime.device)
         for beam in options.beam
         for batch in options.batch
         for shortlist in options.shortlist
@@ -110,6 +109,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "torch": torch.__version__,
         "results": [asdict(result) for result in results],
     }
+
+
+def precisions(asked: Sequence[Precision], device: torch.device) -> list[Precision]:
+    """Those that there are: int8 is a format of weights on a CPU."""
+    possible = [precision for precision in asked if precision != "int8" or device.type == "cpu"]
+    if not possible:
+        sys.exit(f"scripts/benchmark: int8 is for a CPU; choose fp32 or bf16 on {device.type}")
+    return possible
 
 
 def synthetic_sources(count: int, vocabulary: int) -> list[list[int]]:

@@ -16,6 +16,7 @@ WindowChoice = Annotated[SerializeAsAny[PartOptions], PartOf("window")]
 WiringChoice = Annotated[SerializeAsAny[PartOptions], PartOf("wiring")]
 CoverageChoice = Annotated[SerializeAsAny[PartOptions], PartOf("coverage")]
 ContextChoice = Annotated[SerializeAsAny[PartOptions], PartOf("context")]
+Residual = Annotated[int, Field(ge=2)] | None
 
 
 class NetworkPart(PartOptions):
@@ -41,6 +42,11 @@ class Dropout(Section):
     """Elements of the readout, before the vocabulary projection."""
 
 
+def _without_layer(residual_from: int | None, layers: int) -> Iterator[tuple[str, str]]:
+    if residual_from is not None and residual_from > layers:
+        yield "residual_from", f"is {residual_from}, but there are only {layers} layers; leave it out"
+
+
 class Encoder(Section):
     """The recurrent encoder."""
 
@@ -50,13 +56,39 @@ class Encoder(Section):
     """Units of each layer and direction."""
     layers: Positive = 1
     """Layers, one above the other."""
-    bidirectional: bool = True
-    """Read in both directions; the annotations are then 2 x `hidden_size` wide."""
+    bidirectional: bool | Literal["first"] = True
+    """Read in both directions; `first`: the lowest layer does, those above it read forward (Wu 2016, section 3.2). The
+    outputs of both directions are 2 x `hidden_size` wide."""
+    residual_from: Residual = None
+    """First layer, counted from 1, whose input is added to its output (He 2016; 3 in Wu 2016); null: none."""
+
+    @property
+    def directions(self) -> tuple[int, ...]:
+        """In how many directions each layer reads, the lowest first."""
+        if self.bidirectional == "first":
+            return (2, *[1] * (self.layers - 1))
+        return (2 if self.bidirectional else 1,) * self.layers
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Of the outputs of each layer, the lowest first."""
+        return tuple(self.hidden_size * directions for directions in self.directions)
 
     @property
     def output_size(self) -> int:
         """Width of the annotations."""
-        return self.hidden_size * (2 if self.bidirectional else 1)
+        return self.widths[-1]
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """A residual connection has a layer to stand in, whose input is as wide as its output."""
+        yield from _without_layer(self.residual_from, self.layers)
+        if self.bidirectional == "first" and self.residual_from == 2 <= self.layers:
+            below, width = self.widths[:2]
+            yield (
+                "residual_from",
+                f"is 2, but with bidirectional: first layer 2 reads {below} features and puts out {width}; "
+                + ("set it to 3" if self.layers > 2 else "leave it out"),
+            )
 
 
 class Readout(Section):
@@ -79,15 +111,14 @@ class Decoder(Section):
     """Layers, one above the other."""
     bridge: Literal["final", "mean", "zero"] = "final"
     """Where the first state comes from: the encoder's last states, the mean of its annotations, or zeros."""
-    residual_from: Annotated[int, Field(ge=2)] | None = None
+    residual_from: Residual = None
     """First layer, counted from 1, whose input is added to its output (He 2016; 3 in Wu 2016); null: none."""
     readout: Readout = Readout()
     """Deep output."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """A residual connection has a layer to stand in."""
-        if self.residual_from is not None and self.residual_from > self.layers:
-            yield "residual_from", f"is {self.residual_from}, but there are only {self.layers} layers; leave it out"
+        yield from _without_layer(self.residual_from, self.layers)
 
 
 class Attention(Section):

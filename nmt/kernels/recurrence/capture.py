@@ -36,7 +36,7 @@ class CudaGraphs:
     def __call__(self) -> CudaGraph:
         if self._stream is None:
             # Memory of a pool is shared along one stream, and cuBLAS keeps a workspace for each.
-            self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
+            self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
         return CudaGraph(self._pool, self._stream)
 
 

@@ -210,7 +210,7 @@ def _write(found: Sequence[Tensor | None], places: Sequence[Tensor | None]) -> N
 
 
 def _fill(place: Tensor, tensor: Tensor, padding: float) -> None:
-    """Put a tensor where there may be room for more: what an earlier batch left there must not stay, as it may be NaN."""
+    """Put a tensor where there may be room for more: what an earlier batch left there may be NaN, and must not stay."""
     if place.shape != tensor.shape:
         place.fill_(padding)
     _part(place, tensor.shape).copy_(tensor)

@@ -68,7 +68,7 @@ def structure(recorded: object, outsides: Sequence[Outside]) -> Hashable:
             assert id(thing) in numbers, "an operation tells the loop what it reads from outside"
             return "outside", numbers[id(thing)]
         if isinstance(thing, CellSteps):
-            return type(thing)
+            return type(thing).__qualname__
         if id(thing) in seen:
             return "seen", seen[id(thing)]
         seen[id(thing)] = len(seen)
