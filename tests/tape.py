@@ -46,7 +46,8 @@ class Tape:
         return function()
 
     def capture(self, function: Callable[[], None]) -> None:
-        with _Recorder(self):
+        # Tensors of this mode refuse to be written outside of it; memory of a GPU knows no modes.
+        with torch.inference_mode(False), torch.no_grad(), _Recorder(self):
             function()
         # What a GPU is told, it has not done.
         self.ruin()
