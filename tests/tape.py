@@ -87,7 +87,9 @@ class _Recorder(TorchDispatchMode):
         is_view = not fresh and not function._schema.is_mutable
         if not is_view and function._schema.name.split("::")[1] not in UNWRITTEN:
             # As they are now: their shapes may be changed in place.
-            self.tape.operations.append((function, *tree_map_only(Tensor, Tensor.detach, (arguments, keywords, result))))
+            self.tape.operations.append(
+                (function, *tree_map_only(Tensor, Tensor.detach, (arguments, keywords, result)))
+            )
         return result
 
 

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import statistics
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from nmt.config import schema
+from nmt.model.translator import Translator, Vocabulary
+from nmt.runtime import usable_workers
 from scripts.benchmarks import __main__ as benchmark
-from scripts.benchmarks import translation
+from scripts.benchmarks import gnmt_v2, launches, training, translation
 from scripts.benchmarks.growth import exponent
 from scripts.benchmarks.network import (
     Spread,
     Update,
     Variant,
     caption_batches,
+    comparable,
     difference,
     even_batch,
+    flop_counter,
     model_options,
+    recurrent_flops,
     what_is_fused,
 )
 
@@ -160,6 +168,156 @@ def test_bad_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str])
         benchmark.main(arguments)
     assert error.value.code == 2
     assert arguments[-1] in capsys.readouterr().err
+
+
+def test_the_network_of_gnmt_v2_is_that_of_the_system() -> None:
+    model = gnmt_v2.model_options()
+    assert (model.embedding_size, model.tie, model.dropout.layer) == (1024, "source_target", 0.2)
+    for side in (model.encoder, model.decoder):
+        assert (side.cell.kind, side.layers, side.hidden_size, side.residual_from) == ("lstm", 4, 1024, 3)
+    assert model.encoder.bidirectional == "first"
+    assert model.attention.score.model_dump() == {"kind": "additive", "hidden_size": 1024}
+    assert model.attention.wiring.model_dump()["query"] == "current"
+    with torch.device("meta"):
+        parts = dict(Translator(model, Vocabulary(32_000, 32_000, 2)).parts())
+    lstm = 4 * 1024
+    # 4 gates of what is read, the state before and two biases; the second layer reads both directions of the lowest.
+    assert parts["encoder"] == lstm * (2 * (2 * 1024 + 2) + (3 * 1024 + 2) + 2 * (2 * 1024 + 2))
+    assert parts["source embedding"] == 32_000 * 1024
+    assert "target embedding" not in parts
+
+
+def test_sentences_are_as_long_as_wmt_s_and_sorted_in_windows() -> None:
+    source, target = gnmt_v2.sentence_lengths(20_000, np.random.default_rng(3))
+    assert len(source) == len(target) == 20_000
+    assert 26.0 < source.mean() < 28.0
+    assert 26.0 < target.mean() < 28.0
+    assert (min(source.min(), target.min()), max(source.max(), target.max())) == (2, 50)
+    batches = gnmt_v2.sentence_batches(128, 1000, 40)
+    assert [len(batch.source_BS) for batch in batches] == [128] * 40
+    padded = sum(batch.target_BT.numel() for batch in batches)
+    assert sum(batch.target_tokens for batch in batches) > 0.95 * padded
+    # Drawn from all of a window: as long on average, and no two of the same pieces.
+    means = [batch.target_tokens / 128 for batch in batches]
+    assert 20.0 < statistics.mean(means) < 34.0
+    assert max(means) > 1.5 * min(means)
+    assert not torch.equal(batches[0].source_BS[:, :2], batches[1].source_BS[:, :2])
+
+
+def test_tokens_of_both_sides_are_counted_without_padding(tmp_path: Path) -> None:
+    table, report = run_quickly("gnmt_v2", tmp_path, "--device", "cpu", "--precision", "fp32")
+    batches = gnmt_v2.sentence_batches(4, 100, 2)
+    assert report["source_tokens_per_update"] == sum(int(batch.source_lengths_B.sum()) for batch in batches) / 2
+    for result in report["results"]:
+        both = report["source_tokens_per_update"] + report["target_tokens_per_update"]
+        expected = result["tokens_per_second"] * both / report["target_tokens_per_update"]
+        assert result["source_and_target_tokens_per_second"] == pytest.approx(expected)
+        assert "launching" not in result, "a CPU has no launches"
+    assert "GNMT v2" in table
+    assert "with source" in table
+
+
+def test_a_run_of_updates_is_timed_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And waited for once, at its end."""
+    update, batch = Update(quick(), 50, AUTO, CPU), even_batch(2, 3, 4, 50)
+    clock, waits = iter([10.0, 16.0]), []
+    monkeypatch.setattr(launches.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(launches, "synchronize", waits.append)
+    assert update.timed(batch, batch, batch) == 2.0
+    assert len(waits) == 2
+
+
+def test_launches_are_counted_by_their_correlation() -> None:
+    """Two kernels of one launch, as of a graph; a copy and a fill of their own; what the host does is none."""
+    events = [
+        {"cat": "kernel", "name": "a", "args": {"correlation": 7}},
+        {"cat": "kernel", "name": "b", "args": {"correlation": 7}},
+        {"cat": "gpu_memcpy", "name": "c", "args": {"correlation": 8}},
+        {"cat": "gpu_memset", "name": "d", "args": {"correlation": 9}},
+        {"cat": "cuda_runtime", "name": "cudaLaunchKernel", "args": {"correlation": 7}},
+        {"cat": "cpu_op", "name": "aten::add"},
+        {"ph": "M", "name": "process_name", "args": {"name": "python"}},
+    ]
+    assert launches.counted({"traceEvents": events}) == launches.Launches(3, 4)
+
+
+@pytest.mark.filterwarnings("ignore:CUDA is not available")
+def test_a_trace_of_the_profiler_is_read() -> None:
+    """A CPU launches nothing."""
+    assert launches.count_launches(lambda: torch.ones(3) + 1, CPU) == launches.Launches(0, 0)
+
+
+def test_an_update_takes_at_least_its_products_launches_and_kernels() -> None:
+    latency = launches.Latency(4.0, 1.0)
+    assert launches.least_seconds(50.0, launches.Launches(3, 20), latency) == 50.0
+    assert launches.least_seconds(5.0, launches.Launches(3, 20), latency) == 20.0
+    assert launches.least_seconds(5.0, launches.Launches(6, 20), latency) == 24.0
+    found = training.launching(48e-3, 5e-3, launches.Launches(6000, 20), launches.Latency(4e-6, 1e-6))
+    assert found["share_of_allowed"] == pytest.approx(0.5)
+    assert found["launches_milliseconds"] == pytest.approx(24.0)
+
+
+def test_a_table_of_launches_stands_below_the_other() -> None:
+    report = training.measured(quick(), [even_batch(2, 3, 4, 50)], options(rounds=1, precision=["fp32"]))
+    report = {"network": "x", "vocabulary": 50, **report}
+    assert len(list(training.lines(report))) == 2
+    found = training.launching(48e-3, 5e-3, launches.Launches(6000, 7000), launches.Latency(4e-6, 1.5e-6))
+    for result in report["results"]:
+        result["launching"] = found
+    *_, table = training.lines(report)
+    assert "6,000 x 4.00" in table
+    assert "7,000 x 1.50" in table
+    report["results"][0]["launching"] = {**found, "kernels": 0}
+    assert "the profiler saw no kernel: launches are not counted, and bound nothing below" in training.lines(report)
+
+
+def options(**values: Any) -> argparse.Namespace:
+    return argparse.Namespace(**{"device": "cpu", "vocabulary": 50, **values})
+
+
+@pytest.mark.parametrize(("bidirectional", "layers"), [(False, 1), (True, 2)])
+def test_recurrent_layers_of_libraries_are_counted_as_those_that_are_taken_apart(
+    bidirectional: bool, layers: int
+) -> None:
+    """In float64 an LSTM is products of every element, one after another; in float32 it is oneDNN's, or cuDNN's."""
+    apart = torch.nn.LSTM(5, 8, layers, bidirectional=bidirectional).double()
+    at_once = torch.nn.LSTM(5, 8, layers, bidirectional=bidirectional)
+    counts = []
+    for stack in (apart, at_once):
+        rows = torch.randn(7, 3, 5, dtype=stack.weight_ih_l0.dtype, requires_grad=True)
+        with flop_counter() as forward:
+            outputs, _ = stack(rows)
+        with flop_counter() as backward:
+            outputs.sum().backward()
+        counts.append((forward.get_total_flops(), backward.get_total_flops()))
+    shapes = [weight.shape for weights in apart.all_weights for weight in weights]
+    expected = recurrent_flops(torch.Size((7, 3, 5)), shapes)
+    assert expected == 2 * 21 * sum(shape.numel() for shape in shapes if len(shape) == 2)
+    assert counts == [(expected, 2 * expected)] * 2
+    # With the arguments that the operation is called with on a GPU.
+    with flop_counter() as counter, torch.device("meta"):
+        meta = [torch.empty(shape) for shape in shapes]
+        state = torch.empty(layers * (1 + bidirectional), 3, 8)
+        more = (False, 0.0, True, bidirectional, [], None)
+        torch.ops.aten._cudnn_rnn(torch.empty(7, 3, 5), meta, 4, None, state, state, 2, 8, 0, layers, *more)
+    assert counter.get_total_flops() == expected
+
+
+def test_gradients_are_compared_without_dropout_where_formats_draw_it_differently() -> None:
+    assert comparable(quick(), CPU) == quick()
+    model = comparable(quick(), torch.device("cuda"))
+    assert set(model.dropout.model_dump().values()) == {0.0}
+    assert model.model_copy(update={"dropout": quick().dropout}) == quick()
+
+
+def test_a_gpu_translates_in_fp32_and_bf16() -> None:
+    gpu = torch.device("cuda")
+    asked: tuple[Any, ...] = ("fp32", "bf16", "int8")
+    assert translation.precisions(asked, CPU) == list(asked)
+    assert translation.precisions(asked, gpu) == ["fp32", "bf16"]
+    assert usable_workers(gpu) == 1, "a process that has used a GPU is not forked"
+    with pytest.raises(SystemExit, match="int8 is for a CPU"):
+        translation.precisions(("int8",), gpu)
 
 
 @pytest.mark.slow

@@ -47,7 +47,9 @@ NETWORK = {"score": "general", "wiring": "luong"}
 class Passes:
     """Passes through a network, forward and backward, with a loss that depends on all outputs or on some."""
 
-    def __init__(self, translator: Translator, graphs: Graphs | None = None, steps: type[Steps] = FactoredSteps) -> None:
+    def __init__(
+        self, translator: Translator, graphs: Graphs | None = None, steps: type[Steps] = FactoredSteps
+    ) -> None:
         self.translator = translator
         self.steps = None if graphs is None else steps(graphs)
         self.parameters = [each for name, each in translator.named_parameters() if "projection" not in name]

@@ -221,6 +221,8 @@ def flop_counter() -> FlopCounterMode:
         torch.ops.aten.addmm_: _added_flops,
         torch.ops.aten._cudnn_rnn: recurrent_flops,
         torch.ops.aten._cudnn_rnn_backward: _recurrent_backward_flops,
+        torch.ops.aten.mkldnn_rnn_layer: _layer_flops,
+        torch.ops.aten.mkldnn_rnn_layer_backward: _layer_backward_flops,
     }
     return FlopCounterMode(display=False, custom_mapping=of_libraries)
 
@@ -240,6 +242,15 @@ def recurrent_flops(inputs: torch.Size, weights: Sequence[torch.Size], *_: Any, 
 
 def _recurrent_backward_flops(inputs: torch.Size, weights: Sequence[torch.Size], *_: Any, **__: Any) -> int:
     return 2 * recurrent_flops(inputs, weights)
+
+
+def _layer_flops(inputs: torch.Size, *weights: Any, **__: Any) -> int:
+    """Of oneDNN's layer in one direction."""
+    return recurrent_flops(inputs, weights[:2])
+
+
+def _layer_backward_flops(inputs: torch.Size, *weights: Any, **__: Any) -> int:
+    return 2 * recurrent_flops(inputs, weights[:2])
 
 
 class ProductRate(NamedTuple):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from nmt.kernels.recurrence.loop import Loop, Outputs
 
 KEPT = 256
-"""Shapes that are captured: all that 94% of the batches of a long corpus have (docs/performance.md)."""
+"""Shapes that are captured: more than captions or news have (docs/performance.md)."""
 NOTICED = 16 * KEPT
 """Shapes that were seen once and are remembered for it."""
 OUTPUTS = ("BT", "BT", "BTS")
