@@ -84,7 +84,9 @@ def measure(
     """All variants in turn, `rounds` times, and the products between them."""
     differences = _differences(model, vocabulary, variants, batches[0], device)
     updates = {variant: Update(model, vocabulary, variant, device) for variant in variants}
-    flops = {variant: statistics.mean(update.flops(batch) for batch in batches) for variant, update in updates.items()}
+    flops = {
+        variant: statistics.mean(updates[variant.counted].flops(batch) for batch in batches) for variant in variants
+    }
     taken: dict[Variant, list[float]] = {variant: [] for variant in variants}
     rates: dict[torch.dtype, list[ProductRate]] = {variant.dtype: [] for variant in variants}
     latencies: list[Latency] = []
