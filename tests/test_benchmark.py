@@ -285,8 +285,10 @@ def test_recurrent_layers_of_libraries_are_counted_as_those_that_are_taken_apart
     counts = []
     for stack in (apart, at_once):
         rows = torch.randn(7, 3, 5, dtype=stack.weight_ih_l0.dtype, requires_grad=True)
+        # With a gradient, so that none of the products backward is left out.
+        first = [rows.new_zeros(layers * (1 + bidirectional), 3, 8, requires_grad=True) for _ in range(2)]
         with flop_counter() as forward:
-            outputs, _ = stack(rows)
+            outputs, _ = stack(rows, tuple(first))
         with flop_counter() as backward:
             outputs.sum().backward()
         counts.append((forward.get_total_flops(), backward.get_total_flops()))
