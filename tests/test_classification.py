@@ -422,3 +422,10 @@ def test_the_mean_of_checkpoints_labels(run: Path, call: Call, tmp_path: Path) -
     assert ended.code == 0, ended.errors
     ended = call(classify.main, "--model", tmp_path / "mean", stdin=b"it was\tthe dog .\n")
     assert ended.output.startswith("animals\t")
+
+
+def test_graphs_are_for_a_translator(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"runtime\.kernel: graphed is for the decoder of a translator; set it to auto"
+    ):
+        document_config(tmp_path, "runtime.kernel=graphed")

@@ -182,8 +182,9 @@ def test_the_backward_pass_makes_nothing_as_large_as_a_weight_or_the_source_in_a
     ],
 )
 def test_what_cannot_be_fused_is_said_with_the_line_of_the_yaml(tmp_path: Path, override: str, obstacle: str) -> None:
-    with pytest.raises(ConfigError, match=rf"runtime\.kernel: fused cannot be had: {obstacle}"):
-        run_config(tmp_path, "runtime.kernel=fused", override)
+    for kernel in ("fused", "graphed"):
+        with pytest.raises(ConfigError, match=rf"runtime\.kernel: {kernel} cannot be had: {obstacle}"):
+            run_config(tmp_path, f"runtime.kernel={kernel}", override)
     run_config(tmp_path, "runtime.kernel=auto", override)
 
 
@@ -193,6 +194,10 @@ def test_what_this_device_cannot_fuse_is_said_before_anything_is_read(tmp_path: 
 
     config = run_config(tmp_path, "runtime.kernel=fused", "runtime.device=cpu", "model.encoder.cell=lstm")
     with pytest.raises(ConfigError, match=r"runtime\.kernel: fused cannot be had: model\.encoder\.cell is not gru"):
+        train(config)
+    assert not list(tmp_path.iterdir())
+    config = run_config(tmp_path, "runtime.kernel=graphed", "runtime.device=cpu")
+    with pytest.raises(ConfigError, match=r"runtime\.kernel: graphed cannot be had: CUDA graphs are replayed on a GPU"):
         train(config)
     assert not list(tmp_path.iterdir())
 

@@ -36,7 +36,7 @@ class TranslationPreparation(Preparation):
         super().__init__(config.data.cache)
         self.config = config
         self.runtime = runtime
-        if config.runtime.kernel == "fused":
+        if config.runtime.kernel in ("fused", "graphed"):
             # What has no fused form on this device is said before anything is read.
             with torch.device("meta"):
                 self._kernels(Translator(config.model, Vocabulary(1, 1, 0)))

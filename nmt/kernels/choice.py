@@ -52,7 +52,7 @@ def choose_kernels(wanted: Wanted, device: torch.device, obstacle: str = "", enc
     """The kernels that `runtime.kernel` asks for, on this device.
 
     The obstacles say what keeps the decoder's recurrence and the encoder from being fused; they are empty where nothing
-    does. Raises `ConfigError` where `fused` is asked for and cannot be had.
+    does. Raises `ConfigError` where `fused` or `graphed` is asked for and cannot be had.
     """
     if wanted == "reference":
         why = "kernel reference, as asked: the loss holds all logits of a batch; recurrent layers run by PyTorch"
