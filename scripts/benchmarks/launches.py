@@ -54,7 +54,9 @@ def least_seconds(products: float, launches: Launches, latency: Latency) -> floa
 def counted(trace: Mapping[str, Any]) -> Launches:
     """What a trace in Chrome's format has."""
     ran = [event for event in trace["traceEvents"] if event.get("cat") in ON_THE_GPU]
-    return Launches(len({event["args"]["correlation"] for event in ran}), len(ran))
+    # What does not say where it came from has a launch of its own.
+    origins = {event.get("args", {}).get("correlation", f"event {number}") for number, event in enumerate(ran)}
+    return Launches(len(origins), len(ran))
 
 
 def count_launches(run: Callable[[], object], device: torch.device) -> Launches:
