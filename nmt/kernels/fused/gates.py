@@ -10,26 +10,17 @@ import triton.language as tl
 from torch import Tensor
 from triton.language import constexpr
 
-from nmt.kernels.fused.layout import block, grid, of, tanh
+from nmt.kernels.fused.layout import block, entered, from_input, grid, of, tanh
 from nmt.kernels.recurrence import Entering
 
 
 @triton.jit
 def _gates(inputs, more, recurrent, b, input_b, more_b, recurrent_b, hidden, h, inside, TWO: constexpr):
     """Reset, update and candidate, and the recurrent part of the candidate (`gates.gru_step`)."""
-    inputs += b * input_b + h
-    from_r = tl.load(inputs, mask=inside, other=0.0).to(tl.float32)
-    from_z = tl.load(inputs + hidden, mask=inside, other=0.0).to(tl.float32)
-    from_n = tl.load(inputs + 2 * hidden, mask=inside, other=0.0).to(tl.float32)
-    if TWO:
-        more += b * more_b + h
-        from_r += tl.load(more, mask=inside, other=0.0).to(tl.float32)
-        from_z += tl.load(more + hidden, mask=inside, other=0.0).to(tl.float32)
-        from_n += tl.load(more + 2 * hidden, mask=inside, other=0.0).to(tl.float32)
-    recurrent += b * recurrent_b + h
-    reset = tl.sigmoid(from_r + tl.load(recurrent, mask=inside, other=0.0).to(tl.float32))
-    update = tl.sigmoid(from_z + tl.load(recurrent + hidden, mask=inside, other=0.0).to(tl.float32))
-    recurrent_n = tl.load(recurrent + 2 * hidden, mask=inside, other=0.0).to(tl.float32)
+    reset = tl.sigmoid(entered(inputs, more, recurrent, b, input_b, more_b, recurrent_b, h, inside, TWO))
+    update = tl.sigmoid(entered(inputs, more, recurrent, b, input_b, more_b, recurrent_b, hidden + h, inside, TWO))
+    from_n = from_input(inputs, more, b, input_b, more_b, 2 * hidden + h, inside, TWO)
+    recurrent_n = tl.load(recurrent + b * recurrent_b + 2 * hidden + h, mask=inside, other=0.0).to(tl.float32)
     return reset, update, tanh(from_n + reset * recurrent_n), recurrent_n
 
 

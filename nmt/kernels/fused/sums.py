@@ -10,27 +10,17 @@ import triton.language as tl
 from torch import Tensor
 from triton.language import constexpr
 
-from nmt.kernels.fused.layout import block, grid, of, tanh
+from nmt.kernels.fused.layout import block, entered, grid, of, tanh
 from nmt.kernels.recurrence import Entering
-
-
-@triton.jit
-def _sum(inputs, more, recurrent, b, input_b, more_b, recurrent_b, at, inside, TWO: constexpr):
-    """What enters at these places of a sentence."""
-    total = tl.load(inputs + b * input_b + at, mask=inside, other=0.0).to(tl.float32)
-    total += tl.load(recurrent + b * recurrent_b + at, mask=inside, other=0.0).to(tl.float32)
-    if TWO:
-        total += tl.load(more + b * more_b + at, mask=inside, other=0.0).to(tl.float32)
-    return total
 
 
 @triton.jit
 def _lstm_gates(inputs, more, recurrent, b, input_b, more_b, recurrent_b, hidden, h, inside, TWO: constexpr):
     """Entry, forget, candidate and output (`gates.lstm_step`)."""
-    entry = _sum(inputs, more, recurrent, b, input_b, more_b, recurrent_b, h, inside, TWO)
-    forget = _sum(inputs, more, recurrent, b, input_b, more_b, recurrent_b, hidden + h, inside, TWO)
-    candidate = _sum(inputs, more, recurrent, b, input_b, more_b, recurrent_b, 2 * hidden + h, inside, TWO)
-    output = _sum(inputs, more, recurrent, b, input_b, more_b, recurrent_b, 3 * hidden + h, inside, TWO)
+    entry = entered(inputs, more, recurrent, b, input_b, more_b, recurrent_b, h, inside, TWO)
+    forget = entered(inputs, more, recurrent, b, input_b, more_b, recurrent_b, hidden + h, inside, TWO)
+    candidate = entered(inputs, more, recurrent, b, input_b, more_b, recurrent_b, 2 * hidden + h, inside, TWO)
+    output = entered(inputs, more, recurrent, b, input_b, more_b, recurrent_b, 3 * hidden + h, inside, TWO)
     return tl.sigmoid(entry), tl.sigmoid(forget), tanh(candidate), tl.sigmoid(output)
 
 
@@ -138,7 +128,7 @@ def _mix(
     b = tl.program_id(0).to(tl.int64)
     r = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = r < features
-    value = tanh(_sum(inputs, more, recurrent, b, input_b, more_b, recurrent_b, r, inside, TWO))
+    value = tanh(entered(inputs, more, recurrent, b, input_b, more_b, recurrent_b, r, inside, TWO))
     tl.store(mixed + b * features + r, value, mask=inside)
     if COPY:
         tl.store(copy + b * features + r, value, mask=inside)

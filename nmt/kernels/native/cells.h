@@ -8,6 +8,10 @@ typedef struct {
     size input_in, more_in, recurrent_in;
 } NAME(Entering);
 
+ALWAYS_INLINE E NAME(from_input)(const S *input, const S *more, size j, const int has_more) {
+    return has_more ? GET(input[j]) + GET(more[j]) : GET(input[j]);
+}
+
 ALWAYS_INLINE E NAME(entered)(const S *input, const S *more, const S *recurrent, size j, const int has_more) {
     E x = GET(input[j]) + GET(recurrent[j]);
     return has_more ? x + GET(more[j]) : x;
@@ -34,7 +38,7 @@ ALWAYS_INLINE void NAME(gru_row)(
     for (size j = 0; j < h; j++) {
         E r = NAME(entered)(input, more, recurrent, j, has_more);
         E z = NAME(entered)(input, more, recurrent, h + j, has_more);
-        E n = has_more ? GET(input[2 * h + j]) + GET(more[2 * h + j]) : GET(input[2 * h + j]);
+        E n = NAME(from_input)(input, more, 2 * h + j, has_more);
         n = NAME(hyperbolic)(n + NAME(sigmoid)(r) * GET(recurrent[2 * h + j]));
         state[j] = n + NAME(sigmoid)(z) * (before[j] - n);
         if (has_copy) copy[j] = PUT(state[j]);
@@ -67,7 +71,7 @@ ALWAYS_INLINE void NAME(gru_row_backward)(
         E entry = GET(recurrent[2 * h + j]), d = has_sent ? outside[j] + GET(sent[j]) : outside[j];
         E r = NAME(sigmoid)(NAME(entered)(input, more, recurrent, j, has_more));
         E z = NAME(sigmoid)(NAME(entered)(input, more, recurrent, h + j, has_more));
-        E n = has_more ? GET(input[2 * h + j]) + GET(more[2 * h + j]) : GET(input[2 * h + j]);
+        E n = NAME(from_input)(input, more, 2 * h + j, has_more);
         n = NAME(hyperbolic)(n + r * entry);
         E d_n = d * ((E)1 - z) * ((E)1 - n * n);
         E d_z = d * (before[j] - n) * z * ((E)1 - z);
