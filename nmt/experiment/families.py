@@ -23,6 +23,7 @@ from nmt.config import (
 )
 from nmt.config.registry import PartOptions
 from nmt.errors import ConfigError
+from nmt.kernels.choice import FORCED, refusal
 from nmt.model.attention import COVERAGES, SCORES, WINDOWS
 from nmt.model.attention.base import ScoreOptions
 from nmt.model.attention.presets import ATTENTION_PRESETS
@@ -137,15 +138,14 @@ def _has_documents(corpus: PartOptions) -> bool:
 @_of_translation
 def _a_fused_recurrence_can_be_had(config: Config) -> Iterator[tuple[str, str]]:
     """What has no fused form is said before anything is read, where it is asked for."""
-    kernel = config.runtime.kernel
-    if kernel not in ("fused", "graphed"):
+    if config.runtime.kernel not in FORCED:
         return
     model = config.model
     # Without memory, and without drawing random numbers.
     with torch.device("meta"):
         obstacle = Translator(model, Vocabulary(1, 1, 0)).obstacle()
-    if obstacle:
-        yield "runtime.kernel", f"{kernel} cannot be had: {obstacle}; set it to auto or reference"
+    if refused := refusal(config.runtime.kernel, obstacle):
+        yield "runtime.kernel", refused
 
 
 def _levels_of_a_document_look(config: Experiment) -> Iterator[tuple[str, str]]:
@@ -159,15 +159,15 @@ def _levels_of_a_document_look(config: Experiment) -> Iterator[tuple[str, str]]:
 
 def _fused_layers_can_be_had(config: Experiment) -> Iterator[tuple[str, str]]:
     """The same for a classifier, whose kernels are others."""
-    if not isinstance(config, ClassificationConfig) or config.runtime.kernel not in ("fused", "graphed"):
+    if not isinstance(config, ClassificationConfig) or config.runtime.kernel not in FORCED:
         return
     if config.runtime.kernel == "graphed":
         yield "runtime.kernel", "graphed is for the decoder of a translator; set it to auto, fused or reference"
         return
     with torch.device("meta"):
         obstacle = DocumentClassifier(config.model, vocabulary_size=1, labels=1).encoder.obstacle()
-    if obstacle:
-        yield "runtime.kernel", f"fused cannot be had: {obstacle}; set it to auto or reference"
+    if refused := refusal(config.runtime.kernel, obstacle):
+        yield "runtime.kernel", refused
 
 
 CHECKS = (

@@ -15,7 +15,7 @@ from nmt.experiment.evaluation import validator
 from nmt.experiment.lesson import Lesson, Preparation, log_parts, refuse_another_text
 from nmt.experiment.loading import vocabulary
 from nmt.experiment.starting import start
-from nmt.kernels.choice import Kernels, choose_kernels
+from nmt.kernels.choice import FORCED, Kernels, choose_kernels
 from nmt.model.translator import Translator, Vocabulary
 from nmt.runtime import Runtime, broadcast_object, logger, seed_everything
 from nmt.text.corpus import open_corpora
@@ -36,7 +36,7 @@ class TranslationPreparation(Preparation):
         super().__init__(config.data.cache)
         self.config = config
         self.runtime = runtime
-        if config.runtime.kernel in ("fused", "graphed"):
+        if config.runtime.kernel in FORCED:
             # What has no fused form on this device is said before anything is read.
             with torch.device("meta"):
                 self._kernels(Translator(config.model, Vocabulary(1, 1, 0)))

@@ -24,7 +24,8 @@ Wanted = Literal["auto", "reference", "fused", "graphed"]
 
 LEAST_CAPABILITY = (8, 0)
 """Of a GPU that Triton compiles for."""
-NO_GRAPHS = "CUDA graphs are replayed on a GPU alone"
+FORCED: tuple[Wanted, ...] = ("fused", "graphed")
+"""What is an error where it cannot be had."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def choose_packed(wanted: Wanted, device: torch.device, obstacle: str) -> Packed
         return PackedKernel(None, "kernel reference, as asked: recurrent layers run by PyTorch")
     if device.type != "cpu":
         return PackedKernel(None, f"kernel {wanted}: recurrent layers run by cuDNN")
-    _insist(wanted, obstacle or (wanted == "graphed" and NO_GRAPHS) or "")
+    _insist(wanted, obstacle)
     but = f", but {obstacle}" if obstacle else ""
     gru = compiled_gru if load()[0] else gru_by_hand
     return PackedKernel(gru, f"kernel {wanted}: recurrent layers are differentiated by hand{but}")
@@ -94,24 +95,33 @@ def choose_packed(wanted: Wanted, device: torch.device, obstacle: str) -> Packed
 
 def _steps(wanted: Wanted, device: torch.device, obstacle: str) -> tuple[Steps | None, str]:
     missing = obstacle or _missing(device)
-    _insist(wanted, missing or (wanted == "graphed" and device.type != "cuda" and NO_GRAPHS) or "")
+    if wanted == "graphed" and device.type != "cuda":
+        missing = missing or "CUDA graphs are replayed on a GPU alone"
+    _insist(wanted, missing)
     if missing:
         return None, f"the recurrence is not fused: {missing}"
     if device.type == "cuda":
         from nmt.kernels.fused import FusedSteps
 
-        fused, said = FusedSteps(), "attention in a recurrence runs by Triton kernels"
+        said = "attention in a recurrence runs by Triton kernels"
         if wanted == "graphed":
-            fused.graphs, said = Graphs(), f"{said}, replayed from CUDA graphs"
-        return fused, said
+            return FusedSteps(Graphs()), f"{said}, replayed from CUDA graphs"
+        return FusedSteps(), said
     steps = NativeSteps() if load()[0] else FactoredSteps()
     return steps, "attention in a recurrence is differentiated by hand"
 
 
+def refusal(wanted: Wanted, missing: str) -> str:
+    """Why what is asked for cannot be had, where something of it is missing; empty where nothing is."""
+    if not missing or wanted not in FORCED:
+        return ""
+    return f"{wanted} cannot be had: {missing}; set it to auto or reference"
+
+
 def _insist(wanted: Wanted, missing: str) -> None:
-    """Raises `ConfigError` where something is missing of what is asked for."""
-    if missing and wanted in ("fused", "graphed"):
-        raise ConfigError(f"runtime.kernel: {wanted} cannot be had: {missing}; set it to auto or reference")
+    """Raises `ConfigError` where it is refused."""
+    if refused := refusal(wanted, missing):
+        raise ConfigError(f"runtime.kernel: {refused}")
 
 
 def _missing(device: torch.device) -> str:
