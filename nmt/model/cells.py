@@ -31,6 +31,16 @@ Rows = tuple[Row, ...]
 """Values as a step finds them, or leaves them."""
 
 
+def rows_before(values: Values) -> Rows:
+    """What a step finds of a layer that is carried."""
+    return tuple(value.before for value in values)
+
+
+def rows_after(values: Values) -> Rows:
+    """What a step leaves of a layer."""
+    return tuple(value.after for value in values)
+
+
 class Cell(nn.Module):
     """A recurrent layer that can be advanced by one position, or run over all positions at once.
 

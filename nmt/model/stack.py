@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nmt.config import schema
 from nmt.kernels.dropout import dropout
 from nmt.kernels.recurrence import Loop, Term, Value
-from nmt.model.cells import CELLS, State, Values
+from nmt.model.cells import CELLS, State, Values, rows_after, rows_before
 from nmt.model.modules import module_list
 
 Factors = tuple[Tensor, ...]
@@ -92,7 +92,7 @@ class Stack(nn.Module):
             if below is not None:
                 entered = loop.scale(below.after, factors[number - 1]) if factors else below
                 inputs = (loop.product(entered.after, *cell.input_weights),)
-            cell.record(loop, inputs, tuple(each.before for each in values), tuple(each.after for each in values))
+            cell.record(loop, inputs, rows_before(values), rows_after(values))
             output = values[0]
             if below is not None and self._is_residual(number):
                 output = loop.sum(output.after, below.after)

@@ -123,7 +123,7 @@ class Wiring(nn.Module):
 
     def draw(self, batch: int, positions: int) -> Factors:
         """Factors of dropout between the layers that a step runs one after another, for all positions."""
-        raise AssertionError("a wiring draws for its layers")
+        return ()
 
     def scan(
         self, inputs_BTE: Tensor, encoded: Encoded, steps: Steps | None = None

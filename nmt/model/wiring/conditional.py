@@ -12,7 +12,7 @@ from nmt.kernels.recurrence import Loop, Steps, Term, Value
 from nmt.model.attention import AttentionWeights, build_attention
 from nmt.model.attention.base import ScoreOptions
 from nmt.model.bridge import Bridge
-from nmt.model.cells import CELLS
+from nmt.model.cells import CELLS, rows_after, rows_before
 from nmt.model.readout import Output
 from nmt.model.stack import Factors, Stack
 from nmt.model.wiring.base import WIRINGS, DecoderState, Wiring
@@ -73,11 +73,11 @@ class ConditionalWiring(Wiring):
 
     def record(self, loop: Loop, projected: Term, state: DecoderState) -> tuple[Value, Value]:
         carried = self.before.carry(loop, state.recurrent[: self.parts])
-        between = tuple(value.after for value in self.before.passing(loop))
-        self.before.record(loop, (projected,), tuple(value.before for value in carried), between)
+        between = rows_after(self.before.passing(loop))
+        self.before.record(loop, (projected,), rows_before(carried), between)
         context = self.attention.record(loop, between[0], state.prepared)
         inputs = (loop.product(context.after, *self.behind.input_weights),)
-        self.behind.record(loop, inputs, between, tuple(value.after for value in carried))
+        self.behind.record(loop, inputs, between, rows_after(carried))
         return carried[0], context
 
     def scan_recorded(self, inputs_BTE: Tensor, state: DecoderState, steps: Steps) -> tuple[Output, AttentionWeights]:

@@ -11,7 +11,7 @@ from nmt.config import schema
 from nmt.kernels.recurrence import Loop, Steps, Term, Value
 from nmt.model.attention import AttentionWeights, Encoded, Look, build_attention
 from nmt.model.bridge import Bridge
-from nmt.model.cells import CELLS, State
+from nmt.model.cells import CELLS, State, rows_after, rows_before
 from nmt.model.readout import Output
 from nmt.model.stack import Stack
 from nmt.model.wiring.base import WIRINGS, DecoderState, Wiring, gate_input
@@ -94,7 +94,7 @@ class GnmtWiring(Wiring):
         assert self.feed is not None, "without context feeding the first layer is computed at all positions at once"
         layer = self.lowest.carry(loop, state.recurrent[: self.parts])
         context = loop.carried(state.recurrent[-1], "short")
-        before, after = tuple(each.before for each in layer), tuple(each.after for each in layer)
+        before, after = rows_before(layer), rows_after(layer)
         self.lowest.record(loop, (projected, loop.product(context.before, self.feed.weight)), before, after)
         self.attention.record(loop, before[0] if self.looks_back else after[0], state.prepared, context)
         return layer[0], context
