@@ -18,10 +18,9 @@ import torch
 from numpy.typing import NDArray
 
 from nmt.batching import Batch
-from nmt.config import Config, schema
-from nmt.experiment.families import parse_saved_config
+from nmt.config import schema
 from scripts.benchmarks import training
-from scripts.benchmarks.network import random_batch
+from scripts.benchmarks.network import network_of, random_batch
 
 CONFIG = """
 run: benchmark
@@ -59,9 +58,7 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
 
 def model_options(*, quick: bool = False) -> schema.Model:
     """The network; with `quick` 16 units in place of 1,024."""
-    config = parse_saved_config(CONFIG.format(units=16 if quick else 1024), "benchmark")
-    assert isinstance(config, Config), "the benchmark translates"
-    return config.model
+    return network_of(CONFIG.format(units=16 if quick else 1024))
 
 
 def sentence_lengths(pairs: int, rng: np.random.Generator) -> tuple[Lengths, Lengths]:

@@ -86,9 +86,14 @@ def model_options(
         encoder_layers=encoder_layers,
         decoder_layers=decoder_layers,
     )
-    config = parse_saved_config(text, "benchmark")
-    assert isinstance(config, Config), "the benchmark translates"
-    return config.model
+    return network_of(text)
+
+
+def network_of(config: str) -> schema.Model:
+    """The network of a config's text."""
+    parsed = parse_saved_config(config, "benchmark")
+    assert isinstance(parsed, Config), "the benchmark translates"
+    return parsed.model
 
 
 def caption_batches(batch_tokens: int, vocabulary: int, count: int = 4) -> list[Batch]:
