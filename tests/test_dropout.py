@@ -3,26 +3,103 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+from nmt.kernels import dropout as module
 from nmt.kernels.dropout import LEVELS, dropout
+from nmt.kernels.native.calls import calls
+from tests.compiled import KINDS, needs_compiler
+
+
+@pytest.fixture(params=[pytest.param(KINDS[1], marks=needs_compiler), KINDS[0]], autouse=True)
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """By compiled kernels, and as operations of PyTorch."""
+    if request.param == "operations":
+        monkeypatch.setattr(module, "are_there", lambda dtype: False)
+    return str(request.param)
+
+
+def philox(counter: Sequence[int], key: Sequence[int]) -> list[int]:
+    """Philox4x32-10 as it is written (Salmon 2011, section 3.3)."""
+    (a, b, c, d), (one, other), most = counter, key, 2**32 - 1
+    for _ in range(10):
+        left, right = 0xD2511F53 * a, 0xCD9E8D57 * c
+        a, b, c, d = (right >> 32) ^ b ^ one, right & most, (left >> 32) ^ d ^ other, left & most
+        one, other = (one + 0x9E3779B9) & most, (other + 0xBB67AE85) & most
+    return [a, b, c, d]
+
+
+@needs_compiler
+def test_the_generator_is_philox() -> None:
+    """Against the answers that its authors publish, and those against the kernel's."""
+    ones = 2**32 - 1
+    assert philox([0] * 4, [0] * 2) == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
+    assert philox([ones] * 4, [ones] * 2) == [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]
+    groups, key = 3, 0xA4093822_299F31D0
+    words = torch.empty(groups, 4, 8, dtype=torch.int32)
+    calls(torch.float32).draw(key, groups, words.data_ptr())
+    found = words.transpose(1, 2).flatten(0, 1).to(torch.int64) & ones
+    assert found.tolist() == [philox([block, 0, 0, 0], [key & ones, key >> 32]) for block in range(8 * groups)]
+
+
+@needs_compiler
+def test_every_element_has_bits_of_its_own(kind: str) -> None:
+    """Those of the generator, in its order, 16 each: the smaller ones are dropped."""
+    if kind == "operations":
+        pytest.skip("operations of PyTorch take their bits from PyTorch")
+    size, groups = 500, 8
+    torch.manual_seed(9)
+    key = int(torch.empty(1, dtype=torch.int64).random_(-(2**63), None).view(torch.uint64).item())
+    words = torch.empty(groups * 32, dtype=torch.int32)
+    calls(torch.float32).draw(key, groups, words.data_ptr())
+    bits = words.view(torch.int16)[:size].to(torch.int64) & (LEVELS - 1)
+    assert len(bits.unique()) > size - 10
+    torch.manual_seed(9)
+    outputs = dropout(torch.ones(size), 0.25, training=True)
+    assert torch.equal(outputs != 0, bits >= LEVELS // 4)
+
+
+@needs_compiler
+def test_what_is_dropped_does_not_depend_on_threads_or_size() -> None:
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count, size in ((1, 100_003), (2, 100_003), (3, 100_003), (2, 70_001)):
+            torch.set_num_threads(count)
+            torch.manual_seed(6)
+            found.append(dropout(torch.ones(size), 0.3, training=True)[:70_001])
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(each, found[0]) for each in found)
+
+
+def test_an_input_need_not_lie_in_one_piece() -> None:
+    inputs = torch.arange(1.0, 61.0).view(6, 10).t().requires_grad_()
+    torch.manual_seed(7)
+    outputs = dropout(inputs, 0.5, training=True)
+    arrives = torch.arange(60.0).view(6, 10).t()
+    (gradient,) = torch.autograd.grad(outputs, inputs, arrives)
+    kept = (outputs != 0).float()
+    assert 10 < kept.sum() < 50
+    torch.testing.assert_close(outputs.detach(), inputs.detach() * kept * 2)
+    torch.testing.assert_close(gradient, arrives * kept * 2)
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])
 def test_each_element_is_dropped_with_this_probability(probability: float) -> None:
-    """The share of a million elements, and of pairs that one draw decides, within five standard deviations."""
+    """The share of a million elements, and of pairs that one draw decides or two, within five standard deviations."""
     torch.manual_seed(1)
     count = 2**20
     dropped = dropout(torch.ones(count), probability, training=True) == 0
     assert abs(float(dropped.double().mean()) - probability) < 5 * math.sqrt(probability * (1 - probability) / count)
-    lanes = dropped.view(-1, 4)
-    for one in range(4):
+    lanes = dropped.view(-1, 8)
+    for one in range(8):
         for other in range(one):
             both, expected = float((lanes[:, one] & lanes[:, other]).double().mean()), probability**2
-            assert abs(both - expected) < 5 * math.sqrt(expected * (1 - expected) / (count / 4)), (one, other)
+            assert abs(both - expected) < 5 * math.sqrt(expected * (1 - expected) / (count / 8)), (one, other)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
@@ -42,6 +119,16 @@ def test_the_expectation_is_exact_though_the_probability_is_rounded() -> None:
     outputs = dropout(torch.ones(1000, dtype=torch.float64), 0.1, training=True)
     kept = 1 - round(0.1 * LEVELS) / LEVELS
     assert outputs.max().item() == pytest.approx(1 / kept, rel=1e-12)
+
+
+@needs_compiler
+def test_in_bf16_the_result_is_rounded_and_not_the_factor(kind: str) -> None:
+    """102 / 0.9 = 113.3 becomes 113.5; times 1.109375, the bf16 next to 1 / 0.9, it would become 113."""
+    if kind == "operations":
+        pytest.skip("operations of PyTorch round the factor first")
+    torch.manual_seed(8)
+    outputs = dropout(torch.full((100,), 102.0, dtype=torch.bfloat16), 0.1, training=True)
+    assert set(outputs.tolist()) == {0.0, 113.5}
 
 
 def test_draws_come_from_the_generator() -> None:

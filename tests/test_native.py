@@ -23,6 +23,7 @@ from nmt.kernels.native.logits import chunk_losses
 from nmt.kernels.native.steps import NativeSteps
 from nmt.kernels.packed import gru_by_hand
 from nmt.kernels.packed_weights import Int8Weight
+from nmt.kernels.products import Factor
 from nmt.kernels.recurrence import Annotations, Entering, FactoredSteps, Steps
 from tests.compiled import needs_compiler
 
@@ -215,12 +216,27 @@ def test_gates_saturate() -> None:
     assert after[0].tolist() == [1.0, -1.0, 1.0, -1.0, 1.0, -1.0]
 
 
+class Made(Factor):
+    """A weight whose logits are there already."""
+
+    def __init__(self, logits_NV: torch.Tensor) -> None:
+        self.logits_NV = logits_NV
+
+    def product(self, rows: torch.Tensor, bias_N: torch.Tensor | None = None) -> torch.Tensor:
+        return self.logits_NV.clone()
+
+
+def as_product(logits_NV: torch.Tensor) -> tuple[Factor, torch.Tensor, torch.Tensor]:
+    """A weight, readouts and a bias whose logits these are."""
+    return Made(logits_NV), logits_NV.new_empty(0), torch.zeros(logits_NV.shape[1], dtype=exact(logits_NV.dtype))
+
+
 @needs_compiler
 def test_the_exponential_is_good_to_a_few_units_in_the_last_place() -> None:
     """Through a softmax of two logits 0 and x: e^x / (1 + e^x) is the gradient of the loss by x."""
     x = torch.linspace(-80.0, 15.0, 20_001)
     logits = torch.stack([torch.zeros_like(x), x], 1)
-    found = chunk_losses(logits.clone(), torch.zeros(len(x), dtype=torch.int64), 0.0, torch.zeros(2)).d_logits_NV
+    found = chunk_losses(*as_product(logits), torch.zeros(len(x), dtype=torch.int64), 0.0, torch.zeros(2)).d_logits_NV
     assert found is not None
     torch.testing.assert_close(found[:, 1].double(), torch.softmax(logits.double(), 1)[:, 1], rtol=3e-7, atol=0)
 
@@ -233,7 +249,7 @@ def test_what_is_no_number_is_not_lost(short: torch.dtype) -> None:
         logits = drawn(3, 50, dtype=short)
         logits[1, 7] = wrong
         d_bias = torch.zeros(50, dtype=exact(short))
-        losses = chunk_losses(logits, torch.tensor([1, 2, 3]), 0.1, d_bias)
+        losses = chunk_losses(*as_product(logits), torch.tensor([1, 2, 3]), 0.1, d_bias)
         assert losses.normalizer_N.isfinite().tolist() == [True, False, True]
         assert losses.d_logits_NV is not None
         assert losses.d_logits_NV.isfinite().all(1).tolist() == [True, False, True]
@@ -424,11 +440,18 @@ def test_they_run_in_the_threads_of_pytorch() -> None:
 
 
 def test_numbers_by_hand() -> None:
-    """Logits ln 1, ln 2, ln 5 and target 2: p = 1/8, 2/8, 5/8; with e = 0.3 the gradient is p - 0.7 onehot - 0.1."""
-    logits = torch.tensor([[1.0, 2.0, 5.0]]).log()
+    """Logits ln 1, ln 2, ln 5 and target 2: p = 1/8, 2/8, 5/8; with e = 0.3 the gradient is p - 0.7 onehot - 0.1.
+
+    Of the logits ln 2 is the bias of the second, and ln 0.5 that of the third.
+    """
+    weight, readout, bias = (
+        torch.tensor([[1.0], [1.0], [10.0]]).log(),
+        torch.ones(1, 1),
+        torch.tensor([1, 2, 0.5]).log(),
+    )
     d_bias = torch.ones(3)
     for of_chunk in (cross_entropy.chunk_losses, *([chunk_losses] if build.load()[0] else [])):
-        losses = of_chunk(logits.clone(), torch.tensor([2]), 0.3, d_bias.zero_())
+        losses = of_chunk(Factor(weight), readout, bias, torch.tensor([2]), 0.3, d_bias.zero_())
         assert losses.normalizer_N.tolist() == pytest.approx([math.log(8.0)])
         assert losses.expected_N.tolist() == pytest.approx([math.log(5.0)])
         assert losses.d_logits_NV is not None

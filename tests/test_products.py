@@ -1,16 +1,23 @@
-"""Products by oneDNN are the products, rows stay apart, and gradients are those of PyTorch's."""
+"""Products of weights that are laid out are the products, and gradients are those of PyTorch's."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from nmt.kernels import products
-from nmt.kernels.products import Factor, Factors, Linear, blocked_products, linear, suits
+from nmt.kernels.products import Factor, Factors, Linear, blocked_products, linear, suits, turned, turns
 from scripts.benchmarks.network import Update, Variant, caption_batches, flop_counter, model_options
+from tests.compiled import needs_compiler
 
-FORMATS = [torch.float32, torch.bfloat16]
+has_bf16 = pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="oneDNN multiplies no bf16 on this processor"
+)
+FORMATS = [torch.float32, pytest.param(torch.bfloat16, marks=has_bf16)]
+where_it_was_measured = products._is_faster.__wrapped__
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +25,8 @@ def everything_suits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also small products, on any processor."""
     if not torch.backends.mkldnn.is_available():
         pytest.skip("PyTorch was built without oneDNN")
-    monkeypatch.setattr(products, "_is_faster", lambda: True)
+    monkeypatch.setattr(products, "_vectors", lambda: "AVX512")
+    monkeypatch.setattr(products, "_is_faster", lambda dtype, few_rows: True)
     monkeypatch.setattr(products, "FEWEST_WEIGHTS", 1)
     monkeypatch.setattr(products, "FEWEST_ROWS", 1)
 
@@ -42,13 +50,20 @@ def test_a_product_by_hand(dtype: torch.dtype) -> None:
     assert room.tolist() == [[18, 38]]
 
 
-@pytest.mark.parametrize("laid_out", [True, False])
+def pretend(monkeypatch: pytest.MonkeyPatch, vectors: str) -> None:
+    """To run on a processor with these vectors."""
+    monkeypatch.setattr(products, "_vectors", lambda: vectors)
+    monkeypatch.setattr(products, "_is_faster", where_it_was_measured)
+
+
+@pytest.mark.parametrize("vectors", ["AVX512", "AVX2", "DEFAULT"])
 @pytest.mark.parametrize("dtype", FORMATS)
-def test_rows_and_weights_that_lie_apart(dtype: torch.dtype, laid_out: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A transposed weight, rows that are part of wider ones, and further dimensions; with and without oneDNN."""
-    monkeypatch.setattr(products, "_is_faster", lambda: laid_out)
+def test_rows_and_weights_that_lie_apart(dtype: torch.dtype, vectors: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transposed weight, rows that are part of wider ones, and further dimensions."""
+    pretend(monkeypatch, vectors)
     weight, rows = whole(24, 40, dtype=dtype).t(), whole(3, 5, 64, dtype=dtype)[..., 8:32]
-    assert suits(weight) == laid_out
+    assert suits(weight) == (vectors == "AVX512")
+    assert turns(weight) == (vectors == "AVX2" and dtype == torch.float32)
     expected = (rows.double() @ weight.double().t()).to(dtype)
     assert torch.equal(Factor(weight).product(rows), expected)
     room = torch.zeros(5, 40, dtype=dtype)
@@ -63,6 +78,37 @@ def test_rows_and_weights_that_lie_apart(dtype: torch.dtype, laid_out: bool, mon
             assert torch.equal(found[side], sign * expected[side] + biases[side])
         # The address of its first element is all that a compiled kernel is told.
         assert factors.products(two)[side].is_contiguous()
+
+
+@pytest.mark.parametrize("compiled", [pytest.param(True, marks=needs_compiler), False])
+@pytest.mark.parametrize("shape", [(3, 5), (64, 32), (33, 100), (2, 40, 70)])
+def test_a_weight_is_turned(shape: tuple[int, ...], compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its numbers stay where they were, its outputs lie side by side; also of a part of a wider one."""
+    pretend(monkeypatch, "AVX2")
+    if not compiled:
+        monkeypatch.setattr(products, "are_there", lambda dtype: False)
+    wide = torch.arange(math.prod(shape) * 2.0).view(*shape[:-1], 2 * shape[-1])
+    for weight in (wide, wide[..., : shape[-1]], wide[..., ::2], wide.transpose(-1, -2)):
+        found = turned(weight)
+        assert torch.equal(found, weight)
+        assert found.transpose(-1, -2).is_contiguous()
+    assert turned(wide.double()).is_contiguous()
+    assert turned(wide.bfloat16()).is_contiguous()
+
+
+def test_oneDNN_with_few_rows_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where vectors have 256 bits, and in float32."""
+    pretend(monkeypatch, "AVX2")
+    weight = whole(40, 24)
+    assert suits(weight, few_rows=True)
+    assert not suits(weight)
+    assert not suits(weight.bfloat16(), few_rows=True)
+    found = []
+    for few_rows in (True, False):
+        with flop_counter() as counter:
+            found.append(Factor(weight, few_rows=few_rows).product(whole(5, 24)))
+        assert ("mkldnn._linear_pointwise" in str(counter.get_flop_counts())) == few_rows
+    assert torch.equal(*found)
 
 
 @pytest.mark.parametrize("dtype", FORMATS)
@@ -113,7 +159,7 @@ def test_what_it_is_not_for_goes_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("attention", ["bahdanau2015", "luong2015_global_general"])
-@pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-5), ("bf16", 2e-2)])
+@pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-5), pytest.param("bf16", 2e-2, marks=has_bf16)])
 def test_a_network_s_gradients_are_those_of_the_reference(attention: str, precision: str, bound: float) -> None:
     model, batch, cpu = model_options(attention, quick=True), caption_batches(128, 100)[0], torch.device("cpu")
     expected = Update(model, 100, Variant("fp32", "reference"), cpu).gradients(batch)

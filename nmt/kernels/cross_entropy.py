@@ -5,7 +5,7 @@ Shapes: N positions, R readout, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from nmt.kernels.products import Factor
 from nmt.runtime import product_dtype
 
-CHUNK = 512
-"""Positions whose logits exist at a time: 16 MB of float32 at 8,000 pieces, of the order of a CPU's last cache."""
+CHUNK = 768
+"""Positions whose logits exist at a time, at most: 24 MB of float32 at 8,000 pieces, of the order of a CPU's last
+cache."""
 
 
 class Losses(NamedTuple):
@@ -48,13 +49,16 @@ class ChunkLosses(NamedTuple):
     """softmax - (1 - e) * onehot - e / V, in the format of the logits; None where no gradient is wanted."""
 
 
-LogitLosses = Callable[[Tensor, Tensor, float, Tensor | None], ChunkLosses]
-"""From logits [N, V], which may be overwritten, targets [N], the smoothing e, and where the gradient is summed over
-rows [V], which says that one is wanted."""
+LogitLosses = Callable[[Factor, Tensor, Tensor, Tensor, float, Tensor | None], ChunkLosses]
+"""From the weight, readouts [N, R] in its format, the bias [V], targets [N], the smoothing e, and where the gradient is
+summed over rows [V], which says that one is wanted."""
 
 
-def chunk_losses(logits_NV: Tensor, target_N: Tensor, smoothing: float, d_bias_V: Tensor | None) -> ChunkLosses:
+def chunk_losses(
+    weight_VR: Factor, readout_NR: Tensor, bias_V: Tensor, target_N: Tensor, smoothing: float, d_bias_V: Tensor | None
+) -> ChunkLosses:
     """By operations of PyTorch."""
+    logits_NV = weight_VR.product(readout_NR, bias_V)
     exact, target_N1 = _at_least_single(logits_NV.dtype), target_N.unsqueeze(1)
     expected_N1, largest_N1 = logits_NV.gather(1, target_N1), logits_NV.amax(1, keepdim=True)
     # Computed row by row, where its logits lie in the nearest cache.
@@ -92,6 +96,13 @@ def _at_least_single(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+def _chunks(count: int) -> Iterator[slice]:
+    """As few as there can be, as even as they can be: a small one takes longer than its share."""
+    size = -(-count // max(1, -(-count // CHUNK)))
+    for start in range(0, count, max(1, size)):
+        yield slice(start, start + size)
+
+
 class _Chunked(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -117,12 +128,9 @@ class _Chunked(torch.autograd.Function):
         with torch.autocast(readout_NR.device.type, enabled=False):
             # What smoothing adds to the loss is the same for all pieces: it never meets the logits one by one.
             mean_weight, mean_bias = weight_VR.to(exact).mean(0), bias.mean()
-            for start in range(0, count, CHUNK):
-                rows = slice(start, start + CHUNK)
+            for rows in _chunks(count):
                 readout = readout_NR[rows].to(dtype)
-                normalizer_n, expected_n, d_logits = of_chunk(
-                    ahead.product(readout, bias), target_N[rows], smoothing, d_bias
-                )
+                normalizer_n, expected_n, d_logits = of_chunk(ahead, readout, bias, target_N[rows], smoothing, d_bias)
                 likelihood += (normalizer_n - expected_n).sum()
                 if smoothing:
                     spread += normalizer_n.sum() - (readout.to(exact) @ mean_weight).sum() - mean_bias * len(readout)

@@ -64,7 +64,7 @@ class Fp32Weight(PackedWeight):
     """Products of float32."""
 
     def __init__(self, weight: Tensor) -> None:
-        self.factor = Factor(weight)
+        self.factor = Factor(weight, few_rows=True)
 
     def product(self, inputs: Tensor, bias: Tensor | None) -> Tensor:
         """In float32."""
@@ -75,7 +75,7 @@ class Bf16Weight(PackedWeight):
     """Products of bf16 with sums in float32, as autocast makes them, but for the cast of the weight at each one."""
 
     def __init__(self, weight: Tensor) -> None:
-        self.factor = Factor(weight.detach().to(torch.bfloat16))
+        self.factor = Factor(weight.detach().to(torch.bfloat16), few_rows=True)
 
     def product(self, inputs: Tensor, bias: Tensor | None) -> Tensor:
         """In bf16."""

@@ -27,7 +27,7 @@ def pack(network: nn.Module, kind: Format) -> None:
     for module in network.modules():
         for name in _products(module):
             weight: Tensor = getattr(module, name)
-            if len(weight) < FEWEST_OUTPUTS or (kind == "fp32" and not suits(weight)):
+            if len(weight) < FEWEST_OUTPUTS or (kind == "fp32" and not suits(weight, few_rows=True)):
                 continue
             if id(weight) not in packed:
                 packed[id(weight)] = FORMATS[kind](weight)

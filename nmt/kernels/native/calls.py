@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_double, c_float, c_int, c_int64, c_void_p
+from ctypes import c_double, c_float, c_int, c_int64, c_uint64, c_void_p
 from functools import cache
 from typing import Any
 
@@ -27,14 +27,16 @@ SIGNATURES = {
     "mix_backward": "sspppppsps",
     "packed": "psssppppp",
     "packed_backward": "psssspppp",
-    "loss": "ssppeppi",
+    "loss": "sspppeppi",
     "column_sums": "sspp",
     "scores": "sssspppp",
     "log_softmax": "sspp",
+    "dropout": "suseppp",
+    "dropout_backward": "seppp",
 }
-"""Arguments in the order of kernels.h and cells.h: addresses, sizes, an exact number, truth."""
+"""Arguments in the order of kernels.h, cells.h and dropout.h: addresses, sizes, keys, an exact number, truth."""
 
-INTEGER_SIGNATURES = {"quantize": "ssppp", "dequantize": "ssppppp"}
+SINGLE_SIGNATURES = {"quantize": "ssppp", "dequantize": "ssppppp", "draw": "usp", "turn": "ssspp"}
 """Of the kernels of kernels.c that have but one format."""
 
 
@@ -75,9 +77,10 @@ class Calls:
     def __init__(self, dtype: torch.dtype) -> None:
         library, why = load()
         assert library is not None, why
-        kinds = {"p": c_void_p, "s": c_int64, "i": c_int, "e": c_double if dtype == torch.float64 else c_float}
+        exact = c_double if dtype == torch.float64 else c_float
+        kinds = {"p": c_void_p, "s": c_int64, "u": c_uint64, "i": c_int, "e": exact}
         named = {f"{name}_{FORMATS[dtype]}": (name, signature) for name, signature in SIGNATURES.items()}
-        named |= {name: (name, signature) for name, signature in INTEGER_SIGNATURES.items()}
+        named |= {name: (name, signature) for name, signature in SINGLE_SIGNATURES.items()}
         self._functions: dict[str, Any] = {}
         for symbol, (name, signature) in named.items():
             function = getattr(library, symbol)
@@ -90,11 +93,14 @@ class Calls:
 
 def can_be_called(*tensors: Tensor) -> bool:
     """Whether the kernels are there, take numbers of this format, and no gradient is wanted of them."""
-    return (
-        not torch.is_grad_enabled()
-        and all(tensor.device.type == "cpu" and tensor.dtype in FORMATS for tensor in tensors)
-        and load()[0] is not None
+    return not torch.is_grad_enabled() and all(
+        tensor.device.type == "cpu" and are_there(tensor.dtype) for tensor in tensors
     )
+
+
+def are_there(dtype: torch.dtype) -> bool:
+    """Whether there are kernels for products of this format."""
+    return dtype in FORMATS and load()[0] is not None
 
 
 @cache

@@ -51,6 +51,52 @@ ALWAYS_INLINE float exp_float(float x) {
     return x < least ? 0.0f : p;
 }
 
+#define GROUP 64
+
+/* Philox4x32-10 (Salmon 2011, section 3.3) of a key and 8 consecutive counters: words w of all 8 blocks lie side by
+side, from word 0 to word 3. */
+ALWAYS_INLINE void philox(uint64_t key, uint64_t counter, uint32_t *words) {
+    uint32_t a[8], b[8], c[8] = {0}, d[8] = {0};
+    for (int i = 0; i < 8; i++) {
+        a[i] = (uint32_t)(counter + (uint64_t)i);
+        b[i] = (uint32_t)((counter + (uint64_t)i) >> 32);
+    }
+    uint32_t one = (uint32_t)key, other = (uint32_t)(key >> 32);
+    for (int round = 0; round < 10; round++) {
+#pragma omp simd
+        for (int i = 0; i < 8; i++) {
+            uint64_t left = (uint64_t)a[i] * 0xD2511F53u, right = (uint64_t)c[i] * 0xCD9E8D57u;
+            a[i] = (uint32_t)(right >> 32) ^ b[i] ^ one;
+            b[i] = (uint32_t)right;
+            c[i] = (uint32_t)(left >> 32) ^ d[i] ^ other;
+            d[i] = (uint32_t)left;
+        }
+        one += 0x9E3779B9u;
+        other += 0xBB67AE85u;
+    }
+    memcpy(words, a, sizeof a);
+    memcpy(words + 8, b, sizeof b);
+    memcpy(words + 16, c, sizeof c);
+    memcpy(words + 24, d, sizeof d);
+}
+
+/* The words of `count` groups, as dropout draws them. */
+void draw(uint64_t key, size count, uint32_t *words) {
+    for (size group = 0; group < count; group++) philox(key, (uint64_t)group * (GROUP / 8), words + group * (GROUP / 2));
+}
+
+/* [F, N] of a weight [N, F], by tiles that the nearest cache holds. */
+void turn(size outputs, size features, size apart, const float *weight, float *turned) {
+    enum { TILE = 32 };
+#pragma omp parallel for schedule(static) collapse(2) if (outputs * features > 32768)
+    for (size f = 0; f < features; f += TILE)
+        for (size n = 0; n < outputs; n += TILE) {
+            size f_end = f + TILE < features ? f + TILE : features, n_end = n + TILE < outputs ? n + TILE : outputs;
+            for (size i = f; i < f_end; i++)
+                for (size j = n; j < n_end; j++) turned[i * outputs + j] = weight[j * apart + i];
+        }
+}
+
 #define NAME(name) name##_float
 #define E float
 #define S float

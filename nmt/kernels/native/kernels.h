@@ -204,6 +204,7 @@ void NAME(keys_backward)(const NAME(Looking) *all, const E *d_scores, E *d_keys,
 }
 
 #include "cells.h"
+#include "dropout.h"
 
 typedef struct {
     size directions, elements, hidden;
@@ -309,17 +310,20 @@ void NAME(packed_backward)(
     }
 }
 
-/* The softmax's normalizer of a row of logits. `sum` is that of e^(logit - largest), of which `room` keeps each one. */
-ALWAYS_INLINE E NAME(normalizer)(size pieces, const S *row, E *room, E *sum, const int keeps) {
+/* The softmax's normalizer of a row of logits, less their bias. `sum` is that of e^(logit - largest), of which `room`
+keeps each one. */
+ALWAYS_INLINE E NAME(normalizer)(
+    size pieces, const S *row, const E *bias, E *room, E *sum, const int has_bias, const int keeps
+) {
     E largest = -INFINITY, total = 0;
 #pragma omp simd reduction(max : largest)
     for (size v = 0; v < pieces; v++) {
-        E logit = GET(row[v]);
+        E logit = has_bias ? GET(row[v]) + bias[v] : GET(row[v]);
         largest = largest > logit ? largest : logit;
     }
 #pragma omp simd reduction(+ : total)
     for (size v = 0; v < pieces; v++) {
-        E share = EXP(GET(row[v]) - largest);
+        E share = EXP((has_bias ? GET(row[v]) + bias[v] : GET(row[v])) - largest);
         if (keeps) room[v] = share;
         total += share;
     }
@@ -327,18 +331,19 @@ ALWAYS_INLINE E NAME(normalizer)(size pieces, const S *row, E *room, E *sum, con
     return largest + (E)log((double)total);
 }
 
-/* The softmax's normalizer of rows of logits and the logit that was expected; with `gradient` the logits become
-softmax - (1 - e) onehot - e / V. */
+/* The softmax's normalizer of rows of logits, less their bias, and the logit that was expected; with `gradient` the
+logits become softmax - (1 - e) onehot - e / V. */
 void NAME(loss)(
-    size rows, size pieces, S *logits, const size *target, E smoothing, E *normalizer, E *expected, int gradient
+    size rows, size pieces, S *logits, const E *bias, const size *target, E smoothing, E *normalizer, E *expected,
+    int gradient
 ) {
 #pragma omp parallel for schedule(static)
     for (size i = 0; i < rows; i++) {
         S *row = logits + i * pieces;
         E *room = malloc(sizeof(E) * (size_t)pieces);
         E total;
-        expected[i] = GET(row[target[i]]);
-        normalizer[i] = NAME(normalizer)(pieces, row, room, &total, 1);
+        expected[i] = GET(row[target[i]]) + bias[target[i]];
+        normalizer[i] = NAME(normalizer)(pieces, row, bias, room, &total, 1, 1);
         if (gradient) {
             E scale = (E)1 / total, floor = smoothing / (E)pieces;
             room[target[i]] += (smoothing - (E)1) * total;
@@ -370,7 +375,7 @@ void NAME(log_softmax)(size rows, size pieces, const S *logits, E *out) {
 #pragma omp parallel for schedule(static) if (rows * pieces > 8192)
     for (size i = 0; i < rows; i++) {
         const S *row = logits + i * pieces;
-        E total, normalizer = NAME(normalizer)(pieces, row, NULL, &total, 0);
+        E total, normalizer = NAME(normalizer)(pieces, row, NULL, NULL, &total, 0, 0);
 #pragma omp simd
         for (size v = 0; v < pieces; v++) out[i * pieces + v] = GET(row[v]) - normalizer;
     }

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from nmt.kernels.cross_entropy import ChunkLosses
 from nmt.kernels.native.calls import calls
+from nmt.kernels.products import Factor
 
 
-def chunk_losses(logits_NV: Tensor, target_N: Tensor, smoothing: float, d_bias_V: Tensor | None) -> ChunkLosses:
-    """As `cross_entropy.chunk_losses`."""
-    assert logits_NV.device.type == "cpu"
+def chunk_losses(
+    weight_VR: Factor, readout_NR: Tensor, bias_V: Tensor, target_N: Tensor, smoothing: float, d_bias_V: Tensor | None
+) -> ChunkLosses:
+    """As `cross_entropy.chunk_losses`; the bias, in at least single precision, is added where the logits are read."""
+    assert readout_NR.device.type == "cpu"
+    logits_NV, target_N, bias_V = weight_VR.product(readout_NR).contiguous(), target_N.contiguous(), bias_V.contiguous()
     rows, pieces = logits_NV.shape
-    kernels, exact = calls(logits_NV.dtype), torch.promote_types(logits_NV.dtype, torch.float32)
-    normalizer_N, expected_N = logits_NV.new_empty(2, rows, dtype=exact).unbind(0)
-    # Of an `F.linear` where oneDNN is not faster.
-    logits_NV, target_N = logits_NV.contiguous(), target_N.contiguous()
+    kernels = calls(logits_NV.dtype)
+    normalizer_N, expected_N = bias_V.new_empty(2, rows).unbind(0)
     wanted = d_bias_V is not None
     kernels.loss(
-        *(rows, pieces, logits_NV.data_ptr(), target_N.data_ptr(), smoothing),
+        *(rows, pieces, logits_NV.data_ptr(), bias_V.data_ptr(), target_N.data_ptr(), smoothing),
         *(normalizer_N.data_ptr(), expected_N.data_ptr(), wanted),
     )
     if d_bias_V is not None:
