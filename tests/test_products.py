@@ -1,17 +1,14 @@
-"""Products of weights that are laid out are the products, and gradients are those of PyTorch's."""
+"""Products by oneDNN are the products, rows stay apart, and gradients are those of PyTorch's."""
 
 from __future__ import annotations
-
-import math
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from nmt.kernels import products
-from nmt.kernels.products import Factor, Factors, Linear, blocked_products, linear, suits, turned, turns
+from nmt.kernels.products import Factor, Factors, Linear, blocked_products, linear, suits
 from scripts.benchmarks.network import Update, Variant, caption_batches, flop_counter, model_options
-from tests.compiled import needs_compiler
 
 has_bf16 = pytest.mark.skipif(
     not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="oneDNN multiplies no bf16 on this processor"
@@ -56,14 +53,13 @@ def pretend(monkeypatch: pytest.MonkeyPatch, vectors: str) -> None:
     monkeypatch.setattr(products, "_is_faster", where_it_was_measured)
 
 
-@pytest.mark.parametrize("vectors", ["AVX512", "AVX2", "DEFAULT"])
+@pytest.mark.parametrize("vectors", ["AVX512", "AVX2"])
 @pytest.mark.parametrize("dtype", FORMATS)
 def test_rows_and_weights_that_lie_apart(dtype: torch.dtype, vectors: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A transposed weight, rows that are part of wider ones, and further dimensions."""
     pretend(monkeypatch, vectors)
     weight, rows = whole(24, 40, dtype=dtype).t(), whole(3, 5, 64, dtype=dtype)[..., 8:32]
     assert suits(weight) == (vectors == "AVX512")
-    assert turns(weight) == (vectors == "AVX2" and dtype == torch.float32)
     expected = (rows.double() @ weight.double().t()).to(dtype)
     assert torch.equal(Factor(weight).product(rows), expected)
     room = torch.zeros(5, 40, dtype=dtype)
@@ -78,22 +74,6 @@ def test_rows_and_weights_that_lie_apart(dtype: torch.dtype, vectors: str, monke
             assert torch.equal(found[side], sign * expected[side] + biases[side])
         # The address of its first element is all that a compiled kernel is told.
         assert factors.products(two)[side].is_contiguous()
-
-
-@pytest.mark.parametrize("compiled", [pytest.param(True, marks=needs_compiler), False])
-@pytest.mark.parametrize("shape", [(3, 5), (64, 32), (33, 100), (2, 40, 70)])
-def test_a_weight_is_turned(shape: tuple[int, ...], compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its numbers stay where they were, its outputs lie side by side; also of a part of a wider one."""
-    pretend(monkeypatch, "AVX2")
-    if not compiled:
-        monkeypatch.setattr(products, "are_there", lambda dtype: False)
-    wide = torch.arange(math.prod(shape) * 2.0).view(*shape[:-1], 2 * shape[-1])
-    for weight in (wide, wide[..., : shape[-1]], wide[..., ::2], wide.transpose(-1, -2)):
-        found = turned(weight)
-        assert torch.equal(found, weight)
-        assert found.transpose(-1, -2).is_contiguous()
-    assert turned(wide.double()).is_contiguous()
-    assert turned(wide.bfloat16()).is_contiguous()
 
 
 def test_oneDNN_with_few_rows_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from nmt.kernels.products import Factor
 from nmt.runtime import product_dtype
 
-CHUNK = 768
-"""Positions whose logits exist at a time, at most: 24 MB of float32 at 8,000 pieces, of the order of a CPU's last
+CHUNK = 512
+"""Positions whose logits exist at a time, at most: 16 MB of float32 at 8,000 pieces, of the order of a CPU's last
 cache."""
 
 

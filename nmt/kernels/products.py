@@ -1,19 +1,18 @@
-"""Products on a CPU with weights in the layout that the inner loop reads, by oneDNN where that is faster.
+"""Products on a CPU by oneDNN, with weights in the layout that its inner loop reads.
 
 PyTorch multiplies float32 by its BLAS, MKL. On processors with 512-bit vectors that are not Intel's it reaches three
 quarters of what oneDNN does with the same instructions, and with few rows less than half, because it packs the weight
 anew for every product. bf16 goes through oneDNN either way, but there too the weight is laid out anew each time. With
-256-bit vectors oneDNN is faster with few rows alone, and MKL wants the outputs of a weight side by side, not its
-features (docs/performance.md).
+256-bit vectors oneDNN is the faster one with few rows alone (docs/performance.md).
 
-A row of a product by oneDNN does not depend on how many others there are, to the bit.
+A row of such a product does not depend on how many others there are, to the bit.
 
 Shapes: ... any leading dimensions, M rows of them together, N outputs, F features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -24,7 +23,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from nmt.kernels.native.calls import are_there, calls
 from nmt.runtime import product_dtype
 
 FEWEST_WEIGHTS = 2**15
@@ -38,8 +36,9 @@ _BLOCKED: ContextVar[bool] = ContextVar("blocked", default=False)
 def suits(weight_NF: Tensor, *, few_rows: bool = False) -> bool:
     """Whether oneDNN can have this weight, and is faster than PyTorch's own product with it, of many rows or of few."""
     return (
-        _is_large(weight_NF)
+        weight_NF.device.type == "cpu"
         and weight_NF.dtype in (torch.float32, torch.bfloat16)
+        and weight_NF.numel() >= FEWEST_WEIGHTS
         and torch._C._get_mkldnn_enabled()
         and _is_faster(weight_NF.dtype, few_rows)
     )
@@ -51,33 +50,6 @@ def _is_faster(dtype: torch.dtype, few_rows: bool) -> bool:
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     return _vectors() == "AVX512" or (_vectors() == "AVX2" and few_rows and dtype == torch.float32)
-
-
-def turns(weight_NF: Tensor) -> bool:
-    """Whether the BLAS multiplies by this weight faster where its outputs lie side by side."""
-    return _is_large(weight_NF) and weight_NF.dtype == torch.float32 and _vectors() == "AVX2"
-
-
-def turned(weights_NF: Tensor) -> Tensor:
-    """The same weights [..., N, F], their outputs side by side where that `turns` out faster."""
-    if not turns(weights_NF):
-        return weights_NF
-    turned_FN = torch.empty_like(weights_NF.transpose(-1, -2), memory_format=torch.contiguous_format)
-    if are_there(weights_NF.dtype) and weights_NF.stride(-1) == 1:
-        for weight_NF, place_FN in zip(_matrices(weights_NF), _matrices(turned_FN), strict=True):
-            sizes = (*weight_NF.shape, weight_NF.stride(0))
-            calls(weight_NF.dtype).turn(*sizes, weight_NF.data_ptr(), place_FN.data_ptr())
-    else:
-        turned_FN.copy_(weights_NF.transpose(-1, -2))
-    return turned_FN.transpose(-1, -2)
-
-
-def _matrices(weights: Tensor) -> Iterable[Tensor]:
-    return weights.unbind(0) if weights.dim() == 3 else (weights,)
-
-
-def _is_large(weight_NF: Tensor) -> bool:
-    return weight_NF.device.type == "cpu" and weight_NF.numel() >= FEWEST_WEIGHTS
 
 
 @cache
@@ -93,13 +65,10 @@ class Factor:
     """
 
     def __init__(self, weight_NF: Tensor, *, few_rows: bool = False) -> None:
-        weight_NF = weight_NF.detach()
+        self._weight_NF = weight_NF.detach()
         self._laid_out: Tensor | None = None
         if suits(weight_NF, few_rows=few_rows):
-            self._weight_NF = weight_NF
-            self._laid_out = torch.ops.mkldnn._reorder_linear_weight(weight_NF)
-        else:
-            self._weight_NF = turned(weight_NF)
+            self._laid_out = torch.ops.mkldnn._reorder_linear_weight(self._weight_NF)
 
     def product(self, rows: Tensor, bias_N: Tensor | None = None) -> Tensor:
         """W x + b of rows [..., F] in the format of the weight: [..., N]. The bias may be more exact."""
@@ -127,9 +96,8 @@ class Factors:
     """Weights [D, N, F] of D directions that take turns."""
 
     def __init__(self, weights_DNF: Tensor) -> None:
-        weights_DNF = weights_DNF.detach()
-        self._factors = [Factor(weight_NF) for weight_NF in weights_DNF] if suits(weights_DNF[0]) else []
-        self._weights_DNF = weights_DNF if self._factors else turned(weights_DNF)
+        self._weights_DNF = weights_DNF.detach()
+        self._factors = [Factor(weight_NF) for weight_NF in self._weights_DNF] if suits(weights_DNF[0]) else []
 
     def product(self, rows_DMF: Tensor, biases_DN: Tensor | None = None) -> Tensor:
         """W x + b of the rows of each direction, [D, M, N]."""
@@ -154,7 +122,7 @@ class Factors:
 
 @contextmanager
 def blocked_products(wanted: bool) -> Iterator[None]:
-    """Within it, `linear` lays weights out where that is faster; gradients follow what was chosen going forward."""
+    """Within it, `linear` multiplies by oneDNN where that is faster; gradients follow what was chosen going forward."""
     before = _BLOCKED.set(wanted)
     try:
         yield
@@ -168,7 +136,7 @@ def linear(inputs: Tensor, weight_NF: Tensor, bias_N: Tensor | None = None) -> T
         _BLOCKED.get()
         and inputs.numel() >= FEWEST_ROWS * weight_NF.shape[1]
         and inputs.dtype == product_dtype(inputs) == weight_NF.dtype == torch.float32
-        and (suits(weight_NF) or turns(weight_NF))
+        and suits(weight_NF)
     ):
         outputs: Tensor = _Linear.apply(inputs, weight_NF, bias_N)  # type: ignore[no-untyped-call]
         return outputs

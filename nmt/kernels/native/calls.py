@@ -36,7 +36,7 @@ SIGNATURES = {
 }
 """Arguments in the order of kernels.h, cells.h and dropout.h: addresses, sizes, keys, an exact number, truth."""
 
-SINGLE_SIGNATURES = {"quantize": "ssppp", "dequantize": "ssppppp", "draw": "usp", "turn": "ssspp"}
+SINGLE_SIGNATURES = {"quantize": "ssppp", "dequantize": "ssppppp", "draw": "usp"}
 """Of the kernels of kernels.c that have but one format."""
 
 

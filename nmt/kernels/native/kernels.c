@@ -85,18 +85,6 @@ void draw(uint64_t key, size count, uint32_t *words) {
     for (size group = 0; group < count; group++) philox(key, (uint64_t)group * (GROUP / 8), words + group * (GROUP / 2));
 }
 
-/* [F, N] of a weight [N, F], by tiles that the nearest cache holds. */
-void turn(size outputs, size features, size apart, const float *weight, float *turned) {
-    enum { TILE = 32 };
-#pragma omp parallel for schedule(static) collapse(2) if (outputs * features > 32768)
-    for (size f = 0; f < features; f += TILE)
-        for (size n = 0; n < outputs; n += TILE) {
-            size f_end = f + TILE < features ? f + TILE : features, n_end = n + TILE < outputs ? n + TILE : outputs;
-            for (size i = f; i < f_end; i++)
-                for (size j = n; j < n_end; j++) turned[i * outputs + j] = weight[j * apart + i];
-        }
-}
-
 #define NAME(name) name##_float
 #define E float
 #define S float
