@@ -33,10 +33,10 @@ class _Dropout(torch.autograd.Function):
     def forward(ctx: Any, inputs: Tensor, dropped: int) -> Tensor:
         ctx.scale = LEVELS / (LEVELS - dropped)
         if are_there(inputs.dtype):
-            inputs, key = inputs.contiguous(), _draw(1).view(torch.uint64).item()
+            inputs, key = inputs.contiguous(), _draw(1)
             outputs, kept = torch.empty_like(inputs), torch.empty_like(inputs, dtype=torch.int8)
             places = (inputs.data_ptr(), outputs.data_ptr(), kept.data_ptr())
-            calls(inputs.dtype).dropout(inputs.numel(), key, dropped, ctx.scale, *places)
+            calls(inputs.dtype).dropout(inputs.numel(), key.data_ptr(), dropped, ctx.scale, *places)
         else:
             bits = _draw(-(-inputs.numel() // 4)).view(torch.int16)[: inputs.numel()]
             kept = (bits >= dropped - LEVELS // 2).view(inputs.shape).view(torch.int8)

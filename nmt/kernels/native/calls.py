@@ -31,13 +31,13 @@ SIGNATURES = {
     "column_sums": "sspp",
     "scores": "sssspppp",
     "log_softmax": "sspp",
-    "dropout": "suseppp",
+    "dropout": "spseppp",
     "dropout_backward": "seppp",
 }
-"""Arguments in the order of kernels.h, cells.h and dropout.h: addresses, sizes, keys, an exact number, truth."""
+"""Arguments in the order of kernels.h, cells.h and dropout.h: addresses, sizes, an exact number, truth."""
 
 SINGLE_SIGNATURES = {"quantize": "ssppp", "dequantize": "ssppppp", "draw": "usp"}
-"""Of the kernels of kernels.c that have but one format."""
+"""Of the kernels of kernels.c that have but one format; a key beside what others take."""
 
 
 class Looking(ctypes.Structure):

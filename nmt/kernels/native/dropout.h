@@ -3,12 +3,12 @@
 Elements come in groups of 64, whose bits are 8 consecutive blocks of the generator: what an element draws depends on
 its number alone, not on the threads. */
 
-void NAME(dropout)(size elements, uint64_t key, size dropped, E scale, const S *inputs, S *outputs, int8_t *kept) {
+void NAME(dropout)(size elements, const uint64_t *key, size dropped, E scale, const S *inputs, S *outputs, int8_t *kept) {
 #pragma omp parallel for schedule(static) if (elements > 32768)
     for (size first = 0; first < elements; first += GROUP) {
         uint32_t words[GROUP / 2];
         uint16_t bits[GROUP];
-        philox(key, (uint64_t)first / 8, words);
+        philox(*key, (uint64_t)first / 8, words);
         memcpy(bits, words, sizeof bits);
         size count = elements - first < GROUP ? elements - first : GROUP;
 #pragma omp simd
