@@ -3,6 +3,11 @@
 Elements come in groups of 64, whose bits are 8 consecutive blocks of the generator: what an element draws depends on
 its number alone, not on the threads. */
 
+ALWAYS_INLINE void NAME(keep)(size count, E scale, const S *inputs, const int8_t *kept, S *outputs) {
+#pragma omp simd
+    for (size e = 0; e < count; e++) outputs[e] = PUT(GET(inputs[e]) * ((E)kept[e] * scale));
+}
+
 void NAME(dropout)(size elements, const uint64_t *key, size dropped, E scale, const S *inputs, S *outputs, int8_t *kept) {
 #pragma omp parallel for schedule(static) if (elements > 32768)
     for (size first = 0; first < elements; first += GROUP) {
@@ -12,15 +17,15 @@ void NAME(dropout)(size elements, const uint64_t *key, size dropped, E scale, co
         memcpy(bits, words, sizeof bits);
         size count = elements - first < GROUP ? elements - first : GROUP;
 #pragma omp simd
-        for (size e = 0; e < count; e++) {
-            int8_t stays = bits[e] >= (uint16_t)dropped;
-            kept[first + e] = stays;
-            outputs[first + e] = PUT(stays ? GET(inputs[first + e]) * scale : (E)0);
-        }
+        for (size e = 0; e < count; e++) kept[first + e] = bits[e] >= (uint16_t)dropped;
+        NAME(keep)(count, scale, inputs + first, kept + first, outputs + first);
     }
 }
 
 void NAME(dropout_backward)(size elements, E scale, const S *d_outputs, const int8_t *kept, S *d_inputs) {
-#pragma omp parallel for simd schedule(static) if (elements > 32768)
-    for (size e = 0; e < elements; e++) d_inputs[e] = PUT(kept[e] ? GET(d_outputs[e]) * scale : (E)0);
+#pragma omp parallel for schedule(static) if (elements > 32768)
+    for (size first = 0; first < elements; first += GROUP) {
+        size count = elements - first < GROUP ? elements - first : GROUP;
+        NAME(keep)(count, scale, d_outputs + first, kept + first, d_inputs + first);
+    }
 }
