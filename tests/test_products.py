@@ -9,11 +9,9 @@ from torch.nn import functional as F
 from nmt.kernels import products
 from nmt.kernels.products import Factor, Factors, Linear, blocked_products, linear, suits
 from scripts.benchmarks.network import Update, Variant, caption_batches, flop_counter, model_options
+from tests.compiled import needs_onednn_bf16
 
-has_bf16 = pytest.mark.skipif(
-    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="oneDNN multiplies no bf16 on this processor"
-)
-FORMATS = [torch.float32, pytest.param(torch.bfloat16, marks=has_bf16)]
+FORMATS = [torch.float32, pytest.param(torch.bfloat16, marks=needs_onednn_bf16)]
 where_it_was_measured = products._is_faster.__wrapped__
 
 
@@ -139,7 +137,7 @@ def test_what_it_is_not_for_goes_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("attention", ["bahdanau2015", "luong2015_global_general"])
-@pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-5), pytest.param("bf16", 2e-2, marks=has_bf16)])
+@pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-5), pytest.param("bf16", 2e-2, marks=needs_onednn_bf16)])
 def test_a_network_s_gradients_are_those_of_the_reference(attention: str, precision: str, bound: float) -> None:
     model, batch, cpu = model_options(attention, quick=True), caption_batches(128, 100)[0], torch.device("cpu")
     expected = Update(model, 100, Variant("fp32", "reference"), cpu).gradients(batch)

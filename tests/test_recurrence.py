@@ -13,7 +13,7 @@ from nmt.config import schema
 from nmt.errors import ConfigError
 from nmt.kernels.recurrence import FactoredSteps, Steps
 from nmt.model.translator import Translator
-from tests.compiled import KINDS, STEPS
+from tests.compiled import HAS_ONEDNN_BF16, KINDS, STEPS
 from tests.networks import VOCABULARY, model_options, network, sentences
 from tests.runs import run_config, write_corpus
 from tests.test_kernels import LargeTensors
@@ -128,7 +128,7 @@ def test_bf16_products_stay_near_the_exact_result() -> None:
 @pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
 def test_states_are_exact_whatever_format_the_encoder_leaves(cell: str, bridge: str, wiring: str) -> None:
     """Under autocast some of the library's layers put out bf16, on a GPU all of them."""
-    if cell == "lstm" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if cell == "lstm" and not HAS_ONEDNN_BF16:
         pytest.skip("oneDNN has no LSTM in bf16 on this processor")
     feeding = {"wiring_options": {"context_feeding": True}, "decoder_layers": 2} if wiring == "gnmt" else {}
     translator = network(model_options(cell=cell, bridge=bridge, wiring=wiring, **feeding)).float()
