@@ -21,7 +21,7 @@ from nmt.batching.plan import Lengths, Rows, cut
 from nmt.experiment.documents import Documents, places, rows_before
 from nmt.experiment.loading import System
 from nmt.experiment.memory import in_halves
-from nmt.kernels.cross_entropy import CHUNK
+from nmt.kernels.cross_entropy import chunks
 from nmt.text.encoded import flatten
 
 Ids = Sequence[Sequence[int]]
@@ -102,12 +102,11 @@ def log_probabilities(system: System, readouts_NR: Sequence[Tensor], target_N: T
 
     Logits exist for a chunk of pieces at a time.
     """
-    chunks = []
-    for start in range(0, len(target_N), CHUNK):
-        rows = slice(start, start + CHUNK)
+    found = []
+    for rows in chunks(len(target_N)):
         parts = [
             torch.log_softmax(translator.projection(readout_NR[rows]).float(), -1).gather(1, target_N[rows, None])
             for translator, readout_NR in zip(system.translators, readouts_NR, strict=True)
         ]
-        chunks.append(torch.logsumexp(torch.cat(parts, 1), 1) - math.log(len(parts)))
-    return torch.cat(chunks)
+        found.append(torch.logsumexp(torch.cat(parts, 1), 1) - math.log(len(parts)))
+    return torch.cat(found)

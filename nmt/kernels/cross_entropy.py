@@ -96,11 +96,11 @@ def _at_least_single(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def _chunks(count: int) -> Iterator[slice]:
-    """As few as there can be, as even as they can be: a small one takes longer than its share."""
-    size = -(-count // max(1, -(-count // CHUNK)))
-    for start in range(0, count, max(1, size)):
-        yield slice(start, start + size)
+def chunks(count: int) -> Iterator[slice]:
+    """Positions in as few chunks as there can be, as even as they can be: a small one takes longer than its share."""
+    parts = -(-count // CHUNK)
+    for part in range(parts):
+        yield slice(part * count // parts, (part + 1) * count // parts)
 
 
 class _Chunked(torch.autograd.Function):
@@ -128,7 +128,7 @@ class _Chunked(torch.autograd.Function):
         with torch.autocast(readout_NR.device.type, enabled=False):
             # What smoothing adds to the loss is the same for all pieces: it never meets the logits one by one.
             mean_weight, mean_bias = weight_VR.to(exact).mean(0), bias.mean()
-            for rows in _chunks(count):
+            for rows in chunks(count):
                 readout = readout_NR[rows].to(dtype)
                 normalizer_n, expected_n, d_logits = of_chunk(ahead, readout, bias, target_N[rows], smoothing, d_bias)
                 likelihood += (normalizer_n - expected_n).sum()
