@@ -16,11 +16,13 @@ from tests.compiled import KINDS, needs_compiler
 
 
 @pytest.fixture(params=[pytest.param(KINDS[1], marks=needs_compiler), KINDS[0]], autouse=True)
-def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """By compiled kernels, and as operations of PyTorch."""
     if request.param == "operations":
         monkeypatch.setattr(module, "are_there", lambda dtype: False)
-    return str(request.param)
+
+
+compiled_alone = pytest.mark.parametrize("kind", [pytest.param(KINDS[1], marks=needs_compiler)], indirect=True)
 
 
 def philox(counter: Sequence[int], key: Sequence[int]) -> list[int]:
@@ -33,7 +35,7 @@ def philox(counter: Sequence[int], key: Sequence[int]) -> list[int]:
     return [a, b, c, d]
 
 
-@needs_compiler
+@compiled_alone
 def test_the_generator_is_philox() -> None:
     """Against the answers that its authors publish, and those against the kernel's."""
     ones = 2**32 - 1
@@ -46,11 +48,9 @@ def test_the_generator_is_philox() -> None:
     assert found.tolist() == [philox([block, 0, 0, 0], [key & ones, key >> 32]) for block in range(8 * groups)]
 
 
-@needs_compiler
-def test_every_element_has_bits_of_its_own(kind: str) -> None:
+@compiled_alone
+def test_every_element_has_bits_of_its_own() -> None:
     """Those of the generator, in its order, 16 each: the smaller ones are dropped."""
-    if kind == "operations":
-        pytest.skip("operations of PyTorch take their bits from PyTorch")
     size, groups = 500, 8
     torch.manual_seed(9)
     key = int(torch.empty(1, dtype=torch.int64).random_(-(2**63), None).view(torch.uint64).item())
@@ -63,7 +63,7 @@ def test_every_element_has_bits_of_its_own(kind: str) -> None:
     assert torch.equal(outputs != 0, bits >= LEVELS // 4)
 
 
-@needs_compiler
+@compiled_alone
 def test_what_is_dropped_does_not_depend_on_threads_or_size() -> None:
     threads, found = torch.get_num_threads(), []
     try:
@@ -121,11 +121,9 @@ def test_the_expectation_is_exact_though_the_probability_is_rounded() -> None:
     assert outputs.max().item() == pytest.approx(1 / kept, rel=1e-12)
 
 
-@needs_compiler
-def test_in_bf16_the_result_is_rounded_and_not_the_factor(kind: str) -> None:
-    """102 / 0.9 = 113.3 becomes 113.5; times 1.109375, the bf16 next to 1 / 0.9, it would become 113."""
-    if kind == "operations":
-        pytest.skip("operations of PyTorch round the factor first")
+@compiled_alone
+def test_in_bf16_the_result_is_rounded_and_not_the_factor() -> None:
+    """102 / 0.9 = 113.3 becomes 113.5; times the bf16 next to 1 / 0.9, as operations of PyTorch have it, 113."""
     torch.manual_seed(8)
     outputs = dropout(torch.full((100,), 102.0, dtype=torch.bfloat16), 0.1, training=True)
     assert set(outputs.tolist()) == {0.0, 113.5}

@@ -12,7 +12,11 @@ from scripts.benchmarks.network import Update, Variant, caption_batches, flop_co
 from tests.compiled import needs_onednn_bf16
 
 FORMATS = [torch.float32, pytest.param(torch.bfloat16, marks=needs_onednn_bf16)]
-where_it_was_measured = products._is_faster.__wrapped__
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, vectors: str) -> None:
+    """To run on a processor with these vectors."""
+    monkeypatch.setattr(products, "_vectors", lambda: vectors)
 
 
 @pytest.fixture(autouse=True)
@@ -20,8 +24,7 @@ def everything_suits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also small products, on any processor."""
     if not torch.backends.mkldnn.is_available():
         pytest.skip("PyTorch was built without oneDNN")
-    monkeypatch.setattr(products, "_vectors", lambda: "AVX512")
-    monkeypatch.setattr(products, "_is_faster", lambda dtype, few_rows: True)
+    pretend(monkeypatch, "AVX512")
     monkeypatch.setattr(products, "FEWEST_WEIGHTS", 1)
     monkeypatch.setattr(products, "FEWEST_ROWS", 1)
 
@@ -43,12 +46,6 @@ def test_a_product_by_hand(dtype: torch.dtype) -> None:
     assert room.tolist() == [[117, 139]]
     assert factor.write(rows, bias, room) is room
     assert room.tolist() == [[18, 38]]
-
-
-def pretend(monkeypatch: pytest.MonkeyPatch, vectors: str) -> None:
-    """To run on a processor with these vectors."""
-    monkeypatch.setattr(products, "_vectors", lambda: vectors)
-    monkeypatch.setattr(products, "_is_faster", where_it_was_measured)
 
 
 @pytest.mark.parametrize("vectors", ["AVX512", "AVX2"])

@@ -44,7 +44,6 @@ def suits(weight_NF: Tensor, *, few_rows: bool = False) -> bool:
     )
 
 
-@cache
 def _is_faster(dtype: torch.dtype, few_rows: bool) -> bool:
     """Where it was measured."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
