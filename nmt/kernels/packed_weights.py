@@ -17,12 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nmt.kernels.native import inference
-from nmt.kernels.native.calls import can_be_called
+from nmt.kernels.integers import integers
 from nmt.kernels.products import Factor
-
-LARGEST = 127.0
-"""Of what an int8 holds on both sides of zero."""
 
 
 class PackedWeight(torch.Tensor):
@@ -83,36 +79,15 @@ class Bf16Weight(PackedWeight):
 
 
 class Int8Weight(PackedWeight):
-    """Products of 8-bit integers: x W' = s_x (q_x q_W') s_W, with q = round(x / s) and s = max |x| / 127.
+    """Products of 8-bit integers: a scale for every output and, found as it comes, one for every row of the inputs.
 
-    A scale for every output and, found as it comes, one for every row of the inputs: a row does not depend on the
-    others. The sums are exact 32-bit integers, so that the order of the additions does not matter either.
+    So a row does not depend on the others.
     """
 
     def __init__(self, weight: Tensor) -> None:
-        weight = weight.detach().float()
-        scale_O1 = _scale(weight)
-        self.integers_IO = (weight / scale_O1).round_().to(torch.int8).t().contiguous()
-        self.scale_O = scale_O1.squeeze(1)
+        self.integers = integers(weight)
 
     def product(self, inputs: Tensor, bias: Tensor | None) -> Tensor:
         """In float32."""
-        rows_MI = inputs.reshape(-1, inputs.shape[-1]).float()
-        if can_be_called(rows_MI):
-            integers_MI, scale_M = inference.quantized(rows_MI)
-            sums_MO = torch._int_mm(integers_MI, self.integers_IO)
-            outputs_MO = inference.dequantized(sums_MO, scale_M, self.scale_O, bias)
-            return outputs_MO.view(*inputs.shape[:-1], -1)
-        scale_M1 = _scale(rows_MI)
-        sums_MO = torch._int_mm((rows_MI / scale_M1).round_().to(torch.int8), self.integers_IO)
-        outputs_MO = sums_MO.to(torch.float32).mul_(self.scale_O)
-        if bias is None:
-            outputs_MO.mul_(scale_M1)
-        else:
-            torch.addcmul(bias, outputs_MO, scale_M1, out=outputs_MO)
+        outputs_MO = self.integers.product(inputs.reshape(-1, inputs.shape[-1]).float(), bias)
         return outputs_MO.view(*inputs.shape[:-1], -1)
-
-
-def _scale(rows: Tensor) -> Tensor:
-    """What the largest number of each row is divided by to become the largest integer."""
-    return rows.abs().amax(1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny).div_(LARGEST)

@@ -18,7 +18,7 @@ import torch
 from nmt.runtime import cpu_flags
 
 FOLDER = Path(__file__).parent
-SOURCES = ("kernels.c", "kernels.h", "cells.h", "dropout.h")
+SOURCES = ("kernels.c", "kernels.h", "cells.h", "dropout.h", "integers.h")
 OPTIONS = ("-std=gnu11", "-O3", "-fPIC", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp")
 """Nothing among them lets the compiler change what a sum is; where its order is free, the source says so."""
 PATIENCE = 120.0

@@ -36,8 +36,13 @@ SIGNATURES = {
 }
 """Arguments in the order of kernels.h, cells.h and dropout.h: addresses, sizes, an exact number, truth."""
 
-SINGLE_SIGNATURES = {"quantize": "ssppp", "dequantize": "ssppppp", "draw": "usp"}
-"""Of the kernels of kernels.c that have but one format; a key beside what others take."""
+SINGLE_SIGNATURES = {
+    "quantize": "ssppp",
+    "dequantize": "ssppppp",
+    "integer_product": "sssppppp",
+    "draw": "usp",
+}
+"""Of the kernels of kernels.c and integers.h that have but one format; a key beside what others take."""
 
 
 class Looking(ctypes.Structure):

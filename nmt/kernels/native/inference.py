@@ -12,8 +12,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from nmt.kernels.native.calls import Entering, address, calls, can_be_called
+
+PANEL = 16
+"""Outputs that lie side by side in a weight of integers (integers.h)."""
 
 
 def additive_scores(query: Tensor, keys: Tensor, energy_A: Tensor) -> Tensor:
@@ -94,6 +98,24 @@ def dequantized(sums_MO: Tensor, scale_M: Tensor, scale_O: Tensor, bias_O: Tenso
     outputs_MO = torch.empty_like(sums_MO, dtype=torch.float32)
     calls(torch.float32).dequantize(
         *(*sums_MO.shape, sums_MO.data_ptr(), scale_M.data_ptr(), scale_O.data_ptr()),
+        *(address(bias_O), outputs_MO.data_ptr()),
+    )
+    return outputs_MO
+
+
+def panels(integers_OI: Tensor) -> Tensor:
+    """A weight of 8-bit integers as `integer_product` reads it (integers.h), with zeros where a panel is not full."""
+    outputs, inputs = integers_OI.shape
+    whole = F.pad(integers_OI, (0, inputs % 2, 0, -outputs % PANEL))
+    return whole.view(-1, PANEL, (inputs + 1) // 2, 2).transpose(1, 2).contiguous()
+
+
+def integer_product(rows_MI: Tensor, panels: Tensor, scale_O: Tensor, bias_O: Tensor | None) -> Tensor:
+    """W x + b of float32 rows by integers, which each row becomes by a scale of its own."""
+    rows_MI, bias_O = rows_MI.contiguous(), None if bias_O is None else bias_O.contiguous()
+    outputs_MO = rows_MI.new_empty(len(rows_MI), len(scale_O))
+    calls(torch.float32).integer_product(
+        *(*rows_MI.shape, len(scale_O), rows_MI.data_ptr(), panels.data_ptr(), scale_O.data_ptr()),
         *(address(bias_O), outputs_MO.data_ptr()),
     )
     return outputs_MO

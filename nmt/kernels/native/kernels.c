@@ -112,35 +112,4 @@ void draw(uint64_t key, size count, uint32_t *words) {
 #define LIMIT 350.0
 #include "kernels.h"
 
-/* Integers of rows and what the integers are to be multiplied by: the largest of a row becomes 127. */
-void quantize(size rows, size features, const float *inputs, int8_t *integers, float *scales) {
-#pragma omp parallel for schedule(static) if (rows * features > 32768)
-    for (size i = 0; i < rows; i++) {
-        const float *row = inputs + i * features;
-        float largest = 1.17549435e-38f, nothing = 0.0f; /* unless a number is none or infinite */
-#pragma omp simd reduction(max : largest) reduction(+ : nothing)
-        for (size j = 0; j < features; j++) {
-            float size_of = fabsf(row[j]);
-            largest = size_of > largest ? size_of : largest;
-            nothing += row[j] * 0.0f;
-        }
-        float scale = largest / 127.0f + nothing;
-        scales[i] = scale;
-#pragma omp simd
-        for (size j = 0; j < features; j++) integers[i * features + j] = (int8_t)rintf(row[j] / scale);
-    }
-}
-
-/* What sums of products of integers stand for, and a bias, which may be NULL. */
-void dequantize(
-    size rows, size outputs, const int32_t *sums, const float *row_scales, const float *scales, const float *bias, float *out
-) {
-#pragma omp parallel for schedule(static) if (rows * outputs > 32768)
-    for (size i = 0; i < rows; i++) {
-        const int32_t *row = sums + i * outputs;
-        float scale = row_scales[i];
-#pragma omp simd
-        for (size j = 0; j < outputs; j++)
-            out[i * outputs + j] = (bias ? bias[j] : 0.0f) + (float)row[j] * scales[j] * scale;
-    }
-}
+#include "integers.h"

@@ -1,0 +1,134 @@
+"""Products of 8-bit integers: the same exact sums whoever makes them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from nmt.kernels import integers
+from nmt.kernels.integers import EXACT_INPUTS, CompiledIntegers, Integers, OnednnIntegers
+from tests.compiled import needs_compiler
+
+KINDS = [
+    pytest.param(Integers, id="floats"),
+    pytest.param(OnednnIntegers, id="onednn"),
+    pytest.param(CompiledIntegers, id="compiled", marks=needs_compiler),
+]
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def whole(rows: int, columns: int, least: int = -126) -> Tensor:
+    """Integers of which 127 is the largest of every row, so that a row's scale is 1."""
+    numbers = torch.randint(least, 127, (rows, columns), generator=torch.Generator().manual_seed(rows + columns))
+    numbers[:, columns // 2] = 127
+    return numbers
+
+
+@every_kind
+def test_a_product_by_hand(kind: type[Integers]) -> None:
+    """x = (2, -1), scale 2/127: q = (127, -64). w = (1, 0.5), scale 1/127: q = (127, 64): the half rounds to even.
+
+    (127 * 127 - 64 * 64) * 2 / 127 / 127 = 1.49209..., plus a bias of 10; in truth 2 - 0.5 + 10.
+    """
+    found = kind(torch.tensor([[1.0, 0.5]])).product(torch.tensor([[2.0, -1.0]]), torch.tensor([10.0]))
+    assert found.item() == pytest.approx(10 + (127 * 127 - 64 * 64) * 2 / 127 / 127, rel=1e-6)
+
+
+@every_kind
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 6, 13])
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (2, 16), (7, 17), (64, 33), (131, 48)])
+def test_sums_are_exact(kind: type[Integers], rows: int, inputs: int, outputs: int) -> None:
+    """Of panels and blocks that are full, of some that are not, and of pairs that lack their second half."""
+    weight, given = whole(outputs, inputs), whole(rows, inputs)
+    bias = torch.arange(outputs) - 5
+    expected = given @ weight.t()
+    with torch.no_grad():
+        assert torch.equal(kind(weight.float()).product(given.float(), None), expected.float())
+        assert torch.equal(kind(weight.float()).product(given.float(), bias.float()), (expected + bias).float())
+
+
+@every_kind
+def test_sums_that_float32_does_not_hold_are_exact(kind: type[Integers]) -> None:
+    """Rounded once, when the sum of 32 bits becomes a float."""
+    inputs = 3 * EXACT_INPUTS + 5
+    weight, given = whole(20, inputs, least=100), whole(3, inputs, least=100)
+    expected = given @ weight.t()
+    assert expected.min() > 2 * 2**24
+    with torch.no_grad():
+        assert torch.equal(kind(weight.float()).product(given.float(), None), expected.float())
+
+
+def test_so_many_products_add_up_exactly_in_float32() -> None:
+    assert EXACT_INPUTS * 127**2 <= 2**24 < (EXACT_INPUTS + 1) * 127**2
+
+
+@every_kind
+def test_all_kinds_find_the_same(kind: type[Integers]) -> None:
+    """Rows of any size, and where gradients are recorded, which does without what is compiled."""
+    generator = torch.Generator().manual_seed(3)
+    weight, bias = torch.randn(45, 67, generator=generator), torch.randn(45, generator=generator)
+    rows = torch.randn(9, 67, generator=generator) * torch.logspace(-3, 3, 9).unsqueeze(1)
+    rows[4] = 0.0
+    expected = Integers(weight).product(rows, bias)
+    torch.testing.assert_close(kind(weight).product(rows, bias), expected, rtol=1e-6, atol=1e-5)
+    with torch.no_grad():
+        found = kind(weight).product(rows, bias)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-5)
+    assert torch.equal(found[4], bias)
+
+
+@every_kind
+def test_rows_that_lie_apart(kind: type[Integers]) -> None:
+    weight, given = whole(20, 32).float(), whole(6, 32).float()
+    wide = torch.zeros(6, 64)
+    wide[:, ::2] = given
+    with torch.no_grad():
+        assert torch.equal(kind(weight).product(wide[:, ::2], None), kind(weight).product(given, None))
+
+
+@torch.no_grad()
+@every_kind
+def test_a_row_depends_neither_on_others_nor_on_threads(kind: type[Integers]) -> None:
+    generator, threads = torch.Generator().manual_seed(4), torch.get_num_threads()
+    factor = kind(torch.randn(130, 96, generator=generator))
+    rows = torch.randn(61, 96, generator=generator)
+    found = []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            found.append(factor.product(rows, None))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(found[0], found[1])
+    for number in (0, 4, 5, 60):
+        assert torch.equal(factor.product(rows[number : number + 1], None)[0], found[0][number])
+
+
+@torch.no_grad()
+@every_kind
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_what_is_no_number_stays_none(kind: type[Integers], wrong: float) -> None:
+    rows = torch.ones(3, 67)
+    rows[1, 40] = wrong
+    found = kind(whole(45, 67).float()).product(rows, None)
+    assert found.isnan().all(1).tolist() == [False, True, False]
+    assert found[::2].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("flags", "library", "chosen"),
+    [
+        ({"avx2", "avx512_vnni"}, object(), OnednnIntegers),
+        ({"avx2", "avx512_vnni"}, None, OnednnIntegers),
+        ({"avx2"}, object(), CompiledIntegers),
+        ({"avx2"}, None, Integers),
+    ],
+)
+def test_the_fastest_is_chosen(
+    flags: set[str], library: object, chosen: type[Integers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """oneDNN without VNNI takes fifty times as long."""
+    monkeypatch.setattr(integers, "cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(integers, "load", lambda: (library, ""))
+    assert type(integers.integers(torch.ones(4, 4))) is chosen
