@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -14,6 +16,12 @@ from nmt.errors import ConfigError
 # The ranks that wait while rank 0 learns a tokenizer must not give up. A rank that dies needs no short
 # timeout to be noticed: torchrun ends the others.
 _PATIENCE = timedelta(hours=6)
+
+# Before, a group that is destroyed waits for gloo's threads while it holds Python's lock. A thread that has just done
+# its part takes that lock once more, to drop the tensors it was given: without a respite both wait for ever.
+_RELEASES_LOCK = "2.9"
+_RESPITE = 0.2
+"""Seconds."""
 
 Value = TypeVar("Value")
 
@@ -47,6 +55,8 @@ def join(rank: int, world: int, gpu: bool) -> None:
 def tear_down() -> None:
     """Leave the process group, where there is one."""
     if _grouped():
+        if torch.__version__ < _RELEASES_LOCK:  # compared as versions are
+            time.sleep(_RESPITE)
         dist.destroy_process_group()
 
 
