@@ -8,6 +8,8 @@ from torch import Tensor
 
 from nmt.kernels import integers
 from nmt.kernels.integers import EXACT_INPUTS, CompiledIntegers, Integers, OnednnIntegers
+from nmt.kernels.native.build import load
+from nmt.kernels.native.calls import can_be_called
 from tests.compiled import needs_compiler
 
 KINDS = [
@@ -70,12 +72,14 @@ def test_all_kinds_find_the_same(kind: type[Integers]) -> None:
     weight, bias = torch.randn(45, 67, generator=generator), torch.randn(45, generator=generator)
     rows = torch.randn(9, 67, generator=generator) * torch.logspace(-3, 3, 9).unsqueeze(1)
     rows[4] = 0.0
-    expected = Integers(weight).product(rows, bias)
-    torch.testing.assert_close(kind(weight).product(rows, bias), expected, rtol=1e-6, atol=1e-5)
-    with torch.no_grad():
-        found = kind(weight).product(rows, bias)
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-5)
-    assert torch.equal(found[4], bias)
+    for constant in (None, bias):
+        expected = Integers(weight).product(rows, constant)
+        torch.testing.assert_close(kind(weight).product(rows, constant), expected, rtol=1e-6, atol=1e-5)
+        with torch.no_grad():
+            assert can_be_called(rows) == (load()[0] is not None)
+            found = kind(weight).product(rows, constant)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-5)
+        assert torch.equal(found[4], torch.zeros(45) if constant is None else constant)
 
 
 @every_kind
@@ -105,13 +109,15 @@ def test_a_row_depends_neither_on_others_nor_on_threads(kind: type[Integers]) ->
         assert torch.equal(factor.product(rows[number : number + 1], None)[0], found[0][number])
 
 
-@torch.no_grad()
 @every_kind
+@pytest.mark.parametrize("recorded", [True, False])
 @pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
-def test_what_is_no_number_stays_none(kind: type[Integers], wrong: float) -> None:
+def test_what_is_no_number_stays_none(kind: type[Integers], recorded: bool, wrong: float) -> None:
+    """As operations of PyTorch, where gradients are recorded, and compiled."""
     rows = torch.ones(3, 67)
     rows[1, 40] = wrong
-    found = kind(whole(45, 67).float()).product(rows, None)
+    with torch.set_grad_enabled(recorded):
+        found = kind(whole(45, 67).float()).product(rows, None)
     assert found.isnan().all(1).tolist() == [False, True, False]
     assert found[::2].isfinite().all()
 

@@ -38,7 +38,13 @@ def drawn(*shape: int, dtype: torch.dtype = torch.float64, scale: float = 1.0) -
     return (torch.randn(*shape, generator=GENERATOR, dtype=torch.float64) * scale).to(dtype)
 
 
-GENERATOR = torch.Generator().manual_seed(1)
+GENERATOR = torch.Generator()
+
+
+@pytest.fixture(autouse=True)
+def numbers_of_its_own() -> None:
+    """Whatever tests ran before, and in which process."""
+    GENERATOR.manual_seed(2)
 
 
 def exact(dtype: torch.dtype) -> torch.dtype:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -154,6 +155,7 @@ def _inspect(device: torch.device) -> Hardware:
     return Hardware("this CPU", False, ", ".join(native), False)
 
 
+@cache
 def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
     """Instruction sets of an x86 processor on Linux; empty elsewhere."""
     try:

@@ -11,7 +11,7 @@ whose integers lie in panels of PANEL outputs: in a panel one pair of inputs aft
 #define BLOCK 5 /* rows whose sums stay in registers */
 
 /* What the integers of a row are to be multiplied by; no number where one of the row is none or infinite. */
-ALWAYS_INLINE float row_scale(size features, const float *row) {
+ALWAYS_INLINE float scale_of(size features, const float *row) {
     float largest = 1.17549435e-38f, nothing = 0.0f;
 #pragma omp simd reduction(max : largest) reduction(+ : nothing)
     for (size j = 0; j < features; j++) {
@@ -30,7 +30,7 @@ ALWAYS_INLINE float meant(int32_t sum, float scale, float row_scale, float bias)
 void quantize(size rows, size features, const float *inputs, int8_t *integers, float *scales) {
 #pragma omp parallel for schedule(static) if (rows * features > 32768)
     for (size i = 0; i < rows; i++) {
-        const float *row = inputs + i * features, scale = scales[i] = row_scale(features, row);
+        const float *row = inputs + i * features, scale = scales[i] = scale_of(features, row);
 #pragma omp simd
         for (size j = 0; j < features; j++) integers[i * features + j] = (int8_t)rintf(row[j] / scale);
     }
@@ -97,7 +97,7 @@ void integer_product(
     {
 #pragma omp for schedule(static)
         for (size i = 0; i < rows; i++) {
-            const float *row = x + i * inputs, scale = row_scales[i] = row_scale(inputs, row);
+            const float *row = x + i * inputs, scale = row_scales[i] = scale_of(inputs, row);
 #pragma omp simd
             for (size j = 0; j < inputs; j++) integers[2 * pairs * i + j] = (int16_t)rintf(row[j] / scale);
         }
