@@ -10,7 +10,6 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
-from conftest import CPU, REFERENCES, SOURCES, small_config, small_translator
 from torch import Tensor, nn
 
 from nmt.config.schema import Search
@@ -36,6 +35,7 @@ from nmt.model.translator import Translator
 from nmt.plots.look import Look
 from nmt.text.tokenizer import TokenizerPair
 from nmt.text.words import count_words, words_of_spans
+from tests.conftest import CPU, REFERENCES, SOURCES, small_config, small_translator
 
 # Source "▁der ▁gr oße" and its end; target "▁the ▁b ig ▁." and its end.
 WEIGHTS = np.array(

@@ -542,14 +542,13 @@ def test_a_pointer_to_a_folder_that_is_gone(run: RunFolder, messages: Callable[[
     assert run.pointed("last") == older
 
 
-TESTS = Path(__file__).parent
-ELSEWHERE = {**os.environ, "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}"}
+ELSEWHERE = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
 """Environment of processes that import the package and this module."""
 
 SECOND_PROCESS = """
 import sys
 from pathlib import Path
-from test_checkpoint import start
+from tests.test_checkpoint import start
 from nmt.errors import ConfigError
 try:
     start(Path(sys.argv[1]))

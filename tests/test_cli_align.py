@@ -10,12 +10,12 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from conftest import REFERENCES, SOURCES, Call, Ended, save_small
-from runs import run_config, write_corpus
 
 from nmt.cli import align, train, translate
 from nmt.config import dump_config
 from nmt.text.tokenizer import TokenizerPair
+from tests.conftest import REFERENCES, SOURCES, Call, Ended, save_small
+from tests.runs import run_config, write_corpus
 
 ROOT = Path(__file__).parent.parent
 LINES = [SOURCES[3], "", f"  {SOURCES[0]}", SOURCES[5]], [REFERENCES[3], "a", REFERENCES[0], REFERENCES[5]]

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import REFERENCES, SOURCES, Call, Ended, save_small
 
 from nmt.cli import evaluate
 from nmt.text.tokenizer import TokenizerPair
+from tests.conftest import REFERENCES, SOURCES, Call, Ended, save_small
 
 
 @pytest.fixture

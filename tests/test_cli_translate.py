@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CPU, REFERENCES, SOURCES, Call, Ended, save_small, small_config, small_translator
 
 from nmt.checkpoint import RunFolder, Snapshot
 from nmt.cli import average, options, translate
@@ -22,6 +21,7 @@ from nmt.config.schema import Search
 from nmt.errors import ConfigError, DataError
 from nmt.experiment.loading import load_model
 from nmt.text.tokenizer import TokenizerPair
+from tests.conftest import CPU, REFERENCES, SOURCES, Call, Ended, save_small, small_config, small_translator
 
 ROOT = Path(__file__).parent.parent
 INPUT = "\n".join([SOURCES[3], "", SOURCES[0]]) + "\n"

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CPU, REFERENCES, SOURCES, Call, save_small
 
 from nmt.batching import Batch, Lookback
 from nmt.batching.batch import collate
@@ -39,6 +38,7 @@ from nmt.runtime import is_out_of_memory
 from nmt.text.encoded import flatten
 from nmt.text.tokenizer import TokenizerPair
 from nmt.training.translating import TranslationObjective
+from tests.conftest import CPU, REFERENCES, SOURCES, Call, save_small
 
 CONFIG = """\
 run: runs/context

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CPU, REFERENCES, SOURCES, save_small, small_config, small_translator
 
 from nmt.config import schema
 from nmt.config.schema import Search
@@ -28,6 +27,7 @@ from nmt.kernels.choice import choose_kernels
 from nmt.metrics import corpus_scores
 from nmt.model.translator import Translator
 from nmt.text.tokenizer import TokenizerPair
+from tests.conftest import CPU, REFERENCES, SOURCES, save_small, small_config, small_translator
 
 ROOT = Path(__file__).parent.parent
 KERNELS = choose_kernels("auto", CPU.device)

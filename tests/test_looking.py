@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import CPU, REFERENCES, SOURCES, small_config, small_translator
 
 from nmt.errors import ConfigError, NmtError
 from nmt.experiment.likelihood import forced_loss
@@ -14,6 +13,7 @@ from nmt.experiment.looking import look, look_at_pieces
 from nmt.kernels.choice import choose_kernels
 from nmt.plots.look import Look
 from nmt.text.tokenizer import TokenizerPair
+from tests.conftest import CPU, REFERENCES, SOURCES, small_config, small_translator
 
 SIDES = [SOURCES[4], "", SOURCES[0], "\u00a0", SOURCES[3]], [REFERENCES[4], "a", REFERENCES[1], "b", REFERENCES[3]]
 

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from conftest import CPU, REFERENCES, SOURCES, Call, Ended, save_small
 from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection, PolyCollection
@@ -40,6 +39,7 @@ from nmt.plots.fonts import BASE, Fonts
 from nmt.plots.look import Look
 from nmt.plots.page import STEPS, Page, Shown
 from nmt.text.tokenizer import TokenizerPair
+from tests.conftest import CPU, REFERENCES, SOURCES, Call, Ended, save_small
 
 INPUT = "\n".join([SOURCES[3], "", SOURCES[0]]) + "\n"
 GERMAN = ("▁Ein", "▁Hund", "▁rennt", "▁.")

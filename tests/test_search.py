@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from networks import model_options, network, sentences
 from torch import Tensor
 
 from nmt.config.schema import Search
 from nmt.errors import CheckpointError, ConfigError
 from nmt.search import Hypothesis, coverage_penalty, length_penalty, translate_batch
 from nmt.search.top import top_k
+from tests.networks import model_options, network, sentences
 
 PAD, UNK, BOS, EOS = range(4)
 VOCABULARY = 7

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CPU, REFERENCES, SOURCES, save_small, small_config, small_translator
 
 from nmt.config.schema import Search
 from nmt.errors import CheckpointError, ConfigError, DataError, NmtError
@@ -22,6 +21,7 @@ from nmt.experiment.loading import System, TrainedModel, join, load_ensemble, lo
 from nmt.experiment.streaming import translate_stream, windows
 from nmt.experiment.translation import Translation, Wanted, batches, translate_lines
 from nmt.text.tokenizer import TokenizerPair, learn
+from tests.conftest import CPU, REFERENCES, SOURCES, save_small, small_config, small_translator
 
 SEARCH = Search(beam_size=3)
 ALL_AT_ONCE, ONE_BY_ONE = Search(beam_size=3, batch_tokens=10_000), Search(beam_size=3, batch_tokens=1)

@@ -1,0 +1,1 @@
+"""Tests of nmt. Support modules are imported as `tests.NAME`, under one name only."""
