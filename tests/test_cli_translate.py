@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -300,6 +302,81 @@ def test_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "a.txt:3: wrong\nb.txt: missing\n"
     with pytest.raises(ZeroDivisionError):
         run(lambda: 1 // 0)
+
+
+def opened(path: str | Path) -> None:
+    Path(path).open("wb").close()
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda folder: opened(folder), "{folder}: Is a directory"),
+        (lambda folder: opened(folder / "no" / "file"), "{folder}/no/file: No such file or directory"),
+        (lambda folder: opened(folder / ("n" * 300)), "{folder}/" + "n" * 300 + ": File name too long"),
+        (lambda folder: opened(folder / "two\nlines" / "x"), "{folder}/two lines/x: No such file or directory"),
+        (lambda folder: os.rename(folder / "a", folder / "b"), "{folder}/a -> {folder}/b: No such file or directory"),
+        (
+            lambda folder: Path("/dev/full").write_bytes(b"x"),
+            "a file cannot be written: No space left on device; make room on the disk",
+        ),
+        (
+            lambda folder: b"x" * (1 << 62),
+            "out of memory; use a smaller network, batch or beam, or a machine with more memory ()",
+        ),
+    ],
+)
+def test_a_refusal_of_the_system_is_one_line(
+    act: Callable[[Path], object], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run(lambda: int(bool(act(tmp_path))))
+    assert (caught.value.code, capsys.readouterr().err) == (2, message.format(folder=tmp_path) + "\n")
+
+
+def test_memory_that_pytorch_cannot_have_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run(lambda: torch.empty(1 << 46).ndim)
+    error = capsys.readouterr().err
+    assert (caught.value.code, error.count("\n")) == (2, 1)
+    assert error.startswith("out of memory; use a smaller network")
+    assert "can't allocate memory" in error
+
+
+def test_our_own_faults_keep_their_traceback() -> None:
+    for fault in (
+        FileNotFoundError(2, "No such file or directory", str(ROOT / "nmt" / "kernels" / "gone.c")),
+        ConnectionResetError(104, "Connection reset by peer"),
+        FileNotFoundError("without a file"),
+    ):
+        with pytest.raises(type(fault)):
+            ending_of(fault)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("nmt.cli.translate --model {model} <&-", "standard input: cannot be read: Bad file descriptor"),
+        ("nmt.cli.translate --model {model} >&-", "standard output: cannot be written: Bad file descriptor"),
+        ("nmt.cli.train --help > /dev/full", "standard output: cannot be written: No space left on device"),
+        (
+            "nmt.cli.train --config configs/quickstart.yaml --print-config > /dev/full",
+            "standard output: cannot be written: No space left on device",
+        ),
+    ],
+)
+def test_standard_streams_that_are_closed_or_full(checkpoint: Path, command: str, message: str) -> None:
+    command = f"echo hund | {shlex.quote(sys.executable)} -m {command.format(model=checkpoint)}"
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+    ended = subprocess.run(["sh", "-c", command], cwd=ROOT, env=buffered, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (2, message + "\n")
+
+
+def test_a_closed_standard_error_changes_nothing_else(checkpoint: Path) -> None:
+    command = f"{shlex.quote(sys.executable)} -m nmt.cli.translate --model {checkpoint} 2>&-"
+    given = INPUT.encode()
+    ended = subprocess.run(["sh", "-c", command], cwd=ROOT, input=given, stdout=subprocess.PIPE, timeout=60)
+    assert (ended.returncode, ended.stdout.decode()) == (0, OUTPUT)
 
 
 def test_help_and_mistakes_do_not_wait_for_pytorch() -> None:

@@ -37,9 +37,11 @@ def _main(arguments: list[str] | None = None) -> int:
 def _average(options: argparse.Namespace) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from nmt.experiment.averaging import average_run
+    from nmt.experiment.streaming import writing
 
     taken = average_run(Path(options.model), options.last, Path(options.output))
-    print(f"{options.output}: the mean of {', '.join(taken)}")
+    with writing(None) as write:
+        write(f"{options.output}: the mean of {', '.join(taken)}\n")
     return 0
 
 

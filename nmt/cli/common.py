@@ -6,9 +6,11 @@ Nothing here imports PyTorch: help and mistakes in the arguments come at once.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,28 +22,101 @@ INTERRUPTED = 128 + 2
 
 
 def run(main: Callable[[], int]) -> NoReturn:
-    """End the process with the code that `main` returns.
+    """Runs a command and ends the process with the code that `main` returns.
 
-    A user's mistake is one line each on standard error and code 2. A reader that has left (`| head -n 1`) has what it
-    wanted: the program ends quietly with 0. An interrupt ends with 130. Our own faults keep their traceback.
+    A user's mistake (`user_problems`) is one line each on standard error and code 2. When the reader of a pipe has left
+    (`| head -n 1`), the program ends quietly with 0. An interrupt ends with 130. Our own faults keep their traceback.
     """
+    _reopen_closed_streams()
+    code: Any
     try:
-        code = main()
+        try:
+            code = main()
+        except SystemExit as ended:  # from argparse: help, or a mistake in the arguments
+            code = ended.code
         _flush()
-    except NmtError as error:
-        for problem in error.problems:
-            print(problem, file=sys.stderr)
-        code = USER_ERROR
     except BrokenPipeError:
         code = 0
     except KeyboardInterrupt:
         code = INTERRUPTED
+    except Exception as error:
+        problems = user_problems(error)
+        if not problems:
+            raise
+        with suppress(OSError):
+            print(*problems, sep="\n", file=sys.stderr)
+        code = USER_ERROR
     try:
         sys.stdout.flush()
     except OSError:
-        # Python tries once more when it ends, and would complain.
+        # Python flushes once more when it ends, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
+
+
+def user_problems(error: BaseException) -> tuple[str, ...]:
+    """Returns one line for each of the user's mistakes behind an error. Our own faults have none.
+
+    The system refusing a named file (permission, a full disk, a folder where a file is expected, a name that is too
+    long) is the user's to mend. The exception is a file of this package: it is missing or damaged by our own fault.
+    """
+    if isinstance(error, NmtError):
+        return error.problems
+    if _ran_out_of_memory(error):
+        return (f"out of memory; use a smaller network, batch or beam, or a machine with more memory ({_line(error)})",)
+    if not isinstance(error, OSError) or error.strerror is None:
+        return ()
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
+    remedy = _REMEDIES.get(error.errno or 0, "")
+    if not names:
+        # A write to an open file does not name it. Only errors of the disk itself are certainly not our own fault.
+        return (f"a file cannot be written: {error.strerror}{remedy}",) if remedy else ()
+    if any(Path(name).absolute().is_relative_to(_PACKAGE) for name in names):
+        return ()
+    return (_line(f"{' -> '.join(names)}: {error.strerror}{remedy}"),)
+
+
+_PACKAGE = Path(__file__).absolute().parents[1]
+_REMEDIES = {
+    errno.ENOSPC: "; make room on the disk",
+    errno.EDQUOT: "; make room within your quota",
+    errno.EFBIG: "; raise the limit on the size of files (ulimit -f)",
+    errno.EIO: "; the disk or the connection to it fails",
+    errno.EROFS: "; name a place that can be written",
+    errno.EMFILE: "; raise the limit on open files (ulimit -n)",
+}
+
+
+def _line(text: object) -> str:
+    """Returns the text as one line."""
+    return " ".join(str(text).split())
+
+
+def _ran_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    if "torch" not in sys.modules:
+        return False
+    from nmt.runtime import is_out_of_memory
+
+    return is_out_of_memory(error)
+
+
+def _reopen_closed_streams() -> None:
+    """Replaces standard streams that the caller closed (`<&-`, `>&-`), which Python sets to None.
+
+    Otherwise the next file that is opened would take the place of the stream. Reading from the replaced standard input
+    and writing to the replaced standard output fail with "Bad file descriptor". Standard error is discarded.
+    """
+    for name, flags, mode in (
+        ("stdin", os.O_WRONLY, "r"),
+        ("stdout", os.O_RDONLY, "w"),
+        ("stderr", os.O_WRONLY, "w"),
+    ):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, flags)
+            os.set_inheritable(descriptor, True)
+            setattr(sys, name, open(descriptor, mode, encoding="utf-8", errors="backslashreplace"))  # noqa: SIM115
 
 
 def _flush() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from nmt.cli.common import INTERRUPTED, Parser, run
 
@@ -42,10 +41,12 @@ def _run(options: argparse.Namespace) -> int:
     # Imported late: a mistake in the arguments should not wait for PyTorch.
     from nmt.config import dump_config
     from nmt.experiment.families import read_config
+    from nmt.experiment.streaming import writing
 
     config = read_config(options.config, options.overrides)
     if options.print_config:
-        sys.stdout.write(dump_config(config, comments=True))
+        with writing(None) as write:
+            write(dump_config(config, comments=True))
         return 0
 
     from nmt.experiment.training import check, train

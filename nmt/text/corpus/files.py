@@ -92,7 +92,10 @@ def iterate_lines(stream: Iterable[bytes], name: str, errors: Literal["strict", 
 
     Bytes that are not UTF-8 raise a DataError with the line number, or become U+FFFD with `errors="replace"`.
     """
-    yield from _decode(split_lines(stream), name, errors)
+    try:
+        yield from _decode(split_lines(stream), name, errors)
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read: {error.strerror or error}") from error
 
 
 def read_lines(path: str | Path) -> Iterator[str]:
