@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
+
+def on_one_line(text: str) -> str:
+    """The text with spaces for line breaks, and other control characters, which can rewrite a terminal, as escapes."""
+    text = text.replace("\n", " ")
+    return re.sub("[\0-\x1f\x7f-\x9f\u2028\u2029]", lambda found: found[0].encode("unicode_escape").decode(), text)
+
 
 class NmtError(Exception):
     """One or more mistakes of the user: one line each, what is wrong, where, and what to do.
@@ -11,7 +19,7 @@ class NmtError(Exception):
 
     def __init__(self, *problems: str) -> None:
         assert problems, "an error without a message helps nobody"
-        self.problems = tuple(problem.replace("\n", " ") for problem in problems)
+        self.problems = tuple(map(on_one_line, problems))
         super().__init__("\n".join(self.problems))
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -339,14 +343,109 @@ def test_text_that_is_no_mapping(text: str, message: str) -> None:
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     latin = tmp_path / "latin.yaml"
     latin.write_bytes("run: a\nseed: für\n".encode("latin-1"))
+    os.mkfifo(tmp_path / "pipe")
     for path, message in (
         (tmp_path / "none.yaml", ": cannot be read: No such file or directory; give the path of a YAML file"),
         (tmp_path, ": cannot be read: Is a directory; give the path of a YAML file"),
         (latin, ":2: not UTF-8; save the file as UTF-8"),
+        (tmp_path / "pipe", ": cannot be read: it is a pipe that nothing is written to; give the path of a YAML file"),
+        (
+            Path("/dev/zero"),
+            ": cannot be read: it is larger than 128 KiB, which no config is; give the path of a YAML file",
+        ),
+        (tmp_path / ("x" * 300), ": cannot be read: File name too long; give the path of a YAML file"),
     ):
         with pytest.raises(ConfigError) as caught:
             load_config(path, families=FAMILIES)
         assert caught.value.problems == (f"{path}{message}",)
+
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]\n" for level in range(1, 9)
+)
+TOO_DEEP = "more than 100 mappings and lists inside each other; a config needs about six"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param(f"run: {'[' * 500}{']' * 500}\n", f"x.yaml:1: not valid YAML: {TOO_DEEP}", id="nested"),
+        pytest.param(
+            "a0: &a0 [1]\n" + "".join(f"a{n}: &a{n} [[[[[[[[*a{n - 1}]]]]]]]]\n" for n in range(1, 14)),
+            f"x.yaml:2: a13{'.0' * 98}...: {TOO_DEEP}",
+            id="nested by aliases",
+        ),
+        pytest.param(
+            f"{SMALL}seed: {'9' * 5000}\n",
+            "x.yaml:7: seed: is a number of 5,000 characters; write a shorter one",
+            id="digits",
+        ),
+        pytest.param(
+            SMALL + 'seed: "\\UFFFFFFFF"\n',
+            "x.yaml:7: not valid YAML: the number of an escape or of %YAML is too large",
+            id="escape",
+        ),
+        pytest.param(
+            SMALL + "model: {<<: &m {<<: *m}}\n",
+            "x.yaml:7: model: is an alias of what it stands in; write the value out",
+            id="merged into itself",
+        ),
+        pytest.param(
+            BOMB, "x.yaml:1: aliases of this, and others, repeat more than 200,000 values; use fewer", id="aliases"
+        ),
+        pytest.param(
+            BOMB.replace("[", "{<<: [").replace("]", "]}").replace("{<<: [x, x, x, x, x, x, x, x, x, x]}", "{x: 1}"),
+            "x.yaml:1: aliases of this, and others, repeat more than 200,000 values; use fewer",
+            id="merges",
+        ),
+        pytest.param(
+            SMALL.replace("train.de", '"a\\0b"'),
+            "x.yaml:5: data.train.source: holds the character U+0000, which no text or file name has; leave it out",
+            id="NUL",
+        ),
+        pytest.param(
+            SMALL + '"a\\ud800": 1\n', "x.yaml:7: a key holds the character U+D800; leave it out", id="lone surrogate"
+        ),
+    ],
+)
+def test_hostile_yaml_is_refused_in_one_line_and_soon(text: str, message: str) -> None:
+    started = time.monotonic()
+    assert message in mistakes(text)
+    assert time.monotonic() - started < 5
+
+
+def test_the_first_hundred_of_many_mistakes_are_told_soon() -> None:
+    text = SMALL + "".join(f"key_{number}: 1\n" for number in range(5_000))
+    started = time.monotonic()
+    told = mistakes(text)
+    assert time.monotonic() - started < 5
+    assert told[0].startswith("x.yaml:7: key_0: unknown key")
+    assert told[99].startswith("x.yaml:106: key_99: unknown key")
+    assert told[100:] == ["x.yaml: has more than 100 mistakes; these are the first"]
+
+
+def test_control_characters_do_not_reach_the_terminal() -> None:
+    (line,) = mistakes(SMALL + '"a\\e[31m\\r\\u2028": 1\n')
+    assert line.startswith("x.yaml:7: a\\x1b[31m\\r\\u2028: unknown key")
+
+
+def test_an_override_is_not_deeper_than_a_config() -> None:
+    deep = ".".join(["data"] * 2_000)
+    (line,) = mistakes(SMALL, f"{deep}=1")
+    assert line.endswith("not of the form section.key=value; write it so")
+
+
+def test_a_name_with_nul_is_no_file() -> None:
+    with pytest.raises(ConfigError, match=r"a\\x00b: cannot be read: the name is not one that a file can have"):
+        load_config("a\0b", families=FAMILIES)
+
+
+def test_a_pipe_is_read_when_its_writer_is_slow(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    code = "import sys, time; f = open(sys.argv[1], 'w'); time.sleep(1.2); f.write(sys.argv[2])"
+    writer = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "pipe"), SMALL])
+    assert load_config(tmp_path / "pipe", families=FAMILIES).run == "runs/small"
+    assert writer.wait() == 0
 
 
 def test_rules_between_parts_are_reported_with_lines() -> None:

@@ -1,7 +1,10 @@
-"""YAML text -> a tree of values in which each knows where it stands.
+"""Reads YAML text as a tree of values in which each value knows its line.
 
 The scalars are those of YAML 1.2, not of PyYAML's 1.1: `5e-4` is a number and `no` is Norwegian.
 Where the two versions of YAML disagree on a number (`010`, `1_000`, `12:30`), it is text.
+
+A config is small. Depth, digits and what aliases repeat are bounded, so that a hostile or damaged file is refused
+in a moment instead of filling the memory.
 """
 
 from __future__ import annotations
@@ -14,6 +17,15 @@ from typing import Any
 import yaml
 
 from nmt.errors import ConfigError
+
+DEEPEST = 100
+"""Mappings and lists inside each other; a config needs about six."""
+MOST_REPEATED = 200_000
+"""Values and characters that aliases may add: aliases of aliases grow exponentially."""
+LONGEST_NUMBER = 400
+"""Characters of a number: no float has more digits before its point, and Python refuses integers of 4,300."""
+MOST_PROBLEMS = 100
+"""Mistakes that are reported at once."""
 
 Path = tuple[str | int, ...]
 """Keys and list positions from the top to a value."""
@@ -93,16 +105,23 @@ class Problem:
 
 
 def dotted(path: Path) -> str:
-    """`("data", "train", 0)` -> `data.train.0`."""
-    return ".".join(map(str, path))
+    """`("data", "train", 0)` -> `data.train.0`; what is longer than any real path is cut off."""
+    name = ".".join(map(str, path))
+    return name if len(name) <= 200 else f"{name[:199]}..."
 
 
 def error_of(problems: list[Problem], origin: str) -> ConfigError:
-    """One error that tells of all mistakes, those of the file by line and then those of the overrides."""
+    """One error with all mistakes, those of the file by line and then those of the overrides.
+
+    Of more than `MOST_PROBLEMS` the first are reported.
+    """
     ordered = sorted(problems, key=lambda problem: (problem.place.override or 0, problem.place.line))
     in_file = [problem for problem in ordered if problem.place.override is None]
     in_overrides = [problem for problem in ordered if problem.place.override is not None]
-    return ConfigError(*dict.fromkeys(problem.line(origin) for problem in in_file + in_overrides))
+    lines = list(dict.fromkeys(problem.line(origin) for problem in in_file + in_overrides))
+    if len(lines) > MOST_PROBLEMS:
+        lines[MOST_PROBLEMS:] = [f"{origin}: has more than {MOST_PROBLEMS} mistakes; these are the first"]
+    return ConfigError(*lines)
 
 
 _NULL, _BOOL, _INT, _FLOAT, _STR, _MERGE = (
@@ -126,8 +145,23 @@ SCALARS: Mapping[str, tuple[re.Pattern[str], str, Callable[[str], Any]]] = {
 NUMBERS = (_INT, _FLOAT)
 
 
+_TOO_DEEP = f"more than {DEEPEST} mappings and lists inside each other; a config needs about six"
+
+
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with scalars of our own."""
+    """SafeLoader with scalars of our own and a bounded depth."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise yaml.composer.ComposerError(None, None, _TOO_DEEP, self.peek_event().start_mark)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
 def recognise_scalars(resolver: Any) -> None:
@@ -144,31 +178,57 @@ _Loader.add_implicit_resolver(_MERGE, re.compile(r"<<\Z"), ["<"])
 
 
 class _Reading:
-    def __init__(self, place_of: Callable[[yaml.Node], Place]) -> None:
+    """Turns PyYAML's nodes into ours and collects mistakes on the way."""
+
+    def __init__(self, place_of: Callable[[yaml.Node], Place], prefix: Callable[[int], str]) -> None:
         self.problems: list[Problem] = []
         self._place_of = place_of
+        self._prefix = prefix
         self._open: set[int] = set()
+        self._seen: set[int] = set()
+        self._repeated = 0
 
     def node(self, yaml_node: yaml.Node, path: Path, place: Place) -> Node:
-        if id(yaml_node) in self._open:
-            self._problem(yaml_node, path, "is an alias of what it stands in; write the value out")
+        """Our node of PyYAML's; raises `ConfigError` where aliases repeat too much."""
+        self._count(yaml_node)
+        if not self._may_open(yaml_node, path):
             return Node(None, place)
-        self._open.add(id(yaml_node))
-        value: Any
         if isinstance(yaml_node, yaml.MappingNode):
-            value = self._mapping(yaml_node, path)
-        elif isinstance(yaml_node, yaml.SequenceNode):
-            value = [
+            return Node(self._mapping(yaml_node, path), place)
+        if isinstance(yaml_node, yaml.SequenceNode):
+            self._open.add(id(yaml_node))
+            items = [
                 self.node(item, (*path, index), self._place_of(item)) for index, item in enumerate(yaml_node.value)
             ]
-        else:
-            value = self._scalar(yaml_node, path)
-        self._open.remove(id(yaml_node))
-        return Node(value, place)
+            self._open.remove(id(yaml_node))
+            return Node(items, place)
+        return Node(self._scalar(yaml_node, path), place)
+
+    def _count(self, yaml_node: yaml.Node) -> None:
+        """Count what an alias repeats: a node that was read before, and all below it, comes from an alias."""
+        if id(yaml_node) not in self._seen:
+            self._seen.add(id(yaml_node))
+            return
+        self._repeated += 1 + (len(yaml_node.value) if isinstance(yaml_node, yaml.ScalarNode) else 0)
+        if self._repeated > MOST_REPEATED:
+            prefix = self._prefix(yaml_node.start_mark.line + 1)
+            raise ConfigError(
+                f"{prefix}aliases of this, and others, repeat more than {MOST_REPEATED:,} values; use fewer"
+            )
+
+    def _may_open(self, yaml_node: yaml.Node, path: Path) -> bool:
+        if id(yaml_node) in self._open:
+            self._problem(yaml_node, path, "is an alias of what it stands in; write the value out")
+            return False
+        if len(self._open) >= DEEPEST:
+            self._problem(yaml_node, path, _TOO_DEEP)
+            return False
+        return True
 
     def _mapping(self, mapping: yaml.MappingNode, path: Path) -> dict[str, Node]:
         own: dict[str, Node] = {}
         merged: dict[str, Node] = {}
+        self._open.add(id(mapping))
         for key_node, value_node in mapping.value:
             place = self._place_of(key_node)
             if key_node.tag == _MERGE:
@@ -180,20 +240,25 @@ class _Reading:
                 continue
             # Keys are names whatever they look like: a test set may be called 2016.
             key = key_node.value
+            if forbidden := _forbidden(key):
+                self._problem(key_node, path, f"a key holds the character {forbidden}; leave it out")
+                continue
             if key in own:
                 first = own[key].place
                 where = f"; the first is in line {first.line}" if first.override is None else ""
                 self._problem(key_node, (*path, key), f"key given twice{where}; keep one")
                 continue
             own[key] = self.node(value_node, (*path, key), place)
+        self._open.remove(id(mapping))
         return {**merged, **own}
 
     def _merge_bases(self, node: yaml.Node, path: Path) -> Iterator[yaml.MappingNode]:
         for base in node.value if isinstance(node, yaml.SequenceNode) else [node]:
-            if isinstance(base, yaml.MappingNode) and id(base) not in self._open:
-                yield base
-            else:
+            self._count(base)
+            if not isinstance(base, yaml.MappingNode):
                 self._problem(node, path, "`<<` merges mappings only; give it an alias of one, or a list of them")
+            elif self._may_open(base, path):
+                yield base
 
     def _scalar(self, scalar: yaml.Node, path: Path) -> Any:
         if scalar.tag == _MERGE:
@@ -202,8 +267,16 @@ class _Reading:
             self._problem(scalar, path, f"the tag {scalar.tag} is not supported; leave it out")
             return None
         pattern, _, convert = SCALARS[scalar.tag]
+        if forbidden := _forbidden(scalar.value):
+            self._problem(
+                scalar, path, f"holds the character {forbidden}, which no text or file name has; leave it out"
+            )
+            return None
         if not pattern.fullmatch(scalar.value):
-            self._problem(scalar, path, f"{scalar.value!r} does not fit the tag before it; leave the tag out")
+            self._problem(scalar, path, f"{scalar.value[:40]!r} does not fit the tag before it; leave the tag out")
+            return None
+        if scalar.tag in NUMBERS and len(scalar.value) > LONGEST_NUMBER:
+            self._problem(scalar, path, f"is a number of {len(scalar.value):,} characters; write a shorter one")
             return None
         return convert(scalar.value)
 
@@ -211,16 +284,26 @@ class _Reading:
         self.problems.append(Problem(self._place_of(node), path, message))
 
 
+def _forbidden(text: str) -> str:
+    """The first character that neither UTF-8 nor a file name can hold, as `U+0000`; empty where there is none."""
+    found = re.search("[\0\ud800-\udfff]", text)
+    return f"U+{ord(found[0]):04X}" if found else ""
+
+
 def read_document(text: str, origin: str) -> tuple[Node, list[Problem]]:
     """The tree of a YAML file that holds one mapping, with the mistakes that do not keep it from being read.
 
     Raises:
-        ConfigError: the text is no YAML, or not a mapping.
+        ConfigError: the text is no YAML, not a mapping, or much larger than it is written, through aliases.
     """
-    top = _compose(text, lambda line: f"{origin}:{line}: ")
+
+    def prefix(line: int) -> str:
+        return f"{origin}:{line}: "
+
+    top = _compose(text, prefix)
     if top is None or (isinstance(top, yaml.ScalarNode) and not top.value):
         raise ConfigError(f"{origin}:1: the file is empty; it needs at least `run` and `data`")
-    reading = _Reading(lambda node: Place(node.start_mark.line + 1))
+    reading = _Reading(lambda node: Place(node.start_mark.line + 1), prefix)
     place = Place(top.start_mark.line + 1)
     if not isinstance(top, yaml.MappingNode):
         kind = "a list" if isinstance(top, yaml.SequenceNode) else "a single value"
@@ -232,18 +315,24 @@ def read_value(text: str, path: Path, place: Place) -> tuple[Node, list[Problem]
     """The tree of the YAML value of an override.
 
     Raises:
-        ConfigError: the text is no YAML.
+        ConfigError: the text is no YAML, or much larger than it is written, through aliases.
     """
-    top = _compose(text, lambda _: f"--set {dotted(path)}: ")
+
+    def prefix(line: int) -> str:
+        return f"--set {dotted(path)}: "
+
+    top = _compose(text, prefix)
     if top is None:
         return Node(None, place), []
-    reading = _Reading(lambda _: place)
+    reading = _Reading(lambda _: place, prefix)
     return reading.node(top, path, place), reading.problems
 
 
 def _compose(text: str, prefix: Callable[[int], str]) -> yaml.Node | None:
+    loader = None
     try:
-        node: yaml.Node | None = yaml.compose(text, Loader=_Loader)
+        loader = _Loader(text)
+        node: yaml.Node | None = loader.get_single_node()
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         message = f"not valid YAML: the character U+{error.character:04X} is not allowed"
@@ -252,4 +341,8 @@ def _compose(text: str, prefix: Callable[[int], str]) -> yaml.Node | None:
         mark = error.problem_mark or error.context_mark
         said = ", ".join(part for part in (error.context, error.problem) if part)
         raise ConfigError(f"{prefix(mark.line + 1 if mark else 1)}not valid YAML: {said}") from None
+    except (ValueError, OverflowError):
+        # PyYAML converts the numbers of escapes and of `%YAML` without looking.
+        line = loader.line + 1 if loader is not None else 1
+        raise ConfigError(f"{prefix(line)}not valid YAML: the number of an escape or of %YAML is too large") from None
     return node

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nmt.config.document import Node, Path, Place, Problem, dotted, read_value
+from nmt.config.document import DEEPEST, Node, Path, Place, Problem, dotted, read_value
 from nmt.config.registry import Registry, Section
 from nmt.config.shapes import DictShape, Leaf, ListShape, PartShape, SectionShape, Shape, is_mapping, shape_of
 from nmt.config.tasks import experiment_of
@@ -23,7 +23,7 @@ def apply_overrides(root: Node, overrides: Sequence[str], families: Mapping[str,
         place = Place(override=index)
         _, equals, text = override.partition("=")
         path: Path = tuple(_key(override).split("."))
-        if not equals or not all(path):
+        if not equals or not all(path) or len(path) > DEEPEST:
             problems.append(Problem(place, (override,), "not of the form section.key=value; write it so"))
             continue
         try:

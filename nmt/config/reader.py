@@ -6,13 +6,17 @@ Every section is validated by itself, so that a mistake in one hides none in ano
 
 from __future__ import annotations
 
+import errno
+import os
+import select
+import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any
 
 from pydantic import ValidationError
 
-from nmt.config.document import Node, Path, Place, Problem, dotted, error_of, locate, read_document
+from nmt.config.document import MOST_PROBLEMS, Node, Path, Place, Problem, dotted, error_of, locate, read_document
 from nmt.config.names import advice, nearest
 from nmt.config.overrides import apply_overrides
 from nmt.config.presets import Presets, expand_preset
@@ -35,6 +39,11 @@ from nmt.config.tasks import experiment_of, wrong_task
 from nmt.config.wording import complaint, shown
 from nmt.errors import ConfigError
 
+LARGEST_FILE = 128 * 1024
+"""Bytes of a config; the reference, with every key and its comments, has 34 KiB."""
+_AT_ONCE: int = getattr(os, "O_NONBLOCK", 0)
+"""Opens a pipe without waiting for a writer; Windows has no such pipes."""
+
 Families = Mapping[str, Registry[Any]]
 Check = Callable[[Experiment], Iterable[tuple[str, str]]]
 """A rule between parts: yields (dotted path, what is wrong and what to do)."""
@@ -51,7 +60,7 @@ def load_config(
     """Read a YAML file.
 
     Args:
-        path: the file, in UTF-8.
+        path: the file, in UTF-8 and of at most 128 KiB; a pipe such as `<(...)` is read to its end.
         overrides: `section.key=value` each, the value in YAML; they win over the file, later ones over earlier ones.
         families: the parts that can be chosen, by the name of their family.
         presets: path of a section -> name -> the mapping that the name stands for.
@@ -61,13 +70,33 @@ def load_config(
         ConfigError: the file cannot be read, or has mistakes: one line for each.
     """
     try:
-        text = FilePath(path).read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}; give the path of a YAML file") from None
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{path}:{line}: not UTF-8; save the file as UTF-8") from None
+        text = _read(path).decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            line = error.object.count(b"\n", 0, error.start) + 1
+            raise ConfigError(f"{path}:{line}: not UTF-8; save the file as UTF-8") from None
+        # A name with a NUL or a lone surrogate in it is a ValueError.
+        reason = error.strerror if isinstance(error, OSError) else "the name is not one that a file can have"
+        raise ConfigError(f"{path}: cannot be read: {reason}; give the path of a YAML file") from None
     return parse_config(text, str(path), overrides, families=families, presets=presets, checks=checks)
+
+
+def _read(path: str | FilePath) -> bytes:
+    """The bytes of a file or pipe. A pipe that nobody opens for writing within a second is an error, not a wait."""
+    with open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | _AT_ONCE)) as file:
+        read: bytes | None = b""
+        if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+            select.select([file], [], [], 1.0)
+            read = file.read(LARGEST_FILE + 1)
+            if read == b"":
+                raise OSError(errno.EPIPE, "it is a pipe that nothing is written to")
+        os.set_blocking(file.fileno(), True)
+        read = read or b""
+        while len(read) <= LARGEST_FILE and (more := file.read(LARGEST_FILE)):
+            read += more
+    if len(read) > LARGEST_FILE:
+        raise OSError(errno.EFBIG, f"it is larger than {LARGEST_FILE // 1024} KiB, which no config is")
+    return read
 
 
 def parse_config(
@@ -103,7 +132,10 @@ def build_config(
         raise error_of([*problems, wrong], origin)
     experiment = experiment_of(root)
     builder = _Builder(experiment, root, families, presets)
-    config = builder.section(experiment, root, ())
+    try:
+        config = builder.section(experiment, root, ())
+    except _EnoughError:
+        raise error_of([*problems, *builder.problems], origin) from None
     if isinstance(config, Experiment):
         for check in checks:
             for path, message in check(config):
@@ -114,6 +146,10 @@ def build_config(
         raise error_of(problems, origin)
     assert isinstance(config, Experiment)
     return config
+
+
+class _EnoughError(Exception):
+    """There are more mistakes than are reported at once."""
 
 
 _WRONG: Any = object()
@@ -131,6 +167,8 @@ class _Builder:
     def blame(self, path: Path, message: str, place: Place | None = None) -> Any:
         """Note a mistake, where no place is given at the innermost thing that was written."""
         self.problems.append(Problem(place or locate(self._root, path), path, message))
+        if len(self.problems) > MOST_PROBLEMS:
+            raise _EnoughError
         return _WRONG
 
     def section(self, section: type[Section], node: Node, path: Path) -> Any:

@@ -17,7 +17,7 @@ _TRUTHS = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "f
 
 
 def shown(value: Any) -> str:
-    """A value as the YAML would have it, or what kind of thing it is where it is long."""
+    """A value as the YAML has it; a list or mapping by its kind. Long ones are cut off."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -28,7 +28,8 @@ def shown(value: Any) -> str:
         return "a list"
     if isinstance(value, str):
         return repr(value if len(value) <= 40 else value[:37] + "...")
-    return str(value)
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def complaint(detail: Mapping[str, Any], annotation: Any, value: Any) -> tuple[tuple[str | int, ...], str]:
