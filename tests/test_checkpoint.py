@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -102,9 +103,11 @@ def snapshot(step: int, **changes: Any) -> Snapshot:
 
 
 def start(path: Path, *overrides: str, fresh: bool = False) -> tuple[RunFolder, Path | None]:
-    """Open a run as a training process does."""
+    """Open a run as a training process does, and let the next one open it."""
     run = RunFolder(path)
-    return run, run.open(configure("training.keep_last=2", *overrides), fresh=fresh, read_config=read_config)
+    resumed = run.open(configure("training.keep_last=2", *overrides), fresh=fresh, read_config=read_config)
+    run.close()
+    return run, resumed
 
 
 @pytest.fixture
@@ -557,14 +560,45 @@ except ConfigError as error:
 """
 
 
+def take(run: RunFolder, *overrides: str) -> None:
+    """Open a run, and keep it open."""
+    run.open(configure("training.keep_last=2", *overrides), fresh=False, read_config=read_config)
+
+
 def test_a_second_training_process_is_kept_out(run: RunFolder) -> None:
     def second() -> str:
         arguments = [sys.executable, "-c", SECOND_PROCESS, str(run.path)]
         return subprocess.run(arguments, capture_output=True, text=True, check=True, env=ELSEWHERE, timeout=120).stdout
 
+    take(run)
     assert second() == f"run: another process is training in {run.path}; name another folder\n"
-    run.close()
-    assert second() == ""
+    # What the training process has started, and left behind, does not hold the folder.
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False) as left:
+        run.close()
+        assert second() == ""
+        left.communicate()
+
+
+def test_a_start_that_fails_does_not_keep_the_next_one_out(run: RunFolder) -> None:
+    run.save(snapshot(10), is_best=True)
+    with pytest.raises(ConfigError) as caught:
+        take(run, "model.encoder.hidden_size=8")
+    start(run.path)
+    assert caught.value.problems[0].startswith("model.encoder.hidden_size")
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_a_file_system_without_locks_gives_a_warning(
+    run: RunFolder, number: int, messages: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*arguments: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    take(run)
+    assert f"{run.path / '.lock'} cannot be locked ({os.strerror(number)}): only one process may use" in messages()
 
 
 # Finding a checkpoint

@@ -15,6 +15,7 @@ LONGEST_MODULE = 300
 
 FLOORS = {
     "nmt.errors": 0,
+    "nmt.concurrency": 1,
     "nmt.config": 1,
     "nmt.runtime": 2,
     "nmt.text.corpus": 2,
@@ -113,6 +114,25 @@ def test_modules_import_only_what_is_on_lower_floors() -> None:
 def test_reading_a_configuration_does_not_load_torch() -> None:
     check = "import sys, nmt.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], cwd=PACKAGE.parent, timeout=60).returncode == 0
+
+
+def test_no_module_needs_what_windows_lacks() -> None:
+    """Imports every module without these libraries of Python. Other packages keep them: their imports are guarded."""
+    check = """
+import builtins, importlib, pkgutil
+import nmt
+whole = builtins.__import__
+def importing(name, globals=None, *rest, **more):
+    if name in ("fcntl", "grp", "pwd", "resource", "termios") and globals["__name__"].startswith("nmt."):
+        raise ModuleNotFoundError(f"{globals['__name__']} imports {name}")
+    return whole(name, globals, *rest, **more)
+builtins.__import__ = importing
+for module in pkgutil.walk_packages(nmt.__path__, "nmt."):
+    if not module.name.startswith("nmt.kernels.fused"):  # Triton's kernels: Linux only
+        importlib.import_module(module.name)
+"""
+    done = subprocess.run([sys.executable, "-c", check], cwd=PACKAGE.parent, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,18 @@ checkpoints/best, last        text files that hold the name of a checkpoint fold
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from nmt.checkpoint import durable
 from nmt.checkpoint.folder import CONFIG_FILE, TRAINING_FILE, Snapshot, write_checkpoint
 from nmt.checkpoint.metadata import METADATA_FILE, read_metadata, versions
 from nmt.checkpoint.resume import resume_conflicts
+from nmt.concurrency import lock
 from nmt.config import Experiment, dump_config
 from nmt.errors import CheckpointError, ConfigError
 from nmt.runtime import logger
@@ -36,7 +38,7 @@ class RunFolder:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self._lock: int | None = None
+        self._lock: FileLock | None = None
 
     @property
     def config_file(self) -> Path:
@@ -79,8 +81,11 @@ class RunFolder:
             durable.sweep(self.path / "checkpoints")
             resumed = self._resume(config, read_config)
             durable.replace_file(self.config_file, dump_config(config, comments=False))
-        except OSError as error:
-            raise ConfigError(f"run: {self.path} cannot be written: {error.strerror or error}") from error
+        except BaseException as error:
+            self.close()  # else this very process could not try again
+            if isinstance(error, OSError):
+                raise ConfigError(f"run: {self.path} cannot be written: {error.strerror or error}") from error
+            raise
         versions()  # asked for now: by the first checkpoint the checkout may be at another commit
         return resumed
 
@@ -119,7 +124,7 @@ class RunFolder:
     def close(self) -> None:
         """Let another process train here; the end of the process does the same."""
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.release()
             self._lock = None
 
     def _refuse_what_is_no_run(self) -> None:
@@ -134,16 +139,13 @@ class RunFolder:
             )
 
     def _take(self) -> None:
-        """Keep a second training process out. Unlike `flock`, this lock is not inherited by worker processes."""
+        """Keeps a second training process out."""
         self.path.mkdir(parents=True, exist_ok=True)
         self.close()
-        self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT)
         try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
+            self._lock = lock(self.path / ".lock", wait=False)
+        except Timeout:
             raise ConfigError(f"run: another process is training in {self.path}; name another folder") from None
-        except OSError as error:
-            logger.warning("%s cannot be locked (%s): start no second training in it", self.path, error.strerror)
 
     def _set_aside(self) -> None:
         if not self.checkpoints() and not self.config_file.exists():

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from nmt.concurrency import lock
 
 SETTLED_SECONDS = 2.0
 """A file changed later than this before it was read may change once more and keep the same times."""
@@ -36,7 +36,7 @@ class Digests:
             return known
         if not files:
             return compute()
-        with locked(self._lock):
+        with lock(self._lock, wait=True):
             if (known := self._known(name, files)) is not None:
                 return known
             before, began = _state(files), time.time()
@@ -63,17 +63,6 @@ class Digests:
         partial = self._file.with_suffix(".partial")
         partial.write_text(json.dumps(entries, indent=1), encoding="utf-8")
         os.replace(partial, self._file)
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the file's lock, which the system takes back from a process that dies."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _state(files: Sequence[Path]) -> State | None:

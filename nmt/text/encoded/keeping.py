@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from nmt.concurrency import lock
 from nmt.errors import DataError
-from nmt.text.encoded.digests import Digests, locked
+from nmt.text.encoded.digests import Digests
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def kept(
         if report is not None:
             _log.info("encoded corpora found in %s", folder)
         else:
-            with locked(cache / f"{key}.lock"):
+            with lock(cache / f"{key}.lock", wait=True):
                 report = _report_if_whole(folder, name, digests, read) or _make_into(folder, name, make)
     except OSError as error:
         raise DataError(f"{cache}: the encoded corpora cannot be kept there ({error}); see data.cache") from error
