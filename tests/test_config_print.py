@@ -53,7 +53,7 @@ training:
   max_epochs: null
   max_steps: 1e6
   optimizer: {learning_rate: 3e-10, betas: [0.9, 1e-20]}
-search: {length_penalty: 1e300}
+search: {length_penalty: 1e-300}
 """
     )
 
@@ -126,8 +126,8 @@ def test_the_reference_has_every_key_and_loads_as_it_is(task: str, small: str) -
 def test_the_reference_tells_types_ranges_defaults_and_choices() -> None:
     lines = reference_yaml(FAMILIES, PRESETS).splitlines()
     for line in (
-        "# Seed of every random choice. [a whole number of at least 0; default 1]",
-        "    # Units of each layer and direction. [a whole number of at least 1; default 256]",
+        "# Seed of every random choice. [a whole number from 0 to below 4,294,967,296; default 1]",
+        "    # Units of each layer and direction. [a whole number from 1 to 65,536; default 256]",
         "  # Code of the language to translate from, such as `de`. [text; required]",
         "  # Course of the learning rate. [schedule; default constant]",
         "  #   cosine: What this part is.",
@@ -252,6 +252,7 @@ def test_the_json_schema_describes_every_key_and_names_every_part() -> None:
         "description": "Seed of every random choice.",
         "type": "integer",
         "minimum": 0,
+        "exclusiveMaximum": 4294967296,
         "default": 1,
     }
     assert schema["required"] == ["run", "data"]

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated, Literal, get_args, get_origin
 
 import pytest
 
 from nmt.config import ClassificationConfig
-from nmt.experiment.families import read_config
+from nmt.config.registry import Section
+from nmt.config.schema import TASKS
+from nmt.config.shapes import Leaf, SectionShape, limits_of, shape_of
+from nmt.errors import ConfigError
+from nmt.experiment.families import FAMILIES, read_config
 from nmt.experiment.training import train
 from nmt.model.attention.presets import ATTENTION_PRESETS
 from scripts.make_reference import files
@@ -68,3 +75,58 @@ def test_editors_are_told_of_the_schema(config: Path) -> None:
     assert json.loads((config.parent / path).read_text(encoding="utf-8"))["$schema"].startswith(
         "https://json-schema.org"
     )
+
+
+def _numbers(section: type[Section], path: str) -> Iterator[tuple[str, tuple[object, ...]]]:
+    """Every number of a section, by its path, with what bounds it."""
+    for name, field in section.model_fields.items():
+        shape = shape_of(field)
+        if isinstance(shape, SectionShape):
+            yield from _numbers(shape.section, f"{path}.{name}")
+        elif isinstance(shape, Leaf):
+            yield from ((f"{path}.{name}", marks) for marks in _bounds_of(shape.annotation, ()))
+
+
+def _bounds_of(annotation: object, marks: tuple[object, ...]) -> Iterator[tuple[object, ...]]:
+    if annotation in (int, float):
+        yield marks
+    inside = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        yield from _bounds_of(inside[0], (*marks, *inside[1:]))
+    elif get_origin(annotation) is not Literal:
+        for each in inside:
+            yield from _bounds_of(each, marks)
+
+
+def test_every_number_has_a_lower_and_an_upper_bound() -> None:
+    numbers = [number for task, experiment in TASKS.items() for number in _numbers(experiment, task)]
+    for family, registry in FAMILIES.items():
+        for kind, entry in registry.items():
+            numbers += _numbers(entry.options, f"{family}.{kind}")
+    assert len(numbers) > 100
+    for path, marks in numbers:
+        limits = limits_of(marks)
+        assert limits.keys() & {"ge", "gt"}, f"{path} has no lower bound"
+        assert limits.keys() & {"le", "lt"}, f"{path} has no upper bound"
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.encoder.hidden_size=10000000",
+        "model.embedding_size=4611686018427387904",
+        "model.decoder.layers=100000",
+        "tokenizer.vocabulary_size=1099511627776",
+        "data.train.limit=1e23",
+        "training.accumulation=1e20",
+        "data.train.weight=1e300",
+        "model.attention.window={kind: local_predictive, half_width: 1e9}",
+        "search.temperature=1e-300",
+        "training.optimizer.learning_rate=1e300",
+    ],
+)
+def test_a_number_out_of_its_bounds_is_one_line(override: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_config(FOLDER / "quickstart.yaml", [override])
+    (line,) = caught.value.problems
+    assert re.search(r": must be a (whole )?number (from|above) .* (to|up to) .*, not ", line)

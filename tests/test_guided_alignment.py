@@ -405,8 +405,8 @@ def test_the_log_says_what_becomes_of_the_alignments(folder: Path, weight: float
         (
             ["training.guided_alignment={{weight: -1, decay: 0, loss: mse}}"],
             [
-                "--set training.guided_alignment.weight: must be a number of at least 0, not -1",
-                "--set training.guided_alignment.decay: must be a number above 0 and of at most 1, not 0",
+                "--set training.guided_alignment.weight: must be a number from 0 to 1,000, not -1",
+                "--set training.guided_alignment.decay: must be a number above 0 up to 1, not 0",
                 "--set training.guided_alignment.loss: must be cross_entropy or squared_error, not 'mse'",
             ],
         ),

@@ -201,7 +201,7 @@ MISTAKES = [
         "residual_from: is 2, but with bidirectional: first layer 2 reads 512 features and puts out 256; leave it out",
     ),
     ("{layers: 1, bidirectional: first, residual_from: 2}", "residual_from: is 2, but there are only 1 layers"),
-    ("{residual_from: 1}", "residual_from: must be a whole number of at least 2 or null, not 1"),
+    ("{residual_from: 1}", "residual_from: must be a whole number from 2 to 100 or null, not 1"),
     ("{bidirectional: frist}", "bidirectional: must be true, false or first, not 'frist'; did you mean 'first'?"),
     ("{bidirectional: yes}", "bidirectional: must be true, false or first, not 'yes'; write true"),
     ("{bidirectional: 2}", "bidirectional: must be true, false or first, not 2"),

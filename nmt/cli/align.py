@@ -20,7 +20,7 @@ from nmt.cli.options import (
     naming_flags,
     of_type,
 )
-from nmt.config.schema.bounds import Positive
+from nmt.config.schema.bounds import Tokens
 from nmt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _parser() -> Parser:
     parser.add_argument("--json", action="store_true", help="write what --gold finds as JSON instead of a table")
     parser.add_argument(
         "--batch-tokens",
-        type=of_type(Positive),
+        type=of_type(Tokens),
         metavar="N",
         help="padded tokens of the longer side computed at once; default: search.batch_tokens of the model's config",
     )

@@ -24,7 +24,7 @@ from nmt.cli.options import (
     of_type,
     search_options,
 )
-from nmt.config.schema.bounds import Count
+from nmt.config.schema.bounds import Samples
 from nmt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--samples",
-        type=of_type(Count),
+        type=of_type(Samples),
         default=SAMPLES,
         metavar="N",
         help=f"of the bootstrap for confidence intervals, 0 for none; default: {SAMPLES}",

@@ -14,8 +14,9 @@ from pydantic.fields import FieldInfo
 from nmt.config.names import nearest
 from nmt.config.registry import Section
 from nmt.config.schema import Runtime, Search
-from nmt.config.schema.bounds import Count, Positive
+from nmt.config.schema.bounds import Positive, Seed
 from nmt.config.shapes import annotation_of, choices_of, doc_of, in_words
+from nmt.config.wording import shown
 from nmt.errors import ConfigError
 
 LONGEST_LINE = 1000
@@ -87,7 +88,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
 
 def add_seed_option(parser: argparse.ArgumentParser) -> None:
     """What sampling draws by."""
-    parser.add_argument("--seed", type=of_type(Count), default=1, metavar="N", help="of --kind sampling; default: 1")
+    parser.add_argument("--seed", type=of_type(Seed), default=1, metavar="N", help="of --kind sampling; default: 1")
 
 
 def add_machine_options(parser: argparse.ArgumentParser) -> None:
@@ -141,7 +142,7 @@ def of_type(annotation: Any) -> Callable[[str], Any]:
         except ValidationError:
             near = nearest(text, choices_of(annotation))
             advice = f"; did you mean {near!r}?" if near else ""
-            raise argparse.ArgumentTypeError(f"must be {in_words(annotation)}, not {text!r}{advice}") from None
+            raise argparse.ArgumentTypeError(f"must be {in_words(annotation)}, not {shown(text)}{advice}") from None
 
     return read
 

@@ -23,7 +23,7 @@ from nmt.cli.options import (
     of_type,
     search_options,
 )
-from nmt.config.schema.bounds import Positive
+from nmt.config.schema.bounds import Beam, Positive
 from nmt.errors import ConfigError
 from nmt.plots.place import is_page, problems_of
 
@@ -62,7 +62,7 @@ def _parser() -> Parser:
     parser.add_argument("--input", metavar="FILE", help="read this file, compressed or not, instead of standard input")
     parser.add_argument("--output", metavar="FILE", help="write this file instead of standard output")
     parser.add_argument("--format", choices=("text", "jsonl"), default="text", help="default: text")
-    parser.add_argument("--n-best", type=of_type(Positive), default=1, metavar="K", help="translations of each line")
+    parser.add_argument("--n-best", type=of_type(Beam), default=1, metavar="K", help="translations of each line")
     parser.add_argument("--scores", action="store_true", help="write the score of each translation")
     parser.add_argument(
         "--alignments",

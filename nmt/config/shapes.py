@@ -185,7 +185,7 @@ def in_words(annotation: Any) -> str:
         # Of more than two, each is named by itself.
         truths = ["true", "false"] if bool in options and len(options) > 1 else []
         return _either([*truths, *(in_words(option) for option in options if not (truths and option is bool))])
-    bounds = " and ".join(_bounds(metadata))
+    bounds = _bounds(metadata)
     if bare is str:
         return "text"
     if bare is int:
@@ -202,17 +202,35 @@ def in_words(annotation: Any) -> str:
     return "a value"
 
 
-_BOUNDS = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
+def _bounds(metadata: tuple[Any, ...]) -> str:
+    """The range in words: `from 1 to 100`, `above 0`, `from 0 to below 1`."""
+    limits = limits_of(metadata)
+    low = (
+        f"from {_plain(limits['ge'])}" if "ge" in limits else f"above {_plain(limits['gt'])}" if "gt" in limits else ""
+    )
+    if "le" in limits:
+        return f"{low} to {_plain(limits['le'])}" if "ge" in limits else f"{low} up to {_plain(limits['le'])}".strip()
+    if "lt" in limits:
+        joined = "to" if "ge" in limits else "and"
+        return f"{low} {joined} below {_plain(limits['lt'])}" if low else f"below {_plain(limits['lt'])}"
+    return low if "gt" in limits or not low else f"of at least {_plain(limits['ge'])}"
 
 
-def _bounds(metadata: tuple[Any, ...]) -> Iterator[str]:
+def limits_of(metadata: tuple[Any, ...]) -> dict[str, float]:
+    """The bounds that marks of an annotation set, by pydantic's names: `ge`, `gt`, `le`, `lt`."""
+    limits: dict[str, float] = {}
     for mark in metadata:
         if isinstance(mark, FieldInfo):
-            yield from _bounds(tuple(mark.metadata))
-        for name, words in _BOUNDS.items():
+            limits |= limits_of(tuple(mark.metadata))
+        for name in ("ge", "gt", "le", "lt"):
             limit = getattr(mark, name, None)
             if isinstance(limit, (int, float)):
-                yield f"{words} {limit:g}"
+                limits[name] = limit
+    return limits
+
+
+def _plain(limit: float) -> str:
+    return f"{int(limit):,}" if limit == int(limit) else f"{limit:g}"
 
 
 def _either(words: list[str]) -> str:

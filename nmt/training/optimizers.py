@@ -11,8 +11,8 @@ from torch import Tensor, nn, optim
 from nmt.config.registry import PartOptions, Registry
 from nmt.config.schema import Probability
 
-Rate = Annotated[float, Field(gt=0.0)]
-NotNegative = Annotated[float, Field(ge=0.0)]
+Rate = Annotated[float, Field(gt=0.0, le=1_000.0)]
+NotNegative = Annotated[float, Field(ge=0.0, le=1_000.0)]
 
 OPTIMIZERS: Registry[optim.Optimizer] = Registry("optimizer")
 

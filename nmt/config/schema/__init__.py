@@ -10,7 +10,17 @@ from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from nmt.config.registry import Section
-from nmt.config.schema.bounds import Count, Positive, Probability
+from nmt.config.schema.bounds import (
+    ColumnNumber,
+    Count,
+    Heads,
+    Positions,
+    Positive,
+    Probability,
+    Sentences,
+    Size,
+    Weight,
+)
 from nmt.config.schema.classification import (
     ClassificationConfig,
     Classifier,
@@ -32,6 +42,7 @@ __all__ = [
     "ClassificationConfig",
     "Classifier",
     "ClassifierTraining",
+    "ColumnNumber",
     "Config",
     "Count",
     "Data",
@@ -44,11 +55,13 @@ __all__ = [
     "Experiment",
     "Filters",
     "GuidedAlignment",
+    "Heads",
     "LabelledData",
     "Learning",
     "Level",
     "Model",
     "NetworkPart",
+    "Positions",
     "Positive",
     "Probability",
     "Readout",
@@ -56,10 +69,13 @@ __all__ = [
     "Search",
     "Section",
     "SentencePiece",
+    "Sentences",
+    "Size",
     "Stopping",
     "Tokenizer",
     "Training",
     "Validation",
+    "Weight",
 ]
 
 

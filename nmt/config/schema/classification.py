@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SerializeAsAny
 
 from nmt.config.registry import PartOf, PartOptions, Section
-from nmt.config.schema.bounds import Count, Positive, Probability
+from nmt.config.schema.bounds import Count, Positive, Probability, Size, Tokens, Workers
 from nmt.config.schema.experiment import Experiment
 from nmt.config.schema.learning import Learning, Stopping
 from nmt.config.schema.network import Encoder, ScoreChoice
@@ -45,14 +45,14 @@ class LabelledData(Section):
     """What becomes of documents that are long, empty or damaged."""
     cache: str | None = None
     """Folder of the encoded documents; by default `cache` in the run's folder. Runs may share one."""
-    workers: Count = 0
+    workers: Workers = 0
     """Processes that tokenize; 0 means one a core."""
 
 
 class Level(Encoder):
     """One level of the hierarchy: a recurrent layer over the parts of a whole, and attention over its annotations."""
 
-    hidden_size: Positive = 50
+    hidden_size: Size = 50
     """Units of each layer and direction."""
     score: ScoreChoice = PartOptions(kind="additive")
     """What weighs the parts against a learned query; `mean` weighs all alike."""
@@ -74,7 +74,7 @@ class DocumentDropout(Section):
 class Classifier(Section):
     """The network: words make sentences, sentences make a document (Yang 2016)."""
 
-    embedding_size: Positive = 200
+    embedding_size: Size = 200
     """Width of the word embeddings."""
     word: Level = Level()
     """From the words of a sentence to its vector."""
@@ -94,7 +94,7 @@ class ClassifierStopping(Stopping):
 class ClassifierTraining(Learning):
     """The optimization."""
 
-    batch_tokens: Positive = 4096
+    batch_tokens: Tokens = 4096
     """Pieces of the documents in a batch, on one device and in one accumulation step; there is no padding."""
     label_smoothing: Probability = 0.0
     """Probability mass spread evenly over the labels."""

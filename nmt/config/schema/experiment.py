@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pydantic import Field
 
 from nmt.config.registry import Section
-from nmt.config.schema.bounds import Count
+from nmt.config.schema.bounds import Seed
 from nmt.config.schema.learning import Learning
 from nmt.config.schema.text import SentencePiece
 from nmt.config.schema.use import Runtime
@@ -20,7 +20,7 @@ class Experiment(Section):
     """Folder of the run: checkpoints, logs and metrics."""
     task: str
     """What is learned."""
-    seed: Count = 1
+    seed: Seed = 1
     """Seed of every random choice."""
     data: Section
     """The corpora."""

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SerializeAsAny
 
 from nmt.config.registry import PartOf, PartOptions, Section
-from nmt.config.schema.bounds import Count, Positive, Probability
+from nmt.config.schema.bounds import Beam, Count, Penalty, Positive, Probability, Ratio, Tokens
 
 OptimizerChoice = Annotated[SerializeAsAny[PartOptions], PartOf("optimizer")]
 ScheduleChoice = Annotated[SerializeAsAny[PartOptions], PartOf("schedule")]
@@ -21,7 +21,7 @@ class Stopping(Section):
     """Metric of the validation corpus that chooses the best checkpoint and decides when to stop."""
     patience: Count = 0
     """Validations without improvement before training stops; 0 never stops early."""
-    min_delta: Annotated[float, Field(ge=0.0)] = 0.0
+    min_delta: Penalty = 0.0
     """Smallest change that counts as an improvement."""
 
 
@@ -35,7 +35,7 @@ class EarlyStopping(Stopping):
 class GuidedAlignment(Section):
     """Attention learns to follow the alignments that corpora bring (Chen 2016; Liu 2016; Mi 2016)."""
 
-    weight: Annotated[float, Field(ge=0.0)] = 0.0
+    weight: Ratio = 0.0
     """Weight of the alignment loss beside the likelihood, whose own weight is 1; 0 switches it off."""
     decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Factor of the weight at the end of every epoch."""
@@ -48,9 +48,9 @@ class Learning(Section):
 
     start_from: str | None = None
     """Run or checkpoint whose weights and tokenizer training starts with."""
-    batch_tokens: Positive = 4096
+    batch_tokens: Tokens = 4096
     """Tokens in a batch, on one device and in one accumulation step."""
-    accumulation: Positive = 1
+    accumulation: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Batches whose gradients are added up to one update, on each device."""
     max_steps: Positive | None = None
     """Updates after which training ends."""
@@ -60,7 +60,7 @@ class Learning(Section):
     """Update rule with its learning rate."""
     schedule: ScheduleChoice = PartOptions(kind="constant")
     """Course of the learning rate."""
-    clip_norm: Annotated[float, Field(ge=0.0)] = 1.0
+    clip_norm: Annotated[float, Field(ge=0.0, le=1e6)] = 1.0
     """Largest norm of the gradient of an update; 0 switches clipping off."""
     label_smoothing: Probability = 0.0
     """Probability mass spread evenly over all that could be said."""
@@ -90,7 +90,7 @@ class Training(Learning):
 
     start_from: str | None = None
     """Run or checkpoint whose weights and tokenizer training starts with; what `model.context` adds starts anew."""
-    batch_tokens: Positive = 4096
+    batch_tokens: Tokens = 4096
     """Padded tokens of the longer side in a batch, on one device and in one accumulation step."""
     label_smoothing: Probability = 0.1
     """Probability mass spread evenly over the vocabulary."""
@@ -105,7 +105,7 @@ class Validation(Section):
 
     sentences: Positive = 500
     """Sentences of the validation corpus that are translated for BLEU and chrF, from its beginning."""
-    beam_size: Positive = 1
+    beam_size: Beam = 1
     """Beam of these translations."""
     samples: Count = 3
     """Translations that are shown at every validation."""

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SerializeAsAny
 
 from nmt.config.registry import PartOf, PartOptions, Section
-from nmt.config.schema.bounds import Positive, Probability
+from nmt.config.schema.bounds import Heads, Layers, Probability, Size
 
 CellChoice = Annotated[SerializeAsAny[PartOptions], PartOf("cell")]
 ScoreChoice = Annotated[SerializeAsAny[PartOptions], PartOf("score")]
@@ -16,7 +16,7 @@ WindowChoice = Annotated[SerializeAsAny[PartOptions], PartOf("window")]
 WiringChoice = Annotated[SerializeAsAny[PartOptions], PartOf("wiring")]
 CoverageChoice = Annotated[SerializeAsAny[PartOptions], PartOf("coverage")]
 ContextChoice = Annotated[SerializeAsAny[PartOptions], PartOf("context")]
-Residual = Annotated[int, Field(ge=2)] | None
+Residual = Annotated[int, Field(ge=2, le=100)] | None
 
 
 class NetworkPart(PartOptions):
@@ -52,9 +52,9 @@ class Encoder(Section):
 
     cell: CellChoice = PartOptions(kind="gru")
     """Recurrent unit: `gru`, `lstm` or `rnn`."""
-    hidden_size: Positive = 256
+    hidden_size: Size = 256
     """Units of each layer and direction."""
-    layers: Positive = 1
+    layers: Layers = 1
     """Layers, one above the other."""
     bidirectional: bool | Literal["first"] = True
     """Read in both directions; `first`: the lowest layer does, those above it read forward (Wu 2016, section 3.2). The
@@ -96,7 +96,7 @@ class Readout(Section):
 
     kind: Literal["tanh", "maxout", "linear"] = "tanh"
     """Nonlinearity; `maxout` over pairs as in Bahdanau 2015, A.2.2."""
-    size: Positive | None = None
+    size: Size | None = None
     """Width; by default `embedding_size`, which it must equal where the output is tied."""
 
 
@@ -105,9 +105,9 @@ class Decoder(Section):
 
     cell: CellChoice = PartOptions(kind="gru")
     """Recurrent unit: `gru`, `lstm` or `rnn`."""
-    hidden_size: Positive = 512
+    hidden_size: Size = 512
     """Units of each layer."""
-    layers: Positive = 1
+    layers: Layers = 1
     """Layers, one above the other."""
     bridge: Literal["final", "mean", "zero"] = "final"
     """Where the first state comes from: the encoder's last states, the mean of its annotations, or zeros."""
@@ -130,7 +130,7 @@ class Attention(Section):
     """Which source positions may be looked at."""
     wiring: WiringChoice = PartOptions(kind="bahdanau")
     """When the decoder looks, and where the context goes."""
-    heads: Positive = 1
+    heads: Heads = 1
     """Attentions side by side, each with its own maps of queries and annotations."""
     coverage: CoverageChoice = PartOptions(kind="none")
     """What the score is told of where the decoder looked before."""
@@ -139,7 +139,7 @@ class Attention(Section):
 class Model(Section):
     """The network."""
 
-    embedding_size: Positive = 256
+    embedding_size: Size = 256
     """Width of the word embeddings."""
     tie: Literal["none", "target_output", "source_target", "all"] = "target_output"
     """Embeddings that are one matrix: target and output, source and target (needs a shared vocabulary), or all."""

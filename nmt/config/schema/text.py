@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SerializeAsAny
 
 from nmt.config.registry import PartOf, PartOptions, Section
-from nmt.config.schema.bounds import Count, Positive
+from nmt.config.schema.bounds import Positive, Probability, VocabularySize, Workers
 
 CorpusChoice = Annotated[SerializeAsAny[PartOptions], PartOf("corpus", default_kind="text")]
 
@@ -18,7 +18,7 @@ class Filters(Section):
 
     max_length: Positive = 100
     """Longest side in pieces; longer training pairs are dropped."""
-    max_ratio: Annotated[float, Field(gt=1.0)] = 9.0
+    max_ratio: Annotated[float, Field(gt=1.0, le=1e6)] = 9.0
     """Largest ratio of the longer side to the shorter one, in pieces; pairs above it are dropped."""
     empty: Literal["drop", "error"] = "drop"
     """What happens to a training pair with an empty side. The pair goes as a whole: sides never shift."""
@@ -46,7 +46,7 @@ class Data(Section):
     """Which training pairs are left out."""
     cache: str | None = None
     """Folder of the encoded corpora; by default `cache` in the run's folder. Runs may share one."""
-    workers: Count = 0
+    workers: Workers = 0
     """Processes that tokenize; 0 means one a core."""
 
 
@@ -55,7 +55,7 @@ class SentencePiece(Section):
 
     kind: Literal["bpe", "unigram"] = "bpe"
     """Algorithm that is learned: byte-pair encoding or the unigram language model."""
-    vocabulary_size: Annotated[int, Field(ge=16)] = 8000
+    vocabulary_size: VocabularySize = 8000
     """Pieces in a vocabulary, the four special ones included."""
     character_coverage: Annotated[float, Field(ge=0.98, le=1.0)] = 1.0
     """Share of the characters of the training text that get pieces of their own; 0.9995 for Chinese or Japanese."""
@@ -74,7 +74,7 @@ class SentencePiece(Section):
 class Tokenizer(SentencePiece):
     """SentencePiece of both sides: learned from the training text, or loaded from a file."""
 
-    vocabulary_size: Annotated[int, Field(ge=16)] = 8000
+    vocabulary_size: VocabularySize = 8000
     """Pieces in the vocabulary (of each side, where it is not shared), the four special ones included."""
     file: str | None = None
     """SentencePiece model to load instead of learning one, for both sides."""
@@ -84,7 +84,7 @@ class Tokenizer(SentencePiece):
     """SentencePiece model of the target side; needs `source_file`."""
     shared: bool = True
     """One vocabulary for both languages, or one for each."""
-    sampling: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    sampling: Probability = 0.0
     """Subword regularisation in training: BPE dropout, or the smoothing of unigram sampling; 0 switches it off."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from nmt.config.registry import Section
-from nmt.config.schema.bounds import Count, Positive
+from nmt.config.schema.bounds import Beam, Count, Penalty, Ratio, Tokens
 
 
 class Search(Section):
@@ -16,23 +16,23 @@ class Search(Section):
 
     kind: Literal["beam", "greedy", "sampling"] = "beam"
     """Beam search, the most probable piece at every step, or a random draw."""
-    beam_size: Positive = 5
+    beam_size: Beam = 5
     """Hypotheses kept for a sentence."""
-    length_penalty: Annotated[float, Field(ge=0.0)] = 1.0
+    length_penalty: Penalty = 1.0
     """Exponent alpha of the length penalty ((5 + length) / 6) ** alpha of Wu 2016, eq. 14; 0 switches it off."""
-    coverage_penalty: Annotated[float, Field(ge=0.0)] = 0.0
+    coverage_penalty: Penalty = 0.0
     """Weight beta of the coverage penalty of Wu 2016, eq. 14; needs attention."""
-    min_length_ratio: Annotated[float, Field(ge=0.0)] = 0.0
+    min_length_ratio: Ratio = 0.0
     """Shortest translation as a ratio of the source length in pieces."""
-    max_length_ratio: Annotated[float, Field(gt=0.0)] = 2.0
+    max_length_ratio: Annotated[float, Field(gt=0.0, le=1_000.0)] = 2.0
     """Longest translation as a ratio of the source length in pieces, plus `max_length_offset`."""
-    max_length_offset: Count = 10
+    max_length_offset: Annotated[int, Field(ge=0, le=100_000)] = 10
     """Pieces added to the longest translation."""
     no_repeat_ngram: Count = 0
     """Size of the n-grams that may not occur twice in a translation; 0 allows all."""
     allow_unknown: bool = True
     """Whether a translation may contain the unknown piece."""
-    temperature: Annotated[float, Field(gt=0.0)] = 1.0
+    temperature: Annotated[float, Field(ge=0.001, le=1_000.0)] = 1.0
     """Divides the logits before sampling."""
     top_k: Count = 0
     """Sample from the k most probable pieces; 0 means all."""
@@ -43,7 +43,7 @@ class Search(Section):
     `nmt-lexicon` builds, and `shortlist_frequent`; 0 is the whole vocabulary."""
     shortlist_frequent: Count = 100
     """Pieces that a shortlist has whatever the source: the most frequent ones of the training text."""
-    batch_tokens: Positive = 4096
+    batch_tokens: Tokens = 4096
     """Padded source tokens translated at once."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from nmt.config.schema import Positive
+from nmt.config.schema import Size
 from nmt.kernels.products import Linear
 from nmt.model.attention.base import SCORES, Form, Score, ScoreOptions, View
 
@@ -16,7 +16,7 @@ class AdditiveOptions(ScoreOptions):
 
     kind: Literal["additive"] = "additive"
     """v' tanh(W query + U memory) of Bahdanau 2015."""
-    hidden_size: Positive | None = None
+    hidden_size: Size | None = None
     """Attention units; by default as many as the query has features, or the memory where there is no query."""
     takes_coverage: ClassVar[bool] = True
     needs_query: ClassVar[bool] = False

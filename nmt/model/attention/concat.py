@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nmt.config.schema import Positive
+from nmt.config.schema import Size
 from nmt.kernels.products import linear
 from nmt.model.attention.base import SCORES, Form, Score, ScoreOptions, View
 
@@ -17,7 +17,7 @@ class ConcatOptions(ScoreOptions):
 
     kind: Literal["concat"] = "concat"
     """v' tanh(W [query; memory]) of Luong 2015."""
-    hidden_size: Positive | None = None
+    hidden_size: Size | None = None
     """Attention units; by default as many as the query has features, or the memory where there is no query."""
     takes_coverage: ClassVar[bool] = True
     needs_query: ClassVar[bool] = False

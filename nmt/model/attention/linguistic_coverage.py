@@ -20,7 +20,7 @@ class LinguisticOptions(CoverageOptions):
 
     kind: Literal["linguistic"] = "linguistic"
     """The sum of the weights so far, divided by how much each position is expected to get (Tu 2016)."""
-    max_fertility: Annotated[float, Field(ge=0.0)] = 2.0
+    max_fertility: Annotated[float, Field(ge=0.0, le=1_000.0)] = 2.0
     """N: the most that a position is expected to get, learned between 0 and N; 0: every position gets 1."""
 
 

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nmt.config.schema import NetworkPart, Positive
+from nmt.config.schema import NetworkPart, Positions
 from nmt.model.attention.base import Covered, Mixed, Prepared, Score, View, Window, normalize_within
 
 
 class LocalOptions(NetworkPart):
     """Options of a window that moves."""
 
-    half_width: Positive = 10
+    half_width: Positions = 10
     """D: positions that may be looked at on either side of the window's centre."""
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nmt.config.schema import Positive
+from nmt.config.schema import Positions
 from nmt.model.attention.base import SCORES, Score, ScoreOptions, View
 
 
@@ -17,7 +17,7 @@ class LocationOptions(ScoreOptions):
 
     kind: Literal["location"] = "location"
     """W query of Luong 2015: a score for each position, whatever stands there."""
-    positions: Positive = 100
+    positions: Positions = 100
     """Source positions that have a score; what lies beyond them is never looked at."""
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from nmt.config.schema import Positive
+from nmt.config.schema import Size
 from nmt.kernels.gates import gru_step
 from nmt.model.attention.base import COVERAGES, Prepared
 from nmt.model.attention.coverage import Carried, CoverageOptions, TermCoverage
@@ -21,7 +21,7 @@ class NeuralOptions(CoverageOptions):
 
     kind: Literal["neural"] = "neural"
     """A small recurrent state of each position, updated at every step (Tu 2016)."""
-    size: Positive = 10
+    size: Size = 10
     """Features of the state."""
 
 

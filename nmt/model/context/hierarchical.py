@@ -32,7 +32,7 @@ class HierarchicalOptions(ContextOptions):
 
     kind: Literal["hierarchical"] = "hierarchical"
     """Attention over the words of each sentence before, then over these sentences (Miculicich 2018)."""
-    past: schema.Positive = 3
+    past: schema.Sentences = 3
     """Sentences that are looked back to."""
     where: Literal["encoder", "decoder", "both"] = "encoder"
     """What looks back: annotations of the source at those of the sources before, the decoder's states at those of the
@@ -41,9 +41,9 @@ class HierarchicalOptions(ContextOptions):
     """What compares a state with the words of a sentence before."""
     sentence: ScoreChoice = PartOptions(kind="additive")
     """What compares a state with the sentences before."""
-    heads: schema.Positive = 1
+    heads: schema.Heads = 1
     """Attentions side by side, on both levels."""
-    feed_forward: schema.Positive | None = None
+    feed_forward: schema.Size | None = None
     """Units of a layer with which the context is transformed before the gate; null: it is what was looked at."""
     backpropagate: bool = True
     """Whether gradients flow into the sentences before, as in the authors' own program."""

@@ -34,7 +34,7 @@ class SummaryOptions(ContextOptions):
 
     kind: Literal["summary"] = "summary"
     """The sentences before as one vector, which the decoder is told (Wang 2017)."""
-    past: schema.Positive = 3
+    past: schema.Sentences = 3
     """Sentences that are looked back to."""
     where: Literal["start", "gates", "both"] = "both"
     """What is told: the decoder's first state, all of its steps, through a gate, or both."""
@@ -42,7 +42,7 @@ class SummaryOptions(ContextOptions):
     """What weighs the words of a sentence before against a learned query."""
     sentence: ScoreChoice = PartOptions(kind="additive")
     """What weighs the sentences before against a learned query."""
-    hidden_size: schema.Positive = 128
+    hidden_size: schema.Size = 128
     """Units, in each of two directions, of the layer that reads the sentences before, one after the other; of the
     encoder's cell."""
 

@@ -7,12 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, TypeVar
-
-from pydantic import Field
+from typing import Literal, NamedTuple, TypeVar
 
 from nmt.config.registry import PartOptions, Registry
-from nmt.config.schema import Data
+from nmt.config.schema import Data, Positive, Weight
 from nmt.errors import DataError
 from nmt.text.corpus.counts import Counts
 from nmt.text.corpus.files import broken_utf8
@@ -26,9 +24,9 @@ Text = Literal["source", "target", "alignment", "document"]
 class CorpusOptions(PartOptions):
     """What every kind of corpus has."""
 
-    weight: Annotated[float, Field(gt=0.0)] = 1.0
+    weight: Weight = 1.0
     """How often a pair of this corpus occurs in an epoch: 2 is twice, 0.5 half of the time, by chance."""
-    limit: Annotated[int, Field(ge=1)] | None = None
+    limit: Positive | None = None
     """Number of pairs to read, from the beginning; by default all."""
 
     @property

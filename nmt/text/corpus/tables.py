@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
-
-from nmt.config.schema import Data
+from nmt.config.schema import ColumnNumber, Data
 from nmt.errors import DataError
 from nmt.text.corpus.base import CORPORA, Corpus, CorpusOptions, Record, of_record
 from nmt.text.corpus.files import raw_lines
 
-Column = Annotated[int, Field(ge=1)] | str
+Column = ColumnNumber | str
 
 
 def find_column(column: Column, header: list[str], path: Path) -> int:

@@ -7,13 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
-
-from pydantic import Field
+from typing import Literal, NamedTuple
 
 from nmt.config.names import advice
 from nmt.config.registry import PartOptions, Registry
-from nmt.config.schema import LabelledData
+from nmt.config.schema import Count, LabelledData, Positive, Weight
 from nmt.errors import DataError
 from nmt.text.corpus.counts import Counts
 from nmt.text.corpus.files import broken_utf8
@@ -28,11 +26,11 @@ Part = Literal["text", "label"]
 class CollectionOptions(PartOptions):
     """What every kind of collection has."""
 
-    weight: Annotated[float, Field(gt=0.0)] = 1.0
+    weight: Weight = 1.0
     """How often a document of this collection occurs in an epoch: 2 is twice, 0.5 half of the time, by chance."""
-    skip: Annotated[int, Field(ge=0)] = 0
+    skip: Count = 0
     """Documents to leave out at the beginning, say those that are the validation collection."""
-    limit: Annotated[int, Field(ge=1)] | None = None
+    limit: Positive | None = None
     """Number of documents to read after those; by default all."""
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
-
-from nmt.config.schema import LabelledData
+from nmt.config.schema import ColumnNumber, LabelledData
 from nmt.errors import DataError
 from nmt.text.corpus.files import check_files, raw_lines
 from nmt.text.labelled.base import COLLECTIONS, Collection, CollectionOptions, Part, Record
@@ -23,7 +21,7 @@ class TextOptions(CollectionOptions):
     """File with a document a line, its sentences separated by TAB."""
     labels: str
     """File with, line by line, the label of each document; further columns may follow behind TAB."""
-    label_column: Annotated[int, Field(ge=1)] = 1
+    label_column: ColumnNumber = 1
     """Number of the column of `labels` that holds the label, from 1."""
     split: bool = False
     """Take each line for running text and split it into sentences, instead of at TAB."""
