@@ -51,7 +51,7 @@ def main() -> int:
     options = _parser().parse_args()
     experiments = [_experiment(config, options) for config in options.configs]
     if any(BAG in experiment.runs for experiment in experiments) and find_spec("sklearn") is None:
-        sys.exit("a bag of words takes scikit-learn; pip install 'nmt[comparison]', or leave it out: --only")
+        sys.exit("a bag of words takes scikit-learn; pip install scikit-learn, or leave it out: --only")
     for experiment in experiments:
         for name, run in experiment.runs.items():
             if "training" not in run.measured:

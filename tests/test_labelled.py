@@ -190,7 +190,7 @@ def test_without_the_package_text_is_not_split(folder: Path, monkeypatch: pytest
     path = folder / "a.tsv"
     path.write_text("text\tlabel\nA.\tb\n")
     assert mistake("tsv", path=str(path)) == (
-        f"{path}: to split text into sentences takes the package sentencex; pip install 'nmt[sentences]', or separate "
+        f"{path}: to split text into sentences takes the package sentencex; pip install sentencex, or separate "
         "the sentences by TAB"
     )
     assert read(opened("text", docs=str(folder / "docs.txt"), labels=str(folder / "labels.tsv")))

@@ -167,3 +167,17 @@ def test_the_check_passes_over_what_is_not_a_command() -> None:
     sound = "```sh\nscripts/fetch_data --list | head -n 3 > list.txt  # nmt-nothing\n```\n```python\nnmt-nothing\n```\n"
     assert list(commands_of(sound)) == [["scripts/fetch_data", "--list"], ["head", "-n", "3"]]
     assert problems_of(sound) == []
+
+
+def test_no_message_installs_a_package_of_somebody_else() -> None:
+    """On the package index the name `nmt` belongs to another project; ours is `nmt-attention`."""
+    with (ROOT / "pyproject.toml").open("rb") as stream:
+        project = tomllib.load(stream)["project"]
+    assert project["name"] == "nmt-attention"
+    extras = [word for extra in project["optional-dependencies"].values() for word in extra if word.startswith("nmt")]
+    assert extras == ["nmt-attention[plots,sentences]"]
+    texts = [path for name in KEPT_FILES for path in (ROOT / name).rglob("*") if path.suffix in {"", ".py", ".md"}]
+    for path in [ROOT / "README.md", ROOT / "data" / "README.md", *texts]:
+        if path.is_file():
+            wrong = re.findall(r"pip install +(?:-\S+ +)*['\"]?nmt(?:\[[^\]]*\])?(?![\w-])", path.read_text("utf-8"))
+            assert not wrong, f"{path}: {wrong}"

@@ -26,4 +26,4 @@ def problems_of(path: Path) -> Iterator[str]:
     elif path.exists() and not path.is_dir():
         yield f"{path} is a file; name a folder for the pictures, or a page that ends in .html"
     if find_spec("matplotlib") is None:
-        yield "pictures need the package matplotlib; pip install 'nmt[plots]', or name a page that ends in .html"
+        yield "pictures need the package matplotlib; pip install matplotlib, or name a page that ends in .html"

@@ -20,7 +20,7 @@ def open_zstd(path: Path) -> BinaryIO:
     try:
         import zstandard
     except ImportError as error:
-        raise DataError(f"{path}: .zst files need the package zstandard; pip install 'nmt[zstd]'") from error
+        raise DataError(f"{path}: .zst files need the package zstandard; pip install zstandard") from error
     frames = _Frames(path.open("rb"), zstandard.ZstdDecompressor(), zstandard.ZstdError)
     return cast(BinaryIO, io.BufferedReader(frames, CHUNK))
 

@@ -30,7 +30,7 @@ class Splitter:
         """Raise a DataError about the text `name` where the package is missing."""
         if find_spec(_PACKAGE) is None:
             raise DataError(
-                f"{name}: to split text into sentences takes the package {_PACKAGE}; pip install 'nmt[sentences]', or "
+                f"{name}: to split text into sentences takes the package {_PACKAGE}; pip install {_PACKAGE}, or "
                 "separate the sentences by TAB"
             )
 
