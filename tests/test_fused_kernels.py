@@ -69,9 +69,14 @@ def random(*size: int, seed: int, dtype: torch.dtype, device: str) -> torch.Tens
 def annotations(
     sizes: tuple[int, ...], dtype: torch.dtype, device: str, additive: bool, *, by_position: bool = False
 ) -> Annotations:
-    """A source whose sentences are padded, but for the last one; `by_position` lays it out as [S, B, ..]."""
+    """A source whose sentences are padded, but for the last one; `by_position` lays it out as [S, B, ..].
+
+    Scores are of order one. Scores that grow with the square root of the units would multiply the rounding of both
+    sides: 1e-5 with 300 units in float32, for the reference as for the kernels.
+    """
     batch, _, positions, units, features = sizes
-    keys = random(batch, positions, units, seed=1, dtype=dtype, device=device)
+    scale = 1.0 if additive else units**-0.5
+    keys = (random(batch, positions, units, seed=1, dtype=torch.float32, device=device) * scale).to(dtype)
     memory = random(batch, positions, features, seed=2, dtype=dtype, device=device)
     lengths_B = torch.linspace(max(1, positions // 2), positions, batch).long().to(device)
     mask_BS = torch.arange(positions, device=device) < lengths_B.unsqueeze(1)
