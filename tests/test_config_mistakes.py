@@ -181,7 +181,7 @@ def test_one_mistake_gets_one_line(line: str, message: str) -> None:
         ("search: {top_k: 3}", "search.top_k: has no effect with kind: beam; set kind: sampling, or leave it out"),
         (
             "search: {min_length_ratio: 3}",
-            "search.min_length_ratio: is 3.0, above max_length_ratio (2.0); lower the one or raise the other",
+            "search.min_length_ratio: is 3, above max_length_ratio (2); lower the one or raise the other",
         ),
         ("runtime: {device: cpu, precision: fp16}", "runtime.precision: fp16 needs a GPU; set bf16, fp32 or auto"),
         (
@@ -219,6 +219,46 @@ def test_a_contradiction_stands_at_the_value_or_else_around_it() -> None:
 def test_a_contradiction_that_follows_from_a_typing_error_is_not_told() -> None:
     text = SMALL + "training:\n  max_epochs: null\n  max_step: 3\n"
     assert mistakes(text) == ["x.yaml:9: training.max_step: unknown key; did you mean 'max_steps'?"]
+
+
+def test_contradictions_are_told_beside_other_mistakes() -> None:
+    text = SMALL.replace("dev.en", "3") + (
+        "sed: 1\n"
+        "tokenizer: {shared: false, file: 3}\n"
+        "model: {tie: all, attention: {heads: 3}, decoder: {readout: {size: 5}}, layer_normalization: 3}\n"
+        "search: {kind: greedy, coverage_penalty: 1, top_k: x, temperature: 2, min_length_ratio: 3}\n"
+        "runtime: {precision: int8, threads: -1}\n"
+    )
+    assert [line.split(": ")[1] for line in mistakes(text)] == [
+        "data.validation.target",
+        "sed",
+        "tokenizer.file",
+        "model.layer_normalization",
+        "model.decoder.readout.size",
+        "model.attention.heads",
+        "model.tie",
+        "search.top_k",
+        "search.temperature",
+        "search.coverage_penalty",
+        "search.min_length_ratio",
+        "runtime.threads",
+        "runtime.precision",
+    ]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "model: {tie: al}\ntokenizer: {shared: false}",
+        "model: {tie: all}\ntokenizer: {shared: maybe}",
+        "model: {tie: all}\ntokenizer: {sharde: false}",
+        "model: {decoder: {hidden_size: x}, attention: {heads: 3}}",
+        "model: {decoder: {hiden_size: 9}, attention: {heads: 3}}",
+        "search: {kind: beem, top_k: 3}",
+    ],
+)
+def test_a_contradiction_with_a_wrong_value_is_not_told(wrong: str) -> None:
+    assert len(mistakes(SMALL + wrong)) == 1
 
 
 def test_missing_sections_and_kinds() -> None:

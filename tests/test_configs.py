@@ -130,3 +130,27 @@ def test_a_number_out_of_its_bounds_is_one_line(override: str) -> None:
         read_config(FOLDER / "quickstart.yaml", [override])
     (line,) = caught.value.problems
     assert re.search(r": must be a (whole )?number (from|above) .* (to|up to) .*, not ", line)
+
+
+def test_parts_that_do_not_go_together_are_told_beside_other_mistakes() -> None:
+    overrides = [
+        "training.bach_tokens=3",
+        "model.dropout.layer=2",
+        "model.decoder.hidden_size=64",
+        "model.attention={score: dot, coverage: neural, wiring: conditional}",
+        "training.guided_alignment.weight=1",
+        "search.beam_size=x",
+        "search.coverage_penalty=0.2",
+        "data.validation=3",
+        "model.context=summary",
+    ]
+    with pytest.raises(ConfigError) as caught:
+        read_config(FOLDER / "quickstart.yaml", overrides)
+    in_file, *told = [line.removeprefix("--set ").split(": ")[0] for line in caught.value.problems]
+    assert in_file == f"{FOLDER / 'quickstart.yaml'}:8"
+    assert told == [
+        *("training.bach_tokens", "model.dropout.layer"),
+        "model.attention.score",
+        "model.attention.coverage",
+        *("training.guided_alignment.weight", "search.beam_size", "data.validation"),
+    ]

@@ -20,7 +20,7 @@ from nmt.config.document import MOST_PROBLEMS, Node, Path, Place, Problem, dotte
 from nmt.config.names import advice, nearest
 from nmt.config.overrides import apply_overrides
 from nmt.config.presets import Presets, expand_preset
-from nmt.config.registry import Entry, Registry, Section
+from nmt.config.registry import Entry, Registry, Section, decided
 from nmt.config.schema import Experiment
 from nmt.config.shapes import (
     DictShape,
@@ -56,6 +56,7 @@ def load_config(
     families: Families,
     presets: Presets | None = None,
     checks: Sequence[Check] = (),
+    whole_checks: Sequence[Check] = (),
 ) -> Experiment:
     """Read a YAML file.
 
@@ -64,7 +65,9 @@ def load_config(
         overrides: `section.key=value` each, the value in YAML; they win over the file, later ones over earlier ones.
         families: the parts that can be chosen, by the name of their family.
         presets: path of a section -> name -> the mapping that the name stands for.
-        checks: rules between parts that the schema cannot know; asked when everything is right by itself.
+        checks: rules between parts that the schema cannot know. Where values are wrong, a rule is asked as far as the
+            others decide it.
+        whole_checks: rules that need a config without any mistake.
 
     Raises:
         ConfigError: the file cannot be read, or has mistakes: one line for each.
@@ -78,7 +81,9 @@ def load_config(
         # A name with a NUL or a lone surrogate in it is a ValueError.
         reason = error.strerror if isinstance(error, OSError) else "the name is not one that a file can have"
         raise ConfigError(f"{path}: cannot be read: {reason}; give the path of a YAML file") from None
-    return parse_config(text, str(path), overrides, families=families, presets=presets, checks=checks)
+    return parse_config(
+        text, str(path), overrides, families=families, presets=presets, checks=checks, whole_checks=whole_checks
+    )
 
 
 def _read(path: str | FilePath) -> bytes:
@@ -107,6 +112,7 @@ def parse_config(
     families: Families,
     presets: Presets | None = None,
     checks: Sequence[Check] = (),
+    whole_checks: Sequence[Check] = (),
 ) -> Experiment:
     """Read YAML text; `origin` stands for the file in messages. Otherwise as `load_config`.
 
@@ -115,11 +121,20 @@ def parse_config(
     """
     root, problems = read_document(text, origin)
     problems += apply_overrides(root, overrides, families)
-    return build_config(root, problems, origin, families=families, presets=presets or {}, checks=checks)
+    return build_config(
+        root, problems, origin, families=families, presets=presets or {}, checks=checks, whole_checks=whole_checks
+    )
 
 
 def build_config(
-    root: Node, problems: list[Problem], origin: str, *, families: Families, presets: Presets, checks: Sequence[Check]
+    root: Node,
+    problems: list[Problem],
+    origin: str,
+    *,
+    families: Families,
+    presets: Presets,
+    checks: Sequence[Check] = (),
+    whole_checks: Sequence[Check] = (),
 ) -> Experiment:
     """The config of a tree, which is changed on the way; `problems` are those found before.
 
@@ -134,12 +149,13 @@ def build_config(
     builder = _Builder(experiment, root, families, presets)
     try:
         config = builder.section(experiment, root, ())
+        for check in checks:
+            builder.hold(check(config))
+        if not (problems or builder.problems):
+            for check in whole_checks:
+                builder.hold(check(config))
     except _EnoughError:
         raise error_of([*problems, *builder.problems], origin) from None
-    if isinstance(config, Experiment):
-        for check in checks:
-            for path, message in check(config):
-                builder.blame(tuple(path.split(".")), message)
     told = {(problem.place, problem.path) for problem in problems}
     problems = problems + [problem for problem in builder.problems if (problem.place, problem.path) not in told]
     if problems:
@@ -153,7 +169,7 @@ class _EnoughError(Exception):
 
 
 _WRONG: Any = object()
-"""Stands for a value whose mistakes are told already; no section accepts it."""
+"""Stands for a value whose mistakes are noted already; no section accepts it."""
 
 
 class _Builder:
@@ -171,8 +187,13 @@ class _Builder:
             raise _EnoughError
         return _WRONG
 
+    def hold(self, rule: Iterable[tuple[str, str]]) -> None:
+        """Note what a rule between parts finds."""
+        for path, message in decided(rule):
+            self.blame(tuple(path.split(".")), message)
+
     def section(self, section: type[Section], node: Node, path: Path) -> Any:
-        """An instance of the section, or `_WRONG`."""
+        """An instance of the section, in which wrong values are unknown, or `_WRONG` for what is no section at all."""
         presets = self._presets.get(dotted(path), {}) if path else {}
         if presets:
             wrong = expand_preset(node, SectionShape(section), presets)
@@ -187,7 +208,7 @@ class _Builder:
         return self._fields(section, node.value, path, "unknown key", {})
 
     def part(self, shape: PartShape, node: Node, path: Path) -> Any:
-        """An instance of the options of the part that is named, or `_WRONG`."""
+        """An instance of the options of the part that is named, in which wrong values are unknown, or `_WRONG`."""
         family: Mapping[str, Entry[Any]] = self._families.get(shape.family, {})
         options: dict[str, Node] = {}
         kind_node, kind_path = node, path
@@ -212,12 +233,16 @@ class _Builder:
     def _fields(
         self, section: type[Section], nodes: Mapping[str, Node], path: Path, unknown: str, values: dict[str, Any]
     ) -> Any:
-        """Validate the fields of a section; `values` are those that are known beforehand."""
-        before, in_part = len(self.problems), "kind" in values
+        """The section with these fields; `values` are those that are known beforehand.
+
+        Where there are mistakes, the values that are right are still held against each other: those that are wrong
+        are unknown, and beside a wrong key also those that were not written, because the key may have meant them.
+        """
+        in_part = "kind" in values
         fields = {name: field for name, field in section.model_fields.items() if name not in values}
-        for key, node in nodes.items():
-            if key not in fields:
-                self.blame((*path, key), f"{unknown}; {self._what_else(key, fields, in_part)}", node.place)
+        misnamed = [key for key in nodes if key not in fields]
+        for key in misnamed:
+            self.blame((*path, key), f"{unknown}; {self._what_else(key, fields, in_part)}", nodes[key].place)
         for name, field in fields.items():
             shape, below = shape_of(field), (*path, name)
             if name in nodes:
@@ -228,12 +253,19 @@ class _Builder:
                 values[name] = self.section(shape.section, Node({}, Place(), implied=True), below)
             elif isinstance(shape, PartShape) and shape.default_kind and field.default is not None:
                 values[name] = self.part(shape, Node(shape.default_kind, Place(), implied=True), below)
+        not_known = {name for name, value in values.items() if value is _WRONG}
         try:
             built = section.model_validate(values, strict=True)
+            if not misnamed:
+                return built
         except ValidationError as error:
-            self._translate(error, section, values, path, suspect=len(self.problems) > before)
-            return _WRONG
-        return built if len(self.problems) == before else _WRONG
+            not_known |= self._translate(error, section, values, path)
+        if misnamed:
+            not_known |= fields.keys() - nodes.keys()
+        partial = section.with_unknown(values, not_known)
+        for inside, message in decided(partial.contradictions()):
+            self.blame((*path, *inside.split(".")), message)
+        return partial
 
     def _value(self, shape: Shape, node: Node, path: Path) -> Any:
         if isinstance(shape, SectionShape):
@@ -260,23 +292,22 @@ class _Builder:
         return fit(node.plain(), shape.annotation)
 
     def _translate(
-        self, error: ValidationError, section: type[Section], values: Mapping[str, Any], path: Path, *, suspect: bool
-    ) -> None:
-        """Say what pydantic found in plain words. A `suspect` section has other mistakes, from which a
-        contradiction between its values may only follow; then the section as a whole is not blamed."""
+        self, error: ValidationError, section: type[Section], values: Mapping[str, Any], path: Path
+    ) -> set[str]:
+        """Say what pydantic found in plain words; returns the fields that are wrong.
+
+        Contradictions are left out: those of the section are asked for next, those of sections in it were noted there.
+        """
+        wrong: set[str] = set()
         for detail in error.errors(include_url=False):
-            where = detail["loc"]
-            if where and values.get(str(where[0])) is _WRONG:
+            if detail["type"] == "contradiction":
                 continue
-            if where:
-                field = section.model_fields[str(where[0])]
-                inside, message = complaint(detail, annotation_of(field), values.get(str(where[0])))
-                self.blame((*path, str(where[0]), *inside), message)
-            elif not suspect and detail["type"] == "contradiction":
-                for inside_path, message in detail["ctx"]["found"]:
-                    self.blame((*path, *inside_path.split(".")), message)
-            elif not suspect:
-                self.blame(path, complaint(detail, None, None)[1])
+            name = str(detail["loc"][0])
+            wrong.add(name)
+            if values.get(name) is not _WRONG:
+                inside, message = complaint(detail, annotation_of(section.model_fields[name]), values.get(name))
+                self.blame((*path, name, *inside), message)
+        return wrong
 
     def _expected(self, shape: Shape) -> str:
         if isinstance(shape, Leaf):

@@ -36,7 +36,7 @@ def reference_yaml(families: Families, presets: Presets | None = None, task: str
     presets = presets or {}
     experiment = TASKS[task]
     root = Node.of({"task": task, **_example(experiment, families)}, Place())
-    config = build_config(root, [], "reference", families=families, presets=presets, checks=())
+    config = build_config(root, [], "reference", families=families, presets=presets)
     return write_yaml(config, _Explanation(experiment, families, presets).lines)
 
 

@@ -6,13 +6,28 @@ This module knows no part; it only knows how parts are found.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import Self
+
+
+class UnknownValueError(Exception):
+    """A rule needs a value that is missing from a section because it was written wrongly."""
+
+
+Found = TypeVar("Found")
+
+
+def decided(rule: Iterable[Found]) -> Iterator[Found]:
+    """What a rule finds, up to the first value that it needs and that is unknown."""
+    try:
+        yield from rule
+    except UnknownValueError:
+        return
 
 
 class Section(BaseModel):
@@ -25,15 +40,31 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     def contradictions(self) -> Iterable[tuple[str, str]]:
-        """Values that exclude each other: (dotted path inside this section, what is wrong and what to do).
+        """Yields values that exclude each other: (dotted path inside this section, what is wrong and what to do).
 
-        Asked once every value of the section, subsections included, is right by itself.
+        The reader also asks sections in which some values are wrong; reading such a value raises `UnknownValueError`,
+        which ends the rule. Rules that need different values are each wrapped in `decided`.
         """
         return ()
 
+    @classmethod
+    def with_unknown(cls, values: Mapping[str, Any], unknown: Collection[str]) -> Self:
+        """A section of valid values in which those of the `unknown` fields cannot be read."""
+        section = cls.model_construct(**{name: value for name, value in values.items() if name not in unknown})
+        for name in unknown:
+            section.__dict__.pop(name, None)
+        return section
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name in type(self).model_fields:
+                raise UnknownValueError(name)
+            return super().__getattr__(name)
+
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> Self:
-        found = tuple(self.contradictions())
+        found = tuple(decided(self.contradictions()))
         if found:
             text = "; ".join(f"{path}: {problem}" for path, problem in found)
             raise PydanticCustomError("contradiction", "{text}", {"found": found, "text": text})

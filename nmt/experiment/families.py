@@ -21,7 +21,7 @@ from nmt.config import (
     parse_config,
     schema,
 )
-from nmt.config.registry import PartOptions
+from nmt.config.registry import PartOptions, decided
 from nmt.errors import ConfigError
 from nmt.kernels.choice import FORCED, refusal
 from nmt.model.attention import COVERAGES, SCORES, WINDOWS
@@ -49,7 +49,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
 
     Raises `ConfigError` with a line for every mistake.
     """
-    return load_config(path, overrides, families=FAMILIES, presets=PRESETS, checks=CHECKS)
+    return load_config(path, overrides, families=FAMILIES, presets=PRESETS, checks=CHECKS, whole_checks=NETWORK_CHECKS)
 
 
 def read_translation(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -62,7 +62,7 @@ def read_translation(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def parse_saved_config(text: str, origin: str) -> Experiment:
     """The config that lies in a checkpoint; `origin` stands for it in messages. Raises `ConfigError`."""
-    return parse_config(text, origin, families=FAMILIES, presets=PRESETS, checks=CHECKS)
+    return parse_config(text, origin, families=FAMILIES, presets=PRESETS, checks=CHECKS, whole_checks=NETWORK_CHECKS)
 
 
 def has_attention(model: schema.Model) -> bool:
@@ -96,23 +96,28 @@ def _coverage_needs_attention(config: Config) -> Iterator[tuple[str, str]]:
 @_of_translation
 def _parts_go_together(config: Config) -> Iterator[tuple[str, str]]:
     """Every part of the attention, and the context, says itself what it cannot go with."""
-    for part in (*dict(config.model.attention).values(), config.model.context):
+    known = dict(config.model)
+    for part in (*dict(known.get("attention", {})).values(), known.get("context")):
         if isinstance(part, schema.NetworkPart):
-            yield from part.conflicts(config.model)
+            yield from decided(part.conflicts(config.model))
 
 
 @_of_translation
-def _guided_alignment_needs_alignments_and_attention(config: Config) -> Iterator[tuple[str, str]]:
-    """Attention can be guided where there is attention, and something to guide it by."""
-    if not config.training.guided_alignment.weight:
-        return
-    if not any(isinstance(corpus, CorpusOptions) and corpus.has_alignments for corpus in config.data.train):
+def _guided_alignment_needs_alignments(config: Config) -> Iterator[tuple[str, str]]:
+    """Attention is guided by the alignments of the training text."""
+    guided = config.training.guided_alignment.weight > 0.0
+    if guided and not any(isinstance(each, CorpusOptions) and each.has_alignments for each in config.data.train):
         yield (
             "training.guided_alignment.weight",
             "needs alignments, and no corpus of data.train has any; give one of them `alignments`, or set the weight "
             "to 0",
         )
-    if not has_attention(config.model):
+
+
+@_of_translation
+def _guided_alignment_needs_attention(config: Config) -> Iterator[tuple[str, str]]:
+    """Only attention can be guided."""
+    if config.training.guided_alignment.weight and not has_attention(config.model):
         yield (
             "training.guided_alignment.weight",
             "needs attention, and model.attention.score is none; choose another score, or set the weight to 0",
@@ -121,14 +126,19 @@ def _guided_alignment_needs_alignments_and_attention(config: Config) -> Iterator
 
 @_of_translation
 def _context_needs_documents(config: Config) -> Iterator[tuple[str, str]]:
-    """Sentences before others are those of documents."""
-    if lookback(config.model) is None:
-        return
-    advice = "which model.context needs; say where they end with `documents`, or leave model.context out"
-    if not any(_has_documents(corpus) for corpus in config.data.train):
-        yield "data.train", f"has no documents, {advice}"
-    if not _has_documents(config.data.validation):
-        yield "data.validation", f"has no documents, {advice}"
+    """The sentences before another one are those of its document."""
+    if lookback(config.model) is not None and not any(map(_has_documents, config.data.train)):
+        yield "data.train", f"has no documents, {_NEEDED_BY_CONTEXT}"
+
+
+@_of_translation
+def _context_needs_documents_in_validation(config: Config) -> Iterator[tuple[str, str]]:
+    """The same for the validation corpus."""
+    if lookback(config.model) is not None and not _has_documents(config.data.validation):
+        yield "data.validation", f"has no documents, {_NEEDED_BY_CONTEXT}"
+
+
+_NEEDED_BY_CONTEXT = "which model.context needs; say where they end with `documents`, or leave model.context out"
 
 
 def _has_documents(corpus: PartOptions) -> bool:
@@ -157,12 +167,15 @@ def _levels_of_a_document_look(config: Experiment) -> Iterator[tuple[str, str]]:
             yield f"model.{name}.score", f"{level.score.kind} gives no weights; set it to mean, which weighs all alike"
 
 
+def _graphs_are_for_translators(config: Experiment) -> Iterator[tuple[str, str]]:
+    """A classifier has no decoder."""
+    if isinstance(config, ClassificationConfig) and config.runtime.kernel == "graphed":
+        yield "runtime.kernel", "graphed is for the decoder of a translator; set it to auto, fused or reference"
+
+
 def _fused_layers_can_be_had(config: Experiment) -> Iterator[tuple[str, str]]:
     """The same for a classifier, whose kernels are others."""
     if not isinstance(config, ClassificationConfig) or config.runtime.kernel not in FORCED:
-        return
-    if config.runtime.kernel == "graphed":
-        yield "runtime.kernel", "graphed is for the decoder of a translator; set it to auto, fused or reference"
         return
     with torch.device("meta"):
         obstacle = DocumentClassifier(config.model, vocabulary_size=1, labels=1).encoder.obstacle()
@@ -170,12 +183,16 @@ def _fused_layers_can_be_had(config: Experiment) -> Iterator[tuple[str, str]]:
         yield "runtime.kernel", refused
 
 
-CHECKS = (
+CHECKS: tuple[Check, ...] = (
     _levels_of_a_document_look,
-    _fused_layers_can_be_had,
+    _graphs_are_for_translators,
     _coverage_needs_attention,
     _parts_go_together,
-    _guided_alignment_needs_alignments_and_attention,
+    _guided_alignment_needs_alignments,
+    _guided_alignment_needs_attention,
     _context_needs_documents,
-    _a_fused_recurrence_can_be_had,
+    _context_needs_documents_in_validation,
 )
+"""Rules between parts; each is asked as far as the values that are right decide it."""
+NETWORK_CHECKS: tuple[Check, ...] = (_fused_layers_can_be_had, _a_fused_recurrence_can_be_had)
+"""Rules that build a network, so that the whole config must be right."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from nmt.config.registry import Section
+from nmt.config.registry import Section, decided
 from nmt.config.schema.bounds import (
     ColumnNumber,
     Count,
@@ -103,7 +103,7 @@ class Config(Experiment):
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """Embeddings of both languages can be one matrix only over one vocabulary."""
-        yield from super().contradictions()
+        yield from decided(super().contradictions())
         if self.model.tie in ("source_target", "all") and not self.tokenizer.shared:
             yield (
                 "model.tie",

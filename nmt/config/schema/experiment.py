@@ -36,8 +36,8 @@ class Experiment(Section):
     """The machine."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
-        """Integers are not trained."""
-        if self.runtime.precision == "int8":
+        """Integers are not trained. A precision that the device does not have is the section's own mistake."""
+        if self.runtime.precision == "int8" and not any(self.runtime.contradictions()):
             yield "runtime.precision", "int8 only translates (nmt-translate --precision int8); set auto, bf16 or fp32"
 
     @property

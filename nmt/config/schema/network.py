@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SerializeAsAny
 
-from nmt.config.registry import PartOf, PartOptions, Section
+from nmt.config.registry import PartOf, PartOptions, Section, decided
 from nmt.config.schema.bounds import Heads, Layers, Probability, Size
 
 CellChoice = Annotated[SerializeAsAny[PartOptions], PartOf("cell")]
@@ -158,6 +158,10 @@ class Model(Section):
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """A tied output is as wide as the embeddings; heads share the decoder's state out evenly."""
+        yield from decided(self._tied_width())
+        yield from decided(self._shares_of_heads())
+
+    def _tied_width(self) -> Iterator[tuple[str, str]]:
         size = self.decoder.readout.size
         if self.tie in ("target_output", "all") and size is not None and size != self.embedding_size:
             yield (
@@ -165,6 +169,8 @@ class Model(Section):
                 f"is {size}, but must equal model.embedding_size ({self.embedding_size}) with tie: {self.tie}; "
                 "leave it out, or set model.tie to none",
             )
+
+    def _shares_of_heads(self) -> Iterator[tuple[str, str]]:
         heads, hidden_size = self.attention.heads, self.decoder.hidden_size
         if hidden_size % heads:
             yield "attention.heads", f"is {heads}, but must divide model.decoder.hidden_size ({hidden_size})"

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from nmt.config.registry import Section
+from nmt.config.registry import Section, decided
 from nmt.config.schema.bounds import Beam, Count, Penalty, Ratio, Tokens
 
 
@@ -48,22 +48,31 @@ class Search(Section):
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """No option is set that the kind of search would ignore."""
-        if self.kind != "sampling":
-            for name, value, neutral in (
-                ("temperature", self.temperature, 1.0),
-                ("top_k", self.top_k, 0),
-                ("top_p", self.top_p, 1.0),
-            ):
-                if value != neutral:
-                    yield name, f"has no effect with kind: {self.kind}; set kind: sampling, or leave it out"
+        for rule in (
+            *map(self._of_sampling, ("temperature", "top_k", "top_p")),
+            self._of_shortlists(),
+            self._of_beams(),
+        ):
+            yield from decided(rule)
+        yield from decided(self._shortest_and_longest())
+
+    def _of_sampling(self, name: str) -> Iterator[tuple[str, str]]:
+        if self.kind != "sampling" and getattr(self, name) != Search.model_fields[name].default:
+            yield name, f"has no effect with kind: {self.kind}; set kind: sampling, or leave it out"
+
+    def _of_shortlists(self) -> Iterator[tuple[str, str]]:
         if not self.shortlist and self.shortlist_frequent != Search.model_fields["shortlist_frequent"].default:
             yield "shortlist_frequent", "has no effect without a shortlist; set shortlist: 20, or leave it out"
+
+    def _of_beams(self) -> Iterator[tuple[str, str]]:
         if self.kind != "beam" and self.coverage_penalty:
             yield "coverage_penalty", f"has no effect with kind: {self.kind}; set kind: beam, or leave it out"
+
+    def _shortest_and_longest(self) -> Iterator[tuple[str, str]]:
         if self.min_length_ratio > self.max_length_ratio:
             yield (
                 "min_length_ratio",
-                f"is {self.min_length_ratio}, above max_length_ratio ({self.max_length_ratio}); "
+                f"is {self.min_length_ratio:g}, above max_length_ratio ({self.max_length_ratio:g}); "
                 "lower the one or raise the other",
             )
 
