@@ -39,7 +39,9 @@ def test_a_product_by_hand(kind: type[Integers]) -> None:
 
 @every_kind
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 6, 13])
-@pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (2, 16), (7, 17), (64, 33), (131, 48)])
+@pytest.mark.parametrize(
+    ("inputs", "outputs"), [(1, 1), (1, 16), (1, 33), (2, 1), (2, 16), (7, 17), (64, 33), (131, 48)]
+)
 def test_sums_are_exact(kind: type[Integers], rows: int, inputs: int, outputs: int) -> None:
     """Of panels and blocks that are full, of some that are not, and of pairs that lack their second half."""
     weight, given = whole(outputs, inputs), whole(rows, inputs)
@@ -80,6 +82,22 @@ def test_all_kinds_find_the_same(kind: type[Integers]) -> None:
             found = kind(weight).product(rows, constant)
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-5)
         assert torch.equal(found[4], torch.zeros(45) if constant is None else constant)
+
+
+@every_kind
+@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize("strides", [(1, 1), (7, 1), (1, 3), (90, 2)])
+@pytest.mark.parametrize(("rows", "inputs"), [(1, 1), (1, 30), (3, 1)])
+def test_strides_of_sizes_that_are_one(
+    kind: type[Integers], rows: int, inputs: int, strides: tuple[int, int], recorded: bool
+) -> None:
+    """PyTorch gives such sizes any stride and calls the tensor contiguous; oneDNN reads the stride."""
+    weight, given = whole(20, inputs).float(), whole(rows, inputs).float()
+    apart = torch.zeros(300).as_strided(given.shape, strides)
+    apart.copy_(given)
+    laid_out = torch.zeros(900).as_strided(weight.shape, (inputs, 5) if inputs == 1 else (inputs, 1)).copy_(weight)
+    with torch.set_grad_enabled(recorded):
+        assert torch.equal(kind(laid_out).product(apart, None), given @ weight.t())
 
 
 @every_kind

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nmt.experiment.families import read_translation
+from nmt.kernels import packed_weights, products
+from nmt.kernels.integers import CompiledIntegers, Integers, OnednnIntegers
 from nmt.kernels.packed_weights import Bf16Weight, Int8Weight, PackedWeight
 from nmt.model import packing
+from nmt.model.attention.presets import ATTENTION_PRESETS
 from nmt.model.cells import CELLS
 from nmt.model.packing import pack
-from tests.networks import model_options, network, sentences
+from nmt.model.translator import Translator, Vocabulary
+from tests.compiled import needs_compiler, needs_onednn_bf16
+from tests.networks import BOS, model_options, network, sentences
 from tests.test_model import named
 
 SIZES = (24, 20, 40)
@@ -120,3 +128,66 @@ def test_an_encoder_step_by_step_is_the_library_s(
     other = actual.encode(source_BS, lengths_B)
     torch.testing.assert_close(other.memory_BSC, one.memory_BSC, rtol=0, atol=1e-12)
     torch.testing.assert_close(other.final_LBF, one.final_LBF, rtol=0, atol=1e-12)
+
+
+FORMS = [
+    pytest.param("fp32", None, 5e-6, id="float32"),
+    pytest.param("bf16", None, 0.02, id="bf16", marks=needs_onednn_bf16),
+    pytest.param("int8", OnednnIntegers, 0.04, id="int8 by oneDNN"),
+    pytest.param("int8", CompiledIntegers, 0.04, id="int8 compiled", marks=needs_compiler),
+    pytest.param("int8", Integers, 0.04, id="int8 by floats"),
+]
+CONFIGS = Path(__file__).parent.parent / "configs"
+SYSTEMS = {preset: (f"attention/{preset}", "") for preset in ATTENTION_PRESETS} | {
+    # Weights of one input.
+    "neural coverage of size 1": ("attention/tu2016_neural", "model.attention.coverage={kind: neural, size: 1}"),
+    "concat with linguistic coverage": ("attention/luong2015_global_concat", "model.attention.coverage=linguistic"),
+}
+
+
+def system_of(config: str, override: str) -> Translator:
+    """A small translator of this config, its weights far from zero, every product of vectors wide enough to pack."""
+    layers = read_translation(CONFIGS / f"{config}.yaml").model.encoder.layers
+    sizes = ["model.embedding_size=24", "model.encoder.hidden_size=32", "model.decoder.hidden_size=32"]
+    options = read_translation(CONFIGS / f"{config}.yaml", [*sizes, *([override] if override else [])]).model
+    assert options.encoder.layers == layers
+    return network(options, vocabulary=Vocabulary(source_size=40, target_size=40, bos=BOS)).float()
+
+
+@lru_cache
+def references(name: str) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of given translations in float32, by both ways of computing them."""
+    return forced(system_of(*SYSTEMS[name]))
+
+
+@torch.inference_mode()
+def forced(translator: Translator) -> tuple[Tensor, Tensor]:
+    """[B, T] the log-probabilities of given translations: step by step as in a search, and all positions at once."""
+    source_BS, lengths_B = sentences(9, 1, 14, 5, size=40)
+    target_BT, _ = sentences(7, 7, 7, 7, size=40, seed=1)
+    previous_BT = torch.cat([torch.full((4, 1), BOS), target_BT[:, :-1]], 1)
+    encoded = translator.encode(source_BS, lengths_B)
+    state, steps = translator.start(encoded), []
+    for position in range(target_BT.shape[1]):
+        state, logits_BQV = translator.step(state, previous_BT[:, position, None])
+        steps.append(logits_BQV.float().log_softmax(-1)[:, 0])
+    readout_BTR, _ = translator.readout(encoded, previous_BT)
+    whole_BTV = translator.projection(readout_BTR).float().log_softmax(-1)
+    one, other = (each.gather(2, target_BT[..., None])[..., 0] for each in (torch.stack(steps, 1), whole_BTV))
+    return one, other
+
+
+@pytest.mark.parametrize(("kind", "integers", "bound"), FORMS)
+@pytest.mark.parametrize("name", list(SYSTEMS))
+def test_every_system_predicts_in_every_format_as_in_float32(
+    name: str, kind: packing.Format, integers: Any, bound: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bounds are of the mean difference of a piece's log-probability, in nats; the pieces have -3.7 to -5.8 on average."""
+    monkeypatch.setattr(products, "FEWEST_WEIGHTS", 0)
+    monkeypatch.setattr(packed_weights, "integers", integers)
+    translator = system_of(*SYSTEMS[name])
+    pack(translator, kind)
+    with torch.autocast("cpu", torch.bfloat16, enabled=kind == "bf16"):
+        found = forced(translator)
+    for one, other in zip(found, references(name), strict=True):
+        assert (one - other).abs().mean() < bound

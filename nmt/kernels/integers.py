@@ -57,10 +57,10 @@ class OnednnIntegers(Integers):
     """The sums by oneDNN, which has no fast way to them but by AVX512-VNNI."""
 
     def _lay_out(self, integers_OI: Tensor) -> None:
-        self._integers_IO = integers_OI.t().contiguous()
+        self._integers_IO = _row_by_row(integers_OI.t())
 
     def _sums(self, integers_MI: Tensor) -> Tensor:
-        return torch._int_mm(integers_MI, self._integers_IO)
+        return torch._int_mm(_row_by_row(integers_MI), self._integers_IO)
 
 
 class CompiledIntegers(Integers):
@@ -78,6 +78,17 @@ def integers(weight_OI: Tensor) -> Integers:
     if "avx512_vnni" in cpu_flags() and torch._C._get_mkldnn_enabled():
         return OnednnIntegers(weight_OI)
     return CompiledIntegers(weight_OI) if load()[0] else Integers(weight_OI)
+
+
+def _row_by_row(matrix: Tensor) -> Tensor:
+    """The matrix with its rows one after the other in memory.
+
+    `contiguous` does not ensure that: where a size is 1, it accepts any stride. oneDNN believes the stride and reads
+    memory beyond the matrix.
+    """
+    if matrix.stride() == (matrix.shape[1], 1):
+        return matrix
+    return matrix.clone(memory_format=torch.contiguous_format)
 
 
 def _scale(rows: Tensor) -> Tensor:
