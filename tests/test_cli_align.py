@@ -10,9 +10,12 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+import torch
 
+from nmt.checkpoint import Snapshot, load_model_files, write_checkpoint
 from nmt.cli import align, train, translate
 from nmt.config import dump_config
+from nmt.experiment.families import parse_saved_config
 from nmt.text.tokenizer import TokenizerPair
 from tests.conftest import REFERENCES, SOURCES, Call, Ended, save_small
 from tests.runs import run_config, write_corpus
@@ -38,6 +41,35 @@ def assert_mistake(ended: Ended, message: str) -> None:
     assert ended.errors.count("\n") == 1, ended.errors
     assert message in ended.errors
     assert ended.output == ""
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_refused(
+    call: Call, checkpoint: Path, files: tuple[Path, Path], tmp_path: Path, value: float
+) -> None:
+    """By every command that loads a model, in one line that names the weight."""
+    broken = with_weight(checkpoint, tmp_path / "broken", "projection.bias", value)
+    message = f"{broken / 'model.safetensors'}: projection.bias has 1 numbers that are not finite; use"
+    assert_mistake(call(align.main, "--model", broken, "--source", files[0], "--target", files[1]), message)
+    assert_mistake(call(translate.main, "--model", broken, "--input", files[0]), message)
+
+
+def test_probabilities_that_are_not_finite_are_refused(
+    call: Call, checkpoint: Path, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Of weights that are finite, but too large to compute with."""
+    large = with_weight(checkpoint, tmp_path / "large", "projection.bias", 3e38)
+    ended = call(align.main, "--model", large, "--source", files[0], "--target", files[1])
+    assert_mistake(ended, "line 4: the model gives no finite probability to this pair")
+
+
+def with_weight(checkpoint: Path, folder: Path, name: str, value: float) -> Path:
+    """A copy of a checkpoint, whole, in which the first number of a weight is another one."""
+    loaded = load_model_files(checkpoint)
+    loaded.tensors[name].flatten()[0] = value
+    config = parse_saved_config(loaded.config_text, "config.yaml")
+    write_checkpoint(folder, Snapshot(loaded.tensors, config, loaded.tokenizers, step=1, epoch=0))
+    return folder
 
 
 def links(line: str) -> list[tuple[int, int]]:

@@ -182,7 +182,7 @@ def forced(translator: Translator) -> tuple[Tensor, Tensor]:
 def test_every_system_predicts_in_every_format_as_in_float32(
     name: str, kind: packing.Format, integers: Any, bound: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bounds are of the mean difference of a piece's log-probability, in nats; the pieces have -3.7 to -5.8 on average."""
+    """Bounds are of the mean difference of a piece's log-probability, in nats. They are -3.7 to -5.8 on average."""
     monkeypatch.setattr(products, "FEWEST_WEIGHTS", 0)
     monkeypatch.setattr(packed_weights, "integers", integers)
     translator = system_of(*SYSTEMS[name])

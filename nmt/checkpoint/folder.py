@@ -163,6 +163,13 @@ def load_model_files(folder: Path) -> Loaded:
         tensors = safetensors.torch.load_file(folder / MODEL_FILE)
     except SafetensorError as error:
         raise CheckpointError(f"{folder / MODEL_FILE}: damaged ({error}); copy the checkpoint again") from None
+    problems = [
+        f"{folder / MODEL_FILE}: {name} has {count:,} numbers that are not finite; use an earlier checkpoint"
+        for name, tensor in tensors.items()
+        if tensor.is_floating_point() and (count := int((~tensor.isfinite()).sum()))
+    ]
+    if problems:
+        raise CheckpointError(*problems)
     return Loaded(folder, (folder / CONFIG_FILE).read_text(encoding="utf-8"), tensors, tokenizers, metadata)
 
 

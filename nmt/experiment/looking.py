@@ -6,14 +6,16 @@ R readout.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from nmt.batching import Batch
-from nmt.errors import ConfigError
+from nmt.errors import CheckpointError, ConfigError
 from nmt.experiment.documents import Documents
 from nmt.experiment.forcing import Ids, in_batches, log_probabilities
 from nmt.experiment.loading import System
@@ -50,6 +52,7 @@ def look(
 
     Raises:
         ConfigError: no translator has attention.
+        CheckpointError: a pair has no finite probability.
         NmtError: a pair does not fit into memory.
     """
     assert len(sources) == len(targets), "a source and a target make a pair"
@@ -94,7 +97,14 @@ def look_at_pieces(
 
     def work(batches: Sequence[Batch]) -> list[Look]:
         rows = batches[0].rows
-        return list(_looks(system, batches, [sources[row] for row in rows], [targets[row] for row in rows]))
+        looks = list(_looks(system, batches, [sources[row] for row in rows], [targets[row] for row in rows]))
+        for row, one in zip(rows, looks, strict=True):
+            # Weights that are not finite are refused when a model is loaded; large ones overflow here.
+            if not (math.isfinite(one.log_probability) and np.isfinite(one.weights_NTS).all()):
+                raise CheckpointError(
+                    f"line {lines[row]}: the model gives no finite probability to this pair; use an earlier checkpoint"
+                )
+        return looks
 
     mine: dict[int, Look] = {}
     for rows, looks in in_batches(system, sources, targets, batch_tokens, work, lines, documents):
