@@ -87,6 +87,7 @@ search: {top_k: "5"}
         ),
         ("training: {clip_norm: .inf}", "training.clip_norm: must be a number from 0 to 1,000,000, not inf"),
         ("training: {clip_norm: true}", "training.clip_norm: must be a number from 0 to 1,000,000, not true"),
+        ("runtime: {threads: 100000}", "runtime.threads: must be a whole number from 0 to 1,024, not 100000"),
         ("search: {top_p: 0}", "search.top_p: must be a number above 0 up to 1, not 0"),
         ("tokenizer: {file: 3}", "tokenizer.file: must be text or null, not 3; put it in quotes"),
         ("tokenizer: {shared: 'false'}", "tokenizer.shared: must be true or false, not 'false'; write false"),

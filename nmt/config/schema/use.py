@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from nmt.config.registry import Section, decided
-from nmt.config.schema.bounds import Beam, Count, Penalty, Ratio, Tokens
+from nmt.config.schema.bounds import Beam, Count, Penalty, Ratio, Tokens, Workers
 
 
 class Search(Section):
@@ -87,7 +87,7 @@ class Runtime(Section):
     kernel: Literal["auto", "reference", "fused", "graphed"] = "auto"
     """Implementation of the recurrent inner loops; a forced choice that cannot be had is an error. `graphed` is `fused`
     with the decoder's recurrence replayed from CUDA graphs, of rounded shapes."""
-    threads: Count = 0
+    threads: Workers = 0
     """CPU threads of this process; 0 leaves the choice to PyTorch."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
