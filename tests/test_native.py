@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import math
 import os
+import pwd
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -403,12 +405,135 @@ def test_with_a_compiler_that_fails(fresh: Path, monkeypatch: pytest.MonkeyPatch
     assert "no-such-compiler makes none here" in build.load()[1]
 
 
+@pytest.fixture
+def compiler(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """A compiler that copies the real library, with an empty folder for temporary files; how often it has compiled."""
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    library = build.load()[0]  # from the user's own cache
+    assert library is not None
+    build.load.cache_clear()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(fresh / "cache"))
+    (fresh / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(fresh / "temporary"))
+    script, log = fresh / "compiler", fresh / "log"
+    script.write_text(
+        f"""#!/bin/sh
+printf 'cc by Gr\\366\\337e\\n'
+[ "$1" = --version ] && exit 0
+while [ "$1" != -o ]; do [ "$1" = -shared ] && echo >> {log}; shift; done
+cp {library._name} "$2"
+"""
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("CC", str(script))
+    return lambda: log.read_text().count("\n") if log.exists() else 0
+
+
+def kept(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
 @needs_compiler
-def test_where_nothing_can_be_kept_they_are_compiled_anew(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (fresh / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(fresh / "file"))
+def test_a_damaged_library_is_compiled_anew(fresh: Path, compiler: Callable[[], int]) -> None:
+    """Loading one that was cut off would kill the process, at once or when a function beyond the cut is called."""
     assert build.load()[0] is not None
+    (path,) = kept(fresh / "cache")
+    whole = path.read_bytes()
+    load = "import torch; from nmt.kernels.native.build import load; assert load()[0] is not None"
+    for damaged in (whole[: len(whole) // 2], b"", whole[:-1] + bytes([whole[-1] ^ 1])):
+        # Replaced, not written to: this process has the file in its memory.
+        path.unlink()
+        path.write_bytes(damaged)
+        path.chmod(0o600)
+        build.load.cache_clear()
+        if len(damaged) == len(whole) // 2:
+            environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+            subprocess.run([sys.executable, "-c", load], env=environment, check=True)
+        else:
+            assert build.load()[0] is not None
+        (path,) = kept(fresh / "cache")
+        assert path.read_bytes() == whole
+    assert compiler() == 4
+
+
+@needs_compiler
+def test_a_library_is_on_the_disk_before_it_has_its_name(
+    fresh: Path, compiler: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, int]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def forced(descriptor: int) -> None:
+        calls.append(("fsync", os.fstat(descriptor).st_ino))
+        fsync(descriptor)
+
+    def renamed(source: Path, target: Path) -> None:
+        calls.append(("replace", os.stat(source).st_ino))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", forced)
+    monkeypatch.setattr(os, "replace", renamed)
+    assert build.load()[0] is not None
+    (path,) = kept(fresh / "cache")
+    assert calls[:2] == [("fsync", path.stat().st_ino), ("replace", path.stat().st_ino)]
+
+
+@needs_compiler
+def test_nobody_else_can_write_what_is_loaded(
+    fresh: Path, compiler: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (fresh / "cache" / "nmt").mkdir(parents=True)
+    (fresh / "cache" / "nmt").chmod(0o777)
+    assert build.load()[0] is not None
+    assert (fresh / "cache" / "nmt").stat().st_mode & 0o777 == 0o755
+    (path,) = kept(fresh / "cache")
+    assert path.stat().st_mode & 0o022 == 0
+    path.chmod(0o666)
+    build.load.cache_clear()
+    assert build.load()[0] is not None
+    assert compiler() == 2
+    (again,) = kept(fresh / "cache")
+    assert again.stat().st_mode & 0o022 == 0
+    # For another user the folder is somebody else's, and so is the one for temporary files.
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    (fresh / "temporary" / f"nmt-kernels-{os.getuid() + 1}").mkdir()
+    build.load.cache_clear()
+    assert build.load()[0] is not None
+    assert compiler() == 3
+    assert kept(fresh / "cache") == [again]
+    assert kept(fresh / "temporary") == []
+
+
+@needs_compiler
+@pytest.mark.parametrize("home", ["a file", "none"])
+def test_without_a_cache_folder_they_are_compiled_once(
+    home: str, fresh: Path, compiler: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A home that cannot be written to, or none at all: neither HOME nor an entry in the password file."""
+    (fresh / "file").touch()
+    if home == "a file":
+        monkeypatch.setenv("XDG_CACHE_HOME", str(fresh / "file"))
+    else:
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    for _ in range(2):
+        build.load.cache_clear()
+        assert build.load()[0] is not None
+    assert compiler() == 1
     assert (fresh / "file").read_bytes() == b""
+    (folder,) = (fresh / "temporary").iterdir()
+    assert folder.name == f"nmt-kernels-{os.getuid()}"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert len(kept(folder)) == 1
+
+
+def test_a_compiler_that_prints_no_utf_8(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = fresh / "cc"
+    compiler.write_text("#!/bin/sh\n[ $1 = --version ] || exec >&2\nprintf 'Gr\\366\\337e'\n[ $1 = --version ]\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    assert build.load() == (None, f"{compiler} makes none here: Gr\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}e")
 
 
 @needs_compiler

@@ -7,9 +7,11 @@ import hashlib
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +25,7 @@ OPTIONS = ("-std=gnu11", "-O3", "-fPIC", "-ffp-contract=fast", "-fno-math-errno"
 """Nothing among them lets the compiler change what a sum is; where its order is free, the source says so."""
 PATIENCE = 120.0
 """Seconds that a compiler may take; it takes two."""
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 class Library(ctypes.CDLL):
@@ -31,10 +34,10 @@ class Library(ctypes.CDLL):
 
 @cache
 def load() -> tuple[Library | None, str]:
-    """The kernels, or None and why there are none.
+    """Returns the kernels, or None and the reason why there are none.
 
-    They are compiled where they have not been for this source, processor and compiler, into the user's cache folder.
-    They run in the threads of PyTorch's own OpenMP: which must have been loaded, as `import torch` does on Linux.
+    They are compiled once for each source, processor and compiler, and kept in the user's cache folder. They run in the
+    threads of PyTorch's own OpenMP, which must have been loaded, as `import torch` does on Linux.
     """
     if sys.platform != "linux":
         return None, f"they were never tried on {platform.system()}"
@@ -42,12 +45,10 @@ def load() -> tuple[Library | None, str]:
     if not compiler:
         return None, "this machine has no C compiler (cc)"
     try:
-        path = _compiled([*compiler.split(), *OPTIONS, *_processor()])
-        library = Library(str(path))
+        return _library([*compiler.split(), *OPTIONS, *_processor()]), ""
     except (OSError, subprocess.SubprocessError) as error:
         said = (isinstance(error, subprocess.CalledProcessError) and error.stderr) or str(error)
         return None, f"{compiler} makes none here: {' '.join(said.split())[:200]}"
-    return library, ""
 
 
 def _processor() -> list[str]:
@@ -58,35 +59,84 @@ def _processor() -> list[str]:
     return ["-march=native", "-mprefer-vector-width=512"] if wide else ["-march=native"]
 
 
-def _compiled(command: list[str]) -> Path:
-    """The library, made unless it is there. Processes that make it at the same time leave one."""
+def _library(command: list[str]) -> Library:
+    """Loads the kernels from the folder of this user, and compiles them if they are not there."""
     version = _run([command[0], "--version"])
     digest = hashlib.sha256("\0".join([version, *command, platform.machine(), *sorted(cpu_flags())]).encode())
     for name in SOURCES:
         digest.update((FOLDER / name).read_bytes())
-    path = _cache() / f"kernels-{digest.hexdigest()[:16]}.so"
-    if not path.exists():
-        with tempfile.TemporaryDirectory(dir=path.parent) as room:
-            made, linked = Path(room) / "kernels.o", Path(room) / "kernels.so"
-            _run([*command, "-c", str(FOLDER / SOURCES[0]), "-o", str(made)])
-            # Without OpenMP's own library: the one that PyTorch has loaded is to be found.
-            _run([command[0], "-shared", "-o", str(linked), str(made), "-lm"])
-            os.replace(linked, path)
-    return path
+    name, folder = f"kernels-{digest.hexdigest()[:16]}", _folder()
+    for path in sorted(folder.glob(f"{name}-*.so")) if folder else []:
+        if _is_whole(path):
+            return Library(str(path))
+        path.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(prefix="nmt-") as scratch:
+        made, linked = Path(scratch) / "kernels.o", Path(scratch) / "kernels.so"
+        _run([*command, "-c", str(FOLDER / SOURCES[0]), "-o", str(made)])
+        # Without OpenMP's own library: the one that PyTorch has loaded is to be found.
+        _run([command[0], "-shared", "-o", str(linked), str(made), "-lm"])
+        if folder:
+            with suppress(OSError):  # the disk is full
+                linked = _keep(linked, folder, name)
+        return Library(str(linked))  # which may be removed once it is loaded
 
 
 def _run(command: list[str]) -> str:
-    """What it prints."""
-    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
+    """Runs a command and returns its standard output."""
+    return subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", timeout=PATIENCE, check=True
+    ).stdout
 
 
-def _cache() -> Path:
-    """A folder that only this user writes to."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nmt"
+def _folder() -> Path | None:
+    """Returns a folder that belongs to this user and that nobody else can write to; None if there is none.
+
+    Its place is the user's cache folder. Users without one share nothing: each has a folder among the temporary files.
+    """
+    folders = [Path(tempfile.gettempdir()) / f"nmt-kernels-{os.geteuid()}"]
+    # No home: neither HOME nor an entry in the password file.
+    with suppress(RuntimeError):
+        folders.insert(0, Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nmt")
+    for folder in folders:
+        with suppress(OSError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            status = folder.lstat()
+            if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and os.access(folder, os.W_OK | os.X_OK):
+                if status.st_mode & OTHERS_WRITE:
+                    folder.chmod(stat.S_IMODE(status.st_mode) & ~OTHERS_WRITE)
+                return folder
+    return None
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a library is as it was compiled, and nobody but this user can have written it.
+
+    Its name ends with the checksum of its content: loading a library that was cut off kills the process.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            return folder
+        status, content = path.lstat(), path.read_bytes()
     except OSError:
-        pass
-    return Path(tempfile.mkdtemp(prefix="nmt-kernels-"))
+        return False
+    own = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & OTHERS_WRITE
+    return own and path.stem.rpartition("-")[2] == _checksum(content)
+
+
+def _checksum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def _keep(linked: Path, folder: Path, name: str) -> Path:
+    """Copies a library into the folder and returns its path; after a kill or a power cut it is there whole or not."""
+    content = linked.read_bytes()
+    path = folder / f"{name}-{_checksum(content)}.so"
+    descriptor, temporary = tempfile.mkstemp(dir=folder)  # of mode 0600
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return path
