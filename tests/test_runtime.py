@@ -232,6 +232,65 @@ def test_the_log_goes_to_standard_error_and_dated_to_the_file(
     assert [line.split(" ", 2)[2] for line in dated] == ["step 1", "shown by the bar", "warning: careful"]
 
 
+INTERRUPTED_FIRST_LINE = """
+import os, signal, sys
+from nmt import runtime
+
+def ending(moment):
+    # A child gets SIGINT at this line of Python code of its first log line, which brings imports and locks with it.
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.dup2(writer, 2)
+        seen = 0
+        def trace(frame, event, argument):
+            nonlocal seen
+            seen += event == "line"
+            if event == "line" and seen == moment:
+                os.kill(os.getpid(), signal.SIGINT)
+            return trace
+        try:
+            sys.settrace(trace)
+            runtime.logger.info("first line")
+            code = 0
+        except KeyboardInterrupt:
+            code = 130
+        sys.settrace(None)
+        os._exit(code if seen >= moment else 99)
+    os.close(writer)
+    with open(reader, "rb") as errors:
+        said = errors.read()
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runtime.set_up_logging(None, is_main=True)
+moment = 1
+while (ended := ending(moment))[0] != 99:
+    assert ended[0] == 130 and b"Logging error" not in ended[1], (moment, ended)
+    moment += 1
+print(moment)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+def test_an_interrupt_at_any_moment_of_the_first_log_line_ends_the_program() -> None:
+    command = [sys.executable, "-c", INTERRUPTED_FIRST_LINE]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert int(ended.stdout) > 50  # lines of code at which it was interrupted
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_log_file_that_cannot_be_written_is_an_error_that_names_it(
+    capsys: pytest.CaptureFixture[str], log: logging.Logger
+) -> None:
+    runtime.set_up_logging(Path("/dev/full"), is_main=True)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        log.info("step %d", 1)
+    assert caught.value.filename == "/dev/full"
+    assert capsys.readouterr().err == "step 1\n"
+
+
 def test_other_ranks_only_warn(tmp_path: Path, capsys: pytest.CaptureFixture[str], log: logging.Logger) -> None:
     file = tmp_path / "train.log"
     runtime.set_up_logging(file, is_main=False)

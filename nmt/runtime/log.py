@@ -6,6 +6,7 @@ import logging
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tqdm import tqdm
@@ -19,14 +20,16 @@ _NUMBER = re.compile(r"[-+±]?\d[\d,.]*(e[-+]?\d+)?%?|-|")
 
 
 def set_up_logging(file: Path | None, is_main: bool) -> None:
-    """Plain lines on standard error (above a progress bar, where there is one) and, dated, at the end of `file`.
+    """Writes plain lines to standard error (above a progress bar, if there is one) and, dated, to the end of `file`.
 
-    Only the main process logs what is no warning, and only it writes the file. May be called again, say once the
-    run's folder is known.
+    Only the main process logs messages below a warning, and only it writes the file. May be called again, for example
+    once the run's folder is known.
     """
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
-        handler.close()
+        # Closing writes again what could not be written, which has been reported.
+        with suppress(OSError):
+            handler.close()
     logger.propagate = False
     logger.setLevel(logging.INFO if is_main else logging.WARNING)
     screen = _Screen()
@@ -35,7 +38,7 @@ def set_up_logging(file: Path | None, is_main: bool) -> None:
     logger.addHandler(screen)
     if file is not None and is_main:
         file.parent.mkdir(parents=True, exist_ok=True)
-        log = logging.FileHandler(file, encoding="utf-8")
+        log = _File(file, encoding="utf-8")
         log.setFormatter(_Plain("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
         logger.addHandler(log)
 
@@ -63,15 +66,27 @@ def format_table(rows: Sequence[Sequence[object]], header: Sequence[str] | None 
 
 
 class _Screen(logging.Handler):
-    """Standard error through `tqdm.write`, which moves a progress bar out of the way."""
+    """Writes to standard error through `tqdm.write`, which moves a progress bar out of the way."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            tqdm.write(self.format(record), file=sys.stderr)
+            # Without tqdm's lock. tqdm releases it in a `finally` even when an interrupt came before it was acquired;
+            # the error of that release would replace the KeyboardInterrupt, and the program would go on.
+            tqdm.write(self.format(record), file=sys.stderr, nolock=True)
         except BrokenPipeError:
             raise
         except Exception:
             self.handleError(record)
+
+
+class _File(logging.FileHandler):
+    """Writes to the log file. A full disk is an error that names the file, not a traceback for every line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, self.baseFilename) from error
+        super().handleError(record)
 
 
 class _Plain(logging.Formatter):

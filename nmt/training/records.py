@@ -30,12 +30,15 @@ class Records:
         )
 
     def write(self, kind: str, step: int, epoch: int, seconds: float, values: Mapping[str, Any]) -> None:
-        """Write a line and flush it."""
+        """Writes a line and flushes it. An OSError names the file."""
         line = {"type": kind, "step": step, "epoch": epoch, "seconds": round(seconds, 3)}
         assert not line.keys() & values.keys(), f"{kind}: {sorted(values)} take the name of a fixed field"
         line |= {name: plain(value) for name, value in values.items()}
-        self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._file.name) from error
         for name in values:
             if isinstance(line[name], (int, float)) and not isinstance(line[name], bool):
                 self._board.add_scalar(f"{kind}/{name}", line[name], step)
