@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import re
+
+REMEDIES = {
+    errno.ENOSPC: "make room on the disk",
+    errno.EDQUOT: "make room within your quota",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.EIO: "the disk or the connection to it fails",
+    errno.EROFS: "name a place that can be written",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+}
+"""What to do about an error of the system, where its own text does not say it."""
+
+
+def reason(error: OSError) -> str:
+    """Returns the system's text for an error and, where it is not obvious, what to do about it."""
+    remedy = REMEDIES.get(error.errno or 0)
+    return f"{error.strerror or error}{'; ' + remedy if remedy else ''}"
 
 
 def on_one_line(text: str) -> str:

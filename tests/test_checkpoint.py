@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import pickle
 import random
 import select
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -29,6 +32,10 @@ from nmt.config import Config, PartOptions, Registry, dump_config, parse_config,
 from nmt.errors import CheckpointError, ConfigError
 from nmt.text import tokenizer
 from nmt.text.tokenizer import TokenizerPair
+from tests.conftest import give_up_reading_everything
+
+with contextlib.suppress(ImportError):  # not on Windows
+    import resource
 
 
 class TextOptions(PartOptions):
@@ -155,7 +162,7 @@ def test_metadata_says_where_the_weights_come_from(saved: Path) -> None:
     assert (found["source_vocabulary"], found["target_vocabulary"]) == (40, 40)
     assert found["data"] == {"train": "abc"}
     assert found["versions"]["torch"] == torch.__version__
-    assert found["files"].keys() == {MODEL_FILE, "tokenizer.model", TRAINING_FILE}
+    assert found["files"].keys() == {MODEL_FILE, CONFIG_FILE, "tokenizer.model", TRAINING_FILE}
     assert found["files"]["tokenizer.model"]["sha256"] == learn(40).source.fingerprint
 
 
@@ -208,6 +215,109 @@ def test_views_into_one_buffer_are_saved_apart(tmp_path: Path) -> None:
     tensors = checkpoint.load_model_files(tmp_path / "c").tensors
     assert tensors["a"].tolist() == [0.0, 1.0]
     assert tensors["b"].tolist() == [[2.0, 4.0], [3.0, 5.0]]
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o002, 0o664)])
+def test_every_file_has_the_permissions_that_the_umask_gives(tmp_path: Path, mask: int, mode: int) -> None:
+    before = os.umask(mask)
+    try:
+        run, _ = start(tmp_path / "run")
+        folder = run.save(snapshot(1), is_best=True)
+        run.close()
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file() and path.name != ".lock"]
+    assert {MODEL_FILE, TRAINING_FILE, CONFIG_FILE, METADATA_FILE} < {file.name for file in folder.iterdir()}
+    assert {file.name: stat.S_IMODE(file.stat().st_mode) for file in files} == dict.fromkeys(
+        (file.name for file in files), mode
+    )
+
+
+FULL_DISK = """
+import resource, shutil, sys
+from pathlib import Path
+from nmt.cli.common import user_problems
+from nmt.errors import NmtError
+from tests.test_checkpoint import Full, start, snapshot
+
+path, full = Path(sys.argv[1]), Full(sys.argv[2])
+def tried(act):
+    try:
+        return act()
+    except NmtError as error:
+        print(*error.problems, sep="\\n")
+full.begin(path.parent, 10)
+tried(lambda: start(path))
+full.end()
+run, resumed = start(path)
+assert resumed is None
+first = run.save(snapshot(1), is_best=True)
+for room in (1000, 6000, 150_000):  # config.yaml fits, the tokenizer, the weights but not the training state
+    full.begin(path.parent, room)
+    large = {"step": 2, "momentum": [__import__("torch").zeros(100_000)], "nothing": None}
+    tried(lambda: run.save(snapshot(2, training=large), is_best=True))
+    full.end()
+    assert run.checkpoints() == [first] and not list(path.rglob(".tmp-*")), list(path.rglob("*"))
+run.close()
+again, resumed = start(path)
+assert resumed == first
+print(again.save(snapshot(2), is_best=True).name)
+"""
+
+
+class Full:
+    """A disk with little room: of a file system of its own, or a limit on the size of files, which needs no rights."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.filler = Path()
+
+    def begin(self, folder: Path, room: int) -> None:
+        if self.kind == "limit":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+            return
+        self.filler = folder / "filler"
+        with self.filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        pages = room // 4096
+        os.truncate(self.filler, self.filler.stat().st_size - 4096 * pages)
+
+    def end(self) -> None:
+        if self.kind == "limit":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        else:
+            self.filler.unlink()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("limit", "File too large; raise the limit on the size of files (ulimit -f)"),
+        ("disk", "No space left on device; make room on the disk"),
+    ],
+)
+def test_a_full_disk_is_one_line_and_the_checkpoint_before_stays_whole(tmp_path: Path, kind: str, reason: str) -> None:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)]
+    if kind == "disk" and subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a file system")
+    try:
+        path = tmp_path / "run"
+        command = [sys.executable, "-c", FULL_DISK, str(path), kind]
+        done = subprocess.run(command, capture_output=True, text=True, env=ELSEWHERE, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        unwritten = path / "checkpoints" / "step-00000002"
+        lines = done.stdout.splitlines()
+        assert lines[0].startswith(f"run: {path} cannot be used: ")
+        assert lines[0].endswith(reason)
+        assert lines[1:] == [f"{unwritten}: cannot be written: {reason}"] * 3 + ["step-00000002"]
+        for name in ("step-00000001", "step-00000002"):
+            checkpoint.load_model_files(path / "checkpoints" / name)
+            assert checkpoint.load_training_state(path / "checkpoints" / name)
+    finally:
+        if kind == "disk":
+            subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def test_a_disk_that_refuses_is_one_line(tmp_path: Path) -> None:
@@ -287,10 +397,133 @@ def test_a_damaged_training_state_is_one_clear_line(saved: Path, damage: Callabl
         checkpoint.load_training_state(saved)
 
 
-def test_an_edited_config_is_no_damage(saved: Path) -> None:
-    with (saved / CONFIG_FILE).open("a") as file:
-        file.write("# a remark\n")
-    assert checkpoint.load_model_files(saved).config_text.endswith("# a remark\n")
+def test_an_edited_config_is_damage_but_earlier_versions_kept_no_checksum_of_it(saved: Path, run: RunFolder) -> None:
+    text = (saved / CONFIG_FILE).read_text()
+    (saved / CONFIG_FILE).write_text(text.replace("beam_size: 5", "beam_size: 1"))
+    message = r"config\.yaml: damaged or exchanged, its SHA-256 .*; to change a setting, give it as a flag"
+    for read in (lambda: checkpoint.load_model_files(saved), lambda: start(run.path)):
+        with pytest.raises(CheckpointError, match=message):
+            read()
+    damage_metadata(saved, lambda content: content["files"].pop(CONFIG_FILE))
+    assert "beam_size: 1" in checkpoint.load_model_files(saved).config_text
+    assert start(run.path)[1] == saved
+
+
+def exchange(file: Path, content: bytes | None) -> None:
+    """Puts other content into a file of a checkpoint, or a folder in its place; metadata.json says that it is right."""
+    file.unlink()
+    if content is None:
+        file.mkdir()
+        return
+    file.write_bytes(content)
+    now = describe(file).model_dump()
+    damage_metadata(file.parent, lambda metadata: metadata["files"].update({file.name: now}))
+
+
+@pytest.mark.parametrize("name", [MODEL_FILE, CONFIG_FILE, METADATA_FILE, "tokenizer.model"])
+def test_a_folder_where_a_file_is_expected_is_one_line(saved: Path, name: str) -> None:
+    exchange(saved / name, None)
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.load_model_files(saved)
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{saved / name}: ")
+    assert "is no file; copy" in problem or problem.endswith("cannot be read: Is a directory")
+
+
+def test_bytes_that_are_no_utf8_are_one_line(saved: Path, run: RunFolder, messages: Callable[[], str]) -> None:
+    pointers = run.path / "checkpoints"
+    for which in ("best", "last"):
+        (pointers / which).write_bytes(b"step\xff\n")
+    assert checkpoint.find(run.path) == saved
+    assert "best names no checkpoint that is there; this is the newest one, step-00000007" in messages()
+    assert start(run.path)[1] == saved
+    assert run.pointed("last") == saved
+    exchange(saved / CONFIG_FILE, b"run: x\nseed: \xff\n")
+    for read in (lambda: checkpoint.load_model_files(saved), lambda: start(run.path)):
+        with pytest.raises(CheckpointError, match=r"config\.yaml:2: damaged, not UTF-8; copy the checkpoint again$"):
+            read()
+    for content in (b"{\xff}", b"[" * 100_000, b"9" * 10_000):
+        (saved / METADATA_FILE).write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"metadata\.json: damaged, (not JSON|it names no format)"):
+            checkpoint.load_model_files(saved)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04", pickle.dumps([]), pickle.dumps(print)])
+def test_a_training_state_that_is_none_is_one_line(saved: Path, content: bytes) -> None:
+    exchange(saved / TRAINING_FILE, content)
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.load_training_state(saved)
+    assert caught.value.problems[0].startswith(f"{saved / TRAINING_FILE}: ")
+    assert len(caught.value.problems) == 1
+
+
+def test_a_name_that_no_file_can_have_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"n: cannot be read: File name too long$"):
+        checkpoint.find(tmp_path / ("n" * 300))
+    with pytest.raises(ConfigError, match=r"^run: .*: File name too long$"):
+        start(tmp_path / ("n" * 300))
+    with pytest.raises(ConfigError, match=r"^run: .* has a NUL character in it"):
+        start(tmp_path / "a\0b")
+
+
+# In a process of its own, whose permissions bind it.
+UNREADABLE = """
+import os, sys
+from pathlib import Path
+from nmt import checkpoint
+from nmt.cli.common import user_problems
+from tests.test_checkpoint import snapshot, start
+
+def refused(path, mode, act):
+    before = path.stat().st_mode
+    path.chmod(mode)
+    try:
+        act()
+        print("taken", path)
+    except Exception as error:
+        problems = user_problems(error)
+        print(*(problems or [repr(error)]), sep="\\n")
+    path.chmod(before)
+
+run = Path(sys.argv[1])
+saved = run / "checkpoints" / "step-00000007"
+for name in ("metadata.json", "config.yaml", "model.safetensors", "tokenizer.model"):
+    refused(saved / name, 0, lambda: checkpoint.load_model_files(saved))
+refused(saved / "training.pt", 0, lambda: checkpoint.load_training_state(saved))
+for path in (saved, run / "checkpoints" / "best", run / "checkpoints", run):
+    refused(path, 0, lambda: checkpoint.load_model_files(checkpoint.find(run)))
+for path in (run, run / "checkpoints" / "last"):
+    refused(path, 0, lambda: start(run))
+refused(run / "checkpoints", 0o500, lambda: checkpoint.write_checkpoint(run / "checkpoints" / "x", snapshot(1)))
+refused(run.parent, 0o500, lambda: start(run.parent / "new"))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="takes capabilities from root")
+def test_permissions_are_one_line_that_names_the_file(saved: Path, run: RunFolder) -> None:
+    run.close()
+    command = [sys.executable, "-c", UNREADABLE, str(run.path)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=ELSEWHERE, timeout=120, preexec_fn=give_up_reading_everything
+    )
+    assert done.returncode == 0, done.stderr
+    path = run.path
+    checkpoints = path / "checkpoints"
+    denied = "Permission denied"
+    assert done.stdout.splitlines() == [
+        *(
+            f"{saved / name}: cannot be read: {denied}"
+            for name in (METADATA_FILE, CONFIG_FILE, MODEL_FILE, "tokenizer.model", TRAINING_FILE)
+        ),
+        f"{saved / METADATA_FILE}: cannot be read: {denied}",
+        f"{checkpoints / 'best'}: cannot be read: {denied}",
+        f"{checkpoints}: cannot be read: {denied}",
+        f"{path / METADATA_FILE}: cannot be read: {denied}",
+        f"run: {path} cannot be used: {path}: {denied}",
+        f"run: {path} cannot be used: {checkpoints / 'last'}: {denied}",
+        f"{checkpoints / 'x'}: cannot be written: {denied}",
+        f"run: {path.parent / 'new'} cannot be used: {path.parent / 'new'}: {denied}",
+    ]
 
 
 class Small(nn.Module):
@@ -316,6 +549,16 @@ def test_weights_go_into_a_model_that_they_fit(saved: Path) -> None:
         "the weights scale are missing",
         "the model has no weights bias",
     ]
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.bool, torch.complex64])
+def test_weights_that_are_no_floating_point_numbers_are_refused(tmp_path: Path, kind: torch.dtype) -> None:
+    weights = {"embedding": torch.ones(40, 2).to(kind), "bias": torch.ones(40, dtype=torch.float64)}
+    checkpoint.write_checkpoint(tmp_path / "c", snapshot(1, model=weights))
+    model = Small(40)
+    with pytest.raises(CheckpointError, match=rf"embedding holds {kind}, not floating-point numbers; use a"):
+        checkpoint.load_model_files(tmp_path / "c").load_into(model)
+    assert model.bias.tolist() == [0.0] * 40
 
 
 def test_a_tied_parameter_has_one_name_in_the_file(tmp_path: Path) -> None:
@@ -496,6 +739,43 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^run: .* is a file"):
         start(tmp_path / "thesis.tex")
     assert names(list(tmp_path.iterdir())) == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_folder_with_a_config_of_the_users_own_is_left_alone(tmp_path: Path, fresh: bool) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "config.yaml").write_text("written: by hand\n")
+    with pytest.raises(ConfigError, match=r"no folder of a run, it holds config\.yaml; name a new folder"):
+        start(project, fresh=fresh)
+    assert names(list(tmp_path.iterdir())) == ["project"]
+    assert names(list(project.iterdir())) == ["config.yaml"]
+    assert (project / "config.yaml").read_text() == "written: by hand\n"
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_run_of_an_earlier_version_has_no_marker_and_is_known_all_the_same(run: RunFolder, fresh: bool) -> None:
+    folder = run.save(snapshot(10), is_best=True)
+    (run.path / "notes.txt").write_text("mine")
+    (run.path / ".nmt-run").unlink()
+    again, resumed = start(run.path, fresh=fresh)
+    assert resumed == (None if fresh else folder)
+    assert (run.path / ".nmt-run").is_file()
+    assert len(RunFolder(run.path.with_name("x.previous-1")).checkpoints()) == fresh
+    again.close()
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("left", [(), (".lock", ".tmp-.nmt-run"), (".lock", "checkpoints/", ".tmp-config.yaml")])
+def test_a_start_that_was_killed_can_be_repeated(tmp_path: Path, left: tuple[str, ...], fresh: bool) -> None:
+    path = tmp_path / "run"
+    path.mkdir()
+    for name in left:
+        (path / name).mkdir() if name.endswith("/") else (path / name).touch()
+    again, resumed = start(path, fresh=fresh)
+    assert resumed is None
+    assert names(sorted(path.iterdir())) == [".lock", ".nmt-run", "checkpoints", "config.yaml"]
+    again.close()
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_again(run: RunFolder, messages: Callable[[], str]) -> None:

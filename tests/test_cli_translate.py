@@ -322,7 +322,7 @@ def opened(path: str | Path) -> None:
         ),
         (
             lambda folder: b"x" * (1 << 62),
-            "out of memory; use a smaller network, batch or beam, or a machine with more memory ()",
+            "out of memory; use a smaller network, batch or beam, or a machine with more memory (MemoryError)",
         ),
     ],
 )

@@ -8,27 +8,28 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-_TEMPORARY = ".tmp-"
+TEMPORARY = ".tmp-"
 
 
 def replace_file(path: Path, content: str | bytes) -> None:
-    """Give the file this content, text in UTF-8; a reader sees the old or the new one, never a part."""
-    temporary = path.with_name(_TEMPORARY + path.name)
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    _force(temporary)
-    os.replace(temporary, path)
-    _force(path.parent)
+    """Writes the content to the file, text in UTF-8. A reader sees the old or the new file, never a part.
+
+    After an error the old file is unchanged and nothing is left beside it.
+    """
+    with new_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write; it takes the place of `path` when the block ends, and an error in it leaves no trace."""
-    temporary = path.with_name(_TEMPORARY + path.name)
+    temporary = path.with_name(TEMPORARY + path.name)
     try:
         with temporary.open("wb") as file:
             yield file
@@ -42,13 +43,19 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill; it appears under `path`, where nothing may be yet, when the block ends without an error."""
-    temporary = path.with_name(_TEMPORARY + path.name)
+    """A folder to fill; it appears under `path`, where nothing may be yet, when the block ends without an error.
+
+    Its files get the permissions that the umask gives to a new file, whatever permissions they were written with.
+    """
+    temporary = path.with_name(TEMPORARY + path.name)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         yield temporary
+        mode = stat.S_IMODE(temporary.stat().st_mode) & 0o666
         for file in temporary.iterdir():
+            if stat.S_IMODE(file.stat().st_mode) != mode:
+                file.chmod(mode)
             _force(file)
         _force(temporary)
         assert not path.exists(), path
@@ -61,7 +68,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 def remove_folder(path: Path) -> None:
     """Remove a folder; it loses its name first, so that a half removed one is never taken for whole."""
-    doomed = path.with_name(_TEMPORARY + path.name)
+    doomed = path.with_name(TEMPORARY + path.name)
     shutil.rmtree(doomed, ignore_errors=True)
     os.rename(path, doomed)
     shutil.rmtree(doomed)
@@ -69,8 +76,8 @@ def remove_folder(path: Path) -> None:
 
 def sweep(folder: Path) -> None:
     """Remove what an interrupted process left in this folder."""
-    for leftover in folder.glob(_TEMPORARY + "*"):
-        if leftover.is_dir():
+    for leftover in folder.glob(TEMPORARY + "*"):
+        if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover)
         else:
             leftover.unlink()

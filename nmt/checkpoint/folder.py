@@ -9,7 +9,8 @@ training.pt           what only resuming needs; may be removed
 
 from __future__ import annotations
 
-import pickle
+import os
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ from nmt.checkpoint.metadata import (
     versions,
 )
 from nmt.config import Experiment, dump_config
-from nmt.errors import CheckpointError
+from nmt.errors import CheckpointError, reason
 from nmt.text.tokenizer import TokenizerPair
 
 MODEL_FILE = "model.safetensors"
@@ -76,7 +77,7 @@ class Loaded:
     metadata: Metadata
 
     def load_into(self, model: nn.Module, may_lack: str | None = None) -> list[str]:
-        """Give the model these weights; names and shapes that differ are one line each of a `CheckpointError`.
+        """Copies these weights into the model; a `CheckpointError` has one line for each that does not fit.
 
         Weights whose names begin with `may_lack` need not be there: the model keeps its own; their names are returned.
         """
@@ -96,6 +97,12 @@ class Loaded:
             for name, tensor in self.tensors.items()
             if name in own and tensor.shape != own[name].shape
         ]
+        problems += [
+            f"{where}: {name} holds {tensor.dtype}, not floating-point numbers; use a checkpoint that nmt-train or "
+            "nmt-average wrote"
+            for name, tensor in self.tensors.items()
+            if name in own and own[name].is_floating_point() and not tensor.is_floating_point()
+        ]
         if problems:
             raise CheckpointError(*problems)
         with torch.no_grad():
@@ -105,9 +112,9 @@ class Loaded:
 
 
 def write_checkpoint(folder: Path, snapshot: Snapshot, *, best: bool = False) -> None:
-    """Write a new checkpoint folder; after a kill at any moment it is there whole, or not there.
+    """Writes a new checkpoint folder; after a kill at any moment it is there whole, or not there.
 
-    Raises `CheckpointError` where the disk refuses.
+    Raises `CheckpointError` when the disk refuses, and then leaves nothing behind.
     """
     config, tokenizers = snapshot.config, snapshot.tokenizers
     try:
@@ -116,7 +123,10 @@ def write_checkpoint(folder: Path, snapshot: Snapshot, *, best: bool = False) ->
             tokenizers.save(new)
             if snapshot.training is not None:
                 _assert_plain(snapshot.training, "training")
-                torch.save(snapshot.training, new / TRAINING_FILE)
+                # To an open file: when PyTorch opens it, its error does not say why the disk refused.
+                with (new / TRAINING_FILE).open("wb") as file:
+                    torch.save(snapshot.training, file)
+            (new / CONFIG_FILE).write_text(dump_config(config, comments=False), encoding="utf-8")
             metadata = Metadata(
                 created=now(),
                 step=snapshot.step,
@@ -135,21 +145,28 @@ def write_checkpoint(folder: Path, snapshot: Snapshot, *, best: bool = False) ->
                 files={file.name: describe(file) for file in sorted(new.iterdir())},
             )
             (new / METADATA_FILE).write_text(to_json(metadata), encoding="utf-8")
-            (new / CONFIG_FILE).write_text(dump_config(config, comments=False), encoding="utf-8")
-    except OSError as error:
-        raise CheckpointError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    except (OSError, RuntimeError, SafetensorError) as error:
+        refusal = _refusal(error)
+        if refusal is None:
+            raise
+        raise CheckpointError(f"{folder}: cannot be written: {reason(refusal)}") from error
 
 
 def load_model_files(folder: Path) -> Loaded:
-    """Read what translation needs and verify it; `CheckpointError` with a line for each thing that is wrong."""
+    """Reads and verifies what translation needs; a `CheckpointError` has one line for each thing that is wrong."""
     metadata = read_metadata(folder)
     needed = {name: saved for name, saved in metadata.files.items() if name != TRAINING_FILE}
-    problems = [f"{folder / CONFIG_FILE}: missing"] if not (folder / CONFIG_FILE).is_file() else []
-    problems += [problem for name, saved in needed.items() if (problem := _damage(folder / name, saved))]
+    remedies = {CONFIG_FILE: _PUT_BACK}
+    problems = [
+        problem
+        for name, saved in needed.items()
+        if (problem := _damage(folder / name, saved, remedies.get(name, _COPY)))
+    ]
     if MODEL_FILE not in needed:
-        problems.append(f"{folder / METADATA_FILE}: damaged, it does not name {MODEL_FILE}")
+        problems.append(f"{folder / METADATA_FILE}: damaged, it does not name {MODEL_FILE}; {_COPY}")
     if problems:
-        raise CheckpointError(*(f"{problem}; copy the checkpoint again" for problem in problems))
+        raise CheckpointError(*problems)
+    config_text = read_config_text(folder)
     tokenizers = TokenizerPair.load(folder)
     for side, size, expected in (
         ("source", tokenizers.source.size, metadata.source_vocabulary),
@@ -161,8 +178,9 @@ def load_model_files(folder: Path) -> Loaded:
         raise CheckpointError(*problems)
     try:
         tensors = safetensors.torch.load_file(folder / MODEL_FILE)
-    except SafetensorError as error:
-        raise CheckpointError(f"{folder / MODEL_FILE}: damaged ({error}); copy the checkpoint again") from None
+    except (SafetensorError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        # The last four: number formats that this version of PyTorch does not have.
+        raise CheckpointError(f"{folder / MODEL_FILE}: damaged ({error}); {_COPY}") from None
     problems = [
         f"{folder / MODEL_FILE}: {name} has {count:,} numbers that are not finite; use an earlier checkpoint"
         for name, tensor in tensors.items()
@@ -170,38 +188,85 @@ def load_model_files(folder: Path) -> Loaded:
     ]
     if problems:
         raise CheckpointError(*problems)
-    return Loaded(folder, (folder / CONFIG_FILE).read_text(encoding="utf-8"), tensors, tokenizers, metadata)
+    return Loaded(folder, config_text, tensors, tokenizers, metadata)
+
+
+def read_config_text(folder: Path) -> str:
+    """Returns the YAML of a checkpoint's resolved config; raises `CheckpointError`."""
+    file = folder / CONFIG_FILE
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise CheckpointError(f"{file}: missing; {_COPY}") from None
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read: {reason(error)}") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise CheckpointError(f"{file}:{line}: damaged, not UTF-8; {_COPY}") from None
 
 
 def load_training_state(folder: Path) -> dict[str, Any] | None:
-    """What was given as `Snapshot.training`, on the CPU; None where it was not written or has been removed.
+    """Returns what was given as `Snapshot.training`, on the CPU; None if it was not written or has been removed.
 
-    Raises `CheckpointError` where it is damaged.
+    Raises `CheckpointError` when it is damaged.
     """
     file = folder / TRAINING_FILE
     saved = read_metadata(folder).files.get(TRAINING_FILE)
-    if saved is None or not file.exists():
+    if saved is None or not os.path.lexists(file):
         return None
-    damage = _damage(file, saved)
+    damage = _damage(file, saved, f"remove {folder} to continue from the checkpoint before it")
     if damage:
-        raise CheckpointError(f"{damage}; remove {folder} to continue from the checkpoint before it")
+        raise CheckpointError(damage)
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{file}: cannot be read by PyTorch {torch.__version__}: {error}") from error
-    assert isinstance(state, dict)
+    except MemoryError:
+        raise
+    # Bytes that are no training state can end in any error of the unpickler.
+    except Exception as error:
+        message = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{file}: cannot be read by PyTorch {torch.__version__}: {message}") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{file}: holds no training state; remove {folder} to continue from the one before it")
     return state
 
 
-def _damage(file: Path, saved: SavedFile) -> str | None:
-    if not file.is_file():
-        return f"{file}: missing"
-    size = file.stat().st_size
-    if size != saved.bytes:
-        return f"{file}: damaged or exchanged, it has {size} bytes and was saved with {saved.bytes}"
-    if describe(file).sha256 != saved.sha256:
-        return f"{file}: damaged or exchanged, its SHA-256 is not the one of {METADATA_FILE}"
+def check_config(folder: Path) -> None:
+    """Raises `CheckpointError` unless `config.yaml` is the one that was saved; earlier versions kept no checksum."""
+    saved = read_metadata(folder).files.get(CONFIG_FILE)
+    if saved is not None and (damage := _damage(folder / CONFIG_FILE, saved, _PUT_BACK)):
+        raise CheckpointError(damage)
+
+
+_COPY = "copy the checkpoint again"
+_PUT_BACK = f"{_COPY}; to change a setting, give it as a flag of the command"
+
+
+def _damage(file: Path, saved: SavedFile, remedy: str) -> str | None:
+    """Returns what is wrong with a file and what to do, or None."""
+    try:
+        if not file.is_file():
+            return f"{file}: {'is no file' if os.path.lexists(file) else 'missing'}; {remedy}"
+        found = describe(file)
+    except OSError as error:
+        return f"{file}: cannot be read: {reason(error)}"
+    if found.bytes != saved.bytes:
+        return f"{file}: damaged or exchanged, it has {found.bytes} bytes and was saved with {saved.bytes}; {remedy}"
+    if found.sha256 != saved.sha256:
+        return f"{file}: damaged or exchanged, its SHA-256 is not the one of {METADATA_FILE}; {remedy}"
     return None
+
+
+def _refusal(error: BaseException | None) -> OSError | None:
+    """Returns the error of the system behind an error of writing; None where there is none.
+
+    PyTorch raises a RuntimeError in the course of an OSError. safetensors has the number in its text.
+    """
+    while error is not None and not isinstance(error, OSError):
+        number = re.search(r"\(os error (\d+)\)", str(error)) if isinstance(error, SafetensorError) else None
+        if number:
+            return OSError(int(number[1]), os.strerror(int(number[1])))
+        error = error.__context__
+    return error
 
 
 def _separate(model: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
 from typing import Literal
 
 from nmt.checkpoint.folder import MODEL_FILE
 from nmt.checkpoint.metadata import METADATA_FILE
 from nmt.checkpoint.run import RunFolder
-from nmt.errors import CheckpointError
+from nmt.errors import CheckpointError, reason
 from nmt.runtime import logger
 
 
@@ -20,6 +21,14 @@ def find(path: Path | str, which: Literal["best", "last"] | None = None) -> Path
     Raises `CheckpointError` that names the nearest runs where there is nothing.
     """
     path = Path(path)
+    try:
+        return _find(path, which)
+    except OSError as error:
+        where = path if error.filename is None else os.fsdecode(error.filename)
+        raise CheckpointError(f"{where}: cannot be read: {reason(error)}") from error
+
+
+def _find(path: Path, which: str | None) -> Path:
     if (path / METADATA_FILE).exists() or (path / MODEL_FILE).exists():
         return path
     if path.is_file() and path.name in ("best", "last"):

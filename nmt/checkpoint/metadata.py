@@ -17,7 +17,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 import nmt
-from nmt.errors import CheckpointError
+from nmt.errors import CheckpointError, reason
 
 FORMAT = 1
 """Version of the layout of a checkpoint folder; another one is refused."""
@@ -75,17 +75,19 @@ class Metadata(_Record):
     """Content fingerprints of the corpora, by name."""
     versions: Versions
     files: dict[str, SavedFile]
-    """Files of the folder by name; without `config.yaml`, which a person may edit."""
+    """The other files of the folder by name. Checkpoints of earlier versions do not list `config.yaml`."""
 
 
 def read_metadata(folder: Path) -> Metadata:
-    """Read and check `metadata.json`; raises `CheckpointError`."""
+    """Reads and checks `metadata.json`; raises `CheckpointError`."""
     file = folder / METADATA_FILE
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(f"{folder}: is no checkpoint, {METADATA_FILE} is missing") from None
-    except ValueError as error:
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read: {reason(error)}") from error
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: damaged, not JSON ({error}); copy the checkpoint again") from None
     found = content.get("format") if isinstance(content, Mapping) else None
     if found is None:

@@ -1,5 +1,6 @@
 """A run's folder: which checkpoints there are, which is best and last, and whether a new process may go on in it.
 
+.nmt-run                      marks the folder as one of a run
 config.yaml, train.log, metrics.jsonl, tensorboard/, cache/, lexicon.safetensors
 checkpoints/step-00001000/    see `folder.py`; step-00001000-1 is a second one of the same step
 checkpoints/best, last        text files that hold the name of a checkpoint folder
@@ -15,12 +16,19 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from nmt.checkpoint import durable
-from nmt.checkpoint.folder import CONFIG_FILE, TRAINING_FILE, Snapshot, write_checkpoint
+from nmt.checkpoint.folder import (
+    CONFIG_FILE,
+    TRAINING_FILE,
+    Snapshot,
+    check_config,
+    read_config_text,
+    write_checkpoint,
+)
 from nmt.checkpoint.metadata import METADATA_FILE, read_metadata, versions
 from nmt.checkpoint.resume import resume_conflicts
 from nmt.concurrency import lock
 from nmt.config import Experiment, dump_config
-from nmt.errors import CheckpointError, ConfigError
+from nmt.errors import CheckpointError, ConfigError, reason
 from nmt.runtime import logger
 
 TRAINING_STATES = 2
@@ -28,15 +36,29 @@ TRAINING_STATES = 2
 failing disk, there is one before it."""
 
 _STEP = re.compile(r"step-(\d+)(?:-(\d+))?")
-_OWN = frozenset(
-    {"config.yaml", "train.log", "metrics.jsonl", "tensorboard", "cache", "checkpoints", "lexicon.safetensors", ".lock"}
+_MARKER = ".nmt-run"
+_MARKER_TEXT = (
+    "This folder belongs to a training run of nmt. Files in it are written, replaced and moved by nmt-train.\n"
 )
+_LOCK = ".lock"
+_OWN = {_MARKER, "config.yaml", "train.log", "metrics.jsonl", "tensorboard", "cache", "checkpoints"} | {
+    "lexicon.safetensors",
+    _LOCK,
+}
+_OWN |= {durable.TEMPORARY + name for name in _OWN}
+"""Names of what a run writes into its folder, what a kill leaves half written included."""
 
 
 class RunFolder:
-    """The folder that the config calls `run`."""
+    """The folder that the config calls `run`.
+
+    A folder without the marker is taken only if it is empty or a run of an earlier version, so that no file of the
+    user's is overwritten or moved.
+    """
 
     def __init__(self, path: Path | str) -> None:
+        if "\0" in str(path):
+            raise ConfigError(f"run: {str(path)!r} has a NUL character in it, which no name of a folder has; remove it")
         self.path = Path(path)
         self._lock: FileLock | None = None
 
@@ -71,8 +93,8 @@ class RunFolder:
         Raises `ConfigError` where the folder belongs to something else, another process trains in it, or the
         config differs in more than resuming allows; `CheckpointError` where the last checkpoint cannot be resumed.
         """
-        self._refuse_what_is_no_run()
         try:
+            self._refuse_what_is_no_run()
             self._take()
             if fresh:
                 self._set_aside()
@@ -84,7 +106,7 @@ class RunFolder:
         except BaseException as error:
             self.close()  # else this very process could not try again
             if isinstance(error, OSError):
-                raise ConfigError(f"run: {self.path} cannot be written: {error.strerror or error}") from error
+                raise ConfigError(f"run: {self.path} cannot be used: {_named(error)}") from error
             raise
         versions()  # asked for now: by the first checkpoint the checkout may be at another commit
         return resumed
@@ -101,7 +123,7 @@ class RunFolder:
             self._point(folder, is_best)
             self._thin_out(snapshot.config.training.keep_last)
         except OSError as error:
-            raise CheckpointError(f"{self.path}: cannot be written: {error.strerror or error}") from error
+            raise CheckpointError(f"{self.path}: cannot be written: {_named(error)}") from error
         return folder
 
     def checkpoints(self) -> list[Path]:
@@ -114,10 +136,7 @@ class RunFolder:
 
     def pointed(self, which: str) -> Path | None:
         """The checkpoint that `best` or `last` names; None where the pointer or what it names is missing."""
-        try:
-            name = (self.path / "checkpoints" / which).read_text(encoding="utf-8").strip()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        name = self._pointer(which)
         folder = self.path / "checkpoints" / name
         return folder if _STEP.fullmatch(name) and folder in self.checkpoints() else None
 
@@ -128,24 +147,38 @@ class RunFolder:
             self._lock = None
 
     def _refuse_what_is_no_run(self) -> None:
-        if not self.path.exists():
+        if not os.path.lexists(self.path):
             return
         if not self.path.is_dir():
             raise ConfigError(f"run: {self.path} is a file; name a folder")
-        foreign = sorted(entry.name for entry in self.path.iterdir() if entry.name not in _OWN)
-        if foreign and not self.config_file.exists():
-            raise ConfigError(
-                f"run: {self.path} is no folder of a run, it holds {', '.join(foreign[:3])}; name another one"
-            )
+        names = {entry.name for entry in self.path.iterdir()}
+        # A start that was stopped before it wrote the marker leaves the lock.
+        if (
+            _MARKER in names
+            or not names - {_LOCK, durable.TEMPORARY + _MARKER}
+            or self._is_of_an_earlier_version(names)
+        ):
+            return
+        held = sorted(names - _OWN) or sorted(names)
+        raise ConfigError(
+            f"run: {self.path} is no folder of a run, it holds {', '.join(held[:3])}; name a new folder, such as "
+            f"{self.path / 'run'}"
+        )
+
+    def _is_of_an_earlier_version(self, names: set[str]) -> bool:
+        """Whether a folder without a marker is a run: it has a checkpoint, or what a run made before its first one."""
+        return bool(self.checkpoints()) or ({_LOCK, "checkpoints"} <= names and not names - _OWN)
 
     def _take(self) -> None:
-        """Keeps a second training process out."""
+        """Keeps a second training process out and marks the folder as a run's."""
         self.path.mkdir(parents=True, exist_ok=True)
         self.close()
         try:
-            self._lock = lock(self.path / ".lock", wait=False)
+            self._lock = lock(self.path / _LOCK, wait=False)
         except Timeout:
             raise ConfigError(f"run: another process is training in {self.path}; name another folder") from None
+        if not (self.path / _MARKER).exists():
+            durable.replace_file(self.path / _MARKER, _MARKER_TEXT)
 
     def _set_aside(self) -> None:
         if not self.checkpoints() and not self.config_file.exists():
@@ -171,17 +204,15 @@ class RunFolder:
             return None
         self._repair(folders[-1])
         newest = folders[-1]
-        saved = newest / CONFIG_FILE
-        if not saved.is_file():
-            raise CheckpointError(f"{saved}: missing; remove {newest} to continue from the checkpoint before it")
-        conflicts = resume_conflicts(read_config(saved.read_text(encoding="utf-8"), str(saved)), config)
+        check_config(newest)
+        conflicts = resume_conflicts(read_config(read_config_text(newest), str(newest / CONFIG_FILE)), config)
         if conflicts:
             raise ConfigError(
                 *conflicts,
                 f"run: {self.path} cannot go on with another config; take the values back, name another folder, or "
                 "start again with --fresh, which keeps what is there aside",
             )
-        if not (newest / TRAINING_FILE).is_file():
+        if TRAINING_FILE not in read_metadata(newest).files or not (newest / TRAINING_FILE).exists():
             raise CheckpointError(
                 f"{newest}: training cannot go on from here, {TRAINING_FILE} has been removed; name another run, or "
                 "start again with --fresh, which keeps what is there aside"
@@ -193,12 +224,20 @@ class RunFolder:
         if self.pointed("last") == newest:
             return
         pointer = self.path / "checkpoints" / "last"
-        name = pointer.read_text(encoding="utf-8").strip() if pointer.exists() else ""
+        name = self._pointer("last")
         if _STEP.fullmatch(name) and _order(Path(name)) > _order(newest):
             logger.warning("%s names %s, which is gone: the newest one there is is %s", pointer, name, newest.name)
             self._point(newest, is_best=False)
         else:
             self._point(newest, read_metadata(newest).best)
+
+    def _pointer(self, which: str) -> str:
+        """Returns the content of a pointer file, or nothing where there is none."""
+        try:
+            # Bytes that are no UTF-8 are no name of a checkpoint, and are treated as any other wrong name.
+            return (self.path / "checkpoints" / which).read_text(encoding="utf-8", errors="replace").strip()
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
 
     def _point(self, folder: Path, is_best: bool) -> None:
         # `last` comes last: where it is right, `best` is.
@@ -224,6 +263,11 @@ class RunFolder:
         resumable = [folder for folder in self.checkpoints() if (folder / TRAINING_FILE).exists()]
         for folder in resumable[:-TRAINING_STATES]:
             (folder / TRAINING_FILE).unlink()
+
+
+def _named(error: OSError) -> str:
+    """Returns the reason of an error with the file that it is about, where it is about one."""
+    return f"{os.fsdecode(error.filename)}: {reason(error)}" if error.filename else reason(error)
 
 
 def _order(folder: Path) -> tuple[int, int]:

@@ -6,7 +6,6 @@ Nothing here imports PyTorch: help and mistakes in the arguments come at once.
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from nmt.config.names import nearest
-from nmt.errors import DataError, NmtError
+from nmt.errors import REMEDIES, DataError, NmtError, on_one_line, reason
 
 USER_ERROR = 2
 INTERRUPTED = 128 + 2
@@ -63,33 +62,20 @@ def user_problems(error: BaseException) -> tuple[str, ...]:
     if isinstance(error, NmtError):
         return error.problems
     if _ran_out_of_memory(error):
-        return (f"out of memory; use a smaller network, batch or beam, or a machine with more memory ({_line(error)})",)
+        detail = (str(error) or type(error).__name__).splitlines()[0]
+        return (f"out of memory; use a smaller network, batch or beam, or a machine with more memory ({detail})",)
     if not isinstance(error, OSError) or error.strerror is None:
         return ()
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
-    remedy = _REMEDIES.get(error.errno or 0, "")
     if not names:
         # A write to an open file does not name it. Only errors of the disk itself are certainly not our own fault.
-        return (f"a file cannot be written: {error.strerror}{remedy}",) if remedy else ()
+        return (f"a file cannot be written: {reason(error)}",) if error.errno in REMEDIES else ()
     if any(Path(name).absolute().is_relative_to(_PACKAGE) for name in names):
         return ()
-    return (_line(f"{' -> '.join(names)}: {error.strerror}{remedy}"),)
+    return (on_one_line(f"{' -> '.join(names)}: {reason(error)}"),)
 
 
 _PACKAGE = Path(__file__).absolute().parents[1]
-_REMEDIES = {
-    errno.ENOSPC: "; make room on the disk",
-    errno.EDQUOT: "; make room within your quota",
-    errno.EFBIG: "; raise the limit on the size of files (ulimit -f)",
-    errno.EIO: "; the disk or the connection to it fails",
-    errno.EROFS: "; name a place that can be written",
-    errno.EMFILE: "; raise the limit on open files (ulimit -n)",
-}
-
-
-def _line(text: object) -> str:
-    """Returns the text as one line."""
-    return " ".join(str(text).split())
 
 
 def _ran_out_of_memory(error: BaseException) -> bool:

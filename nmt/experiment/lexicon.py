@@ -8,7 +8,7 @@ from typing import Literal
 
 from nmt.checkpoint import find, read_metadata
 from nmt.checkpoint.durable import replace_file
-from nmt.checkpoint.folder import CONFIG_FILE
+from nmt.checkpoint.folder import CONFIG_FILE, read_config_text
 from nmt.config import Config
 from nmt.errors import CheckpointError, ConfigError, DataError
 from nmt.experiment.families import parse_saved_config
@@ -81,10 +81,7 @@ def _run_of(folder: Path) -> Path | None:
 def _training_text(folder: Path) -> tuple[EncodedPairs, list[Part]]:
     """The pairs that the checkpoint was trained on, from the first cache that has them, and their parts."""
     file = folder / CONFIG_FILE
-    try:
-        config = parse_saved_config(file.read_text(encoding="utf-8"), str(file))
-    except OSError as error:
-        raise CheckpointError(f"{file}: cannot be read: {error.strerror or error}") from error
+    config = parse_saved_config(read_config_text(folder), str(file))
     if not isinstance(config, Config):
         raise CheckpointError(f"{folder}: this model labels documents; shortlists are for translating")
     run = _run_of(folder)
