@@ -48,6 +48,28 @@ def test_it_trains_and_says_how_to_use_what_it_learned(call: Call, config: Path)
     assert {path.name for path in run.iterdir()} >= {"config.yaml", "metrics.jsonl", "train.log", "tensorboard"}
 
 
+def test_the_size_of_the_network_is_told_before_it_takes_memory(call: Call, config: Path) -> None:
+    """Weights, gradients, two averages of Adam and the moving average: five numbers of four bytes for each weight."""
+    ended = call(train.main, "--config", config, "--check")
+    lines = ended.errors.splitlines()
+    parameters = int(next(line for line in lines if line.startswith("parameters")).split()[-1].replace(",", ""))
+    weights, whole = parameters * 4 / 1024, parameters * 20 / 1024
+    assert 10 <= weights < whole < 1024
+    assert f"memory: {weights:.0f} KiB of weights; training holds {whole:.0f} KiB, and the batches" in lines
+
+
+def test_a_network_larger_than_the_memory_is_refused_in_one_line(call: Call, config: Path) -> None:
+    sizes = ("model.encoder.hidden_size=65536", "model.encoder.layers=100", "model.decoder.hidden_size=65536")
+    started = time.monotonic()
+    ended = call(train.main, "--config", config, *(f"--set={size}" for size in sizes))
+    assert time.monotonic() - started < 20
+    assert ended.code == 2
+    *_, line = ended.errors.splitlines()
+    assert line.startswith("model: training this network takes ")
+    assert "are in the encoder; make it smaller" in line
+    assert "Traceback" not in ended.errors
+
+
 def test_checking_says_that_all_is_right(call: Call, config: Path) -> None:
     ended = call(train.main, "--config", config, "--check")
     assert ended.code == 0

@@ -11,9 +11,10 @@ import torch
 from nmt.config import schema
 from nmt.model.attention import COVERAGES, SCORES, WINDOWS
 from nmt.model.cells import CELLS
+from nmt.model.modules import without_memory
 from nmt.model.translator import Translator
 from nmt.model.wiring import WIRINGS, DecoderState
-from tests.networks import BOS, EOS, NO_DROPOUT, model_options, network, sentences
+from tests.networks import BOS, EOS, NO_DROPOUT, VOCABULARY, model_options, network, sentences
 
 TIGHT: dict[str, Any] = {"rtol": 0.0, "atol": 1e-10}
 
@@ -310,3 +311,12 @@ def test_a_state_knows_its_position() -> None:
     assert state.position == 0
     state, _ = translator.step(state, torch.tensor([[BOS]]))
     assert state.position == 1
+
+
+def test_a_network_without_memory_has_the_same_parts_and_draws_nothing() -> None:
+    model = model_options(score="concat", coverage="neural", cell="lstm", tie="none", decoder_layers=2)
+    before = torch.get_rng_state()
+    empty = without_memory(lambda: Translator(model, VOCABULARY))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert {parameter.device.type for parameter in empty.parameters()} == {"meta"}
+    assert empty.parts() == Translator(model, VOCABULARY).parts()

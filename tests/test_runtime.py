@@ -354,3 +354,18 @@ def test_freed_memory_stays_with_the_process() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     first, *_, last = map(int, done.stdout.split())
     assert first > 100 * max(last, 1), done.stdout
+
+
+def test_bytes_are_written_for_people() -> None:
+    sizes = (0, 1023, 1024, 9 * 1024, 35 << 20, 3 << 29, 12 << 30, 5 << 40, 3 << 50)
+    assert [memory.in_bytes(size) for size in sizes] == [
+        *("0 B", "1,023 B", "1.0 KiB", "9.0 KiB", "35 MiB", "1.5 GiB", "12 GiB", "5.0 TiB", "3,072 TiB")
+    ]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems do not say")
+def test_free_memory_is_at_most_what_the_machine_has() -> None:
+    free = memory.free_memory(torch.device("cpu"))
+    swap = int(next(line for line in Path("/proc/meminfo").read_text().splitlines() if "SwapTotal" in line).split()[1])
+    assert free is not None
+    assert 0 < free <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") + swap * 1024

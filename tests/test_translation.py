@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from nmt.checkpoint import Snapshot, write_checkpoint
 from nmt.config.schema import Search
 from nmt.errors import CheckpointError, ConfigError, DataError, NmtError
 from nmt.experiment.layout import JsonLayout, TextLayout
@@ -34,6 +35,18 @@ def texts(found: list[list[Translation]]) -> list[str]:
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records]
+
+
+def test_a_config_of_a_huge_network_is_refused_without_taking_its_memory(
+    tmp_path: Path, model: TrainedModel, tokenizers: TokenizerPair
+) -> None:
+    size = 65_536
+    encoder = model.config.model.encoder.model_copy(update={"hidden_size": size, "layers": 50})
+    huge = model.config.model_copy(update={"model": model.config.model.model_copy(update={"encoder": encoder})})
+    weights = {name: parameter.detach() for name, parameter in model.translator.named_parameters()}
+    write_checkpoint(tmp_path / "huge", Snapshot(weights, huge, tokenizers, step=1, epoch=0))
+    with pytest.raises(CheckpointError, match=r"has the shape \(\d+, 16\), config and vocabulary ask for"):
+        load_model(tmp_path / "huge", None, CPU)
 
 
 # Order and batches

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +26,7 @@ from nmt.experiment.memory import in_halves
 from nmt.kernels.choice import choose_packed
 from nmt.kernels.packed import PackedGru
 from nmt.model.classifier import DocumentClassifier
+from nmt.model.modules import without_memory
 from nmt.runtime import Runtime, gather_objects, rng_state, set_rng_state
 from nmt.text.encoded import Reader
 from nmt.text.encoded.reading import Sentences
@@ -99,8 +101,11 @@ def load_classifier(path: Path | str, which: Literal["best", "last"] | None, run
     if not isinstance(config, ClassificationConfig):
         raise CheckpointError(f"{folder}: this model translates, it labels no documents; nmt-translate uses it")
     labels, tokenizer = tuple(loaded.metadata.labels), loaded.tokenizers.source
+    network = partial(DocumentClassifier, config.model, tokenizer.size, len(labels))
+    # Names and shapes are compared before the network takes memory: an edited config may describe a huge one.
+    loaded.load_into(without_memory(network))
     before = rng_state()
-    classifier = DocumentClassifier(config.model, tokenizer.size, len(labels))
+    classifier = network()
     set_rng_state(before)
     loaded.load_into(classifier)
     classifier.to(runtime.device).eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from nmt.batching import DocumentStream
@@ -10,10 +11,11 @@ from nmt.checkpoint import read_metadata
 from nmt.checkpoint.folder import Loaded
 from nmt.config import ClassificationConfig
 from nmt.experiment.labelling import label_validator, read_set
-from nmt.experiment.lesson import Lesson, Preparation, log_parts, refuse_another_text
+from nmt.experiment.lesson import Lesson, Preparation, refuse_another_text, report_size
 from nmt.experiment.starting import start
 from nmt.kernels.choice import choose_packed
 from nmt.model.classifier import DocumentClassifier
+from nmt.model.modules import without_memory
 from nmt.runtime import Runtime, broadcast_object, logger, seed_everything
 from nmt.text.encoded import Reader, encode_collections, known_labels
 from nmt.text.labelled import Splitter, open_collections
@@ -38,16 +40,17 @@ class ClassificationPreparation(Preparation):
         labels = tuple(read_metadata(earlier).labels) if earlier else known_labels(self.training, cache)
         tokenizer = self._tokenizer(earlier)
         reader = Reader.of(tokenizer, data.language, data.filters)
+        network = partial(DocumentClassifier, config.model, tokenizer.size, len(labels))
+        report_size(without_memory(network), config.training, runtime)
         encoded = encode_collections(self.training, reader, labels, data.filters, cache, data.workers)
         refuse_another_text(config.run, resumed, encoded.fingerprint)
         for line in encoded.report.lines():
             logger.info("%s", line)
         validation = read_set(self.validation, reader, labels, "validation")
         seed_everything(config.seed, 0)
-        classifier = DocumentClassifier(config.model, tokenizer.size, len(labels)).to(runtime.device)
+        classifier = network().to(runtime.device)
         if begun:
             start(classifier, begun)
-        log_parts(classifier.parts())
         kernel = choose_packed(config.runtime.kernel, runtime.device, classifier.encoder.obstacle())
         logger.info("%s", kernel.reason)
         stream = DocumentStream(

@@ -7,8 +7,6 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from nmt.batching import Lookback
 from nmt.config import (
     Check,
@@ -30,6 +28,7 @@ from nmt.model.attention.presets import ATTENTION_PRESETS
 from nmt.model.cells import CELLS
 from nmt.model.classifier import DocumentClassifier
 from nmt.model.context import CONTEXTS, ContextOptions
+from nmt.model.modules import without_memory
 from nmt.model.translator import Translator, Vocabulary
 from nmt.model.wiring import WIRINGS
 from nmt.text.corpus import CORPORA, CorpusOptions
@@ -151,9 +150,7 @@ def _a_fused_recurrence_can_be_had(config: Config) -> Iterator[tuple[str, str]]:
     if config.runtime.kernel not in FORCED:
         return
     model = config.model
-    # Without memory, and without drawing random numbers.
-    with torch.device("meta"):
-        obstacle = Translator(model, Vocabulary(1, 1, 0)).obstacle()
+    obstacle = without_memory(lambda: Translator(model, Vocabulary(1, 1, 0))).obstacle()
     if refused := refusal(config.runtime.kernel, obstacle):
         yield "runtime.kernel", refused
 
@@ -177,8 +174,8 @@ def _fused_layers_can_be_had(config: Experiment) -> Iterator[tuple[str, str]]:
     """The same for a classifier, whose kernels are others."""
     if not isinstance(config, ClassificationConfig) or config.runtime.kernel not in FORCED:
         return
-    with torch.device("meta"):
-        obstacle = DocumentClassifier(config.model, vocabulary_size=1, labels=1).encoder.obstacle()
+    model = config.model
+    obstacle = without_memory(lambda: DocumentClassifier(model, vocabulary_size=1, labels=1)).encoder.obstacle()
     if refused := refusal(config.runtime.kernel, obstacle):
         yield "runtime.kernel", refused
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from nmt.batching import UpdateStream
 from nmt.checkpoint import read_metadata
 from nmt.checkpoint.folder import Loaded
+from nmt.config.schema import Learning
 from nmt.errors import ConfigError
-from nmt.runtime import format_table, logger
+from nmt.runtime import Runtime, format_table, free_memory, in_bytes, logger
 from nmt.text.tokenizer import TokenizerPair
 from nmt.training.objective import Objective
+from nmt.training.optimizers import OptimizerOptions
 from nmt.training.progress import Validate
 
 
@@ -58,9 +60,32 @@ def refuse_another_text(run: str, resumed: Path | None, fingerprint: str) -> Non
         )
 
 
-def log_parts(parts: list[tuple[str, int]]) -> None:
-    """Say what a network is made of, and how large it is."""
+class Network(Protocol):
+    """A network that knows its parts."""
+
+    def parts(self) -> list[tuple[str, int]]:
+        """The parts and their numbers of parameters."""
+
+
+def report_size(network: Network, training: Learning, runtime: Runtime) -> None:
+    """Log the parts of a network and the memory that training it takes, before any of it is allocated.
+
+    Batches come on top of that. Raises `ConfigError` where the network alone does not fit into the free memory.
+    """
+    parts = network.parts()
+    total = sum(count for _, count in parts)
     rows = [(name, f"{count:,}") for name, count in parts]
-    rows.append(("parameters", f"{sum(count for _, count in parts):,}"))
-    for line in format_table(rows).splitlines():
+    for line in format_table([*rows, ("parameters", f"{total:,}")]).splitlines():
         logger.info("%s", line)
+    # The weights, their gradients, and what the optimizer and the moving average keep of each, in float32.
+    assert isinstance(training.optimizer, OptimizerOptions)
+    values = 2 + training.optimizer.values_per_weight + (1 if training.ema_decay else 0)
+    needed = 4 * total * values
+    logger.info("memory: %s of weights; training holds %s, and the batches", in_bytes(4 * total), in_bytes(needed))
+    free = free_memory(runtime.device)
+    if free is not None and needed > free:
+        largest, count = max(parts, key=lambda part: part[1])
+        raise ConfigError(
+            f"model: training this network takes {in_bytes(needed)} without the batches, and {in_bytes(free)} are free "
+            f"on {runtime.device}; {count / total:.0%} of its {total:,} weights are in the {largest}; make it smaller"
+        )

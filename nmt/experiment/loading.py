@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ from nmt.config.schema import Search
 from nmt.errors import CheckpointError
 from nmt.experiment.families import has_attention, parse_saved_config
 from nmt.experiment.lexicon import load_lexicon
+from nmt.model.modules import without_memory
 from nmt.model.packing import pack
 from nmt.model.translator import Translator, Vocabulary
 from nmt.runtime import Runtime, rng_state, set_rng_state, usable_workers
@@ -80,8 +82,11 @@ def load_model(path: Path | str, which: Literal["best", "last"] | None, runtime:
     config = parse_saved_config(loaded.config_text, str(folder / CONFIG_FILE))
     if not isinstance(config, Config):
         raise CheckpointError(f"{folder}: this model labels documents, it does not translate; nmt-classify uses it")
+    network = partial(Translator, config.model, vocabulary(loaded.tokenizers))
+    # Names and shapes are compared before the network takes memory: an edited config may describe a huge one.
+    loaded.load_into(without_memory(network))
     before = rng_state()
-    translator = Translator(config.model, vocabulary(loaded.tokenizers))
+    translator = network()
     set_rng_state(before)
     loaded.load_into(translator)
     translator.to(runtime.device).eval()

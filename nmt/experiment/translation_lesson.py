@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-
-import torch
 
 from nmt.batching import BatchStream, Lookback
 from nmt.checkpoint.folder import Loaded
 from nmt.config import Config
 from nmt.errors import ConfigError
 from nmt.experiment.evaluation import validator
-from nmt.experiment.lesson import Lesson, Preparation, log_parts, refuse_another_text
+from nmt.experiment.lesson import Lesson, Preparation, refuse_another_text, report_size
 from nmt.experiment.loading import vocabulary
 from nmt.experiment.starting import start
 from nmt.kernels.choice import FORCED, Kernels, choose_kernels
+from nmt.model.modules import without_memory
 from nmt.model.translator import Translator, Vocabulary
 from nmt.runtime import Runtime, broadcast_object, logger, seed_everything
 from nmt.text.corpus import open_corpora
@@ -38,13 +38,14 @@ class TranslationPreparation(Preparation):
         self.runtime = runtime
         if config.runtime.kernel in FORCED:
             # What has no fused form on this device is said before anything is read.
-            with torch.device("meta"):
-                self._kernels(Translator(config.model, Vocabulary(1, 1, 0)))
+            self._kernels(without_memory(lambda: Translator(config.model, Vocabulary(1, 1, 0))))
         *self.training, self.validation = open_corpora([*config.data.train, config.data.validation], config.data)
 
     def lesson(self, cache: Path, resumed: Path | None, begun: Loaded | None) -> Lesson:
         config, runtime = self.config, self.runtime
         tokenizers = self._tokenizers(resumed or (begun.path if begun else None))
+        network = partial(Translator, config.model, vocabulary(tokenizers))
+        report_size(without_memory(network), config.training, runtime)
         keep_text = config.tokenizer.sampling > 0.0
         options = config.data
         encoded = encode_corpora(self.training, tokenizers, options.filters, cache, options.workers, keep_text)
@@ -59,10 +60,9 @@ class TranslationPreparation(Preparation):
         if self.validation.has_documents:
             documents = [pair.document for pair in pairs if pair.document is not None]
         seed_everything(config.seed, 0)
-        translator = Translator(config.model, vocabulary(tokenizers)).to(runtime.device)
+        translator = network().to(runtime.device)
         if begun:
             start(translator, begun)
-        log_parts(translator.parts())
         kernels = self._kernels(translator)
         logger.info("%s", kernels.reason)
         training = config.training

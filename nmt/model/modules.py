@@ -1,11 +1,13 @@
-"""A list of modules that keeps their type."""
+"""What all networks share: typed lists of modules, and networks without memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TypeVar, cast
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar, cast
 
+import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -13,3 +15,18 @@ Module = TypeVar("Module", bound=nn.Module)
 def module_list(modules: Iterable[Module]) -> Sequence[Module]:
     """An `nn.ModuleList`, which registers its members, typed as what it holds: PyTorch types them as `Module`."""
     return cast("Sequence[Module]", nn.ModuleList(modules))
+
+
+def without_memory(build: Callable[[], Module]) -> Module:
+    """The network that `build` makes, on the device `meta`: its shapes, no values, and no random numbers drawn."""
+    with torch.device("meta"), _WithoutInitialization():
+        return build()
+
+
+class _WithoutInitialization(TorchFunctionMode):
+    """Leaves out random values: on `meta` they are none, but drawing them would import the compiler for seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in ("normal_", "uniform_", "orthogonal_"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))

@@ -1,10 +1,15 @@
-"""What a process keeps in memory: all that was freed, because the next batch wants as much, and few kernels."""
+"""Memory: how much is free, and what a process keeps: all that it freed, because the next batch wants as much, and few
+kernels."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import sys
+from contextlib import suppress
+from pathlib import Path
+
+import torch
 
 # Of malloc.h.
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
@@ -13,6 +18,9 @@ SHAPES = 32
 """Shapes of products whose machine code is kept: more than the steps of a batch have."""
 CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 """Of oneDNN, and of what PyTorch calls it by."""
+
+CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+"""Where Linux says how much memory a container may use, in the second and the first version of control groups."""
 
 
 def settle_memory() -> None:
@@ -46,3 +54,28 @@ def keep_few_kernels() -> None:
     """
     for name in CACHES:
         os.environ.setdefault(name, str(SHAPES))
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can still be allocated on the device, swap included; None where the system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    limits = []
+    for path in CONTAINER_LIMITS:
+        with suppress(OSError, ValueError):
+            limits.append(int(Path(path).read_text(encoding="ascii")))
+    with suppress(OSError, KeyError, ValueError):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        kibibytes = {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines)}
+        limits.append(1024 * (kibibytes["MemAvailable"] + kibibytes["SwapFree"]))
+    return min(limits, default=None)
+
+
+def in_bytes(count: int) -> str:
+    """A number of bytes for people: `35 MiB`, `1.4 GiB`."""
+    value, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            break
+        value /= 1024
+    return f"{value:.1f} {unit}" if value < 10 and unit != "B" else f"{value:,.0f} {unit}"

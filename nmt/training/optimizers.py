@@ -25,6 +25,11 @@ class OptimizerOptions(PartOptions):
     weight_decay: NotNegative = 0.0
     """Decay of the matrices; biases and normalisations never decay."""
 
+    @property
+    def values_per_weight(self) -> int:
+        """Numbers that the update rule keeps for each weight."""
+        return 0
+
 
 class AdamWOptions(OptimizerOptions):
     """Adam with decoupled weight decay."""
@@ -35,6 +40,10 @@ class AdamWOptions(OptimizerOptions):
     """Decay of the averages of the gradient and of its square."""
     epsilon: Rate = 1e-8
     """Added to the root of the squared gradient."""
+
+    @property
+    def values_per_weight(self) -> int:
+        return 2
 
 
 class AdamOptions(AdamWOptions):
@@ -53,6 +62,10 @@ class SgdOptions(OptimizerOptions):
     """Learning rate at the top of the schedule."""
     momentum: Probability = 0.0
     """Momentum."""
+
+    @property
+    def values_per_weight(self) -> int:
+        return 1 if self.momentum else 0
 
 
 def step_where(optimizer: optim.Optimizer, is_finite: Tensor) -> None:
