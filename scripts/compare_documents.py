@@ -135,7 +135,7 @@ def score(run: Run) -> None:
     say(f"scoring {run.folder}")
     labels = run.folder / "labels.txt"
     name = next(iter(_read(run.folder / "config.yaml", ()).data.test))
-    command = [*program("evaluate"), "--model", str(run.folder), "--set", name, "--output", str(labels), "--json"]
+    command = [*program("evaluate"), "--model", str(run.folder), "--test-set", name, "--output", str(labels), "--json"]
     found = json.loads(output([*command, "--samples", str(SAMPLES)]))["sets"][0]
     run.keep("scores", found | {"given": labels.read_text(encoding="utf-8").split("\n")[:-1]})
 

@@ -395,7 +395,7 @@ def test_evaluation_of_the_configured_and_of_other_files(run: Path, trained: Pat
     [
         (("--beam-size", 3), "--beam-size: is for models that translate, and "),
         (("--source", "a", "--reference", "b"), "--source: is for models that translate, and "),
-        (("--set", "smal"), "--set: the config of "),
+        (("--test-set", "smal"), "--test-set: the config of "),
         (("--docs", "a"), "nmt-eval: --docs and --labels go together"),
     ],
 )

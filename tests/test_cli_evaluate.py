@@ -78,7 +78,7 @@ def test_sets_of_the_config(call: Call, configured: Path, tmp_path: Path) -> Non
         return [(found["name"], found["sentences"]) for found in json.loads(ended.output)["sets"]]
 
     assert names("--output", tmp_path / "kept") == [("whole", 6), ("half", 3)]
-    assert names("--set", "half") == [("half", 3)]
+    assert names("--test-set", "half") == [("half", 3)]
     assert (tmp_path / "kept" / "half.en").read_text(encoding="utf-8").splitlines() == REFERENCES[:3]
     assert (tmp_path / "kept" / "whole.en").read_text(encoding="utf-8").splitlines() == REFERENCES
 
@@ -102,9 +102,13 @@ def test_baselines(call: Call, checkpoint: Path, files: tuple[Path, Path], tmp_p
         (["--model", "x", "--source", "a"], "nmt-eval: --source and --reference go together"),
         (["--model", "x", "--langpair", "de-en"], "nmt-eval: --langpair goes with --sacrebleu"),
         (["--model", "x", "--sarcebleu", "wmt17"], "unknown option --sarcebleu; did you mean --sacrebleu?"),
-        (["--model", "x", "--set", "a", "--sacrebleu", "b"], "not allowed with argument --set"),
+        (["--model", "x", "--test-set", "a", "--sacrebleu", "b"], "not allowed with argument --test-set"),
         (["--model", "x", "--source", "no.de", "--reference", "/dev/null"], "no.de: no such file"),
         (["--model", "x", "--metrics", "rouge"], "--metrics: invalid choice: 'rouge'"),
+        (
+            ["--model", "x", "--set", "test_2016_flickr"],
+            "nmt-eval: unknown option --set; a test set of the model's config is --test-set NAME",
+        ),
         (["--model", "no/model"], "no/model: no such checkpoint"),
     ],
 )
@@ -120,8 +124,8 @@ def test_mistakes_about_test_sets(
     short.write_text("a\nb\n", encoding="utf-8")
     for arguments, message in (
         (["--model", checkpoint], f"the config of {checkpoint} names no test set; give --source and --reference"),
-        (["--model", configured, "--set", "hafl"], "has no test set 'hafl'; did you mean 'half'?"),
-        (["--model", configured, "--baseline", reference], "choose by --set: whole, half"),
+        (["--model", configured, "--test-set", "hafl"], "has no test set 'hafl'; did you mean 'half'?"),
+        (["--model", configured, "--baseline", reference], "choose by --test-set: whole, half"),
         (["--model", checkpoint, "--source", source, "--reference", short], "short.en has 2; line n of one"),
         (
             ["--model", checkpoint, "--source", source, "--reference", reference, "--baseline", short],

@@ -453,16 +453,16 @@ TOO_DEEP = "more than 100 mappings and lists inside each other; a config needs a
     ],
 )
 def test_hostile_yaml_is_refused_in_one_line_and_soon(text: str, message: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     assert message in mistakes(text)
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_the_first_hundred_of_many_mistakes_are_told_soon() -> None:
     text = SMALL + "".join(f"key_{number}: 1\n" for number in range(5_000))
-    started = time.monotonic()
+    started = time.process_time()
     told = mistakes(text)
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
     assert told[0].startswith("x.yaml:7: key_0: unknown key")
     assert told[99].startswith("x.yaml:106: key_99: unknown key")
     assert told[100:] == ["x.yaml: has more than 100 mistakes; these are the first"]

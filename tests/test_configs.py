@@ -11,6 +11,8 @@ from typing import Annotated, Literal, get_args, get_origin
 import pytest
 
 from nmt.config import ClassificationConfig
+from nmt.config.names import SYNONYMS
+from nmt.config.reader import is_key
 from nmt.config.registry import Section
 from nmt.config.schema import TASKS
 from nmt.config.shapes import Leaf, SectionShape, limits_of, shape_of
@@ -153,4 +155,45 @@ def test_parts_that_do_not_go_together_are_told_beside_other_mistakes() -> None:
         "model.attention.score",
         "model.attention.coverage",
         *("training.guided_alignment.weight", "search.beam_size", "data.validation"),
+    ]
+
+
+def test_every_word_of_another_toolkit_leads_to_a_key_that_there_is() -> None:
+    assert len(SYNONYMS) > 300
+    for word, keys in SYNONYMS.items():
+        for key in keys:
+            assert any(is_key(key, experiment, FAMILIES) for experiment in TASKS.values()), f"{word}: there is no {key}"
+
+
+@pytest.mark.parametrize(
+    ("override", "suggestion"),
+    [
+        ("src=a", "did you mean 'data.train.source'?"),
+        ("data.train.src=a", "did you mean 'source'?"),
+        ("data.train.tgt=a", "did you mean 'target'?"),
+        ("train_from=a", "did you mean 'training.start_from'?"),
+        ("batch_size=64", "did you mean 'training.batch_tokens'?"),
+        ("training.batchSize=64", "did you mean 'batch_tokens'?"),
+        ("training.lr=1", "did you mean 'training.optimizer.learning_rate'?"),
+        ("model.hidden=5", "did you mean 'model.encoder.hidden_size' or 'model.decoder.hidden_size'?"),
+        ("model.encoder.rnn_size=5", "did you mean 'hidden_size'?"),
+        ("model.emb-size=5", "did you mean 'embedding_size'?"),
+        ("epochs=5", "did you mean 'training.max_epochs'?"),
+        ("beam=5", "did you mean 'search.beam_size'?"),
+        ("vocab_size=5", "did you mean 'tokenizer.vocabulary_size'?"),
+    ],
+)
+def test_words_of_other_toolkits_are_understood(override: str, suggestion: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_config(FOLDER / "quickstart.yaml", [override])
+    (line,) = caught.value.problems
+    assert line.endswith(f"; {suggestion}")
+
+
+def test_suggestions_are_keys_of_the_task() -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_config(FOLDER / "imdb.yaml", ["model.hidden=5", "src=a"])
+    assert [line.split("; ", 1)[1] for line in caught.value.problems] == [
+        "did you mean 'model.word.hidden_size' or 'model.sentence.hidden_size'?",
+        "choose from run, task, seed, data, tokenizer, model, training, validation, runtime",
     ]

@@ -275,7 +275,7 @@ def test_configured_sets_are_found_by_name(tmp_path: Path, tokenizers: Tokenizer
     config = load_model(save_small(tmp_path / "m", tokenizers, updates=0, tests=tests), None, CPU).config
     (found,) = from_config(config, ["good"], "the config")
     assert (found.name, found.sources, found.references) == ("good", SOURCES, [REFERENCES])
-    with pytest.raises(ConfigError, match=r"--set: the config has no test set 'goof'; did you mean 'good'"):
+    with pytest.raises(ConfigError, match=r"--test-set: the config has no test set 'goof'; did you mean 'good'"):
         from_config(config, ["goof"], "the config")
     with pytest.raises(DataError, match=r"^data.test.gone: no.de: No such file"):
         from_config(config, [], "the config")

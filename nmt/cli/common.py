@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from nmt.config.names import nearest
+import nmt
+from nmt.config.names import nearest, synonyms
 from nmt.errors import REMEDIES, DataError, NmtError, on_one_line, reason
 
 USER_ERROR = 2
@@ -142,16 +144,21 @@ def output_files(path: Path, test_sets: Sequence[str], suffix: str) -> list[Path
 class Parser(argparse.ArgumentParser):
     """Arguments are written out, and a mistake is one line that names the nearest option."""
 
-    def __init__(self, prog: str, description: str, epilog: str | None = None) -> None:
+    def __init__(
+        self, prog: str, description: str, epilog: str | None = None, instead: Mapping[str, str] | None = None
+    ) -> None:
+        """`instead` says what to write for options that a user may expect here, because another command has them."""
         super().__init__(prog=prog, description=description, epilog=epilog, allow_abbrev=False)
+        self._instead = instead or {}
+        self.add_argument("--version", action="version", version=f"{prog} (nmt-attention) {nmt.__version__}")
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """As in the base, but an unknown option is reported before what it leaves missing."""
         given = list(sys.argv[1:] if args is None else args)
         for word in given[: given.index("--") if "--" in given else None]:
             name = word.partition("=")[0]
-            if name.startswith("--") and name not in self._option_string_actions:
-                self.error(f"unknown option {name}{self._advice(name)}")
+            if re.match("--?[^-0-9.]", name) and name not in self._option_string_actions:
+                self.error(f"unknown option {name}; {self._advice(name)}")
         return super().parse_known_args(given, namespace)
 
     def error(self, message: str) -> NoReturn:
@@ -160,5 +167,15 @@ class Parser(argparse.ArgumentParser):
         self.exit(USER_ERROR, f"{self.prog}: {line}\n")
 
     def _advice(self, name: str) -> str:
-        near = nearest(name, [option for option in self._option_string_actions if option.startswith("--")])
-        return f"; did you mean {near}?" if near else f"; {self.prog} --help lists them all"
+        if name in self._instead:
+            return self._instead[name]
+        options = [option for option in self._option_string_actions if option.startswith("--")]
+        keys = synonyms(name)
+        for key in keys:
+            option = "--" + key.rpartition(".")[2].replace("_", "-")
+            if option in options:
+                return f"did you mean {option}?"
+        if keys and "--set" in options:
+            return f"did you mean --set {keys[0]}=VALUE?"
+        near = None if keys else nearest(f"--{name.lstrip('-')}", options)
+        return f"did you mean {near}?" if near else f"{self.prog} --help lists them all"

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Translate test sets and score the translations: BLEU, chrF and TER with their signatures and bootstrap
 confidence intervals, loss and perplexity of the references. Or label documents: accuracy and macro F1 with bootstrap
-confidence intervals, and the table of what was taken for what. Without --source, --docs, --set or --sacrebleu the test
-sets are those that the model's config names."""
+confidence intervals, and the table of what was taken for what. The test sets are those that the
+model's config names, unless --test-set, --source, --docs or --sacrebleu chooses others."""
 
 SAMPLES = 1000
 BLANK_LINES = "blank_lines"
@@ -67,12 +67,16 @@ def _main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser("nmt-eval", DESCRIPTION)
+    parser = Parser("nmt-eval", DESCRIPTION, instead={"--set": "a test set of the model's config is --test-set NAME"})
     add_model_options(parser)
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--source", metavar="FILE", help="test set: file in the source language")
     chosen.add_argument(
-        "--set", action="append", metavar="NAME", help="test set of the model's config; may be repeated"
+        "--test-set",
+        action="append",
+        metavar="NAME",
+        dest="test_sets",
+        help="test set of the model's config; may be repeated",
     )
     chosen.add_argument("--sacrebleu", metavar="NAME", help="test set of sacrebleu, from its cache where it is there")
     add_label_options(parser)
@@ -174,7 +178,7 @@ def _test_sets(options: argparse.Namespace, model: TrainedModel) -> list[TestSet
         return [from_files(options.source, options.reference, options.documents)]
     if options.sacrebleu is not None:
         return [from_sacrebleu(options.sacrebleu, options.langpair or f"{data.source_language}-{data.target_language}")]
-    return from_config(model.config, options.set or [], f"the config of {model.path}")
+    return from_config(model.config, options.test_sets or [], f"the config of {model.path}")
 
 
 def _baseline(
@@ -190,7 +194,7 @@ def _baseline(
     if len(sets) > 1:
         names = ", ".join(test_set.name for test_set in sets)
         raise ConfigError(
-            f"--baseline: {path} is for one test set, and there are {len(sets)}; choose by --set: {names}"
+            f"--baseline: {path} is for one test set, and there are {len(sets)}; choose by --test-set: {names}"
         )
     return baseline_file(path)
 

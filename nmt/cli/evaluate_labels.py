@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 OPTIONS = ("docs", "labels")
 """What only such a model is given."""
-SHARED = ("model", "checkpoint", "set", "samples", "output", "json", "progress", *OPTIONS)
+SHARED = ("model", "checkpoint", "test_sets", "samples", "output", "json", "progress", *OPTIONS)
 """What it can be given at all, beside where to compute."""
 
 
@@ -79,7 +79,7 @@ def _sets(options: argparse.Namespace, model: TrainedClassifier) -> list[Labelle
         files = TextOptions(docs=options.docs, labels=options.labels)
         return [read_set(open_collection(files, model.config.data), model.reader, model.labels, options.docs)]
     origin = f"the config of {model.path}"
-    return configured_sets(model.config, model.reader, model.labels, options.set or [], origin)
+    return configured_sets(model.config, model.reader, model.labels, options.test_sets or [], origin)
 
 
 def _write(

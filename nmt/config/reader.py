@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from nmt.config.document import MOST_PROBLEMS, Node, Path, Place, Problem, dotted, error_of, locate, read_document
-from nmt.config.names import advice, nearest
+from nmt.config.names import advice, nearest, synonyms
 from nmt.config.overrides import apply_overrides
 from nmt.config.presets import Presets, expand_preset
 from nmt.config.registry import Entry, Registry, Section, decided
@@ -33,6 +33,7 @@ from nmt.config.shapes import (
     fields_below,
     fit,
     in_words,
+    part_within,
     shape_of,
 )
 from nmt.config.tasks import experiment_of, wrong_task
@@ -242,7 +243,7 @@ class _Builder:
         fields = {name: field for name, field in section.model_fields.items() if name not in values}
         misnamed = [key for key in nodes if key not in fields]
         for key in misnamed:
-            self.blame((*path, key), f"{unknown}; {self._what_else(key, fields, in_part)}", nodes[key].place)
+            self.blame((*path, key), f"{unknown}; {self._what_else(path, key, fields, in_part)}", nodes[key].place)
         for name, field in fields.items():
             shape, below = shape_of(field), (*path, name)
             if name in nodes:
@@ -321,11 +322,33 @@ class _Builder:
             return f"a mapping with {', '.join(keys) or 'its keys'}"
         return "a mapping"
 
-    def _what_else(self, key: str, fields: Iterable[str], in_part: bool) -> str:
+    def _what_else(self, path: Path, key: str, fields: Iterable[str], in_part: bool) -> str:
+        """What to write instead of an unknown key of the section with this path."""
+        meant = [each for each in synonyms(key) if is_key(each, self._experiment, self._families)]
         near = nearest(key, fields)
-        if near is not None:
-            return f"did you mean {near!r}?"
-        elsewhere = [place for place, _ in fields_below(self._experiment) if place.rsplit(".", 1)[-1] == key]
-        if elsewhere and not in_part:
-            return f"did you mean {' or '.join(repr(place) for place in elsewhere)}?"
-        return advice(key, fields)
+        if not meant and near is not None:
+            meant = [near]
+        if not meant and not in_part:
+            meant = [place for place, _ in fields_below(self._experiment) if place.rsplit(".", 1)[-1] == key]
+        if not meant:
+            return advice(key, fields)
+        section = dotted(tuple(step for step in path if isinstance(step, str)))
+        own = [each.removeprefix(f"{section}.") for each in meant if each.rpartition(".")[0] == section]
+        return f"did you mean {' or '.join(map(repr, own or meant))}?"
+
+
+def is_key(path: str, experiment: type[Experiment], families: Families) -> bool:
+    """Whether an experiment has the key with this dotted path, be it that of a fixed section or an option of a part."""
+    sections: list[type[Section]] = [experiment]
+    for name in path.split("."):
+        fields = [section.model_fields[name] for section in sections if name in section.model_fields]
+        if not fields:
+            return False
+        sections = []
+        for shape in map(shape_of, fields):
+            part = part_within(shape)
+            if part is not None:
+                sections += [entry.options for entry in families[part.family].values()]
+            elif isinstance(shape, SectionShape):
+                sections.append(shape.section)
+    return True

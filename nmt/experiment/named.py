@@ -30,7 +30,7 @@ def named_sets(
     unknown = [name for name in names if name not in configured]
     if unknown:
         raise ConfigError(
-            *(f"--set: {origin} has no test set {name!r}; {advice(name, configured)}" for name in unknown)
+            *(f"--test-set: {origin} has no test set {name!r}; {advice(name, configured)}" for name in unknown)
         )
     sets, problems = [], []
     for name in names or configured:
