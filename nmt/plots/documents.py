@@ -20,7 +20,9 @@ LONGEST_TITLE = 200
 
 KIND = Kind(
     noun="document",
-    keys="<kbd>Tab</kbd> goes from sentence to sentence, where <kbd>↑</kbd> <kbd>↓</kbd> scroll",
+    part="word",
+    keys="<kbd>Tab</kbd> enters the document, where <kbd>←</kbd> <kbd>→</kbd> go from word to word and <kbd>↑</kbd> "
+    "<kbd>↓</kbd> from sentence to sentence",
     styles=("document_view.css",),
     scripts=("document_data.js", "document_view.js"),
 )

@@ -20,7 +20,8 @@ STEPS = 255
 
 KIND = Kind(
     noun="sentence",
-    keys="<kbd>Tab</kbd> enters a sentence, where <kbd>←</kbd> <kbd>→</kbd> go from piece to piece",
+    part="piece",
+    keys="<kbd>Tab</kbd> enters the sentence, where <kbd>←</kbd> <kbd>→</kbd> go from piece to piece",
     styles=("page_view.css",),
     scripts=("page_data.js", "page_view.js"),
 )

@@ -2,7 +2,6 @@
 
 // What the page reads from its data; needs no document.
 
-const LONGEST_LABEL = 24;
 const NO_LOOK = "No translation.";
 const NO_SENTENCE = "no sentences";
 
@@ -31,12 +30,6 @@ function windowOf(center, halfWidth, sources) {
   const first = Math.max(0, Math.ceil(center - halfWidth));
   const last = Math.min(sources - 1, Math.floor(center + halfWidth));
   return first <= last ? [first, last] : null;
-}
-
-/** The piece beside the matrix: one of the user's own may be a paragraph. */
-function label(piece) {
-  const characters = [...piece];
-  return characters.length > LONGEST_LABEL ? `${characters.slice(0, LONGEST_LABEL - 1).join("")}…` : piece;
 }
 
 /** The largest of the weights, with the pieces they belong to. */

@@ -7,10 +7,12 @@ const END = "</s>";
 const RIGHT_TO_LEFT = /[\p{Script=Hebrew}\p{Script=Arabic}\p{Script=Syriac}\p{Script=Thaana}\p{Script=Nko}]/u;
 const UPRIGHT = /^[\u2581\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\u3000-\u303f\uff00-\uff60]+$/u;
 const LARGEST_CELL = 22;
-const SMALLEST_CELL = 6;
-const MATRIX_WIDTH = 900;
+/** Every row and column has room for its label. */
+const SMALLEST_CELL = 12;
+const LARGEST_TEXT = 13.6;
+const HINT = "Point at a piece, or tap it, to see where it looked.";
 
-/** A system's look at a sentence, on the screen. */
+/** The attention of a system in one sentence. */
 class View {
   constructor(page, number, look) {
     const system = page.data.systems[number];
@@ -19,19 +21,24 @@ class View {
     this.look = look;
     this.pieces = { source: [...look.source_pieces, END], target: [...look.target_pieces, END] };
     this.spans = { source: [], target: [] };
-    this.readout = make("p", { class: "readout", role: "status" });
-    this.matrix = make("div", { class: "weights" });
+    this.cross = draw("g");
+    this.readout = make("p", { class: "readout", role: "status", "data-hint": HINT });
+    this.matrix = make("div", { class: "weights", tabindex: 0, role: "group", "aria-label": "Attention matrix" });
+    // Arrow keys scroll a wide matrix.
+    this.matrix.addEventListener("keydown", (event) => event.key.startsWith("Arrow") && event.stopPropagation());
     this.element = make("section", { class: "system", "aria-label": system.name }, make("h2", {}, system.name));
     const perPiece = (look.log_probability / this.pieces.target.length).toFixed(2);
-    const total = look.log_probability.toFixed(2);
     this.element.append(
-      make("p", { class: "facts" }, `log-probability ${total}, ${perPiece} a piece; ${this.pieces.source.length} source and ${this.pieces.target.length} target pieces with their ends`),
+      make(
+        "p", { class: "facts" }, `log-probability ${look.log_probability.toFixed(2)}, ${perPiece} per piece; `,
+        `${this.pieces.source.length} source and ${this.pieces.target.length} target pieces, end symbols included`,
+      ),
+      this.row("source", system.source_language), this.row("target", system.target_language), this.readout,
     );
     if (look.heads > 1) this.element.append(this.headChoice());
-    this.element.append(this.row("source", system.source_language), this.row("target", system.target_language));
-    this.element.append(this.readout, this.matrix);
+    this.element.append(this.matrix);
     if (look.centers) this.element.append(this.legend());
-    this.show(look.heads > 1 ? page.heads.get(number) ?? -1 : 0);
+    this.choose(look.heads > 1 ? page.heads.get(number) ?? -1 : 0);
   }
 
   headChoice() {
@@ -42,48 +49,47 @@ class View {
       input.checked = head === chosen;
       input.addEventListener("change", () => {
         this.page.heads.set(this.number, head);
-        this.show(head);
+        this.choose(head);
+        this.page.fit();
       });
       choice.append(make("label", {}, input, head < 0 ? " mean" : ` ${head + 1}`));
     }
     return choice;
   }
 
-  /** The pieces of a side as running text; one of them can be reached by Tab, the others from there. */
+  /** The pieces of a side as running text. */
   row(side, language) {
-    const row = make("div", { class: "pieces", dir: "auto", lang: language, role: "group", "aria-label": side });
+    const name = `${side} of ${this.page.data.systems[this.number].name}`;
+    const row = make("div", {
+      class: "pieces", dir: "auto", lang: language,
+      role: "listbox", "aria-orientation": "horizontal", "aria-label": name,
+    });
     this.pieces[side].forEach((piece, index, all) => {
       const isEnd = index === all.length - 1;
       const word = isEnd ? piece : piece.replaceAll(WORD_START, " ").trim();
       if (index > 0 && (isEnd || piece.startsWith(WORD_START))) row.append(" ");
-      const span = make(isEnd ? "bdi" : "span", { class: isEnd ? "piece end" : "piece", tabindex: index ? -1 : 0 });
+      const span = make(isEnd ? "bdi" : "span", {
+        class: isEnd ? "piece end" : "piece", role: "option", "data-index": index, tabindex: index ? -1 : 0,
+      });
       span.append(word || WORD_START);
       if (isEnd) span.dir = "ltr";
       this.spans[side].push(span);
       row.append(span);
-      const choose = () => this.page.select({ view: this, side, index });
-      span.addEventListener("pointerenter", choose);
-      span.addEventListener("focus", choose);
-      span.addEventListener("click", () => this.page.hold({ view: this, side, index }));
       if (!isEnd && index + 1 < all.length && piece.endsWith(WORD_START) && word) row.append(" ");
     });
-    row.addEventListener("pointerleave", () => this.page.select(null));
-    row.addEventListener("focusout", () => this.page.select(null));
-    row.addEventListener("keydown", (event) => this.walk(event, side, row));
+    selectable(
+      row, ".piece", this.page, (span) => ({ view: this, side, index: Number(span.dataset.index) }),
+      (span, key) => this.next(side, Number(span.dataset.index), key, isRightToLeft(row)),
+    );
     return make("div", {}, make("p", { class: "side" }, side), row);
   }
 
-  walk(event, side, row) {
-    const spans = this.spans[side];
-    const at = spans.indexOf(document.activeElement);
-    const forward = getComputedStyle(row).direction === "rtl" ? "ArrowLeft" : "ArrowRight";
-    const steps = { ArrowLeft: -1, ArrowRight: -1, [forward]: 1, Home: -at, End: spans.length - 1 - at };
-    if (at < 0 || !(event.key in steps)) return;
-    event.preventDefault();
-    event.stopPropagation();
-    const next = spans[Math.max(0, Math.min(spans.length - 1, at + steps[event.key]))];
-    for (const span of spans) span.tabIndex = span === next ? 0 : -1;
-    next.focus();
+  /** The piece that a key leads to. */
+  next(side, index, key, rightToLeft) {
+    const forward = rightToLeft ? -1 : 1;
+    const last = this.spans[side].length - 1;
+    const places = { ArrowLeft: index - forward, ArrowRight: index + forward, Home: 0, End: last };
+    return key in places ? this.spans[side][Math.max(0, Math.min(last, places[key]))] : undefined;
   }
 
   legend() {
@@ -93,20 +99,21 @@ class View {
     return line;
   }
 
-  show(head) {
-    this.head = head;
+  /** Takes the weights of a head, or the mean over all for -1; `fit` draws them. */
+  choose(head) {
     this.weights = weightsOf(this.look, head);
     this.centers = this.look.centers && head >= 0 ? this.look.centers[head] : null;
-    this.drawMatrix();
-    this.page.repaint();
   }
 
-  drawMatrix() {
+  /** Draws the matrix as wide as there is room; where its cells would become too small, it scrolls. */
+  fit() {
     const [source, target] = [this.pieces.source.map(label), this.pieces.target.map(label)];
-    const cell = Math.max(SMALLEST_CELL, Math.min(LARGEST_CELL, Math.floor(MATRIX_WIDTH / source.length)));
-    const size = Math.max(9, Math.min(14, cell * 0.62));
-    const every = Math.ceil((size * 1.2) / cell);
     const pen = document.createElement("canvas").getContext("2d");
+    pen.font = `${LARGEST_TEXT}px system-ui, sans-serif`;
+    const widest = Math.max(...target.map((text) => pen.measureText(text).width)) + 10;
+    const room = Math.floor((this.matrix.clientWidth - widest) / source.length);
+    const cell = Math.max(SMALLEST_CELL, Math.min(LARGEST_CELL, room));
+    const size = Math.max(9, Math.min(LARGEST_TEXT, cell * 0.62));
     pen.font = `${size}px system-ui, sans-serif`;
     const long = (text) => (UPRIGHT.test(text) ? text.length * size : pen.measureText(text).width);
     const top = Math.ceil(Math.max(...source.map(long))) + 8;
@@ -127,22 +134,17 @@ class View {
     });
     const cells = draw("g", { transform: `translate(${left} ${top})` });
     cells.append(draw("rect", { class: "border", width, height }));
-    source.forEach((text, index) => {
-      if (index % every === 0) cells.append(this.sourceLabel(text, index, (index + 0.5) * cell));
-    });
-    target.forEach((text, index) => {
-      if (index % every === 0) cells.append(this.targetLabel(text, index, (index + 0.5) * cell));
-    });
+    source.forEach((text, index) => cells.append(this.sourceLabel(text, index, (index + 0.5) * cell)));
+    target.forEach((text, index) => cells.append(this.targetLabel(text, index, (index + 0.5) * cell)));
     if (this.centers) this.drawWindows(cells, cell);
-    this.cross = draw("g", {});
+    this.cross = draw("g");
     cells.append(this.cross);
     svg.append(cells);
     this.cell = cell;
-    svg.addEventListener("pointermove", (event) => this.point(event, canvas, false));
-    svg.addEventListener("click", (event) => this.point(event, canvas, true));
-    svg.addEventListener("pointerleave", () => this.page.select(null));
-    const frame = make("div", { class: "frame" }, canvas, svg);
-    this.matrix.replaceChildren(frame);
+    svg.addEventListener("pointermove", (event) => this.page.point(this.rowAt(event, canvas)));
+    svg.addEventListener("click", (event) => this.page.pin(this.rowAt(event, canvas)));
+    svg.addEventListener("pointerleave", () => this.page.point(null));
+    this.matrix.replaceChildren(make("div", { class: "frame" }, canvas, svg));
   }
 
   sourceLabel(text, index, x) {
@@ -182,19 +184,17 @@ class View {
     });
   }
 
-  /** Choose the target piece of the row under the pointer, and name the cell. */
-  point(event, canvas, held) {
+  /** The target piece of the row under the pointer, and the column. */
+  rowAt(event, canvas) {
     const box = canvas.getBoundingClientRect();
     const column = Math.floor((event.clientX - box.left) / this.cell);
     const row = Math.floor((event.clientY - box.top) / this.cell);
     const { source, target } = this.pieces;
     const inside = column >= 0 && column < source.length && row >= 0 && row < target.length;
-    const selection = inside ? { view: this, side: "target", index: row, column } : null;
-    if (held) this.page.hold(selection);
-    else this.page.select(selection);
+    return inside ? { view: this, side: "target", index: row, column } : null;
   }
 
-  /** Show a selection, which may be another view's: a source piece that both have is shown in both. */
+  /** Shows a selection, which may be another view's: a source piece that both have is shown in both. */
   paint(selection) {
     let chosen = selection;
     if (selection && selection.view !== this) {
@@ -206,7 +206,8 @@ class View {
       const others = chosen && chosen.side !== side ? this.weightsOf(chosen) : null;
       this.spans[side].forEach((span, index) => {
         span.style.setProperty("--weight", others ? Math.sqrt(others[index]).toFixed(3) : 0);
-        span.classList.toggle("chosen", Boolean(chosen) && chosen.side === side && chosen.index === index);
+        const isChosen = Boolean(chosen) && chosen.side === side && chosen.index === index;
+        mark(span, isChosen, isChosen && this.page.pinned === selection);
         span.classList.remove("window", "center");
       });
     }
@@ -239,8 +240,9 @@ class View {
   read({ side, index, column }) {
     const other = side === "target" ? "source" : "target";
     const weights = this.weightsOf({ side, index });
-    const name = (piece) => make("bdi", {}, piece);
-    const parts = [name(this.pieces[side][index]), side === "target" ? " looked at " : " was looked at by "];
+    const name = (piece) => make("bdi", {}, label(piece));
+    const parts = [this.page.pinned ? "pinned: " : "", name(this.pieces[side][index])];
+    parts.push(side === "target" ? " looked at " : " was looked at by ");
     if (column !== undefined) parts.push(name(this.pieces.source[column]), ` ${weights[column].toFixed(2)}; most at `);
     const most = largest(weights, this.pieces[other]);
     most.forEach(({ weight, piece }, place) => parts.push(place ? ", " : "", name(piece), ` ${weight.toFixed(2)}`));

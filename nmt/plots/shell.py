@@ -19,6 +19,8 @@ class Kind:
 
     noun: str
     """What one steps through."""
+    part: str
+    """What has weights that can be shown."""
     keys: str
     """HTML that says what else keys do."""
     styles: tuple[str, ...]
@@ -35,7 +37,14 @@ def shell(title: str, kind: Kind) -> tuple[str, str]:
     policy = f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}"
     head, _, tail = page.partition("{{data}}")
     # The title last: a name is whatever its owner likes.
-    texts = {"policy": policy, "style": style, "script": script, "noun": kind.noun, "keys": kind.keys}
+    texts = {
+        "policy": policy,
+        "style": style,
+        "script": script,
+        "noun": kind.noun,
+        "part": kind.part,
+        "keys": kind.keys,
+    }
     for name, text in (*texts.items(), ("title", html.escape(title))):
         head, tail = (part.replace("{{" + name + "}}", text) for part in (head, tail))
     return head, tail
