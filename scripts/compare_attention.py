@@ -1,8 +1,9 @@
-"""Every attention under the same conditions: trained, scored, aligned, timed and drawn, into one page.
+"""Compares attention mechanisms under the same conditions: trains, scores, aligns, times and draws, into one page.
 
-Each mechanism is the same experiment but for `model.attention` (and the second decoder layer that a few need). What is
-measured lies in the mechanism's run folder, so that the comparison goes on where it was stopped; speeds are measured at
-the end, all mechanisms in turn, because a machine is not equally fast at all times.
+Each mechanism is the same experiment but for `model.attention` (and the second decoder layer that a few need); a YAML
+file is an experiment of its own. What is measured lies in the run folders, so that the comparison goes on where it was
+stopped. Speeds are measured at the end, all mechanisms in turn, because a machine is not equally fast at all times.
+The page is written beside the runs; --publish writes docs/attention.md.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,17 +41,14 @@ MECHANISMS: dict[str, tuple[str, ...]] = {
     "general_without_input_feeding": ("model.attention={score: general, wiring: {kind: luong, input_feeding: false}}",),
 }
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
-HEADINGS = (
-    *("mechanism", "parameters", "perplexity", "BLEU", "p", "chrF", "p", "AER"),
-    *("training", "translation", "memory"),
-)
+PUBLISHED = Path("docs/attention.md")
 ROUNDS = 3
 TIMED_SENTENCES = 200
 
 
 @dataclass(frozen=True)
 class Run:
-    """One mechanism's run, and what was measured of it."""
+    """A training run, and what was measured of it."""
 
     name: str
     folder: Path
@@ -62,49 +60,116 @@ class Run:
 
     @property
     def measured(self) -> dict[str, Any]:
-        """What has been measured so far."""
+        """Returns what has been measured so far."""
         return json.loads(self._file.read_text(encoding="utf-8")) if self._file.exists() else {}
 
     def keep(self, name: str, values: Any) -> None:
-        """Write down a measurement."""
+        """Writes down a measurement."""
         text = json.dumps({**self.measured, name: values}, indent=1)
         partial = self._file.with_suffix(".partial")
         partial.write_text(text + "\n", encoding="utf-8")
         os.replace(partial, self._file)
 
 
+@dataclass(frozen=True)
+class System:
+    """A mechanism: its config, and a run for each seed."""
+
+    name: str
+    config: str
+    runs: tuple[Run, ...]
+
+    @property
+    def first(self) -> dict[str, Any]:
+        """What was measured with the first seed. Pictures and speeds are of this run only."""
+        return self.runs[0].measured
+
+    def all(self, *keys: str) -> list[Any]:
+        """Returns the value under nested keys for every seed."""
+        values: list[Any] = [run.measured for run in self.runs]
+        for key in keys:
+            values = [value[key] for value in values]
+        return values
+
+
 def main() -> int:
     options = _parser().parse_args()
-    runs = [
-        Run(name, options.runs / name, (*overrides, *options.set, f"seed={options.seed}"))
-        for name, overrides in MECHANISMS.items()
-        if not options.only or name in (*options.only, BASELINE)
-    ]
-    for run in runs:
-        if "training" not in run.measured:
-            train(run, options.config)
-    for run in runs:
-        if "scores" not in run.measured:
-            score(run, None if run.name == BASELINE else runs[0])
-        if options.gold and "alignment" not in run.measured:
-            align(run, options.gold)
-        if "plot" not in run.measured:
-            draw(run, options.sentence, options.page.parent / options.page.stem)
-    if not all("speed" in run.measured for run in runs):
-        time_all(runs)
-    write_page(runs, options)
+    systems = systems_of(options)
+    page = page_of(options, PUBLISHED)
+    for system in systems:
+        for run in system.runs:
+            if "training" not in run.measured:
+                train(run, system.config)
+    for system in systems:
+        for run, baseline in zip(system.runs, systems[0].runs, strict=True):
+            if "scores" not in run.measured:
+                score(run, None if run == baseline else baseline)
+            if options.gold and "alignment" not in run.measured:
+                align(run, options.gold)
+        draw(system, options.sentence, page.with_suffix(""))
+    if not all("speed" in system.first for system in systems):
+        time_all(systems)
+    write_page(systems, options, page)
     return 0
+
+
+def systems_of(options: argparse.Namespace) -> list[System]:
+    """Returns the baseline and what is compared with it; ends the program where two have one name."""
+    named = {name: (options.config, overrides) for name, overrides in MECHANISMS.items()}
+    chosen = [BASELINE, *(name for name in options.only or MECHANISMS if name != BASELINE)]
+    for path in (each for each in chosen if each not in MECHANISMS):
+        named[path] = (path, ())
+    systems: dict[str, System] = {}
+    for each in chosen:
+        config, overrides = named[each]
+        name = each if each in MECHANISMS else Path(each).stem
+        if name in systems or (each not in MECHANISMS and name in MECHANISMS):
+            sys.exit(f"--only: {each}: there is a mechanism {name!r} already; give the file another name")
+        runs = (
+            Run(name, options.runs / name / f"seed-{seed}", (*overrides, *options.set, f"seed={seed}"))
+            for seed in options.seeds
+        )
+        systems[name] = System(name, config, tuple(runs))
+    return list(systems.values())
+
+
+def page_of(options: argparse.Namespace, published: Path) -> Path:
+    """Returns where the page is written: beside the runs, except where another place is asked for."""
+    if options.publish and options.only:
+        sys.exit(
+            f"--publish writes the whole comparison into {published}; leave out --only, or name a file with --page"
+        )
+    return published if options.publish else options.page or options.runs / published.name
+
+
+def add_page_options(parser: argparse.ArgumentParser, published: Path) -> None:
+    """Adds the options that `page_of` reads."""
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--page", type=Path, help=f"the file that is written; default: {published.name} beside the runs")
+    where.add_argument("--publish", action="store_true", help=f"write {published}, which is part of the project")
+
+
+def _mechanism(text: str) -> str:
+    if text not in MECHANISMS and not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a file nor one of {', '.join(MECHANISMS)}")
+    return text
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/compare_attention", description=__doc__)
     parser.add_argument("--config", default="configs/multi30k-de-en.yaml", help="the experiment (%(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="changes it, for all alike")
-    parser.add_argument("--seed", type=int, default=1, help="of every run (%(default)s)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], metavar="SEED", help="a run for each (1)")
     parser.add_argument("--runs", type=Path, default=Path("runs/comparison"), help="where the runs go (%(default)s)")
-    parser.add_argument("--only", nargs="+", choices=MECHANISMS, metavar="NAME", help="these, beside the baseline")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        type=_mechanism,
+        metavar="NAME|YAML",
+        help=f"compare these with {BASELINE}: mechanisms, or YAML files of whole experiments",
+    )
     parser.add_argument("--gold", nargs=3, metavar=("SOURCE", "TARGET", "LINKS"), help="alignments made by hand")
-    parser.add_argument("--page", type=Path, default=Path("docs/attention.md"), help="what is written (%(default)s)")
+    add_page_options(parser, PUBLISHED)
     parser.add_argument(
         "--sentence",
         default="Ein Mann mit einem orangefarbenen Hut, der etwas anstarrt.",
@@ -114,8 +179,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def train(run: Run, config: str) -> None:
-    """Train, or go on training; the peak memory is that of the process that trains."""
-    say(f"training {run.name}")
+    """Trains, or goes on training. The peak memory is that of the process that trains."""
+    say(f"training {run.folder}")
     settings = [f"run={run.folder}", *run.overrides]
     command = [*program("train"), "--config", config, *(part for each in settings for part in ("--set", each))]
     process = subprocess.Popen(command)
@@ -141,52 +206,53 @@ def train(run: Run, config: str) -> None:
 
 
 def parameters(folder: Path) -> int:
-    """What the run's log says."""
+    """Returns the number that the run's log gives."""
     (count,) = set(re.findall(r"parameters +([\d,]+)", (folder / "train.log").read_text(encoding="utf-8")))
     return int(count.replace(",", ""))
 
 
 def score(run: Run, baseline: Run | None) -> None:
-    """BLEU and chrF of the test sets, and whether they differ from the baseline's."""
-    say(f"scoring {run.name}")
+    """Measures BLEU and chrF of the test sets, and whether they differ from the baseline's."""
+    say(f"scoring {run.folder}")
     against = [] if baseline is None else ["--baseline", str(baseline.folder)]
     command = [*program("evaluate"), "--model", str(run.folder), "--metrics", "bleu", "chrf", "--json", *against]
     run.keep("scores", json.loads(output(command))["sets"])
 
 
 def align(run: Run, gold: Sequence[str]) -> None:
-    """The alignment error rate; nothing for a model without attention."""
+    """Measures the alignment error rate, except of a model without attention."""
     if not attends(run):
         run.keep("alignment", None)
         return
-    say(f"aligning with {run.name}")
+    say(f"aligning with {run.folder}")
     source, target, links = gold
     files = ["--source", source, "--target", target, "--gold", links]
     run.keep("alignment", json.loads(output([*program("align"), "--model", str(run.folder), *files, "--json"])))
 
 
-def draw(run: Run, sentence: str, folder: Path) -> None:
-    """The same sentence for each."""
-    if not attends(run):
-        run.keep("plot", None)
-        return
+def draw(system: System, sentence: str, folder: Path) -> None:
+    """Draws the attention for a sentence, the same for every system, into a folder beside the page."""
+    run = system.runs[0]
     drawn = run.folder / "plot"
-    output([*program("translate"), "--model", str(run.folder), "--plot", str(drawn)], sentence + "\n")
-    folder.mkdir(parents=True, exist_ok=True)
-    (picture,) = drawn.glob("*.png")
-    (folder / f"{run.name}.png").write_bytes(picture.read_bytes())
-    run.keep("plot", f"{folder.name}/{run.name}.png")
+    if "plot" not in run.measured:
+        if attends(run):
+            output([*program("translate"), "--model", str(run.folder), "--plot", str(drawn)], sentence + "\n")
+        run.keep("plot", attends(run))
+    if run.measured["plot"]:
+        folder.mkdir(parents=True, exist_ok=True)
+        (picture,) = drawn.glob("*.png")
+        (folder / f"{system.name}.png").write_bytes(picture.read_bytes())
 
 
 def attends(run: Run) -> bool:
-    """Whether there is something to look at."""
+    """Returns whether the model has attention weights."""
     from nmt.experiment.families import has_attention, read_translation
 
     return has_attention(read_translation(run.folder / "config.yaml").model)
 
 
-def time_all(runs: Sequence[Run]) -> None:
-    """Training and translation, all mechanisms in turn; medians, and the ratio to the baseline of the same round."""
+def time_all(systems: Sequence[System]) -> None:
+    """Times training and translation, all systems in turn: medians, and ratios to the baseline of the same round."""
     import torch
 
     from nmt.experiment.families import read_translation
@@ -198,11 +264,12 @@ def time_all(runs: Sequence[Run]) -> None:
 
     say("timing")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    runs = [system.runs[0] for system in systems]
     configs = {run.name: read_translation(run.folder / "config.yaml") for run in runs}
     runtime = set_up(configs[BASELINE].runtime)
     models = {run.name: load_model(run.folder, "best", runtime) for run in runs}
-    systems = {name: join([model], runtime, model.config.search) for name, model in models.items()}
-    vocabulary = systems[BASELINE].tokenizers.target.size
+    loaded = {name: join([model], runtime, model.config.search) for name, model in models.items()}
+    vocabulary = loaded[BASELINE].tokenizers.target.size
     batches = [batch.to(device) for batch in caption_batches(configs[BASELINE].training.batch_tokens, vocabulary)]
     tokens = statistics.mean(batch.target_tokens for batch in batches)
     updates = {
@@ -216,7 +283,7 @@ def time_all(runs: Sequence[Run]) -> None:
         for name, update in updates.items():
             taken = statistics.mean(update.timed(batch) for batch in batches)
             start = time.perf_counter()
-            translate_lines(systems[name], sentences, configs[name].search)
+            translate_lines(loaded[name], sentences, configs[name].search)
             if round_number:  # The first round warms up.
                 training[name].append(tokens / taken)
                 translation[name].append(len(sentences) / (time.perf_counter() - start))
@@ -236,81 +303,102 @@ def time_all(runs: Sequence[Run]) -> None:
         )
 
 
-def write_page(runs: Sequence[Run], options: argparse.Namespace) -> None:
-    """Put what was measured between its two marks on the page; what stands around them stays."""
-    page: Path = options.page
-    write_measured(page, "Attention compared", [*conditions(runs, options), "", *table(runs), "", *plots(runs)])
+def write_page(systems: Sequence[System], options: argparse.Namespace, page: Path) -> None:
+    """Writes what was measured between its two marks on the page; what stands around them stays."""
+    lines = [*conditions(systems, options), "", *table(systems), "", *plots(systems, page)]
+    write_measured(page, "Attention compared", lines)
 
 
 def write_measured(page: Path, title: str, lines: Sequence[str]) -> None:
-    """Put the lines between the two marks on the page, which is made where there is none."""
+    """Puts the lines between the two marks on the page, which is made where there is none."""
     text = page.read_text(encoding="utf-8") if page.exists() else f"# {title}\n\n{BEGIN}\n{END}\n"
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
+    page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(before + "\n".join([BEGIN, "", *lines, END]) + after, encoding="utf-8")
     say(f"written: {page}")
 
 
-def conditions(runs: Sequence[Run], options: argparse.Namespace) -> Iterator[str]:
-    """What was the same for all."""
-    first = runs[0].measured
-    commits = sorted({run.measured["training"]["commit"] for run in runs})
-    signature = first["scores"][0]["scores"]["bleu"]["signature"]
+def conditions(systems: Sequence[System], options: argparse.Namespace) -> Iterator[str]:
+    """Yields what was the same for all."""
+    baseline = systems[0].first
+    commits = sorted({commit for system in systems for commit in system.all("training", "commit")})
+    signature = baseline["scores"][0]["scores"]["bleu"]["signature"]
     changed = f" with {', '.join(f'`{each}`' for each in options.set)}" if options.set else ""
+    files = ", ".join(f"`{each.config}`" for each in systems if each.config != options.config)
+    if len(options.seeds) == 1:
+        seeds = f"seed {options.seeds[0]}"
+        values = f"95% intervals by bootstrap; p by paired bootstrap against {BASELINE}"
+    else:
+        seeds = f"seeds {', '.join(map(str, options.seeds))}"
+        values = "mean and sample standard deviation over the seeds"
     yield (
-        f"`{options.config}`{changed}, seed {options.seed}, {first['training']['epochs']} epochs, "
-        f"{first['training']['updates']:,} updates each; commit {', '.join(commits)}; {machine()}. "
-        f"BLEU and chrF on {first['scores'][0]['name']} with the best checkpoint by validation, "
-        f"`{signature}`, 95% intervals by bootstrap; p by paired bootstrap against {BASELINE}."
+        f"`{options.config}`{changed}, {seeds}, {baseline['training']['epochs']} epochs, "
+        f"{baseline['training']['updates']:,} updates each; commit {', '.join(commits)}; {machine()}. "
+        f"BLEU and chrF on {baseline['scores'][0]['name']} with the best checkpoint by validation, "
+        f"`{signature}`, {values}."
     )
+    if files:
+        yield f"Experiments of their own, whose budget may differ: {files}."
     if options.gold:
-        yield f"AER by `nmt-align` on {first['alignment']['pairs']} pairs aligned by hand."
+        yield f"AER by `nmt-align` on {baseline['alignment']['pairs']} pairs aligned by hand."
     yield (
         f"Speeds are medians of {ROUNDS} rounds in which all mechanisms take turns, as ratios to {BASELINE}: training "
-        f"in target tokens (there {first['speed']['training']['median']:,.0f} a second), translation in sentences "
-        f"(there {first['speed']['translation']['median']:,.1f} a second). Memory is the training process's peak."
+        f"in target tokens (there {baseline['speed']['training']['median']:,.0f} a second), translation in sentences "
+        f"(there {baseline['speed']['translation']['median']:,.1f} a second). Memory is the training process's peak."
     )
 
 
-def table(runs: Sequence[Run]) -> Iterator[str]:
-    """A row a mechanism."""
-    yield f"| {' | '.join(HEADINGS)} |"
-    yield f"|{'---|' * len(HEADINGS)}"
-    for run in runs:
-        measured = run.measured
-        training, speed = measured["training"], measured["speed"]
-        first = measured["scores"][0]
-        aligned = measured.get("alignment")
+def table(systems: Sequence[System]) -> Iterator[str]:
+    """Yields a row for each system. With several seeds there are no p-values: they compare single runs."""
+    several = len(systems[0].runs) > 1
+    metrics = ("BLEU", "chrF") if several else ("BLEU", "p", "chrF", "p")
+    headings = ("mechanism", "parameters", "perplexity", *metrics, "AER", "training", "translation", "memory")
+    yield f"| {' | '.join(headings)} |"
+    yield f"|{'---|' * len(headings)}"
+    for system in systems:
+        first = system.first
+        aligned = [each["aer"] for run in system.runs if (each := run.measured.get("alignment"))]
         cells = [
-            run.name,
-            f"{training['parameters'] / 1e6:.1f} M",
-            f"{training['perplexity']:.2f}",
-            *(cell for metric in ("bleu", "chrf") for cell in compared(first, metric)),
-            "" if aligned is None else f"{aligned['aer']:.1%}",
-            f"{speed['training']['ratio']:.2f}",
-            f"{speed['translation']['ratio']:.2f}",
-            f"{training['peak_memory_mb']:,.0f} MB",
+            system.name,
+            f"{first['training']['parameters'] / 1e6:.1f} M",
+            spread(system.all("training", "perplexity")),
+            *(cell for metric in ("bleu", "chrf") for cell in compared(system, metric)),
+            spread([100 * each for each in aligned], ".1f") + "%" if aligned else "",
+            f"{first['speed']['training']['ratio']:.2f}",
+            f"{first['speed']['translation']['ratio']:.2f}",
+            f"{max(system.all('training', 'peak_memory_mb')):,.0f} MB",
         ]
         yield f"| {' | '.join(cells)} |"
 
 
-def compared(test_set: Mapping[str, Any], metric: str) -> tuple[str, str]:
-    """A score with its interval, and how sure it is that it differs from the baseline's."""
-    score = test_set["scores"][metric]
-    low, high = score["confidence"]
-    comparison = test_set.get("comparisons", {}).get(metric)
-    return f"{score['value']:.2f} [{low:.2f}, {high:.2f}]", "" if comparison is None else f"{comparison['p_value']:.3f}"
+def spread(values: Sequence[float], format_: str = ".2f") -> str:
+    """Returns the mean and the sample standard deviation, or a single value as it is."""
+    mean = format(statistics.mean(values), format_)
+    return mean if len(values) == 1 else f"{mean} ± {format(statistics.stdev(values), format_)}"
 
 
-def plots(runs: Sequence[Run]) -> Iterator[str]:
-    """The same sentence, as each mechanism looked at it."""
-    for run in runs:
-        if picture := run.measured.get("plot"):
-            yield f"**{run.name}**\n\n![{run.name}]({picture})\n"
+def compared(system: System, metric: str) -> tuple[str, ...]:
+    """Returns the cells of a metric: of a single run the score with its interval, and p against the baseline's."""
+    test_sets = [scores[0] for scores in system.all("scores")]
+    scores = [test_set["scores"][metric] for test_set in test_sets]
+    if len(scores) > 1:
+        return (spread([score["value"] for score in scores]),)
+    low, high = scores[0]["confidence"]
+    comparison = test_sets[0].get("comparisons", {}).get(metric)
+    p_value = "" if comparison is None else f"{comparison['p_value']:.3f}"
+    return f"{scores[0]['value']:.2f} [{low:.2f}, {high:.2f}]", p_value
+
+
+def plots(systems: Sequence[System], page: Path) -> Iterator[str]:
+    """Yields the attention of each system for the same sentence."""
+    for system in systems:
+        if system.first.get("plot"):
+            yield f"**{system.name}**\n\n![{system.name}]({page.stem}/{system.name}.png)\n"
 
 
 def machine() -> str:
-    """What was computed on."""
+    """Returns the device and the versions that measured."""
     import torch
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
@@ -318,7 +406,7 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """The checkout's, marked where something was changed since."""
+    """Returns the checkout's commit, marked where something was changed since."""
     return output(["git", "describe", "--always", "--dirty"]).strip()
 
 
@@ -327,7 +415,7 @@ def program(name: str) -> list[str]:
 
 
 def output(command: Sequence[str], given: str | None = None) -> str:
-    """What a command prints; its errors end the comparison with its own message."""
+    """Returns what a command prints; its failure ends the comparison after its own message."""
     done = subprocess.run(command, input=given, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         sys.exit(f"{shlex.join(command)} ended with {done.returncode}")

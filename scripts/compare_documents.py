@@ -1,7 +1,7 @@
-"""What attention over words and sentences gives: the encoder, the same with averages in its place, and a bag of words.
+"""Compares classifiers of documents: the encoder, the same with averages for attention, and a bag of words.
 
 All learn the same documents and are measured on the same test set. What is measured lies in each run's folder, so that
-the comparison goes on where it was stopped.
+the comparison goes on where it was stopped. The page is written beside the runs; --publish writes docs/documents.md.
 """
 
 from __future__ import annotations
@@ -27,8 +27,19 @@ from nmt.config import ClassificationConfig
 from nmt.experiment.families import read_config
 from nmt.label_metrics import SAMPLES, SEED, label_scores, to_json
 from nmt.text.labelled import Collection, Splitter, labels_of, open_collection
-from scripts.compare_attention import Run, commit, machine, output, program, say, write_measured
+from scripts.compare_attention import (
+    Run,
+    add_page_options,
+    commit,
+    machine,
+    output,
+    page_of,
+    program,
+    say,
+    write_measured,
+)
 
+PUBLISHED = Path("docs/documents.md")
 ATTENTION, AVERAGES, BAG = "attention", "averages", "bag of words"
 NETWORKS: Mapping[str, tuple[str, ...]] = {
     ATTENTION: (),
@@ -49,6 +60,7 @@ class Experiment:
 
 def main() -> int:
     options = _parser().parse_args()
+    page = page_of(options, PUBLISHED)
     experiments = [_experiment(config, options) for config in options.configs]
     if any(BAG in experiment.runs for experiment in experiments) and find_spec("sklearn") is None:
         sys.exit("a bag of words takes scikit-learn; pip install scikit-learn, or leave it out: --only")
@@ -62,7 +74,7 @@ def main() -> int:
             if "scores" not in run.measured:
                 score(run)
     lines = [*conditions(experiments, options), "", *table(experiments), ""]
-    write_measured(options.page, "Documents", lines)
+    write_measured(page, "Documents", lines)
     return 0
 
 
@@ -74,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=1, help="of every run (%(default)s)")
     parser.add_argument("--runs", type=Path, default=Path("runs/documents"), help="where the runs go (%(default)s)")
     parser.add_argument("--only", nargs="+", choices=(*NETWORKS, BAG), help="these models")
-    parser.add_argument("--page", type=Path, default=Path("docs/documents.md"), help="what is written (%(default)s)")
+    add_page_options(parser, PUBLISHED)
     return parser
 
 

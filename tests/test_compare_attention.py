@@ -6,11 +6,25 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from nmt.experiment.families import read_config
 from nmt.model.attention import COVERAGES, SCORES, WINDOWS
 from nmt.model.attention.presets import ATTENTION_PRESETS
 from nmt.model.wiring import WIRINGS
-from scripts.compare_attention import BASELINE, BEGIN, END, MECHANISMS, Run, write_page
+from scripts.compare_attention import (
+    BASELINE,
+    BEGIN,
+    END,
+    MECHANISMS,
+    PUBLISHED,
+    Run,
+    System,
+    _parser,
+    page_of,
+    systems_of,
+    write_page,
+)
 
 CONFIG = Path(__file__).parent.parent / "configs" / "multi30k-de-en.yaml"
 
@@ -45,21 +59,32 @@ def measured(bleu: float, ratio: float, p_value: float | None) -> dict[str, Any]
         "scores": [test_set],
         "speed": {"training": speed, "translation": speed},
         "alignment": {"aer": 0.256, "pairs": 508} if p_value is None else None,
-        "plot": None,
+        "plot": False,
     }
+
+
+def options(*arguments: str) -> argparse.Namespace:
+    return _parser().parse_args(arguments)
+
+
+def system(folder: Path, name: str, *seeds: dict[str, Any]) -> System:
+    """A system whose runs have measured what is given for each seed."""
+    runs = tuple(Run(name, folder / name / str(number), ()) for number, _ in enumerate(seeds))
+    for run, values in zip(runs, seeds, strict=True):
+        run.folder.mkdir(parents=True)
+        for key, value in values.items():
+            run.keep(key, value)
+    return System(name, "c.yaml", runs)
 
 
 def test_the_page_keeps_what_stands_around_the_measured_part(tmp_path: Path) -> None:
     page = tmp_path / "attention.md"
     page.write_text(f"# Before\n\n{BEGIN}\nold\n{END}\n\nAfter\n")
-    runs = [Run(name, tmp_path / name, ()) for name in (BASELINE, "other")]
-    for run, values in zip(runs, (measured(30.0, 1.0, None), measured(28.5, 1.5, 0.0123)), strict=True):
-        run.folder.mkdir()
-        for name, value in values.items():
-            run.keep(name, value)
-    options = argparse.Namespace(config="c.yaml", set=["a.b=1"], seed=3, gold=["s", "t", "g"], page=page)
+    first, second = measured(30.0, 1.0, None), measured(28.5, 1.5, 0.0123)
+    systems = [system(tmp_path, BASELINE, first), system(tmp_path, "other", second)]
+    given = options("--config", "c.yaml", "--set", "a.b=1", "--seeds", "3", "--gold", "s", "t", "g")
     for _ in range(2):
-        write_page(runs, options)
+        write_page(systems, given, page)
         text = page.read_text()
         assert text.startswith(f"# Before\n\n{BEGIN}\n")
         assert text.endswith(f"{END}\n\nAfter\n")
@@ -69,3 +94,56 @@ def test_the_page_keeps_what_stands_around_the_measured_part(tmp_path: Path) -> 
             "| other | 1.2 M | 7.89 | 28.50 [27.50, 29.50] | 0.012 | 28.50 [27.50, 29.50] | 0.012 |  | 1.50 |" in text
         )
         assert "`c.yaml` with `a.b=1`, seed 3, 2 epochs, 1,234 updates each; commit abc1234" in text
+
+
+def test_several_seeds_have_a_mean_and_a_deviation(tmp_path: Path) -> None:
+    """The sample standard deviation of 29, 30 and 31 is 1."""
+    baseline = [measured(value, 1.0, None) for value in (29.0, 30.0, 31.0)]
+    baseline[0]["training"]["peak_memory_mb"] = 1200.0
+    other = [measured(value, 1.5, 0.01) for value in (28.0, 28.0, 28.0)]
+    page = tmp_path / "runs" / "attention.md"
+    write_page(
+        [system(tmp_path, BASELINE, *baseline), system(tmp_path, "other", *other)],
+        options("--config", "c.yaml", "--seeds", "1", "2", "3"),
+        page,
+    )
+    text = page.read_text()
+    assert "| mechanism | parameters | perplexity | BLEU | chrF | AER | training | translation | memory |" in text
+    row = f"| {BASELINE} | 1.2 M | 7.89 ± 0.00 | 30.00 ± 1.00 | 30.00 ± 1.00 | 25.6 ± 0.0% | 1.00 | 1.00 | 1,200 MB |"
+    assert row in text
+    assert "| other | 1.2 M | 7.89 ± 0.00 | 28.00 ± 0.00 | 28.00 ± 0.00 |  | 1.50 | 1.50 | 1,000 MB |" in text
+    assert "seeds 1, 2, 3, 2 epochs" in text
+    assert "mean and sample standard deviation over the seeds" in text
+
+
+def test_the_page_is_written_beside_the_runs_unless_it_is_published(tmp_path: Path) -> None:
+    runs = ("--runs", str(tmp_path))
+    assert page_of(options(*runs), PUBLISHED) == tmp_path / "attention.md"
+    assert page_of(options(*runs, "--only", "mean"), PUBLISHED) == tmp_path / "attention.md"
+    assert page_of(options(*runs, "--page", "x.md"), PUBLISHED) == Path("x.md")
+    assert page_of(options(*runs, "--publish"), PUBLISHED) == Path("docs/attention.md")
+    with pytest.raises(SystemExit, match="--publish writes the whole comparison"):
+        page_of(options(*runs, "--only", "mean", "--publish"), PUBLISHED)
+
+
+def test_yaml_files_are_compared_with_the_baseline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("seed: 1\n")
+    given = options("--only", "mean", str(mine), "--seeds", "4", "5", "--runs", str(tmp_path), "--set", "a=b")
+    systems = systems_of(given)
+    assert [(each.name, each.config) for each in systems] == [
+        (BASELINE, "configs/multi30k-de-en.yaml"),
+        ("mean", "configs/multi30k-de-en.yaml"),
+        ("mine", str(mine)),
+    ]
+    assert [run.folder for run in systems[2].runs] == [tmp_path / "mine" / "seed-4", tmp_path / "mine" / "seed-5"]
+    assert [run.overrides for run in systems[2].runs] == [("a=b", "seed=4"), ("a=b", "seed=5")]
+    assert [each.name for each in systems_of(options())] == list(MECHANISMS)
+
+    again = tmp_path / "mean.yaml"
+    again.write_text("")
+    with pytest.raises(SystemExit, match="already"):
+        systems_of(options("--only", str(again)))
+    with pytest.raises(SystemExit):
+        options("--only", "maen")
+    assert "'maen' is neither a file nor one of bahdanau2015" in capsys.readouterr().err

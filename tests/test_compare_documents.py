@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from nmt.experiment.families import read_config
-from scripts.compare_attention import BEGIN, END, Run, write_measured
+from scripts import compare_documents
+from scripts.compare_attention import BEGIN, END, Run, page_of, write_measured
 from scripts.compare_documents import (
     ATTENTION,
     AVERAGES,
@@ -101,3 +102,10 @@ def test_the_bag_of_words_learns(tmp_path: Path) -> None:
     train_bag(run, config, argparse.Namespace(set=[]))
     assert run.measured["scores"]["scores"]["accuracy"]["value"] > 95.0
     assert len(run.measured["scores"]["given"]) == 30
+
+
+def test_the_page_is_written_beside_the_runs_unless_it_is_published() -> None:
+    parse = compare_documents._parser().parse_args
+    beside = page_of(parse(["--runs", "runs/x", "--only", BAG]), compare_documents.PUBLISHED)
+    assert beside == Path("runs/x/documents.md")
+    assert page_of(parse(["--publish"]), compare_documents.PUBLISHED) == Path("docs/documents.md")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from scripts.scaling import page
+from scripts.scaling.__main__ import _parser
 from scripts.scaling.corpus import write_grammar, write_words
 from scripts.scaling.cost import Assumptions, Measured, epoch, exchange, exposed, preparation
 from scripts.scaling.memory import PROC, watch
@@ -152,6 +153,12 @@ def measured() -> dict[str, Any]:
         },
         "buckets": {"parameters": 8, "buckets": [{"bytes": 1 << 20, "ready": 0.5}, {"bytes": 1 << 20, "ready": 1.0}]},
     }
+
+
+def test_the_published_page_is_written_only_when_asked_for() -> None:
+    parse = _parser().parse_args
+    assert parse(["--only", "ranks"]).page is None
+    assert parse(["--publish"]).page == Path("docs/scaling.md")
 
 
 def test_the_page_keeps_what_stands_around_the_measured_part(tmp_path: Path) -> None:

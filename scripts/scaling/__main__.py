@@ -23,6 +23,7 @@ from scripts.scaling.memory import PROC, measure
 from scripts.scaling.ranks import measure_ranks
 
 VOCABULARY = 2000
+PUBLISHED = Path("docs/scaling.md")
 
 
 def main() -> int:
@@ -45,10 +46,11 @@ def main() -> int:
         shutil.rmtree(folder)
     if options.json:
         options.json.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
-    page.write(options.page, measured)
     for line in page.tables(measured):
         print(line)
-    say(f"written: {options.page}")
+    if options.page:
+        page.write(options.page, measured)
+        say(f"written: {options.page}")
     return 0
 
 
@@ -68,7 +70,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--folder", type=Path, help="where the corpus goes, 600 bytes a pair; deleted at the end")
     parser.add_argument("--json", type=Path, help="the figures; parts not measured this time are taken from there")
     parser.add_argument("--remark", default="", help="a sentence for the page on how it was measured")
-    parser.add_argument("--page", type=Path, default=Path("docs/scaling.md"), help="what is written (%(default)s)")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--page", type=Path, help="a file to write the tables into, beside standard output")
+    where.add_argument(
+        "--publish",
+        dest="page",
+        action="store_const",
+        const=PUBLISHED,
+        help=f"write them into {PUBLISHED}, which is part of the project",
+    )
     return parser
 
 
