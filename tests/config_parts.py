@@ -89,7 +89,7 @@ FAMILIES = {
 PRESETS = {
     "model.attention": {
         "bahdanau2015": {"score": {"kind": "additive", "hidden_size": 1000, "scaled": True}, "wiring": "bahdanau"},
-        "luong2015": {"score": "dot", "wiring": "luong"},
+        "luong2015": {"score": "dot", "wiring": "luong", "model.decoder.bridge": "zero", "data.workers": 3},
         "sutskever2014": {"score": {"kind": "none", "context": False}},
     }
 }

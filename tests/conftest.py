@@ -63,7 +63,7 @@ tokenizer: {{vocabulary_size: 96}}
 model:
   embedding_size: 16
   encoder: {{hidden_size: 16}}
-  decoder: {{hidden_size: 24}}
+  decoder: {{hidden_size: 32}}
   attention: {attention}
   dropout: {{embedding: 0.0, layer: 0.0, output: 0.0}}
 search: {{beam_size: 3, coverage_penalty: {coverage_penalty}}}

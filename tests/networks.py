@@ -76,10 +76,12 @@ def model_options(
     )
 
 
-def network(options: schema.Model, seed: int = 0, vocabulary: Vocabulary = VOCABULARY) -> Translator:
+def network(
+    options: schema.Model, seed: int = 0, vocabulary: Vocabulary = VOCABULARY, reverse_source: bool = False
+) -> Translator:
     """A network in float64 whose weights, biases included, are far enough from zero to matter."""
     torch.manual_seed(seed)
-    translator = Translator(options, vocabulary).double()
+    translator = Translator(options, vocabulary, reverse_source).double()
     with torch.no_grad():
         for parameter in translator.parameters():
             parameter.uniform_(-0.5, 0.5)

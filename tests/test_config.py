@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from nmt.config import load_config, schema
+from nmt.config import dump_config, load_config, schema
 from nmt.config.document import read_document
 from nmt.config.registry import PartOptions
 from nmt.config.shapes import SectionShape, fields_below, shape_of
+from nmt.errors import ConfigError
 from tests.config_parts import (
     FAMILIES,
     LABELLED,
@@ -191,6 +192,36 @@ def test_a_preset_is_written_out() -> None:
 )
 def test_pieces_of_a_preset_can_be_changed(written: str, score: PartOptions) -> None:
     assert attention(f"{{preset: bahdanau2015, score: {written}}}") == {**BAHDANAU, "score": score}
+
+
+@pytest.mark.parametrize(
+    ("model", "overrides", "bridge", "workers"),
+    [
+        ("  attention: luong2015\n", (), "zero", 3),
+        ("  decoder: {layers: 2}\n  attention: {preset: luong2015, heads: 2}\n", (), "zero", 3),
+        ("  decoder:\n  attention: luong2015\n", (), "zero", 3),
+        ("  decoder: {bridge: mean}\n  attention: luong2015\n", (), "mean", 3),
+        ("  attention: luong2015\n", ("model.decoder.bridge=final", "data.workers=1"), "final", 1),
+        ("  attention: bahdanau2015\n", ("model.attention=luong2015",), "zero", 3),
+        ("  attention: luong2015\n", ("model.attention=bahdanau2015",), "final", 0),
+    ],
+)
+def test_a_preset_sets_keys_of_other_sections_unless_they_are_written(
+    model: str, overrides: tuple[str, ...], bridge: str, workers: int
+) -> None:
+    config = parse(SMALL + "model:\n" + model, *overrides)
+    assert (config.model.decoder.bridge, config.data.workers) == (bridge, workers)
+    assert parse(dump_config(config)) == config
+
+
+@pytest.mark.parametrize(
+    "text", [SMALL + "model: {decoder: 3, attention: luong2015}\n", LABELLED + "model: {attention: luong2015}\n"]
+)
+def test_a_preset_adds_no_second_mistake(text: str) -> None:
+    """It sets nothing in what is not a mapping, nor in a task that has no such section."""
+    with pytest.raises(ConfigError) as caught:
+        parse(text)
+    assert len(caught.value.problems) == 1
 
 
 def test_options_reach_into_the_part_that_a_preset_names() -> None:

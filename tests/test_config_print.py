@@ -132,7 +132,7 @@ def test_the_reference_tells_types_ranges_defaults_and_choices() -> None:
         "  # Course of the learning rate. [schedule; default constant]",
         "  #   cosine: What this part is.",
         "  #       warmup: Updates of warm-up. [a whole number of at least 0; default 0]",
-        "  #   luong2015: {score: dot, wiring: luong}",
+        "  #   luong2015: {score: dot, wiring: luong, model.decoder.bridge: zero, data.workers: 3}",
     ):
         assert line in lines
     for registry in FAMILIES.values():

@@ -435,5 +435,5 @@ def test_the_page_of_the_docs_is_read() -> None:
 
 def test_both_contradictions_are_told_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        run_config(Path("f"), "training.guided_alignment.weight=1", "model.attention=sutskever2014")
+        run_config(Path("f"), "training.guided_alignment.weight=1", "model.attention.score=none")
     assert len(caught.value.problems) == 2

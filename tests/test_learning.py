@@ -93,9 +93,12 @@ LOCAL: dict[str, dict[str, Any]] = {
 
 
 def system(preset: str) -> dict[str, Any]:
-    """A published combination at the size of these tests."""
-    parts = {key: {"kind": part} if isinstance(part, str) else part for key, part in ATTENTION_PRESETS[preset].items()}
+    """A published combination at the size of these tests, where `copy` has no sizes that differ."""
+    keys = dict(ATTENTION_PRESETS[preset])
+    bridge = keys.pop("model.decoder.bridge", "final")
+    parts = {key: {"kind": part} if isinstance(part, str) else part for key, part in keys.items()}
     options: dict[str, Any] = {"heads": parts.pop("heads", 1), "decoder_layers": 2 if "gnmt" in str(parts) else 1}
+    options["bridge"] = bridge
     for key, part in parts.items():
         options[key] = part["kind"]
         if key != "coverage":

@@ -71,7 +71,29 @@ SHAPES: list[dict[str, Any]] = [
     {"encoder_layers": 3, "bidirectional": "first", "decoder_layers": 3},
     {"encoder_layers": 4, "bidirectional": "first", "encoder_residual_from": 3, "cell": "lstm", "decoder_layers": 4},
 ]
+MAPPED: dict[str, Any] = {"score": "none", "score_options": {"mapped": True}}
+PREVIOUS, RESET = {"readout_state": "previous"}, {"reset_context": True}
+# How the papers start the decoder, and what their readouts and reset gates see.
+PAPERS: list[dict[str, Any]] = [
+    *({"bridge": "copy", **wired} for wired in WIRED),
+    {"bridge": "copy", "cell": "lstm", "encoder_layers": 2, "decoder_layers": 2},
+    {"bridge": "copy", "cell": "rnn", "encoder_layers": 3, "bidirectional": False, "decoder_layers": 2},
+    {"bridge": "backward", "layer_normalization": True},
+    {"bridge": "backward", "cell": "lstm", "encoder_layers": 3, "decoder_layers": 2, "wiring": "conditional"},
+    {**MAPPED, "wiring": "luong"},
+    {**MAPPED, "wiring": "gnmt", "bridge": "context", "decoder_layers": 2},
+    {**MAPPED, "bridge": "context", "wiring_options": RESET},
+    {"wiring_options": RESET, "decoder_layers": 2},
+    {"wiring_options": RESET, "cell": "lstm"},
+    {"wiring_options": {**PREVIOUS, **RESET}, "heads": 2},
+    {"wiring_options": PREVIOUS, "coverage": "neural", "bridge": "backward"},
+    {"wiring_options": PREVIOUS, "decoder_layers": 3, "residual_from": 2, "cell": "lstm"},
+    {"reverse_source": True, "encoder_layers": 2},
+    {"reverse_source": True, "score": "location", "window": "local_monotonic"},
+    {"reverse_source": True, "bidirectional": False, "bridge": "copy", "cell": "lstm"},
+]
 NETWORKS = [
+    *PAPERS,
     *COMBINATIONS,
     *({**wired, **shape} for wired, shape in product(WIRED, SHAPES)),
     {"readout": "maxout"},
@@ -85,6 +107,12 @@ NETWORKS = [
 def named(options: dict[str, Any]) -> str:
     values = (value for value in options.values() if value not in (None, {}))
     return "-".join(",".join(map(str, value.values())) if isinstance(value, dict) else str(value) for value in values)
+
+
+def build(options: dict[str, Any]) -> Translator:
+    """The network of these options; `reverse_source` is the one that is not of the model's own section."""
+    own = {name: value for name, value in options.items() if name != "reverse_source"}
+    return network(model_options(**own), reverse_source=options.get("reverse_source", False))
 
 
 every_network = pytest.mark.parametrize("options", NETWORKS, ids=named)
@@ -105,7 +133,7 @@ def steps(
 
 @every_network
 def test_scan_is_step_repeated(options: dict[str, Any]) -> None:
-    translator = network(model_options(**options))
+    translator = build(options)
     source_BS, lengths_B = sentences(5, 2, 7)
     target_BT, _ = sentences(6, 3, 4, size=11)
     together = translator(source_BS, lengths_B, target_BT)
@@ -120,7 +148,7 @@ def test_scan_is_step_repeated_in_every_combination_there_is() -> None:
     target_BT, _ = sentences(4, 3, size=11)
     differing = []
     for options in filter(can_be, PRODUCT):
-        translator = network(model_options(**options))
+        translator = build(options)
         difference = steps(translator, source_BS, lengths_B, target_BT) - translator(source_BS, lengths_B, target_BT)
         if not difference.abs().max() < TIGHT["atol"]:
             differing.append(named(options))
@@ -129,7 +157,7 @@ def test_scan_is_step_repeated_in_every_combination_there_is() -> None:
 
 @every_network
 def test_a_sentence_does_not_feel_its_batch(options: dict[str, Any]) -> None:
-    translator = network(model_options(**options))
+    translator = build(options)
     source_BS, lengths_B = sentences(5, 2, 7, padding=3)
     target_BT, target_lengths_B = sentences(6, 3, 4, size=11)
     together = translator(source_BS, lengths_B, target_BT)
@@ -142,7 +170,7 @@ def test_a_sentence_does_not_feel_its_batch(options: dict[str, Any]) -> None:
 
 @every_network
 def test_what_stands_in_the_padding_changes_nothing(options: dict[str, Any]) -> None:
-    translator = network(model_options(**options))
+    translator = build(options)
     source_BS, lengths_B = sentences(5, 2, 7)
     target_BT, _ = sentences(6, 3, 4, size=11)
     before = translator(source_BS, lengths_B, target_BT)
@@ -153,7 +181,7 @@ def test_what_stands_in_the_padding_changes_nothing(options: dict[str, Any]) -> 
 
 @every_network
 def test_every_parameter_gets_a_gradient(options: dict[str, Any]) -> None:
-    translator = network(model_options(**options))
+    translator = build(options)
     source_BS, lengths_B = sentences(5, 2, 7)
     target_BT, _ = sentences(6, 3, 4, size=11)
     translator(source_BS, lengths_B, target_BT).logsumexp(-1).sum().backward()
@@ -163,10 +191,10 @@ def test_every_parameter_gets_a_gradient(options: dict[str, Any]) -> None:
     assert without == []
 
 
-@pytest.mark.parametrize("options", COMBINATIONS, ids=named)
+@pytest.mark.parametrize("options", [*COMBINATIONS, *PAPERS], ids=named)
 def test_gradients_are_those_of_finite_differences(options: dict[str, Any]) -> None:
     """Along random directions through all parameters at once: (f(x + e u) - f(x - e u)) / 2 e = grad f(x) . u."""
-    translator = network(model_options(**options))
+    translator = build(options)
     source_BS, lengths_B = sentences(4, 2)
     target_BT, _ = sentences(3, 2, size=11)
     parameters = list(translator.parameters())
@@ -192,7 +220,7 @@ def test_gradients_are_those_of_finite_differences(options: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("options", [options for options in COMBINATIONS if options["score"] != "none"], ids=named)
 def test_weights_are_a_distribution_and_padding_weighs_exactly_nothing(options: dict[str, Any]) -> None:
-    translator = network(model_options(**options))
+    translator = build(options)
     source_BS, lengths_B = sentences(5, 2, 7, padding=2)
     target_BT, _ = sentences(6, 3, 4, size=11)
     _, weights = translator.readout(translator.encode(source_BS, lengths_B), target_BT)
@@ -212,7 +240,7 @@ def test_weights_are_a_distribution_and_padding_weighs_exactly_nothing(options: 
 @every_network
 def test_selected_hypotheses_go_on_as_if_alone(options: dict[str, Any]) -> None:
     """Three hypotheses of each of two sentences against six runs of one, with sentences and hypotheses reordered."""
-    translator = network(model_options(**options))
+    translator = build(options)
     source_BS, lengths_B = sentences(5, 3)
     pieces_BQT = torch.randint(4, 11, (2, 3, 3), generator=torch.Generator().manual_seed(1))
 

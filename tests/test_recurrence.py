@@ -17,7 +17,7 @@ from tests.compiled import HAS_ONEDNN_BF16, KINDS, STEPS
 from tests.networks import VOCABULARY, model_options, network, sentences
 from tests.runs import run_config, write_corpus
 from tests.test_kernels import LargeTensors
-from tests.test_model import NETWORKS, named
+from tests.test_model import NETWORKS, build, named
 
 WIRED: list[dict[str, Any]] = [
     {"wiring": "bahdanau"},
@@ -46,6 +46,9 @@ RECORDED = [
     *({"score": score, **wired} for score in ("additive", "dot") for wired in (*FED, *STACKED)),
     *({"score": "general", "cell": "lstm", **wired} for wired in (*FED, *STACKED)),
     {"score": "general", "cell": "rnn", **STACKED[-1]},
+    {"score": "general", "cell": "lstm", "bridge": "copy", "wiring": "luong"},
+    {"score": "additive", "bridge": "backward", "wiring_options": {"readout_state": "previous"}},
+    {"score": "additive", "wiring_options": {"readout_state": "previous"}, "decoder_layers": 3, "residual_from": 2},
 ]
 
 
@@ -83,7 +86,7 @@ def test_a_recorded_recurrence_is_that_of_autograd(options: dict[str, Any], step
 
 
 def test_a_network_that_is_not_recorded_says_why() -> None:
-    reasons = {network(model_options(**options)).obstacle() for options in NETWORKS}
+    reasons = {build(options).obstacle() for options in NETWORKS}
     assert reasons == {
         "",
         "model.attention.coverage has no fused form",
@@ -91,6 +94,7 @@ def test_a_network_that_is_not_recorded_says_why() -> None:
         "model.attention.score compares nothing",
         "model.attention.score has no fused form",
         "model.attention.window is not global",
+        "model.attention.wiring.reset_context has no fused form",
     }
 
 
@@ -124,7 +128,7 @@ def test_bf16_products_stay_near_the_exact_result() -> None:
 
 
 @pytest.mark.parametrize("wiring", ["bahdanau", "conditional", "luong", "gnmt"])
-@pytest.mark.parametrize("bridge", ["final", "zero"])
+@pytest.mark.parametrize("bridge", ["final", "zero", "copy"])
 @pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
 def test_states_are_exact_whatever_format_the_encoder_leaves(cell: str, bridge: str, wiring: str) -> None:
     """Under autocast some of the library's layers put out bf16, on a GPU all of them."""
@@ -179,7 +183,7 @@ def test_the_backward_pass_makes_nothing_as_large_as_a_weight_or_the_source_in_a
 @pytest.mark.parametrize(
     ("override", "obstacle"),
     [
-        ("model.attention=luong2015_local_predictive", "model.attention.window is not global"),
+        ("model.attention.window=local_predictive", "model.attention.window is not global"),
         ("model.attention={score: additive, heads: 2}", "model.attention.heads is not 1"),
     ],
 )

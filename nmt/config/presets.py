@@ -9,7 +9,8 @@ from nmt.config.document import Node, Place
 from nmt.config.shapes import PartShape, SectionShape, Shape, shape_of
 
 Presets = Mapping[str, Mapping[str, Mapping[str, Any]]]
-"""Dotted path of a section -> name -> what the name stands for."""
+"""Dotted path of a section -> name -> what the name stands for: keys of the section, and dotted paths from the root of
+keys in other sections."""
 
 
 def expand_preset(
@@ -25,8 +26,37 @@ def expand_preset(
         return None
     if not isinstance(named.value, str) or named.value not in presets:
         return str(named.plain()), named.place
-    node.value = _merged(Node.of(presets[named.value], named.place), own, shape).value
+    inside = {key: value for key, value in presets[named.value].items() if "." not in key}
+    node.value = _merged(Node.of(inside, named.place), own, shape).value
     return None
+
+
+def add_keys_of_presets(root: Node, presets: Presets) -> None:
+    """Add the keys that named presets set in other sections. A key that the user wrote keeps its value."""
+    for path, meanings in presets.items():
+        node: Node | None = root
+        for key in path.split("."):
+            node = None if node is None else node.child(key)
+        named = node.child("preset") or node if node is not None else None
+        if named is None or not isinstance(named.value, str):
+            continue
+        for target, value in meanings.get(named.value, {}).items():
+            if "." in target:
+                _add(root, target.split("."), Node.of(value, named.place))
+
+
+def _add(root: Node, path: list[str], leaf: Node) -> None:
+    node = root
+    for key in path[:-1]:
+        if node.value is None:
+            node.value = {}
+        if not isinstance(node.value, dict):
+            return
+        node = node.value.setdefault(key, Node({}, leaf.place, implied=True))
+    if node.value is None:
+        node.value = {}
+    if isinstance(node.value, dict):
+        node.value.setdefault(path[-1], leaf)
 
 
 def _merged(base: Node, own: Node, shape: Shape | None) -> Node:

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from nmt.config.document import MOST_PROBLEMS, Node, Path, Place, Problem, dotted, error_of, locate, read_document
 from nmt.config.names import advice, nearest, synonyms
 from nmt.config.overrides import apply_overrides
-from nmt.config.presets import Presets, expand_preset
+from nmt.config.presets import Presets, add_keys_of_presets, expand_preset
 from nmt.config.registry import Entry, Registry, Section, decided
 from nmt.config.schema import Experiment
 from nmt.config.shapes import (
@@ -65,7 +65,7 @@ def load_config(
         path: the file, in UTF-8 and of at most 128 KiB; a pipe such as `<(...)` is read to its end.
         overrides: `section.key=value` each, the value in YAML; they win over the file, later ones over earlier ones.
         families: the parts that can be chosen, by the name of their family.
-        presets: path of a section -> name -> the mapping that the name stands for.
+        presets: path of a section -> name -> the keys that the name stands for (see `nmt.config.presets`).
         checks: rules between parts that the schema cannot know. Where values are wrong, a rule is asked as far as the
             others decide it.
         whole_checks: rules that need a config without any mistake.
@@ -147,6 +147,8 @@ def build_config(
         # Without it, nobody knows what the other keys mean.
         raise error_of([*problems, wrong], origin)
     experiment = experiment_of(root)
+    known = dict(fields_below(experiment))
+    add_keys_of_presets(root, {path: meanings for path, meanings in presets.items() if path in known})
     builder = _Builder(experiment, root, families, presets)
     try:
         config = builder.section(experiment, root, ())

@@ -102,6 +102,20 @@ def _parts_go_together(config: Config) -> Iterator[tuple[str, str]]:
 
 
 @_of_translation
+def _bridge_has_a_context(config: Config) -> Iterator[tuple[str, str]]:
+    """Before the first step there is a context only where it does not depend on the decoder's state."""
+    score = config.model.attention.score
+    if config.model.decoder.bridge != "context" or not isinstance(score, ScoreOptions):
+        return
+    if score.looks or not score.gives_context:
+        yield (
+            "model.decoder.bridge",
+            "is context, which needs a context that is the same at every step; set model.attention.score to "
+            "{kind: none, context: every_step}, or model.decoder.bridge to final",
+        )
+
+
+@_of_translation
 def _guided_alignment_needs_alignments(config: Config) -> Iterator[tuple[str, str]]:
     """Attention is guided by the alignments of the training text."""
     guided = config.training.guided_alignment.weight > 0.0
@@ -185,6 +199,7 @@ CHECKS: tuple[Check, ...] = (
     _graphs_are_for_translators,
     _coverage_needs_attention,
     _parts_go_together,
+    _bridge_has_a_context,
     _guided_alignment_needs_alignments,
     _guided_alignment_needs_attention,
     _context_needs_documents,

@@ -82,7 +82,7 @@ def load_model(path: Path | str, which: Literal["best", "last"] | None, runtime:
     config = parse_saved_config(loaded.config_text, str(folder / CONFIG_FILE))
     if not isinstance(config, Config):
         raise CheckpointError(f"{folder}: this model labels documents, it does not translate; nmt-classify uses it")
-    network = partial(Translator, config.model, vocabulary(loaded.tokenizers))
+    network = partial(Translator, config.model, vocabulary(loaded.tokenizers), config.data.reverse_source)
     # Names and shapes are compared before the network takes memory: an edited config may describe a huge one.
     loaded.load_into(without_memory(network))
     before = rng_state()

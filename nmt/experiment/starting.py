@@ -17,7 +17,8 @@ from nmt.runtime import logger
 KEY = "training.start_from"
 OWN_WEIGHTS = "context."
 """How the names of weights begin that a model may have beyond those of the one that it starts from."""
-LANGUAGES = ("language", "source_language", "target_language")
+SAME_DATA = ("language", "source_language", "target_language", "reverse_source")
+"""Keys of `data` that must be as in the config of the model that training starts from."""
 OWN_KEYS = ("model.dropout", "model.context", "tokenizer.sampling")
 """What may be other than in the config of the model that training starts from."""
 
@@ -54,10 +55,10 @@ def _problems(saved: Experiment, config: Experiment, path: Path) -> Iterator[str
     if saved.task != config.task:
         yield f"task: is {config.task!r}, but {path}, from which training starts, has {saved.task!r}"
         return
-    for language in LANGUAGES:
-        before, now = getattr(saved.data, language, None), getattr(config.data, language, None)
+    for key in SAME_DATA:
+        before, now = getattr(saved.data, key, None), getattr(config.data, key, None)
         if before != now:
-            yield f"data.{language}: is {now!r}, but {path}, from which training starts, has {before!r}"
+            yield f"data.{key}: is {now!r}, but {path}, from which training starts, has {before!r}"
     for section, what in (("model", "has"), ("tokenizer", "has a tokenizer with")):
         for key, (before, now) in difference(getattr(saved, section), getattr(config, section)).items():
             name = f"{section}.{key}"

@@ -44,7 +44,7 @@ class TranslationPreparation(Preparation):
     def lesson(self, cache: Path, resumed: Path | None, begun: Loaded | None) -> Lesson:
         config, runtime = self.config, self.runtime
         tokenizers = self._tokenizers(resumed or (begun.path if begun else None))
-        network = partial(Translator, config.model, vocabulary(tokenizers))
+        network = partial(Translator, config.model, vocabulary(tokenizers), config.data.reverse_source)
         report_size(without_memory(network), config.training, runtime)
         keep_text = config.tokenizer.sampling > 0.0
         options = config.data

@@ -79,9 +79,14 @@ class Cell(nn.Module):
         """The recurrent half of the gates' pre-activations, [.., G] of states [.., H]."""
         return F.linear(hidden, *self.recurrent_weights)
 
-    def forward(self, projected_BQG: Tensor, state: State) -> State:
-        """The state after one step; `projected_BQG` is `project` of the input, and whatever else is added to it."""
-        return self.step(projected_BQG, self.recur(state[0]), state)
+    def forward(self, projected_BQG: Tensor, state: State, beside_BQG: Tensor | None = None) -> State:
+        """Returns the state after one step.
+
+        `projected_BQG` is `project` of the input, and whatever else is added to it; `beside_BQG` is added to the
+        recurrent half, which the reset gate of a GRU multiplies.
+        """
+        recurrent_BQG = self.recur(state[0])
+        return self.step(projected_BQG, recurrent_BQG if beside_BQG is None else recurrent_BQG + beside_BQG, state)
 
     @staticmethod
     def step(projected: Tensor, recurrent: Tensor, state: State) -> State:

@@ -20,12 +20,17 @@ from nmt.model.layers import RecurrentLayers
 class RecurrentEncoder(RecurrentLayers):
     """A stack of recurrent layers over the source (Bahdanau 2015, 3.2; Wu 2016, 3.1 and 3.2).
 
-    Sentences are packed, so padding costs nothing and never reaches a state.
+    Sentences are packed, so padding costs nothing and never reaches a state. With `reverse_source` the layers read the
+    pieces of a sentence from the last to the first, then the end symbol (Sutskever 2014, section 3.3). The annotations
+    keep the positions of the text, so that whatever reads attention weights counts as without it.
     """
 
-    def __init__(self, options: schema.Encoder, embedding: Embedding, model: schema.Model) -> None:
+    def __init__(
+        self, options: schema.Encoder, embedding: Embedding, model: schema.Model, reverse_source: bool = False
+    ) -> None:
         super().__init__()
         self.embedding = embedding
+        self.reverse_source = reverse_source
         self.dropout = model.dropout.layer
         self.add_layers(options, model.embedding_size, self.dropout)
         self.norm = nn.LayerNorm(self.output_size) if model.layer_normalization else nn.Identity()
@@ -42,7 +47,12 @@ class RecurrentEncoder(RecurrentLayers):
         """
         batch, positions = source_BS.shape
         packing = Packing.of(lengths_B, source_BS.device)
-        place_P = packing.row_P * positions + packing.position_P
+        position_P = packing.position_P
+        if self.reverse_source:
+            last_N = (packing.lengths_N - 1).to(source_BS.device, non_blocking=True)
+            last_P = last_N.index_select(0, packing.row_P)
+            position_P = torch.where(position_P < last_P, last_P - 1 - position_P, position_P)
+        place_P = packing.row_P * positions + position_P
         inputs_PE = self.embedding(source_BS.flatten().index_select(0, place_P))
         outputs_PC, finals = self.run(inputs_PE, packing, gru)
         # Before padding comes back, which so stays exactly zero.

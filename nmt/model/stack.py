@@ -49,20 +49,21 @@ class Stack(nn.Module):
         *,
         below: Tensor | None = None,
         projected: Tensor | None = None,
+        beside: Tensor | None = None,
         context: Tensor | None = None,
         factors: Factors = (),
     ) -> tuple[Tensor, State]:
         """The output [B, Q, H] of the top and the states after one step.
 
-        The lowest layer reads `below` [B, Q, ..], or is given `projected` [B, Q, G] in place of it. `factors` are those
-        of dropout for this step; without them they are drawn.
+        The lowest layer reads `below` [B, Q, ..], or is given `projected` [B, Q, G] in place of it; `beside` is added
+        to its recurrent half. `factors` are those of dropout for this step; without them they are drawn.
         """
         following: State = ()
         for number, cell in enumerate(self.cells):
             if number or projected is None:
                 assert below is not None, "the lowest layer reads something"
                 projected = cell.project(self._input(number, below, context, factors))
-            after = cell(projected, self._part(state, number))
+            after = cell(projected, self._part(state, number), None if number else beside)
             following += after
             below = self._output(number, after[0], below)
         assert below is not None, "a stack without layers hands on what is below"

@@ -41,7 +41,8 @@ class Translator(nn.Module):
     that stand in documents go through `nmt.model.in_context`.
     """
 
-    def __init__(self, model: schema.Model, vocabulary: Vocabulary) -> None:
+    def __init__(self, model: schema.Model, vocabulary: Vocabulary, reverse_source: bool = False) -> None:
+        """`reverse_source` is `data.reverse_source` of the config that `model` is a section of."""
         super().__init__()
         dropout = model.dropout
         target_table = embedding_table(vocabulary.target_size, model.embedding_size)
@@ -50,7 +51,7 @@ class Translator(nn.Module):
         source_table = target_table if tied_source else embedding_table(vocabulary.source_size, model.embedding_size)
         self.bos = vocabulary.bos
         self.encoder = RecurrentEncoder(
-            model.encoder, Embedding(source_table, dropout.source_word, dropout.embedding), model
+            model.encoder, Embedding(source_table, dropout.source_word, dropout.embedding), model, reverse_source
         )
         self.decoder = Decoder(
             Embedding(target_table, dropout.target_word, dropout.embedding), model, self.encoder.output_size

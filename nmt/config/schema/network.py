@@ -109,8 +109,11 @@ class Decoder(Section):
     """Units of each layer."""
     layers: Layers = 1
     """Layers, one above the other."""
-    bridge: Literal["final", "mean", "zero"] = "final"
-    """Where the first state comes from: the encoder's last states, the mean of its annotations, or zeros."""
+    bridge: Literal["final", "backward", "mean", "context", "copy", "zero"] = "final"
+    """Where the first state comes from. A layer with tanh maps the encoder's last states (`final`), those of its
+    backward direction alone (`backward`, Bahdanau 2015, A.2.2), the mean of its annotations (`mean`, Sennrich 2017), or
+    the context of score `none` (`context`, Cho 2014, A.1). `copy` takes the encoder's last states unchanged, hidden and
+    cell (Sutskever 2014; Luong 2015). `zero` starts from zeros."""
     residual_from: Residual = None
     """First layer, counted from 1, whose input is added to its output (He 2016; 3 in Wu 2016); null: none."""
     readout: Readout = Readout()
@@ -157,9 +160,10 @@ class Model(Section):
     """What is switched off at random in training."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
-        """A tied output is as wide as the embeddings; heads share the decoder's state out evenly."""
+        """Sizes of a tied output, of the heads, and of the states that the bridge reads."""
         yield from decided(self._tied_width())
         yield from decided(self._shares_of_heads())
+        yield from decided(self._bridge())
 
     def _tied_width(self) -> Iterator[tuple[str, str]]:
         size = self.decoder.readout.size
@@ -174,3 +178,40 @@ class Model(Section):
         heads, hidden_size = self.attention.heads, self.decoder.hidden_size
         if hidden_size % heads:
             yield "attention.heads", f"is {heads}, but must divide model.decoder.hidden_size ({hidden_size})"
+
+    def encoder_layer(self, layer: int) -> int:
+        """The encoder layer, counted from 0, whose last state a decoder layer starts from.
+
+        It is the layer of the same number, or the top layer where encoder and decoder have different numbers of layers.
+        """
+        return layer if self.encoder.layers == self.decoder.layers else self.encoder.layers - 1
+
+    def _bridge(self) -> Iterator[tuple[str, str]]:
+        encoder, decoder = self.encoder, self.decoder
+        layers = sorted({self.encoder_layer(layer) for layer in range(decoder.layers)})
+        if decoder.bridge == "backward" and any(encoder.directions[layer] != 2 for layer in layers):
+            yield (
+                "decoder.bridge",
+                f"is backward, but layer {next(n for n in layers if encoder.directions[n] != 2) + 1} of the encoder "
+                "reads forward only; set model.encoder.bidirectional to true, or model.decoder.bridge to final",
+            )
+        if decoder.bridge != "copy":
+            return
+        if encoder.cell.kind != decoder.cell.kind:
+            yield (
+                "decoder.bridge",
+                f"is copy, but states of {encoder.cell.kind} cannot be copied into cells of {decoder.cell.kind}; set "
+                "model.encoder.cell and model.decoder.cell to the same cell, or model.decoder.bridge to final",
+            )
+        for layer in layers:
+            if encoder.widths[layer] != decoder.hidden_size:
+                width = encoder.widths[layer]
+                sizes = f"the last state of encoder layer {layer + 1} has {width} features"
+                if encoder.directions[layer] == 2:
+                    sizes += f" (2 directions of {encoder.hidden_size})"
+                yield (
+                    "decoder.bridge",
+                    f"is copy, but {sizes} and a decoder layer {decoder.hidden_size}; set model.decoder.hidden_size to "
+                    f"{width}, or model.decoder.bridge to final",
+                )
+                return

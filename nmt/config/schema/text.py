@@ -42,6 +42,10 @@ class Data(Section):
     """The corpus that measures progress and chooses the best checkpoint."""
     test: dict[str, CorpusChoice] = Field(default_factory=dict)
     """Named test sets, for `nmt-eval`."""
+    reverse_source: bool = False
+    """Whether the encoder reads the words of a source sentence from the last to the first, the end symbol still last
+    (Sutskever 2014, section 3.3). Nothing else changes: attention weights, alignments and plots count source positions
+    in the order of the text."""
     filters: Filters = Filters()
     """Which training pairs are left out."""
     cache: str | None = None

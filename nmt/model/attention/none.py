@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from nmt.config import schema
 from nmt.model.attention.base import SCORES, Attention, Look, Prepared, Score, ScoreOptions
@@ -19,12 +20,19 @@ class NoneOptions(ScoreOptions):
     """No attention: the decoder knows the sentence from the encoder's last state alone."""
     context: Literal["first_state", "every_step"] = "every_step"
     """Where it goes: only into the decoder's first state (Sutskever 2014), or also into every step (Cho 2014)."""
+    mapped: bool = False
+    """Whether the context is tanh(V h + b) of the last state h (Cho 2014, A.1), or h itself."""
     looks: ClassVar[bool] = False
 
     @property
     def gives_context(self) -> bool:
         """The encoder's last state is the context of every step, or there is none."""
         return self.context == "every_step"
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Without a context there is nothing to map."""
+        if self.mapped and not self.gives_context:
+            yield "mapped", "is true, but with context: first_state there is no context; leave it out"
 
     def conflicts(self, model: schema.Model) -> Iterator[tuple[str, str]]:
         """Where nothing is looked at there is nothing to divide or to narrow."""
@@ -41,21 +49,28 @@ class NoScore(Score):
 
     def __init__(self, options: NoneOptions, query_size: int, memory_size: int) -> None:
         super().__init__()
-        self.gives_context = options.gives_context
+        self.gives_context, self.mapped = options.gives_context, options.mapped
 
     def alone(self, memory_size: int) -> Attention:
-        return FixedContext(memory_size if self.gives_context else 0)
+        return FixedContext(memory_size if self.gives_context else 0, self.mapped)
 
 
 class FixedContext(Attention):
-    """The same context at every position: the last state of the encoder's top layer (Cho 2014, eq. 7-8)."""
+    """The same context at every position: the last state h of the encoder's top layer, or c = tanh(V h + b) of it
+    (Cho 2014, eq. 7-8 and A.1)."""
 
-    def __init__(self, context_size: int) -> None:
+    def __init__(self, context_size: int, mapped: bool) -> None:
         super().__init__()
         self.context_size = context_size
+        self.map = nn.Linear(context_size, context_size) if mapped else None
+        if self.map is not None:
+            nn.init.xavier_uniform_(self.map.weight)
+            nn.init.zeros_(self.map.bias)
 
     def prepare(self, encoded: Encoded) -> Prepared:
         summary_B1C = encoded.final_LBF[-1][0].unsqueeze(1)[..., : self.context_size]
+        if self.map is not None:
+            summary_B1C = torch.tanh(self.map(summary_B1C))
         bias_B1 = summary_B1C.new_zeros(summary_B1C.shape[:2])
         return Prepared(summary_B1C, None, bias_B1, bias_B1.squeeze(1) + 1.0)
 

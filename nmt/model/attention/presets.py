@@ -1,20 +1,41 @@
-"""Published systems by name: `attention: bahdanau2015` stands for the combination of the paper of that name."""
+"""Published systems by name: `attention: bahdanau2015` stands for the combination of the paper of that name.
+
+A preset sets how the parts are connected: keys of `model.attention`, and by their full path keys elsewhere. Sizes,
+cells and numbers of layers are the user's; the YAML of the preset's name in `configs/attention` has the paper's kind.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-_NO_ATTENTION = {"window": "global", "wiring": "bahdanau"}
-_LUONG = {"wiring": {"kind": "luong", "input_feeding": True}}
+# The readout sees s_{i-1} and the decoder starts from the backward state: A.2.2.
+_BAHDANAU = {
+    "score": "additive",
+    "window": "global",
+    "wiring": {"kind": "bahdanau", "readout_state": "previous"},
+    "model.decoder.bridge": "backward",
+}
+# The authors' decoder starts from the last states of the encoder.
+_LUONG = {"wiring": {"kind": "luong", "input_feeding": True}, "model.decoder.bridge": "copy"}
 
 ATTENTION_PRESETS: Mapping[str, Mapping[str, Any]] = {
-    # No attention. The sentence's vector is the decoder's first state and nothing else: section 2.
-    "sutskever2014": {"score": {"kind": "none", "context": "first_state"}, **_NO_ATTENTION},
-    # No attention. The sentence's vector also goes into every step and into the readout: eq. 4 and 8.
-    "cho2014": {"score": {"kind": "none", "context": "every_step"}, **_NO_ATTENTION},
-    # Additive score over the whole sentence, looked at before the update: sections 3.1 and A.1.2.
-    "bahdanau2015": {"score": "additive", "window": "global", "wiring": "bahdanau"},
+    # No attention. The encoder's last states are the decoder's first states and nothing else: section 2.
+    "sutskever2014": {
+        "score": {"kind": "none", "context": "first_state"},
+        "window": "global",
+        "wiring": "bahdanau",
+        "model.decoder.bridge": "copy",
+    },
+    # No attention. c = tanh(V h) goes into the first state, into every step and into the readout: eq. 4 and 8, A.1.
+    "cho2014": {
+        "score": {"kind": "none", "context": "every_step", "mapped": True},
+        "window": "global",
+        "wiring": {"kind": "bahdanau", "reset_context": True},
+        "model.decoder.bridge": "context",
+    },
+    # Additive score over the whole sentence, with the state before the update: sections 3.1 and A.1.2.
+    "bahdanau2015": _BAHDANAU,
     # Sections 3.1 (global) and 3.2 (local, with the general score that did best there), input feeding of 3.3.
     "luong2015_global_location": {"score": "location", "window": "global", **_LUONG},
     "luong2015_global_dot": {"score": "dot", "window": "global", **_LUONG},
@@ -31,18 +52,8 @@ ATTENTION_PRESETS: Mapping[str, Mapping[str, Any]] = {
         **_LUONG,
     },
     # Bahdanau's attention told what it has covered: section 3, linguistic and neural coverage.
-    "tu2016_linguistic": {
-        "score": "additive",
-        "window": "global",
-        "wiring": "bahdanau",
-        "coverage": {"kind": "linguistic", "max_fertility": 2.0},
-    },
-    "tu2016_neural": {
-        "score": "additive",
-        "window": "global",
-        "wiring": "bahdanau",
-        "coverage": {"kind": "neural", "size": 10},
-    },
+    "tu2016_linguistic": {**_BAHDANAU, "coverage": {"kind": "linguistic", "max_fertility": 2.0}},
+    "tu2016_neural": {**_BAHDANAU, "coverage": {"kind": "neural", "size": 10}},
     # The first decoder layer looks with its state of the step before; the context goes into the layers above:
     # section 3 and figure 1.
     "gnmt2016": {
@@ -56,8 +67,13 @@ ATTENTION_PRESETS: Mapping[str, Mapping[str, Any]] = {
         "window": "global",
         "wiring": {"kind": "gnmt", "query": "current", "context_feeding": False},
     },
-    # Conditional recurrent unit: section 2.
-    "nematus2017": {"score": "additive", "window": "global", "wiring": "conditional"},
+    # Conditional recurrent unit, started from the mean of the annotations: section 2.
+    "nematus2017": {
+        "score": "additive",
+        "window": "global",
+        "wiring": "conditional",
+        "model.decoder.bridge": "mean",
+    },
     # Additive attention with four heads, its context in all layers and in the readout.
     "rnmt_plus2018": {
         "score": "additive",

@@ -51,10 +51,16 @@ class SummaryOptions(ContextOptions):
         return Lookback(self.past, sources=True, targets=False)
 
     def conflicts(self, model: schema.Model) -> Iterator[tuple[str, str]]:
-        """Both levels weigh what they read."""
+        """Both levels weigh what they read; a first state that is copied takes no summary."""
         for level, score in (("word", self.word), ("sentence", self.sentence)):
             if not (isinstance(score, ScoreOptions) and score.looks):
                 yield f"model.context.{level}", f"is {score.kind}, which looks at nothing; choose another score"
+        if self.where != "gates" and model.decoder.bridge == "copy":
+            yield (
+                "model.context.where",
+                f"is {self.where}, but with model.decoder.bridge: copy the first state is the encoder's, unchanged; "
+                "set it to gates, or model.decoder.bridge to final",
+            )
 
 
 @CONTEXTS.register("summary", SummaryOptions)

@@ -1,14 +1,17 @@
-"""The wiring of Bahdanau 2015: look with the state before, then update it."""
+"""The wiring of Bahdanau 2015: attend with the state before, then update it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from nmt.config import schema
-from nmt.kernels.recurrence import Loop, Term, Value
-from nmt.model.attention import build_attention
+from nmt.kernels.recurrence import Loop, Steps, Term, Value
+from nmt.model.attention import AttentionWeights, build_attention
+from nmt.model.attention.base import ScoreOptions
 from nmt.model.bridge import Bridge
 from nmt.model.readout import Output
 from nmt.model.stack import Factors, Stack
@@ -20,18 +23,37 @@ class BahdanauOptions(schema.NetworkPart):
 
     kind: Literal["bahdanau"] = "bahdanau"
     """Look with the state before, then update it with the context."""
+    readout_state: Literal["current", "previous"] = "current"
+    """State of the top layer that the readout sees: after this step (Bahdanau 2015, eq. 4), or after the step before
+    (A.2.2 of the same paper)."""
+    reset_context: bool = False
+    """Whether the reset gate of a GRU multiplies the context's part of the new state as well (Cho 2014, A.1). Other
+    cells have no reset gate: there it makes no difference."""
+
+    def conflicts(self, model: schema.Model) -> Iterator[tuple[str, str]]:
+        """Without a context there is nothing for the reset gate to multiply."""
+        score = model.attention.score
+        if self.reset_context and isinstance(score, ScoreOptions) and not score.gives_context:
+            yield (
+                "model.attention.wiring.reset_context",
+                f"is true, but score {score.kind} gives no context; leave it out, or set "
+                "model.attention.score.context to every_step",
+            )
 
 
 @WIRINGS.register("bahdanau", BahdanauOptions)
 class BahdanauWiring(Wiring):
     """c_t = attend(s_{t-1});  s_t = cell([E y_{t-1}; c_t], s_{t-1})  (Bahdanau 2015, eq. 4-6 and A.2.2).
 
-    In a stack the context enters the first layer and the top layer is the one that looks.
+    With several layers the context enters the first layer, and the state of the top layer is the query. With
+    `reset_context` the new state of a GRU is tanh(W E y_{t-1} + r * (U s_{t-1} + C c_t)) (Cho 2014, A.1).
     """
 
     def __init__(self, options: BahdanauOptions, model: schema.Model, input_size: int, memory_size: int) -> None:
         super().__init__()
         self.hidden_size = model.decoder.hidden_size
+        self.reads_before = options.readout_state == "previous"
+        self.resets_context = options.reset_context
         self.stack = Stack(model, input_size)
         cell = self.stack.cells[0]
         self.parts = cell.parts
@@ -48,18 +70,36 @@ class BahdanauWiring(Wiring):
         return self.stack.draw(batch, positions)
 
     def advance(self, projected_BQG: Tensor, state: DecoderState) -> tuple[DecoderState, Output]:
-        look = self.attention(state.recurrent[-self.parts], state.prepared, state.carried, state.position)
+        query_BQH = state.recurrent[-self.parts]
+        look = self.attention(query_BQH, state.prepared, state.carried, state.position)
+        beside_BQG = None
         if self.context_size:
-            projected_BQG = projected_BQG + self.context(look.context_BQC)
+            context_BQG = self.context(look.context_BQC)
+            if self.resets_context:
+                beside_BQG = context_BQG
+            else:
+                projected_BQG = projected_BQG + context_BQG
         projected_BQG = state.enter(projected_BQG, state.recurrent[0])
-        top_BQH, recurrent = self.stack.step(state.recurrent, projected=projected_BQG, factors=state.factors)
-        return state.after(recurrent, look), Output(top_BQH, look.context_BQC)
+        top_BQH, recurrent = self.stack.step(
+            state.recurrent, projected=projected_BQG, beside=beside_BQG, factors=state.factors
+        )
+        return state.after(recurrent, look), Output(query_BQH if self.reads_before else top_BQH, look.context_BQC)
 
     def obstacle(self) -> str:
+        if self.resets_context:
+            return "model.attention.wiring.reset_context has no fused form"
         return self.attention.obstacle() or self.stack.obstacle()
 
     def record(self, loop: Loop, projected: Term, state: DecoderState) -> tuple[Value, Value]:
         layers = self.stack.carry(loop, state.recurrent)
         context = self.attention.record(loop, layers[-1][0].before, state.prepared)
         inputs = (projected, loop.product(context.after, self.context.weight))
-        return self.stack.record(loop, inputs, layers, state.dropped), context
+        top = self.stack.record(loop, inputs, layers, state.dropped)
+        return layers[-1][0] if self.reads_before else top, context
+
+    def scan_recorded(self, inputs_BTE: Tensor, state: DecoderState, steps: Steps) -> tuple[Output, AttentionWeights]:
+        output, weights = super().scan_recorded(inputs_BTE, state, steps)
+        if not self.reads_before:
+            return output, weights
+        first_B1H = state.recurrent[-self.parts].to(output.hidden.dtype)
+        return output.with_hidden(torch.cat([first_B1H, output.hidden[:, :-1]], 1)), weights

@@ -108,7 +108,7 @@ class Wiring(nn.Module):
     def start(self, encoded: Encoded) -> DecoderState:
         """The state before the first position, with one hypothesis a sentence."""
         prepared = self.attention.prepare(encoded)
-        recurrent = self.bridge(encoded)
+        recurrent = self.bridge(encoded, prepared)
         if self.fed_size:
             recurrent += (recurrent[0].new_zeros(len(recurrent[0]), 1, self.fed_size),)
         return DecoderState(prepared, recurrent, self.attention.start(prepared), summary=encoded.summary)

@@ -84,8 +84,9 @@ class LuongWiring(Wiring):
     ) -> tuple[Output, AttentionWeights | None]:
         if self.feed is not None or encoded.enters_steps:
             return super().scan(inputs_BTE, encoded, steps)
-        top_BTH = self.stack.scan(self.bridge(encoded), inputs_BTE)
-        look = self.attention.scan(top_BTH, self.attention.prepare(encoded), steps)
+        state = self.start(encoded)
+        top_BTH = self.stack.scan(state.recurrent, inputs_BTE)
+        look = self.attention.scan(top_BTH, state.prepared, steps)
         return self._attentional(top_BTH, look), look.weights
 
     def obstacle(self) -> str:
