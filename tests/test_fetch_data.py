@@ -596,10 +596,20 @@ def test_a_member_of_absurd_size_is_not_read(tmp_path: Path, monkeypatch: pytest
             list(members(bomb, r"bbc/.*"))
 
 
+def encrypted(archive: bytes) -> bytes:
+    """Sets the bit that says so in every header of a zip archive."""
+    content = bytearray(archive)
+    for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        for match in re.finditer(re.escape(header), archive):
+            content[match.start() + flags] |= 1
+    return bytes(content)
+
+
 @pytest.mark.parametrize(
     ("wrong", "fragment"),
     [
         pytest.param(zipped(**NEWS)[:-100], "damaged", id="cut off"),
+        pytest.param(encrypted(zipped(**NEWS)), "damaged", id="encrypted"),
         pytest.param(b"<html>moved</html>", "damaged", id="a page"),
         pytest.param(zipped(**{"bbc/README.TXT": b"x"}), "no file named bbc/LABEL/NUMBER.txt", id="without documents"),
         pytest.param(zipped(**{**NEWS, "bbc/tech/003.txt": b"Other"}), "SHA-256", id="another document"),

@@ -8,6 +8,7 @@ published scores were measured on, byte for byte. Hence shuffles and rules must 
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import random
@@ -42,10 +43,14 @@ def convert(corpus: str, archives: Mapping[str, Path]) -> dict[str, bytes]:
     """Returns the corpus's files by name, compressed where the name ends in .gz, or raises FetchError."""
     try:
         files = CONVERTERS[corpus](archives)
-    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         problem = one_line(str(error))
-    except (ElementTree.ParseError, UnicodeDecodeError, KeyError, ValueError) as error:
-        problem = f"{type(error).__name__}: {error}"
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
+        problem = f"{type(error).__name__}: {one_line(str(error))}"
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):  # None: no gzip; EINVAL: a place before the beginning of the file.
+            raise
+        problem = one_line(str(error))
     else:
         return {name: encode(name, lines) for name, lines in files.items()}
     raise UselessArchiveError(
