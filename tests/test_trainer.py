@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import io
+import json
 import math
 import multiprocessing
 import os
@@ -11,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nmt.batching import BatchStream
 from nmt.checkpoint import RunFolder, find, load_training_state
-from nmt.errors import ConfigError, TrainingError
+from nmt.checkpoint.folder import TRAINING_FILE
+from nmt.checkpoint.metadata import METADATA_FILE, describe
+from nmt.errors import CheckpointError, ConfigError, TrainingError
 from nmt.experiment.training import check, train
 from nmt.training.ledger import Ledger
 from nmt.training.optimizers import OPTIMIZERS as ALL_OPTIMIZERS
@@ -154,6 +159,91 @@ def test_killed_at_twenty_random_moments_it_ends_in_the_same_bits(folder: Path) 
     finish("killed", steps)
     finish("straight", steps)
     assert_same(final_weights(folder / "straight"), final_weights(folder / "killed"))
+
+
+NO_MAPPINGS = {"metrics": "int", "scaler": "NoneType", "stopping": "list", "optimizer": "int"}
+DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], object], tuple[str, ...]]] = {
+    "nothing there": (dict.clear, ("weights is missing", "optimizer is missing", "generators is missing")),
+    "no weight": (
+        lambda state: state["weights"].pop("projection.bias"),
+        ("weights.projection.bias is missing",),
+    ),
+    "a weight that would be broadcast": (
+        lambda state: state["weights"].update({"projection.bias": torch.zeros(1)}),
+        ("weights.projection.bias has the shape (1,) of torch.float32, not (16,)",),
+    ),
+    "whole numbers": (
+        lambda state: state["average"]["averages"].__setitem__(0, state["average"]["averages"][0].long()),
+        ("average.averages.0 has the shape (",),
+    ),
+    "an unknown key": (
+        lambda state: state["weights"].update(other=torch.zeros(1)),
+        ("weights.other belongs to no part of this training",),
+    ),
+    "no moments": (
+        lambda state: state["optimizer"]["state"].pop(0),
+        ("optimizer.state.0 is missing",),
+    ),
+    "moments of another shape": (
+        lambda state: state["optimizer"]["state"][0].update(exp_avg=torch.zeros(1)),
+        ("optimizer.state.0.exp_avg has the shape (1,) of torch.float32, not (",),
+    ),
+    "other parameters": (
+        lambda state: state["optimizer"]["param_groups"][0]["params"].reverse(),
+        ("optimizer.param_groups does not name the parameters of this network",),
+    ),
+    "no rate": (
+        lambda state: state["optimizer"]["param_groups"][1].pop("lr"),
+        ("optimizer.param_groups.1.lr is missing",),
+    ),
+    "a setting of another kind": (
+        lambda state: state["optimizer"]["param_groups"][0].update(betas="x"),
+        ("optimizer.param_groups.0.betas is of type str, not a sequence",),
+    ),
+    "no position": (
+        lambda state: state["progress"].update(step=-1, epoch="2"),
+        ("progress.step is negative", "progress.epoch is of type str, not int"),
+    ),
+    "no generators": (lambda state: state.update(generators=7), ("generators is of type int, not a sequence",)),
+    "numbers of no generator": (
+        lambda state: state["generators"][0]["python"].update(words=torch.full((625,), -1)),
+        ("generators has numbers that no random generator has",),
+    ),
+    "something else in its place": (
+        lambda state: state.update(optimizer=1, metrics=2, scaler=None, stopping=[]),
+        (
+            "metrics is of type int, not a mapping",
+            "stopping is of type list, not a mapping",
+            "optimizer is of type int, not a mapping",
+        ),
+    ),
+}
+
+
+def test_a_training_state_that_does_not_fit_is_refused_before_any_of_it_is_used(folder: Path) -> None:
+    config = run_config(folder, "training.max_steps=3")
+    train(config)
+    saved = find(config.run, "last")
+    whole, metadata = (saved / TRAINING_FILE).read_bytes(), (saved / METADATA_FILE).read_bytes()
+    longer = run_config(folder, "training.max_steps=4")
+    for name, (damage, expected) in DAMAGES.items():
+        state = torch.load(io.BytesIO(whole), weights_only=True)
+        damage(state)
+        torch.save(state, saved / TRAINING_FILE)
+        content = json.loads(metadata)
+        content["files"][TRAINING_FILE] = describe(saved / TRAINING_FILE).model_dump()
+        (saved / METADATA_FILE).write_text(json.dumps(content))
+        with pytest.raises(CheckpointError) as caught:
+            train(longer)
+        problems = caught.value.problems
+        for start in expected:
+            lines = [line for line in problems if line.startswith(f"{saved / TRAINING_FILE}: {start}")]
+            assert len(lines) == 1, (name, problems)
+            assert lines[0].endswith(f"; remove {saved} to continue from the checkpoint before it")
+        assert len(problems) == len(expected) or name == "nothing there", (name, problems)
+    (saved / TRAINING_FILE).write_bytes(whole)
+    (saved / METADATA_FILE).write_bytes(metadata)
+    assert train(longer).progress.step == 4
 
 
 def test_a_finished_run_stays_as_it_is_and_a_longer_one_goes_on(folder: Path) -> None:

@@ -26,7 +26,7 @@ from nmt.checkpoint import durable
 from nmt.checkpoint.metadata import (
     METADATA_FILE,
     Metadata,
-    SavedFile,
+    damage_of,
     describe,
     finite,
     now,
@@ -160,7 +160,7 @@ def load_model_files(folder: Path) -> Loaded:
     problems = [
         problem
         for name, saved in needed.items()
-        if (problem := _damage(folder / name, saved, remedies.get(name, _COPY)))
+        if (problem := damage_of(folder / name, saved, remedies.get(name, _COPY)))
     ]
     if MODEL_FILE not in needed:
         problems.append(f"{folder / METADATA_FILE}: damaged, it does not name {MODEL_FILE}; {_COPY}")
@@ -214,7 +214,7 @@ def load_training_state(folder: Path) -> dict[str, Any] | None:
     saved = read_metadata(folder).files.get(TRAINING_FILE)
     if saved is None or not os.path.lexists(file):
         return None
-    damage = _damage(file, saved, f"remove {folder} to continue from the checkpoint before it")
+    damage = damage_of(file, saved, f"remove {folder} to continue from the checkpoint before it")
     if damage:
         raise CheckpointError(damage)
     try:
@@ -233,27 +233,12 @@ def load_training_state(folder: Path) -> dict[str, Any] | None:
 def check_config(folder: Path) -> None:
     """Raises `CheckpointError` unless `config.yaml` is the one that was saved; earlier versions kept no checksum."""
     saved = read_metadata(folder).files.get(CONFIG_FILE)
-    if saved is not None and (damage := _damage(folder / CONFIG_FILE, saved, _PUT_BACK)):
+    if saved is not None and (damage := damage_of(folder / CONFIG_FILE, saved, _PUT_BACK)):
         raise CheckpointError(damage)
 
 
 _COPY = "copy the checkpoint again"
 _PUT_BACK = f"{_COPY}; to change a setting, give it as a flag of the command"
-
-
-def _damage(file: Path, saved: SavedFile, remedy: str) -> str | None:
-    """Returns what is wrong with a file and what to do, or None."""
-    try:
-        if not file.is_file():
-            return f"{file}: {'is no file' if os.path.lexists(file) else 'missing'}; {remedy}"
-        found = describe(file)
-    except OSError as error:
-        return f"{file}: cannot be read: {reason(error)}"
-    if found.bytes != saved.bytes:
-        return f"{file}: damaged or exchanged, it has {found.bytes} bytes and was saved with {saved.bytes}; {remedy}"
-    if found.sha256 != saved.sha256:
-        return f"{file}: damaged or exchanged, its SHA-256 is not the one of {METADATA_FILE}; {remedy}"
-    return None
 
 
 def _refusal(error: BaseException | None) -> OSError | None:

@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import math
+import os
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -123,6 +124,21 @@ def describe(file: Path) -> SavedFile:
         while block := stream.read(1 << 20):
             digest.update(block)
     return SavedFile(bytes=file.stat().st_size, sha256=digest.hexdigest())
+
+
+def damage_of(file: Path, saved: SavedFile, remedy: str) -> str | None:
+    """Returns what is wrong with a file and what to do, or None."""
+    try:
+        if not file.is_file():
+            return f"{file}: {'is no file' if os.path.lexists(file) else 'missing'}; {remedy}"
+        found = describe(file)
+    except OSError as error:
+        return f"{file}: cannot be read: {reason(error)}"
+    if found.bytes != saved.bytes:
+        return f"{file}: damaged or exchanged, it has {found.bytes} bytes and was saved with {saved.bytes}; {remedy}"
+    if found.sha256 != saved.sha256:
+        return f"{file}: damaged or exchanged, its SHA-256 is not the one of {METADATA_FILE}; {remedy}"
+    return None
 
 
 def now() -> str:

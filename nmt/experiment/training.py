@@ -61,14 +61,14 @@ def train(config: Experiment, *, fresh: bool = False) -> Outcome:
                 enabled=runtime.is_main,
                 log_every=config.training.log_every,
                 total_steps=horizon(config.training, lesson.stream.updates_per_epoch(0)),
-                resumed_step=state["progress"]["step"] if state else 0,
+                resumed_step=read_metadata(resumed).step if resumed else 0,
                 unit=lesson.objective.unit,
                 perplexity=lesson.objective.has_perplexity,
             )
         )
         trainer = _trainer(config, runtime, lesson, journal, folder)
-        if state:
-            trainer.restore(state)
+        if resumed is not None and state is not None:
+            trainer.restore(state, resumed)
             logger.info("going on from %s", resumed)
         outcome = trainer.fit()
         barrier()

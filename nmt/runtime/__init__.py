@@ -6,7 +6,7 @@ from nmt.runtime.device import Hardware, Runtime, choose_precision, cpu_flags, i
 from nmt.runtime.log import FILE_ONLY, format_table, logger, set_up_logging
 from nmt.runtime.memory import free_memory, in_bytes
 from nmt.runtime.processes import all_reduce_sum, barrier, broadcast_object, gather_objects, tear_down
-from nmt.runtime.randomness import rng_state, seed_everything, set_rng_state
+from nmt.runtime.randomness import is_rng_state, rng_state, seed_everything, set_rng_state
 from nmt.runtime.workers import share_out, usable_workers
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "gather_objects",
     "in_bytes",
     "is_out_of_memory",
+    "is_rng_state",
     "logger",
     "product_dtype",
     "rng_state",

@@ -39,17 +39,33 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Continue where `rng_state` was taken. A GPU's state is left out on a machine without one, and the reverse."""
+    """Continues where `rng_state` was taken. A GPU's state is left out on a machine without one, and the reverse."""
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
-    python, numpy_state = state["python"], state["numpy"]
-    random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
-    np.random.set_state(
-        {
-            "bit_generator": "MT19937",
-            "state": {"key": numpy_state["words"].numpy().astype(np.uint32), "pos": numpy_state["position"]},
-            "has_gauss": numpy_state["has_gauss"],
-            "gauss": numpy_state["gauss"],
-        }
-    )
+    random.setstate(_python_state(state["python"]))
+    np.random.set_state(_numpy_state(state["numpy"]))
+
+
+def is_rng_state(state: Mapping[str, Any]) -> bool:
+    """Whether generators accept these values, whose kinds and shapes are right; changes none of this process."""
+    try:
+        torch.Generator().set_state(state["torch"])
+        random.Random().setstate(_python_state(state["python"]))
+        np.random.RandomState().set_state(_numpy_state(state["numpy"]))
+    except (RuntimeError, TypeError, ValueError, OverflowError):
+        return False
+    return True
+
+
+def _python_state(saved: Mapping[str, Any]) -> tuple[Any, ...]:
+    return saved["version"], tuple(saved["words"].tolist()), saved["gauss"]
+
+
+def _numpy_state(saved: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "bit_generator": "MT19937",
+        "state": {"key": saved["words"].numpy().astype(np.uint32), "pos": saved["position"]},
+        "has_gauss": saved["has_gauss"],
+        "gauss": saved["gauss"],
+    }

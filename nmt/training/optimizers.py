@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn, optim
 
+from nmt.checkpoint.resume import state_problems
 from nmt.config.registry import PartOptions, Registry
 from nmt.config.schema import Probability
 
@@ -15,6 +17,9 @@ Rate = Annotated[float, Field(gt=0.0, le=1_000.0)]
 NotNegative = Annotated[float, Field(ge=0.0, le=1_000.0)]
 
 OPTIMIZERS: Registry[optim.Optimizer] = Registry("optimizer")
+
+GROUP_KEYS = ("params", "lr", "initial_lr", "weight_decay")
+"""Settings of a group of parameters that every saved state has."""
 
 
 class OptimizerOptions(PartOptions):
@@ -77,6 +82,51 @@ def step_where(optimizer: optim.Optimizer, is_finite: Tensor) -> None:
     setattr(optimizer, "found_inf", (~is_finite).to(torch.float32))  # noqa: B010 - it has no declaration
     optimizer.step()
     delattr(optimizer, "found_inf")  # no part of its state
+
+
+def optimizer_problems(saved: object, options: PartOptions, optimizer: optim.Optimizer, *, complete: bool) -> list[str]:
+    """Returns one line for each part of a saved `optimizer.state_dict()` that is missing or does not fit.
+
+    Unless `complete`, parameters without a state are no problem: they have had no gradient yet.
+    """
+    if not isinstance(saved, Mapping):
+        return [f"optimizer is of type {type(saved).__name__}, not a mapping"]
+    own = optimizer.state_dict()["param_groups"]
+    groups = saved.get("param_groups")
+    if not isinstance(groups, list) or [_indices(group) for group in groups] != [group["params"] for group in own]:
+        return ["optimizer.param_groups does not name the parameters of this network"]
+    # PyTorch gives settings that another version of it did not have their defaults.
+    expected_groups = [
+        {key: value for key, value in group.items() if key in GROUP_KEYS or key in theirs}
+        for group, theirs in zip(own, groups, strict=True)
+    ]
+    known = [{key: value for key, value in group.items() if key in own[0]} for group in groups]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state = saved.get("state")
+    expected = {
+        index: {key: value if value.shape != (1,) else parameters[index] for key, value in kept.items()}
+        for index, kept in _state_of_each(options, len(parameters)).items()
+        if complete or (isinstance(state, Mapping) and index in state)
+    }
+    return [
+        *state_problems(known, expected_groups, "optimizer.param_groups"),
+        *(state_problems(state, expected, "optimizer.state") if "state" in saved else ["optimizer.state is missing"]),
+    ]
+
+
+def _indices(group: object) -> object:
+    return group.get("params") if isinstance(group, Mapping) else None
+
+
+def _state_of_each(options: PartOptions, count: int) -> dict[int, dict[str, Tensor]]:
+    """Returns what the update rule keeps of each of `count` parameters of shape [1]: an update shows it."""
+    probe = nn.ParameterList([torch.zeros(1) for _ in range(count)])
+    optimizer = OPTIMIZERS.build(options, probe)
+    for parameter in probe:
+        parameter.grad = torch.zeros(1)
+    optimizer.step()
+    state: dict[int, dict[str, Tensor]] = optimizer.state_dict()["state"]
+    return state
 
 
 def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

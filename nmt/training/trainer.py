@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,13 +13,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nmt.batching import AnyBatch, Position, UpdateStream
+from nmt.checkpoint import TRAINING_FILE, state_problems
 from nmt.config.schema import Learning
-from nmt.errors import TrainingError
+from nmt.errors import CheckpointError, TrainingError
 from nmt.runtime import (
     Runtime,
     all_reduce_sum,
     gather_objects,
     is_out_of_memory,
+    is_rng_state,
     logger,
     rng_state,
     set_rng_state,
@@ -28,7 +31,7 @@ from nmt.training.exchange import exchanging
 from nmt.training.journal import Journal
 from nmt.training.ledger import Ledger, Update
 from nmt.training.objective import Objective, Scales, Sums
-from nmt.training.optimizers import OPTIMIZERS, step_where
+from nmt.training.optimizers import OPTIMIZERS, optimizer_problems, step_where
 from nmt.training.progress import Outcome, Progress, Save, Validate
 from nmt.training.schedules import SCHEDULES, horizon
 from nmt.training.stopping import EarlyStopping, Interrupts
@@ -187,14 +190,21 @@ class Trainer:
             "metrics": dict(self.metrics),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state, bit for bit where the number of ranks and the device are the same."""
+    def restore(self, state: dict[str, Any], source: Path) -> None:
+        """Goes on from the state of the checkpoint `source`, bit for bit if the ranks and the device are the same.
+
+        Raises `CheckpointError` with one line for each part that is missing or does not fit, before any is used.
+        """
+        if problems := self._state_problems(state):
+            remedy = f"remove {source} to continue from the checkpoint before it"
+            raise CheckpointError(*(f"{source / TRAINING_FILE}: {problem}; {remedy}" for problem in problems))
         with torch.no_grad():
             for name, weight in self.weights().items():
                 weight.copy_(state["weights"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.restore(state["schedule"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # a run that changed its precision goes on with a new scale
+            self.scaler.load_state_dict(state["scaler"])
         if self.average:
             self.average.restore(state["average"])
         self.stopping.restore(state["stopping"])
@@ -204,11 +214,26 @@ class Trainer:
         if len(generators) == self.runtime.world:
             set_rng_state(generators[self.runtime.rank])
         else:
-            logger.warning(
-                "resumed with %d processes a run of %d: random choices go on with new seeds",
-                self.runtime.world,
-                len(generators),
-            )
+            text = "resumed with %d processes a run of %d: random choices go on with new seeds"
+            logger.warning(text, self.runtime.world, len(generators))
+
+    def _state_problems(self, saved: dict[str, Any]) -> list[str]:
+        """Returns one line for each part of a saved state that is missing or does not fit this training."""
+        expected = self.state() | {"generators": [rng_state()]}
+        parts = expected | saved
+        expected["optimizer"] = parts["optimizer"]  # has a check of its own
+        if isinstance(parts["generators"], list):  # one for each process, whatever their number
+            expected["generators"] *= len(parts["generators"])
+        if isinstance(parts["metrics"], dict):  # any metrics
+            expected["metrics"] = dict.fromkeys(parts["metrics"], 0.0)
+        if isinstance(parts["scaler"], dict) and not (parts["scaler"] and expected["scaler"]):  # other precision
+            expected["scaler"] = parts["scaler"]
+        problems = state_problems(saved, expected)
+        if not problems and not all(map(is_rng_state, saved["generators"])):
+            problems.append("generators has numbers that no random generator has")
+        complete = not problems and saved["progress"]["step"] > 0 and not self.objective.spares
+        options = self.options.optimizer
+        return problems + optimizer_problems(parts["optimizer"], options, self.optimizer, complete=complete)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
