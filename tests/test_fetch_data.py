@@ -649,16 +649,23 @@ def test_failed_downloads_of_archives(fetch: Fetch, server: Origin) -> None:
 
 def test_a_full_disk_is_one_line_and_what_was_there_stays(fetch: Fetch, server: Origin) -> None:
     """A limit on the size of files stands for the full disk: the same failure of the same call."""
+
+    def limited(corpus: str) -> subprocess.CompletedProcess[str]:
+        command = f"ulimit -f 0; exec {sys.executable} {ROOT}/scripts/fetch_data {corpus} --tries 1"
+        command += f" --corpora {fetch.table} --into {fetch.into}"
+        environment = {**os.environ, "NMT_SHARED_DATA": str(fetch.shared), "no_proxy": "127.0.0.1"}
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"
+        return subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, timeout=60)
+
+    put_into_shared(fetch, STORED)
+    assert_refused(limited("tiny"), "cannot copy", "train.de.gz.part", "File too large")
+    assert fetch.contents() == {}
+
     archives, files = CASES["bbc-news"]
     publish(fetch, server, "bbc-news", archives, files)
     (fetch.into / "bbc-news").mkdir(parents=True)
     (fetch.into / "bbc-news" / "notes.txt").write_text("mine")
-    command = f"ulimit -f 0; exec {sys.executable} {ROOT}/scripts/fetch_data bbc-news --tries 1"
-    command += f" --corpora {fetch.table} --into {fetch.into}"
-    environment = {**os.environ, "NMT_SHARED_DATA": str(fetch.shared), "no_proxy": "127.0.0.1"}
-    environment["PYTHONDONTWRITEBYTECODE"] = "1"
-    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, timeout=60)
-    assert_refused(result, "cannot write", "bbc-fulltext.zip.part", "File too large")
+    assert_refused(limited("bbc-news"), "cannot write", "bbc-fulltext.zip.part", "File too large")
     assert fetch.contents("bbc-news") == {"notes.txt": b"mine"}
 
 

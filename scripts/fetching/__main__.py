@@ -154,7 +154,11 @@ def copy(source: Path, part: Path, file: File) -> None:
     """Copies a local file to `part` and refuses one with other content."""
     if not source.is_file():
         raise FetchError(f"{source} does not exist")
-    shutil.copyfile(source, part)
+    try:
+        shutil.copyfile(source, part)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise FetchError(f"cannot copy {source} to {part}: {error.strerror}") from None
     if not file.matches(part):
         part.unlink()
         raise FetchError(f"{source} is not the published file (its SHA-256 differs); it was not installed")
