@@ -211,11 +211,7 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], object], tuple[str, ...]]] =
     ),
     "something else in its place": (
         lambda state: state.update(optimizer=1, metrics=2, scaler=None, stopping=[]),
-        (
-            "metrics is of type int, not a mapping",
-            "stopping is of type list, not a mapping",
-            "optimizer is of type int, not a mapping",
-        ),
+        tuple(f"{part} is of type {kind}, not a mapping" for part, kind in NO_MAPPINGS.items()),
     ),
 }
 
