@@ -7,6 +7,8 @@ import gzip
 import io
 import json
 import lzma
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from nmt.config.registry import PartOptions
 from nmt.config.schema import Data, Filters
 from nmt.errors import DataError
 from nmt.text.corpus import CORPORA, Counts, Pair, iterate_lines, open_corpora, open_corpus, read_lines
+from nmt.text.corpus.huggingface import HuggingFaceOptions
 from nmt.text.corpus.jsonlines import JsonLinesOptions
 from nmt.text.corpus.tables import TsvOptions
 from nmt.text.corpus.text import TextOptions
@@ -135,6 +138,82 @@ def test_missing_files_are_all_reported_at_once(tmp_path: Path) -> None:
         f"{tmp_path / 'no.en'}: No such file or directory",
         f"{tmp_path}: is a folder, not a file",
     )
+
+
+def test_a_missing_relative_path_names_the_folder_where_it_was_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert problems(TextOptions(source="data/x.de", target="data/x.de")) == (
+        f"data/x.de: No such file or directory in {tmp_path}, where relative paths begin",
+    )
+
+
+def test_names_that_no_file_can_have(tmp_path: Path) -> None:
+    [problem] = problems(JsonLinesOptions(path="x" * 5000, source="de", target="en"))
+    assert problem.startswith("xxx")
+    assert "File name too long" in problem
+    [problem] = problems(JsonLinesOptions(path="a\0b", source="de", target="en"))
+    assert problem == "'a\\x00b': not the name of a file; a name has no NUL in it"
+
+
+def test_pipes_and_devices_are_no_corpora_but_can_be_read_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    advice = "a corpus is read several times, so write it to a file first"
+    assert problems(TextOptions(source=str(pipe), target="/dev/zero")) == (
+        f"{pipe}: is a pipe, not a file; {advice}",
+        f"/dev/zero: is a device, not a file; {advice}",
+    )
+    with subprocess.Popen(["sh", "-c", f"printf 'a\\nb' > {pipe}"]):
+        assert list(read_lines(pipe)) == ["a", "b"]
+
+
+def test_a_line_without_end_is_refused_before_it_fills_the_memory() -> None:
+    lines = read_lines("/dev/zero")
+    with pytest.raises(DataError, match=r"^/dev/zero:1: a line of 64 MiB or more; is this a text file\?$"):
+        next(lines)
+
+
+def test_utf16_is_recognized(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.de", "ab\n".encode("utf-16"))
+    [problem] = problems(TextOptions(source=path, target=path))
+    assert "position 1 of the text; the file looks like UTF-16: save it as UTF-8;" in problem
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_a_file_without_permission_is_one_line(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.de"
+    secret.write_text("a\n")
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    (folder / "x.tsv").write_text("a\tb\n")
+    for path in (secret, folder):
+        path.chmod(0)
+    for parent in [tmp_path, *tmp_path.parents]:
+        if parent.stat().st_uid == os.getuid() and parent != Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o111)
+    read, write_end = os.pipe()
+    if (child := os.fork()) == 0:
+        # In a process of its own, which gives up the rights of root.
+        os.setuid(65534)
+        found = [
+            problems(TextOptions(source=str(secret), target=str(secret))),
+            problems(TsvOptions(path=str(folder / "x.tsv"))),
+            problems(HuggingFaceOptions(dataset=str(folder / "saved"))),
+        ]
+        os.write(write_end, json.dumps(found).encode())
+        os._exit(0)
+    os.close(write_end)
+    with open(read, "rb") as pipe:
+        found = json.loads(pipe.read() or b"[]")
+    os.waitpid(child, 0)
+    folder.chmod(0o700)
+    assert found == [
+        [f"{secret}: no permission to read it"],
+        [f"{folder / 'x.tsv'}: Permission denied"],
+        [f"{folder / 'saved'}: no such folder, and not the name of a data set on the hub"],
+    ]
 
 
 @pytest.mark.parametrize("side", ["source", "target"])

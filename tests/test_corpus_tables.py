@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -143,6 +145,54 @@ def test_data_set_mistakes_at_start(tmp_path: Path) -> None:
     (tmp_path / "saved" / "state.json").write_text("{}")
     [problem] = problems(HuggingFaceOptions(dataset=str(tmp_path / "saved")))
     assert problem.startswith(f"{tmp_path / 'saved'}, train: not a saved data set, or damaged (")
+
+
+class Malicious:
+    """An object that makes a file when it is unpickled."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (f"touch {self.proof}",)
+
+
+def test_a_pickle_is_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    proof, evil = tmp_path / "proof", tmp_path / "evil.pkl"
+    evil.write_bytes(pickle.dumps(Malicious(proof)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert problems(HuggingFaceOptions(dataset="pandas", files=[str(evil)])) == (
+        "pandas: not a format for local files; choose from json, csv, parquet, text",
+    )
+    # The name of a format alone would read what lies in the working directory.
+    assert problems(HuggingFaceOptions(dataset="pandas")) == (
+        "pandas, train: pandas is a format, not a data set; give `files` of it",
+    )
+    for name in ("json", "csv", "parquet", "text"):
+        assert problems(HuggingFaceOptions(dataset=name, files=[str(evil)]))
+    (tmp_path / "folder").mkdir()
+    evil.rename(tmp_path / "folder" / "train.pkl")
+    script = tmp_path / "folder" / "folder.py"
+    script.write_text(f"open({str(proof)!r}, 'w')")
+    assert problems(HuggingFaceOptions(dataset="folder"))
+    assert not proof.exists()
+    pickle.loads((tmp_path / "folder" / "train.pkl").read_bytes())
+    assert proof.exists(), "the pickle is a real one"
+
+
+@pytest.mark.parametrize("build", [flat, translations])
+def test_damaged_memory_of_a_saved_data_set_is_found_before_it_is_used(
+    tmp_path: Path, build: Callable[[], datasets.Dataset]
+) -> None:
+    build().save_to_disk(tmp_path / "saved")
+    [file] = (tmp_path / "saved").glob("*.arrow")
+    content = file.read_bytes()
+    ends = struct.pack("<3i", 0, len(ROWS[0][0].encode()), sum(len(source.encode()) for source, _ in ROWS[:2]))
+    assert content.count(ends) == 1
+    file.write_bytes(content.replace(ends, struct.pack("<3i", 0, 1 << 30, 2 << 28)))
+    [problem] = problems(HuggingFaceOptions(dataset=str(tmp_path / "saved")))
+    assert problem.startswith(f"{tmp_path / 'saved'}, train: damaged (")
 
 
 def run(program: str, **variables: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from nmt.errors import DataError
@@ -59,6 +59,27 @@ def _resolve(schema: pa.Schema, name: str) -> pa.DataType:
             raise KeyError(name)
         kind = kind.field(key).type
     return kind
+
+
+def check_values(batches: Iterable[pa.RecordBatch], origin: str) -> Iterator[pa.RecordBatch]:
+    """Yields the batches after a check of their memory. A damaged one would crash the process when it is read.
+
+    Raises DataError for a damaged batch.
+    """
+    import pyarrow as pa
+
+    for batch in batches:
+        try:
+            batch.validate(full=True)
+        except pa.ArrowException as error:
+            raise DataError(f"{origin}: damaged ({first_line(error)}); make the file again") from error
+        yield batch
+
+
+def first_line(error: Exception) -> str:
+    """Returns the first line of the error's message, or of the error behind it."""
+    cause = error.__cause__ or error
+    return next(iter(str(cause).strip().split("\n")), "") or type(cause).__name__
 
 
 def batch_records(batch: pa.RecordBatch, columns: Mapping[Text, str], first: int, origin: str) -> Iterator[Record]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from functools import cached_property
@@ -12,13 +13,15 @@ from pydantic import Field
 
 from nmt.config.schema import Data
 from nmt.errors import DataError
-from nmt.text.corpus.arrow import BATCH_ROWS, batch_records, check_columns, has_column
+from nmt.text.corpus.arrow import BATCH_ROWS, batch_records, check_columns, check_values, first_line, has_column
 from nmt.text.corpus.base import CORPORA, Corpus, CorpusOptions, Record, Text, of_record
 from nmt.text.corpus.files import check_files
 
 if TYPE_CHECKING:
     import datasets
 
+FORMATS = ("json", "csv", "parquet", "text")
+"""Formats of local files. The package reads others as well, and one of them, `pandas`, is a pickle: it runs code."""
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
@@ -69,10 +72,11 @@ class HuggingFaceCorpus(Corpus):
             options.documents,
         )
         self.name = ", ".join([options.dataset, *options.files, *filter(None, [options.name]), options.split])
-        folder = Path(options.dataset)
         if options.files:
+            if options.dataset not in FORMATS:
+                raise DataError(f"{options.dataset}: not a format for local files; choose from {', '.join(FORMATS)}")
             check_files(map(Path, options.files))
-        elif folder.is_dir():
+        elif os.path.isdir(options.dataset):
             # A saved data set is memory-mapped: loading it reads its description only.
             _ = self._columns
         elif not HUB_NAME.fullmatch(options.dataset):
@@ -80,8 +84,8 @@ class HuggingFaceCorpus(Corpus):
 
     @cached_property
     def _dataset(self) -> datasets.Dataset:
-        folder = Path(self._options.dataset)
-        saved = any((folder / file).is_file() for file in ("state.json", "dataset_dict.json"))
+        folder = self._options.dataset
+        saved = any(os.path.isfile(f"{folder}/{file}") for file in ("state.json", "dataset_dict.json"))
         return self._load_saved(folder) if saved and not self._options.files else self._load()
 
     @cached_property
@@ -97,18 +101,27 @@ class HuggingFaceCorpus(Corpus):
 
     def records(self) -> Iterator[Record]:
         row = 1
-        for batch in self._dataset.with_format("arrow").iter(BATCH_ROWS):
-            for part in batch.to_batches():
-                yield from batch_records(part, self._columns, row, self.name)
-                row += part.num_rows
+        try:
+            if self._dataset._indices is not None:
+                # Rows are gathered in another order, from anywhere in the table: all of it is checked first.
+                for _ in check_values(self._dataset.data.to_batches(BATCH_ROWS), self.name):
+                    pass
+            for batch in self._dataset.with_format("arrow").iter(BATCH_ROWS):
+                for part in check_values(batch.to_batches(), self.name):
+                    yield from batch_records(part, self._columns, row, self.name)
+                    row += part.num_rows
+        except DataError:
+            raise
+        except Exception as error:
+            raise DataError(f"{self.name}: damaged at row {row} or after ({first_line(error)})") from error
 
-    def _load_saved(self, folder: Path) -> datasets.Dataset:
+    def _load_saved(self, folder: str) -> datasets.Dataset:
         import datasets
 
         try:
-            loaded = datasets.load_from_disk(str(folder))
+            loaded = datasets.load_from_disk(folder)
         except Exception as error:
-            raise DataError(f"{self.name}: not a saved data set, or damaged ({_first_line(error)})") from error
+            raise DataError(f"{self.name}: not a saved data set, or damaged ({first_line(error)})") from error
         if isinstance(loaded, datasets.Dataset):
             return loaded
         if self._options.split not in loaded:
@@ -118,25 +131,28 @@ class HuggingFaceCorpus(Corpus):
 
     def _load(self) -> datasets.Dataset:
         import datasets
+        from datasets import packaged_modules
 
         options = self._options
         files = {options.split: options.files} if options.files else None
+        dataset = options.dataset
+        if not files and os.path.isdir(dataset):
+            # A path cannot be taken for the name of a format, which would read whatever lies in the working directory.
+            dataset = os.path.abspath(dataset)
+        elif not files and dataset in packaged_modules._PACKAGED_DATASETS_MODULES:
+            raise DataError(f"{self.name}: {dataset} is a format, not a data set; give `files` of it")
         try:
-            loaded = datasets.load_dataset(options.dataset, options.name, data_files=files, split=options.split)
+            loaded = datasets.load_dataset(dataset, options.name, data_files=files, split=options.split)
         # The package lets through whatever its formats, the hub's client and the network raise.
         except Exception as error:
-            raise DataError(f"{self.name}: cannot be loaded ({_first_line(error)}); {self._remedy()}") from error
+            raise DataError(f"{self.name}: cannot be loaded ({first_line(error)}); {self._remedy()}") from error
         assert isinstance(loaded, datasets.Dataset), "a split of a data set that is not streamed is a Dataset"
         return loaded
 
     def _remedy(self) -> str:
-        if self._options.files or Path(self._options.dataset).is_dir():
+        if self._options.files or os.path.isdir(self._options.dataset):
             return "check the files and their format"
         return (
             "check the name, subset, split and network; without a network, give the folder of a copy that "
             "`save_to_disk` of the package datasets wrote elsewhere"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().split("\n")), "") or type(error).__name__

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from nmt.config.schema import Data
 from nmt.errors import DataError
-from nmt.text.corpus.arrow import BATCH_ROWS, batch_records, check_columns
+from nmt.text.corpus.arrow import BATCH_ROWS, batch_records, check_columns, check_values
 from nmt.text.corpus.base import CORPORA, Corpus, CorpusOptions, Record, of_record
 from nmt.text.corpus.files import check_file
 
@@ -61,7 +61,8 @@ class ParquetCorpus(Corpus):
     def records(self) -> Iterator[Record]:
         with self._open() as file:
             row = 1
-            for batch in file.iter_batches(BATCH_ROWS, columns=list(dict.fromkeys(self._columns.values()))):
+            batches = file.iter_batches(BATCH_ROWS, columns=list(dict.fromkeys(self._columns.values())))
+            for batch in check_values(batches, self.name):
                 yield from batch_records(batch, self._columns, row, self.name)
                 row += batch.num_rows
 
