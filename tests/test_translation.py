@@ -7,6 +7,7 @@ import json
 import math
 import random
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from nmt.errors import CheckpointError, ConfigError, DataError, NmtError
 from nmt.experiment.layout import JsonLayout, TextLayout
 from nmt.experiment.loading import System, TrainedModel, join, load_ensemble, load_model
 from nmt.experiment.streaming import translate_stream, windows
-from nmt.experiment.translation import Translation, Wanted, batches, translate_lines
+from nmt.experiment.translation import Translation, Wanted, batches, encode_lines, translate_lines
 from nmt.text.tokenizer import TokenizerPair, learn
 from tests.conftest import CPU, REFERENCES, SOURCES, save_small, small_config, small_translator
 
@@ -161,6 +162,27 @@ def test_a_long_line_is_cut_off_with_a_warning_or_translated_whole(
     assert cut.source_pieces == whole.source_pieces[:9]
     assert len(whole.source_pieces) == pieces
     assert warnings_of(caplog) == [f"line 42: truncated to 9 of its {pieces} pieces"]
+
+
+@pytest.mark.parametrize("fill", ["hund ", "hund", " "])
+def test_only_the_beginning_of_a_very_long_line_is_tokenized(
+    system: System, caplog: pytest.LogCaptureFixture, fill: str
+) -> None:
+    tokenizer = system.tokenizers.source
+    long = fill * 20_000 + " ".join(SOURCES)
+    texts, [ids] = encode_lines(tokenizer, [long], 9, 41)
+    assert ids == tokenizer.encode([long])[0][:9]
+    spaces = not fill.strip()
+    assert (texts[0] == long) == spaces, "spaces become one piece, so the line has to be read on"
+    if not spaces:
+        assert warnings_of(caplog) == [f"line 41: truncated to 9 pieces; it has {len(long):,} characters"]
+
+
+def test_a_line_of_a_million_characters_costs_no_more_than_its_beginning(system: System) -> None:
+    started = time.perf_counter()
+    [found] = translate_lines(system, ["hund" * 250_000], SEARCH, Wanted(max_length=9, attention=True))
+    assert len(found[0].source_pieces) == len(found[0].source_words) == 9
+    assert time.perf_counter() - started < 3
 
 
 @pytest.fixture

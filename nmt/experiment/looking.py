@@ -19,7 +19,7 @@ from nmt.errors import CheckpointError, ConfigError
 from nmt.experiment.documents import Documents
 from nmt.experiment.forcing import Ids, in_batches, log_probabilities
 from nmt.experiment.loading import System
-from nmt.experiment.translation import cut_off
+from nmt.experiment.translation import encode_lines
 from nmt.model.attention import AttentionWeights
 from nmt.model.in_context import follow
 from nmt.plots.look import Look
@@ -57,10 +57,8 @@ def look(
     """
     assert len(sources) == len(targets), "a source and a target make a pair"
     tokenizers = system.tokenizers
-    source, target = (
-        [cut_off(row, max_length, f"line {number}, {side}") for number, row in enumerate(ids, start=first_line)]
-        for side, ids in (("source", tokenizers.source.encode(sources)), ("target", tokenizers.target.encode(targets)))
-    )
+    _, source = encode_lines(tokenizers.source, sources, max_length, first_line, ", source")
+    _, target = encode_lines(tokenizers.target, targets, max_length, first_line, ", target")
     rows = [row for row in range(len(source)) if source[row] and target[row]]
     if advance is not None:
         advance(len(source) - len(rows))

@@ -16,6 +16,7 @@ from nmt.experiment.memory import in_halves
 from nmt.runtime import gather_objects, logger, share_out
 from nmt.search import Hypothesis, Model, translate_batch
 from nmt.text.encoded.links import words_of
+from nmt.text.tokenizer import Tokenizer
 from nmt.text.words import words_of_spans
 
 Floats = npt.NDArray[np.floating]
@@ -59,6 +60,11 @@ class Wanted:
     seed: int = 1
     """Of sampling: each line draws by this seed and its number."""
 
+
+LONG_LINE = 1 << 14
+"""Characters up to which lines are always tokenized whole."""
+LONGEST_PIECE = 16
+"""Characters of the longest piece that SentencePiece learns."""
 
 BEST = Wanted()
 Found = Sequence[tuple[Sequence[int], list[list[Translation]]]]
@@ -133,10 +139,7 @@ class Task:
     ) -> Task:
         """The task of these lines; what is too long is cut off."""
         tokenizers = system.tokenizers
-        sources = [
-            cut_off(ids, wanted.max_length, f"line {number}")
-            for number, ids in enumerate(tokenizers.source.encode(lines), start=first_line)
-        ]
+        lines, sources = encode_lines(tokenizers.source, lines, wanted.max_length, first_line)
         forced = tokenizers.target.encode(prefixes) if prefixes is not None else None
         assert forced is None or len(forced) == len(lines), "one prefix a line"
         return cls(system, lines, sources, forced, search, wanted, first_line)
@@ -207,12 +210,41 @@ def batches(lengths: Sequence[int], batch_tokens: int, rank: int = 0, world: int
         yield order[bounds[number] : bounds[number + 1]].tolist()
 
 
-def cut_off(ids: list[int], max_length: int | None, name: str) -> list[int]:
-    """The first `max_length` pieces, with a warning about `name` where there are more; None takes them all."""
-    if max_length is None or len(ids) <= max_length:
-        return ids
-    logger.warning("%s: truncated to %d of its %d pieces", name, max_length, len(ids))
-    return ids[:max_length]
+def encode_lines(
+    tokenizer: Tokenizer, lines: Sequence[str], max_length: int | None, first_line: int, side: str = ""
+) -> tuple[list[str], list[list[int]]]:
+    """Returns the lines and their first `max_length` pieces, with a warning for each line that has more.
+
+    None takes all pieces.
+    Of a line of very many characters only the beginning is tokenized and returned, because SentencePiece takes seconds
+    for a million of them. The beginning ends at a space and is far longer than `max_length` pieces, so the pieces are
+    those of the whole line. A line without spaces may be cut anywhere.
+    """
+    texts = list(lines)
+    if max_length is None:
+        return texts, tokenizer.encode(texts)
+    size = max(LONG_LINE, LONGEST_PIECE * (max_length + 1))
+    texts = [_beginning(line, size) for line in lines]
+    encoded = tokenizer.encode(texts)
+    for row, (line, ids) in enumerate(zip(lines, encoded, strict=True)):
+        # Normalisation can leave few pieces of many characters, such as spaces.
+        while len(ids) <= max_length and len(texts[row]) < len(line):
+            texts[row] = _beginning(line, 2 * len(texts[row]))
+            (ids,) = tokenizer.encode([texts[row]])
+        if len(ids) > max_length:
+            whole = len(texts[row]) == len(line)
+            had = f"of its {len(ids)} pieces" if whole else f"pieces; it has {len(line):,} characters"
+            logger.warning("line %d%s: truncated to %d %s", first_line + row, side, max_length, had)
+        encoded[row] = ids[:max_length]
+    return texts, encoded
+
+
+def _beginning(line: str, size: int) -> str:
+    """Returns the first `size` characters, up to twice as many if a space follows there, or a shorter line whole."""
+    if len(line) <= size:
+        return line
+    end = line.find(" ", size, 2 * size)
+    return line[: end if end >= 0 else size]
 
 
 def _translations(
