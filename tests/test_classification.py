@@ -305,6 +305,19 @@ def test_labels_of_standard_input(run: Path, call: Call) -> None:
     assert 0.5 < float(ended.output.split("\n")[0].split("\t")[1]) <= 1.0
 
 
+def test_a_label_of_several_lines_is_written_as_one(run: Path, call: Call, tmp_path: Path) -> None:
+    copy = shutil.copytree(find(run, "best"), tmp_path / "model")
+    file = copy / "metadata.json"
+    content = json.loads(file.read_text())
+    content["labels"] = [f"{label}\n\u2028\tx" for label in content["labels"]]
+    file.write_text(json.dumps(content))
+    ended = call(classify.main, "--model", copy, "--sentences", "tab", stdin=b"the cat .\nthe axe .\n")
+    assert ended.code == 0, ended.errors
+    lines = ended.output.splitlines()
+    assert [len(line.split("\t")) for line in lines] == [2, 2]
+    assert lines[0].startswith("animals   x\t")
+
+
 def test_integers_do_not_label(run: Path, folder: Path, call: Call) -> None:
     evaluated = ("--docs", folder / "test.txt", "--labels", folder / "test.tsv")
     for main, given in ((classify.main, ()), (evaluate.main, evaluated)):

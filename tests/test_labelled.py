@@ -14,7 +14,16 @@ import pytest
 from nmt.config.schema import DocumentFilters, LabelledData, SentencePiece
 from nmt.errors import DataError
 from nmt.text.encoded import EncodedCollection, Reader, encode_collections
-from nmt.text.labelled import COLLECTIONS, Collection, Document, Splitter, labels_of, open_collection, open_collections
+from nmt.text.labelled import (
+    COLLECTIONS,
+    Collection,
+    Document,
+    Splitter,
+    base,
+    labels_of,
+    open_collection,
+    open_collections,
+)
 from nmt.text.tokenizer import Tokenizer, learn_one
 from tests.documents import some_documents, write_documents
 
@@ -116,8 +125,17 @@ def test_labels_are_sorted_and_more_than_one(folder: Path) -> None:
     one = opened("text", docs=str(folder / "docs.txt"), labels=str(folder / "labels.tsv"), limit=1)
     with pytest.raises(DataError, match="all documents have the label 'a'; there is nothing to tell apart"):
         labels_of([one])
+    (folder / "empty").touch()
     with pytest.raises(DataError, match="has no documents"):
-        labels_of([collection, opened("text", docs="/dev/null", labels="/dev/null")])
+        labels_of([collection, opened("text", docs=str(folder / "empty"), labels=str(folder / "empty"))])
+
+
+def test_a_label_for_each_document_is_no_label(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "MOST_LABELS", 2)
+    (folder / "three.tsv").write_text("a\tx\nb\ty\nc\tz\n")
+    table = opened("tsv", path=str(folder / "three.tsv"), text_column=1, label_column=2)
+    with pytest.raises(DataError, match=r"three.tsv: 3 labels, more than 2; is this the column of the labels\?"):
+        labels_of([table])
 
 
 # Mistakes
@@ -162,6 +180,9 @@ def test_wrong_labels(folder: Path, labels: str | bytes, problem: str) -> None:
             ":1: field 'text' is a list of other things, not a string or a list of strings",
         ),
         ('{"text": ["a"], "label": null}', ":1: field 'label' is null, not a string or a whole number"),
+        ('{"text": ["a"], "label": "x\\ny"}', ":1: the label 'x\\ny' has a line break or TAB in it"),
+        ('{"text": ["a"], "label": "x\\ty"}', ":1: the label 'x\\ty' has a line break or TAB in it"),
+        ('{"text": ["a"], "label": "x\\u2028y"}', ":1: the label 'x\\u2028y' has a line break or TAB in it"),
         ('{"text": ["a"], "label": true}', ":1: field 'label' is bool, not a string or a whole number"),
     ],
 )

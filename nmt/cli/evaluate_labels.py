@@ -87,12 +87,13 @@ def _write(
 ) -> None:
     from nmt.experiment.labelling import as_text, as_values
     from nmt.experiment.streaming import writing
+    from nmt.text.labelled import one_line
 
     if options.output is not None:
         files = output_files(Path(options.output), [each.name for each, _ in found], "labels")
         for file, (_, evaluation) in zip(files, found, strict=True):
             with writing(str(file)) as write:
-                best = ("" if each is None else model.labels[each.best] for each in evaluation.labelled)
+                best = ("" if each is None else one_line(model.labels[each.best]) for each in evaluation.labelled)
                 write("".join(f"{label}\n" for label in best))
     with writing(None) as write:
         if not options.json:

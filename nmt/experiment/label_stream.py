@@ -15,7 +15,7 @@ from nmt.experiment.streaming import windows
 from nmt.plots.documents import DocumentLook, DocumentPage, SentenceLook
 from nmt.text.encoded import Reader, ReadSentence
 from nmt.text.encoded.reading import Sentences
-from nmt.text.labelled import SEPARATOR
+from nmt.text.labelled import SEPARATOR, one_line
 
 Boundaries = Literal["auto", "tab", "split"]
 """Where sentences end: at TAB, where the library finds it, or at TAB in a line that has one."""
@@ -87,7 +87,7 @@ def as_line(labels: Sequence[str]) -> Render:
         if document.labelled is None:
             return "\n"
         best = document.labelled.best
-        return f"{labels[best]}\t{document.labelled.probabilities_K[best]:.4f}\n"
+        return f"{one_line(labels[best])}\t{document.labelled.probabilities_K[best]:.4f}\n"
 
     return render
 

@@ -19,6 +19,9 @@ from nmt.text.labelled.sentences import SEPARATOR, Splitter
 
 COLLECTIONS: Registry[Collection] = Registry("collection")
 
+MOST_LABELS = 1 << 16
+"""Labels that a model can have at most: the cache keeps the number of each document's label in 16 bits."""
+
 Part = Literal["text", "label"]
 """What a labelled document is made of."""
 
@@ -110,6 +113,10 @@ class Collection(ABC):
                 continue
             if not label:
                 raise DataError(f"{self.place(record.line, 'label')}: no label; give the document one, or take it out")
+            if one_line(label) != label:
+                raise DataError(
+                    f"{self.place(record.line, 'label')}: the label {label!r} has a line break or TAB in it"
+                )
             yield Document(text, record.is_split, label, record.line)
 
     def labels(self) -> set[str]:
@@ -128,6 +135,11 @@ class Collection(ABC):
     def _limited(self) -> Iterator[Record]:
         end = None if self.limit is None else self.skip + self.limit
         return islice(self.records(), self.skip, end)
+
+
+def one_line(label: str) -> str:
+    """Returns the label with a space for every line break and TAB, so that it fits into a column of a file."""
+    return " ".join(label.replace("\t", " ").splitlines())
 
 
 def open_collection(options: PartOptions, data: LabelledData) -> Collection:
@@ -168,8 +180,12 @@ def labels_of(
         if not found:
             raise DataError(f"{collection.name}: has no documents")
         labels |= found
+    names = ", ".join(collection.name for collection in collections)
+    if len(labels) > MOST_LABELS:
+        raise DataError(
+            f"{names}: {len(labels):,} labels, more than {MOST_LABELS:,}; is this the column of the labels?"
+        )
     if len(labels) == 1:
-        names = ", ".join(collection.name for collection in collections)
         raise DataError(f"{names}: all documents have the label {labels.pop()!r}; there is nothing to tell apart")
     return tuple(sorted(labels))
 
