@@ -1,0 +1,1 @@
+"""A fuzzer of the commands: `scripts/fuzz`."""
