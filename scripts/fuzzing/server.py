@@ -188,6 +188,8 @@ def _become(request: dict[str, Any]) -> None:
     os.chdir(request["folder"])
     os.environ["TMPDIR"] = str(Path(request["folder"]) / "tmp")
     tempfile.tempdir = None
+    # Those that libraries registered in the server take longer than a command.
+    atexit._clear()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for number, (name, stream) in enumerate(zip(request["streams"], ("stdin", "stdout", "stderr"), strict=True)):
         if name == CLOSED:
