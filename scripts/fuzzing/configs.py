@@ -44,6 +44,7 @@ def strategy() -> st.SearchStrategy[Case]:
         _printed,
         st.sampled_from(texts),
         st.one_of(
+            st.lists(_mild(), min_size=1, max_size=2),
             st.tuples(_of_tree(hostile)),
             st.tuples(_overrides(hostile)),
             st.lists(st.one_of(_of_text(hostile), _of_tree(hostile), _overrides(hostile)), min_size=1, max_size=4),
@@ -61,12 +62,16 @@ def strategy() -> st.SearchStrategy[Case]:
 
 
 @cache
+def _references() -> Sequence[Any]:
+    """The trees of the reference configs, which have all keys of both tasks."""
+    files = [CONFIGS / f"{name}.yaml" for name in ("reference", "reference-classification")]
+    return [yaml.safe_load(file.read_bytes()) for file in files]
+
+
+@cache
 def keys() -> Sequence[tuple[str, ...]]:
-    """Paths of all keys of both tasks, from the reference configs."""
-    trees = [
-        yaml.safe_load((CONFIGS / f"{name}.yaml").read_bytes()) for name in ("reference", "reference-classification")
-    ]
-    return sorted({path for tree in trees for path in _paths(tree)})
+    """Paths of all keys."""
+    return sorted({path for tree in _references() for path in _paths(tree)})
 
 
 @cache
@@ -240,6 +245,38 @@ def _apply(tree: Any, path: tuple[str, ...], what: str, value: Any) -> None:
         case _:
             if isinstance(node, list) or last in node:
                 node[last] = [node[last]]
+
+
+def _mild() -> st.SearchStrategy[Edit]:
+    """`--set` with a value that is often legal."""
+    choices: dict[str, list[str]] = {}
+    for name, values_ in _choices(json.loads((CONFIGS / "schema.json").read_bytes())):
+        choices.setdefault(name, []).extend(values_)
+    of_type = {bool: ("true", "false"), int: ("1", "2", "8", "64"), float: ("0.1", "0.5", "1.0"), str: ("x", "none")}
+    edits = []
+    for tree in _references():
+        for path in _paths(tree):
+            kind = type(_value(tree, path))
+            if path != ("task",) and kind in of_type:
+                edits += [f"{'.'.join(path)}={value}" for value in choices.get(path[-1]) or of_type[kind]]
+    return st.sampled_from(sorted(set(edits))).map(lambda text: Edit(f"--set {text}", override=text))
+
+
+def _value(tree: Any, path: tuple[str, ...]) -> Any:
+    for key in path:
+        tree = tree[int(key) if isinstance(tree, list) else key]
+    return tree
+
+
+def _choices(schema: Any) -> Iterator[tuple[str, list[str]]]:
+    """Names of keys, with values to choose from."""
+    below = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
+    properties = schema.get("properties", {}) if isinstance(schema, dict) else {}
+    for name, content in properties.items():
+        if isinstance(content, dict) and isinstance(content.get("enum"), list):
+            yield name, list(map(str, content["enum"]))
+    for child in below:
+        yield from _choices(child)
 
 
 def _overrides(hostile: st.SearchStrategy[str]) -> st.SearchStrategy[Edit]:
