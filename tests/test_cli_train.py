@@ -104,6 +104,16 @@ def test_a_mistake_is_one_line_and_code_2(
     assert ended.errors.splitlines()[-1] in said or "no.yy" in ended.errors.splitlines()[-1]
 
 
+@pytest.mark.parametrize("checked", [True, False])
+def test_an_epoch_without_a_pair_is_one_line(call: Call, config: Path, checked: bool) -> None:
+    arguments = ("--set", "data.train.0.weight=1e-6", *(["--check"] if checked else []))
+    ended = call(train.main, "--config", config, *arguments)
+    assert ended.code == 2
+    message = "data.train: the weights of the corpora leave nothing for the first epoch; raise `weight`"
+    assert ended.errors.splitlines()[-1] == message
+    assert "Traceback" not in ended.errors
+
+
 def test_a_missing_config_is_one_line(call: Call, tmp_path: Path) -> None:
     ended = call(train.main, "--config", tmp_path / "no.yaml")
     assert ended.code == 2

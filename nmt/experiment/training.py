@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nmt.checkpoint import RunFolder, Snapshot, load_training_state, read_metadata
 from nmt.config import ClassificationConfig, Config, Experiment
+from nmt.errors import ConfigError
 from nmt.experiment.classification_lesson import ClassificationPreparation
 from nmt.experiment.families import parse_saved_config
 from nmt.experiment.lesson import Lesson, Preparation
@@ -60,7 +61,7 @@ def train(config: Experiment, *, fresh: bool = False) -> Outcome:
                 folder.path,
                 enabled=runtime.is_main,
                 log_every=config.training.log_every,
-                total_steps=horizon(config.training, lesson.stream.updates_per_epoch(0)),
+                total_steps=_updates(config, lesson),
                 resumed_step=read_metadata(resumed).step if resumed else 0,
                 unit=lesson.objective.unit,
                 perplexity=lesson.objective.has_perplexity,
@@ -90,10 +91,10 @@ def check(config: Experiment) -> None:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nmt-check-")))
         preparation = _prepare(config, runtime)
         lesson = preparation.lesson(preparation.cache or scratch / "cache", None, starting_point(config))
+        updates = _updates(config, lesson)
         journal = stack.enter_context(Journal(scratch, enabled=False, log_every=1))
         trainer = _trainer(config, runtime, lesson, journal, RunFolder(scratch))
         logger.info("largest batch: %s", trainer.try_largest_batch().describe())
-        updates = horizon(config.training, lesson.stream.updates_per_epoch(0))
         logger.info("all right: %s updates would be made", f"{updates:,}")
 
 
@@ -102,6 +103,15 @@ def _prepare(config: Experiment, runtime: Runtime) -> Preparation:
         return TranslationPreparation(config, runtime)
     assert isinstance(config, ClassificationConfig), "a task has its preparation"
     return ClassificationPreparation(config, runtime)
+
+
+def _updates(config: Experiment, lesson: Lesson) -> int:
+    """Updates of the whole training. Raises `ConfigError` if the first epoch has none: rows of a corpus whose weight is
+    below 1 are drawn at random."""
+    of_epoch = lesson.stream.updates_per_epoch(0)
+    if not of_epoch:
+        raise ConfigError("data.train: the weights of the corpora leave nothing for the first epoch; raise `weight`")
+    return horizon(config.training, of_epoch)
 
 
 def _log_machine(runtime: Runtime) -> None:
