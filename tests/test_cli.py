@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 import nmt
+from nmt.cli import align, average, classify, evaluate, train, translate
+from tests.conftest import Call
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,3 +29,30 @@ def test_every_command_tells_its_version_without_pytorch() -> None:
     assert (ended.returncode, ended.stderr) == (0, "")
     commands = ("train", "translate", "eval", "classify", "align", "average", "lexicon")
     assert ended.stdout.splitlines() == [f"nmt-{name} (nmt-attention) {nmt.__version__}" for name in commands]
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments", "option"),
+    [
+        (train.main, ["--config", ""], "--config"),
+        (train.main, ["--config", "a", "--set", ""], "--set"),
+        (translate.main, ["--model", "a", "--model", ""], "--model"),
+        (translate.main, ["--model", "a", "--input", ""], "--input"),
+        (translate.main, ["--model", "a", "--plot", ""], "--plot"),
+        (evaluate.main, ["--model", "a", "--source", "b", "--reference", "c", ""], "--reference"),
+        (classify.main, ["--model", "a", "--output", ""], "--output"),
+        (align.main, ["--model", "a", "--source", "b", "--target", ""], "--target"),
+        (average.main, ["", "--output", "a"], "RUN"),
+    ],
+)
+def test_an_empty_name_is_not_the_current_folder(
+    call: Call, main: Callable[[], None], arguments: list[str], option: str
+) -> None:
+    ended = call(main, *arguments)
+    assert (ended.code, ended.output) == (2, "")
+    assert ended.errors.endswith(f": {option}: must not be empty\n")
+
+
+def test_an_error_of_the_command_line_is_one_line_without_control_characters(call: Call) -> None:
+    ended = call(train.main, "--x\x1b[31m\r\u2028y")
+    assert (ended.code, ended.errors.count("\n"), "\x1b" in ended.errors) == (2, 1, False)

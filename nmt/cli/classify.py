@@ -7,7 +7,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from nmt.cli.common import Parser, check_files, run
+from nmt.cli.common import Parser, check_files, file_path, run
 from nmt.cli.options import add_checkpoint_option, add_machine_options, machine_options, naming_flags, of_type
 from nmt.config.schema.bounds import Positive
 from nmt.errors import ConfigError
@@ -51,7 +51,7 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--plot",
-        type=Path,
+        type=file_path,
         metavar="PAGE",
         help="draw each document with the weights of its sentences and words on one page, whose name ends in .html",
     )

@@ -141,6 +141,16 @@ def output_files(path: Path, test_sets: Sequence[str], suffix: str) -> list[Path
     return [path / f"{Path(name).name}.{suffix}" for name in test_sets]
 
 
+def file_path(text: str) -> Path:
+    """The path that an argument names. An empty one would mean the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError(_EMPTY)
+    return Path(text)
+
+
+_EMPTY = "must not be empty"
+
+
 class Parser(argparse.ArgumentParser):
     """Arguments are written out, and a mistake is one line that names the nearest option."""
 
@@ -153,17 +163,23 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--version", action="version", version=f"{prog} (nmt-attention) {nmt.__version__}")
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        """As in the base, but an unknown option is reported before what it leaves missing."""
+        """As in the base, but an unknown option is reported before what it leaves missing, and no value is empty."""
         given = list(sys.argv[1:] if args is None else args)
         for word in given[: given.index("--") if "--" in given else None]:
             name = word.partition("=")[0]
             if re.match("--?[^-0-9.]", name) and name not in self._option_string_actions:
                 self.error(f"unknown option {name}; {self._advice(name)}")
-        return super().parse_known_args(given, namespace)
+        options, rest = super().parse_known_args(given, namespace)
+        for action in self._actions:
+            value = getattr(options, action.dest, None)
+            if value == "" or (isinstance(value, list) and "" in value):
+                # An empty path would mean the current folder; it comes from a shell variable that is not set.
+                self.error(f"{'/'.join(action.option_strings) or action.metavar}: {_EMPTY}")
+        return options, rest
 
     def error(self, message: str) -> NoReturn:
         """Exit with 2 and one line."""
-        line = " ".join(message.removeprefix("argument ").split())
+        line = on_one_line(" ".join(message.removeprefix("argument ").split()))
         self.exit(USER_ERROR, f"{self.prog}: {line}\n")
 
     def _advice(self, name: str) -> str:

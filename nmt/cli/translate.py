@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nmt.cli.common import Parser, check_files, run
+from nmt.cli.common import Parser, check_files, file_path, run
 from nmt.cli.options import (
     add_line_options,
     add_linking_option,
@@ -83,7 +83,7 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--plot",
-        type=Path,
+        type=file_path,
         metavar="PATH",
         help="draw where each translation looked: a folder gets a PNG and an SVG of each line, a name that ends in "
         ".html one page for all of them",
