@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -306,6 +307,41 @@ def test_two_ranks_train_as_one(folder: Path) -> None:
     weights, shared = final_weights(folder / "alone"), final_weights(folder / "together")
     for name, weight in weights.items():
         torch.testing.assert_close(shared[name], weight, rtol=1e-3, atol=1e-4)
+
+
+def test_a_process_whose_partner_is_killed_ends_with_one_line(folder: Path) -> None:
+    config = folder / "run.yaml"
+    config.write_text(CONFIG.format(folder=folder), encoding="utf-8")
+    command = [sys.executable, "-m", "nmt.cli.train", "--config", str(config), "--set=training.max_epochs=1000"]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+    environment = {**os.environ, **address, "OMP_NUM_THREADS": "1"}
+    run = RunFolder(folder / "run")
+    with (folder / "errors").open("wb") as errors:
+        ranks = [
+            subprocess.Popen(command, env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=stream)
+            for rank, stream in enumerate((errors, subprocess.DEVNULL))
+        ]
+        deadline = time.monotonic() + 120
+        while not run.pointed("last"):
+            assert time.monotonic() < deadline
+            assert not any(process.poll() for process in ranks)
+            time.sleep(0.05)
+        ranks[1].kill()
+        assert ranks[1].wait() == -signal.SIGKILL
+        assert ranks[0].wait(timeout=60) == 2
+    said = (folder / "errors").read_text(encoding="utf-8")
+    assert said.splitlines()[-1] == (
+        "another of the 2 processes has ended; its own messages say why. The same command goes on from the last "
+        "checkpoint"
+    )
+    assert "Traceback" not in said
+    assert "gloo" not in said
+    last = run.pointed("last")
+    assert last is not None
+    assert load_training_state(last) is not None
+    assert final_weights(run.path)
 
 
 def test_accumulated_gradients_are_those_of_all_tokens_together(folder: Path) -> None:

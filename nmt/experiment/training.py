@@ -27,6 +27,7 @@ from nmt.runtime import (
     set_up,
     set_up_logging,
     tear_down,
+    watching_the_others,
 )
 from nmt.training.journal import Journal
 from nmt.training.progress import Outcome, Progress
@@ -42,6 +43,7 @@ def train(config: Experiment, *, fresh: bool = False) -> Outcome:
     with ExitStack() as stack:
         runtime = set_up(config.runtime)
         stack.callback(tear_down)
+        stack.enter_context(watching_the_others())
         folder = RunFolder(config.run)
         set_up_logging(None, runtime.is_main)
         preparation = _prepare(config, runtime)

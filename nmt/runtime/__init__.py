@@ -5,7 +5,14 @@ from __future__ import annotations
 from nmt.runtime.device import Hardware, Runtime, choose_precision, cpu_flags, is_out_of_memory, product_dtype, set_up
 from nmt.runtime.log import FILE_ONLY, format_table, logger, set_up_logging
 from nmt.runtime.memory import free_memory, in_bytes
-from nmt.runtime.processes import all_reduce_sum, barrier, broadcast_object, gather_objects, tear_down
+from nmt.runtime.processes import (
+    all_reduce_sum,
+    barrier,
+    broadcast_object,
+    gather_objects,
+    tear_down,
+    watching_the_others,
+)
 from nmt.runtime.randomness import is_rng_state, rng_state, seed_everything, set_rng_state
 from nmt.runtime.workers import share_out, usable_workers
 
@@ -34,4 +41,5 @@ __all__ = [
     "share_out",
     "tear_down",
     "usable_workers",
+    "watching_the_others",
 ]

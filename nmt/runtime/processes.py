@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -11,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nmt.errors import ConfigError
+from nmt.errors import ConfigError, TrainingError
 
 # The ranks that wait while rank 0 learns a tokenizer must not give up. A rank that dies needs no short
 # timeout to be noticed: torchrun ends the others.
@@ -22,6 +25,11 @@ _PATIENCE = timedelta(hours=6)
 _RELEASES_LOCK = "2.9"
 _RESPITE = 0.2
 """Seconds."""
+
+_LOST = re.compile(
+    r"gloo/.*(Connection (closed|reset)|Broken pipe|[Rr]ead error|[Ww]rite error|[Tt]imed out)", re.DOTALL
+)
+"""In gloo's errors, which have no class of their own, when the process at the other end is gone."""
 
 Value = TypeVar("Value")
 
@@ -45,11 +53,32 @@ def place() -> tuple[int, int, int]:
 
 
 def join(rank: int, world: int, gpu: bool) -> None:
-    """Join the process group; a second call does nothing."""
+    """Joins the process group; a second call does nothing. Raises `ConfigError` where the others cannot be reached."""
     if not _grouped():
         # Both backends: small host-side values (counts, texts) go through gloo without a copy to the GPU.
         backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
-        dist.init_process_group(backend, rank=rank, world_size=world, timeout=_PATIENCE)
+        try:
+            dist.init_process_group(backend, rank=rank, world_size=world, timeout=_PATIENCE)
+        except dist.DistNetworkError as error:
+            address = ":".join(os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT"))
+            reason = str(error).splitlines()[0]
+            raise ConfigError(
+                f"environment: the {world} processes cannot meet at {address} (MASTER_ADDR and MASTER_PORT): {reason}"
+            ) from error
+
+
+@contextmanager
+def watching_the_others() -> Iterator[None]:
+    """Raises a `TrainingError` in place of the error of the process group when another process has ended."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not (_grouped() and (isinstance(error, dist.DistError) or _LOST.search(str(error)))):
+            raise
+        raise TrainingError(
+            f"another of the {dist.get_world_size()} processes has ended; its own messages say why. The same command "
+            "goes on from the last checkpoint"
+        ) from error
 
 
 def tear_down() -> None:
