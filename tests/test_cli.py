@@ -53,6 +53,16 @@ def test_an_empty_name_is_not_the_current_folder(
     assert ended.errors.endswith(f": {option}: must not be empty\n")
 
 
+def test_a_name_is_not_longer_than_a_thousand_characters(call: Call) -> None:
+    for arguments, option in (
+        (["--model", "a", "--input", "b/" * 501], "--input"),
+        (["--model", "a", "--plot", "b/" * 501], "--plot"),
+    ):
+        ended = call(translate.main, *arguments)
+        assert ended.code == 2
+        assert ended.errors == f"nmt-translate: {option}: must have at most 1,000 characters\n"
+
+
 def test_an_error_of_the_command_line_is_one_line_without_control_characters(call: Call) -> None:
     ended = call(train.main, "--x\x1b[31m\r\u2028y")
     assert (ended.code, ended.errors.count("\n"), "\x1b" in ended.errors) == (2, 1, False)

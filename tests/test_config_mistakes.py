@@ -538,3 +538,8 @@ def test_all_mistakes_of_a_classification_at_once() -> None:
 
 def test_empty_text_where_a_folder_is_needed() -> None:
     assert mistakes(SMALL.replace("runs/small", "''")) == ["x.yaml:1: run: must not be empty"]
+    assert mistakes(SMALL, "data.cache=''") == ["--set data.cache: must not be empty"]
+
+
+def test_a_name_of_a_folder_is_not_endless() -> None:
+    assert mistakes(SMALL, f"run={'a/' * 2_000}") == ["--set run: must have at most 1,000 characters, not 4,000"]

@@ -142,13 +142,21 @@ def output_files(path: Path, test_sets: Sequence[str], suffix: str) -> list[Path
 
 
 def file_path(text: str) -> Path:
-    """The path that an argument names. An empty one would mean the current folder."""
-    if not text:
-        raise argparse.ArgumentTypeError(_EMPTY)
+    """The path that an argument names."""
+    if problem := _wrong_name(text):
+        raise argparse.ArgumentTypeError(problem)
     return Path(text)
 
 
 _EMPTY = "must not be empty"
+_LONGEST_NAME = 1000
+
+
+def _wrong_name(text: str) -> str | None:
+    """What keeps an argument from being a name. An empty one would mean the current folder."""
+    if not text:
+        return _EMPTY
+    return f"must have at most {_LONGEST_NAME:,} characters" if len(text) > _LONGEST_NAME else None
 
 
 class Parser(argparse.ArgumentParser):
@@ -172,9 +180,10 @@ class Parser(argparse.ArgumentParser):
         options, rest = super().parse_known_args(given, namespace)
         for action in self._actions:
             value = getattr(options, action.dest, None)
-            if value == "" or (isinstance(value, list) and "" in value):
-                # An empty path would mean the current folder; it comes from a shell variable that is not set.
-                self.error(f"{'/'.join(action.option_strings) or action.metavar}: {_EMPTY}")
+            for text in value if isinstance(value, list) else [value]:
+                problem = _wrong_name(text) if isinstance(text, str) and action.metavar != "KEY=VALUE" else None
+                if problem or text == "":
+                    self.error(f"{'/'.join(action.option_strings) or action.metavar}: {problem or _EMPTY}")
         return options, rest
 
     def error(self, message: str) -> NoReturn:

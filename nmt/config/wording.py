@@ -67,6 +67,8 @@ def _sentence(detail: Mapping[str, Any], annotation: Any, value: Any) -> str:
         return f"must be {in_words(annotation)}, not of {len(value)}"
     if kind == "string_too_short" and not value:
         return "must not be empty"
+    if kind == "string_too_long":
+        return f"must have at most {detail['ctx']['max_length']:,} characters, not {len(value):,}"
     if kind == "too_short":
         least, there = detail["ctx"]["min_length"], detail["ctx"]["actual_length"]
         return f"needs at least {least} {'entry' if least == 1 else 'entries'}, but has {there}"

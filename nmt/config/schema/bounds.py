@@ -29,4 +29,6 @@ Weight = Annotated[float, Field(gt=0.0, le=1_000.0)]
 """How often a corpus is read in an epoch."""
 Penalty = Annotated[float, Field(ge=0.0, le=100.0)]
 Ratio = Annotated[float, Field(ge=0.0, le=1_000.0)]
+PathName = Annotated[str, Field(min_length=1, max_length=1_000)]
+"""Name of a file or folder. An empty one would mean the current folder; folders in each other are made one by one."""
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SerializeAsAny
 
 from nmt.config.registry import PartOf, PartOptions, Section
-from nmt.config.schema.bounds import Count, Positive, Probability, Size, Tokens, Workers
+from nmt.config.schema.bounds import Count, PathName, Positive, Probability, Size, Tokens, Workers
 from nmt.config.schema.experiment import Experiment
 from nmt.config.schema.learning import Learning, Stopping
 from nmt.config.schema.network import Encoder, ScoreChoice
@@ -43,7 +43,7 @@ class LabelledData(Section):
     """Named test sets, for `nmt-eval`."""
     filters: DocumentFilters = DocumentFilters()
     """What becomes of documents that are long, empty or damaged."""
-    cache: str | None = None
+    cache: PathName | None = None
     """Folder of the encoded documents; by default `cache` in the run's folder. Runs may share one."""
     workers: Workers = 0
     """Processes that tokenize; 0 means one a core."""

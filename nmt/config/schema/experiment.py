@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pydantic import Field
 
 from nmt.config.registry import Section
-from nmt.config.schema.bounds import Seed
+from nmt.config.schema.bounds import PathName, Seed
 from nmt.config.schema.learning import Learning
 from nmt.config.schema.text import SentencePiece
 from nmt.config.schema.use import Runtime
@@ -16,7 +16,7 @@ from nmt.config.schema.use import Runtime
 class Experiment(Section):
     """What is learned from which text, how, and where the result goes. `task` says which kind of experiment it is."""
 
-    run: str = Field(min_length=1, examples=["runs/example"])
+    run: PathName = Field(examples=["runs/example"])
     """Folder of the run: checkpoints, logs and metrics."""
     task: str
     """What is learned."""

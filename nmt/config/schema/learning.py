@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SerializeAsAny
 
 from nmt.config.registry import PartOf, PartOptions, Section
-from nmt.config.schema.bounds import Beam, Count, Penalty, Positive, Probability, Ratio, Tokens
+from nmt.config.schema.bounds import Beam, Count, PathName, Penalty, Positive, Probability, Ratio, Tokens
 
 OptimizerChoice = Annotated[SerializeAsAny[PartOptions], PartOf("optimizer")]
 ScheduleChoice = Annotated[SerializeAsAny[PartOptions], PartOf("schedule")]
@@ -46,7 +46,7 @@ class GuidedAlignment(Section):
 class Learning(Section):
     """The optimization, whatever is learned."""
 
-    start_from: str | None = None
+    start_from: PathName | None = None
     """Run or checkpoint whose weights and tokenizer training starts with."""
     batch_tokens: Tokens = 4096
     """Tokens in a batch, on one device and in one accumulation step."""
@@ -88,7 +88,7 @@ class Learning(Section):
 class Training(Learning):
     """The optimization."""
 
-    start_from: str | None = None
+    start_from: PathName | None = None
     """Run or checkpoint whose weights and tokenizer training starts with; what `model.context` adds starts anew."""
     batch_tokens: Tokens = 4096
     """Padded tokens of the longer side in a batch, on one device and in one accumulation step."""

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SerializeAsAny
 
 from nmt.config.registry import PartOf, PartOptions, Section
-from nmt.config.schema.bounds import Positive, Probability, VocabularySize, Workers
+from nmt.config.schema.bounds import PathName, Positive, Probability, VocabularySize, Workers
 
 CorpusChoice = Annotated[SerializeAsAny[PartOptions], PartOf("corpus", default_kind="text")]
 
@@ -48,7 +48,7 @@ class Data(Section):
     in the order of the text."""
     filters: Filters = Filters()
     """Which training pairs are left out."""
-    cache: str | None = None
+    cache: PathName | None = None
     """Folder of the encoded corpora; by default `cache` in the run's folder. Runs may share one."""
     workers: Workers = 0
     """Processes that tokenize; 0 means one a core."""
@@ -71,7 +71,7 @@ class SentencePiece(Section):
     """Strings that always stay one piece."""
     training_sentences: Positive = 1_000_000
     """Sentences drawn from the training text to learn from."""
-    file: str | None = None
+    file: PathName | None = None
     """SentencePiece model to load instead of learning one."""
 
 
@@ -80,11 +80,11 @@ class Tokenizer(SentencePiece):
 
     vocabulary_size: VocabularySize = 8000
     """Pieces in the vocabulary (of each side, where it is not shared), the four special ones included."""
-    file: str | None = None
+    file: PathName | None = None
     """SentencePiece model to load instead of learning one, for both sides."""
-    source_file: str | None = None
+    source_file: PathName | None = None
     """SentencePiece model of the source side; needs `target_file`."""
-    target_file: str | None = None
+    target_file: PathName | None = None
     """SentencePiece model of the target side; needs `source_file`."""
     shared: bool = True
     """One vocabulary for both languages, or one for each."""
