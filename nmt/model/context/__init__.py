@@ -1,6 +1,7 @@
 """What a translator is told of the sentences before. A kind is a file in this folder and a line here."""
 
-from nmt.model.context import hierarchical, none, summary
+# A module registers its mechanism when it is imported.
+from nmt.model.context import hierarchical, none, summary  # noqa: F401
 from nmt.model.context.base import CONTEXTS, Context, ContextOptions, ContextWeights, Sentences, Translated
 
 __all__ = [
@@ -10,7 +11,4 @@ __all__ = [
     "ContextWeights",
     "Sentences",
     "Translated",
-    "hierarchical",
-    "none",
-    "summary",
 ]
