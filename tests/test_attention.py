@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
+from nmt.config import schema
 from nmt.model.attention import Encoded, Look, build_attention
 from nmt.model.attention.additive import AdditiveOptions, AdditiveScore
-from nmt.model.attention.base import COVERAGES, SCORES, View
+from nmt.model.attention.base import COVERAGES, SCORES, WINDOWS, View
 from nmt.model.attention.none import NoneOptions
+from nmt.model.attention.presets import ATTENTION_PRESETS
+from nmt.model.wiring import WIRINGS
 from tests.networks import model_options
 
 
@@ -344,6 +349,30 @@ def test_heads_with_scaled_products_are_the_librarys_multi_head_attention() -> N
     look = attention(query_BQH, attention.prepare(source), (), 0)
     torch.testing.assert_close(look.context_BQC, expected)
     torch.testing.assert_close(look.weights.dense().transpose(1, 2), weights_BNQS)
+
+
+def test_additive_heads_have_maps_of_their_own_and_one_score() -> None:
+    """As docs/attention.md says: four heads of 2 features each, behind them one W, U, b and v for all."""
+    attention = build_attention(model_options(heads=4, sizes=(6, 3, 8)).attention, 8, 6)
+    shapes = {name: tuple(weight.shape) for name, weight in attention.named_parameters()}
+    assert shapes == {
+        "attention.score.query.weight": (2, 2),
+        "attention.score.memory.weight": (2, 2),
+        "attention.score.memory.bias": (2,),
+        "attention.score.energy.weight": (1, 2),
+        "query.weight": (8, 8),
+        "key.weight": (8, 6),
+        "value.weight": (8, 6),
+        "output.weight": (6, 8),
+    }
+
+
+def test_the_page_about_attention_has_every_choice() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "attention.md").read_text(encoding="utf-8")
+    bridges = get_args(schema.Decoder.model_fields["bridge"].annotation)
+    missing = [name for name in (*SCORES, *WINDOWS, *WIRINGS, *bridges) if f"\n| `{name}` |" not in page]
+    missing += [name for name in ATTENTION_PRESETS if f"`{name}`" not in page]
+    assert missing == []
 
 
 def test_queries_of_a_sentence_do_not_see_each_other() -> None:

@@ -52,8 +52,8 @@ class Readout(nn.Module):
 class DeepOutput(Readout):
     """Deep output (Pascanu 2014; Bahdanau 2015, A.2.2): t = f(U s_t + V E y_{t-1} + C c_t).
 
-    The paper's text conditions on s_t (eq. 4), its appendix on s_{t-1}; this is s_t, as in its successors.
-    f is tanh, the identity, or the maximum of pairs.
+    The paper's text conditions on s_t (eq. 4), its appendix on s_{t-1}: the wiring `bahdanau` has an option for it, the
+    others hand over s_t, as its successors do. f is tanh, the identity, or the maximum of pairs.
     """
 
     def __init__(self, model: schema.Model, hidden_size: int, context_size: int, input_size: int) -> None:
