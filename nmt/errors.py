@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
+import stat
+from pathlib import Path
 
 REMEDIES = {
     errno.ENOSPC: "make room on the disk",
@@ -20,6 +23,18 @@ def reason(error: OSError) -> str:
     """Returns the system's text for an error and, where it is not obvious, what to do about it."""
     remedy = REMEDIES.get(error.errno or 0)
     return f"{error.strerror or error}{'; ' + remedy if remedy else ''}"
+
+
+def require_file(path: str | Path) -> None:
+    """Raises an OSError unless a regular file is at the path.
+
+    Opening a pipe that nobody writes to waits without end; a device such as `/dev/zero` never ends.
+    """
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "is a pipe or a device, not a file", str(path))
 
 
 def on_one_line(text: str) -> str:

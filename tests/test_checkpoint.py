@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
 import pickle
@@ -397,6 +398,25 @@ def test_a_damaged_training_state_is_one_clear_line(saved: Path, damage: Callabl
         checkpoint.load_training_state(saved)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+@pytest.mark.parametrize("name", [METADATA_FILE, CONFIG_FILE])
+def test_a_pipe_in_a_checkpoint_is_refused_and_not_waited_for(saved: Path, name: str) -> None:
+    # As in a checkpoint of an earlier version, which has no checksum of the config.
+    damage_metadata(saved, lambda content: content["files"].pop(CONFIG_FILE))
+    (saved / name).unlink()
+    os.mkfifo(saved / name)
+    with pytest.raises(CheckpointError, match=f"{name}: cannot be read: is a pipe or a device, not a file"):
+        checkpoint.load_model_files(saved)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_pipe_for_a_pointer_is_refused_and_not_waited_for(saved: Path, run: RunFolder) -> None:
+    (run.path / "checkpoints" / "best").unlink()
+    os.mkfifo(run.path / "checkpoints" / "best")
+    with pytest.raises(OSError, match="is a pipe or a device, not a file"):
+        run.pointed("best")
+
+
 def test_an_edited_config_is_damage_but_earlier_versions_kept_no_checksum_of_it(saved: Path, run: RunFolder) -> None:
     text = (saved / CONFIG_FILE).read_text()
     (saved / CONFIG_FILE).write_text(text.replace("beam_size: 5", "beam_size: 1"))
@@ -455,6 +475,17 @@ def test_a_training_state_that_is_none_is_one_line(saved: Path, content: bytes) 
         checkpoint.load_training_state(saved)
     assert caught.value.problems[0].startswith(f"{saved / TRAINING_FILE}: ")
     assert len(caught.value.problems) == 1
+
+
+def test_a_training_state_with_a_sparse_tensor_is_one_line(saved: Path) -> None:
+    content = io.BytesIO()
+    torch.save({"optimizer": {"param_groups": [{"params": torch.eye(2).to_sparse()}]}}, content)
+    exchange(saved / TRAINING_FILE, content.getvalue())
+    message = (
+        r"training\.pt: damaged, training\['optimizer'\]\['param_groups'\]\[0\]\['params'\] is a sparse tensor; remove"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.load_training_state(saved)
 
 
 def test_a_name_that_no_file_can_have_is_one_line(tmp_path: Path) -> None:

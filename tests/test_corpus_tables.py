@@ -195,6 +195,15 @@ def test_damaged_memory_of_a_saved_data_set_is_found_before_it_is_used(
     assert problem.startswith(f"{tmp_path / 'saved'}, train: damaged (")
 
 
+def test_a_pipe_in_a_saved_data_set_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    flat().save_to_disk(tmp_path / "saved")
+    [file] = (tmp_path / "saved").glob("*.arrow")
+    file.unlink()
+    os.mkfifo(file)
+    [problem] = problems(HuggingFaceOptions(dataset=str(tmp_path / "saved")))
+    assert problem.startswith(f"{file}: is a pipe, not a file")
+
+
 def run(program: str, **variables: str) -> str:
     """What the program prints, in a process of its own."""
     environment = os.environ | {"PYTHONPATH": str(Path(nmt.__file__).parents[1])} | variables

@@ -352,8 +352,17 @@ def spoil_the_report(folder: Path) -> None:
     (folder / "report.json").write_text("{}")
 
 
+def replace_the_report_by_a_pipe(folder: Path) -> None:
+    (folder / "report.json").unlink()
+    os.mkfifo(folder / "report.json")
+
+
 @pytest.mark.parametrize(
-    "damage", [cut_short, flip_a_bit, lose_the_ids, lose_the_checksums, spoil_the_checksums, spoil_the_report]
+    "damage",
+    [
+        *(cut_short, flip_a_bit, lose_the_ids, lose_the_checksums, spoil_the_checksums, spoil_the_report),
+        replace_the_report_by_a_pipe,
+    ],
 )
 def test_a_damaged_cache_is_made_again(
     tmp_path: Path, tokenizers: TokenizerPair, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture

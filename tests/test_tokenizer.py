@@ -325,6 +325,9 @@ def test_files_of_the_options(tmp_path: Path) -> None:
     assert both is not None
     assert each is not None
     assert (both.shared, each.shared) == (True, False)
+    os.mkfifo(tmp_path / "pipe.model")
+    with pytest.raises(DataError, match=r"pipe\.model: is a pipe or a device, not a file"):
+        load_or_none(options(file=str(tmp_path / "pipe.model")))
     with pytest.raises(DataError) as caught:
         load_or_none(options(source_file=none, target_file=missing, shared=False))
     assert caught.value.problems == (

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from nmt.checkpoint.metadata import (
     versions,
 )
 from nmt.config import Experiment, dump_config
-from nmt.errors import CheckpointError, reason
+from nmt.errors import CheckpointError, reason, require_file
 from nmt.text.tokenizer import TokenizerPair
 
 MODEL_FILE = "model.safetensors"
@@ -195,6 +195,7 @@ def read_config_text(folder: Path) -> str:
     """Returns the YAML of a checkpoint's resolved config; raises `CheckpointError`."""
     file = folder / CONFIG_FILE
     try:
+        require_file(file)
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise CheckpointError(f"{file}: missing; {_COPY}") from None
@@ -227,6 +228,8 @@ def load_training_state(folder: Path) -> dict[str, Any] | None:
         raise CheckpointError(f"{file}: cannot be read by PyTorch {torch.__version__}: {message}") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{file}: holds no training state; remove {folder} to continue from the one before it")
+    if problem := _not_plain(state, "training"):
+        raise CheckpointError(f"{file}: damaged, {problem}; remove {folder} to continue from the one before it")
     return state
 
 
@@ -266,15 +269,24 @@ def _separate(model: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _assert_plain(value: object, where: str) -> None:
     """Exactly what `torch.load(weights_only=True)` reads back; a NumPy number would only be noticed when resuming."""
+    problem = _not_plain(value, where)
+    assert problem is None, f"{problem}; only tensors, numbers and strings can be saved"
+
+
+def _not_plain(value: object, where: str) -> str | None:
+    """Returns what is wrong with a training state, if anything is."""
+    items: Iterable[tuple[object, object]] = ()
     if type(value) in (dict, OrderedDict):
         assert isinstance(value, Mapping)
-        for key, item in value.items():
-            assert type(key) in (str, int), f"{where}: key {key!r} is a {type(key).__name__}"
-            _assert_plain(item, f"{where}[{key!r}]")
+        items = value.items()
+        for key in value:
+            if type(key) not in (str, int):
+                return f"{where}: key {key!r} is a {type(key).__name__}"
     elif type(value) in (list, tuple):
         assert isinstance(value, (list, tuple))
-        for number, item in enumerate(value):
-            _assert_plain(item, f"{where}[{number}]")
-    else:
-        plain = value is None or type(value) in (Tensor, nn.Parameter, bool, int, float, str, bytes)
-        assert plain, f"{where} is a {type(value).__name__}; only tensors, numbers and strings can be saved"
+        items = enumerate(value)
+    elif isinstance(value, Tensor) and value.layout != torch.strided:
+        return f"{where} is a sparse tensor"
+    elif value is not None and type(value) not in (Tensor, nn.Parameter, bool, int, float, str, bytes):
+        return f"{where} is a {type(value).__name__}"
+    return next((problem for key, item in items if (problem := _not_plain(item, f"{where}[{key!r}]"))), None)

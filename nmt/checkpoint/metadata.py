@@ -18,7 +18,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 import nmt
-from nmt.errors import CheckpointError, reason
+from nmt.errors import CheckpointError, reason, require_file
 
 FORMAT = 1
 """Version of the layout of a checkpoint folder; another one is refused."""
@@ -83,6 +83,7 @@ def read_metadata(folder: Path) -> Metadata:
     """Reads and checks `metadata.json`; raises `CheckpointError`."""
     file = folder / METADATA_FILE
     try:
+        require_file(file)
         content = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(f"{folder}: is no checkpoint, {METADATA_FILE} is missing") from None

@@ -28,7 +28,7 @@ from nmt.checkpoint.metadata import METADATA_FILE, read_metadata, versions
 from nmt.checkpoint.resume import resume_conflicts
 from nmt.concurrency import lock
 from nmt.config import Experiment, dump_config
-from nmt.errors import CheckpointError, ConfigError, reason
+from nmt.errors import CheckpointError, ConfigError, reason, require_file
 from nmt.runtime import logger
 
 TRAINING_STATES = 2
@@ -234,6 +234,7 @@ class RunFolder:
     def _pointer(self, which: str) -> str:
         """Returns the content of a pointer file, or nothing where there is none."""
         try:
+            require_file(self.path / "checkpoints" / which)
             # Bytes that are no UTF-8 are no name of a checkpoint, and are treated as any other wrong name.
             return (self.path / "checkpoints" / which).read_text(encoding="utf-8", errors="replace").strip()
         except (FileNotFoundError, NotADirectoryError):

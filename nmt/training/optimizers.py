@@ -114,8 +114,10 @@ def optimizer_problems(saved: object, options: PartOptions, optimizer: optim.Opt
     ]
 
 
-def _indices(group: object) -> object:
-    return group.get("params") if isinstance(group, Mapping) else None
+def _indices(group: object) -> list[int] | None:
+    """Returns the numbers of the parameters of a saved group, or None where they are no numbers."""
+    found = group.get("params") if isinstance(group, Mapping) else None
+    return found if isinstance(found, list) and all(type(index) is int for index in found) else None
 
 
 def _state_of_each(options: PartOptions, count: int) -> dict[int, dict[str, Tensor]]:

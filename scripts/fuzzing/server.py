@@ -146,6 +146,8 @@ class Server:
             "HF_HUB_OFFLINE": "1",
             "HF_DATASETS_OFFLINE": "1",
             "OMP_NUM_THREADS": "1",
+            # Threads that wait use no processor time, which would count as the command's.
+            "OMP_WAIT_POLICY": "passive",
             "PYTHONUNBUFFERED": "",
         }
         return subprocess.Popen(

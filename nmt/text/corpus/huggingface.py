@@ -15,7 +15,7 @@ from nmt.config.schema import Data
 from nmt.errors import DataError
 from nmt.text.corpus.arrow import BATCH_ROWS, batch_records, check_columns, check_values, first_line, has_column
 from nmt.text.corpus.base import CORPORA, Corpus, CorpusOptions, Record, Text, of_record
-from nmt.text.corpus.files import check_files
+from nmt.text.corpus.files import check_file, check_files
 
 if TYPE_CHECKING:
     import datasets
@@ -118,6 +118,9 @@ class HuggingFaceCorpus(Corpus):
     def _load_saved(self, folder: str) -> datasets.Dataset:
         import datasets
 
+        for path in Path(folder).rglob("*"):
+            if not path.is_dir():
+                check_file(path)
         try:
             loaded = datasets.load_from_disk(folder)
         except Exception as error:

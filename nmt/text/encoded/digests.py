@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nmt.concurrency import lock
+from nmt.errors import require_file
 
 SETTLED_SECONDS = 2.0
 """A file changed later than this before it was read may change once more and keep the same times."""
@@ -52,6 +53,7 @@ class Digests:
 
     def _entries(self) -> dict[str, Any]:
         try:
+            require_file(self._file)
             entries = json.loads(self._file.read_text(encoding="utf-8"))
             return {name: {"state": entry["state"], "digest": str(entry["digest"])} for name, entry in entries.items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):

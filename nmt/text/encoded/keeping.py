@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from nmt.concurrency import lock
-from nmt.errors import DataError
+from nmt.errors import DataError, require_file
 from nmt.text.encoded.digests import Digests
 
 _log = logging.getLogger(__name__)
@@ -95,6 +95,8 @@ def _report_if_whole(folder: Path, name: str, digests: Digests, read: Callable[[
     if not folder.exists():
         return None
     try:
+        for each in (_CHECKSUMS, name, _REPORT):
+            require_file(folder / each)
         checksums = json.loads((folder / _CHECKSUMS).read_text(encoding="utf-8"))
         for each in (name, _REPORT):
             path = folder / each

@@ -17,7 +17,7 @@ import sentencepiece
 from sentencepiece import sentencepiece_pb2
 
 from nmt.config.schema import Tokenizer as TokenizerOptions
-from nmt.errors import DataError
+from nmt.errors import DataError, require_file
 
 SPACE = "\u2581"
 """How a piece spells the space before a word."""
@@ -187,6 +187,7 @@ def load_files(source: Path, target: Path) -> TokenizerPair:
     problems: list[str] = []
     for path in dict.fromkeys((source, target)):
         try:
+            require_file(path)
             loaded[path] = Tokenizer(path.read_bytes(), str(path))
         except OSError as error:
             problems.append(f"{path}: {error.strerror}")
