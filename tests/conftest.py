@@ -81,7 +81,7 @@ def small_config(attention: str = "bahdanau2015", coverage_penalty: float = 0.0,
 def small_translator(config: Config, tokenizers: TokenizerPair, seed: int, updates: int = UPDATES) -> Translator:
     """A translator that has learned some of the sentences by heart."""
     torch.manual_seed(seed)
-    translator = Translator(config.model, vocabulary(tokenizers))
+    translator = Translator(config.model, vocabulary(tokenizers), config.data.reverse_source)
     optimizer = torch.optim.Adam(translator.parameters(), lr=0.02)
     batch = collate(
         flatten(tokenizers.source.encode(SOURCES)),
@@ -105,9 +105,12 @@ def save_small(
     attention: str = "bahdanau2015",
     updates: int = UPDATES,
     tests: str = "{}",
+    reverse_source: bool = False,
 ) -> Path:
     """A checkpoint of a small translator."""
     config = small_config(attention, tests=tests)
+    data = config.data.model_copy(update={"reverse_source": reverse_source})
+    config = config.model_copy(update={"data": data})
     translator = small_translator(config, tokenizers, seed, updates)
     weights = {name: parameter.detach() for name, parameter in translator.named_parameters()}
     write_checkpoint(folder, Snapshot(weights, config, tokenizers, step=seed, epoch=0))

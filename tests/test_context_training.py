@@ -235,10 +235,11 @@ def test_checking_reads_the_start(folder: Path, started: Config) -> None:
             ],
         ),
         (
-            ("data.source_language=yy", "data.target_language=xx"),
+            ("data.source_language=yy", "data.target_language=xx", "data.reverse_source=true"),
             [
                 "data.source_language: is 'yy', but {base}, from which training starts, has 'xx'",
                 "data.target_language: is 'xx', but {base}, from which training starts, has 'yy'",
+                "data.reverse_source: is True, but {base}, from which training starts, has False",
             ],
         ),
     ],

@@ -25,7 +25,7 @@ from tests.documents import document_config, write_all
 from tests.networks import BOS, EOS, model_options, network, sentences
 from tests.runs import final_weights, records, run_config, write_corpus
 from tests.test_document import SHAPES, classifier, level, some_document
-from tests.test_model import every_network
+from tests.test_model import build, every_network
 
 pytestmark = [
     pytest.mark.gpu,
@@ -44,7 +44,7 @@ def test_outputs_and_gradients_are_those_of_the_cpu(options: dict[str, Any]) -> 
     source_BS, lengths_B = sentences(5, 2, 7)
     target_BT, _ = sentences(6, 3, 4, size=11)
     for device in (torch.device("cpu"), GPU):
-        translator = network(model_options(**options)).to(device)
+        translator = build(options).to(device)
         # cuDNN has a backward pass in training mode alone; there is no dropout here.
         logits = translator.train()(source_BS.to(device), lengths_B, target_BT.to(device))
         logits.logsumexp(-1).sum().backward()

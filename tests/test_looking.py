@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from nmt.config.schema import Search
 from nmt.errors import ConfigError, NmtError
 from nmt.experiment.likelihood import forced_loss
-from nmt.experiment.loading import System
+from nmt.experiment.loading import System, join, load_model
 from nmt.experiment.looking import look, look_at_pieces
+from nmt.experiment.translation import Wanted, translate_lines
 from nmt.kernels.choice import choose_kernels
 from nmt.plots.look import Look
 from nmt.text.tokenizer import TokenizerPair
-from tests.conftest import CPU, REFERENCES, SOURCES, small_config, small_translator
+from tests.conftest import CPU, REFERENCES, SOURCES, save_small, small_config, small_translator
 
 SIDES = [SOURCES[4], "", SOURCES[0], "\u00a0", SOURCES[3]], [REFERENCES[4], "a", REFERENCES[1], "b", REFERENCES[3]]
 
@@ -79,6 +83,27 @@ def test_pieces_without_text(system: System) -> None:
     for one, other in zip([found[0], found[2], found[4]], looks_of(system, 60), strict=True):
         assert np.allclose(one.weights_NTS, other.weights_NTS, atol=1e-5)
     assert look_at_pieces(system, [], [], 60) == []
+
+
+def test_a_source_that_was_read_backwards_is_shown_in_the_order_of_the_text(
+    tokenizers: TokenizerPair, tmp_path: Path
+) -> None:
+    """From a saved model: it says of a source what the same weights say of the reversed one, and shows it forwards."""
+    saved = [save_small(tmp_path / str(reverse), tokenizers, reverse_source=reverse) for reverse in (False, True)]
+    models = [load_model(folder, None, CPU) for folder in saved]
+    models[0].translator.load_state_dict(models[1].translator.state_dict())
+    plain, backwards = (join([model], CPU) for model in models)
+    source, target = tokenizers.source.encode(SOURCES[:2]), tokenizers.target.encode(REFERENCES[:2])
+    expected = look_at_pieces(plain, [ids[::-1] for ids in source], target, 60)
+    for ids, one, other in zip(source, look_at_pieces(backwards, source, target, 60), expected, strict=True):
+        assert one.source_pieces == tuple(tokenizers.source.pieces(ids))
+        order = [*reversed(range(len(ids))), len(ids)]
+        assert np.allclose(one.weights_NTS, other.weights_NTS[..., order], atol=1e-5)
+        assert one.log_probability == pytest.approx(other.log_probability, rel=1e-4)
+    lines = [SOURCES[0]]
+    ((best, *_),) = translate_lines(backwards, lines, Search(beam_size=3), Wanted(attention=True))
+    (shown,) = look_at_pieces(backwards, [best.source_ids], [best.ids], 60)
+    assert np.allclose(best.attention, shown.weights_NTS[0], atol=1e-5)
 
 
 def test_heads_are_kept_apart(tokenizers: TokenizerPair) -> None:
