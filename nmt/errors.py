@@ -43,6 +43,12 @@ def on_one_line(text: str) -> str:
     return re.sub("[\0-\x1f\x7f-\x9f\u2028\u2029]", lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def counted(count: int, noun: str) -> str:
+    """Returns the count with its noun: `1 epoch`, `1,500 updates`, `2 processes`."""
+    ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
+    return f"{count:,} {noun}{ending}"
+
+
 class NmtError(Exception):
     """One or more mistakes of the user: one line each, what is wrong, where, and what to do.
 

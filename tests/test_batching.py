@@ -446,8 +446,9 @@ def test_a_batch_describes_itself(streams: Streams) -> None:
     batch = batches(streams())[0]
     described = batch.describe()
     assert f"{len(batch.rows)} pairs" in described
-    assert f"source {batch.source_BS.shape[0]} x {batch.source_BS.shape[1]}" in described
-    assert f"rows {batch.rows[0]}" in described
+    source, target = batch.source_BS.shape[1], batch.target_BT.shape[1]
+    assert described.endswith(f", padded to {source} source and {target} target pieces")
+    assert batch.describe(with_rows=True).startswith(f"{described}, rows {batch.rows[0]}")
     assert_same(batch.to(torch.device("cpu")), batch)
 
 

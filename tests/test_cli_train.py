@@ -70,6 +70,33 @@ def test_a_network_larger_than_the_memory_is_refused_in_one_line(call: Call, con
     assert "Traceback" not in ended.errors
 
 
+def test_details_of_the_implementation_are_in_the_log_file_and_printed_when_asked_for(call: Call, config: Path) -> None:
+    """The log of a run has the words of its user; with --verbose it also says which kernels run."""
+    kernels = "kernel auto: recurrent layers are differentiated by hand"
+    quiet = call(train.main, "--config", config, "--set", "training.max_epochs=1")
+    assert quiet.code == 0
+    assert "kernel" not in quiet.errors
+    assert "training ended   1 epoch, as training.max_epochs asks\n" in quiet.errors
+    assert "in 1 epoch\n" in quiet.errors
+    assert kernels in (config.parent / "run" / "train.log").read_text()
+    quiet = call(train.main, "--config", config, "--check")
+    assert "rows" not in quiet.errors
+    assert " source and 8 target pieces\n" in quiet.errors
+    verbose = call(train.main, "--config", config, "--check", "--verbose")
+    assert kernels in verbose.errors
+    assert " source and 8 target pieces, rows " in verbose.errors
+
+
+def test_a_warm_up_longer_than_the_run_is_a_warning(call: Call, config: Path) -> None:
+    warm_up = ("--check", "--set", "training.schedule.warmup_steps=25", "--set")
+    for longest in ("training.max_epochs=3", "training.max_steps=24"):  # of 8 updates each
+        ended = call(train.main, "--config", config, *warm_up, longest)
+        assert ended.code == 0
+        assert "warning: training.schedule.warmup_steps: the warm-up takes 25 updates" in ended.errors
+        assert "the run only has 24 updates" in ended.errors
+    assert "warning" not in call(train.main, "--config", config, *warm_up, "training.max_epochs=4").errors
+
+
 def test_checking_says_that_all_is_right(call: Call, config: Path) -> None:
     ended = call(train.main, "--config", config, "--check")
     assert ended.code == 0

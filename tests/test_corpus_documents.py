@@ -258,7 +258,7 @@ def test_what_is_left_out_of_a_document_stays_as_context(tmp_path: Path, tokeniz
     assert (report.read, report.kept, report.duplicates) == (9, 4, 1)
     assert report.dropped == {"too long": 2, "empty side": 2, "duplicate": 1}
     assert report.documents == DocumentsReport(count=3, sentences=8, longest=4, context_alone=4)
-    assert "documents: 3, 2.7 sentences each, longest 4; 4 sentences are context alone" in report.lines()
+    assert "documents: 3, 2.7 sentences each, longest 4; 4 sentences of context alone" in report.lines()
     # Pieces are counted of pairs alone.
     truth = tokenizers.source.encode([texts[row][0] for row in pair_rows(encoded)])
     assert report.source.pieces == sum(map(len, truth))

@@ -71,9 +71,9 @@ def test_a_batch_holds_its_documents(collection: EncodedCollection) -> None:
     assert batch.words_N[start : start + size].tolist() == words.tolist()
     first = int(batch.words_N[:start].sum())
     assert batch.ids_W[first : first + len(ids)].tolist() == ids.tolist()
-    assert f"{batch.documents} documents, {batch.words:,} words in {len(batch.words_N):,} sentences, rows " in (
-        batch.describe()
-    )
+    size = f"{batch.documents} documents, {batch.words:,} words in {len(batch.words_N):,} sentences"
+    assert batch.describe() == size
+    assert batch.describe(with_rows=True).startswith(f"{size}, rows {batch.rows[0]}")
 
 
 def same(one: DocumentBatch, other: DocumentBatch) -> bool:

@@ -14,6 +14,7 @@ import termios
 import time
 import weakref
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -275,24 +276,84 @@ def test_on_a_terminal_there_is_a_bar_and_the_lines_go_to_the_file(
                 logging.getLogger("nmt").info("a remark")
         journal.summary("done", None)
     err = capsys.readouterr().err
-    assert "epoch 1: " in err
-    assert "4/4" in err
-    assert "loss 2, 50 tokens/s, lr 0.001" in err
+    assert "100% |██████████| epoch 1, step 4/4, loss 2, 0:00:00 left, 50 tokens/s, lr 0.001" in err
     assert "step 2, epoch 1: loss 2" not in err
     assert "a remark\n" in err
     assert "step 2, epoch 1: loss 2" in (tmp_path / "train.log").read_text()
 
 
-@pytest.mark.parametrize(("columns", "shown"), [(110, "/9 "), (0, "step 2, epoch 1: loss 2")])
+@contextmanager
+def terminal(monkeypatch: pytest.MonkeyPatch, columns: int, written: list[str]) -> Iterator[None]:
+    """Standard error is a terminal of this width; what it got is in `written` after the block."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
+    with monkeypatch.context() as patch, os.fdopen(theirs, "w") as screen:
+        patch.setattr(sys, "stderr", screen)
+        yield
+    received = b""
+    # When all has been read of a terminal that nobody writes to any longer, the system reports an error.
+    with suppress(OSError):
+        while chunk := os.read(ours, 10_000):
+            received += chunk
+    os.close(ours)
+    written.append(received.decode())
+
+
+@pytest.mark.parametrize(("columns", "shown"), [(110, "| epoch 1, step 1/9, loss 2"), (0, "step 2, epoch 1: loss 2")])
 def test_a_terminal_gets_a_bar_where_it_has_a_width(
     tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, columns: int, shown: str
 ) -> None:
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
-    with os.fdopen(theirs, "w") as terminal:
-        monkeypatch.setattr(sys, "stderr", terminal)
-        with open_journal(tmp_path, clock, terminal=None, total_steps=9) as journal:
-            update(journal, 1)
-            update(journal, 2)
-        assert shown in os.read(ours, 10_000).decode()
-    os.close(ours)
+    written: list[str] = []
+    with (
+        terminal(monkeypatch, columns, written),
+        open_journal(tmp_path, clock, terminal=None, total_steps=9) as journal,
+    ):
+        update(journal, 1)
+        update(journal, 2)
+    assert shown in written[0]
+
+
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [
+        (44, " 50% epoch 12, step 750,000/1,500,000"),
+        (55, " 50% epoch 12, step 750,000/1,500,000, loss 0.5867"),
+        (80, " 50% |█████     | epoch 12, step 750,000/1,500,000, loss 0.5867, 104:10:00 left"),
+        (86, " 50% epoch 12, step 750,000/1,500,000, loss 0.5867, 104:10:00 left, 123,456 tokens/s"),
+    ],
+)
+def test_the_progress_line_fits_and_every_number_in_it_is_whole(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, columns: int, line: str
+) -> None:
+    written: list[str] = []
+    steps = {"total_steps": 1_500_000, "resumed_step": 749_999}
+    with (
+        terminal(monkeypatch, columns, written),
+        open_journal(tmp_path, clock, log_every=9, terminal=None, **steps) as journal,
+    ):
+        clock.now += 0.5
+        update(journal, 750_000, loss=0.58671, tokens=61_728, epoch=12)
+    lines = written[0].split("\r")
+    assert line in lines
+    assert max(map(len, lines)) <= columns
+
+
+def test_a_wide_terminal_has_room_for_a_bar(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    with (
+        terminal(monkeypatch, 100, written),
+        open_journal(tmp_path, clock, log_every=9, terminal=None, total_steps=4, resumed_step=1) as journal,
+    ):
+        clock.now += 2.0
+        update(journal, 2)
+    text = "epoch 1, step 2/4, loss 2, 0:00:04 left, 50 tokens/s, lr 0.001"
+    bar = next(part for part in written[0].split("\r") if part.endswith(text))
+    assert bar.startswith(" 50% |█")
+    assert len(bar) == 99  # tqdm leaves the last column free
+
+
+def test_one_epoch_is_singular(tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with open_journal(tmp_path, clock) as journal:
+        update(journal, 1)
+        journal.summary("done", None, epoch=1)
+    assert "updates         1 in 1 epoch\n" in capsys.readouterr().err

@@ -371,22 +371,6 @@ def test_translation_uses_the_moving_average(folder: Path) -> None:
     assert not torch.equal(saved["projection.bias"], state["weights"]["projection.bias"])
 
 
-def test_a_loss_that_stays_infinite_stops_the_run_and_names_the_batch(folder: Path) -> None:
-    config = run_config(
-        folder,
-        "training.optimizer={kind: sgd, learning_rate: 1e38}",
-        "training.schedule=constant",
-        "training.clip_norm=0",
-        "training.non_finite_limit=3",
-    )
-    with pytest.raises(TrainingError) as caught:
-        train(config)
-    (problem,) = caught.value.problems
-    assert problem.startswith("3 updates in a row had a non-finite loss or gradient")
-    assert "pairs, source" in problem
-    assert "training.optimizer.learning_rate" in problem
-
-
 def poison(monkeypatch: pytest.MonkeyPatch, *updates: int) -> None:
     """Gradients that are no numbers in these updates, the first of which is 1."""
     forward_backward = Trainer.forward_backward
@@ -398,6 +382,19 @@ def poison(monkeypatch: pytest.MonkeyPatch, *updates: int) -> None:
         return likelihood
 
     monkeypatch.setattr(Trainer, "forward_backward", poisoned)
+
+
+def test_updates_that_stay_non_finite_stop_the_run_and_name_the_batch(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison(monkeypatch, 2, 3, 4)
+    with pytest.raises(TrainingError) as caught:
+        train(run_config(folder, "training.non_finite_limit=3"))
+    (problem,) = caught.value.problems
+    assert problem.startswith("3 updates in a row had a non-finite loss or gradient")
+    assert "pairs, padded to" in problem
+    assert "training.optimizer.learning_rate" in problem
+    assert [record["step"] for record in records(folder / "run", "skipped")] == [2, 3, 4]
 
 
 def look_late(monkeypatch: pytest.MonkeyPatch, updates: int) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from nmt.batching.links import Flat, Links, link_pieces
 from nmt.batching.past import BatchPast, Lookback, read_back
 from nmt.batching.tensors import describe_rows, pinned
+from nmt.errors import counted
 from nmt.text.encoded import EncodedCorpus, flatten
 from nmt.text.tokenizer import Tokenizer, TokenizerPair
 from nmt.text.words import words_of_spans
@@ -95,14 +96,18 @@ class Batch:
             past=None if self.past is None else self.past.to(device),
         )
 
-    def describe(self) -> str:
-        """For messages: `64 pairs, source 64 x 21, target 64 x 25, rows 12, 7, 903, ...`; rows count from 0."""
+    def describe(self, with_rows: bool = False) -> str:
+        """Returns the size of the batch for messages: `64 pairs, padded to 21 source and 25 target pieces`.
+
+        `with_rows` adds the first row numbers of the encoded text: `, rows 12, 7, 903, ...`. They count from 0.
+        """
         if not self.weight:
             return "a stand-in of weight 0"
         (sources, source), (targets, target) = self.source_BS.shape, self.target_BT.shape
-        return (
-            f"{self.pairs} pairs, source {sources} x {source}, target {targets} x {target}, {describe_rows(self.rows)}"
-        )
+        context = max(sources, targets) - self.pairs
+        beside = f" with {counted(context, 'sentence')} of context" if context else ""
+        rows = f", {describe_rows(self.rows)}" if with_rows else ""
+        return f"{counted(self.pairs, 'pair')}{beside}, padded to {source} source and {target} target pieces{rows}"
 
 
 def pad_sources(sources: Sequence[Sequence[int]], eos: int, pad: int) -> SourceBatch:

@@ -18,6 +18,7 @@ from nmt.batching.plan import Plan, Rows, plan_documents
 from nmt.batching.tensors import describe_rows, pinned
 from nmt.batching.updates import UpdateStream
 from nmt.batching.windows import BLOCK_ROWS, WINDOW_ROWS, Windows
+from nmt.errors import counted
 from nmt.text.encoded import EncodedCollection
 
 
@@ -56,12 +57,16 @@ class DocumentBatch:
             labels_B=self.labels_B.to(device, non_blocking=True),
         )
 
-    def describe(self) -> str:
-        """For messages: `12 documents, 3,950 words in 160 sentences, rows 12, 7, 903, ...`; rows count from 0."""
+    def describe(self, with_rows: bool = False) -> str:
+        """Returns the size of the batch for messages: `12 documents, 3,950 words in 160 sentences`.
+
+        `with_rows` adds the first row numbers of the encoded text: `, rows 12, 7, 903, ...`. They count from 0.
+        """
         if not self.weight:
             return "a stand-in of weight 0"
-        what = f"{len(self.sentences_B)} documents, {len(self.ids_W):,} words in {len(self.words_N):,} sentences"
-        return f"{what}, {describe_rows(self.rows)}"
+        documents, words = counted(len(self.sentences_B), "document"), counted(len(self.ids_W), "word")
+        rows = f", {describe_rows(self.rows)}" if with_rows else ""
+        return f"{documents}, {words} in {counted(len(self.words_N), 'sentence')}{rows}"
 
 
 def documents_batch(documents: Sequence[Sequence[Sequence[int]]], labels: Sequence[int] | None = None) -> DocumentBatch:

@@ -31,7 +31,7 @@ class AnyBatch(Protocol):
     def to(self, device: torch.device) -> AnyBatch:
         """The same on a device."""
 
-    def describe(self) -> str:
+    def describe(self, with_rows: bool = False) -> str:
         """For messages."""
 
 

@@ -21,7 +21,7 @@ from nmt.cli.options import (
     of_type,
 )
 from nmt.config.schema.bounds import Tokens
-from nmt.errors import ConfigError
+from nmt.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     from nmt.experiment.alignment import Alignment
@@ -164,7 +164,7 @@ def _report(options: argparse.Namespace, found: Agreement, models: Sequence[Trai
 
     with writing(None) as write:
         if not options.json:
-            write(f"{options.gold}: {pairs:,} pairs\n{as_text(found)}")
+            write(f"{options.gold}: {counted(pairs, 'pair')}\n{as_text(found)}")
             return
         values = {
             "models": [str(model.path) for model in models],

@@ -28,6 +28,11 @@ def _main(arguments: list[str] | None = None) -> int:
         help="override a key of the YAML, such as training.batch_tokens=8192; may be repeated",
     )
     parser.add_argument("--fresh", action="store_true", help="start again; an earlier run in the folder is put aside")
+    parser.add_argument(
+        "--verbose",
+        action="store_true",
+        help="also print details of the implementation, which train.log has in any case",
+    )
     doing = parser.add_mutually_exclusive_group()
     doing.add_argument(
         "--check", action="store_true", help="read the data, build the model, run the largest batch; stop"
@@ -52,9 +57,9 @@ def _run(options: argparse.Namespace) -> int:
     from nmt.experiment.training import check, train
 
     if options.check:
-        check(config)
+        check(config, verbose=options.verbose)
         return 0
-    outcome = train(config, fresh=options.fresh)
+    outcome = train(config, fresh=options.fresh, verbose=options.verbose)
     return INTERRUPTED if outcome.interrupted else 0
 
 

@@ -11,7 +11,7 @@ from nmt.checkpoint import read_metadata
 from nmt.checkpoint.folder import Loaded
 from nmt.config import ClassificationConfig
 from nmt.experiment.labelling import label_validator, read_set
-from nmt.experiment.lesson import Lesson, Preparation, refuse_another_text, report_size
+from nmt.experiment.lesson import Lesson, Preparation, log_kernel, refuse_another_text, report_size
 from nmt.experiment.starting import start
 from nmt.kernels.choice import choose_packed
 from nmt.model.classifier import DocumentClassifier
@@ -52,7 +52,7 @@ class ClassificationPreparation(Preparation):
         if begun:
             start(classifier, begun)
         kernel = choose_packed(config.runtime.kernel, runtime.device, classifier.encoder.obstacle())
-        logger.info("%s", kernel.reason)
+        log_kernel(kernel.reason, config.runtime.kernel, runtime)
         stream = DocumentStream(
             encoded,
             batch_tokens=config.training.batch_tokens,

@@ -10,7 +10,7 @@ import numpy as np
 
 from nmt.config import ClassificationConfig
 from nmt.config.registry import PartOptions
-from nmt.errors import DataError
+from nmt.errors import DataError, counted
 from nmt.experiment.classification import Labelled, Labeller, label_documents
 from nmt.experiment.named import named_sets
 from nmt.kernels.packed import PackedGru
@@ -131,7 +131,7 @@ def as_text(results: Sequence[tuple[LabelledSet, LabelEvaluation]]) -> str:
         parts.append(
             "\n".join(
                 (
-                    f"{labelled_set.name}: {len(labelled_set.documents):,} documents",
+                    f"{labelled_set.name}: {counted(len(labelled_set.documents), 'document')}",
                     f"loss of the labels {found.loss:.4f}",
                     format_table(rows[1:], header=rows[0]),
                     format_table(confusion[1:], header=confusion[0]),

@@ -12,6 +12,7 @@ from nmt.checkpoint import read_metadata
 from nmt.checkpoint.folder import Loaded
 from nmt.config.schema import Learning
 from nmt.errors import ConfigError
+from nmt.kernels.native.build import load
 from nmt.runtime import Runtime, format_table, free_memory, in_bytes, logger
 from nmt.text.tokenizer import TokenizerPair
 from nmt.training.objective import Objective
@@ -58,6 +59,13 @@ def refuse_another_text(run: str, resumed: Path | None, fingerprint: str) -> Non
             f"run: {run} was trained on another text ({before}, now {fingerprint}): data.train has changed; name "
             "another folder, or start again with --fresh, which keeps what is there aside"
         )
+
+
+def log_kernel(reason: str, kernel: str, runtime: Runtime) -> None:
+    """Logs the chosen implementation for debugging, and for everybody why nothing is compiled on a CPU."""
+    logger.debug("%s", reason)
+    if runtime.device.type == "cpu" and kernel != "reference" and (missing := load()[1]):
+        logger.info("no compiled kernels, so training is slower: %s", missing)
 
 
 class Network(Protocol):

@@ -10,7 +10,7 @@ from nmt.checkpoint import find, read_metadata
 from nmt.checkpoint.durable import replace_file
 from nmt.checkpoint.folder import CONFIG_FILE, read_config_text
 from nmt.config import Config
-from nmt.errors import CheckpointError, ConfigError, DataError
+from nmt.errors import CheckpointError, ConfigError, DataError, counted
 from nmt.experiment.families import parse_saved_config
 from nmt.runtime import logger
 from nmt.text.corpus import CorpusOptions
@@ -90,7 +90,7 @@ def _training_text(folder: Path) -> tuple[EncodedPairs, list[Part]]:
     key = read_metadata(folder).data.get("train", "")
     for cache in dict.fromkeys(caches):
         if key and (pairs := encoded_pairs(cache, key)) is not None:
-            logger.info("%s pairs in %s", f"{len(pairs):,}", cache)
+            logger.info("%s in %s", counted(len(pairs), "pair"), cache)
             weights = [corpus.weight for corpus in config.data.train if isinstance(corpus, CorpusOptions)]
             return pairs, pairs.parts_with(weights)
     raise DataError(

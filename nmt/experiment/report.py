@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from nmt.errors import counted
 from nmt.experiment.comparison import Result
 from nmt.experiment.documents import grouped
 from nmt.metrics import format_comparisons, format_scores, to_json
@@ -35,14 +36,15 @@ def as_values(result: Result) -> dict[str, Any]:
 
 def _lines(result: Result, baseline: str | None) -> list[str]:
     test_set, loss = result.test_set, result.evaluation.loss
-    heading = f"{test_set.name}: {len(test_set.sources):,} sentences"
+    heading = f"{test_set.name}: {counted(len(test_set.sources), 'sentence')}"
     if documents := _documents(result):
-        heading += f" in {documents:,} documents"
+        heading += f" in {counted(documents, 'document')}"
     if len(test_set.references) > 1:
         heading += f", {len(test_set.references)} references each"
     lines = [
         heading,
-        f"loss of the references {loss.per_piece:.4f}, perplexity {loss.perplexity:.2f}, by {loss.pieces:,} pieces",
+        f"loss of the references {loss.per_piece:.4f}, perplexity {loss.perplexity:.2f}, "
+        f"by {counted(loss.pieces, 'piece')}",
         _table(format_scores(result.evaluation.scores)),
     ]
     if result.comparisons is not None:

@@ -10,7 +10,7 @@ from torch import nn
 from nmt.checkpoint import find, load_model_files
 from nmt.checkpoint.folder import CONFIG_FILE, Loaded
 from nmt.config import Experiment, difference
-from nmt.errors import CheckpointError, ConfigError
+from nmt.errors import CheckpointError, ConfigError, counted
 from nmt.experiment.families import parse_saved_config
 from nmt.runtime import logger
 
@@ -48,7 +48,7 @@ def start(model: nn.Module, loaded: Loaded) -> None:
     """
     new = loaded.load_into(model, may_lack=OWN_WEIGHTS)
     others = f"; {len(new)} weights of model.context start anew" if new else ""
-    logger.info("starting from %s, after %s updates%s", loaded.path, f"{loaded.metadata.step:,}", others)
+    logger.info("starting from %s, after %s%s", loaded.path, counted(loaded.metadata.step, "update"), others)
 
 
 def _problems(saved: Experiment, config: Experiment, path: Path) -> Iterator[str]:

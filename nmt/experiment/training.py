@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nmt.checkpoint import RunFolder, Snapshot, load_training_state, read_metadata
 from nmt.config import ClassificationConfig, Config, Experiment
-from nmt.errors import ConfigError
+from nmt.errors import ConfigError, counted
 from nmt.experiment.classification_lesson import ClassificationPreparation
 from nmt.experiment.families import parse_saved_config
 from nmt.experiment.lesson import Lesson, Preparation
@@ -31,28 +31,29 @@ from nmt.runtime import (
 )
 from nmt.training.journal import Journal
 from nmt.training.progress import Outcome, Progress
-from nmt.training.schedules import horizon
+from nmt.training.schedules import ScheduleOptions, horizon
 from nmt.training.trainer import Trainer
 
 
-def train(config: Experiment, *, fresh: bool = False) -> Outcome:
-    """Train, or go on with, the run that the config describes; with `fresh` an earlier one is put aside.
+def train(config: Experiment, *, fresh: bool = False, verbose: bool = False) -> Outcome:
+    """Trains, or resumes, the run that the config describes; with `fresh` an earlier one is put aside.
 
-    Raises `NmtError` for what the user can mend.
+    `verbose` also prints debug messages, which the run's log file has in any case. Raises `NmtError` for what the user
+    can mend.
     """
     with ExitStack() as stack:
         runtime = set_up(config.runtime)
         stack.callback(tear_down)
         stack.enter_context(watching_the_others())
         folder = RunFolder(config.run)
-        set_up_logging(None, runtime.is_main)
+        set_up_logging(None, runtime.is_main, verbose)
         preparation = _prepare(config, runtime)
         # A start that cannot be had leaves no folder behind.
         begun = starting_point(config) if fresh or folder.pointed("last") is None else None
         resumed = folder.open(config, fresh=fresh, read_config=parse_saved_config) if runtime.is_main else None
         stack.callback(folder.close)
         resumed = broadcast_object(resumed)
-        set_up_logging(folder.log_file, runtime.is_main)
+        set_up_logging(folder.log_file, runtime.is_main, verbose)
         stack.callback(set_up_logging, None, runtime.is_main)
         _log_machine(runtime)
         lesson = preparation.lesson(preparation.cache or folder.cache, resumed, begun)
@@ -63,7 +64,7 @@ def train(config: Experiment, *, fresh: bool = False) -> Outcome:
                 folder.path,
                 enabled=runtime.is_main,
                 log_every=config.training.log_every,
-                total_steps=_updates(config, lesson),
+                total_steps=_updates(config, lesson, runtime),
                 resumed_step=read_metadata(resumed).step if resumed else 0,
                 unit=lesson.objective.unit,
                 perplexity=lesson.objective.has_perplexity,
@@ -80,24 +81,26 @@ def train(config: Experiment, *, fresh: bool = False) -> Outcome:
     return outcome
 
 
-def check(config: Experiment) -> None:
-    """Everything that training does before its first update, the largest batch included, and leave nothing behind.
+def check(config: Experiment, *, verbose: bool = False) -> None:
+    """Does all that training does before its first update, runs the largest batch, and leaves nothing behind.
 
     Only `data.cache`, where it is set, keeps the encoded text, so that training need not encode it again.
     """
     with ExitStack() as stack:
         runtime = set_up(config.runtime)
         stack.callback(tear_down)
-        set_up_logging(None, runtime.is_main)
+        set_up_logging(None, runtime.is_main, verbose)
         _log_machine(runtime)
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nmt-check-")))
         preparation = _prepare(config, runtime)
         lesson = preparation.lesson(preparation.cache or scratch / "cache", None, starting_point(config))
-        updates = _updates(config, lesson)
+        updates = _updates(config, lesson, runtime)
         journal = stack.enter_context(Journal(scratch, enabled=False, log_every=1))
         trainer = _trainer(config, runtime, lesson, journal, RunFolder(scratch))
-        logger.info("largest batch: %s", trainer.try_largest_batch().describe())
-        logger.info("all right: %s updates would be made", f"{updates:,}")
+        largest = trainer.try_largest_batch()
+        logger.info("largest batch: %s", largest.describe())
+        logger.debug("largest batch: %s of the encoded text", largest.describe(with_rows=True))
+        logger.info("all right: %s would be made", counted(updates, "update"))
 
 
 def _prepare(config: Experiment, runtime: Runtime) -> Preparation:
@@ -107,13 +110,25 @@ def _prepare(config: Experiment, runtime: Runtime) -> Preparation:
     return ClassificationPreparation(config, runtime)
 
 
-def _updates(config: Experiment, lesson: Lesson) -> int:
-    """Updates of the whole training. Raises `ConfigError` if the first epoch has none: rows of a corpus whose weight is
-    below 1 are drawn at random."""
+def _updates(config: Experiment, lesson: Lesson, runtime: Runtime) -> int:
+    """Returns the updates of the whole run; warns if the warm-up of the learning rate does not end within them.
+
+    Raises `ConfigError` if the first epoch has none: rows of a corpus whose weight is below 1 are drawn at random.
+    """
     of_epoch = lesson.stream.updates_per_epoch(0)
     if not of_epoch:
         raise ConfigError("data.train: the weights of the corpora leave nothing for the first epoch; raise `weight`")
-    return horizon(config.training, of_epoch)
+    updates = horizon(config.training, of_epoch)
+    schedule = config.training.schedule
+    assert isinstance(schedule, ScheduleOptions)
+    if schedule.warmup_steps > updates and runtime.is_main:
+        logger.warning(
+            "training.schedule.warmup_steps: the warm-up takes %s and the run only has %s, so that the learning rate "
+            "never reaches training.optimizer.learning_rate; lower warmup_steps, or train longer",
+            counted(schedule.warmup_steps, "update"),
+            counted(updates, "update"),
+        )
+    return updates
 
 
 def _log_machine(runtime: Runtime) -> None:
@@ -160,5 +175,6 @@ def _summarize(outcome: Outcome, journal: Journal, folder: RunFolder, lesson: Le
     metrics = read_metadata(best).metrics if best else {}
     numbers = {name: value for name, value in metrics.items() if value is not None}
     if outcome.progress.skipped:
-        logger.info("%d updates were skipped for a non-finite loss or gradient", outcome.progress.skipped)
+        skipped = counted(outcome.progress.skipped, "update")
+        logger.info("%s skipped, because loss or gradient was not finite", skipped)
     journal.summary(outcome.reason, best, numbers, outcome.progress.epoch + 1, lesson.uses)

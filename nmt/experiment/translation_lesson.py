@@ -11,7 +11,7 @@ from nmt.checkpoint.folder import Loaded
 from nmt.config import Config
 from nmt.errors import ConfigError
 from nmt.experiment.evaluation import validator
-from nmt.experiment.lesson import Lesson, Preparation, refuse_another_text, report_size
+from nmt.experiment.lesson import Lesson, Preparation, log_kernel, refuse_another_text, report_size
 from nmt.experiment.loading import vocabulary
 from nmt.experiment.starting import start
 from nmt.kernels.choice import FORCED, Kernels, choose_kernels
@@ -64,7 +64,7 @@ class TranslationPreparation(Preparation):
         if begun:
             start(translator, begun)
         kernels = self._kernels(translator)
-        logger.info("%s", kernels.reason)
+        log_kernel(kernels.reason, config.runtime.kernel, runtime)
         training = config.training
         return Lesson(
             tokenizers=tokenizers,

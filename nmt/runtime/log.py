@@ -19,11 +19,11 @@ FILE_ONLY = {"file_only": True}
 _NUMBER = re.compile(r"[-+±]?\d[\d,.]*(e[-+]?\d+)?%?|-|")
 
 
-def set_up_logging(file: Path | None, is_main: bool) -> None:
+def set_up_logging(file: Path | None, is_main: bool, verbose: bool = False) -> None:
     """Writes plain lines to standard error (above a progress bar, if there is one) and, dated, to the end of `file`.
 
-    Only the main process logs messages below a warning, and only it writes the file. May be called again, for example
-    once the run's folder is known.
+    Debug messages go to the file, and with `verbose` to standard error too. Only the main process logs messages below
+    a warning, and only it writes the file. May be called again, for example once the run's folder is known.
     """
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
@@ -31,8 +31,9 @@ def set_up_logging(file: Path | None, is_main: bool) -> None:
         with suppress(OSError):
             handler.close()
     logger.propagate = False
-    logger.setLevel(logging.INFO if is_main else logging.WARNING)
+    logger.setLevel(logging.DEBUG if is_main else logging.WARNING)
     screen = _Screen()
+    screen.setLevel(logging.DEBUG if verbose else logging.INFO)
     screen.setFormatter(_Plain("%(message)s"))
     screen.addFilter(lambda record: not getattr(record, "file_only", False))
     logger.addHandler(screen)

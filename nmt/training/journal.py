@@ -14,12 +14,17 @@ from typing import Any
 
 from tqdm import tqdm
 
+from nmt.errors import counted
 from nmt.runtime import FILE_ONLY, format_table, logger
 from nmt.training.records import Records, plain
 from nmt.training.stopwatch import Stopwatch
 from nmt.training.window import Number, Window
 
 _REFRESH_SECONDS = 1.0
+_COLUMNS = 80
+"""Of a terminal that does not tell its width."""
+_PERCENT_COLUMNS = len("100% ")
+_LEAST_BAR = len("|||  ") + 6
 
 
 Sample = Mapping[str, str]
@@ -29,8 +34,8 @@ Sample = Mapping[str, str]
 class Journal:
     """Writes down the course of a run. On ranks other than 0 (`enabled=False`) it takes everything and writes nothing.
 
-    On a terminal there is a progress bar, and the lines of the log go into the log file alone; without one they are
-    the display.
+    On a terminal a progress line, never wider than the terminal, replaces the lines of updates, which then go into the
+    log file alone.
     """
 
     def __init__(
@@ -124,8 +129,6 @@ class Journal:
         """While validating or saving: this time counts neither for the speed nor for the time left."""
         with self._watch.stopped():
             yield
-        if self._bar is not None:
-            self._bar.unpause()
 
     @property
     def enabled(self) -> bool:
@@ -157,7 +160,7 @@ class Journal:
             self._bar = None
         updates = self._step - self.resumed_step
         rows: list[tuple[str, str]] = [("training ended", reason)]
-        rows.append(("updates", f"{self._step:,}" + (f" in {epoch} epochs" if epoch is not None else "")))
+        rows.append(("updates", f"{self._step:,}" + (f" in {counted(epoch, 'epoch')}" if epoch is not None else "")))
         rows.append(("time", _duration(self.seconds)))
         if updates and self.training_seconds:
             rows.append(("speed", f"{self._tokens / self.training_seconds:,.0f} {self.unit}/s"))
@@ -213,21 +216,40 @@ class Journal:
             self._bar = tqdm(
                 total=self.total_steps,
                 initial=self.resumed_step,
-                unit="step",
+                bar_format="{desc}",
                 dynamic_ncols=True,
                 file=sys.stderr,
                 leave=False,
             )
-        self._bar.update(step - self._bar.n)
-        if self._watch.elapsed - self._refreshed >= _REFRESH_SECONDS:
-            self._refreshed = self._watch.elapsed
-            values = self._window.values(self._watch.since_lap, perplexity=self.perplexity)
-            self._bar.set_description(f"epoch {epoch}", refresh=False)
-            self._bar.set_postfix_str(
-                f"loss {_short(plain(values['loss']))}, {values['tokens_per_second']:,.0f} tokens/s, "
-                f"lr {values['learning_rate']:.3g}",
-                refresh=False,
-            )
+        if self._watch.elapsed - self._refreshed < _REFRESH_SECONDS:
+            return
+        self._refreshed = self._watch.elapsed
+        values = self._window.values(self._watch.since_lap, perplexity=self.perplexity)
+        total = "" if self.total_steps is None else f"/{self.total_steps:,}"
+        fields = [
+            f"epoch {epoch}, step {step:,}{total}",
+            f", loss {_short(plain(values['loss']))}",
+            self._time_left(step),
+            f", {values['tokens_per_second']:,.0f} tokens/s",
+            f", lr {values['learning_rate']:.3g}",
+        ]
+        percent = "" if self.total_steps is None else "{percentage:3.0f}% "
+        columns = self._bar.format_dict["ncols"] or _COLUMNS
+        text = fitting(fields, columns - _PERCENT_COLUMNS)
+        has_bar = percent and columns - _PERCENT_COLUMNS - len(text) >= _LEAST_BAR
+        self._bar.bar_format = percent + ("|{bar}| {desc}" if has_bar else "{desc}")
+        self._bar.n = step
+        self._bar.set_description_str(text)
+
+
+def fitting(fields: Sequence[str], columns: int) -> str:
+    """Joins the fields that fit into so many columns, each whole; a field that does not fit ends the line."""
+    text = ""
+    for field in fields:
+        if len(text) + len(field) > columns:
+            break
+        text += field
+    return text
 
 
 def _shows_a_bar() -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nmt.batching import AnyBatch
-from nmt.errors import TrainingError
+from nmt.errors import TrainingError, counted
 from nmt.runtime import logger
 from nmt.training.journal import Journal
 from nmt.training.progress import Progress
@@ -87,11 +87,13 @@ class Ledger:
     def _skip(self, update: Update, progress: Progress) -> None:
         progress.skipped += 1
         progress.skipped_in_row += 1
-        names = "; ".join(batch.describe() for batch in update.batches)
-        logger.warning("update %d skipped: its loss or gradient is not finite (%s)", update.step, names)
-        self._journal.event("skipped", update.step, update.epoch + 1, {"batches": names})
+        sizes = "; ".join(batch.describe() for batch in update.batches)
+        rows = "; ".join(batch.describe(with_rows=True) for batch in update.batches)
+        logger.warning("update %d skipped: its loss or gradient is not finite (%s)", update.step, sizes)
+        logger.debug("update %d had %s of the encoded text", update.step, rows)
+        self._journal.event("skipped", update.step, update.epoch + 1, {"batches": rows})
         if progress.skipped_in_row >= self._limit:
             raise TrainingError(
-                f"{progress.skipped_in_row} updates in a row had a non-finite loss or gradient, the last one with "
-                f"{names}; lower training.optimizer.learning_rate, or set runtime.precision to fp32"
+                f"{counted(progress.skipped_in_row, 'update')} in a row had a non-finite loss or gradient, the last "
+                f"one with {sizes}; lower training.optimizer.learning_rate, or set runtime.precision to fp32"
             )

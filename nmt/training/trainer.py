@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from nmt.batching import AnyBatch, Position, UpdateStream
 from nmt.checkpoint import TRAINING_FILE, state_problems
 from nmt.config.schema import Learning
-from nmt.errors import CheckpointError, TrainingError
+from nmt.errors import CheckpointError, TrainingError, counted
 from nmt.runtime import (
     Runtime,
     all_reduce_sum,
@@ -214,8 +214,8 @@ class Trainer:
         if len(generators) == self.runtime.world:
             set_rng_state(generators[self.runtime.rank])
         else:
-            text = "resumed with %d processes a run of %d: random choices go on with new seeds"
-            logger.warning(text, self.runtime.world, len(generators))
+            now, before = counted(self.runtime.world, "process"), counted(len(generators), "process")
+            logger.warning("resumed with %s a run of %s: random choices go on with new seeds", now, before)
 
     def _state_problems(self, saved: dict[str, Any]) -> list[str]:
         """Returns one line for each part of a saved state that is missing or does not fit this training."""
@@ -287,13 +287,13 @@ class Trainer:
         """Why training is over, or nothing."""
         progress, options = self.progress, self.options
         if options.max_steps and progress.step >= options.max_steps:
-            return f"{options.max_steps} updates, as training.max_steps asks"
+            return f"{counted(options.max_steps, 'update')}, as training.max_steps asks"
         at_end = self.stream.ends_epoch(progress.position)
         if options.max_epochs and progress.epoch + at_end >= options.max_epochs:
-            return f"{options.max_epochs} epochs, as training.max_epochs asks"
+            return f"{counted(options.max_epochs, 'epoch')}, as training.max_epochs asks"
         if self.stopping.is_over:
             metric, patience = options.early_stopping.metric, options.early_stopping.patience
-            return f"{metric} has not improved for {patience} validations"
+            return f"{metric} has not improved for {counted(patience, 'validation')}"
         return ""
 
     def _outcome(self, reason: str, interrupted: bool = False) -> Outcome:

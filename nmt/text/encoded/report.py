@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nmt.errors import counted
 from nmt.text.corpus import Counts
 
 
@@ -72,7 +73,7 @@ class DocumentsReport:
     def line(self) -> str:
         """For the log."""
         mean = self.sentences / max(self.count, 1)
-        alone = f"; {self.context_alone:,} sentences are context alone" if self.context_alone else ""
+        alone = f"; {counted(self.context_alone, 'sentence')} of context alone" if self.context_alone else ""
         return f"documents: {self.count:,}, {mean:.1f} sentences each, longest {self.longest:,}{alone}"
 
 
@@ -114,11 +115,11 @@ class EncodingReport:
         lines = []
         for corpus in self.corpora:
             left_out = f"; left out: {corpus.dropped_text()}" if corpus.dropped else ""
-            lines.append(f"{corpus.name}: {corpus.read:,} pairs read, {corpus.kept:,} kept{left_out}")
+            lines.append(f"{corpus.name}: {counted(corpus.read, 'pair')} read, {corpus.kept:,} kept{left_out}")
         for name, side in (("source", self.source), ("target", self.target)):
             mean = side.pieces / max(self.kept, 1)
             lines.append(
-                f"{name}: {side.pieces:,} pieces, {mean:.1f} a sentence, longest {side.longest}, "
+                f"{name}: {counted(side.pieces, 'piece')}, {mean:.1f} a sentence, longest {side.longest}, "
                 f"{side.unknown_rate:.3%} unknown"
             )
         if self.aligned is not None:
@@ -171,7 +172,9 @@ class CollectionReport:
         lines = []
         for collection in self.collections:
             left_out = f"; left out: {collection.dropped_text()}" if collection.dropped else ""
-            lines.append(f"{collection.name}: {collection.read:,} documents read, {collection.kept:,} kept{left_out}")
+            lines.append(
+                f"{collection.name}: {counted(collection.read, 'document')} read, {collection.kept:,} kept{left_out}"
+            )
         kept = max(sum(collection.kept for collection in self.collections), 1)
         lines.append(
             f"documents: {self.pieces:,} pieces, {self.pieces / kept:.1f} in {self.sentences / kept:.1f} sentences "
