@@ -95,10 +95,10 @@ def test_the_fingerprint_changes_with_text_sides_and_limit(tmp_path: Path) -> No
 
 
 def test_options_are_registered_under_their_kind() -> None:
-    assert list(CORPORA) == ["huggingface", "jsonl", "parquet", "tsv", "text"]
+    assert list(CORPORA) == ["split", "huggingface", "jsonl", "parquet", "tsv", "text"]
     for kind, entry in CORPORA.items():
         assert entry.options.model_fields["kind"].default == kind
-        assert {"weight", "limit"} <= set(entry.options.model_fields)
+        assert kind == "split" or {"weight", "limit"} <= set(entry.options.model_fields)
 
 
 def test_line_ends_and_byte_order_mark() -> None:
@@ -173,6 +173,23 @@ def test_a_line_without_end_is_refused_before_it_fills_the_memory() -> None:
     lines = read_lines("/dev/zero")
     with pytest.raises(DataError, match=r"^/dev/zero:1: a line of 64 MiB or more; is this a text file\?$"):
         next(lines)
+
+
+@pytest.mark.parametrize(
+    ("header", "warned"), [("de\ten", True), (" Source\tTARGET", True), ("de\tfr", False), ("Hallo\tde", False)]
+)
+def test_a_header_that_is_read_as_text_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, header: str, warned: bool
+) -> None:
+    path = write(tmp_path / "x.tsv", f"{header}\nHallo\thello\n")
+    assert len(list(open_corpus(TsvOptions(path=path), data()))) == 2
+    names = ", ".join(repr(cell.strip()) for cell in header.split("\t"))
+    message = f"{path}:1: looks like a header ({names}), but is read as text; give columns by these names instead of"
+    assert [text.startswith(message) for text in caplog.messages] == [True] * warned
+    caplog.clear()
+    first, second = header.split("\t")
+    [pair] = open_corpus(TsvOptions(path=path, source_column=first, target_column=second), data())
+    assert (pair.source, caplog.messages) == ("Hallo", [])
 
 
 def test_utf16_is_recognized(tmp_path: Path) -> None:

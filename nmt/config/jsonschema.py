@@ -110,7 +110,9 @@ class _Writer:
         """A choice. Without `kind` it is the default one, or inside a preset the one that the preset has."""
         choices: list[Schema] = [{"$ref": f"#/$defs/{shape.family}"}]
         known = list(self._families[shape.family])
-        without_kind = known if in_preset else [kind for kind in known if kind == shape.default_kind]
+        without_kind = (
+            known if in_preset else [kind for kind in known if kind in (shape.default_kind, shape.kind_by_key)]
+        )
         choices += [{"$ref": f"#/$defs/{shape.family}.{kind}"} for kind in without_kind]
         return {"anyOf": choices}
 

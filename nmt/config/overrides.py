@@ -99,7 +99,8 @@ def _inside(shape: Shape | None, node: Node, key: str, families: Mapping[str, Re
         section = shape.section
     elif isinstance(shape, PartShape):
         named = node.child("kind")
-        kind = named.value if named is not None else shape.default_kind
+        keys = node.value if isinstance(node.value, dict) else {}
+        kind = named.value if named is not None else shape.kind_without({*keys, key})
         entry = families[shape.family].get(str(kind)) if shape.family in families else None
         section = entry.options if entry is not None else None
     elif isinstance(shape, ListShape):

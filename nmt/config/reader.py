@@ -219,8 +219,8 @@ class _Builder:
             options = {key: child for key, child in node.value.items() if key != "kind"}
             if "kind" in node.value:
                 kind_node, kind_path = node.value["kind"], (*path, "kind")
-            elif shape.default_kind is not None:
-                kind_node = Node(shape.default_kind, node.place)
+            elif (kind_implied := shape.kind_without(options)) is not None:
+                kind_node = Node(kind_implied, node.place)
             else:
                 return self.blame(path, f"no `kind`; add one: {', '.join(family)}")
         kind = kind_node.value

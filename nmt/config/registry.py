@@ -90,6 +90,8 @@ class PartOf:
     family: str
     default_kind: str | None = None
     """The kind of a mapping without `kind`, where the field itself has no default."""
+    kind_by_key: str | None = None
+    """A mapping without `kind` that has this key is of the kind of the same name."""
 
 
 Built = TypeVar("Built")

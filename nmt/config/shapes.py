@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -33,7 +33,12 @@ class PartShape:
 
     family: str
     default_kind: str | None = None
+    kind_by_key: str | None = None
     nullable: bool = False
+
+    def kind_without(self, keys: Collection[str]) -> str | None:
+        """Returns the kind of a mapping with these keys, none of which is `kind`."""
+        return self.kind_by_key if self.kind_by_key in keys else self.default_kind
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,7 @@ def _shape(annotation: Any) -> Shape:
     bare, metadata = _bare(annotation)
     for mark in metadata:
         if isinstance(mark, PartOf):
-            return PartShape(mark.family, mark.default_kind)
+            return PartShape(mark.family, mark.default_kind, mark.kind_by_key)
     if isinstance(bare, type) and issubclass(bare, Section):
         return SectionShape(bare)
     arguments = get_args(bare)

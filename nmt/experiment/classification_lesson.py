@@ -17,8 +17,10 @@ from nmt.kernels.choice import choose_packed
 from nmt.model.classifier import DocumentClassifier
 from nmt.model.modules import without_memory
 from nmt.runtime import Runtime, broadcast_object, logger, seed_everything
-from nmt.text.encoded import Reader, encode_collections, known_labels
-from nmt.text.labelled import Splitter, open_collections
+from nmt.text.corpus.held_out import SplitOptions
+from nmt.text.encoded import Reader, encode_collections, hold_out_documents, known_labels
+from nmt.text.labelled import Collection, Splitter, open_collection, open_collections
+from nmt.text.labelled.jsonlines import JsonLinesOptions
 from nmt.text.tokenizer import Tokenizer, TokenizerPair, learn_one, load_files
 from nmt.training.classifying import ClassificationObjective
 
@@ -32,12 +34,20 @@ class ClassificationPreparation(Preparation):
         super().__init__(config.data.cache)
         self.config = config
         self.runtime = runtime
-        *self.training, self.validation = open_collections([*config.data.train, config.data.validation], config.data)
+        self.validation: Collection | None = None
+        if isinstance(config.data.validation, SplitOptions):
+            self.training = open_collections(config.data.train, config.data)
+        else:
+            *self.training, self.validation = open_collections(
+                [*config.data.train, config.data.validation], config.data
+            )
 
     def lesson(self, cache: Path, resumed: Path | None, begun: Loaded | None) -> Lesson:
         config, runtime, data = self.config, self.runtime, self.config.data
         earlier = resumed or (begun.path if begun else None)
         labels = tuple(read_metadata(earlier).labels) if earlier else known_labels(self.training, cache)
+        # After the labels, so that one that only occurs in documents that are held out is known.
+        validation = self.validation or self._held_out(cache)
         tokenizer = self._tokenizer(earlier)
         reader = Reader.of(tokenizer, data.language, data.filters)
         network = partial(DocumentClassifier, config.model, tokenizer.size, len(labels))
@@ -46,7 +56,7 @@ class ClassificationPreparation(Preparation):
         refuse_another_text(config.run, resumed, encoded.fingerprint)
         for line in encoded.report.lines():
             logger.info("%s", line)
-        validation = read_set(self.validation, reader, labels, "validation")
+        measured = read_set(validation, reader, labels, "validation")
         seed_everything(config.seed, 0)
         classifier = network().to(runtime.device)
         if begun:
@@ -65,11 +75,18 @@ class ClassificationPreparation(Preparation):
             tokenizers=TokenizerPair(tokenizer, tokenizer),
             objective=ClassificationObjective(classifier, config.training.label_smoothing, kernel.gru),
             stream=stream,
-            validate=label_validator(config, runtime, labels, validation, kernel.gru),
+            validate=label_validator(config, runtime, labels, measured, kernel.gru),
             fingerprint=encoded.fingerprint,
             uses=USES,
             labels=labels,
         )
+
+    def _held_out(self, cache: Path) -> Collection:
+        """The validation collection that is taken from the training text, which from now on goes without it."""
+        data = self.config.data
+        assert isinstance(data.validation, SplitOptions)
+        path = hold_out_documents(self.training, data.validation, data.filters.broken_utf8, cache)
+        return open_collection(JsonLinesOptions(path=str(path)), data)
 
     def _tokenizer(self, earlier: Path | None) -> Tokenizer:
         """That of the checkpoint that training goes on or starts from, of the config's file, or learned now: on the

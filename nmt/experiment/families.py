@@ -32,6 +32,7 @@ from nmt.model.modules import without_memory
 from nmt.model.translator import Translator, Vocabulary
 from nmt.model.wiring import WIRINGS
 from nmt.text.corpus import CORPORA, CorpusOptions
+from nmt.text.corpus.held_out import SplitOptions
 from nmt.text.labelled import COLLECTIONS
 from nmt.training.optimizers import OPTIMIZERS
 from nmt.training.schedules import SCHEDULES
@@ -154,8 +155,21 @@ def _context_needs_documents_in_validation(config: Config) -> Iterator[tuple[str
 _NEEDED_BY_CONTEXT = "which model.context needs; say where they end with `documents`, or leave model.context out"
 
 
+def _only_validation_is_split(config: Experiment) -> Iterator[tuple[str, str]]:
+    """A split is taken from the training text."""
+    data = config.data
+    if not isinstance(data, (schema.Data, schema.LabelledData)):
+        return
+    places = [(f"data.train.{number}", each) for number, each in enumerate(data.train)]
+    places += [(f"data.test.{name}", each) for name, each in data.test.items()]
+    for path, each in places:
+        if isinstance(each, SplitOptions):
+            yield path, "split is for data.validation alone; name files here"
+
+
 def _has_documents(corpus: PartOptions) -> bool:
-    return isinstance(corpus, CorpusOptions) and corpus.has_documents
+    # A split takes whole documents from the training text, which has to have some.
+    return isinstance(corpus, SplitOptions) or (isinstance(corpus, CorpusOptions) and corpus.has_documents)
 
 
 @_of_translation
@@ -195,6 +209,7 @@ def _fused_layers_can_be_had(config: Experiment) -> Iterator[tuple[str, str]]:
 
 
 CHECKS: tuple[Check, ...] = (
+    _only_validation_is_split,
     _levels_of_a_document_look,
     _graphs_are_for_translators,
     _coverage_needs_attention,

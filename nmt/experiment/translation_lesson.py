@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from nmt.batching import BatchStream, Lookback
 from nmt.checkpoint.folder import Loaded
 from nmt.config import Config
+from nmt.config.schema import Data, Filters
 from nmt.errors import ConfigError
 from nmt.experiment.evaluation import validator
 from nmt.experiment.lesson import Lesson, Preparation, log_kernel, refuse_another_text, report_size
@@ -18,8 +21,11 @@ from nmt.kernels.choice import FORCED, Kernels, choose_kernels
 from nmt.model.modules import without_memory
 from nmt.model.translator import Translator, Vocabulary
 from nmt.runtime import Runtime, broadcast_object, logger, seed_everything
-from nmt.text.corpus import open_corpora
-from nmt.text.encoded import EncodedCorpus, encode_corpora
+from nmt.text.corpus import Corpus, Counts, Pair, open_corpora, open_corpus
+from nmt.text.corpus.held_out import SplitOptions
+from nmt.text.corpus.jsonlines import JsonLinesOptions
+from nmt.text.encoded import EncodedCorpus, encode_corpora, hold_out_pairs
+from nmt.text.encoded.filtering import length_reasons
 from nmt.text.tokenizer import TokenizerPair, learn, load_or_none
 from nmt.training.translating import TranslationObjective
 
@@ -39,10 +45,11 @@ class TranslationPreparation(Preparation):
         if config.runtime.kernel in FORCED:
             # What has no fused form on this device is said before anything is read.
             self._kernels(without_memory(lambda: Translator(config.model, Vocabulary(1, 1, 0))))
-        *self.training, self.validation = open_corpora([*config.data.train, config.data.validation], config.data)
+        self.training, self.validation = self._opened(config.data)
 
     def lesson(self, cache: Path, resumed: Path | None, begun: Loaded | None) -> Lesson:
         config, runtime = self.config, self.runtime
+        validation = self.validation or self._held_out(cache)
         tokenizers = self._tokenizers(resumed or (begun.path if begun else None))
         network = partial(Translator, config.model, vocabulary(tokenizers), config.data.reverse_source)
         report_size(without_memory(network), config.training, runtime)
@@ -52,12 +59,10 @@ class TranslationPreparation(Preparation):
         refuse_another_text(config.run, resumed, encoded.fingerprint)
         for line in encoded.report.lines():
             logger.info("%s", line)
-        pairs = list(self.validation)
-        if not pairs:
-            raise ConfigError(f"data.validation: {self.validation.name} is empty")
+        pairs = _short_pairs(validation, tokenizers, options.filters)
         sources, references = [pair.source for pair in pairs], [pair.target for pair in pairs]
         documents = None
-        if self.validation.has_documents:
+        if validation.has_documents:
             documents = [pair.document for pair in pairs if pair.document is not None]
         seed_everything(config.seed, 0)
         translator = network().to(runtime.device)
@@ -74,6 +79,23 @@ class TranslationPreparation(Preparation):
             fingerprint=encoded.fingerprint,
             uses=USES,
         )
+
+    @staticmethod
+    def _opened(data: Data) -> tuple[list[Corpus], Corpus | None]:
+        """The corpora of training and validation; None where validation is taken from the training text."""
+        if isinstance(data.validation, SplitOptions):
+            return open_corpora(data.train, data), None
+        *training, validation = open_corpora([*data.train, data.validation], data)
+        return training, validation
+
+    def _held_out(self, cache: Path) -> Corpus:
+        """The validation corpus that is taken from the training text, which from now on goes without it."""
+        data = self.config.data
+        assert isinstance(data.validation, SplitOptions)
+        path = hold_out_pairs(self.training, data.validation, data.filters.broken_utf8, cache)
+        documents = "document" if any(corpus.has_documents for corpus in self.training) else None
+        options = JsonLinesOptions(path=str(path), source="source", target="target", documents=documents)
+        return open_corpus(options, data)
 
     def _kernels(self, translator: Translator) -> Kernels:
         obstacles = translator.obstacle(), translator.encoder.obstacle()
@@ -120,3 +142,27 @@ class TranslationPreparation(Preparation):
             with_links=guided,
             lookback=lookback,
         )
+
+
+def _short_pairs(validation: Corpus, tokenizers: TokenizerPair, filters: Filters) -> list[Pair]:
+    """Returns the pairs of the validation corpus without those that the length filters leave out, which are logged.
+
+    One sentence of thousands of pieces would cost more time and memory than the whole training. Blank sides stay.
+    Raises ConfigError where nothing is left.
+    """
+    counts = Counts()
+    pairs = list(validation.pairs(counts))
+    if not pairs:
+        raise ConfigError(f"data.validation: {validation.name} is empty")
+    source = np.asarray([len(ids) for ids in tokenizers.source.encode([pair.source for pair in pairs])])
+    target = np.asarray([len(ids) for ids in tokenizers.target.encode([pair.target for pair in pairs])])
+    lines = np.asarray([pair.line for pair in pairs])
+    keep = np.ones(len(pairs), np.bool_)
+    for reason, mask in length_reasons(source, target, filters).items():
+        counts.drop_all(reason, validation.name, lines[mask].tolist())
+        keep &= ~mask
+    for line in counts.report():
+        logger.info("validation: %s", line)
+    if not keep.any():
+        raise ConfigError(f"data.validation: nothing is left of {len(pairs):,} pairs; see data.filters")
+    return [pair for pair, kept in zip(pairs, keep, strict=True) if kept]

@@ -14,6 +14,9 @@ from nmt.config.schema.network import Encoder, ScoreChoice
 from nmt.config.schema.text import SentencePiece
 
 CollectionChoice = Annotated[SerializeAsAny[PartOptions], PartOf("collection", default_kind="text")]
+ValidationChoice = Annotated[
+    SerializeAsAny[PartOptions], PartOf("collection", default_kind="text", kind_by_key="split")
+]
 
 
 class DocumentFilters(Section):
@@ -37,8 +40,9 @@ class LabelledData(Section):
     train: Annotated[list[CollectionChoice], Field(min_length=1)]
     """One or more collections of labelled documents, each `{docs: FILE, labels: FILE}` or another kind with its
     options. A single one needs no list."""
-    validation: CollectionChoice
-    """The collection that measures progress and chooses the best checkpoint."""
+    validation: ValidationChoice
+    """The collection that measures progress and chooses the best checkpoint; `{split: 1000}` takes 1,000 documents from
+    the training text."""
     test: dict[str, CollectionChoice] = Field(default_factory=dict)
     """Named test sets, for `nmt-eval`."""
     filters: DocumentFilters = DocumentFilters()

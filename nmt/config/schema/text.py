@@ -11,15 +11,16 @@ from nmt.config.registry import PartOf, PartOptions, Section
 from nmt.config.schema.bounds import PathName, Positive, Probability, VocabularySize, Workers
 
 CorpusChoice = Annotated[SerializeAsAny[PartOptions], PartOf("corpus", default_kind="text")]
+ValidationChoice = Annotated[SerializeAsAny[PartOptions], PartOf("corpus", default_kind="text", kind_by_key="split")]
 
 
 class Filters(Section):
     """Which training pairs are left out; every pair left out is counted and reported."""
 
     max_length: Positive = 100
-    """Longest side in pieces; longer training pairs are dropped."""
+    """Longest side in pieces; longer pairs of training and validation are dropped, never lines of a test set."""
     max_ratio: Annotated[float, Field(gt=1.0, le=1e6)] = 9.0
-    """Largest ratio of the longer side to the shorter one, in pieces; pairs above it are dropped."""
+    """Largest ratio of the longer side to the shorter one, in pieces; pairs above it are dropped, as above."""
     empty: Literal["drop", "error"] = "drop"
     """What happens to a training pair with an empty side. The pair goes as a whole: sides never shift."""
     broken_utf8: Literal["error", "drop"] = "error"
@@ -38,8 +39,9 @@ class Data(Section):
     train: Annotated[list[CorpusChoice], Field(min_length=1)]
     """One or more parallel corpora, each `{source: FILE, target: FILE}` or another kind with its options.
     A single one needs no list."""
-    validation: CorpusChoice
-    """The corpus that measures progress and chooses the best checkpoint."""
+    validation: ValidationChoice
+    """The corpus that measures progress and chooses the best checkpoint; `{split: 1000}` takes 1,000 pairs from the
+    training text. Its long pairs are left out as `filters` says."""
     test: dict[str, CorpusChoice] = Field(default_factory=dict)
     """Named test sets, for `nmt-eval`."""
     reverse_source: bool = False

@@ -14,6 +14,7 @@ from nmt.config.schema import Data, Positive, Weight
 from nmt.errors import DataError
 from nmt.text.corpus.counts import Counts
 from nmt.text.corpus.files import broken_utf8
+from nmt.text.corpus.held_out import HELD_OUT, HeldOut, SplitOptions
 
 CORPORA: Registry[Corpus] = Registry("corpus")
 
@@ -97,6 +98,7 @@ class Corpus(ABC):
         self.has_alignments = options.has_alignments
         self.has_documents = options.has_documents
         self.reading = options.model_dump_json(exclude={"weight"})
+        self.held_out: HeldOut | None = None
         self._broken_utf8 = data.filters.broken_utf8
 
     @abstractmethod
@@ -114,8 +116,9 @@ class Corpus(ABC):
         return self.pairs(Counts())
 
     def pairs(self, counts: Counts) -> Iterator[Pair]:
-        """The pairs in order; `counts` learns how many were read, and which were dropped whole for broken UTF-8.
+        """Yields the pairs in order, without those that are held out for validation.
 
+        `counts` learns how many were read, and which were dropped and why.
         Raises DataError, naming file and line, when the text is damaged.
         """
         for record, document in self._limited():
@@ -128,7 +131,15 @@ class Corpus(ABC):
                     raise DataError(self._explain(record, error)) from error
                 counts.drop("not UTF-8", self.name, record.line)
                 continue
+            if self.held_out is not None and self._is_held_out(pair, self.held_out):
+                counts.drop(HELD_OUT, self.name, record.line)
+                continue
             yield pair
+
+    @staticmethod
+    def _is_held_out(pair: Pair, held_out: HeldOut) -> bool:
+        # A sentence that is held out stays in another document as context; it is left out as a pair when it is encoded.
+        return held_out.has(pair.source) if pair.document is None else pair.document in held_out.documents
 
     def fingerprint(self) -> str:
         """SHA-256 of the records up to the limit, in hexadecimal; the same text has the same one in every format.
@@ -162,6 +173,12 @@ class Corpus(ABC):
         text: Text = next((name for name, content in texts.items() if error.object == content), "alignment")
         remedy = "mend it, or set data.filters.broken_utf8: drop"
         return f"{broken_utf8(self.place(record.line, text), error)}; {remedy}"
+
+
+@CORPORA.register("split", SplitOptions)
+def _open_split(options: SplitOptions, data: Data) -> Corpus:
+    """Pairs taken from the training text, for `data.validation` alone."""
+    raise DataError(f"split: {options.split}: the pairs are known in a training run alone; name a file here")
 
 
 def open_corpus(options: PartOptions, data: Data) -> Corpus:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +11,12 @@ from nmt.config.schema import ColumnNumber, Data
 from nmt.errors import DataError
 from nmt.text.corpus.base import CORPORA, Corpus, CorpusOptions, Record, of_record
 from nmt.text.corpus.files import raw_lines
+
+_log = logging.getLogger(__name__)
+
+SOURCE_NAMES = frozenset({"source", "src", "source_text", "source_sentence", "source sentence", "original"})
+TARGET_NAMES = frozenset({"target", "tgt", "trg", "target_text", "target_sentence", "target sentence", "translation"})
+"""What headers call the columns, besides the codes of the languages."""
 
 Column = ColumnNumber | str
 
@@ -22,6 +29,17 @@ def find_column(column: Column, header: list[str], path: Path) -> int:
         count = "no column" if column not in header else "more than one column"
         raise DataError(f"{path}:1: {count} {column!r}; the header has {', '.join(map(repr, header))}")
     return header.index(column)
+
+
+def warn_of_header(path: Path, header: list[str], columns: Sequence[int], names: Sequence[Container[str]]) -> None:
+    """Logs a warning where the first line, which is read as text, has one of its `names` in each of the columns."""
+    cells = [header[column].strip() if column < len(header) else "" for column in columns]
+    if all(cell.casefold() in known for cell, known in zip(cells, names, strict=True)):
+        _log.warning(
+            "%s:1: looks like a header (%s), but is read as text; give columns by these names instead of numbers",
+            path,
+            ", ".join(map(repr, cells)),
+        )
 
 
 class TsvOptions(CorpusOptions):
@@ -66,6 +84,9 @@ class TsvCorpus(Corpus):
         self._has_header = any(isinstance(column, str) for column in wanted.values())
         header = next(raw_lines(self._path), b"").decode("utf-8", "replace").split("\t")
         self._columns = {text: find_column(column, header, self._path) for text, column in wanted.items()}
+        if not self._has_header:
+            names = (SOURCE_NAMES | {data.source_language}, TARGET_NAMES | {data.target_language})
+            warn_of_header(self._path, header, (self._columns["source"], self._columns["target"]), names)
 
     def records(self) -> Iterator[Record]:
         needed = max(self._columns.values()) + 1

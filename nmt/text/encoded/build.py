@@ -21,6 +21,7 @@ from nmt.config.schema import Filters
 from nmt.errors import DataError
 from nmt.text.corpus import Corpus, Counts
 from nmt.text.corpus.counts import EXAMPLES
+from nmt.text.corpus.held_out import HELD_OUT
 from nmt.text.encoded.columns import (
     FlatColumn,
     Mask,
@@ -135,6 +136,10 @@ def _judge(chunk: Chunk, encoded: EncodedChunk, corpus: Corpus, counts: Counts, 
                 raise DataError(*_empty_sides(np.flatnonzero(mask)[:EXAMPLES], chunk, encoded, corpus))
             counts.drop_all(reason, corpus.name, np.asarray(chunk.lines)[mask].tolist())
             keep &= ~mask
+    if corpus.has_documents and corpus.held_out is not None:
+        known = np.fromiter(map(corpus.held_out.has, chunk.sources), np.bool_, len(chunk.sources)) & keep
+        counts.drop_all(HELD_OUT, corpus.name, np.asarray(chunk.lines)[known].tolist())
+        keep &= ~known
     counts.kept += int(keep.sum())
     return keep
 

@@ -39,7 +39,7 @@ def encode_corpora(
     assert corpora
 
     def describe(digests: Digests) -> dict[str, Any]:
-        return {
+        described = {
             "format": FORMAT,
             "corpora": [
                 digests.of(f"format {FORMAT} {corpus.reading}", corpus.files, corpus.fingerprint) for corpus in corpora
@@ -48,6 +48,8 @@ def encode_corpora(
             "filters": None if filters is None else filters.model_dump(),
             "text": keep_text,
         }
+        # All corpora have the same split. Without one, the keys are those of before there were splits.
+        return described | ({"held_out": corpora[0].held_out.fingerprint} if corpora[0].held_out else {})
 
     make = partial(build, corpora, tokenizers, filters, workers, keep_text)
     pairs, report, key = kept(cache, describe, _PAIRS, make, EncodingReport.from_json)

@@ -107,7 +107,7 @@ def encode_collections(
     assert collections
 
     def describe(digests: Digests) -> dict[str, Any]:
-        return {
+        described = {
             "format": FORMAT,
             "documents": [
                 digests.of(f"documents, format {FORMAT} {each.reading}", each.files, each.fingerprint)
@@ -118,6 +118,8 @@ def encode_collections(
             "filters": filters.model_dump(),
             "splitter": reader.splitter.version if any(each.may_split for each in collections) else None,
         }
+        # All collections have the same split. Without one, the keys are those of before there were splits.
+        return described | ({"held_out": collections[0].held_out.fingerprint} if collections[0].held_out else {})
 
     make = partial(_build, collections, reader, labels, filters, workers)
     documents, report, key = kept(cache, describe, _DOCUMENTS, make, CollectionReport.from_json)

@@ -15,6 +15,7 @@ from nmt.config.schema import Count, LabelledData, Positive, Weight
 from nmt.errors import DataError
 from nmt.text.corpus.counts import Counts
 from nmt.text.corpus.files import broken_utf8
+from nmt.text.corpus.held_out import HELD_OUT, HeldOut, SplitOptions
 from nmt.text.labelled.sentences import SEPARATOR, Splitter
 
 COLLECTIONS: Registry[Collection] = Registry("collection")
@@ -78,6 +79,7 @@ class Collection(ABC):
         self.weight = options.weight
         self.skip = options.skip
         self.limit = options.limit
+        self.held_out: HeldOut | None = None
         self._broken_utf8 = data.filters.broken_utf8
         self.reading = f"{options.model_dump_json(exclude={'weight'})} broken_utf8: {self._broken_utf8}"
 
@@ -96,8 +98,9 @@ class Collection(ABC):
         return self.documents(Counts())
 
     def documents(self, counts: Counts) -> Iterator[Document]:
-        """The documents in order; `counts` learns how many were read, and which were dropped for broken UTF-8.
+        """Yields the documents in order, without those that are held out for validation.
 
+        `counts` learns how many were read, and which were dropped and why.
         Raises DataError, naming file and line, when the text is damaged or a label is missing.
         """
         for record in self._limited():
@@ -117,6 +120,9 @@ class Collection(ABC):
                 raise DataError(
                     f"{self.place(record.line, 'label')}: the label {label!r} has a line break or TAB in it"
                 )
+            if self.held_out is not None and self.held_out.has(text):
+                counts.drop(HELD_OUT, self.name, record.line)
+                continue
             yield Document(text, record.is_split, label, record.line)
 
     def labels(self) -> set[str]:
@@ -135,6 +141,12 @@ class Collection(ABC):
     def _limited(self) -> Iterator[Record]:
         end = None if self.limit is None else self.skip + self.limit
         return islice(self.records(), self.skip, end)
+
+
+@COLLECTIONS.register("split", SplitOptions)
+def _open_split(options: SplitOptions, data: LabelledData) -> Collection:
+    """Documents taken from the training text, for `data.validation` alone."""
+    raise DataError(f"split: {options.split}: the documents are known in a training run alone; name a file here")
 
 
 def one_line(label: str) -> str:

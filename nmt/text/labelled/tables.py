@@ -9,8 +9,12 @@ from typing import Literal
 from nmt.config.schema import LabelledData
 from nmt.errors import DataError
 from nmt.text.corpus.files import raw_lines
-from nmt.text.corpus.tables import Column, find_column
+from nmt.text.corpus.tables import Column, find_column, warn_of_header
 from nmt.text.labelled.base import COLLECTIONS, Collection, CollectionOptions, Record
+
+TEXT_NAMES = frozenset({"text", "document", "sentence", "review", "content"})
+LABEL_NAMES = frozenset({"label", "class", "category", "sentiment", "target"})
+"""What headers call the columns."""
 
 
 class TsvOptions(CollectionOptions):
@@ -42,6 +46,8 @@ class TsvCollection(Collection):
         self._has_header = any(isinstance(column, str) for column in wanted)
         header = next(raw_lines(self._path), b"").decode("utf-8", "replace").split("\t")
         self._text, self._label = (find_column(column, header, self._path) for column in wanted)
+        if not self._has_header:
+            warn_of_header(self._path, header, (self._text, self._label), (TEXT_NAMES, LABEL_NAMES))
 
     def records(self) -> Iterator[Record]:
         needed = max(self._text, self._label) + 1
