@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from nmt.cli import evaluate, train, translate
+from tests.conftest import Call
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -181,3 +184,34 @@ def test_no_message_installs_a_package_of_somebody_else() -> None:
         if path.is_file():
             wrong = re.findall(r"pip install +(?:-\S+ +)*['\"]?nmt(?:\[[^\]]*\])?(?![\w-])", path.read_text("utf-8"))
             assert not wrong, f"{path}: {wrong}"
+
+
+def test_the_page_about_own_data_leads_to_a_translation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    page = (ROOT / "docs" / "own_data.md").read_text(encoding="utf-8")
+    blocks = [block for language, block in re.findall(r"^```(\w+)\n(.*?)^```", page, re.M | re.S) if language == "sh"]
+    assert len(blocks) == 5
+    source, target = (
+        (ROOT / f"data/quickstart/train.{code}").read_text(encoding="utf-8").splitlines() for code in ("en", "de")
+    )
+    (tmp_path / "my.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in zip(source[:500], target[:500], strict=True)))
+    (tmp_path / "test.en").write_text("\n".join(source[500:504]))
+    (tmp_path / "test.de").write_text("\n".join(target[500:504]))
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["sh", "-c", blocks[0]], check=True)
+    # A small network and few updates; what the page says stays.
+    small = "data.validation.split=50 tokenizer.vocabulary_size=200 model.embedding_size=16 training.max_steps=3"
+    small += " model.encoder.hidden_size=16 model.decoder.hidden_size=16 runtime.threads=1 validation.sentences=2"
+    modules = {"nmt-train": train, "nmt-translate": translate, "nmt-eval": evaluate}
+    for block in blocks[1:]:
+        [*given, words] = commands_of(f"```sh\n{block}```")
+        extra = [word for setting in small.split() for word in ("--set", setting)] if words[0] == "nmt-train" else []
+        text = f"{given[0][1]}\n" if given else ""
+        ended = call(modules[words[0]].main, *words[1:], *extra, stdin=text.encode())
+        assert ended.code == 0, ended.errors
+        if words[0] == "nmt-translate":
+            assert ended.output.count("\n") == 1
+        if words[-1] != "--check" and words[0] == "nmt-train":
+            assert "held out for validation" in (tmp_path / "runs/my/train.log").read_text()
+    assert "BLEU" in ended.output
