@@ -116,6 +116,27 @@ def test_mistakes_in_arguments(call: Call, arguments: list[str], message: str) -
     assert_mistake(call(evaluate.main, *arguments), message)
 
 
+def test_a_place_that_cannot_be_written_to_is_noticed_before_translating(
+    call: Call,
+    checkpoint: Path,
+    configured: Path,
+    files: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("nmt.experiment.comparison.measure", lambda *_, **__: pytest.fail("translated first"))
+    source, reference = files
+    one_set = ["--model", checkpoint, "--source", source, "--reference", reference]
+    missing = tmp_path / "missing" / "kept.en"
+    ended = call(evaluate.main, *one_set, "--output", missing)
+    assert_mistake(ended, f"--output: {missing} cannot be written: No such file or directory")
+    ended = call(evaluate.main, "--model", configured, "--output", reference)
+    assert_mistake(ended, f"--output: {reference} cannot be a folder for 2 test sets: File exists")
+    ended = call(evaluate.main, *one_set, "--output", reference)
+    assert_mistake(ended, f"{reference}: would be read and written at once; name another --output")
+    assert reference.read_text(encoding="utf-8").splitlines() == REFERENCES
+
+
 def test_mistakes_about_test_sets(
     call: Call, checkpoint: Path, configured: Path, files: tuple[Path, Path], tmp_path: Path
 ) -> None:

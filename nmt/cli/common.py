@@ -128,17 +128,32 @@ def check_files(read: Iterable[str | None], written: str | None = None) -> None:
         raise DataError(*problems)
 
 
-def output_files(path: Path, test_sets: Sequence[str], suffix: str) -> list[Path]:
-    """What `--output` names for these test sets: a file for a single one, else files in a folder, which is made."""
-    if len(test_sets) == 1 and not path.is_dir():
-        return [path]
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"--output: {path} cannot be a folder for {len(test_sets)} test sets: {error.strerror}"
-        ) from error
-    return [path / f"{Path(name).name}.{suffix}" for name in test_sets]
+def output_files(output: str | None, test_sets: Sequence[str], suffix: str) -> list[Path]:
+    """The files that `--output` names for these test sets: one for a single set, else one for each in a folder.
+
+    Makes the folder and empty files, so that a place that cannot be written to is noticed before hours of work. Raises
+    `DataError`.
+    """
+    if output is None:
+        return []
+    path = Path(output)
+    files = [path]
+    if len(test_sets) > 1 or path.is_dir():
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(
+                f"--output: {path} cannot be a folder for {len(test_sets)} test sets: {error.strerror}"
+            ) from error
+        files = [path / f"{Path(name).name}.{suffix}" for name in test_sets]
+    for file in files:
+        # To open a pipe or a device may already have an effect.
+        if file.is_file() or not file.exists():
+            try:
+                file.open("ab").close()
+            except OSError as error:
+                raise DataError(f"--output: {file} cannot be written: {error.strerror}") from error
+    return files
 
 
 def file_path(text: str) -> Path:

@@ -62,7 +62,8 @@ def _main(arguments: list[str] | None = None) -> int:
         parser.error("--docs and --labels go together")
     machine_options(options)
     named = None if options.documents == BLANK_LINES else options.documents
-    check_files([options.source, *(options.reference or ()), named, options.baseline, options.docs, options.labels])
+    read = [options.source, *(options.reference or ()), named, options.baseline, options.docs, options.labels]
+    check_files(read, options.output)
     return _evaluate(parser, options)
 
 
@@ -146,6 +147,8 @@ def _evaluate(parser: Parser, options: argparse.Namespace) -> int:
         for test_set in sets:
             if any(model.looks_back for model in models) and test_set.documents is None:
                 logger.warning("%s has no documents: every sentence stands alone", test_set.name)
+        names = [test_set.name for test_set in sets]
+        files = output_files(options.output, names, models[0].config.data.target_language) if runtime.is_main else []
         baseline = _baseline(options, runtime, wanted, sets)
         hidden = not runtime.is_main or not (options.progress or sys.stderr.isatty())
         total = sum(len(test_set.sources) for test_set in sets) // runtime.world
@@ -166,7 +169,7 @@ def _evaluate(parser: Parser, options: argparse.Namespace) -> int:
                 for test_set in sets
             ]
         if runtime.is_main:
-            _write(options, results, models, search)
+            _write(options, results, models, search, files)
     return 0
 
 
@@ -200,17 +203,18 @@ def _baseline(
 
 
 def _write(
-    options: argparse.Namespace, results: Sequence[Result], models: Sequence[TrainedModel], search: Search
+    options: argparse.Namespace,
+    results: Sequence[Result],
+    models: Sequence[TrainedModel],
+    search: Search,
+    files: Sequence[Path],
 ) -> None:
     from nmt.experiment.report import as_text, as_values
     from nmt.experiment.streaming import writing
 
-    if options.output is not None:
-        names = [result.test_set.name for result in results]
-        files = output_files(Path(options.output), names, models[0].config.data.target_language)
-        for file, result in zip(files, results, strict=True):
-            with writing(str(file)) as write:
-                write("".join(f"{line}\n" for line in result.test_set.lines_of(result.evaluation.hypotheses)))
+    for file, result in zip(files, results, strict=options.output is not None):
+        with writing(str(file)) as write:
+            write("".join(f"{line}\n" for line in result.test_set.lines_of(result.evaluation.hypotheses)))
     with writing(None) as write:
         if not options.json:
             write(as_text(results, options.baseline))

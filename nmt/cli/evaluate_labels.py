@@ -59,6 +59,7 @@ def evaluate_labelling(options: argparse.Namespace, runtime: Runtime) -> None:
         model = load_classifier(options.model[0], options.checkpoint, runtime)
     # One process reads, so that files may be pipes.
     sets = broadcast_object(_sets(options, model) if runtime.is_main else [])
+    files = output_files(options.output, [each.name for each in sets], "labels") if runtime.is_main else []
     hidden = not runtime.is_main or not (options.progress or sys.stderr.isatty())
     total = sum(len(each.documents) for each in sets) // runtime.world
     labeller = model.labeller(runtime)
@@ -67,7 +68,7 @@ def evaluate_labelling(options: argparse.Namespace, runtime: Runtime) -> None:
             (each, evaluate_labels(labeller, each, samples=options.samples, advance=progress.update)) for each in sets
         ]
     if runtime.is_main:
-        _write(options, model, found)
+        _write(options, model, found, files)
 
 
 def _sets(options: argparse.Namespace, model: TrainedClassifier) -> list[LabelledSet]:
@@ -83,18 +84,19 @@ def _sets(options: argparse.Namespace, model: TrainedClassifier) -> list[Labelle
 
 
 def _write(
-    options: argparse.Namespace, model: TrainedClassifier, found: Sequence[tuple[LabelledSet, LabelEvaluation]]
+    options: argparse.Namespace,
+    model: TrainedClassifier,
+    found: Sequence[tuple[LabelledSet, LabelEvaluation]],
+    files: Sequence[Path],
 ) -> None:
     from nmt.experiment.labelling import as_text, as_values
     from nmt.experiment.streaming import writing
     from nmt.text.labelled import one_line
 
-    if options.output is not None:
-        files = output_files(Path(options.output), [each.name for each, _ in found], "labels")
-        for file, (_, evaluation) in zip(files, found, strict=True):
-            with writing(str(file)) as write:
-                best = ("" if each is None else one_line(model.labels[each.best]) for each in evaluation.labelled)
-                write("".join(f"{label}\n" for label in best))
+    for file, (_, evaluation) in zip(files, found, strict=options.output is not None):
+        with writing(str(file)) as write:
+            best = ("" if each is None else one_line(model.labels[each.best]) for each in evaluation.labelled)
+            write("".join(f"{label}\n" for label in best))
     with writing(None) as write:
         if not options.json:
             write(as_text(found))

@@ -50,7 +50,7 @@ class Learning(Section):
     """Run or checkpoint whose weights and tokenizer training starts with."""
     batch_tokens: Tokens = 4096
     """Tokens in a batch, on one device and in one accumulation step."""
-    accumulation: Annotated[int, Field(ge=1, le=10_000)] = 1
+    accumulation: Annotated[int, Field(ge=1, le=1_000)] = 1
     """Batches whose gradients are added up to one update, on each device."""
     max_steps: Positive | None = None
     """Updates after which training ends."""
