@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import pickle
 import random
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +31,7 @@ from nmt.experiment.families import parse_saved_config
 from nmt.experiment.likelihood import forced_loss
 from nmt.experiment.loading import System, join, load_model, vocabulary
 from nmt.experiment.looking import look_at_pieces
+from nmt.experiment.sharing import Sharing
 from nmt.experiment.streaming import document_windows, split_at_blank_lines
 from nmt.experiment.testsets import TestSet, from_files
 from nmt.experiment.translation import Translation, Wanted, translate_lines
@@ -229,10 +233,12 @@ def test_sentence_k_of_every_document_is_translated_together(context: System, mo
     handle = context.translators[0].decoder.register_forward_pre_hook(lambda *_: None)
     translate_batch = document_translation.Task.translate
 
-    def counted(task: document_translation.Task, rows: list[int], models: list[object]) -> list[list[Translation]]:
+    def counted(
+        task: document_translation.Task, system: System, rows: list[int], models: list[object]
+    ) -> list[list[Translation]]:
         seen.append(len(rows))
-        assert {places(DOCUMENTS)[row] for row in rows} == {len(seen) - 1}
-        return translate_batch(task, rows, models)
+        assert {places(DOCUMENTS)[task.numbers[row] - 1] for row in rows} == {len(seen) - 1}
+        return translate_batch(task, system, rows, models)
 
     monkeypatch.setattr(document_translation.Task, "translate", counted)
     with handle:
@@ -263,10 +269,12 @@ def test_running_out_of_memory_halves_the_documents(context: System, monkeypatch
     expected = translate_text(context, LINES, SEARCH, documents=DOCUMENTS)
     translate_batch = document_translation.Task.translate
 
-    def tight(task: document_translation.Task, rows: list[int], models: list[object]) -> list[list[Translation]]:
+    def tight(
+        task: document_translation.Task, system: System, rows: list[int], models: list[object]
+    ) -> list[list[Translation]]:
         if len(rows) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return translate_batch(task, rows, models)
+        return translate_batch(task, system, rows, models)
 
     monkeypatch.setattr(document_translation, "SHARES", 1)
     monkeypatch.setattr(document_translation.Task, "translate", tight)
@@ -276,10 +284,17 @@ def test_running_out_of_memory_halves_the_documents(context: System, monkeypatch
     assert scores(found) == pytest.approx(scores(expected), abs=1e-4)
 
 
+class Sent(Sharing):
+    """Does every part with what would arrive in another process."""
+
+    def run(self, system: object, parts: Sequence[Any], sentences: int) -> Iterator[tuple[int, Any]]:
+        for number in reversed(range(len(parts))):
+            yield number, pickle.loads(pickle.dumps(parts[number]))(system)
+
+
 def test_processes_share_documents_out(context: System) -> None:
     expected = translate_text(context, LINES, SEARCH, documents=DOCUMENTS)
-    shared = System(context.translators, context.tokenizers, context.runtime, workers=2)
-    found = translate_text(shared, LINES, SEARCH, documents=DOCUMENTS)
+    found = translate_text(replace(context, sharing=Sent(2)), LINES, SEARCH, documents=DOCUMENTS)
     assert found == expected
 
 

@@ -1,100 +1,208 @@
-"""Work that processes share out is that of one."""
+"""Work that processes share out is that of one process, and the workers end when they should."""
 
 from __future__ import annotations
 
+import copy
+import operator
 import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from nmt.concurrency import Workers
 from nmt.config.schema import Search
-from nmt.errors import DataError, NmtError
+from nmt.errors import NmtError
 from nmt.experiment.loading import System
+from nmt.experiment.sharing import LARGE_BATCH, Sharing, division
 from nmt.experiment.translation import Wanted, translate_lines
-from nmt.runtime import share_out, usable_workers
+from nmt.model.packing import pack
 from tests.conftest import SOURCES
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
+ROOT = Path(__file__).parent.parent
+KILLED = NmtError("a worker was killed")
 
 
-def test_parts_are_done_by_other_processes_and_all_come_back() -> None:
-    table = {number: number**2 for number in range(20)}
-    found = dict(share_out(lambda part: (table[part], os.getpid()), list(table), 3))
-    assert {part: square for part, (square, _) in found.items()} == table
-    processes = {process for _, process in found.values()}
-    assert os.getpid() not in processes
-    assert len(processes) <= 3
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers[str, dict[str, int], Any]]:
+    """They evaluate expressions in which x is 7."""
+    with closing(Workers(eval, dict, ([("x", 7)],), 2, KILLED)) as pool:
+        yield pool
 
 
-def test_one_worker_or_one_part_stays_in_this_process() -> None:
-    assert list(share_out(lambda part: os.getpid(), [1, 2], 1)) == [(1, os.getpid()), (2, os.getpid())]
-    assert list(share_out(lambda part: os.getpid(), [1], 4)) == [(1, os.getpid())]
-    assert list(share_out(lambda part: part, [], 4)) == []
+def test_parts_are_done_by_other_processes_and_all_come_back(workers: Workers[str, dict[str, int], Any]) -> None:
+    found = dict(workers.as_finished([f"({number} * x, __import__('os').getpid())" for number in range(20)]))
+    assert {number: value for number, (value, _) in found.items()} == {number: 7 * number for number in range(20)}
+    assert os.getpid() not in {process for _, process in found.values()}
 
 
-def test_workers_have_one_thread_each() -> None:
-    assert {threads for _, threads in share_out(lambda _: torch.get_num_threads(), [1, 2, 3], 2)} == {1}
-    assert usable_workers(torch.device("cpu")) == torch.get_num_threads()
-    assert usable_workers(torch.device("meta")) == 1
+def test_a_stream_is_done_in_order_and_not_read_far_ahead(workers: Workers[str, dict[str, int], Any]) -> None:
+    read: list[int] = []
+
+    def stream() -> Iterator[str]:
+        for number in range(30):
+            read.append(number)
+            yield f"{number} * x"
+
+    for number, (part, result) in enumerate(workers.in_order(stream())):
+        assert (part, result) == (f"{number} * x", number * 7)
+        assert len(read) <= number + 8
 
 
-def fail(part: int) -> int:
-    raise DataError(f"part {part} is bad")
+def test_what_a_part_raises_is_raised_here_and_a_killed_worker_is_one_clear_line() -> None:
+    with closing(Workers(eval, dict, (), 1, KILLED)) as pool:
+        with pytest.raises(ZeroDivisionError):
+            list(pool.as_finished(["3", "1 / 0"]))
+        assert dict(pool.as_finished(["5"])) == {0: 5}
+        with pytest.raises(NmtError, match="a worker was killed"):
+            list(pool.as_finished(["__import__('os')._exit(3)"]))
 
 
-def test_what_a_part_raises_is_raised_here() -> None:
-    with pytest.raises(DataError, match="part 7 is bad"):
-        list(share_out(fail, [7, 7], 2))
+@pytest.mark.parametrize(
+    ("threads", "parts", "sentences", "expected"),
+    [
+        (1, 9, 9, (1, 1)),
+        (2, 9, 9, (2, 1)),
+        (2, 9, 9 * LARGE_BATCH, (1, 2)),
+        (3, 9, 9 * LARGE_BATCH, (1, 3)),
+        (4, 9, 9 * LARGE_BATCH, (2, 2)),
+        (16, 9, 9 * LARGE_BATCH - 1, (9, 1)),
+        (16, 3, 3 * LARGE_BATCH, (3, 5)),
+        (16, 1, 500, (1, 16)),
+        (16, 0, 0, (1, 16)),
+    ],
+)
+def test_threads_are_divided_by_how_large_batches_are(
+    threads: int, parts: int, sentences: int, expected: tuple[int, int]
+) -> None:
+    assert division(threads, parts, sentences) == expected
 
 
-def test_a_process_that_is_killed_is_one_clear_line() -> None:
-    with pytest.raises(NmtError, match="one of 2 processes was killed"):
-        list(share_out(lambda _: os.kill(os.getpid(), signal.SIGKILL), [1, 2, 3], 2))
+PARTS: list[Any] = [partial(operator.add, number) for number in range(6)]
 
 
-@pytest.mark.parametrize("kind", ["beam", "sampling"])
-def test_a_translation_does_not_depend_on_the_number_of_processes(system: System, kind: str) -> None:
-    """Every line a batch of its own, by one process and by three: pieces, scores, attention."""
-    alone = replace(system, workers=1)
-    search = Search(kind=kind, beam_size=3, batch_tokens=1)
+def test_workers_are_started_once_it_is_worth_it() -> None:
+    patient, busy = Sharing(2), Sharing(2, start_after=0.0)
+    expected = {number: 100 + number for number in range(6)}
+    assert dict(patient.run(100, PARTS, 6)) == expected
+    assert patient.workers is None
+    with closing(busy):
+        assert dict(busy.run(100, PARTS, 6)) == expected  # the workers are still starting
+        assert busy.workers is not None
+        while not busy.workers.ready:
+            time.sleep(0.05)
+        assert dict(busy.run(100, PARTS, 6)) == expected
+        # Large batches have two threads.
+        alone = Sharing(2, start_after=0.0)
+        assert dict(alone.run(100, PARTS, 6 * LARGE_BATCH)) == expected
+        assert alone.workers is None
+
+
+def test_a_translation_does_not_depend_on_the_number_of_processes(system: System) -> None:
+    """Every line a batch of its own, by one process and by two: pieces, scores, attention; packed weights are sent."""
+    ensemble = [copy.deepcopy(system.translators[0]) for _ in range(2)]
+    for translator, precision in zip(ensemble, ("fp32", "int8"), strict=True):
+        pack(translator, precision)
+    system = replace(system, translators=tuple(ensemble))
     lines = [*SOURCES, "", *SOURCES]
-    done: list[int] = []
-    wanted = Wanted(n_best=2, attention=True, seed=3)
-    expected = translate_lines(alone, lines, search, wanted)
-    found = translate_lines(replace(alone, workers=3), lines, search, wanted, advance=done.append)
-    assert found == expected
-    for one, other in zip(found, expected, strict=True):
-        for left, right in zip(one, other, strict=True):
-            assert left.attention is not None
-            assert right.attention is not None
-            assert (left.attention == right.attention).all()
-    assert sum(done) == len(lines)
+    with closing(Sharing(2)) as sharing:
+        sharing.start(replace(system, sharing=None), 2, 1)
+        assert sharing.workers is not None
+        for kind in ("beam", "sampling"):
+            search = Search(kind=kind, beam_size=3, batch_tokens=1)
+            done: list[int] = []
+            wanted = Wanted(n_best=2, attention=True, seed=3)
+            expected = translate_lines(replace(system, sharing=None), lines, search, wanted)
+            while not sharing.workers.ready:
+                time.sleep(0.05)
+            found = translate_lines(replace(system, sharing=sharing), lines, search, wanted, advance=done.append)
+            assert found == expected
+            for one, other in zip(found, expected, strict=True):
+                for left, right in zip(one, other, strict=True):
+                    assert left.attention is not None
+                    assert right.attention is not None
+                    assert (left.attention == right.attention).all()
+            assert sum(done) == len(lines)
 
 
-def test_an_interrupt_ends_all_processes_at_once() -> None:
-    """As from a terminal, which sends it to the whole group; nothing is written by those that were at work."""
-    code = (
-        "import os, time\n"
-        "from nmt.runtime import share_out\n"
-        "def work(part):\n"
-        # One write: two processes share the pipe.
-        "    os.write(1, b'%d\\n' % part)\n"
-        "    time.sleep(600)\n"
-        "try:\n"
-        "    list(share_out(work, [1, 2, 3], 2))\n"
-        "except KeyboardInterrupt:\n"
-        "    print('interrupted', flush=True)\n"
-    )
+@torch.inference_mode()
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_translation_does_not_depend_on_the_number_of_threads(system: System, precision: Any) -> None:
+    translator = copy.deepcopy(system.translators[0])
+    pack(translator, precision)
+    system = replace(system, translators=(translator,), sharing=None)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(translate_lines(system, SOURCES * 3, Search(beam_size=3), Wanted(n_best=3)))
+    finally:
+        torch.set_num_threads(before)
+    assert found[0] == found[1] == found[2]
+
+
+WAITING = """
+import os, sys, time
+from nmt.concurrency import Workers
+from nmt.errors import NmtError
+
+def begin():
+    if sys.argv[1] == "starting":
+        time.sleep(600)
+
+def work(part, means):
+    os.write(1, b'%d\\n' % part)  # one write: the processes share the pipe
+    time.sleep(600)
+
+if __name__ == "__main__":
+    try:
+        workers = Workers(work, begin, (), 2, NmtError("killed"))
+        if sys.argv[1] == "starting":
+            print("1\\n2", flush=True)
+        list(workers.as_finished([1, 2, 3]))
+    except KeyboardInterrupt:
+        workers.close()
+        print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("at", "number", "said", "code"),
+    [
+        ("starting", signal.SIGINT, "interrupted\n", 0),
+        ("work", signal.SIGINT, "interrupted\n", 0),
+        ("work", signal.SIGKILL, "", -signal.SIGKILL),
+    ],
+)
+def test_workers_end_with_their_process(at: str, number: int, said: str, code: int, tmp_path: Path) -> None:
+    """After Ctrl-C in a terminal, which sends it to the whole group, and after a kill, at once."""
+    script = tmp_path / "waiting.py"
+    script.write_text(WAITING)
     process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, script, at],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert process.stdout is not None
     assert {process.stdout.readline(), process.stdout.readline()} == {"1\n", "2\n"}
-    os.killpg(process.pid, signal.SIGINT)
+    if number == signal.SIGKILL:
+        process.kill()
+    else:
+        os.killpg(process.pid, number)
     # The pipes are closed when the last process that has them is gone.
     written, errors = process.communicate(timeout=60)
-    assert (written, errors, process.returncode) == ("interrupted\n", "", 0)
+    assert (written, process.returncode) == (said, code)
+    if number == signal.SIGINT:  # of a process that was killed Python may say which semaphores it has cleaned up
+        assert errors == ""

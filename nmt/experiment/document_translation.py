@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import zip_longest
+from functools import partial
+from itertools import islice, zip_longest
 
 import numpy as np
 import torch
@@ -20,7 +21,6 @@ from nmt.experiment.translation import BEST, Found, Task, Translation, Wanted, t
 from nmt.model.context import Sentences
 from nmt.model.in_context import Before, InContext, Remembered, remember
 from nmt.model.translator import Translator
-from nmt.runtime import share_out
 from nmt.text.encoded import flatten
 
 SHARES = 8
@@ -53,12 +53,21 @@ def translate_text(
     task = Task.of(system, lines, search, wanted, prefixes, first_line)
     rows = [[row for row in each if task.sources[row]] for each in grouped(range(len(lines)), documents)]
     runtime = system.runtime
-    parts = _parts(task, [each for each in rows if each])[runtime.rank :: runtime.world]
+    shares = _parts(task, [each for each in rows if each])[runtime.rank :: runtime.world]
+    flat = [[row for each in share for row in each] for share in shares]
+    parts = [
+        partial(_translate, task.only(lines), [len(each) for each in share])
+        for lines, share in zip(flat, shares, strict=True)
+    ]
+    # Sentences that are translated together: one of each document.
+    found = system.run(parts, sum(map(len, shares)))
+    return task.gather(((flat[number], each) for number, each in found), advance)
 
-    def work(part: Sequence[Sequence[int]]) -> Found:
-        return list(_in_turn(task, part))
 
-    return task.gather((found for _, found in share_out(work, parts, system.workers)), advance)
+def _translate(task: Task, sizes: Sequence[int], system: System) -> Found:
+    """The translations of documents of so many lines each, which follow one another in the task."""
+    lines = iter(range(len(task.lines)))
+    return list(_in_turn(task, system, [list(islice(lines, size)) for size in sizes]))
 
 
 def _parts(task: Task, documents: Sequence[Sequence[int]]) -> list[list[Sequence[int]]]:
@@ -73,20 +82,22 @@ def _parts(task: Task, documents: Sequence[Sequence[int]]) -> list[list[Sequence
     return [[documents[number] for number in order[a:b]] for a, b in zip_longest(bounds, bounds[1:])]
 
 
-def _in_turn(task: Task, documents: Sequence[Sequence[int]]) -> Iterator[tuple[Sequence[int], list[list[Translation]]]]:
+def _in_turn(
+    task: Task, system: System, documents: Sequence[Sequence[int]]
+) -> Iterator[tuple[Sequence[int], list[list[Translation]]]]:
     """The translations of documents, which are given as the rows of their lines: sentence k of each after the k-1st."""
-    memories = [_Memory(translator, documents) for translator in task.system.translators]
+    memories = [_Memory(translator, documents) for translator in system.translators]
     last = {rows[-1] for rows in documents}
 
     def work(rows: Sequence[int]) -> tuple[list[list[Translation]], list[dict[int, Remembered]]]:
         models = [InContext(memory.translator, memory.before(rows)) for memory in memories]
-        found = task.translate(rows, models)
+        found = task.translate(system, rows, models)
         following = {row: best[0].ids for row, best in zip(rows, found, strict=True) if row not in last}
-        return found, [_remembered(task, memory, following) for memory in memories]
+        return found, [_remembered(task, system, memory, following) for memory in memories]
 
     for sentences in zip_longest(*documents):
         rows = [row for row in sentences if row is not None]
-        for part, (found, remembered) in in_halves(work, rows, task.too_large):
+        for part, (found, remembered) in in_halves(work, rows, partial(task.too_large, system)):
             for memory, each in zip(memories, remembered, strict=True):
                 memory.add(each)
             yield part, found
@@ -119,16 +130,18 @@ class _Memory:
             self._known[self._document[row]].append(each)
 
 
-def _remembered(task: Task, memory: _Memory, translated: Mapping[int, Sequence[int]]) -> dict[int, Remembered]:
+def _remembered(
+    task: Task, system: System, memory: _Memory, translated: Mapping[int, Sequence[int]]
+) -> dict[int, Remembered]:
     """What there is to know of sentences, by row, with the pieces of their translations."""
     if not translated or not memory.sentences:
         return {}
-    rows, runtime = list(translated), task.system.runtime
+    rows, runtime = list(translated), system.runtime
     batch: Batch = collate(
         flatten([task.sources[row] for row in rows]),
         flatten(list(translated.values())),
         np.asarray(rows),
-        task.system.tokenizers,
+        system.tokenizers,
     ).to(runtime.device)
     with torch.inference_mode(), runtime.autocast():
         found = remember(memory.translator, batch, memory.before(rows))

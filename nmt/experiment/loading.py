@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
+
+import torch
 
 from nmt.checkpoint import Metadata, find, load_model_files, read_metadata
 from nmt.checkpoint.folder import CONFIG_FILE
@@ -15,10 +17,11 @@ from nmt.config.schema import Search
 from nmt.errors import CheckpointError
 from nmt.experiment.families import has_attention, parse_saved_config
 from nmt.experiment.lexicon import load_lexicon
+from nmt.experiment.sharing import Part, Result, Sharing
 from nmt.model.modules import without_memory
 from nmt.model.packing import pack
 from nmt.model.translator import Translator, Vocabulary
-from nmt.runtime import Runtime, rng_state, set_rng_state, usable_workers
+from nmt.runtime import Runtime, rng_state, set_rng_state
 from nmt.text.lexicon import Lexicon
 from nmt.text.tokenizer import TokenizerPair
 
@@ -54,10 +57,16 @@ class System:
     """In evaluation mode, on the runtime's device."""
     tokenizers: TokenizerPair
     runtime: Runtime
-    workers: int = 1
-    """Processes that share the batches out."""
+    sharing: Sharing | None = None
+    """Shares batches out to worker processes; None does everything in this one."""
     lexicon: Lexicon | None = None
     """What a search with a shortlist needs."""
+
+    def run(self, parts: Sequence[Part[Result]], sentences: int) -> Iterator[tuple[int, Result]]:
+        """The number of each part, of so many sentences in all, with `part(system)`, as they are finished."""
+        if self.sharing is None:
+            return ((number, part(self)) for number, part in enumerate(parts))
+        return self.sharing.run(replace(self, sharing=None), parts, sentences)
 
 
 def vocabulary(tokenizers: TokenizerPair) -> Vocabulary:
@@ -114,12 +123,12 @@ def load_ensemble(
 
 def join(models: Sequence[TrainedModel], runtime: Runtime, search: Search | None = None) -> System:
     """The models as one system, for such a search. Raises `NmtError` where its shortlist cannot be had."""
-    workers = usable_workers(runtime.device) if runtime.world == 1 else 1
+    sharing = Sharing(torch.get_num_threads()) if runtime.device.type == "cpu" and runtime.world == 1 else None
     tokenizers = models[0].tokenizers
     lexicon = None
     if search is not None and search.shortlist:
         lexicon = load_lexicon([model.path for model in models], tokenizers, search.shortlist)
-    return System(tuple(model.translator for model in models), tokenizers, runtime, workers, lexicon)
+    return System(tuple(model.translator for model in models), tokenizers, runtime, sharing, lexicon)
 
 
 def _fingerprints(model: TrainedModel) -> tuple[str, str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from nmt.batching.plan import cut
 from nmt.config.schema import Search
 from nmt.experiment.loading import System
 from nmt.experiment.memory import in_halves
-from nmt.runtime import gather_objects, logger, share_out
+from nmt.runtime import gather_objects, logger
 from nmt.search import Hypothesis, Model, translate_batch
 from nmt.text.encoded.links import words_of
 from nmt.text.tokenizer import Tokenizer
@@ -83,8 +84,8 @@ def translate_lines(
 ) -> list[list[Translation]]:
     """Translate lines in batches of similar length; a result does not depend on the lines around it.
 
-    Several processes share the batches out and all get all results, the same as one process would: those of
-    `torchrun`, or on a CPU one for each thread, forked for this call.
+    Several processes share the batches out, and all get all results, the same as one process would: those of
+    `torchrun`, or on a CPU workers (see `Sharing`).
 
     Args:
         system: what translates.
@@ -105,19 +106,21 @@ def translate_lines(
     """
     task = Task.of(system, lines, search, wanted, prefixes, first_line)
     runtime = system.runtime
+    rows = list(batches([len(ids) for ids in task.sources], search.batch_tokens, runtime.rank, runtime.world))
+    parts = [partial(_translate, task.only(each)) for each in rows]
+    found = system.run(parts, sum(map(len, rows)))
+    return task.gather(((rows[number], each) for number, each in found), advance)
 
-    def work(rows: Sequence[int]) -> Found:
-        return list(in_halves(task.translate, rows, task.too_large))
 
-    parts = list(batches([len(ids) for ids in task.sources], search.batch_tokens, runtime.rank, runtime.world))
-    return task.gather((found for _, found in share_out(work, parts, system.workers)), advance)
+def _translate(task: Task, system: System) -> Found:
+    work = partial(task.translate, system)
+    return list(in_halves(work, range(len(task.lines)), partial(task.too_large, system)))
 
 
 @dataclass(frozen=True)
 class Task:
     """Lines that are to be translated, and how."""
 
-    system: System
     lines: Sequence[str]
     sources: list[list[int]]
     """Pieces of the lines."""
@@ -125,7 +128,8 @@ class Task:
     """Pieces that each translation begins with."""
     search: Search
     wanted: Wanted
-    first_line: int
+    numbers: Sequence[int]
+    """Of the lines, for messages and for the seeds of sampling."""
 
     @classmethod
     def of(
@@ -142,11 +146,23 @@ class Task:
         lines, sources = encode_lines(tokenizers.source, lines, wanted.max_length, first_line)
         forced = tokenizers.target.encode(prefixes) if prefixes is not None else None
         assert forced is None or len(forced) == len(lines), "one prefix a line"
-        return cls(system, lines, sources, forced, search, wanted, first_line)
+        return cls(lines, sources, forced, search, wanted, range(first_line, first_line + len(lines)))
 
-    def translate(self, rows: Sequence[int], models: Sequence[Model] | None = None) -> list[list[Translation]]:
+    def only(self, rows: Sequence[int]) -> Task:
+        """The task of these lines alone."""
+        return replace(
+            self,
+            lines=[self.lines[row] for row in rows],
+            sources=[self.sources[row] for row in rows],
+            forced=None if self.forced is None else [self.forced[row] for row in rows],
+            numbers=[self.numbers[row] for row in rows],
+        )
+
+    def translate(
+        self, system: System, rows: Sequence[int], models: Sequence[Model] | None = None
+    ) -> list[list[Translation]]:
         """The translations of these lines, none of them blank, by the system's translators or what stands for them."""
-        system, source, wanted = self.system, self.system.tokenizers.source, self.wanted
+        source, wanted = system.tokenizers.source, self.wanted
         batch = pad_sources([self.sources[row] for row in rows], source.eos, source.pad)
         with system.runtime.autocast():
             found = translate_batch(
@@ -157,9 +173,9 @@ class Task:
                 special=system.tokenizers.target,
                 n_best=wanted.n_best,
                 prefix=[self.forced[row] for row in rows] if self.forced is not None else None,
-                shortlists=self.shortlists(rows),
+                shortlists=self.shortlists(system, rows),
                 seed=wanted.seed,
-                numbers=[self.first_line + row for row in rows],
+                numbers=[self.numbers[row] for row in rows],
                 want_attention=wanted.attention,
             )
         return [
@@ -167,30 +183,32 @@ class Task:
             for row, hypotheses in zip(rows, found, strict=True)
         ]
 
-    def shortlists(self, rows: Sequence[int]) -> list[npt.NDArray[np.int32]] | None:
+    def shortlists(self, system: System, rows: Sequence[int]) -> list[npt.NDArray[np.int32]] | None:
         """The pieces that each of these lines may be translated with; None where it is all of them."""
         if not self.search.shortlist:
             return None
-        lexicon, search = self.system.lexicon, self.search
+        lexicon, search = system.lexicon, self.search
         assert lexicon is not None, "joined for another search"
         return [lexicon.pieces(self.sources[row], search.shortlist_frequent, search.shortlist) for row in rows]
 
-    def too_large(self, row: int) -> str:
+    def too_large(self, system: System, row: int) -> str:
         """What to say of a line that does not fit into memory."""
         return (
-            f"line {self.first_line + row}: out of memory on {self.system.runtime.device} with this line alone, of "
+            f"line {self.numbers[row]}: out of memory on {system.runtime.device} with this line alone, of "
             f"{len(self.sources[row])} pieces and with a beam of {self.search.beam_size}; use a smaller beam, or "
             "truncate long lines"
         )
 
-    def gather(self, done: Iterable[Found], advance: Callable[[int], object] | None) -> list[list[Translation]]:
-        """What all processes have found, by line; `done` is what is found here, part by part."""
+    def gather(
+        self, done: Iterable[tuple[Sequence[int], Found]], advance: Callable[[int], object] | None
+    ) -> list[list[Translation]]:
+        """The translations that all processes have found, by line; `done` are the rows of each part, and the part's."""
         advance = advance or (lambda _: None)
         advance(sum(not ids for ids in self.sources))
         mine: dict[int, list[Translation]] = {}
-        for found in done:
+        for lines, found in done:
             for rows, translations in found:
-                mine.update(zip(rows, translations, strict=True))
+                mine.update(zip((lines[row] for row in rows), translations, strict=True))
                 advance(len(rows))
         everywhere = {row: each for share in gather_objects(mine) for row, each in share.items()}
         return [everywhere.get(row, []) for row in range(len(self.lines))]

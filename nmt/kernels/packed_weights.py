@@ -32,6 +32,10 @@ class PackedWeight(torch.Tensor):
         packed: PackedWeight = torch.Tensor._make_subclass(cls, weight.detach())
         return packed
 
+    def __reduce_ex__(self, protocol: Any) -> tuple[type[PackedWeight], tuple[Tensor]]:
+        """Another process packs the weight anew: oneDNN's layout cannot be sent."""
+        return type(self), (self.as_subclass(torch.Tensor),)
+
     @abstractmethod
     def product(self, inputs: Tensor, bias: Tensor | None) -> Tensor:
         """Products [..., O] of inputs [..., I]."""

@@ -14,7 +14,6 @@ from nmt.runtime.processes import (
     watching_the_others,
 )
 from nmt.runtime.randomness import is_rng_state, rng_state, seed_everything, set_rng_state
-from nmt.runtime.workers import share_out, usable_workers
 
 __all__ = [
     "FILE_ONLY",
@@ -38,8 +37,6 @@ __all__ = [
     "set_rng_state",
     "set_up",
     "set_up_logging",
-    "share_out",
     "tear_down",
-    "usable_workers",
     "watching_the_others",
 ]

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -21,9 +22,10 @@ import torch
 from torch import Tensor
 
 from nmt.config import schema
+from nmt.experiment.sharing import Sharing
 from nmt.model.packing import pack
 from nmt.model.translator import Translator, Vocabulary
-from nmt.runtime import format_table, set_up, share_out, usable_workers
+from nmt.runtime import format_table, set_up
 from nmt.search import Hypothesis, translate_batch
 from scripts.benchmarks.network import FIRST_PIECE, flop_counter, model_options, product_rate
 
@@ -81,7 +83,7 @@ class Result:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Every precision, batch, beam and shortlist, in one process and on a CPU in one for each core."""
     runtime = set_up(schema.Runtime(device=options.device, precision="fp32", threads=options.threads))
-    workers = usable_workers(runtime.device)
+    workers = torch.get_num_threads() if runtime.device.type == "cpu" else 1
     variants = [
         Variant(precision, processes, batch, beam, shortlist)
         for precision in precisions(options.precision, runtime.device)
@@ -158,6 +160,7 @@ def measure(
     }
     check(systems, network(model, vocabulary, "fp32", device, packed=False), sources, device)
     works = {variant: Work(systems[variant.precision], variant, sources, device, vocabulary) for variant in variants}
+    _start(works)
     for variant, work in works.items():
         if variant.processes > 1 and work.translations() != Work(
             systems[variant.precision], replace(variant, processes=1), sources, device, vocabulary
@@ -244,6 +247,8 @@ class Work:
     ) -> None:
         self.translator = translator
         self.variant = variant
+        self.sharing: Sharing | None = None
+        """The workers, of a variant of several processes."""
         self.device = device
         self.lists = synthetic_shortlists(sources, vocabulary, variant.shortlist) if variant.shortlist else []
         self.batches = [
@@ -268,9 +273,12 @@ class Work:
 
     def run(self) -> list[list[list[Hypothesis]]]:
         """What is found, batch by batch."""
-        found = dict(
-            share_out(lambda number: self.batch(self.batches[number]), range(len(self.batches)), self.variant.processes)
-        )
+        if self.variant.processes == 1:
+            return [self.batch(rows) for rows in self.batches]
+        assert self.sharing is not None
+        assert self.sharing.workers is not None
+        parts = [partial(_batch, self.variant, rows) for rows in self.batches]
+        found = dict(self.sharing.workers.as_finished(parts))
         return [found[number] for number in range(len(self.batches))]
 
     def translations(self, threads: int | None = None) -> list[tuple[int, ...]]:
@@ -289,6 +297,25 @@ class Work:
             for rows in self.batches:
                 self.batch(rows)
         return float(counter.get_total_flops())
+
+
+def _batch(variant: Variant, rows: slice, works: dict[Variant, Work]) -> list[list[Hypothesis]]:
+    """In a worker."""
+    return works[variant].batch(rows)
+
+
+def _start(works: dict[Variant, Work]) -> None:
+    """Starts the workers of all variants of several processes, before anything is timed."""
+    processes = max((variant.processes for variant in works), default=1)
+    if processes == 1:
+        return
+    sharing = Sharing(processes)
+    sharing.start(works, processes, 1)
+    assert sharing.workers is not None
+    while not sharing.workers.ready:
+        time.sleep(0.1)
+    for variant, work in works.items():
+        work.sharing = sharing if variant.processes > 1 else None
 
 
 def padded(sources: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

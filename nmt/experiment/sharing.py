@@ -1,0 +1,114 @@
+"""Shares work of a system out to worker processes on a CPU, when that is faster than threads inside its products."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+from weakref import finalize
+
+import torch
+
+from nmt.concurrency import Workers
+from nmt.errors import NmtError
+from nmt.runtime import set_up_logging
+from nmt.runtime.memory import settle_memory
+
+Result = TypeVar("Result")
+Part = Callable[[Any], Result]
+"""What is to be done with a system: a function of a module, or a `functools.partial` of one."""
+
+START_SECONDS = 3.0
+"""About what workers take to start: Python, PyTorch and the weights. Work that is done by then never waits for them."""
+LARGE_BATCH = 16
+"""Sentences of a batch from which on two threads inside its products are about as fast as two processes of one thread.
+
+With 64 sentences two processes were 1.11 times as fast in float32 on a Zen 4, 0.92 times on a Zen 3 and 0.84 times on a
+Zen 5; one sentence at a time 1.43, 1.64 and 1.23 times (docs/performance.md).
+"""
+
+
+def division(threads: int, parts: int, sentences: int) -> tuple[int, int]:
+    """Returns how many processes share out `parts` of so many `sentences` in all, and the threads of each.
+
+    Large batches get two threads a process, small ones one: threads inside a product wait for each other at every
+    operation, and the less work an operation has, the more they wait.
+    """
+    processes = threads // 2 if sentences >= LARGE_BATCH * parts else threads
+    processes = max(1, min(processes, parts))
+    return processes, threads // processes
+
+
+class Sharing:
+    """The worker processes of a system, which are started once they are worth it and last as long as this object.
+
+    Until then this process works alone with all its threads. Which process does a part, and with how many threads, does
+    not change its result in float32 and int8.
+    """
+
+    def __init__(self, threads: int, start_after: float = START_SECONDS) -> None:
+        self.threads = threads
+        self.workers: Workers[Part[Any], Any, Any] | None = None
+        self._alone = 0.0
+        self._start_after = start_after
+
+    def run(self, system: object, parts: Sequence[Part[Result]], sentences: int) -> Iterator[tuple[int, Result]]:
+        """The number of each part with `part(system)`, as they are finished.
+
+        What a part raises is raised here. Raises `NmtError` if a worker is killed.
+        """
+        for number, part in enumerate(parts):
+            if self.workers is None and self._alone >= self._start_after:
+                self.start(system, *division(self.threads, len(parts), sentences))
+            if self.workers is not None and self.workers.ready:
+                try:
+                    for done, result in self.workers.as_finished(parts[number:]):
+                        yield number + done, result
+                except BaseException:
+                    self.close()  # at once: a part may take long
+                    raise
+                return
+            started = time.monotonic()
+            result = part(system)
+            self._alone += time.monotonic() - started
+            yield number, result
+
+    def start(self, system: object, processes: int, threads: int) -> None:
+        """Starts workers, unless one process is enough; returns at once."""
+        if processes == 1 or self.workers is not None:
+            return
+        folder = tempfile.TemporaryDirectory(prefix="nmt-")
+        # Through a file: through their pipes, this process would wait until each worker has started.
+        file = Path(folder.name) / "system.pt"
+        torch.save(system, file)
+        killed = NmtError(
+            f"one of {processes} processes was killed, most likely for want of memory; use smaller batches, or one "
+            "thread"
+        )
+        self.workers = Workers(_do, _begin, (str(file), threads), processes, killed)
+        self._end = finalize(self, _end, self.workers, folder)
+
+    def close(self) -> None:
+        """Ends the workers; this object starts others if it is used again."""
+        if self.workers is not None:
+            self._end()
+            self.workers = None
+
+
+def _end(workers: Workers[Any, Any, Any], folder: tempfile.TemporaryDirectory[str]) -> None:
+    workers.close()
+    folder.cleanup()
+
+
+def _begin(file: str, threads: int) -> Any:
+    """In a worker: the system. Its weights are mapped from the file, so that workers share the memory."""
+    set_up_logging(None, is_main=True)
+    settle_memory()
+    torch.set_num_threads(threads)
+    return torch.load(file, mmap=True, weights_only=False)  # written by `Sharing.start`, for this user alone
+
+
+def _do(part: Part[Result], system: Any) -> Result:
+    return part(system)
