@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from nmt.config.schema import Search
 from nmt.errors import DataError
 from nmt.experiment.lexicon import LEXICON_FILE, load_lexicon
 from nmt.experiment.loading import TrainedModel, join, load_model
+from nmt.experiment.sharing import Sharing
 from nmt.experiment.training import train
 from nmt.experiment.translation import Wanted, translate_lines
 from nmt.kernels.packed_weights import Bf16Weight, Int8Weight
@@ -323,17 +325,22 @@ def test_packed_weights_translate_with_a_shortlist(kind: Any) -> None:
     assert all(set(best.ids) <= {*own, Special.unk} for (best,) in found([own, own]))
 
 
-@pytest.mark.parametrize("weights", [None, "int8", "bf16"])
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("weights", "shared"), [(None, False), ("bf16", False), ("int8", False), ("int8", True)])
 def test_lines_are_translated_with_a_shortlist(
-    model: TrainedModel, weights: Any, workers: int, checkpoint: Path
+    model: TrainedModel, weights: Any, shared: bool, checkpoint: Path
 ) -> None:
     """Of sentences known by heart it finds the references, in every format and by several processes."""
     trained = load_model(checkpoint, None, Runtime(torch.device("cpu"), None, "tests"))
     if weights:
         pack(trained.translator, weights)
-    system = join([trained], CPU)
-    system = type(system)(system.translators, system.tokenizers, CPU, workers, some_lexicon(trained.tokenizers))
+    system = replace(join([trained], CPU), sharing=None, lexicon=some_lexicon(trained.tokenizers))
+    if shared:
+        sharing = Sharing(2)
+        sharing.start(system, 2, 1)
+        assert sharing.workers is not None
+        while not sharing.workers.ready:
+            time.sleep(0.05)
+        system = replace(system, sharing=sharing)
     options = Search(beam_size=3, shortlist=20, shortlist_frequent=5, batch_tokens=24)
     found = translate_lines(system, SOURCES, options)
     assert [best[0].text for best in found] == [
