@@ -9,6 +9,7 @@ import math
 import os
 import pty
 import struct
+import subprocess
 import sys
 import termios
 import time
@@ -357,3 +358,35 @@ def test_one_epoch_is_singular(tmp_path: Path, clock: Clock, capsys: pytest.Capt
         update(journal, 1)
         journal.summary("done", None, epoch=1)
     assert "updates         1 in 1 epoch\n" in capsys.readouterr().err
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from nmt.cli.common import run
+from nmt.training.records import Records
+
+def main():
+    records = Records(Path(sys.argv[1]), 0)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+    try:
+        for step in range(100_000):
+            records.write("train", step, 0, 0.0, {f"value_{number}": 0.5 for number in range(10)})
+    finally:
+        records.close()
+
+run(main)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+def test_a_full_disk_is_one_line_for_each_writer_and_no_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path), "30000"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert ended.returncode == 2, ended.stderr
+    refusal = "File too large; raise the limit on the size of files (ulimit -f)"
+    named = {f"{tmp_path / name}: {refusal}" for name in ("tensorboard", "metrics.jsonl")}
+    lines = ended.stderr.splitlines()  # TensorBoard writes in a thread of its own, whose error may come first or last
+    assert len(named.intersection(lines)) == 1
+    assert set(lines) - named <= {f"a file cannot be written: {refusal}"}

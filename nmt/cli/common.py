@@ -9,6 +9,7 @@ import argparse
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +30,7 @@ def run(main: Callable[[], int]) -> NoReturn:
     (`| head -n 1`), the program ends quietly with 0. An interrupt ends with 130. Our own faults keep their traceback.
     """
     _reopen_closed_streams()
+    threading.excepthook = _report_from_thread
     code: Any
     try:
         try:
@@ -44,8 +46,7 @@ def run(main: Callable[[], int]) -> NoReturn:
         problems = user_problems(error)
         if not problems:
             raise
-        with suppress(OSError):
-            print(*problems, sep="\n", file=sys.stderr)
+        _print_problems(problems)
         code = USER_ERROR
     try:
         sys.stdout.flush()
@@ -78,6 +79,21 @@ def user_problems(error: BaseException) -> tuple[str, ...]:
 
 
 _PACKAGE = Path(__file__).absolute().parents[1]
+
+
+def _print_problems(problems: Iterable[str]) -> None:
+    with suppress(OSError):
+        # In one write: another thread may print as well.
+        sys.stderr.write("".join(f"{problem}\n" for problem in problems))
+
+
+def _report_from_thread(arguments: threading.ExceptHookArgs) -> None:
+    """Prints an error that ended a thread: the lines of a user's mistake, or the traceback of our own fault."""
+    problems = user_problems(arguments.exc_value) if arguments.exc_value else ()
+    if problems:
+        _print_problems(problems)
+    else:
+        threading.__excepthook__(arguments)
 
 
 def _ran_out_of_memory(error: BaseException) -> bool:

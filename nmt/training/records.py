@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,12 @@ class Records:
             self._file.flush()
         except OSError as error:
             raise OSError(error.errno, error.strerror, self._file.name) from error
-        for name in values:
-            if isinstance(line[name], (int, float)) and not isinstance(line[name], bool):
-                self._board.add_scalar(f"{kind}/{name}", line[name], step)
+        try:
+            for name in values:
+                if isinstance(line[name], (int, float)) and not isinstance(line[name], bool):
+                    self._board.add_scalar(f"{kind}/{name}", line[name], step)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._board.log_dir) from error
 
     def table(self, name: str, step: int, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Show a table of text in TensorBoard."""
@@ -49,8 +53,10 @@ class Records:
         self._board.add_text(name, "\n".join(f"| {' | '.join(line)} |" for line in lines), step)
 
     def close(self) -> None:
-        self._board.close()
-        self._file.close()
+        """Closes the files. What could not be written has been reported: closing tries again."""
+        for file in (self._board, self._file):
+            with suppress(OSError):
+                file.close()
 
 
 def plain(value: Any) -> Any:
