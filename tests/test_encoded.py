@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import multiprocessing
 import os
@@ -16,6 +18,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from nmt.config.schema import Data, Filters
@@ -352,6 +355,21 @@ def spoil_the_report(folder: Path) -> None:
     (folder / "report.json").write_text("{}")
 
 
+def break_the_offsets(folder: Path) -> None:
+    """Offsets far outside of the values, and checksums that match: a file that another program has written."""
+    file = folder / "pairs.arrow"
+    with pa.memory_map(str(file)) as source, pa.ipc.open_stream(source) as stream:
+        offsets = stream.read_next_batch().column("source").offsets.to_pylist()
+    content = file.read_bytes()
+    whole = np.asarray(offsets, np.int64).tobytes()
+    assert content.count(whole) == 1
+    broken = np.asarray([0, *(1 << 40 for _ in offsets[1:])], np.int64).tobytes()
+    file.write_bytes(content.replace(whole, broken))
+    checksums = json.loads((folder / "checksums.json").read_text())
+    checksums[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    (folder / "checksums.json").write_text(json.dumps(checksums))
+
+
 def replace_the_report_by_a_pipe(folder: Path) -> None:
     (folder / "report.json").unlink()
     os.mkfifo(folder / "report.json")
@@ -361,6 +379,7 @@ def replace_the_report_by_a_pipe(folder: Path) -> None:
     "damage",
     [
         *(cut_short, flip_a_bit, lose_the_ids, lose_the_checksums, spoil_the_checksums, spoil_the_report),
+        break_the_offsets,
         replace_the_report_by_a_pipe,
     ],
 )

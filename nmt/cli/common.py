@@ -137,7 +137,8 @@ def check_files(read: Iterable[str | None], written: str | None = None) -> None:
     problems = []
     for path in map(Path, filter(None, read)):
         if not path.exists():
-            problems.append(f"{path}: no such file")
+            where = "" if path.is_absolute() else f" in {Path.cwd()}, where relative paths begin"
+            problems.append(f"{path}: no such file{where}")
         elif written is not None and Path(written).exists() and path.samefile(written):
             problems.append(f"{path}: would be read and written at once; name another --output")
     if problems:

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 from nmt.concurrency import lock
 from nmt.errors import DataError, require_file
 from nmt.text.encoded.digests import Digests
+from nmt.text.encoded.mapped import mapped
 
 _log = logging.getLogger(__name__)
 
@@ -100,12 +101,23 @@ def _report_if_whole(folder: Path, name: str, digests: Digests, read: Callable[[
         checksums = json.loads((folder / _CHECKSUMS).read_text(encoding="utf-8"))
         for each in (name, _REPORT):
             path = folder / each
-            if digests.of("checksum", [path], partial(_checksum, path)) != checksums[each]:
+            if digests.of("checksum", [path], partial(_verified, path, checksums[each])) != checksums[each]:
                 raise _Damaged(f"{each} is not what was written")
         return read((folder / _REPORT).read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError, _Damaged) as error:
         _log.warning("%s is damaged (%s)", folder, error)
         return None
+
+
+def _verified(path: Path, expected: str) -> str:
+    """Returns the checksum of a file. Of an Arrow file that is as expected, the memory is validated as well.
+
+    An offset out of bounds would crash the process when it is used. Once verified, a file is not read again at a start.
+    """
+    checksum = _checksum(path)
+    if path.suffix == ".arrow" and checksum == expected:
+        mapped(path).validate(full=True)
+    return checksum
 
 
 def _checksum(path: Path) -> str:
