@@ -12,7 +12,7 @@ import pytest
 from hypothesis import strategies as st
 
 from scripts.fuzzing import checkpoints
-from scripts.fuzzing.__main__ import strategy_of
+from scripts.fuzzing.__main__ import KINDS, strategy_of
 from scripts.fuzzing.case import Case, Command, Failure, Tally, Workshop
 from scripts.fuzzing.hunt import Hunt
 from scripts.fuzzing.server import Limits
@@ -129,7 +129,7 @@ def test_the_time_limit_ends_a_hunt(workshop: Workshop, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["configs", "streams"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_short_run_finds_nothing(
     kind: str, real: tuple[Workshop, dict[str, dict[str, bytes]]], tmp_path: Path
 ) -> None:
@@ -141,5 +141,5 @@ def test_a_short_run_finds_nothing(
     assert hunt.tried == cases
     assert not hunt.findings, hunt.report(0)
     # A run in which nothing succeeds, or nothing is refused, would show little.
-    assert workshop.tally.accepted > cases // 8
-    assert workshop.tally.refused > cases // 8
+    assert workshop.tally.accepted > cases // 20
+    assert workshop.tally.refused > cases // 20
