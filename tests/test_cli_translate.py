@@ -200,7 +200,7 @@ def test_mistakes_in_arguments(call: Call, arguments: list[str], message: str) -
     ("arguments", "message"),
     [
         (["--temperature", "2"], "--temperature: has no effect with --kind beam; set --kind sampling, or leave it out"),
-        (["--min-length-ratio", "3"], "--min-length-ratio: is 3.0, above max_length_ratio (2.0)"),
+        (["--min-length-ratio", "3"], "--min-length-ratio: is 3, above max_length_ratio (2)"),
         (["--n-best", "9"], "--beam-size: 3 hypotheses cannot give the 9 best; use a beam of at least 9"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import os
@@ -9,6 +10,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,23 +26,7 @@ else:
 
 ROOT = Path(__file__).parent.parent
 SHELL_BLOCKS = {"sh", "bash", "shell", "console"}
-NOT_OURS = {
-    "source",
-    "cd",
-    "git",
-    "echo",
-    "cat",
-    "zcat",
-    "head",
-    "tail",
-    "less",
-    "tensorboard",
-    "pip",
-    "python",
-    "ruff",
-    "mypy",
-    "pytest",
-}
+NOT_OURS = {"source", "cd", "git", "echo", "cat", "zcat", "head", "tail", "less", "tensorboard", "pip", "python"}
 KEPT_FILES = {"configs", "scripts", "tests", "docs", "nmt"}
 """Folders whose files are all in the checkout; what lies under runs/ and most of data/ comes later."""
 
@@ -50,6 +36,7 @@ def commands_of(markdown: str) -> Iterator[list[str]]:
     for language, block in re.findall(r"^```(\w*)[^\n]*\n(.*?)^```", markdown, re.MULTILINE | re.DOTALL):
         if language not in SHELL_BLOCKS:
             continue
+        block = re.sub(r"<< *'(\w+)'\n.*?^\1$", "", block, flags=re.MULTILINE | re.DOTALL)  # here-documents
         for line in block.replace("\\\n", " ").splitlines():
             if language == "console":
                 if not line.startswith("$ "):
@@ -108,6 +95,20 @@ def paths_of(words: list[str]) -> list[str]:
     return [value for value in values if "/" in value and value.partition("/")[0] in KEPT_FILES]
 
 
+OWN_CONFIG = "my.yaml"
+"""The name that pages give to a YAML of the reader's own, which they show."""
+
+
+@contextlib.contextmanager
+def own_config(markdown: str) -> Iterator[Path]:
+    """A file with the YAML that a page shows for `my.yaml`; its path leads nowhere if the page shows none."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / OWN_CONFIG
+        if shown := re.search(r"^(run: .*?)^(?:END|```)$", markdown, re.MULTILINE | re.DOTALL):
+            path.write_text(shown[1], encoding="utf-8")
+        yield path
+
+
 def problems_of(markdown: str) -> list[str]:
     """What the commands name that does not exist, a line each."""
     problems = []
@@ -141,7 +142,9 @@ def problems_of(markdown: str) -> list[str]:
         problems += [f"{line}: {path} does not exist" for path in missing]
         if command == "nmt-train" and "..." not in arguments and not missing:
             settings = [word for word in arguments if word not in ("--check", "--fresh", "--print-config")]
-            result = run(command, *settings, "--print-config")  # reads --config and every --set, trains nothing
+            with own_config(markdown) as path:
+                settings = [str(path) if word == OWN_CONFIG else word for word in settings]
+                result = run(command, *settings, "--print-config")  # reads --config and every --set, trains nothing
             if result.returncode:
                 problems.append(f"{line}: {result.stderr.strip()}")
     return problems
@@ -159,10 +162,25 @@ def test_every_command_can_be_imported() -> None:
         assert callable(getattr(importlib.import_module(module), function))
 
 
-def test_the_links_lead_somewhere() -> None:
-    for page in ROOT.glob("*.md"):
-        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-            assert "://" in target or (ROOT / target).exists(), f"{page.name}: {target}"
+PAGES = [ROOT / "README.md", ROOT / "data" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_the_links_lead_somewhere(page: Path) -> None:
+    """Every relative link names a file, and every anchor a heading of that file as GitHub names it."""
+    for path, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", page.read_text(encoding="utf-8")):
+        if "://" in path:
+            continue
+        target = page.parent / path if path else page
+        assert target.exists(), path
+        if anchor:
+            assert anchor in anchors(target.read_text(encoding="utf-8")), f"{path}#{anchor}"
+
+
+def anchors(markdown: str) -> set[str]:
+    """The anchors of a page's headings: lower case, without punctuation, hyphens for spaces."""
+    headings = re.findall(r"^#+ (.*)$", markdown, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize(
@@ -175,6 +193,8 @@ def test_the_links_lead_somewhere() -> None:
         ("```console\n$ cat \\\n  configs/no.yaml  # comment\nunbekannt\n```", "configs/no.yaml does not exist"),
         ("```sh\nnmt-train --config configs/quickstart.yaml --set training.max_epoch=2\n```", "training.max_epoch"),
         ("```sh\nOMP_NUM_THREADS=1 torchrun -m nmt.cli.trian\n```", "torchrun needs -m"),
+        ("```sh\nnmt-train --config my.yaml\n```", "No such file"),
+        ("```yaml\nrun: runs/my\ndata: {}\n```\n```sh\nnmt-train --config my.yaml\n```", "data.train"),
     ],
 )
 def test_the_check_finds_what_does_not_exist(block: str, problem: str) -> None:
