@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from nmt.config.registry import Section, decided
-from nmt.config.schema.bounds import Beam, Count, Penalty, Ratio, Tokens, Workers
+from nmt.config.schema.bounds import Beam, Count, Penalty, Tokens, Workers
 
 
 class Search(Section):
@@ -22,11 +22,11 @@ class Search(Section):
     """Exponent alpha of the length penalty ((5 + length) / 6) ** alpha of Wu 2016, eq. 14; 0 switches it off."""
     coverage_penalty: Penalty = 0.0
     """Weight beta of the coverage penalty of Wu 2016, eq. 14; needs attention."""
-    min_length_ratio: Ratio = 0.0
+    min_length_ratio: Penalty = 0.0
     """Shortest translation as a ratio of the source length in pieces."""
-    max_length_ratio: Annotated[float, Field(gt=0.0, le=1_000.0)] = 2.0
+    max_length_ratio: Annotated[float, Field(gt=0.0, le=100.0)] = 2.0
     """Longest translation as a ratio of the source length in pieces, plus `max_length_offset`."""
-    max_length_offset: Annotated[int, Field(ge=0, le=100_000)] = 10
+    max_length_offset: Annotated[int, Field(ge=0, le=10_000)] = 10
     """Pieces added to the longest translation."""
     no_repeat_ngram: Count = 0
     """Size of the n-grams that may not occur twice in a translation; 0 allows all."""
