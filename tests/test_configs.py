@@ -197,3 +197,13 @@ def test_suggestions_are_keys_of_the_task() -> None:
         "did you mean 'model.word.hidden_size' or 'model.sentence.hidden_size'?",
         "choose from run, task, seed, data, tokenizer, model, training, validation, runtime",
     ]
+
+
+def test_attention_is_not_divided_by_a_vanishing_fertility() -> None:
+    for written, right in (("1e-300", False), ("0", True), ("0.01", True)):
+        override = f"model.attention.coverage={{kind: linguistic, max_fertility: {written}}}"
+        if right:
+            read_config(FOLDER / "quickstart.yaml", [override])
+            continue
+        with pytest.raises(ConfigError, match="max_fertility: is 1e-300, too little to divide by"):
+            read_config(FOLDER / "quickstart.yaml", [override])

@@ -32,7 +32,7 @@ class Search(Section):
     """Size of the n-grams that may not occur twice in a translation; 0 allows all."""
     allow_unknown: bool = True
     """Whether a translation may contain the unknown piece."""
-    temperature: Annotated[float, Field(ge=0.001, le=1_000.0)] = 1.0
+    temperature: Annotated[float, Field(ge=1e-6, le=1_000.0)] = 1.0
     """Divides the logits before sampling."""
     top_k: Count = 0
     """Sample from the k most probable pieces; 0 means all."""

@@ -5,6 +5,7 @@ Shapes: `...` is B, or B and N heads; Q queries, S source positions, K coverage 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import torch
@@ -22,6 +23,14 @@ class LinguisticOptions(CoverageOptions):
     """The sum of the weights so far, divided by how much each position is expected to get (Tu 2016)."""
     max_fertility: Annotated[float, Field(ge=0.0, le=1_000.0)] = 2.0
     """N: the most that a position is expected to get, learned between 0 and N; 0: every position gets 1."""
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Weights are divided by the fertility, which must not vanish."""
+        if 0.0 < self.max_fertility < 0.01:
+            yield (
+                "max_fertility",
+                f"is {self.max_fertility:g}, too little to divide by; set it to at least 0.01, or to 0",
+            )
 
 
 @COVERAGES.register("linguistic", LinguisticOptions)
