@@ -103,8 +103,21 @@ def test_workers_are_started_once_it_is_worth_it() -> None:
         assert dict(busy.run(100, PARTS, 6)) == expected
         # Large batches have two threads.
         alone = Sharing(2, start_after=0.0)
+        alone.threads_help = True
         assert dict(alone.run(100, PARTS, 6 * LARGE_BATCH)) == expected
         assert alone.workers is None
+
+
+def threads_of(number: int, system: int) -> int:
+    return torch.get_num_threads()
+
+
+@pytest.mark.parametrize(("help", "threads"), [(True, 2), (False, 1)])
+def test_a_process_that_works_alone_has_threads_where_they_help(help: bool, threads: int) -> None:
+    before, sharing = torch.get_num_threads(), Sharing(2)
+    sharing.threads_help = help
+    assert dict(sharing.run(0, [partial(threads_of, number) for number in range(2)], 2)) == {0: threads, 1: threads}
+    assert torch.get_num_threads() == before
 
 
 def test_a_translation_does_not_depend_on_the_number_of_processes(system: System) -> None:
