@@ -417,6 +417,16 @@ def test_a_pipe_for_a_pointer_is_refused_and_not_waited_for(saved: Path, run: Ru
         run.pointed("best")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+@pytest.mark.parametrize("name", ["train.log", "metrics.jsonl"])
+def test_a_pipe_for_a_log_is_refused_and_not_waited_for(tmp_path: Path, run: RunFolder, name: str) -> None:
+    run.close()
+    (run.path / name).unlink(missing_ok=True)
+    os.mkfifo(run.path / name)
+    with pytest.raises(ConfigError, match=r"^run: .* is a pipe or a device, not a file"):
+        start(run.path)
+
+
 def test_an_edited_config_is_damage_but_earlier_versions_kept_no_checksum_of_it(saved: Path, run: RunFolder) -> None:
     text = (saved / CONFIG_FILE).read_text()
     (saved / CONFIG_FILE).write_text(text.replace("beam_size: 5", "beam_size: 1"))

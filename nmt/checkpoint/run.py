@@ -101,6 +101,9 @@ class RunFolder:
             durable.sweep(self.path)
             (self.path / "checkpoints").mkdir(exist_ok=True)
             durable.sweep(self.path / "checkpoints")
+            for file in (self.log_file, self.metrics_file):
+                if file.exists():
+                    require_file(file)
             resumed = self._resume(config, read_config)
             durable.replace_file(self.config_file, dump_config(config, comments=False))
         except BaseException as error:
