@@ -11,6 +11,8 @@ import pytest
 
 import nmt
 from nmt.cli import align, average, classify, evaluate, train, translate
+from nmt.cli.common import output_files
+from nmt.errors import DataError
 from tests.conftest import Call
 
 ROOT = Path(__file__).parents[1]
@@ -66,3 +68,9 @@ def test_a_name_is_not_longer_than_a_thousand_characters(call: Call) -> None:
 def test_an_error_of_the_command_line_is_one_line_without_control_characters(call: Call) -> None:
     ended = call(train.main, "--x\x1b[31m\r\u2028y")
     assert (ended.code, ended.errors.count("\n"), "\x1b" in ended.errors) == (2, 1, False)
+
+
+def test_two_test_sets_are_never_written_to_one_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"several test sets would be written to .*test\.de"):
+        output_files(str(tmp_path), ["2016/test", "2017/test"], "de")
+    assert output_files(str(tmp_path), ["2016", "2017"], "de") == [tmp_path / "2016.de", tmp_path / "2017.de"]

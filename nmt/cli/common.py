@@ -163,6 +163,10 @@ def output_files(output: str | None, test_sets: Sequence[str], suffix: str) -> l
                 f"--output: {path} cannot be a folder for {len(test_sets)} test sets: {error.strerror}"
             ) from error
         files = [path / f"{Path(name).name}.{suffix}" for name in test_sets]
+        if twice := next((file for file in files if files.count(file) > 1), None):
+            raise DataError(
+                f"--output: several test sets would be written to {twice}; rename one, or evaluate one at a time"
+            )
     for file in files:
         # To open a pipe or a device may already have an effect.
         if file.is_file() or not file.exists():
