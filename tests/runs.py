@@ -11,7 +11,7 @@ import torch
 
 from nmt.checkpoint import find, load_model_files
 from nmt.config import Config, parse_config
-from nmt.experiment.families import CHECKS, FAMILIES, PRESETS
+from nmt.experiment.families import CHECKS, FAMILIES, NETWORK_CHECKS, PRESETS
 
 LETTERS = "abcdefgh"
 
@@ -53,7 +53,7 @@ def write_corpus(folder: Path, pairs: int = 120, seed: int = 0) -> None:
 def run_config(folder: Path, *overrides: str) -> Config:
     """The config of a run in `folder`, where the corpus lies; `overrides` as for `--set`."""
     text = CONFIG.format(folder=folder)
-    return parse_config(text, "run.yaml", overrides, families=FAMILIES, presets=PRESETS, checks=CHECKS)
+    return parse_config(text, "run.yaml", overrides, families=FAMILIES, presets=PRESETS, checks=CHECKS, whole_checks=NETWORK_CHECKS)
 
 
 def final_weights(run: Path | str) -> dict[str, torch.Tensor]:

@@ -252,8 +252,8 @@ def test_an_empty_file(folder: Path, name: str) -> None:
 
 def test_missing_files_are_all_told_at_once(folder: Path) -> None:
     assert refused(folder, "data.train.0.docs=none.txt", "data.validation.labels=neither.tsv") == [
-        "none.txt: No such file or directory",
-        "neither.tsv: No such file or directory",
+        f"none.txt: No such file or directory in {Path.cwd()}, where relative paths begin",
+        f"neither.tsv: No such file or directory in {Path.cwd()}, where relative paths begin",
     ]
 
 

@@ -90,7 +90,7 @@ def graphs(tapes: Tapes) -> Graphs:
 REPLAYED = [
     options
     for options in (*RECORDED, *({"score": "additive", "cell": "lstm", **wired} for wired in (*FED, *STACKED)))
-    if options["wiring"] != "gnmt" or options.get("wiring_options")
+    if options.get("wiring") != "gnmt" or options.get("wiring_options")
     if options.get("wiring_options") != {"input_feeding": False}
 ]
 

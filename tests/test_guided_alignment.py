@@ -376,7 +376,7 @@ def test_the_log_says_what_becomes_of_the_alignments(folder: Path, weight: float
     assert "alignments: 120 of 120 pairs have links" in log
     unused = "the alignments of data.train are not used: training.guided_alignment.weight is 0"
     assert (unused in log) == (weight == 0.0)
-    steps = [line for line in log.splitlines() if "learning rate" in line]
+    steps = [line for line in log.splitlines() if ", learning rate" in line]
     assert len(steps) == 2
     for line, record in zip(steps, records(folder / "run"), strict=True):
         assert (f", alignment {record.get('alignment', 0.0):.4g}, learning rate" in line) == (weight > 0.0)

@@ -289,6 +289,7 @@ def test_a_log_file_that_cannot_be_written_is_an_error_that_names_it(
         log.info("step %d", 1)
     assert caught.value.filename == "/dev/full"
     assert capsys.readouterr().err == "step 1\n"
+    runtime.set_up_logging(None, is_main=True)  # closes the file, which would write once more
 
 
 def test_other_ranks_only_warn(tmp_path: Path, capsys: pytest.CaptureFixture[str], log: logging.Logger) -> None:

@@ -197,9 +197,9 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], object], tuple[str, ...]]] =
         lambda state: state["optimizer"]["param_groups"][1].pop("lr"),
         ("optimizer.param_groups.1.lr is missing",),
     ),
-    "a setting of another kind": (
-        lambda state: state["optimizer"]["param_groups"][0].update(betas="x"),
-        ("optimizer.param_groups.0.betas is of type str, not a sequence",),
+    "a rate of another kind": (
+        lambda state: state["optimizer"]["param_groups"][0].update(lr="x"),
+        ("optimizer.param_groups.0.lr is of type str, not float",),
     ),
     "no position": (
         lambda state: state["progress"].update(step=-1, epoch="2"),
@@ -241,6 +241,25 @@ def test_a_training_state_that_does_not_fit_is_refused_before_any_of_it_is_used(
     (saved / TRAINING_FILE).write_bytes(whole)
     (saved / METADATA_FILE).write_bytes(metadata)
     assert train(longer).progress.step == 4
+
+
+def test_settings_of_the_optimizer_are_those_of_the_config(folder: Path) -> None:
+    """A training state has them too, perhaps by other names of another version of PyTorch, or damaged."""
+    straight = run_config(folder, "training.max_steps=4", f"run={folder}/straight")
+    train(straight)
+    config = run_config(folder, "training.max_steps=2")
+    train(config)
+    saved = find(config.run, "last")
+    state = torch.load(saved / TRAINING_FILE, weights_only=True)
+    for group in state["optimizer"]["param_groups"]:
+        del group["betas"]
+        group.update(eps=1.0, weight_decay=0.5, foreach=torch.zeros(0), unknown=3)
+    torch.save(state, saved / TRAINING_FILE)
+    content = json.loads((saved / METADATA_FILE).read_text())
+    content["files"][TRAINING_FILE] = describe(saved / TRAINING_FILE).model_dump()
+    (saved / METADATA_FILE).write_text(json.dumps(content))
+    train(run_config(folder, "training.max_steps=4"))
+    assert_same(final_weights(straight.run), final_weights(config.run))
 
 
 def test_a_finished_run_stays_as_it_is_and_a_longer_one_goes_on(folder: Path) -> None:

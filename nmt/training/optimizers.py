@@ -18,8 +18,8 @@ NotNegative = Annotated[float, Field(ge=0.0, le=1_000.0)]
 
 OPTIMIZERS: Registry[optim.Optimizer] = Registry("optimizer")
 
-GROUP_KEYS = ("params", "lr", "initial_lr", "weight_decay")
-"""Settings of a group of parameters that every saved state has."""
+RATES = ("lr", "initial_lr")
+"""Settings of a group of parameters that change during a run. All others are the config's."""
 
 
 class OptimizerOptions(PartOptions):
@@ -95,12 +95,8 @@ def optimizer_problems(saved: object, options: PartOptions, optimizer: optim.Opt
     groups = saved.get("param_groups")
     if not isinstance(groups, list) or [_indices(group) for group in groups] != [group["params"] for group in own]:
         return ["optimizer.param_groups does not name the parameters of this network"]
-    # PyTorch gives settings that another version of it did not have their defaults.
-    expected_groups = [
-        {key: value for key, value in group.items() if key in GROUP_KEYS or key in theirs}
-        for group, theirs in zip(own, groups, strict=True)
-    ]
-    known = [{key: value for key, value in group.items() if key in own[0]} for group in groups]
+    expected_groups = [{key: group[key] for key in ("params", *RATES)} for group in own]
+    known = [{key: group[key] for key in ("params", *RATES) if key in group} for group in groups]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state = saved.get("state")
     expected = {
@@ -112,6 +108,17 @@ def optimizer_problems(saved: object, options: PartOptions, optimizer: optim.Opt
         *state_problems(known, expected_groups, "optimizer.param_groups"),
         *(state_problems(state, expected, "optimizer.state") if "state" in saved else ["optimizer.state is missing"]),
     ]
+
+
+def with_own_settings(saved: Mapping[str, Any], optimizer: optim.Optimizer) -> dict[str, Any]:
+    """Returns a saved `optimizer.state_dict()` whose groups have this optimizer's settings, except the learning rates.
+
+    Other settings may not differ: the config of a run stays as it is. Another version of PyTorch may have named them
+    differently, or not at all.
+    """
+    own = optimizer.state_dict()["param_groups"]
+    pairs = zip(own, saved["param_groups"], strict=True)
+    return {**saved, "param_groups": [group | {key: theirs[key] for key in RATES} for group, theirs in pairs]}
 
 
 def _indices(group: object) -> list[int] | None:

@@ -31,7 +31,7 @@ from nmt.training.exchange import exchanging
 from nmt.training.journal import Journal
 from nmt.training.ledger import Ledger, Update
 from nmt.training.objective import Objective, Scales, Sums
-from nmt.training.optimizers import OPTIMIZERS, optimizer_problems, step_where
+from nmt.training.optimizers import OPTIMIZERS, optimizer_problems, step_where, with_own_settings
 from nmt.training.progress import Outcome, Progress, Save, Validate
 from nmt.training.schedules import SCHEDULES, horizon
 from nmt.training.stopping import EarlyStopping, Interrupts
@@ -201,7 +201,7 @@ class Trainer:
         with torch.no_grad():
             for name, weight in self.weights().items():
                 weight.copy_(state["weights"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(with_own_settings(state["optimizer"], self.optimizer))
         self.schedule.restore(state["schedule"])
         if state["scaler"]:  # a run that changed its precision goes on with a new scale
             self.scaler.load_state_dict(state["scaler"])
