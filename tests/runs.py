@@ -53,7 +53,8 @@ def write_corpus(folder: Path, pairs: int = 120, seed: int = 0) -> None:
 def run_config(folder: Path, *overrides: str) -> Config:
     """The config of a run in `folder`, where the corpus lies; `overrides` as for `--set`."""
     text = CONFIG.format(folder=folder)
-    return parse_config(text, "run.yaml", overrides, families=FAMILIES, presets=PRESETS, checks=CHECKS, whole_checks=NETWORK_CHECKS)
+    rules = {"checks": CHECKS, "whole_checks": NETWORK_CHECKS}
+    return parse_config(text, "run.yaml", overrides, families=FAMILIES, presets=PRESETS, **rules)
 
 
 def final_weights(run: Path | str) -> dict[str, torch.Tensor]:
