@@ -24,7 +24,8 @@ _REFRESH_SECONDS = 1.0
 _COLUMNS = 80
 """Of a terminal that does not tell its width."""
 _PERCENT_COLUMNS = len("100% ")
-_LEAST_BAR = len("|||  ") + 6
+_LEAST_COLUMNS_OF_BAR = 99
+"""Fixed, so that the bar does not come and go with the length of the numbers."""
 
 
 Sample = Mapping[str, str]
@@ -221,7 +222,7 @@ class Journal:
                 file=sys.stderr,
                 leave=False,
             )
-        if self._watch.elapsed - self._refreshed < _REFRESH_SECONDS:
+        if self._watch.elapsed - self._refreshed < _REFRESH_SECONDS and step != self.total_steps:
             return
         self._refreshed = self._watch.elapsed
         values = self._window.values(self._watch.since_lap, perplexity=self.perplexity)
@@ -231,15 +232,13 @@ class Journal:
             f", loss {_short(plain(values['loss']))}",
             self._time_left(step),
             f", {values['tokens_per_second']:,.0f} tokens/s",
-            f", lr {values['learning_rate']:.3g}",
         ]
         percent = "" if self.total_steps is None else "{percentage:3.0f}% "
         columns = self._bar.format_dict["ncols"] or _COLUMNS
-        text = fitting(fields, columns - _PERCENT_COLUMNS)
-        has_bar = percent and columns - _PERCENT_COLUMNS - len(text) >= _LEAST_BAR
+        has_bar = percent and columns >= _LEAST_COLUMNS_OF_BAR
         self._bar.bar_format = percent + ("|{bar}| {desc}" if has_bar else "{desc}")
         self._bar.n = step
-        self._bar.set_description_str(text)
+        self._bar.set_description_str(fitting(fields, columns - _PERCENT_COLUMNS))
 
 
 def fitting(fields: Sequence[str], columns: int) -> str:
