@@ -26,7 +26,23 @@ else:
 
 ROOT = Path(__file__).parent.parent
 SHELL_BLOCKS = {"sh", "bash", "shell", "console"}
-NOT_OURS = {"source", "cd", "git", "echo", "cat", "zcat", "head", "tail", "less", "tensorboard", "pip", "python"}
+NOT_OURS = {
+    "source",
+    "cd",
+    "git",
+    "echo",
+    "cat",
+    "zcat",
+    "head",
+    "tail",
+    "less",
+    "tensorboard",
+    "pip",
+    "python",
+    "ruff",
+    "mypy",
+    "pytest",
+}
 KEPT_FILES = {"configs", "scripts", "tests", "docs", "nmt"}
 """Folders whose files are all in the checkout; what lies under runs/ and most of data/ comes later."""
 
