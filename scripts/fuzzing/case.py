@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import nmt
 from scripts.fuzzing.server import COMMANDS, Ended, Limits, Server
 
 USER_ERROR = 2
@@ -195,6 +196,8 @@ def _summary(errors: str) -> str:
     raised = [
         line for line in errors.splitlines() if re.match(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt|Warning)\b", line)
     ]
-    places = re.findall(r'File "[^"]*?(nmt/[^"]*)", line (\d+)', errors)
+    # By the package's own folder: the folder of the checkout may have the same name.
+    root = re.escape(str(Path(nmt.__file__).parents[1]))
+    places = re.findall(rf'File "{root}/(nmt/[^"]*)", line (\d+)', errors)
     kind = re.split(r"[:( ]", raised[-1])[0] if raised else "unknown exception"
     return f"traceback: {kind} at {':'.join(places[-1]) if places else 'an unknown place'}"
