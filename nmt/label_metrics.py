@@ -1,4 +1,4 @@
-"""Accuracy and macro F1 of labels with bootstrap confidence, and the table of what was taken for what.
+"""Accuracy and macro F1 of labels with bootstrap confidence, and the confusion matrix.
 
 Shapes: D documents, K labels.
 """
@@ -81,7 +81,7 @@ def format_label_scores(scores: LabelScores) -> list[tuple[str, ...]]:
 
 
 def format_confusion(scores: LabelScores) -> list[tuple[str, ...]]:
-    """Rows of the table of what was taken for what, the heading first: a label a row, what it was given across."""
+    """Rows of the confusion matrix, the heading first: true labels down, predicted labels across."""
     labels = list(scores.by_label)
     rows: list[tuple[str, ...]] = [("label", *(f"as {label}" for label in labels), "precision", "recall", "F1")]
     for label, counts in zip(labels, scores.confusion_KK.tolist(), strict=True):

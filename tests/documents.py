@@ -6,8 +6,8 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from nmt.config import ClassificationConfig, parse_config
-from nmt.experiment.families import CHECKS, FAMILIES, PRESETS
+from nmt.config import ClassificationConfig
+from nmt.experiment.families import parse_saved_config
 
 TOPICS = {
     "animals": ["cat", "dog", "bird", "horse", "sheep"],
@@ -70,7 +70,6 @@ def write_all(folder: Path, count: int = 120) -> None:
 
 def document_config(folder: Path, *overrides: str) -> ClassificationConfig:
     """The config of a run in `folder`, where the documents lie; `overrides` as for `--set`."""
-    text = CONFIG.format(folder=folder)
-    config = parse_config(text, "run.yaml", overrides, families=FAMILIES, presets=PRESETS, checks=CHECKS)
+    config = parse_saved_config(CONFIG.format(folder=folder), "run.yaml", overrides)
     assert isinstance(config, ClassificationConfig)
     return config

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from nmt.checkpoint import find, load_model_files
-from nmt.config import Config, parse_config
-from nmt.experiment.families import CHECKS, FAMILIES, NETWORK_CHECKS, PRESETS
+from nmt.config import Config
+from nmt.experiment.families import parse_saved_config
 
 LETTERS = "abcdefgh"
 
@@ -52,9 +52,9 @@ def write_corpus(folder: Path, pairs: int = 120, seed: int = 0) -> None:
 
 def run_config(folder: Path, *overrides: str) -> Config:
     """The config of a run in `folder`, where the corpus lies; `overrides` as for `--set`."""
-    text = CONFIG.format(folder=folder)
-    rules = {"checks": CHECKS, "whole_checks": NETWORK_CHECKS}
-    return parse_config(text, "run.yaml", overrides, families=FAMILIES, presets=PRESETS, **rules)
+    config = parse_saved_config(CONFIG.format(folder=folder), "run.yaml", overrides)
+    assert isinstance(config, Config)
+    return config
 
 
 def final_weights(run: Path | str) -> dict[str, torch.Tensor]:

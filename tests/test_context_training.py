@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from nmt.checkpoint import find, load_training_state
-from nmt.config import Config, parse_config
+from nmt.config import Config
 from nmt.errors import ConfigError
-from nmt.experiment.families import CHECKS, FAMILIES, PRESETS
+from nmt.experiment.families import parse_saved_config
 from nmt.experiment.loading import load_model
 from nmt.experiment.training import check, train
 from tests.conftest import CPU
@@ -52,9 +52,9 @@ def write_documents(folder: Path, documents: int = 60, seed: int = 0) -> None:
 
 
 def run_config(folder: Path, *overrides: str, text: str = DOCUMENTED) -> Config:
-    return parse_config(
-        text.format(folder=folder), "run.yaml", overrides, families=FAMILIES, presets=PRESETS, checks=CHECKS
-    )
+    config = parse_saved_config(text.format(folder=folder), "run.yaml", overrides)
+    assert isinstance(config, Config)
+    return config
 
 
 @pytest.fixture

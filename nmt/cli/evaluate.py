@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Translate test sets and score the translations: BLEU, chrF and TER with their signatures and bootstrap
 confidence intervals, loss and perplexity of the references. Or label documents: accuracy and macro F1 with bootstrap
-confidence intervals, and the table of what was taken for what. The test sets are those that the
+confidence intervals, and the confusion matrix. The test sets are those that the
 model's config names, unless --test-set, --source, --docs or --sacrebleu chooses others."""
 
 SAMPLES = 1000

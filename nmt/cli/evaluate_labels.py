@@ -1,4 +1,4 @@
-"""nmt-eval for a model that labels documents: accuracy, macro F1, and what was taken for what."""
+"""nmt-eval for a model that labels documents: accuracy, macro F1 and the confusion matrix."""
 
 from __future__ import annotations
 

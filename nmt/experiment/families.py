@@ -60,9 +60,14 @@ def read_translation(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return config
 
 
-def parse_saved_config(text: str, origin: str) -> Experiment:
-    """The config that lies in a checkpoint; `origin` stands for it in messages. Raises `ConfigError`."""
-    return parse_config(text, origin, families=FAMILIES, presets=PRESETS, checks=CHECKS, whole_checks=NETWORK_CHECKS)
+def parse_saved_config(text: str, origin: str, overrides: Sequence[str] = ()) -> Experiment:
+    """Returns the config of a checkpoint, or of any YAML text; `origin` stands for it in messages.
+
+    Raises `ConfigError`.
+    """
+    return parse_config(
+        text, origin, overrides, families=FAMILIES, presets=PRESETS, checks=CHECKS, whole_checks=NETWORK_CHECKS
+    )
 
 
 def has_attention(model: schema.Model) -> bool:
