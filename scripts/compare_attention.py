@@ -246,7 +246,7 @@ def draw(system: System, sentence: str, folder: Path) -> None:
 
 def attends(run: Run) -> bool:
     """Returns whether the model has attention weights."""
-    from nmt.experiment.families import has_attention, read_translation
+    from nmt.tasks.components import has_attention, read_translation
 
     return has_attention(read_translation(run.folder / "config.yaml").model)
 
@@ -255,11 +255,11 @@ def time_all(systems: Sequence[System]) -> None:
     """Times training and translation, all systems in turn: medians, and ratios to the baseline of the same round."""
     import torch
 
-    from nmt.experiment.families import read_translation
-    from nmt.experiment.loading import join, load_model
-    from nmt.experiment.testsets import from_config
-    from nmt.experiment.translation import translate_lines
     from nmt.runtime import set_up, tear_down
+    from nmt.tasks.components import read_translation
+    from nmt.tasks.translation.loading import join, load_model
+    from nmt.tasks.translation.testsets import from_config
+    from nmt.tasks.translation.translation import translate_lines
     from scripts.benchmarks.network import Update, Variant, caption_batches
 
     say("timing")

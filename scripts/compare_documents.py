@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 
 from nmt.config import ClassificationConfig
-from nmt.experiment.families import read_config
-from nmt.label_metrics import SAMPLES, SEED, label_scores, to_json
-from nmt.text.labelled import Collection, Splitter, labels_of, open_collection
+from nmt.data.labelled import Collection, Splitter, labels_of, open_collection
+from nmt.evaluation.label_metrics import SAMPLES, SEED, label_scores, to_json
+from nmt.tasks.components import read_config
 from scripts.compare_attention import (
     Run,
     add_page_options,

@@ -21,15 +21,15 @@ import numpy.typing as npt
 
 from nmt.config.schema import Runtime as RuntimeOptions
 from nmt.config.schema import Search
-from nmt.experiment.document_translation import translate_text
-from nmt.experiment.loading import System, join, load_model
-from nmt.experiment.looking_back import LookBack, look_back
-from nmt.metrics import corpus_scores
-from nmt.plots import matrix
-from nmt.plots.fonts import Fonts
-from nmt.plots.look import Look
+from nmt.data.cache.links import words_of
+from nmt.evaluation.metrics import corpus_scores
 from nmt.runtime import format_table, set_up, set_up_logging
-from nmt.text.encoded.links import words_of
+from nmt.tasks.translation.document_translation import translate_text
+from nmt.tasks.translation.loading import System, join, load_model
+from nmt.tasks.translation.looking_back import LookBack, look_back
+from nmt.visualization import matrix
+from nmt.visualization.fonts import Fonts
+from nmt.visualization.look import Look
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data" / "quickstart"

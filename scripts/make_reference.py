@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from nmt.config import json_schema, reference_yaml  # noqa: E402
-from nmt.experiment.families import FAMILIES, PRESETS  # noqa: E402
+from nmt.tasks.components import FAMILIES, PRESETS  # noqa: E402
 
 EDITOR = "# yaml-language-server: $schema=schema.json\n"
 

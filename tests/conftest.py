@@ -23,16 +23,16 @@ if not torch.cuda.is_available():
     # Triton reads it when it is imported: without a GPU its kernels are interpreted.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-from nmt.batching.batch import collate
 from nmt.checkpoint import Snapshot, write_checkpoint
 from nmt.config import Config
-from nmt.experiment.families import parse_saved_config
-from nmt.experiment.loading import System, TrainedModel, join, load_model, vocabulary
+from nmt.data.batching.batch import collate
+from nmt.data.cache import flatten
+from nmt.data.tokenizer import TokenizerPair, learn
 from nmt.kernels.choice import choose_kernels
 from nmt.model.translator import Translator
 from nmt.runtime import Runtime, rng_state, set_rng_state
-from nmt.text.encoded import flatten
-from nmt.text.tokenizer import TokenizerPair, learn
+from nmt.tasks.components import parse_saved_config
+from nmt.tasks.translation.loading import System, TrainedModel, join, load_model, vocabulary
 from nmt.training.translating import TranslationObjective
 
 SOURCES = [

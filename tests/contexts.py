@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from nmt.batching import Batch, Lookback, Past
-from nmt.batching.past import read_back
+from nmt.data.batching import Batch, Lookback, Past
+from nmt.data.batching.past import read_back
 from nmt.model.context import Sentences
 from nmt.model.in_context import Before, Followed, InContext, Remembered, remember
 from nmt.model.translator import Translator

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nmt.config import ClassificationConfig
-from nmt.experiment.families import parse_saved_config
+from nmt.tasks.components import parse_saved_config
 
 TOPICS = {
     "animals": ["cat", "dog", "bird", "horse", "sheep"],

@@ -11,7 +11,7 @@ import torch
 
 from nmt.checkpoint import find, load_model_files
 from nmt.config import Config
-from nmt.experiment.families import parse_saved_config
+from nmt.tasks.components import parse_saved_config
 
 LETTERS = "abcdefgh"
 

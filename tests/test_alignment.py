@@ -13,8 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from nmt.config.schema import Search
+from nmt.data.tokenizer import TokenizerPair
+from nmt.data.words import count_words, words_of_spans
 from nmt.errors import DataError
-from nmt.experiment.alignment import (
+from nmt.model.attention import AttentionWeights
+from nmt.model.context import Context
+from nmt.model.translator import Translator
+from nmt.tasks.translation.alignment import (
     LINKINGS,
     UNITS,
     Linking,
@@ -25,16 +30,11 @@ from nmt.experiment.alignment import (
     merge,
     pharaoh,
 )
-from nmt.experiment.gold import Agreement, Gold, agreement, as_text, as_values, read_gold
-from nmt.experiment.loading import System
-from nmt.experiment.looking import look
-from nmt.experiment.translation import Wanted, translate_lines
-from nmt.model.attention import AttentionWeights
-from nmt.model.context import Context
-from nmt.model.translator import Translator
-from nmt.plots.look import Look
-from nmt.text.tokenizer import TokenizerPair
-from nmt.text.words import count_words, words_of_spans
+from nmt.tasks.translation.gold import Agreement, Gold, agreement, as_text, as_values, read_gold
+from nmt.tasks.translation.loading import System
+from nmt.tasks.translation.looking import look
+from nmt.tasks.translation.translation import Wanted, translate_lines
+from nmt.visualization.look import Look
 from tests.conftest import CPU, REFERENCES, SOURCES, small_config, small_translator
 
 # Source "▁der ▁gr oße" and its end; target "▁the ▁b ig ▁." and its end.

@@ -14,21 +14,21 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from nmt.batching import Batch, BatchStream, Position
-from nmt.batching.links import Flat, Links, link_pieces
 from nmt.config.registry import PartOptions
 from nmt.config.schema import Data, Filters
 from nmt.config.schema import Tokenizer as TokenizerOptions
+from nmt.data.batching import Batch, BatchStream, Position
+from nmt.data.batching.links import Flat, Links, link_pieces
+from nmt.data.cache import EncodedCorpus, EncodingReport, encode_corpora, flatten
+from nmt.data.cache.links import parse_links
+from nmt.data.readers import Corpus, Pair, open_corpus
+from nmt.data.readers.huggingface import HuggingFaceOptions
+from nmt.data.readers.jsonlines import JsonLinesOptions
+from nmt.data.readers.parquet import ParquetOptions
+from nmt.data.readers.tables import TsvOptions
+from nmt.data.readers.text import TextOptions
+from nmt.data.tokenizer import SPACE, Tokenizer, TokenizerPair, learn
 from nmt.errors import DataError
-from nmt.text.corpus import Corpus, Pair, open_corpus
-from nmt.text.corpus.huggingface import HuggingFaceOptions
-from nmt.text.corpus.jsonlines import JsonLinesOptions
-from nmt.text.corpus.parquet import ParquetOptions
-from nmt.text.corpus.tables import TsvOptions
-from nmt.text.corpus.text import TextOptions
-from nmt.text.encoded import EncodedCorpus, EncodingReport, encode_corpora, flatten
-from nmt.text.encoded.links import parse_links
-from nmt.text.tokenizer import SPACE, Tokenizer, TokenizerPair, learn
 
 ROWS = [("ein Hund", "a dog", "0-0 1-1"), ("läuft", "runs fast", ""), ("der Ball ist rot", "red ball", "3-0 1-1")]
 WORDS = ["Hund", "Katze", "läuft", "schläft", "der", "die", "groß", "klein", "Haus", "und"]

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 import torch
 
-from nmt.batching import Batch, BatchStream, Position, Update, pad_sources, validation_batches
-from nmt.batching.plan import cut, plan_window
-from nmt.batching.prefetch import prefetch
-from nmt.batching.windows import Windows
 from nmt.config.schema import Data
 from nmt.config.schema import Tokenizer as TokenizerOptions
-from nmt.text.corpus import open_corpus
-from nmt.text.corpus.text import TextOptions
-from nmt.text.encoded import EncodedCorpus, Part, encode_corpora
-from nmt.text.tokenizer import TokenizerPair, learn
+from nmt.data.batching import Batch, BatchStream, Position, Update, pad_sources, validation_batches
+from nmt.data.batching.plan import cut, plan_window
+from nmt.data.batching.prefetch import prefetch
+from nmt.data.batching.windows import Windows
+from nmt.data.cache import EncodedCorpus, Part, encode_corpora
+from nmt.data.readers import open_corpus
+from nmt.data.readers.text import TextOptions
+from nmt.data.tokenizer import TokenizerPair, learn
 
 WORDS = ["Hund", "Katze", "läuft", "schläft", "der", "die", "groß", "klein", "Haus", "und"]
 PAIRS = 700

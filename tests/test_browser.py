@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nmt.plots.documents import DocumentLook, SentenceLook
+from nmt.visualization.documents import DocumentLook, SentenceLook
 from tests.test_document_page import page_of as document_page_of
 from tests.test_plots import look, page_of
 

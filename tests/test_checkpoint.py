@@ -30,9 +30,9 @@ from nmt.checkpoint import RunFolder, Snapshot
 from nmt.checkpoint.folder import CONFIG_FILE, MODEL_FILE, TRAINING_FILE
 from nmt.checkpoint.metadata import METADATA_FILE, describe
 from nmt.config import Config, PartOptions, Registry, dump_config, parse_config, schema
+from nmt.data import tokenizer
+from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import CheckpointError, ConfigError
-from nmt.text import tokenizer
-from nmt.text.tokenizer import TokenizerPair
 from tests.conftest import give_up_reading_everything
 
 with contextlib.suppress(ImportError):  # not on Windows

@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 import torch
 
-from nmt.batching import DocumentStream
 from nmt.checkpoint import find, load_training_state, read_metadata
 from nmt.cli import average, classify, evaluate, train, translate
+from nmt.data.batching import DocumentStream
 from nmt.errors import CheckpointError, ConfigError, DataError
-from nmt.experiment import training
-from nmt.experiment.classification import label_documents, load_classifier
-from nmt.experiment.loading import load_model
-from nmt.experiment.training import check
+from nmt.tasks import training
+from nmt.tasks.classification.classification import label_documents, load_classifier
+from nmt.tasks.training import check
+from nmt.tasks.translation.loading import load_model
 from nmt.training.trainer import Trainer
 from tests.conftest import CPU, Call
 from tests.documents import CONFIG, document_config, some_documents, write_all, write_documents
@@ -105,7 +105,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     """In the middle of an epoch or a window and at its end, with everything that changes switched on."""
     if windows > 1:
         parts = functools.partial(DocumentStream, window_rows=120 // windows, block_rows=5)
-        monkeypatch.setattr("nmt.experiment.classification_lesson.DocumentStream", parts)
+        monkeypatch.setattr("nmt.tasks.classification.setup.DocumentStream", parts)
     everything = (
         "training.schedule={kind: plateau, patience: 1}",
         "training.accumulation=2",
@@ -367,7 +367,7 @@ def test_a_line_without_tab_is_split(run: Path, call: Call) -> None:
 def test_without_the_package_a_line_without_tab_is_refused(
     run: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nmt.text.labelled.sentences.find_spec", lambda _: None)
+    monkeypatch.setattr("nmt.data.labelled.sentences.find_spec", lambda _: None)
     ended = call(classify.main, "--model", run, stdin=b"the cat\tthe dog\nthe cat\n")
     assert (ended.code, ended.errors.count("\n")) == (2, 1)
     assert ended.errors.startswith("line 2: to split text into sentences takes the package sentencex")

@@ -15,8 +15,8 @@ import torch
 from nmt.checkpoint import Snapshot, load_model_files, write_checkpoint
 from nmt.cli import align, train, translate
 from nmt.config import dump_config
-from nmt.experiment.families import parse_saved_config
-from nmt.text.tokenizer import TokenizerPair
+from nmt.data.tokenizer import TokenizerPair
+from nmt.tasks.components import parse_saved_config
 from tests.conftest import REFERENCES, SOURCES, Call, Ended, save_small
 from tests.runs import run_config, write_corpus
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nmt.cli import train
-from nmt.experiment.families import parse_saved_config
+from nmt.tasks.components import parse_saved_config
 from tests.conftest import Call
 from tests.runs import CONFIG, records, write_corpus
 

@@ -20,9 +20,9 @@ from nmt.checkpoint import RunFolder, Snapshot
 from nmt.cli import average, options, translate
 from nmt.cli.common import Parser, run
 from nmt.config.schema import Search
+from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import ConfigError, DataError
-from nmt.experiment.loading import load_model
-from nmt.text.tokenizer import TokenizerPair
+from nmt.tasks.translation.loading import load_model
 from tests.conftest import CPU, REFERENCES, SOURCES, Call, Ended, save_small, small_config, small_translator
 
 ROOT = Path(__file__).parent.parent

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from nmt.experiment.families import read_config
 from nmt.model.attention import COVERAGES, SCORES, WINDOWS
 from nmt.model.attention.presets import ATTENTION_PRESETS
 from nmt.model.wiring import WIRINGS
+from nmt.tasks.components import read_config
 from scripts.compare_attention import (
     BASELINE,
     BEGIN,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nmt.experiment.families import read_config
+from nmt.tasks.components import read_config
 from scripts import compare_documents
 from scripts.compare_attention import BEGIN, END, Run, page_of, write_measured
 from scripts.compare_documents import (

@@ -17,9 +17,9 @@ from nmt.config.registry import Section
 from nmt.config.schema import TASKS
 from nmt.config.shapes import Leaf, SectionShape, limits_of, shape_of
 from nmt.errors import ConfigError
-from nmt.experiment.families import FAMILIES, read_config
-from nmt.experiment.training import train
 from nmt.model.attention.presets import ATTENTION_PRESETS
+from nmt.tasks.components import FAMILIES, read_config
+from nmt.tasks.training import train
 from scripts.make_reference import files
 from tests.documents import write_all
 from tests.runs import write_corpus

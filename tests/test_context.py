@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nmt.batching import Batch, BatchPast, Lookback, Past
+from nmt.data.batching import Batch, BatchPast, Lookback, Past
 from nmt.kernels.choice import choose_kernels
 from nmt.kernels.recurrence import Steps
 from nmt.model.attention import SCORES

@@ -14,9 +14,9 @@ import torch
 from nmt.checkpoint import find, load_training_state
 from nmt.config import Config
 from nmt.errors import ConfigError
-from nmt.experiment.families import parse_saved_config
-from nmt.experiment.loading import load_model
-from nmt.experiment.training import check, train
+from nmt.tasks.components import parse_saved_config
+from nmt.tasks.training import check, train
+from nmt.tasks.translation.loading import load_model
 from tests.conftest import CPU
 from tests.runs import CONFIG, LETTERS, final_weights, records
 from tests.test_trainer import assert_same, stop_after

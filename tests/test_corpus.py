@@ -17,12 +17,12 @@ import zstandard
 
 from nmt.config.registry import PartOptions
 from nmt.config.schema import Data, Filters
+from nmt.data.readers import CORPORA, Counts, Pair, iterate_lines, open_corpora, open_corpus, read_lines
+from nmt.data.readers.huggingface import HuggingFaceOptions
+from nmt.data.readers.jsonlines import JsonLinesOptions
+from nmt.data.readers.tables import TsvOptions
+from nmt.data.readers.text import TextOptions
 from nmt.errors import DataError
-from nmt.text.corpus import CORPORA, Counts, Pair, iterate_lines, open_corpora, open_corpus, read_lines
-from nmt.text.corpus.huggingface import HuggingFaceOptions
-from nmt.text.corpus.jsonlines import JsonLinesOptions
-from nmt.text.corpus.tables import TsvOptions
-from nmt.text.corpus.text import TextOptions
 
 # Characters at which `str.splitlines` would split, and blanks that stripping would eat.
 SENTENCES = ["Ein Hund rennt.", "", "a\u2028b\u0085c\x0bd\x0ce\x1cf", " Rand ", "Zwei\rTeile", "日本語 😀"]

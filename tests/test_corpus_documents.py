@@ -16,16 +16,16 @@ import pytest
 from nmt.config.registry import PartOptions
 from nmt.config.schema import Data, Filters
 from nmt.config.schema import Tokenizer as TokenizerOptions
+from nmt.data.cache import EncodedCorpus, EncodingReport, Part, encode_corpora
+from nmt.data.cache.report import DocumentsReport
+from nmt.data.readers import Corpus, Counts, open_corpus
+from nmt.data.readers.huggingface import HuggingFaceOptions
+from nmt.data.readers.jsonlines import JsonLinesOptions
+from nmt.data.readers.parquet import ParquetOptions
+from nmt.data.readers.tables import TsvOptions
+from nmt.data.readers.text import TextOptions
+from nmt.data.tokenizer import TokenizerPair, learn
 from nmt.errors import DataError
-from nmt.text.corpus import Corpus, Counts, open_corpus
-from nmt.text.corpus.huggingface import HuggingFaceOptions
-from nmt.text.corpus.jsonlines import JsonLinesOptions
-from nmt.text.corpus.parquet import ParquetOptions
-from nmt.text.corpus.tables import TsvOptions
-from nmt.text.corpus.text import TextOptions
-from nmt.text.encoded import EncodedCorpus, EncodingReport, Part, encode_corpora
-from nmt.text.encoded.report import DocumentsReport
-from nmt.text.tokenizer import TokenizerPair, learn
 
 ROWS = [("a", "A", "x"), ("b", "B", "x"), ("c", "C", "y"), ("d", "D", "x"), ("e", "E", "x"), ("f", "F", "z")]
 """Source, target and the name of the document. A name that comes back begins another document."""
@@ -322,7 +322,7 @@ def test_corpora_with_and_without_documents_mix(tmp_path: Path, tokenizers: Toke
 def test_documents_go_on_from_chunk_to_chunk(
     tmp_path: Path, tokenizers: TokenizerPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nmt.text.encoded.tokenization.CHUNK_PAIRS", 3)
+    monkeypatch.setattr("nmt.data.cache.tokenization.CHUNK_PAIRS", 3)
     documents = [[(f"a{number}", "b")] * size for number, size in enumerate((4, 1, 7, 3, 2))]
     encoded = encode_corpora(
         [documents_corpus(tmp_path, documents)] * 2, tokenizers, None, tmp_path / "cache", 1, keep_text=False
@@ -334,7 +334,7 @@ def test_what_goes_does_not_count_as_a_place_from_chunk_to_chunk(
     tmp_path: Path, tokenizers: TokenizerPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sentences without a source, at the border of a chunk and a whole chunk of them."""
-    monkeypatch.setattr("nmt.text.encoded.tokenization.CHUNK_PAIRS", 2)
+    monkeypatch.setattr("nmt.data.cache.tokenization.CHUNK_PAIRS", 2)
     documents = [[("a", "b"), ("", "b"), ("", "b"), ("", "b"), ("c", "d")], [("", "x"), ("e", "f"), ("g", "h")]]
     encoded = encode_corpora(
         [documents_corpus(tmp_path, documents)], tokenizers, Filters(), tmp_path / "cache", 1, keep_text=False

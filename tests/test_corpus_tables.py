@@ -19,11 +19,11 @@ from pyarrow import parquet
 import nmt
 from nmt.config.registry import PartOptions
 from nmt.config.schema import Data
+from nmt.data.readers import Corpus, Pair, open_corpus
+from nmt.data.readers.huggingface import HuggingFaceOptions
+from nmt.data.readers.parquet import ParquetOptions
+from nmt.data.readers.text import TextOptions
 from nmt.errors import DataError
-from nmt.text.corpus import Corpus, Pair, open_corpus
-from nmt.text.corpus.huggingface import HuggingFaceOptions
-from nmt.text.corpus.parquet import ParquetOptions
-from nmt.text.corpus.text import TextOptions
 
 ROWS = [(f"Satz {row}\u2028" if row % 2 else "", f"sentence {row}") for row in range(1, 10_001)]
 PAIRS = [Pair(source, target, row) for row, (source, target) in enumerate(ROWS, start=1)]
@@ -215,8 +215,8 @@ def test_the_hub_out_of_reach_is_one_clear_line(tmp_path: Path) -> None:
     program = (
         "from nmt.config.schema import Data\n"
         "from nmt.errors import DataError\n"
-        "from nmt.text.corpus import open_corpus\n"
-        "from nmt.text.corpus.huggingface import HuggingFaceOptions\n"
+        "from nmt.data.readers import open_corpus\n"
+        "from nmt.data.readers.huggingface import HuggingFaceOptions\n"
         "options = HuggingFaceOptions(dataset='someone/some-corpus', name='de-en')\n"
         "data = Data(source_language='de', target_language='en', train=[options], validation=options)\n"
         "corpus = open_corpus(options, data)\n"
@@ -231,5 +231,5 @@ def test_the_hub_out_of_reach_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_heavy_packages_wait_until_they_are_needed() -> None:
-    program = "import sys, nmt.text.corpus; print({'datasets', 'pyarrow', 'zstandard', 'torch'} & set(sys.modules))"
+    program = "import sys, nmt.data.readers; print({'datasets', 'pyarrow', 'zstandard', 'torch'} & set(sys.modules))"
     assert run(program).strip() == "set()"

@@ -14,14 +14,14 @@ import pytest
 
 from nmt.config.schema import Data
 from nmt.config.schema import Tokenizer as TokenizerOptions
-from nmt.text.corpus import Corpus, CorpusOptions, open_corpus
-from nmt.text.corpus.jsonlines import JsonLinesOptions
-from nmt.text.corpus.parquet import ParquetOptions
-from nmt.text.corpus.tables import TsvOptions
-from nmt.text.corpus.text import TextOptions
-from nmt.text.encoded import EncodedCorpus, digests, encode_corpora
-from nmt.text.encoded.digests import Digests
-from nmt.text.tokenizer import TokenizerPair, learn
+from nmt.data.cache import EncodedCorpus, digests, encode_corpora
+from nmt.data.cache.digests import Digests
+from nmt.data.readers import Corpus, CorpusOptions, open_corpus
+from nmt.data.readers.jsonlines import JsonLinesOptions
+from nmt.data.readers.parquet import ParquetOptions
+from nmt.data.readers.tables import TsvOptions
+from nmt.data.readers.text import TextOptions
+from nmt.data.tokenizer import TokenizerPair, learn
 
 
 class Counted:
@@ -163,7 +163,7 @@ def test_a_finished_cache_is_opened_without_reading_text_or_ids(
     first = encode()
     encode()  # The ids are checked once after they were written.
     monkeypatch.setattr(Corpus, "fingerprint", lambda _: pytest.fail("the text was read again"))
-    monkeypatch.setattr("nmt.text.encoded.keeping._checksum", lambda _: pytest.fail("the ids were read again"))
+    monkeypatch.setattr("nmt.data.cache.keeping._checksum", lambda _: pytest.fail("the ids were read again"))
     assert encode().fingerprint == first.fingerprint
     assert encode(weight=2.0).fingerprint == first.fingerprint
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nmt.batching import documents_batch
 from nmt.config import schema
+from nmt.data.batching import documents_batch
 from nmt.errors import ConfigError
 from nmt.kernels.choice import choose_packed
 from nmt.kernels.packed import PackedGru, gru_by_hand

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from nmt.batching import Batch, BatchStream, Lookback, Past, Position
-from nmt.batching.document_plan import cut_documents, plan_stretches
-from nmt.batching.past import read_back
-from nmt.batching.windows import Windows
 from nmt.config.schema import Data, Filters
 from nmt.config.schema import Tokenizer as TokenizerOptions
-from nmt.text.corpus import Corpus, open_corpus
-from nmt.text.corpus.text import TextOptions
-from nmt.text.encoded import EncodedCorpus, encode_corpora
-from nmt.text.tokenizer import TokenizerPair, learn
+from nmt.data.batching import Batch, BatchStream, Lookback, Past, Position
+from nmt.data.batching.document_plan import cut_documents, plan_stretches
+from nmt.data.batching.past import read_back
+from nmt.data.batching.windows import Windows
+from nmt.data.cache import EncodedCorpus, encode_corpora
+from nmt.data.readers import Corpus, open_corpus
+from nmt.data.readers.text import TextOptions
+from nmt.data.tokenizer import TokenizerPair, learn
 
 WORDS = ["Hund", "Katze", "läuft", "schläft", "der", "die", "groß", "klein", "Haus", "und"]
 BUDGET = 600

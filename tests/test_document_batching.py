@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from nmt.batching import DocumentBatch, DocumentStream, Position, documents_batch
-from nmt.batching.plan import fill, plan_documents
-from nmt.batching.windows import Windows
 from nmt.config.schema import DocumentFilters, LabelledData, SentencePiece
-from nmt.text.encoded import EncodedCollection, Reader, encode_collections
-from nmt.text.labelled import COLLECTIONS, labels_of, open_collections
-from nmt.text.tokenizer import learn_one
+from nmt.data.batching import DocumentBatch, DocumentStream, Position, documents_batch
+from nmt.data.batching.plan import fill, plan_documents
+from nmt.data.batching.windows import Windows
+from nmt.data.cache import EncodedCollection, Reader, encode_collections
+from nmt.data.labelled import COLLECTIONS, labels_of, open_collections
+from nmt.data.tokenizer import learn_one
 from tests.documents import some_documents, write_documents
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from nmt.config.schema import DocumentFilters, LabelledData, SentencePiece
+from nmt.data.cache import EncodedCollection, Reader, digests, encode_collections, known_labels
+from nmt.data.labelled import COLLECTIONS, Collection, open_collection
+from nmt.data.tokenizer import Tokenizer, learn_one
 from nmt.errors import DataError
-from nmt.text.encoded import EncodedCollection, Reader, digests, encode_collections, known_labels
-from nmt.text.labelled import COLLECTIONS, Collection, open_collection
-from nmt.text.tokenizer import Tokenizer, learn_one
 from tests.documents import some_documents, write_documents
 
 DOCUMENTS = some_documents(40, 1)
@@ -52,7 +52,7 @@ def test_nothing_is_read_again(encode: Encode, monkeypatch: pytest.MonkeyPatch) 
     first = encode()
     encode()  # The ids are checked once after they were written.
     monkeypatch.setattr(Collection, "_limited", lambda _: pytest.fail("the text was read again"))
-    monkeypatch.setattr("nmt.text.encoded.keeping._checksum", lambda _: pytest.fail("the ids were read again"))
+    monkeypatch.setattr("nmt.data.cache.keeping._checksum", lambda _: pytest.fail("the ids were read again"))
     assert encode().fingerprint == first.fingerprint
     weighted = encode(weight=2.5)
     assert weighted.fingerprint == first.fingerprint

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from nmt.cli import classify
-from nmt.plots.documents import DocumentLook, DocumentPage, SentenceLook
+from nmt.visualization.documents import DocumentLook, DocumentPage, SentenceLook
 from tests.conftest import Call
 from tests.test_classification import run, trained  # noqa: F401 - fixtures
 from tests.test_plots import Reader

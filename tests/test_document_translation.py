@@ -15,32 +15,32 @@ import numpy as np
 import pytest
 import torch
 
-from nmt.batching import Batch, Lookback
-from nmt.batching.batch import collate
-from nmt.batching.past import read_back
 from nmt.checkpoint import Snapshot, write_checkpoint
 from nmt.cli import evaluate, translate
 from nmt.config import Config
 from nmt.config.schema import Search
+from nmt.data.batching import Batch, Lookback
+from nmt.data.batching.batch import collate
+from nmt.data.batching.past import read_back
+from nmt.data.cache import flatten
+from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import DataError
-from nmt.experiment import document_translation
-from nmt.experiment.document_translation import translate_text
-from nmt.experiment.documents import grouped, places, rows_before
-from nmt.experiment.evaluation import evaluate as measure
-from nmt.experiment.families import parse_saved_config
-from nmt.experiment.likelihood import forced_loss
-from nmt.experiment.loading import System, join, load_model, vocabulary
-from nmt.experiment.looking import look_at_pieces
-from nmt.experiment.sharing import Sharing
-from nmt.experiment.streaming import document_windows, split_at_blank_lines
-from nmt.experiment.testsets import TestSet, from_files
-from nmt.experiment.translation import Translation, Wanted, translate_lines
 from nmt.kernels.choice import choose_kernels
 from nmt.model.in_context import follow
 from nmt.model.translator import Translator
 from nmt.runtime import is_out_of_memory
-from nmt.text.encoded import flatten
-from nmt.text.tokenizer import TokenizerPair
+from nmt.tasks.components import parse_saved_config
+from nmt.tasks.sharing import Sharing
+from nmt.tasks.translation import document_translation
+from nmt.tasks.translation.document_translation import translate_text
+from nmt.tasks.translation.documents import grouped, places, rows_before
+from nmt.tasks.translation.evaluation import evaluate as measure
+from nmt.tasks.translation.likelihood import forced_loss
+from nmt.tasks.translation.loading import System, join, load_model, vocabulary
+from nmt.tasks.translation.looking import look_at_pieces
+from nmt.tasks.translation.streaming import document_windows, split_at_blank_lines
+from nmt.tasks.translation.testsets import TestSet, from_files
+from nmt.tasks.translation.translation import Translation, Wanted, translate_lines
 from nmt.training.translating import TranslationObjective
 from tests.conftest import CPU, REFERENCES, SOURCES, Call, save_small
 

@@ -23,15 +23,15 @@ import pytest
 
 from nmt.config.schema import Data, Filters
 from nmt.config.schema import Tokenizer as TokenizerOptions
+from nmt.data.cache import EncodedCorpus, EncodingReport, Part, encode_corpora
+from nmt.data.cache.duplicates import first_occurrences
+from nmt.data.cache.filtering import reasons_to_drop
+from nmt.data.cache.tokenization import Chunk, encode_chunks
+from nmt.data.readers import Corpus, open_corpus
+from nmt.data.readers.tables import TsvOptions
+from nmt.data.readers.text import TextOptions
+from nmt.data.tokenizer import TokenizerPair, learn
 from nmt.errors import DataError
-from nmt.text.corpus import Corpus, open_corpus
-from nmt.text.corpus.tables import TsvOptions
-from nmt.text.corpus.text import TextOptions
-from nmt.text.encoded import EncodedCorpus, EncodingReport, Part, encode_corpora
-from nmt.text.encoded.duplicates import first_occurrences
-from nmt.text.encoded.filtering import reasons_to_drop
-from nmt.text.encoded.tokenization import Chunk, encode_chunks
-from nmt.text.tokenizer import TokenizerPair, learn
 
 WORDS = ["Hund", "Katze", "läuft", "schläft", "der", "die", "groß", "klein", "Haus", "und"]
 Texts = Sequence[tuple[str, str]]
@@ -410,10 +410,10 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from nmt.config.schema import Data
-from nmt.text.corpus import open_corpus
-from nmt.text.corpus.text import TextOptions
-from nmt.text.encoded import encode_corpora
-from nmt.text.tokenizer import TokenizerPair
+from nmt.data.readers import open_corpus
+from nmt.data.readers.text import TextOptions
+from nmt.data.cache import encode_corpora
+from nmt.data.tokenizer import TokenizerPair
 folder = Path(sys.argv[2])
 options = TextOptions(source=str(folder / "train.de"), target=str(folder / "train.en"))
 data = Data(source_language="de", target_language="en", train=[options], validation=options)

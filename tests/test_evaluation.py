@@ -15,18 +15,18 @@ import torch
 
 from nmt.config import schema
 from nmt.config.schema import Search
+from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import ConfigError, DataError
-from nmt.experiment.alignment import align_texts
-from nmt.experiment.comparison import baseline_file, baseline_model, is_model, measure
-from nmt.experiment.evaluation import evaluate, validation_search, validator
-from nmt.experiment.likelihood import Loss, forced_loss
-from nmt.experiment.loading import System, TrainedModel, join, load_model
-from nmt.experiment.testsets import TestSet, from_config, from_files
-from nmt.experiment.translation import Wanted, translate_lines
+from nmt.evaluation.metrics import corpus_scores
 from nmt.kernels.choice import choose_kernels
-from nmt.metrics import corpus_scores
 from nmt.model.translator import Translator
-from nmt.text.tokenizer import TokenizerPair
+from nmt.tasks.translation.alignment import align_texts
+from nmt.tasks.translation.comparison import baseline_file, baseline_model, is_model, measure
+from nmt.tasks.translation.evaluation import evaluate, validation_search, validator
+from nmt.tasks.translation.likelihood import Loss, forced_loss
+from nmt.tasks.translation.loading import System, TrainedModel, join, load_model
+from nmt.tasks.translation.testsets import TestSet, from_config, from_files
+from nmt.tasks.translation.translation import Wanted, translate_lines
 from tests.conftest import CPU, REFERENCES, SOURCES, save_small, small_config, small_translator
 
 ROOT = Path(__file__).parent.parent
@@ -164,9 +164,9 @@ RANK = """
 import json, sys
 from nmt.config import schema
 from nmt.config.schema import Search
-from nmt.experiment.alignment import align_texts
-from nmt.experiment.evaluation import evaluate
-from nmt.experiment.loading import join, load_model
+from nmt.tasks.translation.alignment import align_texts
+from nmt.tasks.translation.evaluation import evaluate
+from nmt.tasks.translation.loading import join, load_model
 from nmt.kernels.choice import choose_kernels
 from nmt.runtime import set_up, tear_down
 

@@ -12,13 +12,13 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from nmt.batching.batch import Batch, collate
-from nmt.experiment.families import read_config
+from nmt.data.batching.batch import Batch, collate
+from nmt.data.cache import flatten
+from nmt.data.tokenizer import TokenizerPair
 from nmt.kernels.choice import choose_kernels
 from nmt.model.translator import Translator, Vocabulary
 from nmt.runtime import Runtime
-from nmt.text.encoded import flatten
-from nmt.text.tokenizer import TokenizerPair
+from nmt.tasks.components import read_config
 from nmt.training.exchange import exchanging
 from nmt.training.journal import Journal
 from nmt.training.objective import Scales

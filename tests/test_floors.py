@@ -18,28 +18,26 @@ FLOORS = {
     "nmt.concurrency": 1,
     "nmt.config": 1,
     "nmt.runtime": 2,
-    "nmt.text.corpus": 2,
-    "nmt.text.tokenizer": 2,
-    "nmt.text.words": 2,
-    "nmt.text.labelled": 3,
-    "nmt.text.encoded": 4,
-    "nmt.text.lexicon": 5,
-    "nmt.batching": 5,
+    "nmt.data.readers": 2,
+    "nmt.data.tokenizer": 2,
+    "nmt.data.words": 2,
+    "nmt.data.labelled": 3,
+    "nmt.data.cache": 4,
+    "nmt.data.lexicon": 5,
+    "nmt.data.batching": 5,
     "nmt.kernels": 4,
     "nmt.model": 6,
     "nmt.checkpoint": 7,
-    "nmt.resampling": 7,
+    "nmt.evaluation": 7,
     "nmt.training": 8,
     "nmt.search": 8,
-    "nmt.metrics": 8,
-    "nmt.label_metrics": 8,
-    "nmt.plots": 8,
-    "nmt.experiment": 9,
+    "nmt.visualization": 8,
+    "nmt.tasks": 9,
     "nmt.cli": 10,
 }
 """A room of the house is a module or a package with all that is in it; a room may use the rooms on lower floors."""
 
-HALLWAYS = {"nmt", "nmt.text"}
+HALLWAYS = {"nmt", "nmt.data"}
 """Packages that only hold rooms: they import nothing of ours."""
 
 
@@ -63,7 +61,7 @@ def imports_of(name: str, path: Path, modules: dict[str, Path]) -> Iterator[tupl
             if node.level:
                 above = package.split(".")[: len(package.split(".")) - node.level + 1]
                 base = ".".join([*above, base] if base else above)
-            for alias in node.names:  # `from nmt.text import corpus` imports the module nmt.text.corpus
+            for alias in node.names:  # `from nmt.data import readers` imports the module nmt.data.readers
                 inner = f"{base}.{alias.name}"
                 yield node.lineno, inner if inner in modules else base
 
@@ -139,15 +137,15 @@ for module in pkgutil.walk_packages(nmt.__path__, "nmt."):
     ("module", "source", "problem"),
     [
         ("model/cells.py", "from nmt.training.trainer import Trainer", "nmt.model (floor 6) imports nmt.training"),
-        ("search.py", "import nmt.metrics", "nmt.search (floor 8) imports nmt.metrics (floor 8)"),
-        ("text/corpus/lines.py", "from nmt.text import tokenizer", "nmt.text.corpus (floor 2) imports nmt.text.token"),
-        ("text/corpus/lines.py", "from .. import tokenizer", "nmt.text.corpus (floor 2) imports nmt.text.token"),
+        ("search.py", "import nmt.training", "nmt.search (floor 8) imports nmt.training (floor 8)"),
+        ("data/readers/lines.py", "from nmt.data import tokenizer", "nmt.data.readers (floor 2) imports nmt.data.tok"),
+        ("data/readers/lines.py", "from .. import tokenizer", "nmt.data.readers (floor 2) imports nmt.data.tok"),
         ("errors.py", "def late():\n    from nmt import runtime", "nmt.errors (floor 0) imports nmt.runtime (floor 2)"),
         ("config/load.py", "from torch import nn", "the configuration imports torch"),
-        ("text/__init__.py", "from nmt.text.corpus import lines", "nmt.text only holds other modules"),
+        ("data/__init__.py", "from nmt.data.readers import lines", "nmt.data only holds other modules"),
         ("helpers.py", "", "nmt.helpers is on no floor"),
-        ("metrics.py", "import nmt.helpers", "nmt.helpers is on no floor"),
-        ("metrics.py", "\n" * LONGEST_MODULE, f"{LONGEST_MODULE + 2} lines"),
+        ("evaluation.py", "import nmt.helpers", "nmt.helpers is on no floor"),
+        ("evaluation.py", "\n" * LONGEST_MODULE, f"{LONGEST_MODULE + 2} lines"),
     ],
 )
 def test_the_rule_finds_what_breaks_it(tmp_path: Path, module: str, source: str, problem: str) -> None:
@@ -156,11 +154,11 @@ def test_the_rule_finds_what_breaks_it(tmp_path: Path, module: str, source: str,
         "__init__.py": "",
         "errors.py": "import json",
         "runtime.py": "from nmt.errors import NmtError\nimport torch",
-        "text/__init__.py": "",
-        "text/tokenizer.py": "import nmt.errors",
-        "text/corpus/__init__.py": "from nmt.text.corpus.lines import read_lines",
-        "text/corpus/lines.py": "from ...errors import DataError",
-        "metrics.py": "from nmt.text.corpus import read_lines\nfrom nmt import runtime",
+        "data/__init__.py": "",
+        "data/tokenizer.py": "import nmt.errors",
+        "data/readers/__init__.py": "from nmt.data.readers.lines import read_lines",
+        "data/readers/lines.py": "from ...errors import DataError",
+        "evaluation.py": "from nmt.data.readers import read_lines\nfrom nmt import runtime",
         "training/trainer.py": "from nmt.model import cells",
         "model/cells.py": "from nmt import errors",
     }

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import torch
 
-from nmt.batching import documents_batch
 from nmt.checkpoint import RunFolder
 from nmt.config.schema import Search
-from nmt.experiment.training import train
+from nmt.data.batching import documents_batch
 from nmt.kernels import cross_entropy
 from nmt.kernels.choice import choose_kernels
 from nmt.kernels.packed import PackedGru, gru_by_hand
 from nmt.search import translate_batch
+from nmt.tasks.training import train
 from nmt.training.trainer import Trainer
 from tests.documents import document_config, write_all
 from tests.networks import BOS, EOS, model_options, network, sentences

@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 from nmt.config import schema
-from nmt.experiment import translation_lesson
-from nmt.experiment.training import train
 from nmt.kernels.choice import Kernels, choose_kernels
 from nmt.kernels.recurrence import FactoredSteps, Graphs, Loop, Steps
 from nmt.kernels.recurrence.graphs import rounded
 from nmt.kernels.recurrence.operations import Operation
 from nmt.kernels.recurrence.structure import Extents
 from nmt.model.translator import Translator
+from nmt.tasks.training import train
+from nmt.tasks.translation import setup as translation_lesson
 from tests.networks import model_options, network, sentences
 from tests.runs import records, run_config, write_corpus
 from tests.tape import Tapes

@@ -16,17 +16,17 @@ import pytest
 import torch
 import yaml
 
-from nmt.batching import Batch, Links
-from nmt.batching.batch import encoded_batch
 from nmt.checkpoint import find
 from nmt.config import Config, schema
+from nmt.data.batching import Batch, Links
+from nmt.data.batching.batch import encoded_batch
+from nmt.data.cache import encode_corpora
+from nmt.data.readers import open_corpus
 from nmt.errors import ConfigError
-from nmt.experiment.loading import load_model
-from nmt.experiment.training import train
 from nmt.kernels.choice import choose_kernels
 from nmt.model.translator import Translator
-from nmt.text.corpus import open_corpus
-from nmt.text.encoded import encode_corpora
+from nmt.tasks.training import train
+from nmt.tasks.translation.loading import load_model
 from nmt.training.guidance import FLOOR, cross_entropy, guidance_weight, squared_error
 from nmt.training.objective import Scales
 from nmt.training.translating import TranslationLosses, TranslationObjective

@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 
 from nmt.config.schema import Data, Filters
+from nmt.data.cache import encode_corpora, hold_out_documents, hold_out_pairs
+from nmt.data.cache.held_out import draw
+from nmt.data.labelled import open_collections
+from nmt.data.labelled.jsonlines import JsonLinesOptions as LabelledLinesOptions
+from nmt.data.readers import Corpus, open_corpora, open_corpus
+from nmt.data.readers.held_out import SplitOptions
+from nmt.data.readers.jsonlines import JsonLinesOptions
+from nmt.data.readers.tables import TsvOptions
+from nmt.data.readers.text import TextOptions
+from nmt.data.tokenizer import learn
 from nmt.errors import ConfigError, DataError
-from nmt.experiment.training import train
-from nmt.text.corpus import Corpus, open_corpora, open_corpus
-from nmt.text.corpus.held_out import SplitOptions
-from nmt.text.corpus.jsonlines import JsonLinesOptions
-from nmt.text.corpus.tables import TsvOptions
-from nmt.text.corpus.text import TextOptions
-from nmt.text.encoded import encode_corpora, hold_out_documents, hold_out_pairs
-from nmt.text.encoded.held_out import draw
-from nmt.text.labelled import open_collections
-from nmt.text.labelled.jsonlines import JsonLinesOptions as LabelledLinesOptions
-from nmt.text.tokenizer import learn
+from nmt.tasks.training import train
 from tests.documents import document_config, write_all
 from tests.runs import records, run_config, write_corpus
 

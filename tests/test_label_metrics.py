@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from nmt.label_metrics import format_confusion, format_label_scores, label_scores, to_json
+from nmt.evaluation.label_metrics import format_confusion, format_label_scores, label_scores, to_json
 
 LABELS = ("a", "b", "c")
 # a taken for a twice and for b once, b for b, c for a.

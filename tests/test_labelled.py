@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from nmt.config.schema import DocumentFilters, LabelledData, SentencePiece
-from nmt.errors import DataError
-from nmt.text.encoded import EncodedCollection, Reader, encode_collections
-from nmt.text.labelled import (
+from nmt.data.cache import EncodedCollection, Reader, encode_collections
+from nmt.data.labelled import (
     COLLECTIONS,
     Collection,
     Document,
@@ -24,7 +23,8 @@ from nmt.text.labelled import (
     open_collection,
     open_collections,
 )
-from nmt.text.tokenizer import Tokenizer, learn_one
+from nmt.data.tokenizer import Tokenizer, learn_one
+from nmt.errors import DataError
 from tests.documents import some_documents, write_documents
 
 TEXT = "Dr. Miller's dog barked. It was late!\nNobody slept."
@@ -207,7 +207,7 @@ def test_wrong_columns_and_missing_files(folder: Path, monkeypatch: pytest.Monke
 
 
 def test_without_the_package_text_is_not_split(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nmt.text.labelled.sentences.find_spec", lambda _: None)
+    monkeypatch.setattr("nmt.data.labelled.sentences.find_spec", lambda _: None)
     path = folder / "a.tsv"
     path.write_text("text\tlabel\nA.\tb\n")
     assert mistake("tsv", path=str(path)) == (
@@ -326,9 +326,9 @@ def test_an_unknown_label_and_an_empty_collection(tmp_path: Path, tokenizer: Tok
 def test_worker_processes_change_nothing(tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     write_documents(tmp_path, "some", some_documents(40, 1))
     one = encoded(tmp_path, tokenizer)
-    monkeypatch.setattr("nmt.text.encoded.collection._CHUNK_DOCUMENTS", 5)
-    monkeypatch.setattr("nmt.text.encoded.processes._CHUNKS_BEFORE_WORKERS", 2)
-    monkeypatch.setattr("nmt.text.encoded.collection.FORMAT", 0)
+    monkeypatch.setattr("nmt.data.cache.collection._CHUNK_DOCUMENTS", 5)
+    monkeypatch.setattr("nmt.data.cache.processes._CHUNKS_BEFORE_WORKERS", 2)
+    monkeypatch.setattr("nmt.data.cache.collection.FORMAT", 0)
     options = COLLECTIONS["text"].options(docs=f"{tmp_path}/some.txt", labels=f"{tmp_path}/some.tsv")
     made = reader(tokenizer)
     other = encode_collections(

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from nmt.config import schema
 from nmt.errors import ConfigError
-from nmt.experiment.families import read_config
 from nmt.kernels.packed import PackedGru
 from nmt.kernels.ragged import Packing
 from nmt.model.cells import CELLS
 from nmt.model.layers import RecurrentLayers, Segment, segments
 from nmt.model.translator import Translator
+from nmt.tasks.components import read_config
 from tests.compiled import GRUS, KINDS
 from tests.networks import VOCABULARY, model_options, network, sentences
 

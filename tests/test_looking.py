@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from nmt.config.schema import Search
+from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import ConfigError, NmtError
-from nmt.experiment.likelihood import forced_loss
-from nmt.experiment.loading import System, join, load_model
-from nmt.experiment.looking import look, look_at_pieces
-from nmt.experiment.translation import Wanted, translate_lines
 from nmt.kernels.choice import choose_kernels
-from nmt.plots.look import Look
-from nmt.text.tokenizer import TokenizerPair
+from nmt.tasks.translation.likelihood import forced_loss
+from nmt.tasks.translation.loading import System, join, load_model
+from nmt.tasks.translation.looking import look, look_at_pieces
+from nmt.tasks.translation.translation import Wanted, translate_lines
+from nmt.visualization.look import Look
 from tests.conftest import CPU, REFERENCES, SOURCES, save_small, small_config, small_translator
 
 SIDES = [SOURCES[4], "", SOURCES[0], "\u00a0", SOURCES[3]], [REFERENCES[4], "a", REFERENCES[1], "b", REFERENCES[3]]

@@ -13,7 +13,7 @@ import pytest
 import sacrebleu
 
 from nmt.errors import DataError
-from nmt.metrics import (
+from nmt.evaluation.metrics import (
     Comparison,
     Score,
     corpus_scores,
@@ -144,7 +144,7 @@ def load_in_new_process(cache: Path, name: str, langpair: str) -> subprocess.Com
     """sacrebleu looks for its cache once, when it is imported."""
     program = (
         "import json, sys, socket\n"
-        "from nmt.metrics import load_sacrebleu_set\n"
+        "from nmt.evaluation.metrics import load_sacrebleu_set\n"
         "from nmt.errors import DataError\n"
         "def refuse(*args, **kwargs): raise OSError('no network here')\n"
         "socket.getaddrinfo = refuse\n"

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nmt.experiment.families import read_translation
 from nmt.kernels import packed_weights, products
 from nmt.kernels.integers import CompiledIntegers, Integers, OnednnIntegers
 from nmt.kernels.packed_weights import Bf16Weight, Int8Weight, PackedWeight
@@ -20,6 +19,7 @@ from nmt.model.attention.presets import ATTENTION_PRESETS
 from nmt.model.cells import CELLS
 from nmt.model.packing import pack
 from nmt.model.translator import Translator, Vocabulary
+from nmt.tasks.components import read_translation
 from tests.compiled import needs_compiler, needs_onednn_bf16
 from tests.networks import BOS, model_options, network, sentences
 from tests.test_model import named

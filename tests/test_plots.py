@@ -29,16 +29,16 @@ from PIL import Image
 
 from nmt.cli import translate
 from nmt.config.schema import Search
-from nmt.experiment import drawing
-from nmt.experiment.layout import TextLayout
-from nmt.experiment.loading import TrainedModel
-from nmt.experiment.streaming import translate_stream
-from nmt.experiment.translation import BEST
-from nmt.plots import fonts, labels, matrix
-from nmt.plots.fonts import BASE, Fonts
-from nmt.plots.look import Look
-from nmt.plots.page import STEPS, Page, Shown
-from nmt.text.tokenizer import TokenizerPair
+from nmt.data.tokenizer import TokenizerPair
+from nmt.tasks.translation import drawing
+from nmt.tasks.translation.layout import TextLayout
+from nmt.tasks.translation.loading import TrainedModel
+from nmt.tasks.translation.streaming import translate_stream
+from nmt.tasks.translation.translation import BEST
+from nmt.visualization import fonts, labels, matrix
+from nmt.visualization.fonts import BASE, Fonts
+from nmt.visualization.look import Look
+from nmt.visualization.page import STEPS, Page, Shown
 from tests.conftest import CPU, REFERENCES, SOURCES, Call, Ended, save_small
 
 INPUT = "\n".join([SOURCES[3], "", SOURCES[0]]) + "\n"

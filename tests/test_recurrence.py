@@ -196,7 +196,7 @@ def test_what_cannot_be_fused_is_said_with_the_line_of_the_yaml(tmp_path: Path, 
 
 def test_what_this_device_cannot_fuse_is_said_before_anything_is_read(tmp_path: Path) -> None:
     """A GPU could: the config by itself is valid. Neither text nor run is touched."""
-    from nmt.experiment.training import train
+    from nmt.tasks.training import train
 
     config = run_config(tmp_path, "runtime.kernel=fused", "runtime.device=cpu", "model.encoder.cell=lstm")
     with pytest.raises(ConfigError, match=r"runtime\.kernel: fused cannot be had: model\.encoder\.cell is not gru"):
@@ -209,7 +209,7 @@ def test_what_this_device_cannot_fuse_is_said_before_anything_is_read(tmp_path: 
 
 
 def test_a_fused_run_learns_what_a_reference_run_learns(tmp_path: Path) -> None:
-    from nmt.experiment.training import train
+    from nmt.tasks.training import train
     from tests.runs import records
 
     write_corpus(tmp_path)

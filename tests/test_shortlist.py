@@ -16,21 +16,21 @@ from torch.nn import functional as F
 
 from nmt.cli import average, evaluate, lexicon, translate
 from nmt.config.schema import Search
+from nmt.data.cache import EncodedPairs, Part, encoded_pairs, flatten
+from nmt.data.lexicon import Lexicon, Table, estimate
+from nmt.data.lexicon.estimation import Numbers
+from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import DataError
-from nmt.experiment.lexicon import LEXICON_FILE, load_lexicon
-from nmt.experiment.loading import TrainedModel, join, load_model
-from nmt.experiment.sharing import Sharing
-from nmt.experiment.training import train
-from nmt.experiment.translation import Wanted, translate_lines
 from nmt.kernels.packed_weights import Bf16Weight, Int8Weight
 from nmt.model.packing import pack
 from nmt.model.translator import Vocabulary
 from nmt.runtime import Runtime
 from nmt.search import Hypothesis, translate_batch
-from nmt.text.encoded import EncodedPairs, Part, encoded_pairs, flatten
-from nmt.text.lexicon import Lexicon, Table, estimate
-from nmt.text.lexicon.estimation import Numbers
-from nmt.text.tokenizer import TokenizerPair
+from nmt.tasks.sharing import Sharing
+from nmt.tasks.training import train
+from nmt.tasks.translation.lexicon import LEXICON_FILE, load_lexicon
+from nmt.tasks.translation.loading import TrainedModel, join, load_model
+from nmt.tasks.translation.translation import Wanted, translate_lines
 from tests.conftest import CPU, REFERENCES, SOURCES, Call
 from tests.networks import BOS, EOS, model_options, network, sentences
 from tests.runs import run_config, write_corpus

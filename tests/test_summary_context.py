@@ -10,10 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from nmt.batching import Past
 from nmt.config import schema
+from nmt.data.batching import Past
 from nmt.errors import ConfigError
-from nmt.experiment.families import read_config
 from nmt.kernels.choice import choose_kernels
 from nmt.kernels.recurrence import Steps
 from nmt.model.attention import SCORES
@@ -21,6 +20,7 @@ from nmt.model.context import Sentences
 from nmt.model.context.summary import SummaryContext, SummaryOptions
 from nmt.model.in_context import Before, InContext, Remembered, follow, remember
 from nmt.model.translator import Translator
+from nmt.tasks.components import read_config
 from nmt.training.translating import TranslationObjective
 from tests.conftest import CPU
 from tests.contexts import DOCUMENTS, SOURCES, batch_of, in_turn, networks, readouts

@@ -21,8 +21,8 @@ import sentencepiece
 
 import nmt
 from nmt.config.schema import Tokenizer as TokenizerOptions
+from nmt.data.tokenizer import Tokenizer, TokenizerPair, draw, learn, load_or_none
 from nmt.errors import DataError
-from nmt.text.tokenizer import Tokenizer, TokenizerPair, draw, learn, load_or_none
 
 LETTERS = "abcdeäöüß"
 KINDS = ["bpe", "unigram"]
@@ -180,7 +180,7 @@ def test_another_process_learns_the_same_bytes(tmp_path: Path, kind: str) -> Non
     program = (
         "import json, sys\n"
         "from nmt.config.schema import Tokenizer\n"
-        "from nmt.text.tokenizer import learn\n"
+        "from nmt.data.tokenizer import learn\n"
         "text, options = json.load(sys.stdin)\n"
         "print(learn(Tokenizer.model_validate(options), lambda: text, seed=3).source.fingerprint)\n"
     )

@@ -23,12 +23,12 @@ import torch
 import yaml
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nmt.batching import BatchStream
 from nmt.checkpoint import RunFolder, find, load_training_state
 from nmt.checkpoint.folder import TRAINING_FILE
 from nmt.checkpoint.metadata import METADATA_FILE, describe
+from nmt.data.batching import BatchStream
 from nmt.errors import CheckpointError, ConfigError, TrainingError
-from nmt.experiment.training import check, train
+from nmt.tasks.training import check, train
 from nmt.training.ledger import Ledger
 from nmt.training.optimizers import OPTIMIZERS as ALL_OPTIMIZERS
 from nmt.training.optimizers import step_where
@@ -85,7 +85,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     switched on."""
     if windows > 1:
         parts = functools.partial(BatchStream, window_rows=120 // windows, block_rows=5)
-        monkeypatch.setattr("nmt.experiment.translation_lesson.BatchStream", parts)
+        monkeypatch.setattr("nmt.tasks.translation.setup.BatchStream", parts)
     everything = (
         "training.schedule={kind: plateau, patience: 1}",
         "training.accumulation=2",
@@ -127,7 +127,7 @@ def test_killed_at_twenty_random_moments_it_ends_in_the_same_bits(folder: Path) 
     """SIGKILL, and the same command again; the last checkpoint is readable after every kill."""
     # The server imports PyTorch once; every training is forked from it.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.runs", "nmt.experiment.training"])
+    context.set_forkserver_preload(["tests.runs", "nmt.tasks.training"])
     frequent = ("training.save_every=2", "training.validate_every=20", "validation.sentences=2")
     endless = (*frequent, "training.max_epochs=100000")
 

@@ -17,12 +17,12 @@ import torch
 
 from nmt.checkpoint import Snapshot, write_checkpoint
 from nmt.config.schema import Search
+from nmt.data.tokenizer import TokenizerPair, learn
 from nmt.errors import CheckpointError, ConfigError, DataError, NmtError
-from nmt.experiment.layout import JsonLayout, TextLayout
-from nmt.experiment.loading import System, TrainedModel, join, load_ensemble, load_model
-from nmt.experiment.streaming import translate_stream, windows
-from nmt.experiment.translation import Translation, Wanted, batches, encode_lines, translate_lines
-from nmt.text.tokenizer import TokenizerPair, learn
+from nmt.tasks.translation.layout import JsonLayout, TextLayout
+from nmt.tasks.translation.loading import System, TrainedModel, join, load_ensemble, load_model
+from nmt.tasks.translation.streaming import translate_stream, windows
+from nmt.tasks.translation.translation import Translation, Wanted, batches, encode_lines, translate_lines
 from tests.conftest import CPU, REFERENCES, SOURCES, save_small, small_config, small_translator
 
 SEARCH = Search(beam_size=3)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nmt.batching import Batch
+from nmt.data.batching import Batch
 from nmt.kernels import cross_entropy
 from nmt.kernels.choice import choose_kernels
 from nmt.kernels.packed import PackedGru, gru_by_hand

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from nmt.errors import ConfigError
-from nmt.experiment.families import read_config
 from nmt.model.attention.presets import ATTENTION_PRESETS
 from nmt.model.cells import Cell
 from nmt.model.translator import Translator
+from nmt.tasks.components import read_config
 from tests.networks import BOS, VOCABULARY, model_options, network, sentences
 from tests.test_model import build
 

@@ -8,8 +8,8 @@ from itertools import pairwise
 import pytest
 
 from nmt.config.schema import Tokenizer as TokenizerOptions
-from nmt.text.tokenizer import Tokenizer, learn
-from nmt.text.words import count_words, words_of_spans
+from nmt.data.tokenizer import Tokenizer, learn
+from nmt.data.words import count_words, words_of_spans
 
 TEXT = [
     "der hund läuft im garten .",

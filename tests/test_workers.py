@@ -22,10 +22,10 @@ import torch
 from nmt.concurrency import Workers
 from nmt.config.schema import Search
 from nmt.errors import NmtError
-from nmt.experiment.loading import System
-from nmt.experiment.sharing import LARGE_BATCH, Sharing, division
-from nmt.experiment.translation import Wanted, translate_lines
 from nmt.model.packing import pack
+from nmt.tasks.sharing import LARGE_BATCH, Sharing, division
+from nmt.tasks.translation.loading import System
+from nmt.tasks.translation.translation import Wanted, translate_lines
 from tests.conftest import SOURCES
 
 ROOT = Path(__file__).parent.parent

@@ -35,8 +35,8 @@ from nmt.checkpoint.metadata import (
     versions,
 )
 from nmt.config import Experiment, dump_config
+from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import CheckpointError, reason, require_file
-from nmt.text.tokenizer import TokenizerPair
 
 MODEL_FILE = "model.safetensors"
 CONFIG_FILE = "config.yaml"

@@ -24,9 +24,9 @@ from nmt.config.schema.bounds import Tokens
 from nmt.errors import ConfigError, counted
 
 if TYPE_CHECKING:
-    from nmt.experiment.alignment import Alignment
-    from nmt.experiment.gold import Agreement, Gold
-    from nmt.experiment.loading import TrainedModel
+    from nmt.tasks.translation.alignment import Alignment
+    from nmt.tasks.translation.gold import Agreement, Gold
+    from nmt.tasks.translation.loading import TrainedModel
 
 DESCRIPTION = """Align pairs of sentences by where the model looks while it is made to say each target. One line for
 each pair, in order, in the Pharaoh format: SOURCE-TARGET for each link, counted from 0, words being what spaces
@@ -89,11 +89,11 @@ def _align(options: argparse.Namespace) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from tqdm import tqdm
 
-    from nmt.experiment.alignment import align_texts, pharaoh
-    from nmt.experiment.gold import agreement
-    from nmt.experiment.loading import join, load_ensemble
-    from nmt.experiment.streaming import writing
     from nmt.runtime import broadcast_object, logger, set_up, set_up_logging, tear_down
+    from nmt.tasks.translation.alignment import align_texts, pharaoh
+    from nmt.tasks.translation.gold import agreement
+    from nmt.tasks.translation.loading import join, load_ensemble
+    from nmt.tasks.translation.streaming import writing
 
     with ExitStack() as stack:
         with naming_flags():
@@ -139,8 +139,8 @@ def _align(options: argparse.Namespace) -> int:
 
 def _read(options: argparse.Namespace) -> tuple[list[str], list[str], list[Gold]]:
     """Sources, targets and what was aligned by hand."""
-    from nmt.experiment.gold import read_gold
-    from nmt.experiment.testsets import read_aligned
+    from nmt.tasks.translation.gold import read_gold
+    from nmt.tasks.translation.testsets import read_aligned
 
     sources, targets = read_aligned(options.source, [options.target])
     gold = read_gold(options.gold, options.gold_from or 0, sources, targets) if options.gold is not None else []
@@ -159,8 +159,8 @@ def _check_attention(models: Sequence[TrainedModel]) -> None:
 
 
 def _report(options: argparse.Namespace, found: Agreement, models: Sequence[TrainedModel], pairs: int) -> None:
-    from nmt.experiment.gold import as_text, as_values
-    from nmt.experiment.streaming import writing
+    from nmt.tasks.translation.gold import as_text, as_values
+    from nmt.tasks.translation.streaming import writing
 
     with writing(None) as write:
         if not options.json:

@@ -36,8 +36,8 @@ def _main(arguments: list[str] | None = None) -> int:
 
 def _average(options: argparse.Namespace) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
-    from nmt.experiment.averaging import average_run
-    from nmt.experiment.streaming import writing
+    from nmt.tasks.averaging import average_run
+    from nmt.tasks.translation.streaming import writing
 
     taken = average_run(Path(options.model), options.last, Path(options.output))
     with writing(None) as write:

@@ -11,7 +11,7 @@ from nmt.cli.common import Parser, check_files, file_path, run
 from nmt.cli.options import add_checkpoint_option, add_machine_options, machine_options, naming_flags, of_type
 from nmt.config.schema.bounds import Positive
 from nmt.errors import ConfigError
-from nmt.plots.place import is_page, problems_of
+from nmt.visualization.place import is_page, problems_of
 
 DESCRIPTION = """Label the documents of standard input, one a line, its sentences separated by TAB: one line out for
 every line in, LABEL and PROBABILITY separated by TAB, a blank line for a blank one, in order. A line without TAB is
@@ -72,11 +72,11 @@ def _classify(options: argparse.Namespace) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from tqdm import tqdm
 
-    from nmt.experiment.classification import load_classifier
-    from nmt.experiment.label_stream import as_line, as_object, drawing_documents, label_stream
-    from nmt.experiment.streaming import writing
+    from nmt.data.readers import iterate_lines, read_lines
     from nmt.runtime import set_up, set_up_logging
-    from nmt.text.corpus import iterate_lines, read_lines
+    from nmt.tasks.classification.classification import load_classifier
+    from nmt.tasks.classification.label_stream import as_line, as_object, drawing_documents, label_stream
+    from nmt.tasks.translation.streaming import writing
 
     set_up_logging(None, is_main=True)
     with naming_flags():

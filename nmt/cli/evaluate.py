@@ -29,11 +29,11 @@ from nmt.errors import ConfigError
 
 if TYPE_CHECKING:
     from nmt.config.schema import Search
-    from nmt.experiment.comparison import Baseline, Result
-    from nmt.experiment.loading import TrainedModel
-    from nmt.experiment.testsets import TestSet
-    from nmt.experiment.translation import Wanted
     from nmt.runtime import Runtime
+    from nmt.tasks.translation.comparison import Baseline, Result
+    from nmt.tasks.translation.loading import TrainedModel
+    from nmt.tasks.translation.testsets import TestSet
+    from nmt.tasks.translation.translation import Wanted
 
 DESCRIPTION = """Translate test sets and score the translations: BLEU, chrF and TER with their signatures and bootstrap
 confidence intervals, loss and perplexity of the references. Or label documents: accuracy and macro F1 with bootstrap
@@ -122,11 +122,11 @@ def _evaluate(parser: Parser, options: argparse.Namespace) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from tqdm import tqdm
 
-    from nmt.experiment.comparison import measure
-    from nmt.experiment.loading import join, load_ensemble, task_of_model
-    from nmt.experiment.translation import Wanted
     from nmt.kernels.choice import choose_kernels
     from nmt.runtime import broadcast_object, logger, set_up, set_up_logging, tear_down
+    from nmt.tasks.translation.comparison import measure
+    from nmt.tasks.translation.loading import join, load_ensemble, task_of_model
+    from nmt.tasks.translation.translation import Wanted
 
     with ExitStack() as stack:
         with naming_flags():
@@ -174,7 +174,7 @@ def _evaluate(parser: Parser, options: argparse.Namespace) -> int:
 
 
 def _test_sets(options: argparse.Namespace, model: TrainedModel) -> list[TestSet]:
-    from nmt.experiment.testsets import from_config, from_files, from_sacrebleu
+    from nmt.tasks.translation.testsets import from_config, from_files, from_sacrebleu
 
     data = model.config.data
     if options.source is not None:
@@ -187,7 +187,7 @@ def _test_sets(options: argparse.Namespace, model: TrainedModel) -> list[TestSet
 def _baseline(
     options: argparse.Namespace, runtime: Runtime, wanted: Wanted, sets: Sequence[TestSet]
 ) -> Baseline | None:
-    from nmt.experiment.comparison import baseline_file, baseline_model, is_model
+    from nmt.tasks.translation.comparison import baseline_file, baseline_model, is_model
 
     if options.baseline is None:
         return None
@@ -209,8 +209,8 @@ def _write(
     search: Search,
     files: Sequence[Path],
 ) -> None:
-    from nmt.experiment.report import as_text, as_values
-    from nmt.experiment.streaming import writing
+    from nmt.tasks.translation.report import as_text, as_values
+    from nmt.tasks.translation.streaming import writing
 
     for file, result in zip(files, results, strict=options.output is not None):
         with writing(str(file)) as write:

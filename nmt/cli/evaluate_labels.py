@@ -14,9 +14,9 @@ from nmt.cli.options import naming_flags
 from nmt.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nmt.experiment.classification import TrainedClassifier
-    from nmt.experiment.labelling import LabelEvaluation, LabelledSet
     from nmt.runtime import Runtime
+    from nmt.tasks.classification.classification import TrainedClassifier
+    from nmt.tasks.classification.labelling import LabelEvaluation, LabelledSet
 
 OPTIONS = ("docs", "labels")
 """What only such a model is given."""
@@ -51,9 +51,9 @@ def evaluate_labelling(options: argparse.Namespace, runtime: Runtime) -> None:
     """Label the test sets and write what was found."""
     from tqdm import tqdm
 
-    from nmt.experiment.classification import load_classifier
-    from nmt.experiment.labelling import evaluate_labels
     from nmt.runtime import broadcast_object
+    from nmt.tasks.classification.classification import load_classifier
+    from nmt.tasks.classification.labelling import evaluate_labels
 
     with naming_flags():
         model = load_classifier(options.model[0], options.checkpoint, runtime)
@@ -72,9 +72,9 @@ def evaluate_labelling(options: argparse.Namespace, runtime: Runtime) -> None:
 
 
 def _sets(options: argparse.Namespace, model: TrainedClassifier) -> list[LabelledSet]:
-    from nmt.experiment.labelling import configured_sets, read_set
-    from nmt.text.labelled import open_collection
-    from nmt.text.labelled.text import TextOptions
+    from nmt.data.labelled import open_collection
+    from nmt.data.labelled.text import TextOptions
+    from nmt.tasks.classification.labelling import configured_sets, read_set
 
     if options.docs is not None:
         files = TextOptions(docs=options.docs, labels=options.labels)
@@ -89,9 +89,9 @@ def _write(
     found: Sequence[tuple[LabelledSet, LabelEvaluation]],
     files: Sequence[Path],
 ) -> None:
-    from nmt.experiment.labelling import as_text, as_values
-    from nmt.experiment.streaming import writing
-    from nmt.text.labelled import one_line
+    from nmt.data.labelled import one_line
+    from nmt.tasks.classification.labelling import as_text, as_values
+    from nmt.tasks.translation.streaming import writing
 
     for file, (_, evaluation) in zip(files, found, strict=options.output is not None):
         with writing(str(file)) as write:

@@ -40,9 +40,9 @@ def _main(arguments: list[str] | None = None) -> int:
 
 def _build(options: argparse.Namespace) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
-    from nmt.experiment.lexicon import build_lexicon
-    from nmt.experiment.streaming import writing
     from nmt.runtime import set_up_logging
+    from nmt.tasks.translation.lexicon import build_lexicon
+    from nmt.tasks.translation.streaming import writing
 
     set_up_logging(None, is_main=True)
     built = build_lexicon(options.model, options.checkpoint, options.candidates, options.iterations, options.pairs)

@@ -45,8 +45,8 @@ def _main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     # Imported late: a mistake in the arguments should not wait for PyTorch.
     from nmt.config import dump_config
-    from nmt.experiment.families import read_config
-    from nmt.experiment.streaming import writing
+    from nmt.tasks.components import read_config
+    from nmt.tasks.translation.streaming import writing
 
     config = read_config(options.config, options.overrides)
     if options.print_config:
@@ -54,7 +54,7 @@ def _run(options: argparse.Namespace) -> int:
             write(dump_config(config, comments=True))
         return 0
 
-    from nmt.experiment.training import check, train
+    from nmt.tasks.training import check, train
 
     if options.check:
         check(config, verbose=options.verbose)

@@ -25,12 +25,12 @@ from nmt.cli.options import (
 )
 from nmt.config.schema.bounds import Beam, Positive
 from nmt.errors import ConfigError
-from nmt.plots.place import is_page, problems_of
+from nmt.visualization.place import is_page, problems_of
 
 if TYPE_CHECKING:
-    from nmt.experiment.drawing import Plotted
-    from nmt.experiment.loading import TrainedModel
     from nmt.runtime import Runtime
+    from nmt.tasks.translation.drawing import Plotted
+    from nmt.tasks.translation.loading import TrainedModel
 
 DESCRIPTION = """Translate standard input to standard output: one line out for every line in, a blank line for a blank
 one, in order. With --documents blank lines end documents, and a model with context reads a line in its own."""
@@ -117,13 +117,13 @@ def _translate(options: argparse.Namespace) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from tqdm import tqdm
 
-    from nmt.experiment.drawing import drawing, plotted_system
-    from nmt.experiment.layout import JsonLayout, Layout, TextLayout
-    from nmt.experiment.loading import join, load_ensemble
-    from nmt.experiment.streaming import translate_stream, writing
-    from nmt.experiment.translation import Wanted
+    from nmt.data.readers import iterate_lines, read_lines
     from nmt.runtime import logger, set_up, set_up_logging
-    from nmt.text.corpus import iterate_lines, read_lines
+    from nmt.tasks.translation.drawing import drawing, plotted_system
+    from nmt.tasks.translation.layout import JsonLayout, Layout, TextLayout
+    from nmt.tasks.translation.loading import join, load_ensemble
+    from nmt.tasks.translation.streaming import translate_stream, writing
+    from nmt.tasks.translation.translation import Wanted
 
     set_up_logging(None, is_main=True)
     with naming_flags():
@@ -180,8 +180,8 @@ def _translate(options: argparse.Namespace) -> int:
 
 def _beside(options: argparse.Namespace, runtime: Runtime) -> Iterator[Plotted]:
     """The systems that are shown beside the one that translates."""
-    from nmt.experiment.drawing import plotted_system
-    from nmt.experiment.loading import load_ensemble
+    from nmt.tasks.translation.drawing import plotted_system
+    from nmt.tasks.translation.loading import load_ensemble
 
     for path in options.plot_beside:
         models = load_ensemble([path], options.checkpoint, runtime)

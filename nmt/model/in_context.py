@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nmt.batching import Batch, Past
+from nmt.data.batching import Batch, Past
 from nmt.kernels.packed import PackedGru
 from nmt.kernels.recurrence import Steps
 from nmt.model.attention import AttentionWeights, Encoded

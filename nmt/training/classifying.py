@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nmt.batching import DocumentBatch
+from nmt.data.batching import DocumentBatch
 from nmt.kernels.packed import PackedGru
 from nmt.model.classifier import DocumentClassifier
 from nmt.training.objective import Objective

@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from nmt.batching import Links
 from nmt.config.schema import GuidedAlignment
+from nmt.data.batching import Links
 
 FLOOR = 1e-12
 """Weights below it count as it does: a link outside a local window has weight 0, whose logarithm is infinite. It costs

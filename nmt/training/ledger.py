@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nmt.batching import AnyBatch
+from nmt.data.batching import AnyBatch
 from nmt.errors import TrainingError, counted
 from nmt.runtime import logger
 from nmt.training.journal import Journal

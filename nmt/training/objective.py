@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
-from nmt.batching import AnyBatch
+from nmt.data.batching import AnyBatch
 
 
 class Sums(Protocol):

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from nmt.batching import Position
+from nmt.data.batching import Position
 from nmt.training.journal import Sample
 
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from nmt.batching import AnyBatch, Position, UpdateStream
 from nmt.checkpoint import TRAINING_FILE, state_problems
 from nmt.config.schema import Learning
+from nmt.data.batching import AnyBatch, Position, UpdateStream
 from nmt.errors import CheckpointError, TrainingError, counted
 from nmt.runtime import (
     Runtime,

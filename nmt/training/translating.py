@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nmt.batching import Batch
 from nmt.config.schema import GuidedAlignment
+from nmt.data.batching import Batch
 from nmt.kernels.choice import Kernels
 from nmt.kernels.products import blocked_products
 from nmt.model.in_context import follow

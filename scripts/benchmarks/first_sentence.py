@@ -20,21 +20,21 @@ def main(model: str, sentence: str) -> dict[str, Any]:
         return result
 
     def imports() -> Any:
-        import nmt.experiment.loading
-        import nmt.experiment.translation
+        import nmt.tasks.translation.loading
+        import nmt.tasks.translation.translation
 
-        return nmt.experiment
+        return nmt.tasks.translation
 
-    experiment = note("imports", imports)
+    translation = note("imports", imports)
     from nmt.config.schema import Runtime
     from nmt.runtime import set_up
 
     runtime = set_up(Runtime(device="cpu", precision="fp32"))
-    loaded = note("load", lambda: experiment.loading.load_model(model, None, runtime))
-    system = experiment.loading.join([loaded], runtime)
+    loaded = note("load", lambda: translation.loading.load_model(model, None, runtime))
+    system = translation.loading.join([loaded], runtime)
 
     def translate() -> str:
-        found = experiment.translation.translate_lines(system, [sentence.rstrip("\n")], loaded.config.search)
+        found = translation.translation.translate_lines(system, [sentence.rstrip("\n")], loaded.config.search)
         text: str = found[0][0].text
         return text.strip()
 

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nmt.batching import Batch
 from nmt.config import schema
+from nmt.data.batching import Batch
 from scripts.benchmarks import training
 from scripts.benchmarks.network import network_of, random_batch
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from nmt.batching import Batch
+from nmt.data.batching import Batch
 from nmt.runtime import format_table
 from scripts.benchmarks.network import (
     Spread,

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from nmt.batching import Batch
-from nmt.batching.plan import plan_window
 from nmt.config import Config, schema
-from nmt.experiment.families import parse_saved_config
+from nmt.data.batching import Batch
+from nmt.data.batching.plan import plan_window
 from nmt.kernels.choice import Kernels, choose_kernels
 from nmt.kernels.products import Factor
 from nmt.model.translator import Translator, Vocabulary
+from nmt.tasks.components import parse_saved_config
 from nmt.training.optimizers import OPTIMIZERS, AdamWOptions
 from nmt.training.translating import TranslationObjective
 from scripts.benchmarks.launches import seconds

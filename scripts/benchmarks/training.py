@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from nmt.batching import Batch
 from nmt.config import schema
+from nmt.data.batching import Batch
 from nmt.runtime import format_table
 from scripts.benchmarks.launches import Latency, Launches, count_launches, launch_latency, least_seconds
 from scripts.benchmarks.network import (

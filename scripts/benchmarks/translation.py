@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 
 from nmt.config import schema
-from nmt.experiment.sharing import Sharing
 from nmt.model.packing import pack
 from nmt.model.translator import Translator, Vocabulary
 from nmt.runtime import format_table, set_up
 from nmt.search import Hypothesis, translate_batch
+from nmt.tasks.sharing import Sharing
 from scripts.benchmarks.network import FIRST_PIECE, flop_counter, model_options, product_rate
 
 Precision = Literal["fp32", "bf16", "int8"]

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from nmt.batching import Batch
 from nmt.config import Config
-from nmt.experiment.families import read_config
+from nmt.data.batching import Batch
 from nmt.kernels.choice import choose_kernels
 from nmt.model.translator import Translator, Vocabulary
 from nmt.runtime import all_reduce_sum, set_up, tear_down
+from nmt.tasks.components import read_config
 from nmt.training.exchange import exchanging
 from nmt.training.translating import TranslationObjective
 from scripts.scaling.corpus import write_words

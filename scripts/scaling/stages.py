@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from nmt.batching import BatchStream, Position, Update
 from nmt.config.schema import Data, Filters
 from nmt.config.schema import Tokenizer as TokenizerOptions
-from nmt.text.corpus import Corpus, open_corpus
-from nmt.text.corpus.text import TextOptions
-from nmt.text.encoded import EncodedCorpus, encode_corpora
-from nmt.text.tokenizer import TokenizerPair, learn
+from nmt.data.batching import BatchStream, Position, Update
+from nmt.data.cache import EncodedCorpus, encode_corpora
+from nmt.data.readers import Corpus, open_corpus
+from nmt.data.readers.text import TextOptions
+from nmt.data.tokenizer import TokenizerPair, learn
 from scripts.scaling.ranks import agreeing, buckets
 
 BATCH_TOKENS = 4096

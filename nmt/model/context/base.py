@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from nmt.batching import Lookback, Past
 from nmt.config.registry import Registry
 from nmt.config.schema import NetworkPart
+from nmt.data.batching import Lookback, Past
 from nmt.kernels.recurrence import Steps
 from nmt.model.attention import Encoded, Prepared
 

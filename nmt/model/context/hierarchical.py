@@ -12,10 +12,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from nmt.batching import Lookback, Past
 from nmt.config import schema
 from nmt.config.registry import PartOptions
 from nmt.config.schema.network import ScoreChoice
+from nmt.data.batching import Lookback, Past
 from nmt.kernels.recurrence import Steps
 from nmt.model.attention import Encoded, Prepared, build_attention
 from nmt.model.attention.base import ScoreOptions

@@ -14,10 +14,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from nmt.batching import Lookback, Past
 from nmt.config import schema
 from nmt.config.registry import PartOptions
 from nmt.config.schema.network import ScoreChoice
+from nmt.data.batching import Lookback, Past
 from nmt.kernels.dropout import dropout
 from nmt.kernels.ragged import Packing
 from nmt.kernels.recurrence import Steps

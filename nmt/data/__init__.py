@@ -1,0 +1,1 @@
+"""Text: readers, tokenizers, lexicons, the cache of encoded text, and batches."""

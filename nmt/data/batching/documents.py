@@ -1,0 +1,127 @@
+"""Labelled documents -> batches without padding, and the stream of them.
+
+Shapes: B documents, N sentences of all documents, W words of all sentences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from nmt.data.batching.plan import Plan, Rows, plan_documents
+from nmt.data.batching.tensors import describe_rows, pinned
+from nmt.data.batching.updates import UpdateStream
+from nmt.data.batching.windows import BLOCK_ROWS, WINDOW_ROWS, Windows
+from nmt.data.cache import EncodedCollection
+from nmt.errors import counted
+
+
+@dataclass(frozen=True)
+class DocumentBatch:
+    """Documents as words in sentences, one after the other."""
+
+    ids_W: Tensor
+    """int64."""
+    words_N: Tensor
+    """int64; words of each sentence. Stays on the CPU, where it is read."""
+    sentences_B: Tensor
+    """int64; sentences of each document. Stays on the CPU."""
+    labels_B: Tensor
+    """int64; the place of each label."""
+    rows: npt.NDArray[np.int64]
+    """Row numbers in the encoded collection."""
+    weight: float = 1.0
+    """Factor of the batch's loss: 1, or 0 for the stand-in of a rank that has no batch in a window's last update."""
+
+    @property
+    def words(self) -> int:
+        """Words of all documents; 0 in a batch of weight 0."""
+        return len(self.ids_W) if self.weight else 0
+
+    @property
+    def documents(self) -> int:
+        """Documents that count, which is what a loss is divided by; 0 in a batch of weight 0."""
+        return len(self.labels_B) if self.weight else 0
+
+    def to(self, device: torch.device) -> DocumentBatch:
+        """The same with its words and labels on a device; the copy overlaps with computation where memory is pinned."""
+        return replace(
+            self,
+            ids_W=self.ids_W.to(device, non_blocking=True),
+            labels_B=self.labels_B.to(device, non_blocking=True),
+        )
+
+    def describe(self, with_rows: bool = False) -> str:
+        """Returns the size of the batch for messages: `12 documents, 3,950 words in 160 sentences`.
+
+        `with_rows` adds the first row numbers of the encoded text: `, rows 12, 7, 903, ...`. They count from 0.
+        """
+        if not self.weight:
+            return "a stand-in of weight 0"
+        documents, words = counted(len(self.sentences_B), "document"), counted(len(self.ids_W), "word")
+        rows = f", {describe_rows(self.rows)}" if with_rows else ""
+        return f"{documents}, {words} in {counted(len(self.words_N), 'sentence')}{rows}"
+
+
+def documents_batch(documents: Sequence[Sequence[Sequence[int]]], labels: Sequence[int] | None = None) -> DocumentBatch:
+    """Lists of sentences of ids as a batch, with the places of their labels, or all 0."""
+    assert documents, "a batch has documents"
+    sentences = [sentence for document in documents for sentence in document]
+    return DocumentBatch(
+        ids_W=_tensor([id_ for sentence in sentences for id_ in sentence]),
+        words_N=_tensor([len(sentence) for sentence in sentences]),
+        sentences_B=_tensor([len(document) for document in documents]),
+        labels_B=_tensor([0] * len(documents) if labels is None else labels),
+        rows=np.arange(len(documents)),
+    )
+
+
+def collected_batch(collection: EncodedCollection, rows: npt.NDArray[np.int64]) -> DocumentBatch:
+    """Rows of a collection as a batch."""
+    ids, words, sentences = collection.sentences(rows)
+    return DocumentBatch(_tensor(ids), _tensor(words), _tensor(sentences), _tensor(collection.labels(rows)), rows)
+
+
+class DocumentStream(UpdateStream[DocumentBatch]):
+    """Batches of labelled documents of similar size."""
+
+    def __init__(
+        self,
+        collection: EncodedCollection,
+        batch_tokens: int,
+        seed: int,
+        rank: int,
+        world: int,
+        accumulation: int,
+        window_rows: int = WINDOW_ROWS,
+        block_rows: int = BLOCK_ROWS,
+    ) -> None:
+        """`batch_tokens` bounds the words of a batch; a longer document is a batch alone."""
+        super().__init__(Windows(collection.parts, seed, window_rows, block_rows), rank, world, accumulation)
+        self._collection = collection
+        self._batch_tokens = batch_tokens
+
+    def plan(self, rows: Rows, rng: np.random.Generator) -> Plan:
+        words, longest = self._collection.sizes(rows)
+        return plan_documents(rows, words, longest, self._batch_tokens, self.group, rng)
+
+    def batch(self, rows: Rows, seeds: np.random.SeedSequence) -> DocumentBatch:
+        return collected_batch(self._collection, rows)
+
+    def stand_in(self) -> DocumentBatch:
+        return replace(documents_batch([[[0]]]), rows=np.empty(0, np.int64), weight=0.0)
+
+    def largest_batch(self) -> DocumentBatch:
+        """The batch of the first window with the most words."""
+        plan = self.planned(0, 0)
+        return collected_batch(self._collection, plan.rows_of(plan.largest))
+
+
+def _tensor(values: Any) -> Tensor:
+    return pinned(torch.as_tensor(values, dtype=torch.int64))

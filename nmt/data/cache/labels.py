@@ -1,0 +1,36 @@
+"""The labels of collections, remembered while their files stay as they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from nmt.data.cache.digests import Digests
+from nmt.data.labelled import Collection, labels_of
+from nmt.errors import DataError
+
+FORMAT = 1
+"""Part of every name: raise it when other labels would be found in the same files."""
+
+
+def known_labels(collections: Sequence[Collection], cache: Path) -> tuple[str, ...]:
+    """The labels that occur, in alphabetical order; a collection that is as it was is not read again.
+
+    Raises DataError as `labels_of` does, and where the cache cannot be written.
+    """
+    digests = Digests(cache)
+
+    def labels(collection: Collection) -> list[str]:
+        found = digests.of(
+            f"labels, format {FORMAT} {collection.reading}",
+            collection.files,
+            lambda: json.dumps(sorted(collection.labels())),
+        )
+        return list(json.loads(found))
+
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        return labels_of(collections, labels)
+    except OSError as error:
+        raise DataError(f"{cache}: the labels cannot be kept there ({error}); see data.cache") from error

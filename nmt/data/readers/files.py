@@ -1,0 +1,144 @@
+"""Text files, compressed or not, as lines. A line ends at `\\n` and nowhere else."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import gzip
+import lzma
+import os
+import stat
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO, Literal, cast
+
+from nmt.data.readers.zstd import open_zstd
+from nmt.errors import DataError
+
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+LONGEST_LINE = 1 << 26
+"""Bytes of the longest line that is read. A longer one is refused, so that a file without line ends cannot fill the
+memory."""
+
+
+def check_file(path: Path, *, once: bool = False) -> None:
+    """Raise a DataError unless `path` is a file that can be read.
+
+    Only regular files can be read several times. With `once` pipes and devices are accepted as well.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}{_hint(path)}") from error
+    except ValueError as error:
+        raise DataError(f"{str(path)!r}: not the name of a file; a name has no NUL in it") from error
+    if stat.S_ISDIR(mode):
+        raise DataError(f"{path}: is a folder, not a file")
+    if not stat.S_ISREG(mode) and not once:
+        kind = "a pipe" if stat.S_ISFIFO(mode) else "a device"
+        raise DataError(f"{path}: is {kind}, not a file; a corpus is read several times, so write it to a file first")
+    if not os.access(path, os.R_OK):
+        raise DataError(f"{path}: no permission to read it")
+
+
+def _hint(path: Path) -> str:
+    """Where a file that is missing might be: compressed beside it, or in another folder."""
+    beside = next((f"{path}{suffix}" for suffix in COMPRESSIONS if os.path.isfile(f"{path}{suffix}")), None)
+    if beside:
+        return f"; there is {beside}"
+    return "" if path.is_absolute() else f" in {os.getcwd()}, where relative paths begin"
+
+
+def check_files(paths: Iterable[Path]) -> None:
+    """Raise one DataError, a line for each, unless all of `paths` are files that can be read."""
+    problems: list[str] = []
+    for path in dict.fromkeys(paths):
+        try:
+            check_file(path)
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(*problems)
+
+
+def raw_lines(path: Path, *, once: bool = False) -> Iterator[bytes]:
+    """Yields the lines of a file as bytes, as `split_lines` does. The suffix tells the compression.
+
+    With `once` the file may be a pipe or a device. Raises DataError when the file is missing, damaged or cut short.
+    """
+    check_file(path, once=once)
+    try:
+        with _decompressed(path) as stream:
+            yield from split_lines(stream, str(path))
+    # A compressed file that was cut short is an EOFError, a damaged one any of the others, by the place of the damage.
+    except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        state = "damaged or cut short" if path.suffix in COMPRESSIONS else "cannot be read"
+        raise DataError(f"{path}: {state} ({error})") from error
+
+
+def _decompressed(path: Path) -> BinaryIO:
+    match path.suffix:
+        case ".gz":
+            return cast(BinaryIO, gzip.open(path))
+        case ".bz2":
+            return cast(BinaryIO, bz2.open(path))
+        case ".xz":
+            return cast(BinaryIO, lzma.open(path))
+        case ".zst":
+            return open_zstd(path)
+        case _:
+            return path.open("rb")
+
+
+def split_lines(stream: BinaryIO, name: str) -> Iterator[bytes]:
+    """Yields the lines of a binary stream, without their `\\n` or `\\r\\n`, and the first without a byte order mark.
+
+    A binary stream splits at `\\n` alone, so U+2028, U+0085, form feeds and the like stay inside their line.
+    Raises DataError for a line of more than `LONGEST_LINE` bytes; `name` stands for the stream in the message.
+    """
+    for number, line in enumerate(iter(lambda: stream.readline(LONGEST_LINE), b""), start=1):
+        if len(line) == LONGEST_LINE:
+            raise DataError(f"{name}:{number}: a line of {LONGEST_LINE >> 20} MiB or more; is this a text file?")
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
+        if line.endswith(b"\n"):
+            line = line[:-2] if line.endswith(b"\r\n") else line[:-1]
+        yield line
+
+
+def iterate_lines(stream: BinaryIO, name: str, errors: Literal["strict", "replace"] = "strict") -> Iterator[str]:
+    """Yields the lines of a binary stream as text; `name` stands for it in messages.
+
+    Bytes that are not UTF-8 raise a DataError with the line number, or become U+FFFD with `errors="replace"`.
+    """
+    try:
+        yield from _decode(split_lines(stream, name), name, errors)
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read: {error.strerror or error}") from error
+
+
+def read_lines(path: str | Path) -> Iterator[str]:
+    """Yields the lines of a file, compressed or not, as text. It is read once, so it may be a pipe.
+
+    Raises DataError when the file is missing or damaged, or a line is not UTF-8.
+    """
+    yield from _decode(raw_lines(Path(path), once=True), str(path), "strict")
+
+
+def _decode(lines: Iterable[bytes], name: str, errors: str) -> Iterator[str]:
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield line.decode("utf-8", errors)
+        except UnicodeDecodeError as error:
+            raise DataError(broken_utf8(f"{name}:{number}", error)) from error
+
+
+def broken_utf8(place: str, error: UnicodeDecodeError) -> str:
+    """Returns the message for bytes that are not UTF-8."""
+    utf16 = "; the file looks like UTF-16: save it as UTF-8" if error.object[:2] in UTF16_MARKS else ""
+    position = f"byte 0x{error.object[error.start]:02x} at position {error.start + 1} of the text"
+    return f"{place}: not UTF-8, {position}{utf16}"

@@ -1,0 +1,1 @@
+"""Scores of translations, alignments and labels, with intervals and tests of significance."""

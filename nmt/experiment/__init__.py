@@ -1,1 +1,0 @@
-"""Where the rooms meet: train, translate, evaluate."""

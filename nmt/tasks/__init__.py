@@ -1,0 +1,1 @@
+"""Tasks: how the config, text, network, objective and evaluation of each come together."""

@@ -1,0 +1,180 @@
+"""Train: what the config describes, brought together by its task, and the trainer that learns it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from nmt.checkpoint import RunFolder, Snapshot, load_training_state, read_metadata
+from nmt.config import ClassificationConfig, Config, Experiment
+from nmt.errors import ConfigError, counted
+from nmt.runtime import (
+    Runtime,
+    barrier,
+    broadcast_object,
+    logger,
+    seed_everything,
+    set_up,
+    set_up_logging,
+    tear_down,
+    watching_the_others,
+)
+from nmt.tasks.base import Lesson, Preparation
+from nmt.tasks.classification.setup import ClassificationPreparation
+from nmt.tasks.components import parse_saved_config
+from nmt.tasks.starting import starting_point
+from nmt.tasks.translation.setup import TranslationPreparation
+from nmt.training.journal import Journal
+from nmt.training.progress import Outcome, Progress
+from nmt.training.schedules import ScheduleOptions, horizon
+from nmt.training.trainer import Trainer
+
+
+def train(config: Experiment, *, fresh: bool = False, verbose: bool = False) -> Outcome:
+    """Trains, or resumes, the run that the config describes; with `fresh` an earlier one is put aside.
+
+    `verbose` also prints debug messages, which the run's log file has in any case. Raises `NmtError` for what the user
+    can mend.
+    """
+    with ExitStack() as stack:
+        runtime = set_up(config.runtime)
+        stack.callback(tear_down)
+        stack.enter_context(watching_the_others())
+        folder = RunFolder(config.run)
+        set_up_logging(None, runtime.is_main, verbose)
+        preparation = _prepare(config, runtime)
+        # A start that cannot be had leaves no folder behind.
+        begun = starting_point(config) if fresh or folder.pointed("last") is None else None
+        resumed = folder.open(config, fresh=fresh, read_config=parse_saved_config) if runtime.is_main else None
+        stack.callback(folder.close)
+        resumed = broadcast_object(resumed)
+        set_up_logging(folder.log_file, runtime.is_main, verbose)
+        stack.callback(set_up_logging, None, runtime.is_main)
+        _log_machine(runtime)
+        lesson = preparation.lesson(preparation.cache or folder.cache, resumed, begun)
+        del begun  # Its weights are copied: they need not last as long as the training.
+        state = load_training_state(resumed) if resumed else None
+        journal = stack.enter_context(
+            Journal(
+                folder.path,
+                enabled=runtime.is_main,
+                log_every=config.training.log_every,
+                total_steps=_updates(config, lesson, runtime),
+                resumed_step=read_metadata(resumed).step if resumed else 0,
+                unit=lesson.objective.unit,
+                perplexity=lesson.objective.has_perplexity,
+            )
+        )
+        trainer = _trainer(config, runtime, lesson, journal, folder)
+        if resumed is not None and state is not None:
+            trainer.restore(state, resumed)
+            logger.info("going on from %s", resumed)
+        outcome = trainer.fit()
+        barrier()
+        if runtime.is_main:
+            _summarize(outcome, journal, folder, lesson)
+    return outcome
+
+
+def check(config: Experiment, *, verbose: bool = False) -> None:
+    """Does all that training does before its first update, runs the largest batch, and leaves nothing behind.
+
+    Only `data.cache`, where it is set, keeps the encoded text, so that training need not encode it again.
+    """
+    with ExitStack() as stack:
+        runtime = set_up(config.runtime)
+        stack.callback(tear_down)
+        set_up_logging(None, runtime.is_main, verbose)
+        _log_machine(runtime)
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nmt-check-")))
+        preparation = _prepare(config, runtime)
+        lesson = preparation.lesson(preparation.cache or scratch / "cache", None, starting_point(config))
+        updates = _updates(config, lesson, runtime)
+        journal = stack.enter_context(Journal(scratch, enabled=False, log_every=1))
+        trainer = _trainer(config, runtime, lesson, journal, RunFolder(scratch))
+        largest = trainer.try_largest_batch()
+        logger.info("largest batch: %s", largest.describe())
+        logger.debug("largest batch: %s of the encoded text", largest.describe(with_rows=True))
+        logger.info("all right: %s would be made", counted(updates, "update"))
+
+
+def _prepare(config: Experiment, runtime: Runtime) -> Preparation:
+    if isinstance(config, Config):
+        return TranslationPreparation(config, runtime)
+    assert isinstance(config, ClassificationConfig), "a task has its preparation"
+    return ClassificationPreparation(config, runtime)
+
+
+def _updates(config: Experiment, lesson: Lesson, runtime: Runtime) -> int:
+    """Returns the updates of the whole run; warns if the warm-up of the learning rate does not end within them.
+
+    Raises `ConfigError` if the first epoch has none: rows of a corpus whose weight is below 1 are drawn at random.
+    """
+    of_epoch = lesson.stream.updates_per_epoch(0)
+    if not of_epoch:
+        raise ConfigError("data.train: the weights of the corpora leave nothing for the first epoch; raise `weight`")
+    updates = horizon(config.training, of_epoch)
+    schedule = config.training.schedule
+    assert isinstance(schedule, ScheduleOptions)
+    if schedule.warmup_steps > updates and runtime.is_main:
+        logger.warning(
+            "training.schedule.warmup_steps: the warm-up takes %s and the run only has %s, so that the learning rate "
+            "never reaches training.optimizer.learning_rate; lower warmup_steps, or train longer",
+            counted(schedule.warmup_steps, "update"),
+            counted(updates, "update"),
+        )
+    return updates
+
+
+def _log_machine(runtime: Runtime) -> None:
+    logger.info("%s", runtime.reason)
+    if runtime.world > 1:
+        logger.info("%d processes train together", runtime.world)
+
+
+def _trainer(config: Experiment, runtime: Runtime, lesson: Lesson, journal: Journal, folder: RunFolder) -> Trainer:
+    def save(
+        progress: Progress,
+        weights: Mapping[str, Tensor],
+        state: dict[str, Any],
+        metrics: dict[str, float],
+        is_best: bool,
+    ) -> None:
+        snapshot = Snapshot(
+            model=weights,
+            config=config,
+            tokenizers=lesson.tokenizers,
+            step=progress.step,
+            epoch=progress.epoch,
+            metrics=metrics,
+            data={"train": lesson.fingerprint},
+            training=state,
+            labels=lesson.labels,
+        )
+        folder.save(snapshot, is_best=is_best)
+
+    # Ranks draw different dropout; a run that goes on gets back the state that its generators had.
+    seed_everything(config.seed, runtime.rank)
+    return Trainer(config.training, runtime, lesson.objective, lesson.stream, journal, lesson.validate, save)
+
+
+def _summarize(outcome: Outcome, journal: Journal, folder: RunFolder, lesson: Lesson) -> None:
+    if outcome.interrupted:
+        logger.info(
+            "%s after update %s; everything is saved, the same command goes on from here",
+            outcome.reason,
+            f"{outcome.progress.step:,}",
+        )
+        return
+    best = folder.pointed("best")
+    metrics = read_metadata(best).metrics if best else {}
+    numbers = {name: value for name, value in metrics.items() if value is not None}
+    if outcome.progress.skipped:
+        skipped = counted(outcome.progress.skipped, "update")
+        logger.info("%s skipped, because loss or gradient was not finite", skipped)
+    journal.summary(outcome.reason, best, numbers, outcome.progress.epoch + 1, lesson.uses)

@@ -1,1 +1,0 @@
-"""Text: corpora, tokenizers and the encoded cache."""

@@ -1,8 +1,0 @@
-"""Which target pieces a source piece is likely to become: estimated from the training text, kept in a file."""
-
-from __future__ import annotations
-
-from nmt.text.lexicon.estimation import Pairs, Table, estimate
-from nmt.text.lexicon.lexicon import Lexicon
-
-__all__ = ["Lexicon", "Pairs", "Table", "estimate"]
