@@ -19,8 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nmt.config.schema import Runtime as RuntimeOptions
-from nmt.config.schema import Search
+from nmt.config.schema import RuntimeConfig, SearchConfig
 from nmt.data.cache.links import words_of
 from nmt.evaluation.metrics import corpus_scores
 from nmt.runtime import format_table, set_up, set_up_logging
@@ -119,7 +118,7 @@ class Measured:
     no other word has more."""
 
 
-def measure(name: str, system: System, search: Search, test: TestText) -> Measured:
+def measure(name: str, system: System, search: SearchConfig, test: TestText) -> Measured:
     """Translate the test set, as it is and with other sentences before the pronouns, and look where they looked."""
     hypotheses, shuffled = (
         [best[0].text for best in translate_text(system, sources, search, documents=test.documents)]
@@ -195,7 +194,7 @@ def main() -> int:
         run = options.runs / f"with-{where}"
         runs[f"with context: {where}"] = train(run, CONTEXT, *begun, f"model.context.where={where}")
 
-    runtime = set_up(RuntimeOptions(device="cpu", precision="fp32", threads=options.threads))
+    runtime = set_up(RuntimeConfig(device="cpu", precision="fp32", threads=options.threads))
     set_up_logging(None, is_main=True)
     test, found = read_test(), []
     for name, run in runs.items():

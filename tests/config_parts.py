@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from nmt.config import Config, PartOptions, Registry, parse_config
+from nmt.config import PartOptions, Registry, TranslationConfig, parse_config
 
 
 class TextOptions(PartOptions):
@@ -112,5 +112,5 @@ data:
 """
 
 
-def parse(text: str, *overrides: str) -> Config:
+def parse(text: str, *overrides: str) -> TranslationConfig:
     return parse_config(text, "x.yaml", overrides, families=FAMILIES, presets=PRESETS)

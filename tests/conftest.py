@@ -24,7 +24,7 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from nmt.checkpoint import Snapshot, write_checkpoint
-from nmt.config import Config
+from nmt.config import TranslationConfig
 from nmt.data.batching.batch import collate
 from nmt.data.cache import flatten
 from nmt.data.tokenizer import TokenizerPair, learn
@@ -72,13 +72,17 @@ UPDATES = 30
 CPU = Runtime(torch.device("cpu"), None, "tests")
 
 
-def small_config(attention: str = "bahdanau2015", coverage_penalty: float = 0.0, tests: str = "{}") -> Config:
+def small_config(
+    attention: str = "bahdanau2015", coverage_penalty: float = 0.0, tests: str = "{}"
+) -> TranslationConfig:
     """The config of the small translator; `tests` are its test sets, in YAML."""
     text = CONFIG.format(attention=attention, coverage_penalty=coverage_penalty, tests=tests)
     return parse_saved_config(text, "small.yaml")
 
 
-def small_translator(config: Config, tokenizers: TokenizerPair, seed: int, updates: int = UPDATES) -> Translator:
+def small_translator(
+    config: TranslationConfig, tokenizers: TokenizerPair, seed: int, updates: int = UPDATES
+) -> Translator:
     """A translator that has learned some of the sentences by heart."""
     torch.manual_seed(seed)
     translator = Translator(config.model, vocabulary(tokenizers), config.data.reverse_source)

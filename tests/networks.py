@@ -14,7 +14,7 @@ from nmt.model.wiring import WIRINGS
 
 BOS, EOS = 2, 3
 VOCABULARY = Vocabulary(source_size=13, target_size=11, bos=BOS)
-NO_DROPOUT = schema.Dropout(embedding=0.0, layer=0.0, output=0.0)
+NO_DROPOUT = schema.DropoutConfig(embedding=0.0, layer=0.0, output=0.0)
 
 
 def model_options(
@@ -32,7 +32,7 @@ def model_options(
     readout: str = "tanh",
     layer_normalization: bool = False,
     tie: str = "target_output",
-    dropout: schema.Dropout = NO_DROPOUT,
+    dropout: schema.DropoutConfig = NO_DROPOUT,
     score_options: dict[str, object] | None = None,
     window_options: dict[str, object] | None = None,
     wiring_options: dict[str, object] | None = None,
@@ -40,33 +40,33 @@ def model_options(
     coverage: str = "none",
     residual_from: int | None = None,
     sizes: tuple[int, int, int] = (6, 5, 10),
-) -> schema.Model:
+) -> schema.ModelConfig:
     """Options of a network; `sizes` are those of embeddings, of an encoder layer's direction, and of the decoder.
 
     One direction is twice as wide: a score may want annotations as wide as the decoder's state.
     """
     embedding_size, encoder_size, decoder_size = sizes
-    return schema.Model(
+    return schema.ModelConfig(
         embedding_size=embedding_size,
         tie=tie,
         layer_normalization=layer_normalization,
         dropout=dropout,
-        encoder=schema.Encoder(
+        encoder=schema.EncoderConfig(
             cell=CELLS[encoder_cell or cell].options(),
             hidden_size=encoder_size if bidirectional is True else 2 * encoder_size,
             layers=encoder_layers,
             bidirectional=bidirectional,
             residual_from=encoder_residual_from,
         ),
-        decoder=schema.Decoder(
+        decoder=schema.DecoderConfig(
             cell=CELLS[cell].options(),
             hidden_size=decoder_size,
             layers=decoder_layers,
             bridge=bridge,
-            readout=schema.Readout(kind=readout),
+            readout=schema.ReadoutConfig(kind=readout),
             residual_from=residual_from,
         ),
-        attention=schema.Attention(
+        attention=schema.AttentionConfig(
             score=SCORES[score].options(**(score_options or {})),
             window=WINDOWS[window].options(**(window_options or {})),
             wiring=WIRINGS[wiring].options(**(wiring_options or {})),
@@ -77,7 +77,7 @@ def model_options(
 
 
 def network(
-    options: schema.Model, seed: int = 0, vocabulary: Vocabulary = VOCABULARY, reverse_source: bool = False
+    options: schema.ModelConfig, seed: int = 0, vocabulary: Vocabulary = VOCABULARY, reverse_source: bool = False
 ) -> Translator:
     """A network in float64 whose weights, biases included, are far enough from zero to matter."""
     torch.manual_seed(seed)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from nmt.checkpoint import find, load_model_files
-from nmt.config import Config
+from nmt.config import TranslationConfig
 from nmt.tasks.components import parse_saved_config
 
 LETTERS = "abcdefgh"
@@ -50,10 +50,10 @@ def write_corpus(folder: Path, pairs: int = 120, seed: int = 0) -> None:
         (folder / f"{name}.yy").write_text("".join(f"{' '.join(reversed(row))}\n" for row in rows), encoding="utf-8")
 
 
-def run_config(folder: Path, *overrides: str) -> Config:
+def run_config(folder: Path, *overrides: str) -> TranslationConfig:
     """The config of a run in `folder`, where the corpus lies; `overrides` as for `--set`."""
     config = parse_saved_config(CONFIG.format(folder=folder), "run.yaml", overrides)
-    assert isinstance(config, Config)
+    assert isinstance(config, TranslationConfig)
     return config
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nmt.config.schema import Search
+from nmt.config.schema import SearchConfig
 from nmt.data.tokenizer import TokenizerPair
 from nmt.data.words import count_words, words_of_spans
 from nmt.errors import DataError
@@ -187,7 +187,9 @@ def test_links_count_the_words_of_the_file(tokenizers: TokenizerPair) -> None:
 
 def test_a_translation_is_aligned_as_a_pair_is(system: System) -> None:
     lines = ["  der  hund schläft im\u00a0garten .", SOURCES[3], "der hund \u0007 schläft"]
-    for line, (best, *_) in zip(lines, translate_lines(system, lines, Search(), Wanted(attention=True)), strict=True):
+    for line, (best, *_) in zip(
+        lines, translate_lines(system, lines, SearchConfig(), Wanted(attention=True)), strict=True
+    ):
         (found,) = look(system, [line], [best.text], 4096)
         assert found is not None
         assert found.target_pieces == best.pieces
@@ -204,7 +206,7 @@ def test_a_translation_with_unknown_pieces_has_words_of_its_own(tokenizers: Toke
     with torch.no_grad():
         translator.projection.bias[tokenizers.target.unk] = 100.0
     system = System((translator,), tokenizers, CPU)
-    search = Search(kind="greedy", max_length_ratio=0.1, max_length_offset=3)
+    search = SearchConfig(kind="greedy", max_length_ratio=0.1, max_length_offset=3)
     ((best,),) = translate_lines(system, ["hund"], search, Wanted(attention=True))
     assert best.text.split() == ["⁇", "⁇", "⁇"]
     assert best.words == (0, 1, 2)
@@ -213,7 +215,7 @@ def test_a_translation_with_unknown_pieces_has_words_of_its_own(tokenizers: Toke
 
 def test_a_line_that_was_cut_off_is_aligned_as_far_as_it_goes(system: System) -> None:
     wanted = Wanted(attention=True, max_length=6)
-    ((best, *_),) = translate_lines(system, [SOURCES[4]], Search(), wanted)
+    ((best, *_),) = translate_lines(system, [SOURCES[4]], SearchConfig(), wanted)
     assert len(best.source_words) == len(best.source_pieces) == 6
     assert max(source for source, _ in align_translation(best, "words")) <= best.source_words[-1] < 5
 

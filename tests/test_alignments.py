@@ -15,8 +15,7 @@ import torch
 from pyarrow import parquet
 
 from nmt.config.registry import PartOptions
-from nmt.config.schema import Data, Filters
-from nmt.config.schema import Tokenizer as TokenizerOptions
+from nmt.config.schema import DataConfig, FiltersConfig, TokenizerConfig
 from nmt.data.batching import Batch, BatchStream, Position
 from nmt.data.batching.links import Flat, Links, link_pieces
 from nmt.data.cache import EncodedCorpus, EncodingReport, encode_corpora, flatten
@@ -34,10 +33,12 @@ ROWS = [("ein Hund", "a dog", "0-0 1-1"), ("läuft", "runs fast", ""), ("der Bal
 WORDS = ["Hund", "Katze", "läuft", "schläft", "der", "die", "groß", "klein", "Haus", "und"]
 
 
-def data(broken_utf8: str = "error") -> Data:
+def data(broken_utf8: str = "error") -> DataConfig:
     anything = TextOptions(source="unused", target="unused")
-    filters = Filters.model_validate({"broken_utf8": broken_utf8})
-    return Data(source_language="de", target_language="en", train=[anything], validation=anything, filters=filters)
+    filters = FiltersConfig.model_validate({"broken_utf8": broken_utf8})
+    return DataConfig(
+        source_language="de", target_language="en", train=[anything], validation=anything, filters=filters
+    )
 
 
 def write(path: Path, lines: Sequence[str]) -> str:
@@ -241,7 +242,7 @@ def test_no_links_at_all() -> None:
 
 @pytest.fixture(scope="module")
 def tokenizers() -> TokenizerPair:
-    options = TokenizerOptions(vocabulary_size=60, shared=False)
+    options = TokenizerConfig(vocabulary_size=60, shared=False)
     rng = np.random.default_rng(0)
     return learn(options, lambda: [(" ".join(rng.choice(WORDS, 8)),) * 2 for _ in range(300)], seed=1)
 
@@ -250,7 +251,7 @@ def encode(
     folder: Path,
     corpora: Sequence[PartOptions],
     tokenizers: TokenizerPair,
-    filters: Filters | None = None,
+    filters: FiltersConfig | None = None,
     keep_text: bool = False,
 ) -> EncodedCorpus:
     return encode_corpora(list(map(opened, corpora)), tokenizers, filters, folder / "cache", 1, keep_text)
@@ -366,7 +367,7 @@ def test_every_pair_keeps_its_own_links_through_filters_and_shuffling(
         text_options(tmp_path, rows, "c", limit=390),
     ]
     expected = {(s, t): links for s, t, links in rows} | {(s, t): "" for s, t, _ in bare}
-    filters = Filters(max_length=40, max_ratio=5.0, duplicates="drop")
+    filters = FiltersConfig(max_length=40, max_ratio=5.0, duplicates="drop")
     encoded = encode(tmp_path, corpora, tokenizers, filters, keep_text=sampling > 0)
     assert set(encoded.report.dropped) == {"too long", "length ratio", "duplicate"}
     seen: Counter[str] = Counter()

@@ -369,7 +369,7 @@ def test_additive_heads_have_maps_of_their_own_and_one_score() -> None:
 
 def test_the_page_about_attention_has_every_choice() -> None:
     page = (Path(__file__).parent.parent / "docs" / "attention.md").read_text(encoding="utf-8")
-    bridges = get_args(schema.Decoder.model_fields["bridge"].annotation)
+    bridges = get_args(schema.DecoderConfig.model_fields["bridge"].annotation)
     missing = [name for name in (*SCORES, *WINDOWS, *WIRINGS, *bridges) if f"\n| `{name}` |" not in page]
     missing += [name for name in ATTENTION_PRESETS if f"`{name}`" not in page]
     assert missing == []

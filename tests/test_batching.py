@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from nmt.config.schema import Data
-from nmt.config.schema import Tokenizer as TokenizerOptions
+from nmt.config.schema import DataConfig, TokenizerConfig
 from nmt.data.batching import Batch, BatchStream, Position, Update, pad_sources, validation_batches
 from nmt.data.batching.plan import cut, plan_window
 from nmt.data.batching.prefetch import prefetch
@@ -42,7 +41,7 @@ def sentences(count: int) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def tokenizers() -> TokenizerPair:
-    return learn(TokenizerOptions(vocabulary_size=60, shared=False), lambda: sentences(300), seed=1)
+    return learn(TokenizerConfig(vocabulary_size=60, shared=False), lambda: sentences(300), seed=1)
 
 
 def encode(folder: Path, parts: Sequence[tuple[list[tuple[str, str]], float]], pair: TokenizerPair) -> EncodedCorpus:
@@ -53,7 +52,7 @@ def encode(folder: Path, parts: Sequence[tuple[list[tuple[str, str]], float]], p
         for path, side in zip(paths, zip(*pairs, strict=True), strict=True):
             path.write_text("".join(f"{line}\n" for line in side), encoding="utf-8")
         options = TextOptions(source=str(paths[0]), target=str(paths[1]), weight=weight)
-        data = Data(source_language="de", target_language="en", train=[options], validation=options)
+        data = DataConfig(source_language="de", target_language="en", train=[options], validation=options)
         corpora.append(open_corpus(options, data))
     return encode_corpora(corpora, pair, None, folder / "cache", workers=1, keep_text=True)
 

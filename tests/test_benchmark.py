@@ -39,7 +39,7 @@ CPU = torch.device("cpu")
 AUTO, REFERENCE = Variant("fp32", "auto"), Variant("fp32", "reference")
 
 
-def quick(attention: str = "bahdanau2015", **layers: int) -> schema.Model:
+def quick(attention: str = "bahdanau2015", **layers: int) -> schema.ModelConfig:
     return model_options(attention, quick=True, **layers)
 
 

@@ -29,7 +29,7 @@ from nmt import checkpoint, runtime
 from nmt.checkpoint import RunFolder, Snapshot
 from nmt.checkpoint.folder import CONFIG_FILE, MODEL_FILE, TRAINING_FILE
 from nmt.checkpoint.metadata import METADATA_FILE, describe
-from nmt.config import Config, PartOptions, Registry, dump_config, parse_config, schema
+from nmt.config import PartOptions, Registry, TranslationConfig, dump_config, parse_config, schema
 from nmt.data import tokenizer
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import CheckpointError, ConfigError
@@ -80,17 +80,17 @@ data:
 """
 
 
-def read_config(text: str, origin: str) -> Config:
+def read_config(text: str, origin: str) -> TranslationConfig:
     return parse_config(text, origin, families=FAMILIES)
 
 
-def configure(*overrides: str) -> Config:
+def configure(*overrides: str) -> TranslationConfig:
     return parse_config(YAML, "test.yaml", overrides, families=FAMILIES)
 
 
 @lru_cache
 def learn(size: int, shared: bool = True) -> TokenizerPair:
-    options = schema.Tokenizer(vocabulary_size=size, shared=shared)
+    options = schema.TokenizerConfig(vocabulary_size=size, shared=shared)
     text = [("ein hund rennt schnell", "a dog runs fast"), ("eine katze schläft", "a cat sleeps")]
     return tokenizer.learn(options, lambda: text, seed=1)
 

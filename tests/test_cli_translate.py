@@ -19,7 +19,7 @@ import torch
 from nmt.checkpoint import RunFolder, Snapshot
 from nmt.cli import average, options, translate
 from nmt.cli.common import Parser, run
-from nmt.config.schema import Search
+from nmt.config.schema import SearchConfig
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import ConfigError, DataError
 from nmt.tasks.translation.loading import load_model
@@ -258,20 +258,20 @@ def given(*arguments: str) -> argparse.Namespace:
 
 
 def test_flags_go_before_the_config() -> None:
-    base = Search(beam_size=7, length_penalty=0.3, allow_unknown=False)
+    base = SearchConfig(beam_size=7, length_penalty=0.3, allow_unknown=False)
     assert options.search_options(given(), base) == base
     found = options.search_options(given("--beam-size=2", "--allow-unknown"), base)
-    assert found == Search(beam_size=2, length_penalty=0.3)
+    assert found == SearchConfig(beam_size=2, length_penalty=0.3)
 
 
 def test_every_key_is_a_flag() -> None:
     flags = given()
-    assert {name.removeprefix("search.") for name in vars(flags)} == set(Search.model_fields)
+    assert {name.removeprefix("search.") for name in vars(flags)} == set(SearchConfig.model_fields)
 
 
 def test_what_a_flag_makes_pointless_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
-    base = Search(kind="sampling", temperature=0.7, top_k=5)
-    assert options.search_options(given("--kind", "beam"), base) == Search()
+    base = SearchConfig(kind="sampling", temperature=0.7, top_k=5)
+    assert options.search_options(given("--kind", "beam"), base) == SearchConfig()
     assert [record.getMessage() for record in caplog.records] == [
         "search.temperature of the model's config does not go with --kind: left out",
         "search.top_k of the model's config does not go with --kind: left out",

@@ -29,8 +29,8 @@ from tests.config_parts import (
 def test_defaults_are_those_of_the_schema() -> None:
     config = parse(SMALL)
     assert config.run == "runs/small"
-    assert config.tokenizer == schema.Tokenizer()
-    assert config.model.encoder.hidden_size == schema.Encoder().hidden_size
+    assert config.tokenizer == schema.TokenizerConfig()
+    assert config.model.encoder.hidden_size == schema.EncoderConfig().hidden_size
     assert config.model.encoder.cell == Bare(kind="gru")
     assert config.model.attention.score == ScoreOptions(kind="additive")
     assert config.training.optimizer == OptimizerOptions(kind="adamw")
@@ -46,7 +46,7 @@ def test_every_key_is_documented_and_a_default_subsection_has_its_own_defaults(t
 
 
 def test_the_task_says_which_sections_there_are() -> None:
-    assert type(parse(SMALL)) is type(parse(SMALL + "task: translation\n")) is schema.Config
+    assert type(parse(SMALL)) is type(parse(SMALL + "task: translation\n")) is schema.TranslationConfig
     labelled = parse(LABELLED)
     assert type(labelled) is schema.ClassificationConfig
     assert labelled.model.word.score == ScoreOptions(kind="additive")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nmt.config import Config, load_config, parse_config
+from nmt.config import TranslationConfig, load_config, parse_config
 from nmt.errors import ConfigError
 from tests.config_parts import FAMILIES, LABELLED, PRESETS, SMALL, parse
 
@@ -493,7 +493,7 @@ def test_a_pipe_is_read_when_its_writer_is_slow(tmp_path: Path) -> None:
 
 
 def test_rules_between_parts_are_reported_with_lines() -> None:
-    def narrow(config: Config) -> Iterator[tuple[str, str]]:
+    def narrow(config: TranslationConfig) -> Iterator[tuple[str, str]]:
         if config.model.embedding_size > 100:
             yield "model.embedding_size", "is too wide; lower it"
         yield "data.train.0.weight", "is odd"

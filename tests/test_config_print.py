@@ -8,7 +8,7 @@ import pytest
 
 from nmt.config import difference, dump_config, json_schema, reference_yaml
 from nmt.config.document import read_document
-from nmt.config.schema import TASKS, Config
+from nmt.config.schema import TASKS, TranslationConfig
 from nmt.config.shapes import fields_below
 from tests.config_parts import FAMILIES, LABELLED, PRESETS, SMALL, parse
 
@@ -35,7 +35,7 @@ NASTY = [
 ]
 
 
-def everything() -> Config:
+def everything() -> TranslationConfig:
     return parse(
         """\
 run: "no"
@@ -84,7 +84,7 @@ def test_every_text_survives_by_itself_and_as_a_name(text: str) -> None:
 
 def test_presets_and_defaults_are_written_out_in_the_order_of_the_schema() -> None:
     lines = dump_config(everything()).splitlines()
-    assert [line.split(":")[0] for line in lines if line[0] != " "] == list(Config.model_fields)
+    assert [line.split(":")[0] for line in lines if line[0] != " "] == list(TranslationConfig.model_fields)
     start = lines.index("  attention:")
     assert lines[start : start + 7] == [
         "  attention:",

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from nmt.checkpoint import find, load_training_state
-from nmt.config import Config
+from nmt.config import TranslationConfig
 from nmt.errors import ConfigError
 from nmt.tasks.components import parse_saved_config
 from nmt.tasks.training import check, train
@@ -51,9 +51,9 @@ def write_documents(folder: Path, documents: int = 60, seed: int = 0) -> None:
             (folder / f"{name}.{suffix}").write_text("".join(f"{row[column]}\n" for row in rows), encoding="utf-8")
 
 
-def run_config(folder: Path, *overrides: str, text: str = DOCUMENTED) -> Config:
+def run_config(folder: Path, *overrides: str, text: str = DOCUMENTED) -> TranslationConfig:
     config = parse_saved_config(text.format(folder=folder), "run.yaml", overrides)
-    assert isinstance(config, Config)
+    assert isinstance(config, TranslationConfig)
     return config
 
 
@@ -161,7 +161,7 @@ def test_it_learns_what_only_the_sentence_before_tells(tmp_path: Path, context: 
 
 
 @pytest.fixture
-def started(folder: Path) -> Config:
+def started(folder: Path) -> TranslationConfig:
     """A model without context."""
     config = run_config(folder, f"run={folder}/base", "training.max_epochs=1")
     train(config)
@@ -169,7 +169,7 @@ def started(folder: Path) -> Config:
 
 
 def test_it_starts_with_the_weights_and_the_tokenizer_of_another_model(
-    folder: Path, started: Config, capfd: pytest.CaptureFixture[str]
+    folder: Path, started: TranslationConfig, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """What the context adds is its own; the text that it is trained on may be another one."""
     (folder / "more").mkdir()
@@ -192,7 +192,7 @@ def test_it_starts_with_the_weights_and_the_tokenizer_of_another_model(
     assert models[0].tokenizers.source.fingerprint == models[1].tokenizers.source.fingerprint
 
 
-def test_a_run_that_goes_on_needs_no_start(folder: Path, started: Config) -> None:
+def test_a_run_that_goes_on_needs_no_start(folder: Path, started: TranslationConfig) -> None:
     overrides = (CONTEXT.format(where="encoder"), f"training.start_from={started.run}", f"run={folder}/next")
     train(run_config(folder, *overrides, "training.max_epochs=1"))
     for file in sorted((folder / "base").rglob("*"), reverse=True):
@@ -203,7 +203,7 @@ def test_a_run_that_goes_on_needs_no_start(folder: Path, started: Config) -> Non
     assert state["progress"]["epoch"] == 1
 
 
-def test_a_model_with_context_is_a_start_as_well(folder: Path, started: Config) -> None:
+def test_a_model_with_context_is_a_start_as_well(folder: Path, started: TranslationConfig) -> None:
     """For both sides after one of them, as in the paper."""
     one = (CONTEXT.format(where="encoder"), f"training.start_from={started.run}", f"run={folder}/one")
     train(run_config(folder, *one, "training.max_steps=2"))
@@ -213,7 +213,7 @@ def test_a_model_with_context_is_a_start_as_well(folder: Path, started: Config) 
     assert {name.split(".")[1] for name in second if name not in first} == {"decoder"}
 
 
-def test_checking_reads_the_start(folder: Path, started: Config) -> None:
+def test_checking_reads_the_start(folder: Path, started: TranslationConfig) -> None:
     check(run_config(folder, CONTEXT.format(where="both"), f"training.start_from={started.run}", "run=nowhere"))
 
 
@@ -245,7 +245,7 @@ def test_checking_reads_the_start(folder: Path, started: Config) -> None:
     ],
 )
 def test_what_does_not_fit_is_said_key_by_key(
-    folder: Path, started: Config, overrides: tuple[str, ...], expected: list[str]
+    folder: Path, started: TranslationConfig, overrides: tuple[str, ...], expected: list[str]
 ) -> None:
     config = run_config(folder, *overrides, f"training.start_from={started.run}", f"run={folder}/next")
     with pytest.raises(ConfigError) as caught:
@@ -255,7 +255,7 @@ def test_what_does_not_fit_is_said_key_by_key(
     ]
 
 
-def test_a_start_that_is_not_there_or_has_too_much_is_said(folder: Path, started: Config) -> None:
+def test_a_start_that_is_not_there_or_has_too_much_is_said(folder: Path, started: TranslationConfig) -> None:
     with pytest.raises(ConfigError, match=r"training\.start_from: .*nowhere: no such checkpoint"):
         train(run_config(folder, f"training.start_from={folder}/nowhere", f"run={folder}/nothing"))
     assert not (folder / "nothing").exists()

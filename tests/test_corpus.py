@@ -16,7 +16,7 @@ import pytest
 import zstandard
 
 from nmt.config.registry import PartOptions
-from nmt.config.schema import Data, Filters
+from nmt.config.schema import DataConfig, FiltersConfig
 from nmt.data.readers import CORPORA, Counts, Pair, iterate_lines, open_corpora, open_corpus, read_lines
 from nmt.data.readers.huggingface import HuggingFaceOptions
 from nmt.data.readers.jsonlines import JsonLinesOptions
@@ -36,10 +36,12 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def data(broken_utf8: str = "error") -> Data:
+def data(broken_utf8: str = "error") -> DataConfig:
     anything = TextOptions(source="unused", target="unused")
-    filters = Filters.model_validate({"broken_utf8": broken_utf8})
-    return Data(source_language="de", target_language="en", train=[anything], validation=anything, filters=filters)
+    filters = FiltersConfig.model_validate({"broken_utf8": broken_utf8})
+    return DataConfig(
+        source_language="de", target_language="en", train=[anything], validation=anything, filters=filters
+    )
 
 
 def write(path: Path, content: str | bytes) -> str:

@@ -14,8 +14,7 @@ import pyarrow.parquet
 import pytest
 
 from nmt.config.registry import PartOptions
-from nmt.config.schema import Data, Filters
-from nmt.config.schema import Tokenizer as TokenizerOptions
+from nmt.config.schema import DataConfig, FiltersConfig, TokenizerConfig
 from nmt.data.cache import EncodedCorpus, EncodingReport, Part, encode_corpora
 from nmt.data.cache.report import DocumentsReport
 from nmt.data.readers import Corpus, Counts, open_corpus
@@ -38,8 +37,8 @@ def write(path: Path, lines: list[str]) -> str:
 
 
 def opened(options: PartOptions, broken_utf8: str = "error") -> Corpus:
-    filters = Filters.model_validate({"broken_utf8": broken_utf8})
-    data = Data(source_language="de", target_language="en", train=[options], validation=options, filters=filters)
+    filters = FiltersConfig.model_validate({"broken_utf8": broken_utf8})
+    data = DataConfig(source_language="de", target_language="en", train=[options], validation=options, filters=filters)
     return open_corpus(options, data)
 
 
@@ -203,7 +202,7 @@ def test_what_names_no_document_is_said(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def tokenizers() -> TokenizerPair:
     words = [f"w{number} {chr(97 + number % 26)}{number}" for number in range(200)]
-    options = TokenizerOptions(vocabulary_size=60, shared=True)
+    options = TokenizerConfig(vocabulary_size=60, shared=True)
     return learn(options, lambda: list(zip(words, words, strict=True)), seed=1)
 
 
@@ -245,7 +244,7 @@ def pair_rows(encoded: EncodedCorpus) -> list[int]:
 
 
 def test_what_is_left_out_of_a_document_stays_as_context(tmp_path: Path, tokenizers: TokenizerPair) -> None:
-    filters = Filters(max_length=30, duplicates="drop")
+    filters = FiltersConfig(max_length=30, duplicates="drop")
     corpus = documents_corpus(tmp_path, DOCUMENTS)
     encoded = encode_corpora([corpus], tokenizers, filters, tmp_path / "cache", 1, keep_text=True)
     texts = [pair for document in DOCUMENTS for pair in document if pair[0]]
@@ -267,7 +266,7 @@ def test_what_is_left_out_of_a_document_stays_as_context(tmp_path: Path, tokeniz
 
 
 def test_pairs_are_those_of_the_same_text_without_documents(tmp_path: Path, tokenizers: TokenizerPair) -> None:
-    filters = Filters(max_length=30, duplicates="drop")
+    filters = FiltersConfig(max_length=30, duplicates="drop")
     corpus = documents_corpus(tmp_path, DOCUMENTS)
     plain = opened(TextOptions(source=f"{tmp_path}/d.de", target=f"{tmp_path}/d.en"))
     documents, sentences = (
@@ -284,7 +283,7 @@ def test_pairs_are_those_of_the_same_text_without_documents(tmp_path: Path, toke
 def test_a_repeated_context_is_no_duplicate(tmp_path: Path, tokenizers: TokenizerPair) -> None:
     """A pair that is too long is left out for that alone, wherever it stands."""
     corpus = documents_corpus(tmp_path, [[(LONG, "x"), (LONG, "x"), ("a", "a")]])
-    encoded = encode_corpora([corpus], tokenizers, Filters(max_length=30), tmp_path / "cache", 1, keep_text=False)
+    encoded = encode_corpora([corpus], tokenizers, FiltersConfig(max_length=30), tmp_path / "cache", 1, keep_text=False)
     assert encoded.report.duplicates == 0
 
 
@@ -312,7 +311,7 @@ def test_corpora_with_and_without_documents_mix(tmp_path: Path, tokenizers: Toke
         plain,
         documents_corpus(tmp_path, [[("x", "x"), ("y", "y")], [("z", "z")]], "two"),
     ]
-    encoded = encode_corpora(corpora, tokenizers, Filters(max_length=30), tmp_path / "cache", 1, keep_text=False)
+    encoded = encode_corpora(corpora, tokenizers, FiltersConfig(max_length=30), tmp_path / "cache", 1, keep_text=False)
     assert encoded.sentences.tolist() == [0, 1, 2, 3, 0, 0, 0, 1, 0]
     assert encoded.rows_before(np.array([8, 7, 4, 3, 5])).tolist() == [-1, 6, -1, 2, -1]
     assert pair_rows(encoded) == [0, 2, 4, 5, 6, 7, 8]
@@ -337,7 +336,7 @@ def test_what_goes_does_not_count_as_a_place_from_chunk_to_chunk(
     monkeypatch.setattr("nmt.data.cache.tokenization.CHUNK_PAIRS", 2)
     documents = [[("a", "b"), ("", "b"), ("", "b"), ("", "b"), ("c", "d")], [("", "x"), ("e", "f"), ("g", "h")]]
     encoded = encode_corpora(
-        [documents_corpus(tmp_path, documents)], tokenizers, Filters(), tmp_path / "cache", 1, keep_text=False
+        [documents_corpus(tmp_path, documents)], tokenizers, FiltersConfig(), tmp_path / "cache", 1, keep_text=False
     )
     assert encoded.sentences.tolist() == [0, 1, 0, 1]
 
@@ -350,7 +349,9 @@ def test_duplicates_go_from_one_corpus_and_stay_as_context_in_another(
         source=write(tmp_path / "p.de", [s for s, _ in lines]), target=write(tmp_path / "p.en", [t for _, t in lines])
     )
     corpora = [opened(plain), documents_corpus(tmp_path, [lines[:2], [("d", "d"), ("b", "b"), ("e", "e")]])]
-    encoded = encode_corpora(corpora, tokenizers, Filters(duplicates="drop"), tmp_path / "cache", 1, keep_text=True)
+    encoded = encode_corpora(
+        corpora, tokenizers, FiltersConfig(duplicates="drop"), tmp_path / "cache", 1, keep_text=True
+    )
     rows = np.arange(len(encoded))
     assert encoded.text(rows)[0] == ["a", "b", "c", "a", "b", "d", "b", "e"]
     assert encoded.pairs(rows).tolist() == [True, True, True, False, False, True, False, True]

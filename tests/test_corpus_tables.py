@@ -18,7 +18,7 @@ from pyarrow import parquet
 
 import nmt
 from nmt.config.registry import PartOptions
-from nmt.config.schema import Data
+from nmt.config.schema import DataConfig
 from nmt.data.readers import Corpus, Pair, open_corpus
 from nmt.data.readers.huggingface import HuggingFaceOptions
 from nmt.data.readers.parquet import ParquetOptions
@@ -33,9 +33,9 @@ def opened(options: PartOptions) -> Corpus:
     return open_corpus(options, data())
 
 
-def data() -> Data:
+def data() -> DataConfig:
     anything = TextOptions(source="unused", target="unused")
-    return Data(source_language="de", target_language="en", train=[anything], validation=anything)
+    return DataConfig(source_language="de", target_language="en", train=[anything], validation=anything)
 
 
 def problems(options: PartOptions) -> tuple[str, ...]:
@@ -213,12 +213,12 @@ def run(program: str, **variables: str) -> str:
 
 def test_the_hub_out_of_reach_is_one_clear_line(tmp_path: Path) -> None:
     program = (
-        "from nmt.config.schema import Data\n"
+        "from nmt.config.schema import DataConfig\n"
         "from nmt.errors import DataError\n"
         "from nmt.data.readers import open_corpus\n"
         "from nmt.data.readers.huggingface import HuggingFaceOptions\n"
         "options = HuggingFaceOptions(dataset='someone/some-corpus', name='de-en')\n"
-        "data = Data(source_language='de', target_language='en', train=[options], validation=options)\n"
+        "data = DataConfig(source_language='de', target_language='en', train=[options], validation=options)\n"
         "corpus = open_corpus(options, data)\n"
         "try:\n"
         "    list(corpus)\n"

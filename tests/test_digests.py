@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nmt.config.schema import Data
-from nmt.config.schema import Tokenizer as TokenizerOptions
+from nmt.config.schema import DataConfig, TokenizerConfig
 from nmt.data.cache import EncodedCorpus, digests, encode_corpora
 from nmt.data.cache.digests import Digests
 from nmt.data.readers import Corpus, CorpusOptions, open_corpus
@@ -141,14 +140,14 @@ def test_several_at_once_read_once(tmp_path: Path, file: Path) -> None:
 @pytest.fixture(scope="module")
 def tokenizers() -> TokenizerPair:
     pairs = [("ein Hund", "a dog"), ("eine Katze", "a cat"), ("ein Haus", "a house")]
-    return learn(TokenizerOptions(vocabulary_size=26), lambda: pairs, seed=1)
+    return learn(TokenizerConfig(vocabulary_size=26), lambda: pairs, seed=1)
 
 
 @pytest.fixture
 def encode(tmp_path: Path, tokenizers: TokenizerPair) -> Callable[..., EncodedCorpus]:
     def run(limit: int | None = None, weight: float = 1.0) -> EncodedCorpus:
         options = TextOptions(source=str(tmp_path / "de"), target=str(tmp_path / "en"), limit=limit, weight=weight)
-        data = Data(source_language="de", target_language="en", train=[options], validation=options)
+        data = DataConfig(source_language="de", target_language="en", train=[options], validation=options)
         return encode_corpora([open_corpus(options, data)], tokenizers, None, tmp_path / "cache", 1, keep_text=False)
 
     (tmp_path / "de").write_text("ein Hund\neine Katze\n")
@@ -195,7 +194,7 @@ def test_every_kind_of_corpus_names_all_of_its_files(tmp_path: Path) -> None:
         (ParquetOptions(path=f"{tmp_path}/table.parquet", source="a", target="b"), ["table.parquet"]),
     ]
     for options, names in kinds:
-        data = Data(source_language="de", target_language="en", train=[options], validation=options)
+        data = DataConfig(source_language="de", target_language="en", train=[options], validation=options)
         assert [path.name for path in open_corpus(options, data).files] == names
 
 

@@ -33,25 +33,25 @@ from nmt.training.objective import Scales
 from tests.compiled import GRUS, KINDS
 
 LOOKING = [kind for kind, entry in SCORES.items() if entry.options().looks]
-NO_DROPOUT = schema.DocumentDropout(embedding=0.0, word=0.0, layer=0.0, output=0.0)
+NO_DROPOUT = schema.DocumentDropoutConfig(embedding=0.0, word=0.0, layer=0.0, output=0.0)
 VOCABULARY = 23
 Document = Sequence[Sequence[int]]
 
 
-def level(score: str = "additive", cell: str = "gru", hidden_size: int = 3, **options: Any) -> schema.Level:
-    return schema.Level(
+def level(score: str = "additive", cell: str = "gru", hidden_size: int = 3, **options: Any) -> schema.LevelConfig:
+    return schema.LevelConfig(
         cell=CELLS[cell].options(), hidden_size=hidden_size, score=SCORES[score].options(**options), layers=1
     )
 
 
 def classifier(
-    word: schema.Level | None = None,
-    sentence: schema.Level | None = None,
+    word: schema.LevelConfig | None = None,
+    sentence: schema.LevelConfig | None = None,
     labels: int = 3,
-    dropout: schema.DocumentDropout = NO_DROPOUT,
+    dropout: schema.DocumentDropoutConfig = NO_DROPOUT,
 ) -> DocumentClassifier:
     torch.manual_seed(5)
-    options = schema.Classifier(
+    options = schema.ClassifierConfig(
         embedding_size=4, word=word or level(), sentence=sentence or level(hidden_size=2), dropout=dropout
     )
     return DocumentClassifier(options, VOCABULARY, labels).double()
@@ -353,7 +353,7 @@ def test_every_parameter_gets_a_gradient(score: str) -> None:
 
 
 def test_dropout_is_in_training_alone() -> None:
-    model = classifier(dropout=schema.DocumentDropout(embedding=0.5, word=0.5, layer=0.5, output=0.5))
+    model = classifier(dropout=schema.DocumentDropoutConfig(embedding=0.5, word=0.5, layer=0.5, output=0.5))
     batch = documents_batch([some_document([4, 6])])
     one, other = (model.train()(batch.ids_W, batch.words_N, batch.sentences_B)[0] for _ in range(2))
     assert not torch.equal(one, other)
@@ -364,7 +364,7 @@ def test_dropout_is_in_training_alone() -> None:
 def test_dropout_draws_16_bits_an_element() -> None:
     """Of embeddings, between layers of both levels, of the vectors of sentences and documents: not by PyTorch."""
     levels = level().model_copy(update={"layers": 2})
-    dropout = schema.DocumentDropout(embedding=0.3, word=0.0, layer=0.3, output=0.3)
+    dropout = schema.DocumentDropoutConfig(embedding=0.3, word=0.0, layer=0.3, output=0.3)
     model = classifier(levels, levels, dropout=dropout).train()
     batch = documents_batch([some_document([4, 6])])
     with torch.profiler.profile() as profile:

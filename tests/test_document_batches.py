@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from nmt.config.schema import Data, Filters
-from nmt.config.schema import Tokenizer as TokenizerOptions
+from nmt.config.schema import DataConfig, FiltersConfig, TokenizerConfig
 from nmt.data.batching import Batch, BatchStream, Lookback, Past, Position
 from nmt.data.batching.document_plan import cut_documents, plan_stretches
 from nmt.data.batching.past import read_back
@@ -47,7 +46,7 @@ def documents(count: int, seed: int = 3) -> list[Document]:
 @pytest.fixture(scope="module")
 def tokenizers() -> TokenizerPair:
     pairs = [pair for document in documents(60) for pair in document]
-    return learn(TokenizerOptions(vocabulary_size=80, shared=False), lambda: pairs, seed=1)
+    return learn(TokenizerConfig(vocabulary_size=80, shared=False), lambda: pairs, seed=1)
 
 
 def opened(folder: Path, parts: list[Document], named: bool = True, weight: float = 1.0, name: str = "x") -> Corpus:
@@ -57,11 +56,13 @@ def opened(folder: Path, parts: list[Document], named: bool = True, weight: floa
         path.write_text("".join(f"{line}\n" for line in column), encoding="utf-8")
     source, target, docid = map(str, paths)
     options = TextOptions(source=source, target=target, documents=docid if named else None, weight=weight)
-    return open_corpus(options, Data(source_language="de", target_language="en", train=[options], validation=options))
+    return open_corpus(
+        options, DataConfig(source_language="de", target_language="en", train=[options], validation=options)
+    )
 
 
 def encode(folder: Path, corpora: list[Corpus], pair: TokenizerPair) -> EncodedCorpus:
-    return encode_corpora(corpora, pair, Filters(max_length=MAX_LENGTH), folder / "cache", 1, keep_text=True)
+    return encode_corpora(corpora, pair, FiltersConfig(max_length=MAX_LENGTH), folder / "cache", 1, keep_text=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from nmt.config.schema import DocumentFilters, LabelledData, SentencePiece
+from nmt.config.schema import DocumentFiltersConfig, LabelledDataConfig, SentencePieceConfig
 from nmt.data.batching import DocumentBatch, DocumentStream, Position, documents_batch
 from nmt.data.batching.plan import fill, plan_documents
 from nmt.data.batching.windows import Windows
@@ -22,11 +22,13 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> EncodedCollection:
     documents = some_documents(200, 1)
     write_documents(folder, "some", documents)
     options = COLLECTIONS["text"].options(docs=f"{folder}/some.txt", labels=f"{folder}/some.tsv")
-    data = LabelledData(train=[options], validation=options)
-    tokenizer = learn_one(SentencePiece(vocabulary_size=60), [one for each, _ in documents for one in each], 1, "")
+    data = LabelledDataConfig(train=[options], validation=options)
+    tokenizer = learn_one(
+        SentencePieceConfig(vocabulary_size=60), [one for each, _ in documents for one in each], 1, ""
+    )
     collections = open_collections([options], data)
     reader = Reader.of(tokenizer, "en", data.filters)
-    return encode_collections(collections, reader, labels_of(collections), DocumentFilters(), folder / "cache", 1)
+    return encode_collections(collections, reader, labels_of(collections), DocumentFiltersConfig(), folder / "cache", 1)
 
 
 def stream(collection: EncodedCollection, rank: int = 0, world: int = 1, accumulation: int = 1) -> DocumentStream:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nmt.config.schema import DocumentFilters, LabelledData, SentencePiece
+from nmt.config.schema import DocumentFiltersConfig, LabelledDataConfig, SentencePieceConfig
 from nmt.data.cache import EncodedCollection, Reader, digests, encode_collections, known_labels
 from nmt.data.labelled import COLLECTIONS, Collection, open_collection
 from nmt.data.tokenizer import Tokenizer, learn_one
@@ -29,18 +29,18 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return learn_one(SentencePiece(vocabulary_size=60), [one for each, _ in DOCUMENTS for one in each], 1, "")
+    return learn_one(SentencePieceConfig(vocabulary_size=60), [one for each, _ in DOCUMENTS for one in each], 1, "")
 
 
 def opened(folder: Path, **options: object) -> Collection:
     some = COLLECTIONS["text"].options(docs=f"{folder}/some.txt", labels=f"{folder}/some.tsv", **options)
-    return open_collection(some, LabelledData(train=[some], validation=some))
+    return open_collection(some, LabelledDataConfig(train=[some], validation=some))
 
 
 @pytest.fixture
 def encode(tmp_path: Path, tokenizer: Tokenizer) -> Encode:
     def run(**options: object) -> EncodedCollection:
-        collections, filters, cache = [opened(tmp_path, **options)], DocumentFilters(), tmp_path / "cache"
+        collections, filters, cache = [opened(tmp_path, **options)], DocumentFiltersConfig(), tmp_path / "cache"
         labels = known_labels(collections, cache)
         return encode_collections(collections, Reader.of(tokenizer, "en", filters), labels, filters, cache, 1)
 
@@ -84,7 +84,9 @@ def test_broken_text_is_refused_though_it_was_dropped_before(tmp_path: Path) -> 
     (tmp_path / "some.txt").write_bytes(b"a\nb\n\xff\n")
     (tmp_path / "some.tsv").write_text("x\ny\nz\n")
     some = COLLECTIONS["text"].options(docs=f"{tmp_path}/some.txt", labels=f"{tmp_path}/some.tsv")
-    dropping = LabelledData.model_validate({"train": [some], "validation": some, "filters": {"broken_utf8": "drop"}})
+    dropping = LabelledDataConfig.model_validate(
+        {"train": [some], "validation": some, "filters": {"broken_utf8": "drop"}}
+    )
     assert known_labels([open_collection(some, dropping)], tmp_path / "cache") == ("x", "y")
     with pytest.raises(DataError, match=r"some\.txt:3"):
         known_labels([opened(tmp_path)], tmp_path / "cache")
@@ -102,7 +104,7 @@ def test_every_kind_names_all_of_its_files(tmp_path: Path) -> None:
     # What is held out has the files of the training text.
     assert {options.kind for options, _ in kinds} == set(COLLECTIONS) - {"split"}
     for options, names in kinds:
-        collection = COLLECTIONS.build(options, LabelledData(train=[options], validation=options))
+        collection = COLLECTIONS.build(options, LabelledDataConfig(train=[options], validation=options))
         assert " ".join(path.name for path in collection.files) == names
 
 

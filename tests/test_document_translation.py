@@ -17,8 +17,8 @@ import torch
 
 from nmt.checkpoint import Snapshot, write_checkpoint
 from nmt.cli import evaluate, translate
-from nmt.config import Config
-from nmt.config.schema import Search
+from nmt.config import TranslationConfig
+from nmt.config.schema import SearchConfig
 from nmt.data.batching import Batch, Lookback
 from nmt.data.batching.batch import collate
 from nmt.data.batching.past import read_back
@@ -63,14 +63,14 @@ search: {{beam_size: 3}}
 """
 CONTEXTS = {f"hierarchical-{where}": f"kind: hierarchical, where: {where}" for where in ("encoder", "decoder", "both")}
 CONTEXTS["summary"] = "kind: summary, hidden_size: 8"
-SEARCH = Search(beam_size=3)
+SEARCH = SearchConfig(beam_size=3)
 LINES = [SOURCES[number] for number in (0, 1, 2, 3, 4, 5, 1, 0, 3, 2, 5, 4)]
 TARGETS = [REFERENCES[number] for number in (0, 1, 2, 3, 4, 5, 1, 0, 3, 2, 5, 4)]
 DOCUMENTS = [0, 0, 0, 1, 2, 2, 2, 2, 3, 3, 4, 4]
 KERNELS = choose_kernels("reference", CPU.device)
 
 
-def config(context: str, tests: str = "{}") -> Config:
+def config(context: str, tests: str = "{}") -> TranslationConfig:
     return parse_saved_config(CONFIG.format(context=CONTEXTS[context], tests=tests), "context.yaml")
 
 
@@ -206,7 +206,7 @@ def test_a_document_does_not_depend_on_the_others(context: System) -> None:
         together = translate_text(
             context,
             [line for number in order for line in lines[number]],
-            Search(beam_size=3, batch_tokens=batch_tokens),
+            SearchConfig(beam_size=3, batch_tokens=batch_tokens),
             documents=[number for number in order for _ in lines[number]],
         )
         expected = [each for number in order for each in alone[number]]
@@ -219,7 +219,7 @@ def test_a_shortlist_of_everything_changes_nothing(context: System) -> None:
         def pieces(self, ids: list[int], frequent: int, candidates: int) -> np.ndarray:
             return np.arange(context.tokenizers.target.size)
 
-    short = Search(**{**SEARCH.model_dump(), "shortlist": 1})
+    short = SearchConfig(**{**SEARCH.model_dump(), "shortlist": 1})
     found = translate_text(replace(context, lexicon=Everything()), LINES, short, documents=DOCUMENTS)
     expected = translate_text(context, LINES, SEARCH, documents=DOCUMENTS)
     assert texts(found) == texts(expected)
@@ -299,7 +299,7 @@ def test_processes_share_documents_out(context: System) -> None:
 
 
 def test_sampling_and_prefixes_follow_the_lines(context: System) -> None:
-    search = Search(kind="sampling")
+    search = SearchConfig(kind="sampling")
     one, same = (
         translate_text(context, LINES, search, Wanted(seed=5), documents=DOCUMENTS, first_line=3) for _ in range(2)
     )

@@ -21,8 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from nmt.config.schema import Data, Filters
-from nmt.config.schema import Tokenizer as TokenizerOptions
+from nmt.config.schema import DataConfig, FiltersConfig, TokenizerConfig
 from nmt.data.cache import EncodedCorpus, EncodingReport, Part, encode_corpora
 from nmt.data.cache.duplicates import first_occurrences
 from nmt.data.cache.filtering import reasons_to_drop
@@ -49,7 +48,7 @@ def sentences(count: int, seed: int = 0, longest: int = 12) -> list[tuple[str, s
 
 @pytest.fixture(scope="module")
 def tokenizers() -> TokenizerPair:
-    options = TokenizerOptions(vocabulary_size=90, shared=False, character_coverage=1.0)
+    options = TokenizerConfig(vocabulary_size=90, shared=False, character_coverage=1.0)
     return learn(options, lambda: sentences(300), seed=1)
 
 
@@ -62,16 +61,16 @@ def corpus(folder: Path, pairs: Texts, name: str = "train", weight: float = 1.0,
     return open_corpus(options, data(options, broken_utf8))
 
 
-def data(options: TextOptions | TsvOptions, broken_utf8: str = "error") -> Data:
-    filters = Filters.model_validate({"broken_utf8": broken_utf8})
-    return Data(source_language="de", target_language="en", train=[options], validation=options, filters=filters)
+def data(options: TextOptions | TsvOptions, broken_utf8: str = "error") -> DataConfig:
+    filters = FiltersConfig.model_validate({"broken_utf8": broken_utf8})
+    return DataConfig(source_language="de", target_language="en", train=[options], validation=options, filters=filters)
 
 
 def encode(
     folder: Path,
     corpora: Sequence[Corpus],
     tokenizers: TokenizerPair,
-    filters: Filters | None = None,
+    filters: FiltersConfig | None = None,
     keep_text: bool = False,
 ) -> EncodedCorpus:
     return encode_corpora(corpora, tokenizers, filters, folder / "cache", workers=1, keep_text=keep_text)
@@ -147,7 +146,7 @@ def test_filters_by_hand() -> None:
     # Fits, no source, no target, neither, too long, ratio 9 (allowed), ratio 10, too long and of ratio 100.
     source = np.array([1, 0, 4, 0, 100, 9, 1, 100])
     target = np.array([1, 4, 0, 0, 99, 1, 10, 1])
-    reasons = reasons_to_drop(source, target, Filters(max_length=99, max_ratio=9.0))
+    reasons = reasons_to_drop(source, target, FiltersConfig(max_length=99, max_ratio=9.0))
     assert {reason: np.flatnonzero(mask).tolist() for reason, mask in reasons.items()} == {
         "empty side": [1, 2, 3],
         "too long": [4, 7],
@@ -191,7 +190,7 @@ def test_every_pair_left_out_is_counted_with_its_line(tmp_path: Path, tokenizers
     a = [("Hund", "Katze"), ("", "Katze"), (long, long), ("Hund", "Katze"), ("Hund", " ")]
     b = [("Hund", "Katze"), ("klein", "Katze"), ("\udcff", "x"), (short, "der die und der die und")]
     corpora = [corpus(tmp_path, a, "a"), corpus(tmp_path, b, "b", broken_utf8="drop")]
-    filters = Filters(max_length=20, max_ratio=4.0, duplicates="drop", broken_utf8="drop")
+    filters = FiltersConfig(max_length=20, max_ratio=4.0, duplicates="drop", broken_utf8="drop")
     encoded = encode(tmp_path, corpora, tokenizers, filters)
     assert ids_of(encoded) == expected(tokenizers, [a[0], b[1]])
     report = encoded.report
@@ -208,9 +207,9 @@ def test_every_pair_left_out_is_counted_with_its_line(tmp_path: Path, tokenizers
 
 def test_duplicates_stay_and_are_counted_unless_dropped(tmp_path: Path, tokenizers: TokenizerPair) -> None:
     pairs = [("Hund", "Katze"), ("Hund", "Haus"), ("Hund", "Katze")]
-    kept = encode(tmp_path, [corpus(tmp_path, pairs)], tokenizers, Filters())
+    kept = encode(tmp_path, [corpus(tmp_path, pairs)], tokenizers, FiltersConfig())
     assert (len(kept), kept.report.duplicates, kept.report.dropped) == (3, 1, {})
-    dropped = encode(tmp_path, [corpus(tmp_path, pairs)], tokenizers, Filters(duplicates="drop"))
+    dropped = encode(tmp_path, [corpus(tmp_path, pairs)], tokenizers, FiltersConfig(duplicates="drop"))
     assert (len(dropped), dropped.report.duplicates, dropped.report.dropped) == (2, 1, {"duplicate": 1})
 
 
@@ -234,7 +233,7 @@ def test_report_counts_pieces_and_unknown_ones(tmp_path: Path, tokenizers: Token
 def test_an_empty_side_can_be_an_error(tmp_path: Path, tokenizers: TokenizerPair) -> None:
     pairs = [("Hund", "Katze"), ("", "Katze"), ("Hund", "  ")]
     with pytest.raises(DataError) as caught:
-        encode(tmp_path, [corpus(tmp_path, pairs)], tokenizers, Filters(empty="error"))
+        encode(tmp_path, [corpus(tmp_path, pairs)], tokenizers, FiltersConfig(empty="error"))
     first, second = caught.value.problems
     assert first.startswith(f"{tmp_path / 'train.de'}:2: the source side is empty")
     assert second.startswith(f"{tmp_path / 'train.en'}:3: the target side is empty")
@@ -245,11 +244,11 @@ def test_an_empty_side_can_be_an_error(tmp_path: Path, tokenizers: TokenizerPair
     ("pairs", "filters", "message"),
     [
         ([], None, "has no pairs"),
-        ([("", "Katze"), ("Hund Hund", "Hund")], Filters(max_length=1), "nothing is left of 2 pairs"),
+        ([("", "Katze"), ("Hund Hund", "Hund")], FiltersConfig(max_length=1), "nothing is left of 2 pairs"),
     ],
 )
 def test_a_corpus_with_nothing_left_is_refused(
-    tmp_path: Path, tokenizers: TokenizerPair, pairs: Texts, filters: Filters | None, message: str
+    tmp_path: Path, tokenizers: TokenizerPair, pairs: Texts, filters: FiltersConfig | None, message: str
 ) -> None:
     full, empty = corpus(tmp_path, [("Hund", "die")], "full"), corpus(tmp_path, pairs, "empty")
     with pytest.raises(DataError, match=message) as caught:
@@ -289,9 +288,9 @@ def written(caplog: pytest.LogCaptureFixture) -> Callable[[], int]:
 
 def test_a_second_run_finds_the_cache(tmp_path: Path, tokenizers: TokenizerPair, written: Callable[[], int]) -> None:
     pairs = [*sentences(50), ("", "Hund")]
-    first = encode(tmp_path, [corpus(tmp_path, pairs)], tokenizers, Filters())
+    first = encode(tmp_path, [corpus(tmp_path, pairs)], tokenizers, FiltersConfig())
     assert written() == 1
-    second = encode(tmp_path, [corpus(tmp_path, pairs)], tokenizers, Filters())
+    second = encode(tmp_path, [corpus(tmp_path, pairs)], tokenizers, FiltersConfig())
     assert written() == 0
     assert (second.report, second.fingerprint) == (first.report, first.fingerprint)
     assert ids_of(second) == ids_of(first)
@@ -312,13 +311,13 @@ def test_the_same_text_in_another_file_is_found_and_named(
 
 def test_everything_that_matters_is_in_the_key(tmp_path: Path, tokenizers: TokenizerPair) -> None:
     pairs = sentences(200)
-    other = learn(TokenizerOptions(vocabulary_size=80, shared=True), lambda: pairs, seed=1)
+    other = learn(TokenizerConfig(vocabulary_size=80, shared=True), lambda: pairs, seed=1)
     base = corpus(tmp_path, pairs)
     changed = [
         encode(tmp_path, [base], tokenizers),
-        encode(tmp_path, [base], tokenizers, Filters()),
-        encode(tmp_path, [base], tokenizers, Filters(max_length=99)),
-        encode(tmp_path, [base], tokenizers, Filters(duplicates="drop")),
+        encode(tmp_path, [base], tokenizers, FiltersConfig()),
+        encode(tmp_path, [base], tokenizers, FiltersConfig(max_length=99)),
+        encode(tmp_path, [base], tokenizers, FiltersConfig(duplicates="drop")),
         encode(tmp_path, [base], tokenizers, keep_text=True),
         encode(tmp_path, [base], other),
         encode(tmp_path, [base], TokenizerPair(tokenizers.target, tokenizers.source)),
@@ -409,14 +408,14 @@ BUILD = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from nmt.config.schema import Data
+from nmt.config.schema import DataConfig
 from nmt.data.readers import open_corpus
 from nmt.data.readers.text import TextOptions
 from nmt.data.cache import encode_corpora
 from nmt.data.tokenizer import TokenizerPair
 folder = Path(sys.argv[2])
 options = TextOptions(source=str(folder / "train.de"), target=str(folder / "train.en"))
-data = Data(source_language="de", target_language="en", train=[options], validation=options)
+data = DataConfig(source_language="de", target_language="en", train=[options], validation=options)
 encode_corpora([open_corpus(options, data)], TokenizerPair.load(folder), None, folder / "cache", 1, False)
 """
 

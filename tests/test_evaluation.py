@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from nmt.config import schema
-from nmt.config.schema import Search
+from nmt.config.schema import SearchConfig
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import ConfigError, DataError
 from nmt.evaluation.metrics import corpus_scores
@@ -31,7 +31,7 @@ from tests.conftest import CPU, REFERENCES, SOURCES, save_small, small_config, s
 
 ROOT = Path(__file__).parent.parent
 KERNELS = choose_kernels("auto", CPU.device)
-SEARCH = Search(beam_size=2)
+SEARCH = SearchConfig(beam_size=2)
 # What the small translator has not learned, so that scores are no round numbers; with a blank line on either side.
 HARD_SOURCES = ["ein hund läuft im garten .", "", "der kleine vogel sieht zwei katzen .", "ein ball .", "die straße ."]
 HARD_REFERENCES = ["a dog runs in the garden .", "a line .", "the small bird sees two cats .", "", "the street ."]
@@ -133,8 +133,8 @@ def test_every_reference_counts(system: System) -> None:
 
 
 def test_training_is_told_what_an_evaluation_finds(model: TrainedModel, system: System) -> None:
-    options = schema.Validation(sentences=3, beam_size=2, samples=2)
-    sampling = Search(kind="sampling", temperature=3.0, top_k=5, length_penalty=0.5)
+    options = schema.ValidationConfig(sentences=3, beam_size=2, samples=2)
+    sampling = SearchConfig(kind="sampling", temperature=3.0, top_k=5, length_penalty=0.5)
     config = model.config.model_copy(update={"validation": options, "search": sampling})
     validate = validator(config, CPU, model.tokenizers, HARD_SOURCES, HARD_REFERENCES, KERNELS)
     before = torch.get_rng_state()
@@ -142,7 +142,7 @@ def test_training_is_told_what_an_evaluation_finds(model: TrainedModel, system: 
     assert torch.equal(torch.get_rng_state(), before)
     assert validate(model.translator) == measured
 
-    search = Search(beam_size=2, length_penalty=0.5)
+    search = SearchConfig(beam_size=2, length_penalty=0.5)
     assert validation_search(config) == search
     hypotheses = evaluate(system, HARD_SOURCES[:3], [HARD_REFERENCES[:3]], search, KERNELS).hypotheses
     scores = corpus_scores(hypotheses, HARD_REFERENCES[:3])
@@ -163,7 +163,7 @@ def test_training_is_told_what_an_evaluation_finds(model: TrainedModel, system: 
 RANK = """
 import json, sys
 from nmt.config import schema
-from nmt.config.schema import Search
+from nmt.config.schema import SearchConfig
 from nmt.tasks.translation.alignment import align_texts
 from nmt.tasks.translation.evaluation import evaluate
 from nmt.tasks.translation.loading import join, load_model
@@ -171,9 +171,9 @@ from nmt.kernels.choice import choose_kernels
 from nmt.runtime import set_up, tear_down
 
 checkpoint, folder, sources, references = sys.argv[1], sys.argv[2], *map(json.loads, sys.argv[3:])
-runtime = set_up(schema.Runtime(device="cpu", precision="fp32", threads=1))
+runtime = set_up(schema.RuntimeConfig(device="cpu", precision="fp32", threads=1))
 model = load_model(checkpoint, None, runtime)
-search = Search(beam_size=2, batch_tokens=20)
+search = SearchConfig(beam_size=2, batch_tokens=20)
 kernels = choose_kernels("auto", runtime.device)
 found = evaluate(join([model], runtime), sources, [references], search, kernels, samples=20)
 scores = {name: [score.value, score.confidence] for name, score in found.scores.items()}
@@ -200,7 +200,7 @@ def test_two_processes_find_what_one_finds(checkpoint: Path, system: System, tmp
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    search = Search(beam_size=2, batch_tokens=20)
+    search = SearchConfig(beam_size=2, batch_tokens=20)
     alone = evaluate(system, HARD_SOURCES, [HARD_REFERENCES], search, KERNELS, samples=20)
     alignments = align_texts(system, HARD_SOURCES, HARD_REFERENCES, 20)
     torch.set_num_threads(threads)

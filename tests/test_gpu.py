@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from nmt.checkpoint import RunFolder
-from nmt.config.schema import Search
+from nmt.config.schema import SearchConfig
 from nmt.data.batching import documents_batch
 from nmt.kernels import cross_entropy
 from nmt.kernels.choice import choose_kernels
@@ -202,7 +202,7 @@ def test_translations_are_those_of_the_cpu(kind: str) -> None:
     found = []
     for device in (torch.device("cpu"), GPU):
         translator = network(model_options()).to(device)
-        options = Search(kind=kind, beam_size=4)
+        options = SearchConfig(kind=kind, beam_size=4)
         found.append(translate_batch([translator], source_BS.to(device), lengths_B, options, special=Special()))
     cpu, gpu = ([[hypothesis.ids for hypothesis in each] for each in side] for side in found)
     assert gpu == cpu

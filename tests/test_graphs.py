@@ -213,7 +213,7 @@ def test_what_is_not_a_number_does_not_stay(graphs: Graphs) -> None:
 
 @pytest.mark.parametrize("wiring", ["bahdanau", "luong"])
 def test_dropout_is_drawn_outside(wiring: str, tapes: Tapes, graphs: Graphs) -> None:
-    dropout = schema.Dropout(embedding=0.3, layer=0.3, output=0.3)
+    dropout = schema.DropoutConfig(embedding=0.3, layer=0.3, output=0.3)
     options = model_options(score="general", wiring=wiring, decoder_layers=2, dropout=dropout)
     translator = network(options).train()
     for seed, shape in enumerate(SHAPES):

@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from nmt.checkpoint import find
-from nmt.config import Config, schema
+from nmt.config import TranslationConfig, schema
 from nmt.data.batching import Batch, Links
 from nmt.data.batching.batch import encoded_batch
 from nmt.data.cache import encode_corpora
@@ -107,7 +107,7 @@ def small_batch(with_links: bool = True) -> Batch:
 
 def objective(translator: Translator, loss: Any = "cross_entropy") -> TranslationObjective:
     kernels = choose_kernels("reference", CPU.device)
-    return TranslationObjective(translator, kernels, 0.1, schema.GuidedAlignment(loss=loss))
+    return TranslationObjective(translator, kernels, 0.1, schema.GuidedAlignmentConfig(loss=loss))
 
 
 @pytest.mark.parametrize("heads", [1, 2])
@@ -208,7 +208,7 @@ def aligned(folder: Path, name: str = "train") -> str:
     return f"{{{sides}, alignments: {folder}/{name}.align}}"
 
 
-def guided(folder: Path, *overrides: str, weight: float = 1.0) -> Config:
+def guided(folder: Path, *overrides: str, weight: float = 1.0) -> TranslationConfig:
     return run_config(
         folder,
         f"data.train={aligned(folder)}",
@@ -218,7 +218,7 @@ def guided(folder: Path, *overrides: str, weight: float = 1.0) -> Config:
     )
 
 
-def attended(config: Config, folder: Path) -> float:
+def attended(config: TranslationConfig, folder: Path) -> float:
     """The share of its attention that a target piece has on its links, the mean over the validation corpus."""
     model = load_model(find(Path(config.run), "last"), None, CPU)
     corpus = open_corpus(guided(folder, f"data.validation={aligned(folder, 'valid')}").data.validation, config.data)
@@ -429,7 +429,7 @@ def test_the_page_of_the_docs_is_read() -> None:
     settings = {"data.train": shown["data"]["train"], **{f"training.{k}": v for k, v in shown["training"].items()}}
     config = run_config(Path("f"), *(f"{path}={json.dumps(value)}" for path, value in settings.items()))
     assert config.training.guided_alignment.weight == 0.5
-    for name in schema.GuidedAlignment.model_fields:
+    for name in schema.GuidedAlignmentConfig.model_fields:
         assert f"| `{name}` |" in page
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nmt.config.schema import Data, Filters
+from nmt.config.schema import DataConfig, FiltersConfig
 from nmt.data.cache import encode_corpora, hold_out_documents, hold_out_pairs
 from nmt.data.cache.held_out import draw
 from nmt.data.labelled import open_collections
@@ -55,9 +55,9 @@ def corpora(tmp_path: Path) -> list[Corpus]:
     return open_corpora(options, data())
 
 
-def data() -> Data:
+def data() -> DataConfig:
     anything = TextOptions(source="unused", target="unused")
-    return Data(source_language="de", target_language="en", train=[anything], validation=anything)
+    return DataConfig(source_language="de", target_language="en", train=[anything], validation=anything)
 
 
 def test_units_with_the_smallest_numbers_are_drawn_whatever_their_order() -> None:
@@ -112,7 +112,7 @@ def test_documents_stay_whole_and_repeated_sentences_stay_as_context(tmp_path: P
     pair = learn(run_config_tokenizer(), lambda: [(p.source, p.target) for p in corpus], 1)
     rows = rows_of(hold_out_pairs([corpus], SplitOptions(split=7), "error", tmp_path / "c"))
     assert [len([row for row in rows if row["document"] == name]) for name in {r["document"] for r in rows}] == [3] * 3
-    encoded = encode_corpora([corpus], pair, Filters(), tmp_path / "c", 1, keep_text=True)
+    encoded = encode_corpora([corpus], pair, FiltersConfig(), tmp_path / "c", 1, keep_text=True)
     everything = np.arange(len(encoded))
     sources, _ = encoded.text(everything)
     assert len(sources) == 17 * 3

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nmt.config.schema import DocumentFilters, LabelledData, SentencePiece
+from nmt.config.schema import DocumentFiltersConfig, LabelledDataConfig, SentencePieceConfig
 from nmt.data.cache import EncodedCollection, Reader, encode_collections
 from nmt.data.labelled import (
     COLLECTIONS,
@@ -32,9 +32,9 @@ SENTENCES = ["Dr. Miller's dog barked.", "It was late!", "Nobody slept."]
 LABELS = ("animals", "tools", "weather")
 
 
-def data(**filters: Any) -> LabelledData:
+def data(**filters: Any) -> LabelledDataConfig:
     anything = COLLECTIONS["text"].options(docs="a", labels="b")
-    return LabelledData(train=[anything], validation=anything, filters=DocumentFilters(**filters))
+    return LabelledDataConfig(train=[anything], validation=anything, filters=DocumentFiltersConfig(**filters))
 
 
 def opened(kind: str, **options: Any) -> Collection:
@@ -63,7 +63,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
     sentences = [sentence for document, _ in some_documents(200, 7) for sentence in document]
-    return learn_one(SentencePiece(vocabulary_size=60), sentences, 1, "")
+    return learn_one(SentencePieceConfig(vocabulary_size=60), sentences, 1, "")
 
 
 # Kinds
@@ -332,7 +332,7 @@ def test_worker_processes_change_nothing(tmp_path: Path, tokenizer: Tokenizer, m
     options = COLLECTIONS["text"].options(docs=f"{tmp_path}/some.txt", labels=f"{tmp_path}/some.tsv")
     made = reader(tokenizer)
     other = encode_collections(
-        open_collections([options], data()), made, LABELS, DocumentFilters(), tmp_path / "cache", workers=2
+        open_collections([options], data()), made, LABELS, DocumentFiltersConfig(), tmp_path / "cache", workers=2
     )
     rows = np.arange(40)
     assert all(np.array_equal(a, b) for a, b in zip(one.sentences(rows), other.sentences(rows), strict=True))

@@ -31,11 +31,11 @@ SHAPES: list[dict[str, Any]] = [
 ]
 
 
-def encoder(cell: str = "gru", **options: Any) -> schema.Encoder:
-    return schema.Encoder(cell=CELLS[cell].options(), hidden_size=4, **options)
+def encoder(cell: str = "gru", **options: Any) -> schema.EncoderConfig:
+    return schema.EncoderConfig(cell=CELLS[cell].options(), hidden_size=4, **options)
 
 
-def layers_of(options: schema.Encoder, dropout: float = 0.0) -> RecurrentLayers:
+def layers_of(options: schema.EncoderConfig, dropout: float = 0.0) -> RecurrentLayers:
     torch.manual_seed(1)
     layers = RecurrentLayers()
     layers.add_layers(options, 3, dropout)
@@ -44,7 +44,7 @@ def layers_of(options: schema.Encoder, dropout: float = 0.0) -> RecurrentLayers:
     return layers.double()
 
 
-def weights_by_layer(layers: RecurrentLayers, options: schema.Encoder) -> list[list[list[Tensor]]]:
+def weights_by_layer(layers: RecurrentLayers, options: schema.EncoderConfig) -> list[list[list[Tensor]]]:
     """Those of each layer's directions."""
     flat = [weights for segment in layers.segments for weights in segment.all_weights]
     return [[flat.pop(0) for _ in range(directions)] for directions in options.directions]
@@ -64,7 +64,7 @@ def read(cell: str, weights: list[Tensor], inputs_SX: Tensor) -> tuple[Tensor, t
 
 
 def wu2016(
-    cell: str, options: schema.Encoder, layers: RecurrentLayers, inputs_SX: Tensor
+    cell: str, options: schema.EncoderConfig, layers: RecurrentLayers, inputs_SX: Tensor
 ) -> tuple[Tensor, list[list[Tensor]]]:
     """The outputs of a row, and each layer's last states with both directions side by side."""
     finals = []

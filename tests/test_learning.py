@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nmt.config.schema import Search
+from nmt.config.schema import SearchConfig
 from nmt.kernels.cross_entropy import fused
 from nmt.model.attention import SCORES, WINDOWS
 from nmt.model.attention.presets import ATTENTION_PRESETS
@@ -78,7 +78,7 @@ def learned(options: dict[str, Any], reverse: bool, seed: int) -> float:
 
     source_BS, lengths_B = sequences(200, generator)
     target_BT = reversed_sequences(source_BS, lengths_B) if reverse else source_BS
-    found = translate_batch([translator.eval()], source_BS, lengths_B, Search(kind="greedy"), special=Special())
+    found = translate_batch([translator.eval()], source_BS, lengths_B, SearchConfig(kind="greedy"), special=Special())
     right = [
         [*best[0].ids, EOS] == target[:length].tolist()
         for best, target, length in zip(found, target_BT, lengths_B.tolist(), strict=True)

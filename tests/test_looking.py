@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nmt.config.schema import Search
+from nmt.config.schema import SearchConfig
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import ConfigError, NmtError
 from nmt.kernels.choice import choose_kernels
@@ -101,7 +101,7 @@ def test_a_source_that_was_read_backwards_is_shown_in_the_order_of_the_text(
         assert np.allclose(one.weights_NTS, other.weights_NTS[..., order], atol=1e-5)
         assert one.log_probability == pytest.approx(other.log_probability, rel=1e-4)
     lines = [SOURCES[0]]
-    ((best, *_),) = translate_lines(backwards, lines, Search(beam_size=3), Wanted(attention=True))
+    ((best, *_),) = translate_lines(backwards, lines, SearchConfig(beam_size=3), Wanted(attention=True))
     (shown,) = look_at_pieces(backwards, [best.source_ids], [best.ids], 60)
     assert np.allclose(best.attention, shown.weights_NTS[0], atol=1e-5)
 

@@ -35,7 +35,7 @@ WIRED = [
 def can_be(options: dict[str, Any]) -> bool:
     """Whether the parts say that they go together."""
     model = model_options(**options)
-    parts = (part for _, part in model.attention if isinstance(part, schema.NetworkPart))
+    parts = (part for _, part in model.attention if isinstance(part, schema.NetworkPartOptions))
     return not any(tuple(part.conflicts(model)) for part in parts)
 
 
@@ -324,7 +324,7 @@ def test_dropout_of_whole_words_silences_them() -> None:
 
 
 def test_dropout_changes_training_and_not_translation() -> None:
-    options = model_options(dropout=schema.Dropout(embedding=0.3, layer=0.3, output=0.3), decoder_layers=2)
+    options = model_options(dropout=schema.DropoutConfig(embedding=0.3, layer=0.3, output=0.3), decoder_layers=2)
     translator = network(options)
     source_BS, lengths_B = sentences(5, 2)
     target_BT, _ = sentences(3, 2, size=11)

@@ -21,7 +21,7 @@ from tests.compiled import GRUS, KINDS
 from tests.networks import model_options, network, sentences
 
 CPU = torch.device("cpu")
-DROPOUT = schema.Dropout(embedding=0.3, layer=0.4, output=0.2, source_word=0.2)
+DROPOUT = schema.DropoutConfig(embedding=0.3, layer=0.4, output=0.2, source_word=0.2)
 
 by_hand = pytest.mark.parametrize("gru", GRUS, ids=KINDS)
 

@@ -28,7 +28,7 @@ from matplotlib.ft2font import FT2Font
 from PIL import Image
 
 from nmt.cli import translate
-from nmt.config.schema import Search
+from nmt.config.schema import SearchConfig
 from nmt.data.tokenizer import TokenizerPair
 from nmt.tasks.translation import drawing
 from nmt.tasks.translation.layout import TextLayout
@@ -397,8 +397,10 @@ def test_a_page_of_two_models(
 
 def test_every_system_translates_by_its_own_search(model: TrainedModel, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    short = Search(max_length_ratio=0.01, max_length_offset=2)
-    systems = [drawing.plotted_system([model], CPU, search, name) for name, search in (("a", Search()), ("b", short))]
+    short = SearchConfig(max_length_ratio=0.01, max_length_offset=2)
+    systems = [
+        drawing.plotted_system([model], CPU, search, name) for name, search in (("a", SearchConfig()), ("b", short))
+    ]
     done: list[int] = []
     with drawing.drawing(page, systems, BEST, done.append) as drawn:
         stream = translate_stream(

@@ -225,7 +225,7 @@ def test_a_fused_run_learns_what_a_reference_run_learns(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wiring", ["bahdanau", "luong", "conditional", "gnmt"])
 @pytest.mark.parametrize("steps", STEPS, ids=KINDS)
 def test_dropout_is_the_same_whichever_way_a_recurrence_is_computed(wiring: str, layers: int, steps: Steps) -> None:
-    dropout = schema.Dropout(embedding=0.3, layer=0.3, output=0.3)
+    dropout = schema.DropoutConfig(embedding=0.3, layer=0.3, output=0.3)
     options = {"residual_from": 3 if layers == 3 else None, "decoder_layers": layers, "dropout": dropout}
     translator = network(model_options(score="general", wiring=wiring, **options)).train()
     found = []

@@ -99,7 +99,7 @@ def test_cpu_flags_are_those_of_the_first_processor(tmp_path: Path) -> None:
 
 def test_set_up_on_a_cpu() -> None:
     before = torch.get_num_threads()
-    found = runtime.set_up(schema.Runtime(device="cpu", precision="fp32", threads=1))
+    found = runtime.set_up(schema.RuntimeConfig(device="cpu", precision="fp32", threads=1))
     try:
         assert found.device == torch.device("cpu")
         assert found.is_main
@@ -113,8 +113,8 @@ def test_set_up_on_a_cpu() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"^runtime\.device: PyTorch finds no GPU here"):
-        runtime.set_up(schema.Runtime(device="cuda"))
-    assert runtime.set_up(schema.Runtime(device="auto")).device.type == "cpu"
+        runtime.set_up(schema.RuntimeConfig(device="cuda"))
+    assert runtime.set_up(schema.RuntimeConfig(device="auto")).device.type == "cpu"
 
 
 @pytest.mark.gpu
@@ -130,11 +130,11 @@ def test_the_state_of_a_gpu_comes_back() -> None:
 def test_a_broken_environment_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="environment variable RANK='' is no number"):
-        runtime.set_up(schema.Runtime(device="cpu"))
+        runtime.set_up(schema.RuntimeConfig(device="cpu"))
     monkeypatch.setenv("RANK", "2")
     monkeypatch.setenv("LOCAL_RANK", "0")
     with pytest.raises(ConfigError, match="RANK=2 is not below WORLD_SIZE=2"):
-        runtime.set_up(schema.Runtime(device="cpu"))
+        runtime.set_up(schema.RuntimeConfig(device="cpu"))
 
 
 def test_one_process_is_its_own_group() -> None:
@@ -149,7 +149,7 @@ TWO_RANKS = """
 import random, torch
 from nmt import runtime
 from nmt.config import schema
-me = runtime.set_up(schema.Runtime(device="cpu", precision="fp32", threads=1))
+me = runtime.set_up(schema.RuntimeConfig(device="cpu", precision="fp32", threads=1))
 assert me.world == 2 and me.is_main == (me.rank == 0)
 assert runtime.all_reduce_sum(torch.tensor([1.0 + me.rank])).item() == 3.0
 assert runtime.broadcast_object({"rank": me.rank}) == {"rank": 0}

@@ -113,27 +113,27 @@ def test_swapping_twice_changes_nothing() -> None:
 
 
 def test_stopping_waits_for_patience_and_knows_which_way_is_better() -> None:
-    stopping = EarlyStopping(schema.EarlyStopping(metric="loss", patience=2, min_delta=0.1))
+    stopping = EarlyStopping(schema.EarlyStoppingConfig(metric="loss", patience=2, min_delta=0.1))
     seen = [
         (stopping.observe(step, {"loss": loss}), stopping.is_over) for step, loss in enumerate([3, 2, 1.95, 2.5], 1)
     ]
     assert seen == [(True, False), (True, False), (False, False), (False, True)]
     assert stopping.best_step == 2
-    rising = EarlyStopping(schema.EarlyStopping(metric="bleu", patience=0))
+    rising = EarlyStopping(schema.EarlyStoppingConfig(metric="bleu", patience=0))
     seen = [rising.observe(step, {"bleu": bleu, "loss": 1.0}) for step, bleu in enumerate([1.0, 2.0, 1.5], 1)]
     assert seen == [True, True, False]
     assert not rising.is_over
 
 
 def test_a_metric_that_is_no_number_is_never_an_improvement() -> None:
-    stopping = EarlyStopping(schema.EarlyStopping(metric="loss"))
+    stopping = EarlyStopping(schema.EarlyStoppingConfig(metric="loss"))
     assert stopping.observe(1, {"loss": math.nan})
     assert stopping.observe(2, {"loss": 3.0})
     assert not stopping.observe(3, {"loss": math.nan})
 
 
 def test_between_validations_of_one_value_the_loss_decides_and_patience_still_runs_out() -> None:
-    stopping = EarlyStopping(schema.EarlyStopping(metric="bleu", patience=2))
+    stopping = EarlyStopping(schema.EarlyStoppingConfig(metric="bleu", patience=2))
     best = [stopping.observe(step, {"bleu": 0.0, "loss": loss}) for step, loss in enumerate([3.0, 2.0, 2.5], 1)]
     assert best == [True, True, False]
     assert stopping.best_step == 2

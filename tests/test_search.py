@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nmt.config.schema import Search
+from nmt.config.schema import SearchConfig
 from nmt.errors import CheckpointError, ConfigError
 from nmt.search import Hypothesis, coverage_penalty, length_penalty, translate_batch
 from nmt.search.top import top_k
@@ -113,10 +113,10 @@ def batch(*sources: Sequence[int]) -> tuple[Tensor, Tensor]:
 SOURCES = ([4, 5], [6], [5, 5, 6, 4, 4], [4, 6, 6], [5], [6, 4, 5, 5])
 
 
-def options(**values: object) -> Search:
+def options(**values: object) -> SearchConfig:
     """Beam search without normalisation that allows three pieces, unless told otherwise."""
     defaults = {"length_penalty": 0.0, "max_length_ratio": 1e-6, "max_length_offset": 3}
-    return Search.model_validate({**defaults, **values})
+    return SearchConfig.model_validate({**defaults, **values})
 
 
 def terms_of(model: TableModel, source: Sequence[int], ids: Sequence[int]) -> tuple[list[float], Tensor]:
@@ -604,7 +604,7 @@ class TestTranslator:
             [translator],
             source_BS,
             lengths_B,
-            Search(beam_size=4, length_penalty=0.8),
+            SearchConfig(beam_size=4, length_penalty=0.8),
             special=SPECIAL,
             n_best=4,
             want_attention=True,
@@ -630,7 +630,7 @@ class TestTranslator:
         """Alone it is scored in products of other shapes, so equal up to rounding."""
         translators = [network(model_options(), seed=1), network(model_options(score="none", cell="lstm"), seed=2)]
         source_BS, lengths_B = sentences(7, 3, 1, 12, 4)
-        search = Search(kind=kind, beam_size=3, max_length_offset=5)
+        search = SearchConfig(kind=kind, beam_size=3, max_length_offset=5)
         together = translate_batch(translators, source_BS, lengths_B, search, special=SPECIAL, seed=5)
         for number, (source_S, length) in enumerate(zip(source_BS, lengths_B, strict=True)):
             [alone] = translate_batch(

@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from nmt.cli import average, evaluate, lexicon, translate
-from nmt.config.schema import Search
+from nmt.config.schema import SearchConfig
 from nmt.data.cache import EncodedPairs, Part, encoded_pairs, flatten
 from nmt.data.lexicon import Lexicon, Table, estimate
 from nmt.data.lexicon.estimation import Numbers
@@ -211,29 +211,31 @@ def lists_of(*lengths: int, size: int = 5) -> list[list[int]]:
     return [sorted(generator.choice(np.arange(4, TARGET), size - number % 3, False).tolist()) for number in lengths]
 
 
-def search(lists: list[list[int]] | None, *lengths: int, options: Search, **keywords: Any) -> list[list[Hypothesis]]:
+def search(
+    lists: list[list[int]] | None, *lengths: int, options: SearchConfig, **keywords: Any
+) -> list[list[Hypothesis]]:
     models = keywords.pop("models", None) or [network(model_options())]
     source_BS, lengths_B = sentences(*lengths)
     return translate_batch(models, source_BS, lengths_B, options, special=Special(), shortlists=lists, **keywords)
 
 
 SEARCHES = [
-    Search(kind="greedy", min_length_ratio=1.0),
-    Search(kind="beam", beam_size=4, min_length_ratio=1.0),
-    Search(kind="beam", beam_size=3, no_repeat_ngram=2, min_length_ratio=0.8, allow_unknown=False),
-    Search(kind="sampling", temperature=1.3, min_length_ratio=1.0),
+    SearchConfig(kind="greedy", min_length_ratio=1.0),
+    SearchConfig(kind="beam", beam_size=4, min_length_ratio=1.0),
+    SearchConfig(kind="beam", beam_size=3, no_repeat_ngram=2, min_length_ratio=0.8, allow_unknown=False),
+    SearchConfig(kind="sampling", temperature=1.3, min_length_ratio=1.0),
 ]
 
 
 @pytest.mark.parametrize("options", SEARCHES)
-def test_the_whole_vocabulary_is_no_shortlist(options: Search) -> None:
+def test_the_whole_vocabulary_is_no_shortlist(options: SearchConfig) -> None:
     """Bit for bit: pieces, scores and the probabilities of all pieces."""
     whole = [list(range(TARGET))] * 4
     assert search(whole, 5, 2, 7, 3, options=options) == search(None, 5, 2, 7, 3, options=options)
 
 
 @pytest.mark.parametrize("options", SEARCHES)
-def test_all_pieces_are_on_the_sentences_own_list(options: Search) -> None:
+def test_all_pieces_are_on_the_sentences_own_list(options: SearchConfig) -> None:
     lists = lists_of(5, 2, 7, 3)
     found = search(lists, 5, 2, 7, 3, options=options)
     for own, hypotheses in zip(lists, found, strict=True):
@@ -243,7 +245,7 @@ def test_all_pieces_are_on_the_sentences_own_list(options: Search) -> None:
 
 
 @pytest.mark.parametrize("options", SEARCHES)
-def test_a_translation_does_not_depend_on_the_lists_beside(options: Search) -> None:
+def test_a_translation_does_not_depend_on_the_lists_beside(options: SearchConfig) -> None:
     lists, lengths = lists_of(5, 2, 7, 3), (5, 2, 7, 3)
     source_BS, lengths_B = sentences(*lengths)
     models = [network(model_options())]
@@ -268,7 +270,7 @@ def test_a_translation_does_not_depend_on_the_lists_beside(options: Search) -> N
 def test_probabilities_are_those_among_the_own_pieces() -> None:
     """The score of a hypothesis by stepping over it, with a softmax over the list written out here."""
     lists = lists_of(5, 2)
-    ((best,), _) = search(lists, 5, 2, options=Search(kind="greedy", length_penalty=0.0, min_length_ratio=1.0))
+    ((best,), _) = search(lists, 5, 2, options=SearchConfig(kind="greedy", length_penalty=0.0, min_length_ratio=1.0))
     translator = network(model_options())
     source_BS, lengths_B = sentences(5, 2)
     state = translator.start(translator.encode(source_BS[:1], lengths_B[:1]))
@@ -282,7 +284,7 @@ def test_probabilities_are_those_among_the_own_pieces() -> None:
 def test_a_prefix_is_always_on_the_list() -> None:
     prefix = [[9, 4], [], [10]]
     lists = [[5, 6], [5, 6, 7], [8]]
-    found = search(lists, 5, 2, 7, options=Search(kind="beam", beam_size=3, min_length_ratio=1.0), prefix=prefix)
+    found = search(lists, 5, 2, 7, options=SearchConfig(kind="beam", beam_size=3, min_length_ratio=1.0), prefix=prefix)
     for ids, own, hypotheses in zip(prefix, lists, found, strict=True):
         assert list(hypotheses[0].ids[: len(ids)]) == ids
         assert set(hypotheses[0].ids) <= {*ids, *own, Special.unk}
@@ -292,7 +294,7 @@ def test_an_ensemble_has_one_list() -> None:
     """Of two equal models it finds what one finds; of two others something on the list."""
     models = [network(model_options(), seed=seed) for seed in (0, 1)]
     lists = lists_of(5, 2, 7)
-    options = Search(kind="beam", beam_size=3, min_length_ratio=1.0)
+    options = SearchConfig(kind="beam", beam_size=3, min_length_ratio=1.0)
     one, twice = (search(lists, 5, 2, 7, options=options, models=models[:1] * times) for times in (1, 2))
     assert [each[0].ids for each in twice] == [each[0].ids for each in one]
     for own, hypotheses in zip(lists, search(lists, 5, 2, 7, options=options, models=models), strict=True):
@@ -314,7 +316,7 @@ def test_packed_weights_translate_with_a_shortlist(kind: Any) -> None:
     """A whole vocabulary gives what no shortlist gives; with a shorter one all is on the list."""
     translator = network(model_options(sizes=(24, 20, 40)), vocabulary=Vocabulary(13, 40, bos=BOS)).float()
     pack(translator, kind)
-    options = Search(kind="beam", beam_size=3, min_length_ratio=1.0)
+    options = SearchConfig(kind="beam", beam_size=3, min_length_ratio=1.0)
 
     def found(lists: list[list[int]] | None) -> list[list[Hypothesis]]:
         with torch.autocast("cpu", torch.bfloat16, enabled=kind == "bf16"):
@@ -341,10 +343,10 @@ def test_lines_are_translated_with_a_shortlist(
         while not sharing.workers.ready:
             time.sleep(0.05)
         system = replace(system, sharing=sharing)
-    options = Search(beam_size=3, shortlist=20, shortlist_frequent=5, batch_tokens=24)
+    options = SearchConfig(beam_size=3, shortlist=20, shortlist_frequent=5, batch_tokens=24)
     found = translate_lines(system, SOURCES, options)
     assert [best[0].text for best in found] == [
-        best[0].text for best in translate_lines(join([model], CPU), SOURCES, Search(beam_size=3))
+        best[0].text for best in translate_lines(join([model], CPU), SOURCES, SearchConfig(beam_size=3))
     ]
     for line, (best, *_) in zip(SOURCES, found, strict=True):
         assert system.lexicon is not None

@@ -255,7 +255,7 @@ def test_a_level_that_looks_at_nothing_is_refused() -> None:
 
 def test_dropout_draws_16_bits_an_element() -> None:
     """Of the encoder's output and of the sentences before: not by PyTorch."""
-    model = translator({"dropout": schema.Dropout(embedding=0.0, layer=0.3, output=0.0)}).train()
+    model = translator({"dropout": schema.DropoutConfig(embedding=0.0, layer=0.3, output=0.0)}).train()
     batch = batch_of(list(range(10)), model.context.lookback)
     with torch.profiler.profile() as profile:
         follow(model, batch)

@@ -20,7 +20,7 @@ import pytest
 import sentencepiece
 
 import nmt
-from nmt.config.schema import Tokenizer as TokenizerOptions
+from nmt.config.schema import TokenizerConfig
 from nmt.data.tokenizer import Tokenizer, TokenizerPair, draw, learn, load_or_none
 from nmt.errors import DataError
 
@@ -39,8 +39,8 @@ def make_text(seed: int = 0, letters: str = LETTERS) -> list[tuple[str, str]]:
 TEXT = make_text()
 
 
-def options(**changes: Any) -> TokenizerOptions:
-    return TokenizerOptions.model_validate({"vocabulary_size": 100, **changes})
+def options(**changes: Any) -> TokenizerConfig:
+    return TokenizerConfig.model_validate({"vocabulary_size": 100, **changes})
 
 
 def pairs() -> Iterator[tuple[str, str]]:
@@ -179,10 +179,10 @@ def test_learning_again_gives_the_same_bytes(kind: str, shared: bool) -> None:
 def test_another_process_learns_the_same_bytes(tmp_path: Path, kind: str) -> None:
     program = (
         "import json, sys\n"
-        "from nmt.config.schema import Tokenizer\n"
+        "from nmt.config.schema import TokenizerConfig\n"
         "from nmt.data.tokenizer import learn\n"
         "text, options = json.load(sys.stdin)\n"
-        "print(learn(Tokenizer.model_validate(options), lambda: text, seed=3).source.fingerprint)\n"
+        "print(learn(TokenizerConfig.model_validate(options), lambda: text, seed=3).source.fingerprint)\n"
     )
     given = json.dumps([TEXT, {"vocabulary_size": 100, "kind": kind}])
     environment = os.environ | {"PYTHONPATH": str(Path(nmt.__file__).parents[1])}

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from nmt.checkpoint import Snapshot, write_checkpoint
-from nmt.config.schema import Search
+from nmt.config.schema import SearchConfig
 from nmt.data.tokenizer import TokenizerPair, learn
 from nmt.errors import CheckpointError, ConfigError, DataError, NmtError
 from nmt.tasks.translation.layout import JsonLayout, TextLayout
@@ -25,8 +25,8 @@ from nmt.tasks.translation.streaming import translate_stream, windows
 from nmt.tasks.translation.translation import Translation, Wanted, batches, encode_lines, translate_lines
 from tests.conftest import CPU, REFERENCES, SOURCES, save_small, small_config, small_translator
 
-SEARCH = Search(beam_size=3)
-ALL_AT_ONCE, ONE_BY_ONE = Search(beam_size=3, batch_tokens=10_000), Search(beam_size=3, batch_tokens=1)
+SEARCH = SearchConfig(beam_size=3)
+ALL_AT_ONCE, ONE_BY_ONE = SearchConfig(beam_size=3, batch_tokens=10_000), SearchConfig(beam_size=3, batch_tokens=1)
 LINES = [SOURCES[4], "", SOURCES[0], "   ", SOURCES[2], SOURCES[3], SOURCES[1], "\t", SOURCES[5], "ein hund ."]
 
 
@@ -90,7 +90,7 @@ def test_batches_hold_every_row_once_within_their_bound() -> None:
 
 
 def test_sampling_depends_on_the_seed_and_the_line_alone(system: System) -> None:
-    search = Search(kind="sampling", temperature=2.0)
+    search = SearchConfig(kind="sampling", temperature=2.0)
     together = translate_lines(system, SOURCES, search, Wanted(seed=7))
     later = translate_lines(system, SOURCES[2:], search, Wanted(seed=7), first_line=3)
     assert texts(later) == texts(together)[2:]
@@ -99,7 +99,7 @@ def test_sampling_depends_on_the_seed_and_the_line_alone(system: System) -> None
 
 def test_translating_leaves_the_random_generators_alone(system: System, checkpoint: Path) -> None:
     before = torch.get_rng_state()
-    translate_lines(system, SOURCES, Search(kind="sampling"))
+    translate_lines(system, SOURCES, SearchConfig(kind="sampling"))
     load_model(checkpoint, None, CPU)
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -142,7 +142,9 @@ def test_a_line_end_in_the_translation_stays_one_line(tokenizers: TokenizerPair)
     with torch.no_grad():
         translator.projection.bias[line_end] = 100.0
     system = System((translator,), pairs, CPU)
-    ((best,),) = translate_lines(system, ["hund"], Search(kind="greedy", max_length_ratio=0.1, max_length_offset=3))
+    ((best,),) = translate_lines(
+        system, ["hund"], SearchConfig(kind="greedy", max_length_ratio=0.1, max_length_offset=3)
+    )
     assert best.pieces == ("<0x0A>",) * 3
     assert best.text == "   "
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from nmt.config.schema import Tokenizer as TokenizerOptions
+from nmt.config.schema import TokenizerConfig
 from nmt.data.tokenizer import Tokenizer, learn
 from nmt.data.words import count_words, words_of_spans
 
@@ -45,7 +45,7 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
     """Small vocabularies, so that words have several pieces."""
     kind, with_bytes = ("bpe", True) if request.param == "bytes" else (request.param, False)
     size = {"bpe": 60, "unigram": 40, "bytes": 330}[request.param]
-    options = TokenizerOptions(kind=kind, vocabulary_size=size, byte_fallback=with_bytes, shared=True)
+    options = TokenizerConfig(kind=kind, vocabulary_size=size, byte_fallback=with_bytes, shared=True)
     return learn(options, lambda: [(line, line) for line in TEXT], seed=1).source
 
 

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from nmt.concurrency import Workers
-from nmt.config.schema import Search
+from nmt.config.schema import SearchConfig
 from nmt.errors import NmtError
 from nmt.model.packing import pack
 from nmt.tasks.sharing import LARGE_BATCH, Sharing, division
@@ -131,7 +131,7 @@ def test_a_translation_does_not_depend_on_the_number_of_processes(system: System
         sharing.start(replace(system, sharing=None), 2, 1)
         assert sharing.workers is not None
         for kind in ("beam", "sampling"):
-            search = Search(kind=kind, beam_size=3, batch_tokens=1)
+            search = SearchConfig(kind=kind, beam_size=3, batch_tokens=1)
             done: list[int] = []
             wanted = Wanted(n_best=2, attention=True, seed=3)
             expected = translate_lines(replace(system, sharing=None), lines, search, wanted)
@@ -157,7 +157,7 @@ def test_a_translation_does_not_depend_on_the_number_of_threads(system: System, 
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            found.append(translate_lines(system, SOURCES * 3, Search(beam_size=3), Wanted(n_best=3)))
+            found.append(translate_lines(system, SOURCES * 3, SearchConfig(beam_size=3), Wanted(n_best=3)))
     finally:
         torch.set_num_threads(before)
     assert found[0] == found[1] == found[2]

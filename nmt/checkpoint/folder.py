@@ -34,7 +34,7 @@ from nmt.checkpoint.metadata import (
     to_json,
     versions,
 )
-from nmt.config import Experiment, dump_config
+from nmt.config import ExperimentConfig, dump_config
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import CheckpointError, reason, require_file
 
@@ -49,7 +49,7 @@ class Snapshot:
 
     model: Mapping[str, Tensor]
     """The weights that translation uses (the moving average, where there is one), by parameter name."""
-    config: Experiment
+    config: ExperimentConfig
     tokenizers: TokenizerPair
     step: int
     epoch: int

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from nmt.config import Experiment, difference
+from nmt.config import ExperimentConfig, difference
 
 CHANGEABLE = (
     "run",
@@ -31,7 +31,7 @@ Everything else is refused. A change of `runtime.precision` or `runtime.kernel` 
 """
 
 
-def resume_conflicts(old: Experiment, new: Experiment) -> list[str]:
+def resume_conflicts(old: ExperimentConfig, new: ExperimentConfig) -> list[str]:
     """One line for each key that differs and may not; empty where a run of `old` can go on with `new`."""
     if old.task != new.task:
         return [f"task: the run was started with {old.task!r}, now it is {new.task!r}"]

@@ -27,7 +27,7 @@ from nmt.checkpoint.folder import (
 from nmt.checkpoint.metadata import METADATA_FILE, read_metadata, versions
 from nmt.checkpoint.resume import resume_conflicts
 from nmt.concurrency import lock
-from nmt.config import Experiment, dump_config
+from nmt.config import ExperimentConfig, dump_config
 from nmt.errors import CheckpointError, ConfigError, reason, require_file
 from nmt.runtime import logger
 
@@ -83,7 +83,9 @@ class RunFolder:
         """Encoded corpora, where `data.cache` names no other folder."""
         return self.path / "cache"
 
-    def open(self, config: Experiment, *, fresh: bool, read_config: Callable[[str, str], Experiment]) -> Path | None:
+    def open(
+        self, config: ExperimentConfig, *, fresh: bool, read_config: Callable[[str, str], ExperimentConfig]
+    ) -> Path | None:
         """Take the folder for a training process; the checkpoint to resume from, or None for a new run.
 
         For the main process, before it writes anything into the folder. `read_config(text, origin)` reads a saved
@@ -199,7 +201,7 @@ class RunFolder:
         state = f"{len(left)} checkpoints, the last one {left[-1].name}" if left else "no checkpoint"
         logger.info("%s starts again; the earlier run (%s) is now %s", self.path, state, previous)
 
-    def _resume(self, config: Experiment, read_config: Callable[[str, str], Experiment]) -> Path | None:
+    def _resume(self, config: ExperimentConfig, read_config: Callable[[str, str], ExperimentConfig]) -> Path | None:
         folders = self.checkpoints()
         if not folders:
             if self.config_file.exists():

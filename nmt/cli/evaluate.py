@@ -28,7 +28,7 @@ from nmt.config.schema.bounds import Samples
 from nmt.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nmt.config.schema import Search
+    from nmt.config.schema import SearchConfig
     from nmt.runtime import Runtime
     from nmt.tasks.translation.comparison import Baseline, Result
     from nmt.tasks.translation.loading import TrainedModel
@@ -206,7 +206,7 @@ def _write(
     options: argparse.Namespace,
     results: Sequence[Result],
     models: Sequence[TrainedModel],
-    search: Search,
+    search: SearchConfig,
     files: Sequence[Path],
 ) -> None:
     from nmt.tasks.translation.report import as_text, as_values

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from nmt.config.names import nearest
 from nmt.config.registry import Section
-from nmt.config.schema import Runtime, Search
+from nmt.config.schema import RuntimeConfig, SearchConfig
 from nmt.config.schema.bounds import Positive, Seed
 from nmt.config.shapes import annotation_of, choices_of, doc_of, in_words
 from nmt.config.wording import shown
@@ -82,7 +82,7 @@ def add_linking_option(parser: argparse.ArgumentParser) -> None:
 def add_search_options(parser: argparse.ArgumentParser) -> None:
     """A flag for every key of the section `search`."""
     group = parser.add_argument_group("search", "Defaults are those of the model's own config.")
-    for name, field in Search.model_fields.items():
+    for name, field in SearchConfig.model_fields.items():
         _add(group, "search", name, field, doc_of(field))
 
 
@@ -95,31 +95,31 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
     """Flags for where to compute. The machine of the training says nothing about this one."""
     group = parser.add_argument_group("machine")
     for name in MACHINE:
-        field = Runtime.model_fields[name]
+        field = RuntimeConfig.model_fields[name]
         default = PRECISION if name == "precision" else field.default
         _add(group, "runtime", name, field, f"{doc_of(field)} Default: {default}")
 
 
-def search_options(given: argparse.Namespace, base: Search) -> Search:
+def search_options(given: argparse.Namespace, base: SearchConfig) -> SearchConfig:
     """The search of the model's config with the flags that were given; raises `ConfigError`.
 
     What the config says and a given flag makes pointless (a temperature, with `--kind beam`) is left out.
     """
-    values = _given(given, "search", Search.model_fields)
+    values = _given(given, "search", SearchConfig.model_fields)
     kept = base.model_dump()
-    for name, _ in _contradictions(Search, kept | values):
+    for name, _ in _contradictions(SearchConfig, kept | values):
         if name not in values:
             # Imported late: it brings PyTorch.
             from nmt.runtime import logger
 
             logger.warning("search.%s of the model's config does not go with %s: left out", name, _flags(values))
-            kept[name] = Search.model_fields[name].default
-    return _build(Search, kept | values)
+            kept[name] = SearchConfig.model_fields[name].default
+    return _build(SearchConfig, kept | values)
 
 
-def machine_options(given: argparse.Namespace) -> Runtime:
+def machine_options(given: argparse.Namespace) -> RuntimeConfig:
     """Where to compute, by the flags; raises `ConfigError`."""
-    return _build(Runtime, {"precision": PRECISION} | _given(given, "runtime", MACHINE))
+    return _build(RuntimeConfig, {"precision": PRECISION} | _given(given, "runtime", MACHINE))
 
 
 @contextmanager

@@ -9,20 +9,20 @@ from nmt.config.printer import dump_config
 from nmt.config.reader import Check, Families, load_config, parse_config
 from nmt.config.reference import reference_yaml
 from nmt.config.registry import Entry, PartOf, PartOptions, Registry, Section
-from nmt.config.schema import ClassificationConfig, Config, Experiment
+from nmt.config.schema import ClassificationConfig, ExperimentConfig, TranslationConfig
 
 __all__ = [
     "Check",
     "ClassificationConfig",
-    "Config",
     "Entry",
-    "Experiment",
+    "ExperimentConfig",
     "Families",
     "PartOf",
     "PartOptions",
     "Presets",
     "Registry",
     "Section",
+    "TranslationConfig",
     "difference",
     "dump_config",
     "json_schema",

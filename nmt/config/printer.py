@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from nmt.config.document import recognise_scalars
 from nmt.config.registry import PartOptions, Section
-from nmt.config.schema import Experiment
+from nmt.config.schema import ExperimentConfig
 from nmt.config.shapes import doc_of, fields_in_order
 
 WIDTH = 110
@@ -21,7 +21,7 @@ Commentary = Callable[[FieldInfo, int], list[str]]
 """A field and the width that is left -> lines to write above it, without `# `."""
 
 
-def dump_config(config: Experiment, comments: bool = False) -> str:
+def dump_config(config: ExperimentConfig, comments: bool = False) -> str:
     """The resolved config in the order of the schema, defaults and presets written out.
 
     Loading it with the families that it was read with gives an equal config.
@@ -29,7 +29,7 @@ def dump_config(config: Experiment, comments: bool = False) -> str:
     return write_yaml(config, _documentation if comments else _nothing)
 
 
-def write_yaml(config: Experiment, commentary: Commentary) -> str:
+def write_yaml(config: ExperimentConfig, commentary: Commentary) -> str:
     """The YAML of a config with comments of one's choice."""
     spaced = commentary is not _nothing
     lines = list(_fields(config, 0, commentary, separator=spaced))

@@ -21,7 +21,7 @@ from nmt.config.names import advice, nearest, synonyms
 from nmt.config.overrides import apply_overrides
 from nmt.config.presets import Presets, add_keys_of_presets, expand_preset
 from nmt.config.registry import Entry, Registry, Section, decided
-from nmt.config.schema import Experiment
+from nmt.config.schema import ExperimentConfig
 from nmt.config.shapes import (
     DictShape,
     Leaf,
@@ -46,7 +46,7 @@ _AT_ONCE: int = getattr(os, "O_NONBLOCK", 0)
 """Opens a pipe without waiting for a writer; Windows has no such pipes."""
 
 Families = Mapping[str, Registry[Any]]
-Check = Callable[[Experiment], Iterable[tuple[str, str]]]
+Check = Callable[[ExperimentConfig], Iterable[tuple[str, str]]]
 """A rule between parts: yields (dotted path, what is wrong and what to do)."""
 
 
@@ -58,7 +58,7 @@ def load_config(
     presets: Presets | None = None,
     checks: Sequence[Check] = (),
     whole_checks: Sequence[Check] = (),
-) -> Experiment:
+) -> ExperimentConfig:
     """Read a YAML file.
 
     Args:
@@ -114,7 +114,7 @@ def parse_config(
     presets: Presets | None = None,
     checks: Sequence[Check] = (),
     whole_checks: Sequence[Check] = (),
-) -> Experiment:
+) -> ExperimentConfig:
     """Read YAML text; `origin` stands for the file in messages. Otherwise as `load_config`.
 
     Raises:
@@ -136,7 +136,7 @@ def build_config(
     presets: Presets,
     checks: Sequence[Check] = (),
     whole_checks: Sequence[Check] = (),
-) -> Experiment:
+) -> ExperimentConfig:
     """The config of a tree, which is changed on the way; `problems` are those found before.
 
     Raises:
@@ -163,7 +163,7 @@ def build_config(
     problems = problems + [problem for problem in builder.problems if (problem.place, problem.path) not in told]
     if problems:
         raise error_of(problems, origin)
-    assert isinstance(config, Experiment)
+    assert isinstance(config, ExperimentConfig)
     return config
 
 
@@ -176,7 +176,7 @@ _WRONG: Any = object()
 
 
 class _Builder:
-    def __init__(self, experiment: type[Experiment], root: Node, families: Families, presets: Presets) -> None:
+    def __init__(self, experiment: type[ExperimentConfig], root: Node, families: Families, presets: Presets) -> None:
         self.problems: list[Problem] = []
         self._experiment = experiment
         self._root = root
@@ -339,7 +339,7 @@ class _Builder:
         return f"did you mean {' or '.join(map(repr, own or meant))}?"
 
 
-def is_key(path: str, experiment: type[Experiment], families: Families) -> bool:
+def is_key(path: str, experiment: type[ExperimentConfig], families: Families) -> bool:
     """Whether an experiment has the key with this dotted path, be it that of a fixed section or an option of a part."""
     sections: list[type[Section]] = [experiment]
     for name in path.split("."):

@@ -13,7 +13,7 @@ from nmt.config.presets import Presets
 from nmt.config.printer import flow, write_yaml
 from nmt.config.reader import Families, build_config
 from nmt.config.registry import Section
-from nmt.config.schema import TASKS, Experiment
+from nmt.config.schema import TASKS, ExperimentConfig
 from nmt.config.shapes import (
     Leaf,
     ListShape,
@@ -70,7 +70,7 @@ def _example_value(shape: Shape, name: str, families: Families) -> Any:
 class _Explanation:
     """What to write above each field. A family is told of in full where it first occurs."""
 
-    def __init__(self, experiment: type[Experiment], families: Families, presets: Presets) -> None:
+    def __init__(self, experiment: type[ExperimentConfig], families: Families, presets: Presets) -> None:
         self._families = families
         self._presets: dict[int, Mapping[str, Mapping[str, Any]]] = {
             id(field): presets[path] for path, field in fields_below(experiment) if path in presets

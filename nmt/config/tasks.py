@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from nmt.config.document import Node, Problem
 from nmt.config.names import advice
-from nmt.config.schema import TASKS, Experiment
+from nmt.config.schema import TASKS, ExperimentConfig
 from nmt.config.wording import shown
 
 
-def experiment_of(root: Node) -> type[Experiment]:
+def experiment_of(root: Node) -> type[ExperimentConfig]:
     """The class of the experiment whose YAML has this tree; the first where it names none, or none that there is."""
     named = root.child("task")
     first = next(iter(TASKS.values()))

@@ -28,7 +28,7 @@ class Bridge(nn.Module):
     `zero`: s_0 = 0. A summary of the document context adds its own term inside the tanh.
     """
 
-    def __init__(self, model: schema.Model, parts: int, memory_size: int) -> None:
+    def __init__(self, model: schema.ModelConfig, parts: int, memory_size: int) -> None:
         super().__init__()
         encoder, decoder, norm = model.encoder, model.decoder, model.layer_normalization
         self.kind = decoder.bridge

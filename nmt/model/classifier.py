@@ -17,7 +17,7 @@ from nmt.model.embedding import Embedding, embedding_table
 class DocumentClassifier(nn.Module):
     """p = softmax(W_c v + b_c) (Yang 2016, eq. 11), as a network."""
 
-    def __init__(self, model: schema.Classifier, vocabulary_size: int, labels: int) -> None:
+    def __init__(self, model: schema.ClassifierConfig, vocabulary_size: int, labels: int) -> None:
         super().__init__()
         table = embedding_table(vocabulary_size, model.embedding_size)
         self.encoder = HierarchicalEncoder(

@@ -22,7 +22,7 @@ Told = Callable[[Tensor], Tensor]
 class Decoder(nn.Module):
     """Reads the target so far and says what comes next."""
 
-    def __init__(self, embedding: Embedding, model: schema.Model, memory_size: int) -> None:
+    def __init__(self, embedding: Embedding, model: schema.ModelConfig, memory_size: int) -> None:
         super().__init__()
         self.embedding = embedding
         self.wiring = build_wiring(model, model.embedding_size, memory_size)

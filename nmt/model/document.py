@@ -39,7 +39,7 @@ class EncodedDocuments:
 class Level(RecurrentLayers):
     """The parts of a whole, read in order, and what of them matters."""
 
-    def __init__(self, options: schema.Level, input_size: int, dropout: float) -> None:
+    def __init__(self, options: schema.LevelConfig, input_size: int, dropout: float) -> None:
         super().__init__()
         assert isinstance(options.score, ScoreOptions), "a score has the options of a score"
         self.add_layers(options, input_size, dropout)
@@ -65,7 +65,12 @@ class HierarchicalEncoder(nn.Module):
     """
 
     def __init__(
-        self, word: schema.Level, sentence: schema.Level, embedding: Embedding, embedding_size: int, dropout: float
+        self,
+        word: schema.LevelConfig,
+        sentence: schema.LevelConfig,
+        embedding: Embedding,
+        embedding_size: int,
+        dropout: float,
     ) -> None:
         """`embedding` looks the words up; `dropout` is that of sentence vectors, and between recurrent layers."""
         super().__init__()

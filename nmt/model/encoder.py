@@ -26,7 +26,11 @@ class RecurrentEncoder(RecurrentLayers):
     """
 
     def __init__(
-        self, options: schema.Encoder, embedding: Embedding, model: schema.Model, reverse_source: bool = False
+        self,
+        options: schema.EncoderConfig,
+        embedding: Embedding,
+        model: schema.ModelConfig,
+        reverse_source: bool = False,
     ) -> None:
         super().__init__()
         self.embedding = embedding

@@ -32,7 +32,7 @@ class Segment(NamedTuple):
     directions: int
 
 
-def segments(options: schema.Encoder) -> Iterator[Segment]:
+def segments(options: schema.EncoderConfig) -> Iterator[Segment]:
     """The layers in as few segments as there can be; a layer whose input is added to its output is one by itself."""
     first, directions = 1, options.directions
     residual_from = options.residual_from or options.layers + 1
@@ -56,7 +56,7 @@ class RecurrentLayers(nn.Module):
     stack: nn.RNNBase
     above: Sequence[nn.RNNBase]
 
-    def add_layers(self, options: schema.Encoder, input_size: int, dropout: float) -> None:
+    def add_layers(self, options: schema.EncoderConfig, input_size: int, dropout: float) -> None:
         """Where a module's own are registered: optimizers know parameters by their order.
 
         The lowest segment is `stack`, as if there were no other.

@@ -32,7 +32,7 @@ class Output:
 class Readout(nn.Module):
     """The vector that the vocabulary projection sees."""
 
-    def __init__(self, model: schema.Model) -> None:
+    def __init__(self, model: schema.ModelConfig) -> None:
         super().__init__()
         self.size = readout_size(model)
         self.norm = nn.LayerNorm(self.size) if model.layer_normalization else nn.Identity()
@@ -56,7 +56,7 @@ class DeepOutput(Readout):
     others hand over s_t, as its successors do. f is tanh, the identity, or the maximum of pairs.
     """
 
-    def __init__(self, model: schema.Model, hidden_size: int, context_size: int, input_size: int) -> None:
+    def __init__(self, model: schema.ModelConfig, hidden_size: int, context_size: int, input_size: int) -> None:
         super().__init__(model)
         self.kind = model.decoder.readout.kind
         self.mix = Linear(hidden_size + context_size + input_size, self.size * (2 if self.kind == "maxout" else 1))
@@ -71,6 +71,6 @@ class DeepOutput(Readout):
         return torch.tanh(mixed_BTR) if self.kind == "tanh" else mixed_BTR
 
 
-def readout_size(model: schema.Model) -> int:
+def readout_size(model: schema.ModelConfig) -> int:
     """Width of the readout: as wide as the embeddings, unless something else is asked."""
     return model.decoder.readout.size or model.embedding_size

@@ -28,7 +28,7 @@ class Stack(nn.Module):
     (He 2016; Wu 2016, section 3.1). There may be no layer at all.
     """
 
-    def __init__(self, model: schema.Model, input_size: int, *, first: int = 0, context_size: int = 0) -> None:
+    def __init__(self, model: schema.ModelConfig, input_size: int, *, first: int = 0, context_size: int = 0) -> None:
         super().__init__()
         decoder = model.decoder
         self.first = first

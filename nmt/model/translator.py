@@ -41,7 +41,7 @@ class Translator(nn.Module):
     that stand in documents go through `nmt.model.in_context`.
     """
 
-    def __init__(self, model: schema.Model, vocabulary: Vocabulary, reverse_source: bool = False) -> None:
+    def __init__(self, model: schema.ModelConfig, vocabulary: Vocabulary, reverse_source: bool = False) -> None:
         """`reverse_source` is `data.reverse_source` of the config that `model` is a section of."""
         super().__init__()
         dropout = model.dropout

@@ -60,7 +60,7 @@ class Runtime:
         )
 
 
-def set_up(options: schema.Runtime) -> Runtime:
+def set_up(options: schema.RuntimeConfig) -> Runtime:
     """Choose device and precision, set PyTorch's global switches, join the process group of `torchrun`.
 
     With float32 asked for, every product on a GPU is a true float32 one. Otherwise the few that autocast leaves in

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nmt.config.schema import Search
+from nmt.config.schema import SearchConfig
 from nmt.search.top import top_k
 
 DRAWS_AT_ONCE = 64
@@ -90,7 +90,7 @@ class Drawn:
 
     reorders = False
 
-    def __init__(self, width: int, options: Search, seed: int, numbers: Sequence[int]) -> None:
+    def __init__(self, width: int, options: SearchConfig, seed: int, numbers: Sequence[int]) -> None:
         self.width = width
         self._options = options
         self._generators = [np.random.default_rng((seed, number)) for number in numbers]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nmt.config.schema import Search
+from nmt.config.schema import SearchConfig
 
 NEVER = float("-inf")
 
@@ -37,7 +37,7 @@ class Constraints:
     @classmethod
     def build(
         cls,
-        options: Search,
+        options: SearchConfig,
         source_lengths: Sequence[int],
         *,
         eos: int,

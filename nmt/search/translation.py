@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from nmt.config.schema import Search
+from nmt.config.schema import SearchConfig
 from nmt.errors import ConfigError
 from nmt.search.choice import Best, Choice, Continuations, Drawn
 from nmt.search.constraints import Constraints
@@ -37,7 +37,7 @@ def translate_batch(
     models: Sequence[Model],
     source_BS: Tensor,
     lengths_B: Tensor,
-    options: Search,
+    options: SearchConfig,
     *,
     special: SpecialIds,
     n_best: int = 1,
@@ -106,7 +106,7 @@ def translate_batch(
     return found if own is None else own.spelled(found)
 
 
-def _choice(options: Search, n_best: int, seed: int, numbers: Sequence[int]) -> Choice:
+def _choice(options: SearchConfig, n_best: int, seed: int, numbers: Sequence[int]) -> Choice:
     """The rule of going on that the options ask for."""
     assert n_best >= 1, "no hypotheses wanted"
     if options.kind == "sampling":
@@ -164,7 +164,7 @@ def _search(
     ensemble: Ensemble,
     choice: Choice,
     constraints: Constraints,
-    options: Search,
+    options: SearchConfig,
     first: _Frontier,
     words_B: Tensor,
     n_best: int,

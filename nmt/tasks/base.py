@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from nmt.checkpoint import read_metadata
 from nmt.checkpoint.folder import Loaded
-from nmt.config.schema import Learning
+from nmt.config.schema import LearningConfig
 from nmt.data.batching import UpdateStream
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import ConfigError
@@ -75,7 +75,7 @@ class Network(Protocol):
         """The parts and their numbers of parameters."""
 
 
-def report_size(network: Network, training: Learning, runtime: Runtime) -> None:
+def report_size(network: Network, training: LearningConfig, runtime: Runtime) -> None:
     """Log the parts of a network and the memory that training it takes, before any of it is allocated.
 
     Batches come on top of that. Raises `ConfigError` where the network alone does not fit into the free memory.

@@ -10,10 +10,10 @@ from typing import Any
 from nmt.config import (
     Check,
     ClassificationConfig,
-    Config,
-    Experiment,
+    ExperimentConfig,
     Presets,
     Registry,
+    TranslationConfig,
     load_config,
     parse_config,
     schema,
@@ -44,7 +44,7 @@ FAMILIES: Mapping[str, Registry[Any]] = {
 PRESETS: Presets = {"model.attention": ATTENTION_PRESETS}
 
 
-def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
+def read_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     """The experiment that a YAML describes; `overrides` are `section.key=value` each.
 
     Raises `ConfigError` with a line for every mistake.
@@ -52,15 +52,15 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
     return load_config(path, overrides, families=FAMILIES, presets=PRESETS, checks=CHECKS, whole_checks=NETWORK_CHECKS)
 
 
-def read_translation(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+def read_translation(path: str | Path, overrides: Sequence[str] = ()) -> TranslationConfig:
     """The same, of an experiment in translation; raises `ConfigError` for another one."""
     config = read_config(path, overrides)
-    if not isinstance(config, Config):
+    if not isinstance(config, TranslationConfig):
         raise ConfigError(f"{path}: task: is {config.task}; give a YAML of a translation")
     return config
 
 
-def parse_saved_config(text: str, origin: str, overrides: Sequence[str] = ()) -> Experiment:
+def parse_saved_config(text: str, origin: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
     """Returns the config of a checkpoint, or of any YAML text; `origin` stands for it in messages.
 
     Raises `ConfigError`.
@@ -70,45 +70,45 @@ def parse_saved_config(text: str, origin: str, overrides: Sequence[str] = ()) ->
     )
 
 
-def has_attention(model: schema.Model) -> bool:
+def has_attention(model: schema.ModelConfig) -> bool:
     """Whether the decoder looks at source positions, so that there are weights to align by."""
     score = model.attention.score
     return isinstance(score, ScoreOptions) and score.looks
 
 
-def lookback(model: schema.Model) -> Lookback | None:
+def lookback(model: schema.ModelConfig) -> Lookback | None:
     """What the translator wants of the sentences before; None where it translates each by itself."""
     return model.context.lookback if isinstance(model.context, ContextOptions) else None
 
 
-def _of_translation(check: Callable[[Config], Iterable[tuple[str, str]]]) -> Check:
+def _of_translation(check: Callable[[TranslationConfig], Iterable[tuple[str, str]]]) -> Check:
     """The rule, for experiments in translation alone."""
 
     @wraps(check)
-    def only(config: Experiment) -> Iterable[tuple[str, str]]:
-        return check(config) if isinstance(config, Config) else ()
+    def only(config: ExperimentConfig) -> Iterable[tuple[str, str]]:
+        return check(config) if isinstance(config, TranslationConfig) else ()
 
     return only
 
 
 @_of_translation
-def _coverage_needs_attention(config: Config) -> Iterator[tuple[str, str]]:
+def _coverage_needs_attention(config: TranslationConfig) -> Iterator[tuple[str, str]]:
     """Coverage is what attention has left out."""
     if config.search.coverage_penalty and not has_attention(config.model):
         yield "search.coverage_penalty", "needs attention, and model.attention.score is none; leave it out"
 
 
 @_of_translation
-def _parts_go_together(config: Config) -> Iterator[tuple[str, str]]:
+def _parts_go_together(config: TranslationConfig) -> Iterator[tuple[str, str]]:
     """Every part of the attention, and the context, says itself what it cannot go with."""
     known = dict(config.model)
     for part in (*dict(known.get("attention", {})).values(), known.get("context")):
-        if isinstance(part, schema.NetworkPart):
+        if isinstance(part, schema.NetworkPartOptions):
             yield from decided(part.conflicts(config.model))
 
 
 @_of_translation
-def _bridge_has_a_context(config: Config) -> Iterator[tuple[str, str]]:
+def _bridge_has_a_context(config: TranslationConfig) -> Iterator[tuple[str, str]]:
     """Before the first step there is a context only where it does not depend on the decoder's state."""
     score = config.model.attention.score
     if config.model.decoder.bridge != "context" or not isinstance(score, ScoreOptions):
@@ -122,7 +122,7 @@ def _bridge_has_a_context(config: Config) -> Iterator[tuple[str, str]]:
 
 
 @_of_translation
-def _guided_alignment_needs_alignments(config: Config) -> Iterator[tuple[str, str]]:
+def _guided_alignment_needs_alignments(config: TranslationConfig) -> Iterator[tuple[str, str]]:
     """Attention is guided by the alignments of the training text."""
     guided = config.training.guided_alignment.weight > 0.0
     if guided and not any(isinstance(each, CorpusOptions) and each.has_alignments for each in config.data.train):
@@ -134,7 +134,7 @@ def _guided_alignment_needs_alignments(config: Config) -> Iterator[tuple[str, st
 
 
 @_of_translation
-def _guided_alignment_needs_attention(config: Config) -> Iterator[tuple[str, str]]:
+def _guided_alignment_needs_attention(config: TranslationConfig) -> Iterator[tuple[str, str]]:
     """Only attention can be guided."""
     if config.training.guided_alignment.weight and not has_attention(config.model):
         yield (
@@ -144,14 +144,14 @@ def _guided_alignment_needs_attention(config: Config) -> Iterator[tuple[str, str
 
 
 @_of_translation
-def _context_needs_documents(config: Config) -> Iterator[tuple[str, str]]:
+def _context_needs_documents(config: TranslationConfig) -> Iterator[tuple[str, str]]:
     """The sentences before another one are those of its document."""
     if lookback(config.model) is not None and not any(map(_has_documents, config.data.train)):
         yield "data.train", f"has no documents, {_NEEDED_BY_CONTEXT}"
 
 
 @_of_translation
-def _context_needs_documents_in_validation(config: Config) -> Iterator[tuple[str, str]]:
+def _context_needs_documents_in_validation(config: TranslationConfig) -> Iterator[tuple[str, str]]:
     """The same for the validation corpus."""
     if lookback(config.model) is not None and not _has_documents(config.data.validation):
         yield "data.validation", f"has no documents, {_NEEDED_BY_CONTEXT}"
@@ -160,10 +160,10 @@ def _context_needs_documents_in_validation(config: Config) -> Iterator[tuple[str
 _NEEDED_BY_CONTEXT = "which model.context needs; say where they end with `documents`, or leave model.context out"
 
 
-def _only_validation_is_split(config: Experiment) -> Iterator[tuple[str, str]]:
+def _only_validation_is_split(config: ExperimentConfig) -> Iterator[tuple[str, str]]:
     """A split is taken from the training text."""
     data = config.data
-    if not isinstance(data, (schema.Data, schema.LabelledData)):
+    if not isinstance(data, (schema.DataConfig, schema.LabelledDataConfig)):
         return
     places = [(f"data.train.{number}", each) for number, each in enumerate(data.train)]
     places += [(f"data.test.{name}", each) for name, each in data.test.items()]
@@ -178,7 +178,7 @@ def _has_documents(corpus: PartOptions) -> bool:
 
 
 @_of_translation
-def _a_fused_recurrence_can_be_had(config: Config) -> Iterator[tuple[str, str]]:
+def _a_fused_recurrence_can_be_had(config: TranslationConfig) -> Iterator[tuple[str, str]]:
     """What has no fused form is said before anything is read, where it is asked for."""
     if config.runtime.kernel not in FORCED:
         return
@@ -188,7 +188,7 @@ def _a_fused_recurrence_can_be_had(config: Config) -> Iterator[tuple[str, str]]:
         yield "runtime.kernel", refused
 
 
-def _levels_of_a_document_look(config: Experiment) -> Iterator[tuple[str, str]]:
+def _levels_of_a_document_look(config: ExperimentConfig) -> Iterator[tuple[str, str]]:
     """What matters in a sentence or in a document is found by looking."""
     if not isinstance(config, ClassificationConfig):
         return
@@ -197,13 +197,13 @@ def _levels_of_a_document_look(config: Experiment) -> Iterator[tuple[str, str]]:
             yield f"model.{name}.score", f"{level.score.kind} gives no weights; set it to mean, which weighs all alike"
 
 
-def _graphs_are_for_translators(config: Experiment) -> Iterator[tuple[str, str]]:
+def _graphs_are_for_translators(config: ExperimentConfig) -> Iterator[tuple[str, str]]:
     """A classifier has no decoder."""
     if isinstance(config, ClassificationConfig) and config.runtime.kernel == "graphed":
         yield "runtime.kernel", "graphed is for the decoder of a translator; set it to auto, fused or reference"
 
 
-def _fused_layers_can_be_had(config: Experiment) -> Iterator[tuple[str, str]]:
+def _fused_layers_can_be_had(config: ExperimentConfig) -> Iterator[tuple[str, str]]:
     """The same for a classifier, whose kernels are others."""
     if not isinstance(config, ClassificationConfig) or config.runtime.kernel not in FORCED:
         return

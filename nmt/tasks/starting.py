@@ -9,7 +9,7 @@ from torch import nn
 
 from nmt.checkpoint import find, load_model_files
 from nmt.checkpoint.folder import CONFIG_FILE, Loaded
-from nmt.config import Experiment, difference
+from nmt.config import ExperimentConfig, difference
 from nmt.errors import CheckpointError, ConfigError, counted
 from nmt.runtime import logger
 from nmt.tasks.components import parse_saved_config
@@ -23,7 +23,7 @@ OWN_KEYS = ("model.dropout", "model.context", "tokenizer.sampling")
 """What may be other than in the config of the model that training starts from."""
 
 
-def starting_point(config: Experiment) -> Loaded | None:
+def starting_point(config: ExperimentConfig) -> Loaded | None:
     """The model that training starts from; None where it starts anew.
 
     Raises `ConfigError`, a line for each key that does not fit, or `CheckpointError` where there is no such model.
@@ -51,7 +51,7 @@ def start(model: nn.Module, loaded: Loaded) -> None:
     logger.info("starting from %s, after %s%s", loaded.path, counted(loaded.metadata.step, "update"), others)
 
 
-def _problems(saved: Experiment, config: Experiment, path: Path) -> Iterator[str]:
+def _problems(saved: ExperimentConfig, config: ExperimentConfig, path: Path) -> Iterator[str]:
     if saved.task != config.task:
         yield f"task: is {config.task!r}, but {path}, from which training starts, has {saved.task!r}"
         return

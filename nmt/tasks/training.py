@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from nmt.checkpoint import RunFolder, Snapshot, load_training_state, read_metadata
-from nmt.config import ClassificationConfig, Config, Experiment
+from nmt.config import ClassificationConfig, ExperimentConfig, TranslationConfig
 from nmt.errors import ConfigError, counted
 from nmt.runtime import (
     Runtime,
@@ -35,7 +35,7 @@ from nmt.training.schedules import ScheduleOptions, horizon
 from nmt.training.trainer import Trainer
 
 
-def train(config: Experiment, *, fresh: bool = False, verbose: bool = False) -> Outcome:
+def train(config: ExperimentConfig, *, fresh: bool = False, verbose: bool = False) -> Outcome:
     """Trains, or resumes, the run that the config describes; with `fresh` an earlier one is put aside.
 
     `verbose` also prints debug messages, which the run's log file has in any case. Raises `NmtError` for what the user
@@ -81,7 +81,7 @@ def train(config: Experiment, *, fresh: bool = False, verbose: bool = False) -> 
     return outcome
 
 
-def check(config: Experiment, *, verbose: bool = False) -> None:
+def check(config: ExperimentConfig, *, verbose: bool = False) -> None:
     """Does all that training does before its first update, runs the largest batch, and leaves nothing behind.
 
     Only `data.cache`, where it is set, keeps the encoded text, so that training need not encode it again.
@@ -103,14 +103,14 @@ def check(config: Experiment, *, verbose: bool = False) -> None:
         logger.info("all right: %s would be made", counted(updates, "update"))
 
 
-def _prepare(config: Experiment, runtime: Runtime) -> Preparation:
-    if isinstance(config, Config):
+def _prepare(config: ExperimentConfig, runtime: Runtime) -> Preparation:
+    if isinstance(config, TranslationConfig):
         return TranslationPreparation(config, runtime)
     assert isinstance(config, ClassificationConfig), "a task has its preparation"
     return ClassificationPreparation(config, runtime)
 
 
-def _updates(config: Experiment, lesson: Lesson, runtime: Runtime) -> int:
+def _updates(config: ExperimentConfig, lesson: Lesson, runtime: Runtime) -> int:
     """Returns the updates of the whole run; warns if the warm-up of the learning rate does not end within them.
 
     Raises `ConfigError` if the first epoch has none: rows of a corpus whose weight is below 1 are drawn at random.
@@ -137,7 +137,9 @@ def _log_machine(runtime: Runtime) -> None:
         logger.info("%d processes train together", runtime.world)
 
 
-def _trainer(config: Experiment, runtime: Runtime, lesson: Lesson, journal: Journal, folder: RunFolder) -> Trainer:
+def _trainer(
+    config: ExperimentConfig, runtime: Runtime, lesson: Lesson, journal: Journal, folder: RunFolder
+) -> Trainer:
     def save(
         progress: Progress,
         weights: Mapping[str, Tensor],

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from nmt.config.schema import GuidedAlignment
+from nmt.config.schema import GuidedAlignmentConfig
 from nmt.data.batching import Links
 
 FLOOR = 1e-12
@@ -25,7 +25,7 @@ FLOOR = 1e-12
 the floor only where scores lie 27 apart, and 1 / FLOOR times the loss scale of fp16 does not overflow."""
 
 
-def guidance_weight(options: GuidedAlignment, epoch: int) -> float:
+def guidance_weight(options: GuidedAlignmentConfig, epoch: int) -> float:
     """Weight of the alignment loss in an epoch, counted from 0: it may decay, so that alignments start what the
     likelihood goes on with (Chen 2016)."""
     return options.weight * options.decay**epoch

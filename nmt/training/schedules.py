@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from nmt.config.registry import PartOptions, Registry
-from nmt.config.schema import Count, Learning, Positive, Probability
+from nmt.config.schema import Count, LearningConfig, Positive, Probability
 
 
 class ScheduleOptions(PartOptions):
@@ -170,7 +170,7 @@ class PlateauSchedule(Schedule):
         self.best, self.waited, self.current = state["best"], int(state["waited"]), state["current"]
 
 
-def horizon(options: Learning, updates_per_epoch: int) -> int:
+def horizon(options: LearningConfig, updates_per_epoch: int) -> int:
     """Updates of the whole training, unless it stops early; epochs count as the first one does."""
     by_epochs = (options.max_epochs or 0) * updates_per_epoch
     return min(limit for limit in (options.max_steps, by_epochs) if limit)

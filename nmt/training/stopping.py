@@ -17,7 +17,7 @@ LOWER_IS_BETTER = frozenset({"loss"})
 class EarlyStopping:
     """The best validation so far, and how many there were since."""
 
-    options: schema.Stopping
+    options: schema.StoppingConfig
     best: float = -math.inf
     """Larger is better: a metric for which less is better is kept with its sign turned."""
     best_loss: float = math.inf

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nmt.checkpoint import TRAINING_FILE, state_problems
-from nmt.config.schema import Learning
+from nmt.config.schema import LearningConfig
 from nmt.data.batching import AnyBatch, Position, UpdateStream
 from nmt.errors import CheckpointError, TrainingError, counted
 from nmt.runtime import (
@@ -45,7 +45,7 @@ class Trainer:
 
     def __init__(
         self,
-        options: Learning,
+        options: LearningConfig,
         runtime: Runtime,
         objective: Objective,
         stream: UpdateStream[Any],

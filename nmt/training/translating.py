@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nmt.config.schema import GuidedAlignment
+from nmt.config.schema import GuidedAlignmentConfig
 from nmt.data.batching import Batch
 from nmt.kernels.choice import Kernels
 from nmt.kernels.products import blocked_products
@@ -59,7 +59,7 @@ class TranslationObjective(Objective):
         translator: Translator,
         kernels: Kernels,
         label_smoothing: float,
-        guidance: GuidedAlignment = GuidedAlignment(),  # noqa: B008 - frozen
+        guidance: GuidedAlignmentConfig = GuidedAlignmentConfig(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__(translator)
         self.kernels = kernels

@@ -26,10 +26,10 @@ def main(model: str, sentence: str) -> dict[str, Any]:
         return nmt.tasks.translation
 
     translation = note("imports", imports)
-    from nmt.config.schema import Runtime
+    from nmt.config.schema import RuntimeConfig
     from nmt.runtime import set_up
 
-    runtime = set_up(Runtime(device="cpu", precision="fp32"))
+    runtime = set_up(RuntimeConfig(device="cpu", precision="fp32"))
     loaded = note("load", lambda: translation.loading.load_model(model, None, runtime))
     system = translation.loading.join([loaded], runtime)
 

@@ -56,7 +56,7 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
     yield from training.lines(report)
 
 
-def model_options(*, quick: bool = False) -> schema.Model:
+def model_options(*, quick: bool = False) -> schema.ModelConfig:
     """The network; with `quick` 16 units in place of 1,024."""
     return network_of(CONFIG.format(units=16 if quick else 1024))
 

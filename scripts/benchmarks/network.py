@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from nmt.config import Config, schema
+from nmt.config import TranslationConfig, schema
 from nmt.data.batching import Batch
 from nmt.data.batching.plan import plan_window
 from nmt.kernels.choice import Kernels, choose_kernels
@@ -75,7 +75,7 @@ class Variant:
 
 def model_options(
     attention: str, *, quick: bool = False, encoder_layers: int = 2, decoder_layers: int = 1
-) -> schema.Model:
+) -> schema.ModelConfig:
     """The network: embeddings 256, encoder 2 x 256, decoder 512; with `quick` a sixteenth of that."""
     embedding, encoder, decoder = (16, 16, 32) if quick else (256, 256, 512)
     text = CONFIG.format(
@@ -89,10 +89,10 @@ def model_options(
     return network_of(text)
 
 
-def network_of(config: str) -> schema.Model:
+def network_of(config: str) -> schema.ModelConfig:
     """The network of a config's text."""
     parsed = parse_saved_config(config, "benchmark")
-    assert isinstance(parsed, Config), "the benchmark translates"
+    assert isinstance(parsed, TranslationConfig), "the benchmark translates"
     return parsed.model
 
 
@@ -139,7 +139,7 @@ class Update:
     Every instance has the same weights and draws the same dropout.
     """
 
-    def __init__(self, model: schema.Model, vocabulary: int, variant: Variant, device: torch.device) -> None:
+    def __init__(self, model: schema.ModelConfig, vocabulary: int, variant: Variant, device: torch.device) -> None:
         torch.manual_seed(1)
         self.translator = Translator(model, Vocabulary(vocabulary, vocabulary, bos=2)).to(device).train()
         obstacles = self.translator.obstacle(), self.translator.encoder.obstacle()
@@ -185,11 +185,11 @@ class Update:
         return seconds(run, self.device) / len(batches)
 
 
-def comparable(model: schema.Model, device: torch.device) -> schema.Model:
+def comparable(model: schema.ModelConfig, device: torch.device) -> schema.ModelConfig:
     """The network whose gradients are compared: a GPU draws dropout otherwise in every format, so there it has none."""
     if device.type == "cpu":
         return model
-    none = schema.Dropout.model_validate(dict.fromkeys(schema.Dropout.model_fields, 0.0))
+    none = schema.DropoutConfig.model_validate(dict.fromkeys(schema.DropoutConfig.model_fields, 0.0))
     return model.model_copy(update={"dropout": none})
 
 
@@ -210,7 +210,7 @@ def difference(update: Update, expected: torch.Tensor, batch: Batch) -> float:
     return share
 
 
-def can_be_graphed(model: schema.Model, device: torch.device) -> bool:
+def can_be_graphed(model: schema.ModelConfig, device: torch.device) -> bool:
     """Whether the decoder has a recurrence that is replayed from CUDA graphs there."""
     with torch.device("meta"):
         translator = Translator(model, Vocabulary(1, 1, 0))

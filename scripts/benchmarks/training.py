@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     return {**sizes, **measured(model_options(options.attention, quick=options.quick), batches, options)}
 
 
-def measured(model: schema.Model, batches: list[Batch], options: argparse.Namespace) -> dict[str, Any]:
+def measured(model: schema.ModelConfig, batches: list[Batch], options: argparse.Namespace) -> dict[str, Any]:
     """A network's updates with these batches, on a GPU also with what is replayed from graphs there."""
     device = torch.device(options.device)
     # With float32 asked for, training has true float32 products.
@@ -74,7 +74,7 @@ def source_tokens(batch: Batch) -> int:
 
 
 def measure(
-    model: schema.Model,
+    model: schema.ModelConfig,
     vocabulary: int,
     variants: list[Variant],
     batches: list[Batch],
@@ -138,7 +138,7 @@ def measure(
 
 
 def _differences(
-    model: schema.Model, vocabulary: int, variants: list[Variant], batch: Batch, device: torch.device
+    model: schema.ModelConfig, vocabulary: int, variants: list[Variant], batch: Batch, device: torch.device
 ) -> dict[Variant, float]:
     model = comparable(model, device)
     expected = Update(model, vocabulary, Variant("fp32", "reference"), device).gradients(batch)

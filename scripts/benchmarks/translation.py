@@ -82,7 +82,7 @@ class Result:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Every precision, batch, beam and shortlist, in one process and on a CPU in one for each core."""
-    runtime = set_up(schema.Runtime(device=options.device, precision="fp32", threads=options.threads))
+    runtime = set_up(schema.RuntimeConfig(device=options.device, precision="fp32", threads=options.threads))
     workers = torch.get_num_threads() if runtime.device.type == "cpu" else 1
     variants = [
         Variant(precision, processes, batch, beam, shortlist)
@@ -147,7 +147,7 @@ def shortlist_sizes(
 
 
 def measure(
-    model: schema.Model,
+    model: schema.ModelConfig,
     vocabulary: int,
     variants: Sequence[Variant],
     sources: Sequence[Sequence[int]],
@@ -204,7 +204,7 @@ def measure(
 
 
 def network(
-    model: schema.Model, vocabulary: int, precision: Precision, device: torch.device, *, packed: bool = True
+    model: schema.ModelConfig, vocabulary: int, precision: Precision, device: torch.device, *, packed: bool = True
 ) -> Translator:
     """The same fresh weights for all, packed as they are for translating."""
     torch.manual_seed(1)
@@ -255,7 +255,7 @@ class Work:
             slice(start, min(start + variant.batch, len(sources))) for start in range(0, len(sources), variant.batch)
         ]
         self.sources = sources
-        self.search = schema.Search(
+        self.search = schema.SearchConfig(
             kind="beam", beam_size=variant.beam, min_length_ratio=1.0, max_length_ratio=1.0, max_length_offset=0
         )
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from nmt.config import Config
+from nmt.config import TranslationConfig
 from nmt.data.batching import Batch
 from nmt.kernels.choice import choose_kernels
 from nmt.model.translator import Translator, Vocabulary
@@ -93,7 +93,7 @@ def buckets() -> dict[str, Any]:
     store = dist.HashStore()  # type: ignore[attr-defined]
     dist.init_process_group("gloo", store=store, rank=0, world_size=1)
     config = read_config(CONFIG)
-    assert isinstance(config, Config), "the config translates"
+    assert isinstance(config, TranslationConfig), "the config translates"
     runtime = set_up(config.runtime)
     size = config.tokenizer.vocabulary_size
     translator = Translator(config.model, Vocabulary(size, size, bos=2))

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from nmt.config.schema import Data, Filters
-from nmt.config.schema import Tokenizer as TokenizerOptions
+from nmt.config.schema import DataConfig, FiltersConfig, TokenizerConfig
 from nmt.data.batching import BatchStream, Position, Update
 from nmt.data.cache import EncodedCorpus, encode_corpora
 from nmt.data.readers import Corpus, open_corpus
@@ -33,7 +32,7 @@ def resting() -> dict[str, Any]:
 def learning(source: str, target: str, pairs: int, vocabulary: int, folder: str) -> dict[str, Any]:
     """Learn a tokenizer from the text and leave it in the folder."""
     corpus = _corpus(source, target, pairs)
-    options = TokenizerOptions(vocabulary_size=vocabulary)
+    options = TokenizerConfig(vocabulary_size=vocabulary)
     start, began = time.perf_counter(), time.process_time()
     tokenizers = learn(options, lambda: ((pair.source, pair.target) for pair in corpus), SEED)
     seconds, cpu = time.perf_counter() - start, time.process_time() - began
@@ -106,12 +105,14 @@ def reading(
 
 def _corpus(source: str, target: str, pairs: int) -> Corpus:
     options = TextOptions(source=source, target=target, limit=pairs)
-    return open_corpus(options, Data(source_language="de", target_language="en", train=[options], validation=options))
+    return open_corpus(
+        options, DataConfig(source_language="de", target_language="en", train=[options], validation=options)
+    )
 
 
 def _encoded(corpus: Corpus, folder: str, workers: int) -> EncodedCorpus:
     tokenizers = TokenizerPair.load(Path(folder))
-    return encode_corpora([corpus], tokenizers, Filters(), Path(folder) / "cache", workers, keep_text=False)
+    return encode_corpora([corpus], tokenizers, FiltersConfig(), Path(folder) / "cache", workers, keep_text=False)
 
 
 def _stream(encoded: EncodedCorpus, folder: str, rank: int = 0, world: int = 1) -> BatchStream:

@@ -23,78 +23,93 @@ from nmt.config.schema.bounds import (
 )
 from nmt.config.schema.classification import (
     ClassificationConfig,
-    Classifier,
-    ClassifierTraining,
-    DocumentDropout,
-    DocumentFilters,
-    LabelledData,
-    Level,
+    ClassifierConfig,
+    ClassifierTrainingConfig,
+    DocumentDropoutConfig,
+    DocumentFiltersConfig,
+    LabelledDataConfig,
+    LevelConfig,
 )
-from nmt.config.schema.experiment import Experiment
-from nmt.config.schema.learning import EarlyStopping, GuidedAlignment, Learning, Stopping, Training, Validation
-from nmt.config.schema.network import Attention, Decoder, Dropout, Encoder, Model, NetworkPart, Readout
-from nmt.config.schema.text import Data, Filters, SentencePiece, Tokenizer
-from nmt.config.schema.use import Runtime, Search
+from nmt.config.schema.experiment import ExperimentConfig
+from nmt.config.schema.learning import (
+    EarlyStoppingConfig,
+    GuidedAlignmentConfig,
+    LearningConfig,
+    StoppingConfig,
+    TrainingConfig,
+    ValidationConfig,
+)
+from nmt.config.schema.network import (
+    AttentionConfig,
+    DecoderConfig,
+    DropoutConfig,
+    EncoderConfig,
+    ModelConfig,
+    NetworkPartOptions,
+    ReadoutConfig,
+)
+from nmt.config.schema.text import DataConfig, FiltersConfig, SentencePieceConfig, TokenizerConfig
+from nmt.config.schema.use import RuntimeConfig, SearchConfig
 
 __all__ = [
     "TASKS",
-    "Attention",
+    "AttentionConfig",
     "ClassificationConfig",
-    "Classifier",
-    "ClassifierTraining",
+    "ClassifierConfig",
+    "ClassifierTrainingConfig",
     "ColumnNumber",
-    "Config",
     "Count",
-    "Data",
-    "Decoder",
-    "DocumentDropout",
-    "DocumentFilters",
-    "Dropout",
-    "EarlyStopping",
-    "Encoder",
-    "Experiment",
-    "Filters",
-    "GuidedAlignment",
+    "DataConfig",
+    "DecoderConfig",
+    "DocumentDropoutConfig",
+    "DocumentFiltersConfig",
+    "DropoutConfig",
+    "EarlyStoppingConfig",
+    "EncoderConfig",
+    "ExperimentConfig",
+    "FiltersConfig",
+    "GuidedAlignmentConfig",
     "Heads",
-    "LabelledData",
-    "Learning",
-    "Level",
-    "Model",
-    "NetworkPart",
+    "LabelledDataConfig",
+    "LearningConfig",
+    "LevelConfig",
+    "ModelConfig",
+    "NetworkPartOptions",
     "Positions",
     "Positive",
     "Probability",
-    "Readout",
-    "Runtime",
-    "Search",
+    "ReadoutConfig",
+    "RuntimeConfig",
+    "SearchConfig",
     "Section",
-    "SentencePiece",
+    "SentencePieceConfig",
     "Sentences",
     "Size",
-    "Stopping",
-    "Tokenizer",
-    "Training",
-    "Validation",
+    "StoppingConfig",
+    "TokenizerConfig",
+    "TrainingConfig",
+    "TranslationConfig",
+    "ValidationConfig",
     "Weight",
 ]
 
 
-class Config(Experiment):
+class TranslationConfig(ExperimentConfig):
     """An experiment in which translations are learned."""
 
     task: Literal["translation"] = "translation"
     """What is learned: translations, or with `classification` the labels of documents."""
-    data: Data
+    data: DataConfig
     """The corpora."""
-    tokenizer: Tokenizer = Tokenizer()
+    tokenizer: TokenizerConfig = TokenizerConfig()
     """SentencePiece."""
-    model: Model = Model()
+    model: ModelConfig = ModelConfig()
     """The network."""
-    training: Training = Training()
+    training: TrainingConfig = TrainingConfig()
     """The optimization."""
-    validation: Validation = Validation()
+    validation: ValidationConfig = ValidationConfig()
     """What is measured during training."""
-    search: Search = Search()
+    search: SearchConfig = SearchConfig()
     """How a translation is found."""
 
     @property
@@ -112,5 +127,5 @@ class Config(Experiment):
             )
 
 
-TASKS: Mapping[str, type[Experiment]] = {"translation": Config, "classification": ClassificationConfig}
+TASKS: Mapping[str, type[ExperimentConfig]] = {"translation": TranslationConfig, "classification": ClassificationConfig}
 """The kinds of experiments by what the YAML calls them; one that names no task is of the first kind."""

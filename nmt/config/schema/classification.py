@@ -8,10 +8,10 @@ from pydantic import Field, SerializeAsAny
 
 from nmt.config.registry import PartOf, PartOptions, Section
 from nmt.config.schema.bounds import Count, PathName, Positive, Probability, Size, Tokens, Workers
-from nmt.config.schema.experiment import Experiment
-from nmt.config.schema.learning import Learning, Stopping
-from nmt.config.schema.network import Encoder, ScoreChoice
-from nmt.config.schema.text import SentencePiece
+from nmt.config.schema.experiment import ExperimentConfig
+from nmt.config.schema.learning import LearningConfig, StoppingConfig
+from nmt.config.schema.network import EncoderConfig, ScoreChoice
+from nmt.config.schema.text import SentencePieceConfig
 
 CollectionChoice = Annotated[SerializeAsAny[PartOptions], PartOf("collection", default_kind="text")]
 ValidationChoice = Annotated[
@@ -19,7 +19,7 @@ ValidationChoice = Annotated[
 ]
 
 
-class DocumentFilters(Section):
+class DocumentFiltersConfig(Section):
     """What becomes of documents that are long, empty or damaged. The first two hold wherever the model is used."""
 
     max_length: Positive | None = None
@@ -32,7 +32,7 @@ class DocumentFilters(Section):
     """What happens to a document with bytes that are not UTF-8."""
 
 
-class LabelledData(Section):
+class LabelledDataConfig(Section):
     """The documents and their labels. Paths are relative to the working directory."""
 
     language: str = "en"
@@ -45,7 +45,7 @@ class LabelledData(Section):
     the training text."""
     test: dict[str, CollectionChoice] = Field(default_factory=dict)
     """Named test sets, for `nmt-eval`."""
-    filters: DocumentFilters = DocumentFilters()
+    filters: DocumentFiltersConfig = DocumentFiltersConfig()
     """What becomes of documents that are long, empty or damaged."""
     cache: PathName | None = None
     """Folder of the encoded documents; by default `cache` in the run's folder. Runs may share one."""
@@ -53,7 +53,7 @@ class LabelledData(Section):
     """Processes that tokenize; 0 means one a core."""
 
 
-class Level(Encoder):
+class LevelConfig(EncoderConfig):
     """One level of the hierarchy: a recurrent layer over the parts of a whole, and attention over its annotations."""
 
     hidden_size: Size = 50
@@ -62,7 +62,7 @@ class Level(Encoder):
     """What weighs the parts against a learned query; `mean` weighs all alike."""
 
 
-class DocumentDropout(Section):
+class DocumentDropoutConfig(Section):
     """What is switched off at random in training, as probabilities."""
 
     embedding: Probability = 0.2
@@ -75,58 +75,58 @@ class DocumentDropout(Section):
     """Elements of the document vector, before the labels."""
 
 
-class Classifier(Section):
+class ClassifierConfig(Section):
     """The network: words make sentences, sentences make a document (Yang 2016)."""
 
     embedding_size: Size = 200
     """Width of the word embeddings."""
-    word: Level = Level()
+    word: LevelConfig = LevelConfig()
     """From the words of a sentence to its vector."""
-    sentence: Level = Level()
+    sentence: LevelConfig = LevelConfig()
     """From the sentences of a document to its vector."""
-    dropout: DocumentDropout = DocumentDropout()
+    dropout: DocumentDropoutConfig = DocumentDropoutConfig()
     """What is switched off at random in training."""
 
 
-class ClassifierStopping(Stopping):
+class ClassifierStoppingConfig(StoppingConfig):
     """Stop when validation no longer improves."""
 
     metric: Literal["accuracy", "macro_f1", "loss"] = "accuracy"
     """Metric of the validation collection that chooses the best checkpoint and decides when to stop."""
 
 
-class ClassifierTraining(Learning):
+class ClassifierTrainingConfig(LearningConfig):
     """The optimization."""
 
     batch_tokens: Tokens = 4096
     """Pieces of the documents in a batch, on one device and in one accumulation step; there is no padding."""
     label_smoothing: Probability = 0.0
     """Probability mass spread evenly over the labels."""
-    early_stopping: ClassifierStopping = ClassifierStopping()
+    early_stopping: ClassifierStoppingConfig = ClassifierStoppingConfig()
     """When to stop, and what the best checkpoint is."""
 
 
-class ClassifierValidation(Section):
+class ClassifierValidationConfig(Section):
     """What is measured during training, through the same code as `nmt-eval`."""
 
     samples: Count = 3
     """Documents that are shown at every validation: those whose labels the model finds least probable."""
 
 
-class ClassificationConfig(Experiment):
+class ClassificationConfig(ExperimentConfig):
     """An experiment in which the labels of documents are learned."""
 
     task: Literal["classification"] = "classification"
     """What is learned: the labels of documents."""
-    data: LabelledData
+    data: LabelledDataConfig
     """The documents."""
-    tokenizer: SentencePiece = SentencePiece()
+    tokenizer: SentencePieceConfig = SentencePieceConfig()
     """SentencePiece."""
-    model: Classifier = Classifier()
+    model: ClassifierConfig = ClassifierConfig()
     """The network."""
-    training: ClassifierTraining = ClassifierTraining()
+    training: ClassifierTrainingConfig = ClassifierTrainingConfig()
     """The optimization."""
-    validation: ClassifierValidation = ClassifierValidation()
+    validation: ClassifierValidationConfig = ClassifierValidationConfig()
     """What is measured during training."""
 
     @property

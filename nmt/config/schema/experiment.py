@@ -8,12 +8,12 @@ from pydantic import Field
 
 from nmt.config.registry import Section
 from nmt.config.schema.bounds import PathName, Seed
-from nmt.config.schema.learning import Learning
-from nmt.config.schema.text import SentencePiece
-from nmt.config.schema.use import Runtime
+from nmt.config.schema.learning import LearningConfig
+from nmt.config.schema.text import SentencePieceConfig
+from nmt.config.schema.use import RuntimeConfig
 
 
-class Experiment(Section):
+class ExperimentConfig(Section):
     """What is learned from which text, how, and where the result goes. `task` says which kind of experiment it is."""
 
     run: PathName = Field(examples=["runs/example"])
@@ -24,15 +24,15 @@ class Experiment(Section):
     """Seed of every random choice."""
     data: Section
     """The corpora."""
-    tokenizer: SentencePiece
+    tokenizer: SentencePieceConfig
     """SentencePiece."""
     model: Section
     """The network."""
-    training: Learning
+    training: LearningConfig
     """The optimization."""
     validation: Section
     """What is measured during training."""
-    runtime: Runtime = Runtime()
+    runtime: RuntimeConfig = RuntimeConfig()
     """The machine."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:

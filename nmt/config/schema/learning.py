@@ -14,7 +14,7 @@ OptimizerChoice = Annotated[SerializeAsAny[PartOptions], PartOf("optimizer")]
 ScheduleChoice = Annotated[SerializeAsAny[PartOptions], PartOf("schedule")]
 
 
-class Stopping(Section):
+class StoppingConfig(Section):
     """Stop when validation no longer improves, whatever is learned."""
 
     metric: str
@@ -25,14 +25,14 @@ class Stopping(Section):
     """Smallest change that counts as an improvement."""
 
 
-class EarlyStopping(Stopping):
+class EarlyStoppingConfig(StoppingConfig):
     """Stop when validation no longer improves."""
 
     metric: Literal["bleu", "chrf", "loss"] = "bleu"
     """Metric of the validation corpus that chooses the best checkpoint and decides when to stop."""
 
 
-class GuidedAlignment(Section):
+class GuidedAlignmentConfig(Section):
     """Attention learns to follow the alignments that corpora bring (Chen 2016; Liu 2016; Mi 2016)."""
 
     weight: Ratio = 0.0
@@ -43,7 +43,7 @@ class GuidedAlignment(Section):
     """How far attention is from the links of a target piece."""
 
 
-class Learning(Section):
+class LearningConfig(Section):
     """The optimization, whatever is learned."""
 
     start_from: PathName | None = None
@@ -76,7 +76,7 @@ class Learning(Section):
     """Updates between two checkpoints besides those at every validation."""
     keep_last: Positive = 3
     """Most recent checkpoints that are kept, besides the best one."""
-    early_stopping: Stopping
+    early_stopping: StoppingConfig
     """When to stop, and what the best checkpoint is."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
@@ -85,7 +85,7 @@ class Learning(Section):
             yield "max_epochs", "is null, and so is `max_steps`; set one of them, so that training ends"
 
 
-class Training(Learning):
+class TrainingConfig(LearningConfig):
     """The optimization."""
 
     start_from: PathName | None = None
@@ -94,13 +94,13 @@ class Training(Learning):
     """Padded tokens of the longer side in a batch, on one device and in one accumulation step."""
     label_smoothing: Probability = 0.1
     """Probability mass spread evenly over the vocabulary."""
-    early_stopping: EarlyStopping = EarlyStopping()
+    early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     """When to stop, and what the best checkpoint is."""
-    guided_alignment: GuidedAlignment = GuidedAlignment()
+    guided_alignment: GuidedAlignmentConfig = GuidedAlignmentConfig()
     """A second loss, for attention, from the `alignments` of corpora."""
 
 
-class Validation(Section):
+class ValidationConfig(Section):
     """What is measured during training, through the same code as `nmt-eval`."""
 
     sentences: Positive = 500

@@ -19,15 +19,15 @@ ContextChoice = Annotated[SerializeAsAny[PartOptions], PartOf("context")]
 Residual = Annotated[int, Field(ge=2, le=100)] | None
 
 
-class NetworkPart(PartOptions):
+class NetworkPartOptions(PartOptions):
     """Options of a part of the network that may not go with every other part."""
 
-    def conflicts(self, model: Model) -> Iterable[tuple[str, str]]:
+    def conflicts(self, model: ModelConfig) -> Iterable[tuple[str, str]]:
         """What of the network this part cannot go with: (dotted path from the root, what is wrong and what to do)."""
         return ()
 
 
-class Dropout(Section):
+class DropoutConfig(Section):
     """What is switched off at random in training, as probabilities."""
 
     embedding: Probability = 0.2
@@ -47,7 +47,7 @@ def _without_layer(residual_from: int | None, layers: int) -> Iterator[tuple[str
         yield "residual_from", f"is {residual_from}, but there are only {layers} layers; leave it out"
 
 
-class Encoder(Section):
+class EncoderConfig(Section):
     """The recurrent encoder."""
 
     cell: CellChoice = PartOptions(kind="gru")
@@ -91,7 +91,7 @@ class Encoder(Section):
             )
 
 
-class Readout(Section):
+class ReadoutConfig(Section):
     """What turns the decoder's state, context and input into the vector before the vocabulary (deep output)."""
 
     kind: Literal["tanh", "maxout", "linear"] = "tanh"
@@ -100,7 +100,7 @@ class Readout(Section):
     """Width; by default `embedding_size`, which it must equal where the output is tied."""
 
 
-class Decoder(Section):
+class DecoderConfig(Section):
     """The recurrent decoder."""
 
     cell: CellChoice = PartOptions(kind="gru")
@@ -116,7 +116,7 @@ class Decoder(Section):
     cell (Sutskever 2014; Luong 2015). `zero` starts from zeros."""
     residual_from: Residual = None
     """First layer, counted from 1, whose input is added to its output (He 2016; 3 in Wu 2016); null: none."""
-    readout: Readout = Readout()
+    readout: ReadoutConfig = ReadoutConfig()
     """Deep output."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
@@ -124,7 +124,7 @@ class Decoder(Section):
         yield from _without_layer(self.residual_from, self.layers)
 
 
-class Attention(Section):
+class AttentionConfig(Section):
     """How the decoder looks at the source: choices that combine."""
 
     score: ScoreChoice = PartOptions(kind="additive")
@@ -139,7 +139,7 @@ class Attention(Section):
     """What the score is told of where the decoder looked before."""
 
 
-class Model(Section):
+class ModelConfig(Section):
     """The network."""
 
     embedding_size: Size = 256
@@ -148,15 +148,15 @@ class Model(Section):
     """Embeddings that are one matrix: target and output, source and target (needs a shared vocabulary), or all."""
     layer_normalization: bool = False
     """Normalise the encoder's outputs, the decoder's first state and the readout (Ba 2016)."""
-    encoder: Encoder = Encoder()
+    encoder: EncoderConfig = EncoderConfig()
     """The recurrent encoder."""
-    decoder: Decoder = Decoder()
+    decoder: DecoderConfig = DecoderConfig()
     """The recurrent decoder."""
-    attention: Attention = Attention()
+    attention: AttentionConfig = AttentionConfig()
     """How the decoder looks at the source; the name of a published system stands for its combination."""
     context: ContextChoice = PartOptions(kind="none")
     """What the translator is told of the sentences before, in corpora with documents."""
-    dropout: Dropout = Dropout()
+    dropout: DropoutConfig = DropoutConfig()
     """What is switched off at random in training."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,7 @@ CorpusChoice = Annotated[SerializeAsAny[PartOptions], PartOf("corpus", default_k
 ValidationChoice = Annotated[SerializeAsAny[PartOptions], PartOf("corpus", default_kind="text", kind_by_key="split")]
 
 
-class Filters(Section):
+class FiltersConfig(Section):
     """Which training pairs are left out; every pair left out is counted and reported."""
 
     max_length: Positive = 100
@@ -29,7 +29,7 @@ class Filters(Section):
     """What happens to a pair that occurred before, both sides alike."""
 
 
-class Data(Section):
+class DataConfig(Section):
     """The corpora. Paths are relative to the working directory."""
 
     source_language: str = Field(examples=["de"])
@@ -48,7 +48,7 @@ class Data(Section):
     """Whether the encoder reads the words of a source sentence from the last to the first, the end symbol still last
     (Sutskever 2014, section 3.3). Nothing else changes: attention weights, alignments and plots count source positions
     in the order of the text."""
-    filters: Filters = Filters()
+    filters: FiltersConfig = FiltersConfig()
     """Which training pairs are left out."""
     cache: PathName | None = None
     """Folder of the encoded corpora; by default `cache` in the run's folder. Runs may share one."""
@@ -56,7 +56,7 @@ class Data(Section):
     """Processes that tokenize; 0 means one a core."""
 
 
-class SentencePiece(Section):
+class SentencePieceConfig(Section):
     """SentencePiece: learned from the training text, or loaded from a file."""
 
     kind: Literal["bpe", "unigram"] = "bpe"
@@ -77,7 +77,7 @@ class SentencePiece(Section):
     """SentencePiece model to load instead of learning one."""
 
 
-class Tokenizer(SentencePiece):
+class TokenizerConfig(SentencePieceConfig):
     """SentencePiece of both sides: learned from the training text, or loaded from a file."""
 
     vocabulary_size: VocabularySize = 8000

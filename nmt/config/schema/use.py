@@ -11,7 +11,7 @@ from nmt.config.registry import Section, decided
 from nmt.config.schema.bounds import Beam, Count, Penalty, Tokens, Workers
 
 
-class Search(Section):
+class SearchConfig(Section):
     """How a translation is found. `nmt-translate` and `nmt-eval` may override each of these."""
 
     kind: Literal["beam", "greedy", "sampling"] = "beam"
@@ -57,11 +57,11 @@ class Search(Section):
         yield from decided(self._shortest_and_longest())
 
     def _of_sampling(self, name: str) -> Iterator[tuple[str, str]]:
-        if self.kind != "sampling" and getattr(self, name) != Search.model_fields[name].default:
+        if self.kind != "sampling" and getattr(self, name) != SearchConfig.model_fields[name].default:
             yield name, f"has no effect with kind: {self.kind}; set kind: sampling, or leave it out"
 
     def _of_shortlists(self) -> Iterator[tuple[str, str]]:
-        if not self.shortlist and self.shortlist_frequent != Search.model_fields["shortlist_frequent"].default:
+        if not self.shortlist and self.shortlist_frequent != SearchConfig.model_fields["shortlist_frequent"].default:
             yield "shortlist_frequent", "has no effect without a shortlist; set shortlist: 20, or leave it out"
 
     def _of_beams(self) -> Iterator[tuple[str, str]]:
@@ -77,7 +77,7 @@ class Search(Section):
             )
 
 
-class Runtime(Section):
+class RuntimeConfig(Section):
     """The machine."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from tqdm import tqdm
 
-from nmt.config.schema import Filters
+from nmt.config.schema import FiltersConfig
 from nmt.data.cache.columns import (
     FlatColumn,
     Mask,
@@ -48,7 +48,7 @@ _BLOCK_ROWS = 1 << 18
 def build(
     corpora: Sequence[Corpus],
     tokenizers: TokenizerPair,
-    filters: Filters | None,
+    filters: FiltersConfig | None,
     workers: int,
     keep_text: bool,
     scratch: Path,
@@ -127,7 +127,7 @@ def build(
     )
 
 
-def _judge(chunk: Chunk, encoded: EncodedChunk, corpus: Corpus, counts: Counts, filters: Filters | None) -> Mask:
+def _judge(chunk: Chunk, encoded: EncodedChunk, corpus: Corpus, counts: Counts, filters: FiltersConfig | None) -> Mask:
     """Which pairs of a chunk to keep, all decisions counted."""
     keep = np.ones(len(chunk.lines), np.bool_)
     if filters is not None:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nmt.config.schema import Filters
+from nmt.config.schema import FiltersConfig
 from nmt.data.cache.build import build
 from nmt.data.cache.corpus import EncodedCorpus, EncodedPairs
 from nmt.data.cache.digests import Digests
@@ -24,7 +24,7 @@ _PAIRS = "pairs.arrow"
 def encode_corpora(
     corpora: Sequence[Corpus],
     tokenizers: TokenizerPair,
-    filters: Filters | None,
+    filters: FiltersConfig | None,
     cache: Path,
     workers: int,
     keep_text: bool,

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from tqdm import tqdm
 
-from nmt.config.schema import DocumentFilters
+from nmt.config.schema import DocumentFiltersConfig
 from nmt.data.cache.columns import FlatColumn, RaggedColumn, arrow_flat, arrow_lists
 from nmt.data.cache.digests import Digests
 from nmt.data.cache.keeping import kept
@@ -94,7 +94,7 @@ def encode_collections(
     collections: Sequence[Collection],
     reader: Reader,
     labels: Sequence[str],
-    filters: DocumentFilters,
+    filters: DocumentFiltersConfig,
     cache: Path,
     workers: int,
 ) -> EncodedCollection:
@@ -130,7 +130,7 @@ def _build(
     collections: Sequence[Collection],
     reader: Reader,
     labels: Sequence[str],
-    filters: DocumentFilters,
+    filters: DocumentFiltersConfig,
     workers: int,
     scratch: Path,
     arrow: Path,
@@ -197,7 +197,7 @@ def _encode(chunk: _Chunk, reader: Reader) -> _EncodedChunk:
 
 
 def _judge(
-    chunk: _Chunk, encoded: _EncodedChunk, collection: Collection, counts: Counts, filters: DocumentFilters
+    chunk: _Chunk, encoded: _EncodedChunk, collection: Collection, counts: Counts, filters: DocumentFiltersConfig
 ) -> npt.NDArray[np.bool_]:
     """Which documents of a chunk to keep, all decisions counted."""
     keep = encoded.pieces > 0

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nmt.config.schema import Filters
+from nmt.config.schema import FiltersConfig
 
 EMPTY = "empty side"
 TOO_LONG = "too long"
@@ -16,7 +16,7 @@ DUPLICATE = "duplicate"
 
 
 def reasons_to_drop(
-    source_lengths: npt.NDArray[Any], target_lengths: npt.NDArray[Any], filters: Filters
+    source_lengths: npt.NDArray[Any], target_lengths: npt.NDArray[Any], filters: FiltersConfig
 ) -> dict[str, npt.NDArray[np.bool_]]:
     """Which pairs to leave out, by the first reason that applies; lengths are in pieces, without an end symbol."""
     empty = np.minimum(source_lengths, target_lengths) == 0
@@ -25,7 +25,7 @@ def reasons_to_drop(
 
 
 def length_reasons(
-    source_lengths: npt.NDArray[Any], target_lengths: npt.NDArray[Any], filters: Filters
+    source_lengths: npt.NDArray[Any], target_lengths: npt.NDArray[Any], filters: FiltersConfig
 ) -> dict[str, npt.NDArray[np.bool_]]:
     """Which pairs are too long, or have sides of too different lengths; a pair with an empty side has no ratio."""
     shorter = np.minimum(source_lengths, target_lengths)

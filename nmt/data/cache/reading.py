@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from nmt.config.schema import DocumentFilters
+from nmt.config.schema import DocumentFiltersConfig
 from nmt.data.labelled import Splitter
 from nmt.data.tokenizer import Tokenizer
 from nmt.data.words import words_of_spans
@@ -37,7 +37,7 @@ class Reader:
     max_sentence_length: int
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer, language: str, filters: DocumentFilters) -> Reader:
+    def of(cls, tokenizer: Tokenizer, language: str, filters: DocumentFiltersConfig) -> Reader:
         """The reader that the config describes."""
         return cls(tokenizer, Splitter(language), filters.max_length, filters.max_sentence_length)
 

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from nmt.config.names import advice
 from nmt.config.registry import PartOptions, Registry
-from nmt.config.schema import Count, LabelledData, Positive, Weight
+from nmt.config.schema import Count, LabelledDataConfig, Positive, Weight
 from nmt.data.labelled.sentences import SEPARATOR, Splitter
 from nmt.data.readers.counts import Counts
 from nmt.data.readers.files import broken_utf8
@@ -75,7 +75,7 @@ class Collection(ABC):
     may_split: bool
     """Whether some of its text comes without sentence boundaries."""
 
-    def __init__(self, options: CollectionOptions, data: LabelledData) -> None:
+    def __init__(self, options: CollectionOptions, data: LabelledDataConfig) -> None:
         self.weight = options.weight
         self.skip = options.skip
         self.limit = options.limit
@@ -144,7 +144,7 @@ class Collection(ABC):
 
 
 @COLLECTIONS.register("split", SplitOptions)
-def _open_split(options: SplitOptions, data: LabelledData) -> Collection:
+def _open_split(options: SplitOptions, data: LabelledDataConfig) -> Collection:
     """Documents taken from the training text, for `data.validation` alone."""
     raise DataError(f"split: {options.split}: the documents are known in a training run alone; name a file here")
 
@@ -154,7 +154,7 @@ def one_line(label: str) -> str:
     return " ".join(label.replace("\t", " ").splitlines())
 
 
-def open_collection(options: PartOptions, data: LabelledData) -> Collection:
+def open_collection(options: PartOptions, data: LabelledDataConfig) -> Collection:
     """The collection that the options describe.
 
     Checks what is cheap to check: that files and columns are there, and what splits text. Raises DataError.
@@ -165,7 +165,7 @@ def open_collection(options: PartOptions, data: LabelledData) -> Collection:
     return collection
 
 
-def open_collections(options: Sequence[PartOptions], data: LabelledData) -> list[Collection]:
+def open_collections(options: Sequence[PartOptions], data: LabelledDataConfig) -> list[Collection]:
     """Several collections; what is wrong with any of them is raised as one DataError, a line for each mistake."""
     collections: list[Collection] = []
     problems: list[str] = []

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from nmt.config.schema import LabelledData
+from nmt.config.schema import LabelledDataConfig
 from nmt.data.labelled.base import COLLECTIONS, Collection, CollectionOptions, Record
 from nmt.data.labelled.sentences import SEPARATOR
 from nmt.data.readers.files import check_file, raw_lines
@@ -33,7 +33,7 @@ class JsonLinesOptions(CollectionOptions):
 class JsonLinesCollection(Collection):
     """One JSON object a line, one field of which is the text and another the label."""
 
-    def __init__(self, options: JsonLinesOptions, data: LabelledData) -> None:
+    def __init__(self, options: JsonLinesOptions, data: LabelledDataConfig) -> None:
         super().__init__(options, data)
         self.name = options.path
         self._path = Path(options.path)

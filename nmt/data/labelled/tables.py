@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from nmt.config.schema import LabelledData
+from nmt.config.schema import LabelledDataConfig
 from nmt.data.labelled.base import COLLECTIONS, Collection, CollectionOptions, Record
 from nmt.data.readers.files import raw_lines
 from nmt.data.readers.tables import Column, find_column, warn_of_header
@@ -37,7 +37,7 @@ class TsvCollection(Collection):
 
     may_split = True
 
-    def __init__(self, options: TsvOptions, data: LabelledData) -> None:
+    def __init__(self, options: TsvOptions, data: LabelledDataConfig) -> None:
         super().__init__(options, data)
         self.name = options.path
         self._path = Path(options.path)

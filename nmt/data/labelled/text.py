@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from nmt.config.schema import ColumnNumber, LabelledData
+from nmt.config.schema import ColumnNumber, LabelledDataConfig
 from nmt.data.labelled.base import COLLECTIONS, Collection, CollectionOptions, Part, Record
 from nmt.data.readers.files import check_files, raw_lines
 from nmt.errors import DataError
@@ -31,7 +31,7 @@ class TextOptions(CollectionOptions):
 class TextCollection(Collection):
     """A file of documents, their sentences separated by TAB, and a file of labels."""
 
-    def __init__(self, options: TextOptions, data: LabelledData) -> None:
+    def __init__(self, options: TextOptions, data: LabelledDataConfig) -> None:
         super().__init__(options, data)
         self._paths: dict[Part, Path] = {"text": Path(options.docs), "label": Path(options.labels)}
         self._column = options.label_column

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
 from nmt.config.registry import PartOptions, Registry
-from nmt.config.schema import Data, Positive, Weight
+from nmt.config.schema import DataConfig, Positive, Weight
 from nmt.data.readers.counts import Counts
 from nmt.data.readers.files import broken_utf8
 from nmt.data.readers.held_out import HELD_OUT, HeldOut, SplitOptions
@@ -92,7 +92,7 @@ class Corpus(ABC):
     reading: str
     """How the files are read: what the records depend on besides them."""
 
-    def __init__(self, options: CorpusOptions, data: Data) -> None:
+    def __init__(self, options: CorpusOptions, data: DataConfig) -> None:
         self.weight = options.weight
         self.limit = options.limit
         self.has_alignments = options.has_alignments
@@ -176,12 +176,12 @@ class Corpus(ABC):
 
 
 @CORPORA.register("split", SplitOptions)
-def _open_split(options: SplitOptions, data: Data) -> Corpus:
+def _open_split(options: SplitOptions, data: DataConfig) -> Corpus:
     """Pairs taken from the training text, for `data.validation` alone."""
     raise DataError(f"split: {options.split}: the pairs are known in a training run alone; name a file here")
 
 
-def open_corpus(options: PartOptions, data: Data) -> Corpus:
+def open_corpus(options: PartOptions, data: DataConfig) -> Corpus:
     """The corpus that the options describe.
 
     Checks what is cheap to check: that files exist and columns are there. Raises DataError.
@@ -189,7 +189,7 @@ def open_corpus(options: PartOptions, data: Data) -> Corpus:
     return CORPORA.build(options, data)
 
 
-def open_corpora(options: Sequence[PartOptions], data: Data) -> list[Corpus]:
+def open_corpora(options: Sequence[PartOptions], data: DataConfig) -> list[Corpus]:
     """Several corpora; what is wrong with any of them is raised as one DataError, a line for each mistake."""
     corpora: list[Corpus] = []
     problems: list[str] = []

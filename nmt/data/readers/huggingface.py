@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from nmt.config.schema import Data
+from nmt.config.schema import DataConfig
 from nmt.data.readers.arrow import BATCH_ROWS, batch_records, check_columns, check_values, first_line, has_column
 from nmt.data.readers.base import CORPORA, Corpus, CorpusOptions, Record, Text, of_record
 from nmt.data.readers.files import check_file, check_files
@@ -62,7 +62,7 @@ class HuggingFaceOptions(CorpusOptions):
 class HuggingFaceCorpus(Corpus):
     """A Hugging Face data set: from the hub, from a folder it was saved to, or from local files."""
 
-    def __init__(self, options: HuggingFaceOptions, data: Data) -> None:
+    def __init__(self, options: HuggingFaceOptions, data: DataConfig) -> None:
         super().__init__(options, data)
         self._options = options
         self._wanted = of_record(

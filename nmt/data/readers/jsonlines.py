@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from nmt.config.schema import Data
+from nmt.config.schema import DataConfig
 from nmt.data.readers.base import CORPORA, Corpus, CorpusOptions, Record, Text, of_record
 from nmt.data.readers.files import check_file, raw_lines
 from nmt.errors import DataError
@@ -44,7 +44,7 @@ class JsonLinesOptions(CorpusOptions):
 class JsonLinesCorpus(Corpus):
     """One JSON object a line, two fields of which are the sides."""
 
-    def __init__(self, options: JsonLinesOptions, data: Data) -> None:
+    def __init__(self, options: JsonLinesOptions, data: DataConfig) -> None:
         super().__init__(options, data)
         self.name = options.path
         self._path = Path(options.path)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from nmt.config.schema import Data
+from nmt.config.schema import DataConfig
 from nmt.data.readers.arrow import BATCH_ROWS, batch_records, check_columns, check_values
 from nmt.data.readers.base import CORPORA, Corpus, CorpusOptions, Record, of_record
 from nmt.data.readers.files import check_file
@@ -48,7 +48,7 @@ class ParquetOptions(CorpusOptions):
 class ParquetCorpus(Corpus):
     """A Parquet file, two columns of which are the sides."""
 
-    def __init__(self, options: ParquetOptions, data: Data) -> None:
+    def __init__(self, options: ParquetOptions, data: DataConfig) -> None:
         super().__init__(options, data)
         self.name = options.path
         self._path = Path(options.path)

@@ -7,7 +7,7 @@ from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from nmt.config.schema import ColumnNumber, Data
+from nmt.config.schema import ColumnNumber, DataConfig
 from nmt.data.readers.base import CORPORA, Corpus, CorpusOptions, Record, of_record
 from nmt.data.readers.files import raw_lines
 from nmt.errors import DataError
@@ -73,7 +73,7 @@ class TsvOptions(CorpusOptions):
 class TsvCorpus(Corpus):
     """Tab-separated columns, two of which are the sides."""
 
-    def __init__(self, options: TsvOptions, data: Data) -> None:
+    def __init__(self, options: TsvOptions, data: DataConfig) -> None:
         super().__init__(options, data)
         self.name = options.path
         self._path = Path(options.path)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from nmt.config.schema import Data
+from nmt.config.schema import DataConfig
 from nmt.data.readers.base import CORPORA, Corpus, CorpusOptions, Record, Text, of_record
 from nmt.data.readers.files import check_files, raw_lines
 from nmt.errors import DataError
@@ -44,7 +44,7 @@ class TextOptions(CorpusOptions):
 class TextCorpus(Corpus):
     """Two text files, aligned line by line."""
 
-    def __init__(self, options: TextOptions, data: Data) -> None:
+    def __init__(self, options: TextOptions, data: DataConfig) -> None:
         super().__init__(options, data)
         self._splits_at_blank_lines = options.documents == BLANK_LINES
         document = None if self._splits_at_blank_lines else options.documents

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable
 
 import sentencepiece
 
-from nmt.config.schema import SentencePiece
-from nmt.config.schema import Tokenizer as TokenizerOptions
+from nmt.config.schema import SentencePieceConfig, TokenizerConfig
 from nmt.data.tokenizer.model import Tokenizer, TokenizerPair
 from nmt.errors import DataError
 
@@ -22,7 +21,7 @@ LONGEST_LINE_BYTES = 1 << 20
 QUIET = 2
 
 
-def learn(options: TokenizerOptions, pairs: Callable[[], Iterable[tuple[str, str]]], seed: int) -> TokenizerPair:
+def learn(options: TokenizerConfig, pairs: Callable[[], Iterable[tuple[str, str]]], seed: int) -> TokenizerPair:
     """Learn the vocabulary from the training text, or one for each side.
 
     `pairs` starts a pass over the text; no more than `training_sentences` of it (of each side, where the vocabulary
@@ -46,7 +45,7 @@ def learn(options: TokenizerOptions, pairs: Callable[[], Iterable[tuple[str, str
     return TokenizerPair(*tokenizers)
 
 
-def learn_one(options: SentencePiece, sentences: Iterable[str], seed: int, side: str) -> Tokenizer:
+def learn_one(options: SentencePieceConfig, sentences: Iterable[str], seed: int, side: str) -> Tokenizer:
     """One vocabulary from these sentences; `side` begins what messages say of it. Otherwise as `learn`."""
     drawn = draw(sentences, options.training_sentences, seed)
     if not any(sentence.strip() for sentence in drawn):
@@ -87,7 +86,7 @@ def draw(sentences: Iterable[str], count: int, seed: int) -> list[str]:
     return drawn
 
 
-def _explain(message: str, options: SentencePiece, side: str) -> str:
+def _explain(message: str, options: SentencePieceConfig, side: str) -> str:
     size = f"tokenizer.vocabulary_size: {side}{options.vocabulary_size} is too"
     if largest := re.search(r"Please set it to a value <= (\d+)", message):
         return f"{size} large for this text; the largest possible is {largest[1]}"

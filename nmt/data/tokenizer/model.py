@@ -16,7 +16,7 @@ from typing import Any
 import sentencepiece
 from sentencepiece import sentencepiece_pb2
 
-from nmt.config.schema import Tokenizer as TokenizerOptions
+from nmt.config.schema import TokenizerConfig
 from nmt.errors import DataError, require_file
 
 SPACE = "\u2581"
@@ -167,7 +167,7 @@ class TokenizerPair:
         return load_files(folder / "source.model", folder / "target.model")
 
 
-def load_or_none(options: TokenizerOptions) -> TokenizerPair | None:
+def load_or_none(options: TokenizerConfig) -> TokenizerPair | None:
     """The tokenizers of the files that the options name, or None where they name none.
 
     Raises DataError for a file that is missing or damaged.

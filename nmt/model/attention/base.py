@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.config.registry import Registry
-from nmt.config.schema import NetworkPart
+from nmt.config.schema import NetworkPartOptions
 from nmt.kernels.additive import additive_scores
 from nmt.kernels.recurrence import Loop, Row, Steps, Value
 from nmt.kernels.windows import Source
@@ -161,7 +161,7 @@ class View:
         return F.linear(hidden, energy_A.unsqueeze(0)).squeeze(-1)
 
 
-class ScoreOptions(NetworkPart):
+class ScoreOptions(NetworkPartOptions):
     """Options of a score."""
 
     looks: ClassVar[bool] = True

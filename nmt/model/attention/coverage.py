@@ -11,23 +11,23 @@ from typing import Literal
 from torch import Tensor, nn
 
 from nmt.config import schema
-from nmt.config.schema import NetworkPart
+from nmt.config.schema import NetworkPartOptions
 from nmt.model.attention.base import COVERAGES, Coverage, Prepared
 
 Carried = tuple[Tensor, ...]
 
 
-class NoCoverageOptions(NetworkPart):
+class NoCoverageOptions(NetworkPartOptions):
     """Nothing is remembered."""
 
     kind: Literal["none"] = "none"
     """Nothing is remembered."""
 
 
-class CoverageOptions(NetworkPart):
+class CoverageOptions(NetworkPartOptions):
     """Options of what is remembered."""
 
-    def conflicts(self, model: schema.Model) -> Iterator[tuple[str, str]]:
+    def conflicts(self, model: schema.ModelConfig) -> Iterator[tuple[str, str]]:
         """Coverage is a term inside the tanh of the score."""
         score = model.attention.score
         if not getattr(score, "takes_coverage", False):

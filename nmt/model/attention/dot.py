@@ -15,7 +15,7 @@ from nmt.model.attention.base import SCORES, Form, Score, ScoreOptions, View
 class SameSizeOptions(ScoreOptions):
     """Of a score that multiplies queries with the memory as they are."""
 
-    def conflicts(self, model: schema.Model) -> Iterator[tuple[str, str]]:
+    def conflicts(self, model: schema.ModelConfig) -> Iterator[tuple[str, str]]:
         """Several heads map both sides to one size; a single one takes them as they are."""
         query_size, memory_size = model.decoder.hidden_size, model.encoder.output_size
         if model.attention.heads == 1 and query_size != memory_size:

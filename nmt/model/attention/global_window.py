@@ -6,11 +6,11 @@ from typing import Literal
 
 from torch import Tensor
 
-from nmt.config.schema import NetworkPart
+from nmt.config.schema import NetworkPartOptions
 from nmt.model.attention.base import WINDOWS, Covered, Mixed, Prepared, Score, View, Window, normalize
 
 
-class GlobalOptions(NetworkPart):
+class GlobalOptions(NetworkPartOptions):
     """Every position of the sentence."""
 
     kind: Literal["global"] = "global"

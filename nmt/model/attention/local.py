@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nmt.config.schema import NetworkPart, Positions
+from nmt.config.schema import NetworkPartOptions, Positions
 from nmt.model.attention.base import Covered, Mixed, Prepared, Score, View, Window, normalize_within
 
 
-class LocalOptions(NetworkPart):
+class LocalOptions(NetworkPartOptions):
     """Options of a window that moves."""
 
     half_width: Positions = 10

@@ -18,7 +18,7 @@ class MeanOptions(ScoreOptions):
     """The same score for every position: the context is their average."""
     needs_query: ClassVar[bool] = False
 
-    def conflicts(self, model: schema.Model) -> Iterator[tuple[str, str]]:
+    def conflicts(self, model: schema.ModelConfig) -> Iterator[tuple[str, str]]:
         """Heads differ by what they ask."""
         if model.attention.heads > 1:
             yield "model.attention.heads", f"is {model.attention.heads}, but score mean asks nothing; leave it out"

@@ -34,7 +34,7 @@ class NoneOptions(ScoreOptions):
         if self.mapped and not self.gives_context:
             yield "mapped", "is true, but with context: first_state there is no context; leave it out"
 
-    def conflicts(self, model: schema.Model) -> Iterator[tuple[str, str]]:
+    def conflicts(self, model: schema.ModelConfig) -> Iterator[tuple[str, str]]:
         """Where nothing is looked at there is nothing to divide or to narrow."""
         attention = model.attention
         if attention.heads > 1:

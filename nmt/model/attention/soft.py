@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nmt.config.schema import Attention as AttentionConfig
+from nmt.config.schema import AttentionConfig
 from nmt.kernels.additive import exponentials
 from nmt.kernels.recurrence import Annotations, Loop, Row, Steps, Value, attend
 from nmt.model.attention.base import (

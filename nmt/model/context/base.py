@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nmt.config.registry import Registry
-from nmt.config.schema import NetworkPart
+from nmt.config.schema import NetworkPartOptions
 from nmt.data.batching import Lookback, Past
 from nmt.kernels.recurrence import Steps
 from nmt.model.attention import Encoded, Prepared
@@ -69,7 +69,7 @@ class Translated:
         return Translated(self.words.select(rows_NP.flatten()), self.present_BP.index_select(0, sentences_N))
 
 
-class ContextOptions(NetworkPart):
+class ContextOptions(NetworkPartOptions):
     """Options of what a translator is told of the sentences before."""
 
     @property

@@ -52,7 +52,7 @@ class HierarchicalOptions(ContextOptions):
     def lookback(self) -> Lookback:
         return Lookback(self.past, self.where in ("encoder", "both"), self.where in ("decoder", "both"))
 
-    def conflicts(self, model: schema.Model) -> Iterator[tuple[str, str]]:
+    def conflicts(self, model: schema.ModelConfig) -> Iterator[tuple[str, str]]:
         """Both levels look at something, and heads share the states out evenly."""
         for level, score in (("word", self.word), ("sentence", self.sentence)):
             if not (isinstance(score, ScoreOptions) and score.looks):
@@ -77,8 +77,8 @@ class HierarchicalAttention(nn.Module):
     def __init__(self, options: HierarchicalOptions, size: int) -> None:
         super().__init__()
 
-        def attention(score: PartOptions) -> schema.Attention:
-            return schema.Attention(
+        def attention(score: PartOptions) -> schema.AttentionConfig:
+            return schema.AttentionConfig(
                 score=score, window=GlobalOptions(), heads=options.heads, coverage=NoCoverageOptions()
             )
 
@@ -169,7 +169,7 @@ class HierarchicalAttention(nn.Module):
 class HierarchicalContext(Context):
     """Attention over the words of each sentence before, then over these sentences (Miculicich 2018)."""
 
-    def __init__(self, options: HierarchicalOptions, model: schema.Model, hidden_size: int) -> None:
+    def __init__(self, options: HierarchicalOptions, model: schema.ModelConfig, hidden_size: int) -> None:
         super().__init__()
         self.lookback = lookback = options.lookback
         self.encoder = HierarchicalAttention(options, model.encoder.output_size) if lookback.sources else None

@@ -20,5 +20,5 @@ class NoContextOptions(ContextOptions):
 class NoContext(Context):
     """Every sentence by itself."""
 
-    def __init__(self, options: PartOptions, model: schema.Model, hidden_size: int) -> None:
+    def __init__(self, options: PartOptions, model: schema.ModelConfig, hidden_size: int) -> None:
         super().__init__()

@@ -50,7 +50,7 @@ class SummaryOptions(ContextOptions):
     def lookback(self) -> Lookback:
         return Lookback(self.past, sources=True, targets=False)
 
-    def conflicts(self, model: schema.Model) -> Iterator[tuple[str, str]]:
+    def conflicts(self, model: schema.ModelConfig) -> Iterator[tuple[str, str]]:
         """Both levels weigh what they read; a first state that is copied takes no summary."""
         for level, score in (("word", self.word), ("sentence", self.sentence)):
             if not (isinstance(score, ScoreOptions) and score.looks):
@@ -77,14 +77,14 @@ class SummaryContext(Context):
     the translator without context. Where nothing was said before, D is 0, and so is all that comes of it.
     """
 
-    def __init__(self, options: SummaryOptions, model: schema.Model, hidden_size: int) -> None:
+    def __init__(self, options: SummaryOptions, model: schema.ModelConfig, hidden_size: int) -> None:
         super().__init__()
         decoder, cell = model.decoder, cell_class(model.decoder.cell)
         self.lookback = options.lookback
         self.dropout = model.dropout.layer
         assert isinstance(options.word, ScoreOptions), "a score has the options of a score"
         self.words = Pooling(options.word, model.encoder.output_size)
-        level = schema.Level(cell=model.encoder.cell, hidden_size=options.hidden_size, score=options.sentence)
+        level = schema.LevelConfig(cell=model.encoder.cell, hidden_size=options.hidden_size, score=options.sentence)
         self.sentences = Level(level, model.encoder.output_size, model.dropout.layer)
         size, gates = self.sentences.output_size, cell.gates * decoder.hidden_size
         self.state_size = decoder.hidden_size

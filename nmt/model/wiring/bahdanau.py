@@ -18,7 +18,7 @@ from nmt.model.stack import Factors, Stack
 from nmt.model.wiring.base import WIRINGS, DecoderState, Wiring, gate_input
 
 
-class BahdanauOptions(schema.NetworkPart):
+class BahdanauOptions(schema.NetworkPartOptions):
     """Look with the state before, then update it with the context."""
 
     kind: Literal["bahdanau"] = "bahdanau"
@@ -30,7 +30,7 @@ class BahdanauOptions(schema.NetworkPart):
     """Whether the reset gate of a GRU multiplies the context's part of the new state as well (Cho 2014, A.1). Other
     cells have no reset gate: there it makes no difference."""
 
-    def conflicts(self, model: schema.Model) -> Iterator[tuple[str, str]]:
+    def conflicts(self, model: schema.ModelConfig) -> Iterator[tuple[str, str]]:
         """Without a context there is nothing for the reset gate to multiply."""
         score = model.attention.score
         if self.reset_context and isinstance(score, ScoreOptions) and not score.gives_context:
@@ -49,7 +49,7 @@ class BahdanauWiring(Wiring):
     `reset_context` the new state of a GRU is tanh(W E y_{t-1} + r * (U s_{t-1} + C c_t)) (Cho 2014, A.1).
     """
 
-    def __init__(self, options: BahdanauOptions, model: schema.Model, input_size: int, memory_size: int) -> None:
+    def __init__(self, options: BahdanauOptions, model: schema.ModelConfig, input_size: int, memory_size: int) -> None:
         super().__init__()
         self.hidden_size = model.decoder.hidden_size
         self.reads_before = options.readout_state == "previous"

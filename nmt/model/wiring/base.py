@@ -101,7 +101,7 @@ class Wiring(nn.Module):
     attention: Attention
     bridge: Bridge
 
-    def build_readout(self, model: schema.Model, input_size: int) -> Readout:
+    def build_readout(self, model: schema.ModelConfig, input_size: int) -> Readout:
         """The readout of what this wiring puts out."""
         return DeepOutput(model, self.hidden_size, self.context_size, input_size)
 
@@ -165,7 +165,7 @@ class Wiring(nn.Module):
 WIRINGS: Registry[Wiring] = Registry("wiring")
 
 
-def build_wiring(model: schema.Model, input_size: int, memory_size: int) -> Wiring:
+def build_wiring(model: schema.ModelConfig, input_size: int, memory_size: int) -> Wiring:
     """The wiring that the model's options name, for inputs [.., input_size] and a memory [.., memory_size]."""
     return WIRINGS.build(model.attention.wiring, model, input_size, memory_size)
 

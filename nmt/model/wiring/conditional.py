@@ -18,13 +18,13 @@ from nmt.model.stack import Factors, Stack
 from nmt.model.wiring.base import WIRINGS, DecoderState, Wiring
 
 
-class ConditionalOptions(schema.NetworkPart):
+class ConditionalOptions(schema.NetworkPartOptions):
     """Update with the word, look, update with the context."""
 
     kind: Literal["conditional"] = "conditional"
     """Update with the word, look, update with the context."""
 
-    def conflicts(self, model: schema.Model) -> Iterator[tuple[str, str]]:
+    def conflicts(self, model: schema.ModelConfig) -> Iterator[tuple[str, str]]:
         """The second update is with the context."""
         score = model.attention.score
         if isinstance(score, ScoreOptions) and not score.gives_context:
@@ -42,7 +42,9 @@ class ConditionalWiring(Wiring):
     The layers above read s_t.
     """
 
-    def __init__(self, options: ConditionalOptions, model: schema.Model, input_size: int, memory_size: int) -> None:
+    def __init__(
+        self, options: ConditionalOptions, model: schema.ModelConfig, input_size: int, memory_size: int
+    ) -> None:
         super().__init__()
         decoder = model.decoder
         self.hidden_size = decoder.hidden_size

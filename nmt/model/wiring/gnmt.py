@@ -17,7 +17,7 @@ from nmt.model.stack import Stack
 from nmt.model.wiring.base import WIRINGS, DecoderState, Wiring, gate_input
 
 
-class GnmtOptions(schema.NetworkPart):
+class GnmtOptions(schema.NetworkPartOptions):
     """The first layer looks, its context goes into every layer above."""
 
     kind: Literal["gnmt"] = "gnmt"
@@ -37,7 +37,7 @@ class GnmtWiring(Wiring):
     well (Chen 2018: the context goes into all layers), c_0 = 0. The readout sees c_t, as in Chen 2018.
     """
 
-    def __init__(self, options: GnmtOptions, model: schema.Model, input_size: int, memory_size: int) -> None:
+    def __init__(self, options: GnmtOptions, model: schema.ModelConfig, input_size: int, memory_size: int) -> None:
         super().__init__()
         self.hidden_size = model.decoder.hidden_size
         self.looks_back = options.query == "previous"

@@ -18,7 +18,7 @@ from nmt.model.stack import Factors, Stack
 from nmt.model.wiring.base import WIRINGS, DecoderState, Wiring, gate_input
 
 
-class LuongOptions(schema.NetworkPart):
+class LuongOptions(schema.NetworkPartOptions):
     """Update, look, and mix state and context into an attentional state."""
 
     kind: Literal["luong"] = "luong"
@@ -26,7 +26,7 @@ class LuongOptions(schema.NetworkPart):
     input_feeding: bool = True
     """The attentional state enters the next step; without it all target positions are computed at once."""
 
-    def conflicts(self, model: schema.Model) -> Iterator[tuple[str, str]]:
+    def conflicts(self, model: schema.ModelConfig) -> Iterator[tuple[str, str]]:
         """The attentional state is a tanh already."""
         kind = model.decoder.readout.kind
         if kind != "tanh":
@@ -45,7 +45,7 @@ class LuongWiring(Wiring):
     it enters the next step where there is input feeding (section 3.3), a_0 = 0.
     """
 
-    def __init__(self, options: LuongOptions, model: schema.Model, input_size: int, memory_size: int) -> None:
+    def __init__(self, options: LuongOptions, model: schema.ModelConfig, input_size: int, memory_size: int) -> None:
         super().__init__()
         decoder_size = model.decoder.hidden_size
         self.hidden_size = readout_size(model)
@@ -59,7 +59,7 @@ class LuongWiring(Wiring):
         self.feed = gate_input(self.hidden_size, cell.projected_size, cell.gates) if options.input_feeding else None
         self.bridge = Bridge(model, cell.parts, memory_size)
 
-    def build_readout(self, model: schema.Model, input_size: int) -> Readout:
+    def build_readout(self, model: schema.ModelConfig, input_size: int) -> Readout:
         return Readout(model)
 
     def project(self, inputs_BTE: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nmt.config.schema import Search
+from nmt.config.schema import SearchConfig
 from nmt.data.readers import read_lines
 from nmt.errors import DataError
 from nmt.evaluation.metrics import SAMPLES, Comparison, MetricName, paired_bootstrap
@@ -35,7 +35,7 @@ class Result:
 def measure(
     system: System,
     test_set: TestSet,
-    search: Search,
+    search: SearchConfig,
     kernels: Kernels,
     *,
     metrics: Sequence[MetricName],
@@ -95,7 +95,7 @@ def baseline_model(
     path: Path,
     which: Literal["best", "last"] | None,
     runtime: Runtime,
-    search_of: Callable[[Search], Search],
+    search_of: Callable[[SearchConfig], SearchConfig],
     wanted: Wanted,
 ) -> Baseline:
     """Translations that another model makes, with its own config's search as `search_of` changes it.

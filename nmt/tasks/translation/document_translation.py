@@ -10,7 +10,7 @@ from itertools import islice, zip_longest
 import numpy as np
 import torch
 
-from nmt.config.schema import Search
+from nmt.config.schema import SearchConfig
 from nmt.data.batching import Batch, Past
 from nmt.data.batching.batch import collate
 from nmt.data.batching.plan import cut
@@ -31,7 +31,7 @@ depend on their number, and neither do the results."""
 def translate_text(
     system: System,
     lines: Sequence[str],
-    search: Search,
+    search: SearchConfig,
     wanted: Wanted = BEST,
     *,
     documents: Documents | None = None,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from nmt.checkpoint.durable import new_file
-from nmt.config.schema import Search
+from nmt.config.schema import SearchConfig
 from nmt.errors import DataError
 from nmt.runtime import Runtime, logger
 from nmt.tasks.translation.document_translation import translate_text
@@ -38,11 +38,11 @@ class Plotted:
     """A system whose translations are drawn."""
 
     system: System
-    search: Search
+    search: SearchConfig
     shown: Shown
 
 
-def plotted_system(models: Sequence[TrainedModel], runtime: Runtime, search: Search, name: str) -> Plotted:
+def plotted_system(models: Sequence[TrainedModel], runtime: Runtime, search: SearchConfig, name: str) -> Plotted:
     """The models as one system to draw, under this name."""
     data = models[0].config.data
     return Plotted(join(models, runtime, search), search, Shown(name, data.source_language, data.target_language))

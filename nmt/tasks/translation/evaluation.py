@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from nmt.config import Config
-from nmt.config.schema import Search
+from nmt.config import TranslationConfig
+from nmt.config.schema import SearchConfig
 from nmt.data.tokenizer import TokenizerPair
 from nmt.evaluation.metrics import ALL_METRICS, SAMPLES, MetricName, Score, corpus_scores
 from nmt.kernels.choice import Kernels
@@ -36,7 +36,7 @@ def evaluate(
     system: System,
     sources: Sequence[str],
     references: Sequence[Sequence[str]],
-    search: Search,
+    search: SearchConfig,
     kernels: Kernels,
     *,
     metrics: Sequence[MetricName] = ALL_METRICS,
@@ -79,7 +79,7 @@ def evaluate(
 
 
 def validator(
-    config: Config,
+    config: TranslationConfig,
     runtime: Runtime,
     tokenizers: TokenizerPair,
     sources: Sequence[str],
@@ -123,10 +123,10 @@ def validator(
     return validate
 
 
-def validation_search(config: Config) -> Search:
+def validation_search(config: TranslationConfig) -> SearchConfig:
     """The section `search` with the beam of the validation; never sampling, which would measure chance, nor with a
     shortlist, whose lexicon a run need not have."""
     chance, narrow = ("temperature", "top_k", "top_p"), ("shortlist", "shortlist_frequent")
-    neutral = {name: Search.model_fields[name].default for name in (*chance, *narrow)}
+    neutral = {name: SearchConfig.model_fields[name].default for name in (*chance, *narrow)}
     kept = config.search.model_dump() | neutral
-    return Search.model_validate(kept | {"kind": "beam", "beam_size": config.validation.beam_size})
+    return SearchConfig.model_validate(kept | {"kind": "beam", "beam_size": config.validation.beam_size})

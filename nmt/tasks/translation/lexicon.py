@@ -9,7 +9,7 @@ from typing import Literal
 from nmt.checkpoint import find, read_metadata
 from nmt.checkpoint.durable import replace_file
 from nmt.checkpoint.folder import CONFIG_FILE, read_config_text
-from nmt.config import Config
+from nmt.config import TranslationConfig
 from nmt.data.cache import EncodedPairs, Part, encoded_pairs
 from nmt.data.lexicon import Lexicon, estimate
 from nmt.data.readers import CorpusOptions
@@ -82,7 +82,7 @@ def _training_text(folder: Path) -> tuple[EncodedPairs, list[Part]]:
     """The pairs that the checkpoint was trained on, from the first cache that has them, and their parts."""
     file = folder / CONFIG_FILE
     config = parse_saved_config(read_config_text(folder), str(file))
-    if not isinstance(config, Config):
+    if not isinstance(config, TranslationConfig):
         raise CheckpointError(f"{folder}: this model labels documents; shortlists are for translating")
     run = _run_of(folder)
     caches = [Path(config.data.cache)] if config.data.cache else []

@@ -12,8 +12,8 @@ import torch
 
 from nmt.checkpoint import Metadata, find, load_model_files, read_metadata
 from nmt.checkpoint.folder import CONFIG_FILE
-from nmt.config import Config
-from nmt.config.schema import Search
+from nmt.config import TranslationConfig
+from nmt.config.schema import SearchConfig
 from nmt.data.lexicon import Lexicon
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import CheckpointError
@@ -33,7 +33,7 @@ class TrainedModel:
     translator: Translator
     """In evaluation mode, on the device."""
     tokenizers: TokenizerPair
-    config: Config
+    config: TranslationConfig
     metadata: Metadata
     path: Path
     """The checkpoint's folder."""
@@ -89,7 +89,7 @@ def load_model(path: Path | str, which: Literal["best", "last"] | None, runtime:
     folder = find(path, which)
     loaded = load_model_files(folder)
     config = parse_saved_config(loaded.config_text, str(folder / CONFIG_FILE))
-    if not isinstance(config, Config):
+    if not isinstance(config, TranslationConfig):
         raise CheckpointError(f"{folder}: this model labels documents, it does not translate; nmt-classify uses it")
     network = partial(Translator, config.model, vocabulary(loaded.tokenizers), config.data.reverse_source)
     # Names and shapes are compared before the network takes memory: an edited config may describe a huge one.
@@ -121,7 +121,7 @@ def load_ensemble(
     return models
 
 
-def join(models: Sequence[TrainedModel], runtime: Runtime, search: Search | None = None) -> System:
+def join(models: Sequence[TrainedModel], runtime: Runtime, search: SearchConfig | None = None) -> System:
     """The models as one system, for such a search. Raises `NmtError` where its shortlist cannot be had."""
     sharing = Sharing(torch.get_num_threads()) if runtime.device.type == "cpu" and runtime.world == 1 else None
     tokenizers = models[0].tokenizers

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from nmt.checkpoint.folder import Loaded
-from nmt.config import Config
-from nmt.config.schema import Data, Filters
+from nmt.config import TranslationConfig
+from nmt.config.schema import DataConfig, FiltersConfig
 from nmt.data.batching import BatchStream, Lookback
 from nmt.data.cache import EncodedCorpus, encode_corpora, hold_out_pairs
 from nmt.data.cache.filtering import length_reasons
@@ -38,7 +38,7 @@ USES = (
 class TranslationPreparation(Preparation):
     """Brings corpora, tokenizers, translator and objective together."""
 
-    def __init__(self, config: Config, runtime: Runtime) -> None:
+    def __init__(self, config: TranslationConfig, runtime: Runtime) -> None:
         super().__init__(config.data.cache)
         self.config = config
         self.runtime = runtime
@@ -81,7 +81,7 @@ class TranslationPreparation(Preparation):
         )
 
     @staticmethod
-    def _opened(data: Data) -> tuple[list[Corpus], Corpus | None]:
+    def _opened(data: DataConfig) -> tuple[list[Corpus], Corpus | None]:
         """The corpora of training and validation; None where validation is taken from the training text."""
         if isinstance(data.validation, SplitOptions):
             return open_corpora(data.train, data), None
@@ -144,7 +144,7 @@ class TranslationPreparation(Preparation):
         )
 
 
-def _short_pairs(validation: Corpus, tokenizers: TokenizerPair, filters: Filters) -> list[Pair]:
+def _short_pairs(validation: Corpus, tokenizers: TokenizerPair, filters: FiltersConfig) -> list[Pair]:
     """Returns the pairs of the validation corpus without those that the length filters leave out, which are logged.
 
     One sentence of thousands of pieces would cost more time and memory than the whole training. Blank sides stay.

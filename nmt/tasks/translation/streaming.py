@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import accumulate, islice
 from pathlib import Path
 
-from nmt.config.schema import Search
+from nmt.config.schema import SearchConfig
 from nmt.errors import DataError, NmtError
 from nmt.tasks.translation.document_translation import translate_text
 from nmt.tasks.translation.layout import Layout
@@ -73,7 +73,7 @@ def split_at_blank_lines(lines: Sequence[str]) -> list[int]:
 def translate_stream(
     system: System,
     lines: Iterable[str],
-    search: Search,
+    search: SearchConfig,
     layout: Layout,
     wanted: Wanted = BEST,
     *,

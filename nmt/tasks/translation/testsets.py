@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nmt.config import Config
+from nmt.config import TranslationConfig
 from nmt.config.registry import PartOptions
-from nmt.config.schema import Data
+from nmt.config.schema import DataConfig
 from nmt.data.readers import Pair, open_corpus, read_lines
 from nmt.data.readers.text import BLANK_LINES, TextOptions
 from nmt.errors import DataError
@@ -90,7 +90,7 @@ def read_aligned(source: str, translations: Sequence[str]) -> list[list[str]]:
     return texts
 
 
-def from_config(config: Config, names: Sequence[str], origin: str) -> list[TestSet]:
+def from_config(config: TranslationConfig, names: Sequence[str], origin: str) -> list[TestSet]:
     """The test sets of these names in the config, as for `named_sets`."""
 
     def read(name: str, options: PartOptions) -> TestSet:
@@ -115,9 +115,9 @@ def _with_documents(name: str, sides: Sequence[Sequence[Pair]], is_split: bool) 
     return TestSet(name, [pair.source for pair in first], references, documents, is_split)
 
 
-def _data(options: TextOptions) -> Data:
+def _data(options: TextOptions) -> DataConfig:
     """As much of a config as a corpus needs to be read."""
-    return Data(source_language="", target_language="", train=[options], validation=options)
+    return DataConfig(source_language="", target_language="", train=[options], validation=options)
 
 
 def _not_empty(test_set: TestSet) -> TestSet:

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from nmt.config.schema import Search
+from nmt.config.schema import SearchConfig
 from nmt.data.batching import pad_sources
 from nmt.data.batching.plan import cut
 from nmt.data.cache.links import words_of
@@ -75,7 +75,7 @@ Found = Sequence[tuple[Sequence[int], list[list[Translation]]]]
 def translate_lines(
     system: System,
     lines: Sequence[str],
-    search: Search,
+    search: SearchConfig,
     wanted: Wanted = BEST,
     *,
     prefixes: Sequence[str] | None = None,
@@ -126,7 +126,7 @@ class Task:
     """Pieces of the lines."""
     forced: list[list[int]] | None
     """Pieces that each translation begins with."""
-    search: Search
+    search: SearchConfig
     wanted: Wanted
     numbers: Sequence[int]
     """Of the lines, for messages and for the seeds of sampling."""
@@ -136,7 +136,7 @@ class Task:
         cls,
         system: System,
         lines: Sequence[str],
-        search: Search,
+        search: SearchConfig,
         wanted: Wanted,
         prefixes: Sequence[str] | None,
         first_line: int,
