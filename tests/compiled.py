@@ -13,7 +13,7 @@ from nmt.kernels.native.logits import chunk_losses
 from nmt.kernels.native.packed import compiled_gru
 from nmt.kernels.native.steps import NativeSteps
 from nmt.kernels.packed import gru_by_hand
-from nmt.kernels.recurrence import FactoredSteps
+from nmt.kernels.tape import FactoredSteps
 
 HAS_ONEDNN_BF16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 needs_onednn_bf16 = pytest.mark.skipif(not HAS_ONEDNN_BF16, reason="oneDNN multiplies no bf16 on this processor")

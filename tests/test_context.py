@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nmt.data.batching import Batch, BatchPast, Lookback, Past
 from nmt.kernels.choice import choose_kernels
-from nmt.kernels.recurrence import Steps
+from nmt.kernels.tape import StepKernels
 from nmt.model.attention import SCORES
 from nmt.model.context import CONTEXTS, ContextWeights, Sentences
 from nmt.model.context.hierarchical import HierarchicalAttention, HierarchicalOptions
@@ -369,7 +369,7 @@ def test_steps_differentiated_by_hand_give_the_same(where: str) -> None:
     model = translator(where=where)
     batch = batch_of(list(range(10)), model.context.lookback)
     gradients = []
-    for steps in (None, Steps()):
+    for steps in (None, StepKernels()):
         model.zero_grad()
         found = readouts(follow(model, batch, steps), batch)
         torch.cat([each.flatten() for each in found]).logsumexp(0).backward()

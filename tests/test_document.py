@@ -18,8 +18,7 @@ from nmt.config import schema
 from nmt.data.batching import documents_batch
 from nmt.errors import ConfigError
 from nmt.kernels.choice import choose_packed
-from nmt.kernels.packed import PackedGru, gru_by_hand
-from nmt.kernels.ragged import Packing, row_softmax, row_sum
+from nmt.kernels.packed import PackedGru, Packing, gru_by_hand, row_softmax, row_sum
 from nmt.model.attention import SCORES
 from nmt.model.attention.base import Coverage, Encoded
 from nmt.model.attention.global_window import GlobalOptions, GlobalWindow

@@ -14,8 +14,8 @@ import pytest
 import torch
 from numpy.lib import NumpyVersion
 
-from nmt.kernels.recurrence import Annotations, Entering, Steps, attend
-from nmt.kernels.recurrence.steps import source_backward
+from nmt.kernels.tape import Annotations, Entering, StepKernels, attend
+from nmt.kernels.tape.steps import source_backward
 from tests.networks import model_options, network, sentences
 
 triton = pytest.importorskip("triton", reason="the package triton is not installed: no kernel is run or interpreted")
@@ -93,7 +93,7 @@ def exactly(source: Annotations) -> Annotations:
 
 
 def looked(
-    steps: Steps, sizes: tuple[int, ...], source: Annotations, dtype: torch.dtype, *, everything: bool
+    steps: StepKernels, sizes: tuple[int, ...], source: Annotations, dtype: torch.dtype, *, everything: bool
 ) -> dict[str, torch.Tensor]:
     """What a look and its backward pass write; with `everything`, all optional gradients come in and add up."""
     batch, queries, positions, units, features = sizes
@@ -138,7 +138,7 @@ def assert_near(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
 def test_a_look_is_the_reference(sizes: tuple[int, ...], additive: bool, dtype: torch.dtype, device: str) -> None:
     odd = sizes[0] % 2 == 1
     source = annotations(sizes, dtype, device, additive, by_position=odd)
-    expected = looked(Steps(), sizes, exactly(source), dtype, everything=odd != additive)
+    expected = looked(StepKernels(), sizes, exactly(source), dtype, everything=odd != additive)
     assert_near(looked(FusedSteps(), sizes, source, dtype, everything=odd != additive), expected, BOUNDS[dtype])
 
 
@@ -156,14 +156,14 @@ def test_padding_weighs_exactly_nothing_and_may_be_all_there_is(additive: bool, 
     assert not written["d_keys"][padding_BS].any()
     assert not written["d_memory"][padding_BS].any()
     assert not any(tensor.isnan().any() for tensor in written.values())
-    assert_near(written, looked(Steps(), sizes, source, torch.float32, everything=True), BOUNDS[torch.float32])
+    assert_near(written, looked(StepKernels(), sizes, source, torch.float32, everything=True), BOUNDS[torch.float32])
 
 
 @pytest.mark.parametrize("dtype", FORMATS, ids=["float32", "bf16"])
 @pytest.mark.parametrize(("batch", "hidden"), [(1, 1), (3, 7), (2, 1030)])
 @pytest.mark.parametrize("parts", [1, 2])
 def test_a_gated_step_is_the_reference(batch: int, hidden: int, parts: int, dtype: torch.dtype, device: str) -> None:
-    def stepped(steps: Steps, own: torch.dtype) -> dict[str, torch.Tensor]:
+    def stepped(steps: StepKernels, own: torch.dtype) -> dict[str, torch.Tensor]:
         def given(*size: int, seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
             return random(*size, seed=seed, dtype=dtype, device=device)
 
@@ -181,7 +181,7 @@ def test_a_gated_step_is_the_reference(batch: int, hidden: int, parts: int, dtyp
         copied = {"copy": after if copy is None else copy}
         return copied | {"after": after, "d_inputs": d_inputs, "d_recurrent": d_recurrent, "d_before": d_before}
 
-    assert_near(stepped(FusedSteps(), dtype), stepped(Steps(), torch.float32), BOUNDS[dtype])
+    assert_near(stepped(FusedSteps(), dtype), stepped(StepKernels(), torch.float32), BOUNDS[dtype])
 
 
 @pytest.mark.parametrize("dtype", FORMATS, ids=["float32", "bf16"])
@@ -190,7 +190,7 @@ def test_a_gated_step_is_the_reference(batch: int, hidden: int, parts: int, dtyp
 def test_a_step_with_memory_is_the_reference(
     batch: int, hidden: int, parts: int, dtype: torch.dtype, device: str
 ) -> None:
-    def stepped(steps: Steps, own: torch.dtype) -> dict[str, torch.Tensor]:
+    def stepped(steps: StepKernels, own: torch.dtype) -> dict[str, torch.Tensor]:
         def given(*size: int, seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
             return random(*size, seed=seed, dtype=dtype, device=device)
 
@@ -207,14 +207,14 @@ def test_a_step_with_memory_is_the_reference(
         written = {"after": after, "after_cell": after_cell, "d_one": d_one, "d_cell": d_cell}
         return written | {"copy": after if copy is None else copy, "d_other": d_one if d_other is None else d_other}
 
-    assert_near(stepped(FusedSteps(), dtype), stepped(Steps(), torch.float32), BOUNDS[dtype])
+    assert_near(stepped(FusedSteps(), dtype), stepped(StepKernels(), torch.float32), BOUNDS[dtype])
 
 
 @pytest.mark.parametrize("dtype", FORMATS, ids=["float32", "bf16"])
 @pytest.mark.parametrize(("batch", "features"), [(1, 1), (3, 1030)])
 @pytest.mark.parametrize("parts", [1, 2])
 def test_a_mixture_is_the_reference(batch: int, features: int, parts: int, dtype: torch.dtype, device: str) -> None:
-    def mixed(steps: Steps, own: torch.dtype) -> dict[str, torch.Tensor]:
+    def mixed(steps: StepKernels, own: torch.dtype) -> dict[str, torch.Tensor]:
         one, other, more, sent, value = (
             random(batch, features, seed=seed, dtype=dtype, device=device).to(own) for seed in range(5)
         )
@@ -226,7 +226,7 @@ def test_a_mixture_is_the_reference(batch: int, features: int, parts: int, dtype
         written = {"result": result, "d_one": d_one}
         return written | ({"copy": copy, "d_other": d_other} if parts == 2 else {})
 
-    assert_near(mixed(FusedSteps(), dtype), mixed(Steps(), torch.float32), BOUNDS[dtype])
+    assert_near(mixed(FusedSteps(), dtype), mixed(StepKernels(), torch.float32), BOUNDS[dtype])
 
 
 WHOLE: list[dict[str, Any]] = [
@@ -239,7 +239,7 @@ WHOLE: list[dict[str, Any]] = [
 ]
 
 
-def whole(options: dict[str, Any], steps: Steps | None, device: str) -> dict[str, torch.Tensor]:
+def whole(options: dict[str, Any], steps: StepKernels | None, device: str) -> dict[str, torch.Tensor]:
     """Readout and weights of a network, and the gradients of a loss that depends on both."""
     translator = network(model_options(**options)).float().to(device).train()
     source_BS, lengths_B = sentences(5, 2, 7)
@@ -272,7 +272,7 @@ def test_a_network_gives_what_it_gives_without_kernels(options: dict[str, Any], 
 def test_attending_at_once_is_the_reference(queries: int, device: str) -> None:
     sizes = (2, queries, 9, 12, 8)
     found = []
-    for steps in (FusedSteps(), Steps()):
+    for steps in (FusedSteps(), StepKernels()):
         source = annotations(sizes, torch.float32, device, additive=True)
         query_BQA = random(2, queries, 12, seed=4, dtype=torch.float32, device=device)
         inputs = [part.requires_grad_() for part in (query_BQA, source.keys, source.memory, source.energy)]

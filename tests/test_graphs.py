@@ -1,7 +1,7 @@
 """A replayed recurrence is the same recurrence, whatever its shape is rounded up to and whatever came before it.
 
-`tests.tape` stands for CUDA graphs: it does again what was done to the very tensors of the capture, without Python,
-and ruins all memory that is not promised to last. What only a GPU can show is in test_gpu.py.
+`tests.cuda_graphs` stands for CUDA graphs: it repeats what was done to the very tensors of the capture, without
+Python, and ruins all memory that is not promised to last. What only a GPU can show is in test_gpu.py.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from torch import Tensor
 
 from nmt.config import schema
 from nmt.kernels.choice import Kernels, choose_kernels
-from nmt.kernels.recurrence import FactoredSteps, Graphs, Loop, Steps
-from nmt.kernels.recurrence.graphs import rounded
-from nmt.kernels.recurrence.operations import Operation
-from nmt.kernels.recurrence.structure import Extents
+from nmt.kernels.tape import FactoredSteps, Graphs, StepKernels, Tape
+from nmt.kernels.tape.graphs import rounded
+from nmt.kernels.tape.operations import Operation
+from nmt.kernels.tape.structure import Extents
 from nmt.model.translator import Translator
 from nmt.tasks.training import train
 from nmt.tasks.translation import setup as translation_lesson
+from tests.cuda_graphs import RecordedGraphs
 from tests.networks import model_options, network, sentences
 from tests.runs import records, run_config, write_corpus
-from tests.tape import Tapes
 from tests.test_model import named
 from tests.test_recurrence import FED, RECORDED, STACKED, flat
 
@@ -48,7 +48,7 @@ class Passes:
     """Passes through a network, forward and backward, with a loss that depends on all outputs or on some."""
 
     def __init__(
-        self, translator: Translator, graphs: Graphs | None = None, steps: type[Steps] = FactoredSteps
+        self, translator: Translator, graphs: Graphs | None = None, steps: type[StepKernels] = FactoredSteps
     ) -> None:
         self.translator = translator
         self.steps = None if graphs is None else steps(graphs)
@@ -78,13 +78,13 @@ def same(found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
 
 
 @pytest.fixture
-def tapes() -> Tapes:
-    return Tapes()
+def recorded() -> RecordedGraphs:
+    return RecordedGraphs()
 
 
 @pytest.fixture
-def graphs(tapes: Tapes) -> Graphs:
-    return Graphs(tapes)
+def graphs(recorded: RecordedGraphs) -> Graphs:
+    return Graphs(recorded)
 
 
 REPLAYED = [
@@ -95,10 +95,10 @@ REPLAYED = [
 ]
 
 
-@pytest.mark.parametrize("steps", [Steps, FactoredSteps])
+@pytest.mark.parametrize("steps", [StepKernels, FactoredSteps])
 @pytest.mark.parametrize("options", REPLAYED, ids=named)
 def test_what_is_replayed_is_what_autograd_makes(
-    options: dict[str, Any], steps: type[Steps], tapes: Tapes, graphs: Graphs
+    options: dict[str, Any], steps: type[StepKernels], recorded: RecordedGraphs, graphs: Graphs
 ) -> None:
     """Outputs and every gradient, several shapes in turn through one graph; none is touched by what comes after it."""
     translator = network(model_options(**options))
@@ -106,10 +106,12 @@ def test_what_is_replayed_is_what_autograd_makes(
     expected = [by_autograd.all(*shape, seed=seed) for seed, shape in enumerate(SHAPES)]
     found = [replayed.all(*shape, seed=seed) for seed, shape in enumerate(SHAPES)]
     same([each for row in found for each in row], [each for row in expected for each in row])
-    assert (tapes.captured, tapes.replays) == (2, 2 * (len(SHAPES) - 1)), "the first is not replayed, all others are"
+    assert (recorded.captured, recorded.replays) == (2, 2 * (len(SHAPES) - 1)), (
+        "the first is not replayed, all others are"
+    )
 
 
-def test_weights_are_read_where_they_are(tapes: Tapes, graphs: Graphs) -> None:
+def test_weights_are_read_where_they_are(recorded: RecordedGraphs, graphs: Graphs) -> None:
     """An update between two passes is seen, and another network with the same operations has graphs of its own."""
     one, other = (network(model_options(**NETWORK), seed) for seed in (0, 1))
     for _ in range(4):
@@ -118,48 +120,48 @@ def test_weights_are_read_where_they_are(tapes: Tapes, graphs: Graphs) -> None:
             with torch.no_grad():
                 for parameter in translator.parameters():
                     parameter.mul_(0.9).add_(0.01)
-    assert (tapes.captured, tapes.replays) == (4, 12)
+    assert (recorded.captured, recorded.replays) == (4, 12)
 
 
-def test_a_second_pass_begins_before_the_first_has_come_back(tapes: Tapes, graphs: Graphs) -> None:
+def test_a_second_pass_begins_before_the_first_has_come_back(recorded: RecordedGraphs, graphs: Graphs) -> None:
     translator = network(model_options(**NETWORK))
     by_autograd, replayed = Passes(translator), Passes(translator, graphs)
     for shape in (*SHAPES[:2], LARGER, LARGER):
         replayed.all(*shape)
-    before = tapes.replays
+    before = recorded.replays
     shapes = (SHAPES[0], SHAPES[2], LARGER)
     outputs = [replayed.outputs(*shape) for shape in shapes]
-    assert tapes.replays == before + 1, "the others run without a graph"
+    assert recorded.replays == before + 1, "the others run without a graph"
     for shape, each in zip(shapes, outputs, strict=True):
         same([*each, *replayed.gradients(each)], by_autograd.all(*shape))
-    assert tapes.replays == before + 2
+    assert recorded.replays == before + 2
     replayed.all(*LARGER)
-    assert tapes.replays == before + 4, "after its way back the memory is free"
+    assert recorded.replays == before + 4, "after its way back the memory is free"
 
 
-def test_a_pass_that_never_comes_back_gives_way(tapes: Tapes, graphs: Graphs) -> None:
+def test_a_pass_that_never_comes_back_gives_way(recorded: RecordedGraphs, graphs: Graphs) -> None:
     translator = network(model_options(**NETWORK))
     replayed = Passes(translator, graphs)
     replayed.all(*SHAPES[0])
     outputs = replayed.outputs(*SHAPES[0])
     replayed.outputs(*SHAPES[0])
-    assert tapes.replays == 1, "it may still come back"
+    assert recorded.replays == 1, "it may still come back"
     del outputs
     gc.collect()
     same(replayed.all(*SHAPES[2]), Passes(translator).all(*SHAPES[2]))
-    assert tapes.replays == 3
+    assert recorded.replays == 3
     # Nothing asks for a gradient.
     for parameter in translator.parameters():
         parameter.requires_grad_(False)
     for _ in range(3):
         held = replayed.outputs(*SHAPES[0])
-    assert tapes.replays == 6
+    assert recorded.replays == 6
     same(held, Passes(translator).outputs(*SHAPES[0]))
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_validation_has_graphs_without_a_way_back(
-    context: type[AbstractContextManager[None]], tapes: Tapes, graphs: Graphs
+    context: type[AbstractContextManager[None]], recorded: RecordedGraphs, graphs: Graphs
 ) -> None:
     translator = network(model_options(**NETWORK))
     by_autograd, replayed = Passes(translator), Passes(translator, graphs)
@@ -171,8 +173,8 @@ def test_validation_has_graphs_without_a_way_back(
             same(outputs, expected[seed][:2])
             if entered is nullcontext:
                 same(replayed.gradients(outputs), expected[seed][2:])
-    assert tapes.captured == 3
-    assert tapes.replays == 4 + 2 * 4 + 5 + 5
+    assert recorded.captured == 3
+    assert recorded.replays == 4 + 2 * 4 + 5 + 5
 
 
 @pytest.mark.parametrize("which", [0, 1])
@@ -186,15 +188,15 @@ def test_a_loss_may_depend_on_some_outputs(which: int, graphs: Graphs) -> None:
         same(replayed.all(*shape), by_autograd.all(*shape))
 
 
-def test_only_so_many_graphs_are_kept(tapes: Tapes) -> None:
+def test_only_so_many_graphs_are_kept(recorded: RecordedGraphs) -> None:
     """The one that has not been used for longest goes; it is captured anew when its shape comes again."""
     translator = network(model_options(**NETWORK))
-    by_autograd, replayed = Passes(translator), Passes(translator, Graphs(tapes, kept=2))
+    by_autograd, replayed = Passes(translator), Passes(translator, Graphs(recorded, kept=2))
     third = ((17,), (3,))
     captured = []
     for shape in [SHAPES[0], LARGER, third, SHAPES[0], LARGER, SHAPES[0], third, SHAPES[0], LARGER]:
         same(replayed.all(*shape), by_autograd.all(*shape))
-        captured.append(tapes.captured // 2)
+        captured.append(recorded.captured // 2)
     assert captured == [0, 0, 0, 1, 2, 2, 3, 3, 4]
 
 
@@ -212,7 +214,7 @@ def test_what_is_not_a_number_does_not_stay(graphs: Graphs) -> None:
 
 
 @pytest.mark.parametrize("wiring", ["bahdanau", "luong"])
-def test_dropout_is_drawn_outside(wiring: str, tapes: Tapes, graphs: Graphs) -> None:
+def test_dropout_is_drawn_outside(wiring: str, recorded: RecordedGraphs, graphs: Graphs) -> None:
     dropout = schema.DropoutConfig(embedding=0.3, layer=0.3, output=0.3)
     options = model_options(score="general", wiring=wiring, decoder_layers=2, dropout=dropout)
     translator = network(options).train()
@@ -222,10 +224,10 @@ def test_dropout_is_drawn_outside(wiring: str, tapes: Tapes, graphs: Graphs) -> 
             torch.manual_seed(seed)
             found.append(passes.all(*shape))
         same(found[1], found[0])
-    assert tapes.replays == 2 * (len(SHAPES) - 1)
+    assert recorded.replays == 2 * (len(SHAPES) - 1)
 
 
-def test_bf16_products_are_as_near_the_exact_result_as_without_graphs(tapes: Tapes, graphs: Graphs) -> None:
+def test_bf16_products_are_as_near_the_exact_result_as_without_graphs(recorded: RecordedGraphs, graphs: Graphs) -> None:
     for score, wiring in (("additive", "bahdanau"), ("general", "luong")):
         translator = network(model_options(score=score, wiring=wiring)).float()
         by_autograd, replayed, by_hand = Passes(translator), Passes(translator, graphs), Passes(translator)
@@ -235,7 +237,7 @@ def test_bf16_products_are_as_near_the_exact_result_as_without_graphs(tapes: Tap
             with torch.autocast("cpu", torch.bfloat16):
                 found, expected = flat(replayed.all(*shape)), flat(by_hand.all(*shape))
             assert 0 < (found - exact).norm() <= 1.2 * (expected - exact).norm()
-    assert tapes.replays == 4 * (len(SHAPES) - 1)
+    assert recorded.replays == 4 * (len(SHAPES) - 1)
 
 
 def test_one_graphs_memory_is_that_of_all(graphs: Graphs) -> None:
@@ -273,7 +275,7 @@ def test_an_operation_that_hides_what_it_reads_is_not_replayed(graphs: Graphs) -
         def __init__(self, thing: object) -> None:
             self.thing = thing
 
-    loop = Loop(FactoredSteps(graphs), torch.zeros(1, 1, 1))
+    loop = Tape(FactoredSteps(graphs), torch.zeros(1, 1, 1))
     loop._outputs = loop.passing(1), loop.passing(1)
     for thing, message in ((torch.zeros(1), "from outside"), (torch.Generator(), "a Generator holds")):
         loop._operations = [Hiding(thing)]
@@ -286,7 +288,7 @@ def test_structures_differ_in_what_reads_what() -> None:
 
     def structure(crossed: bool) -> Any:
         weights = torch.zeros(1, 1), torch.zeros(1, 1)
-        loop = Loop(FactoredSteps(), torch.zeros(1, 1, 1))
+        loop = Tape(FactoredSteps(), torch.zeros(1, 1, 1))
         one, other = loop.passing(1), loop.passing(1)
         loop.product(one.after, weights[0])
         loop.product(other.after, weights[1])
@@ -297,7 +299,7 @@ def test_structures_differ_in_what_reads_what() -> None:
 
 
 def test_a_training_with_graphs_learns_what_one_without_learns(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tapes: Tapes
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: RecordedGraphs
 ) -> None:
     """Updates, validations with the averaged weights, which are swapped in, and translations in turn."""
     write_corpus(tmp_path)
@@ -305,12 +307,12 @@ def test_a_training_with_graphs_learns_what_one_without_learns(
 
     def chosen(*arguments: Any) -> Kernels:
         kernels = choose_kernels(*arguments)
-        return replace(kernels, steps=None if kernels.steps is None else FactoredSteps(Graphs(tapes)))
+        return replace(kernels, steps=None if kernels.steps is None else FactoredSteps(Graphs(recorded)))
 
     for kernel in ("reference", "fused"):
         config = run_config(tmp_path, f"run={tmp_path}/{kernel}", f"runtime.kernel={kernel}", "training.max_epochs=2")
         monkeypatch.setattr(translation_lesson, "choose_kernels", choose_kernels if kernel == "reference" else chosen)
         train(config)
         losses.append([record["loss"] for record in records(config.run) if "loss" in record])
-    assert tapes.replays > 20
+    assert recorded.replays > 20
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)

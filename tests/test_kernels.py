@@ -18,7 +18,7 @@ from nmt.kernels import cross_entropy
 from nmt.kernels.choice import choose_kernels
 from nmt.kernels.native.build import load
 from nmt.kernels.native.steps import NativeSteps
-from nmt.kernels.recurrence import FactoredSteps
+from nmt.kernels.tape import FactoredSteps
 from nmt.kernels.windows import Source
 from nmt.model.attention import Encoded, build_attention
 from nmt.model.cells import CELLS, library_stack

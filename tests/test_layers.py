@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from nmt.config import schema
 from nmt.errors import ConfigError
-from nmt.kernels.packed import PackedGru
-from nmt.kernels.ragged import Packing
+from nmt.kernels.packed import PackedGru, Packing
 from nmt.model.cells import CELLS
 from nmt.model.layers import RecurrentLayers, Segment, segments
 from nmt.model.translator import Translator

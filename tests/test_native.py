@@ -25,7 +25,7 @@ from nmt.kernels.native.logits import chunk_losses
 from nmt.kernels.native.steps import NativeSteps
 from nmt.kernels.packed import gru_by_hand
 from nmt.kernels.products import Factor
-from nmt.kernels.recurrence import Annotations, Entering, FactoredSteps, Steps
+from nmt.kernels.tape import Annotations, Entering, FactoredSteps, StepKernels
 from tests.compiled import needs_compiler
 
 CPU = torch.device("cpu")
@@ -63,7 +63,7 @@ def source_of(short: torch.dtype, additive: bool, sentences: int = 5, positions:
     return Annotations(keys, memory, bias_BS, drawn(UNITS, dtype=short) if additive else None)
 
 
-def looked(steps: Steps, source: Annotations, query_QBA: Tensor, given: dict[str, Tensor]) -> dict[str, Tensor]:
+def looked(steps: StepKernels, source: Annotations, query_QBA: Tensor, given: dict[str, Tensor]) -> dict[str, Tensor]:
     """What looks make of the source, and their gradients, in the format of the source."""
     queries, sentences, _ = query_QBA.shape
     short, wide = source.memory.dtype, source.bias.dtype
@@ -116,7 +116,9 @@ def test_looks_are_those_of_the_equations(short: torch.dtype, additive: bool, qu
     given = gradients_of(queries, source)
     found = looked(NativeSteps(), source, query_QBA, given)
     in_double = Annotations(*(None if each is None else each.double() for each in source))
-    expected = looked(Steps(), in_double, query_QBA.double(), {name: each.to(short) for name, each in given.items()})
+    expected = looked(
+        StepKernels(), in_double, query_QBA.double(), {name: each.to(short) for name, each in given.items()}
+    )
     agree(found, expected, TOLERANCE[short])
     assert found["context"][:, -1].abs().max() == 0.0
     assert found["normalizer"][:, -1].abs().max() == 0.0
@@ -126,7 +128,7 @@ GATES = {"gru": 3, "lstm": 4, "mix": 1}
 
 
 def stepped(
-    steps: Steps, cell: str, given: dict[str, Tensor], parts: int, sent: bool, short: torch.dtype
+    steps: StepKernels, cell: str, given: dict[str, Tensor], parts: int, sent: bool, short: torch.dtype
 ) -> dict[str, Tensor]:
     """A step of a cell, whose input comes in one part or two, and its gradients."""
     wide, rows, width = exact(short), len(given["state"]), GATES[cell] * HIDDEN
@@ -171,7 +173,7 @@ def test_cells_are_those_of_the_equations(cell: str, short: torch.dtype, parts: 
     given = {name: drawn(6, size * HIDDEN + 3 * (size > 1), scale=2.0).to(short) for name, size in sizes.items()}
     found = stepped(NativeSteps(), cell, given, parts, sent, short)
     in_double = {name: each.double() for name, each in given.items()}
-    agree(found, stepped(Steps(), cell, in_double, parts, sent, torch.float64), TOLERANCE[short])
+    agree(found, stepped(StepKernels(), cell, in_double, parts, sent, torch.float64), TOLERANCE[short])
 
 
 @needs_compiler

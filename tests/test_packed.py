@@ -14,8 +14,7 @@ from nmt.errors import ConfigError
 from nmt.kernels.choice import choose_kernels, choose_packed
 from nmt.kernels.native.build import load
 from nmt.kernels.native.packed import compiled_gru
-from nmt.kernels.packed import PackedGru, gru_by_hand, run_packed
-from nmt.kernels.ragged import Packing
+from nmt.kernels.packed import PackedGru, Packing, gru_by_hand, run_packed
 from nmt.model.translator import Translator
 from tests.compiled import GRUS, KINDS
 from tests.networks import model_options, network, sentences

@@ -11,7 +11,7 @@ import torch
 
 from nmt.config import schema
 from nmt.errors import ConfigError
-from nmt.kernels.recurrence import FactoredSteps, Steps
+from nmt.kernels.tape import FactoredSteps, StepKernels
 from nmt.model.translator import Translator
 from tests.compiled import HAS_ONEDNN_BF16, KINDS, STEPS
 from tests.networks import VOCABULARY, model_options, network, sentences
@@ -52,7 +52,9 @@ RECORDED = [
 ]
 
 
-def outputs_and_gradients(translator: Translator, steps: Steps | None) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+def outputs_and_gradients(
+    translator: Translator, steps: StepKernels | None
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Readout and weights, and the gradients of a loss that depends on all of both."""
     source_BS, lengths_B = sentences(5, 2, 7)
     target_BT, _ = sentences(6, 3, 4, size=11)
@@ -69,9 +71,9 @@ def flat(*parts: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat([tensor.flatten().float() for part in parts for tensor in part])
 
 
-@pytest.mark.parametrize("steps", [Steps(), *STEPS], ids=["reference", *KINDS])
+@pytest.mark.parametrize("steps", [StepKernels(), *STEPS], ids=["reference", *KINDS])
 @pytest.mark.parametrize("options", RECORDED, ids=named)
-def test_a_recorded_recurrence_is_that_of_autograd(options: dict[str, Any], steps: Steps) -> None:
+def test_a_recorded_recurrence_is_that_of_autograd(options: dict[str, Any], steps: StepKernels) -> None:
     translator = network(model_options(**options))
     assert translator.obstacle() == ""
     expected, gradients = outputs_and_gradients(translator, None)
@@ -101,7 +103,7 @@ def test_a_network_that_is_not_recorded_says_why() -> None:
 def test_what_is_not_recorded_runs_as_without_steps() -> None:
     translator = network(model_options(score="general", window="local_monotonic", wiring="luong"))
     expected, gradients = outputs_and_gradients(translator, None)
-    actual, found = outputs_and_gradients(translator, Steps())
+    actual, found = outputs_and_gradients(translator, StepKernels())
     assert all(torch.equal(one, other) for one, other in zip([*actual, *found], [*expected, *gradients], strict=True))
 
 
@@ -121,7 +123,7 @@ def test_bf16_products_stay_near_the_exact_result() -> None:
             exact = flat(*outputs_and_gradients(translator, None))
             with torch.autocast("cpu", torch.bfloat16):
                 by_autograd = flat(*outputs_and_gradients(translator, None)) - exact
-                by_hand = flat(*outputs_and_gradients(translator, Steps())) - exact
+                by_hand = flat(*outputs_and_gradients(translator, StepKernels())) - exact
             assert 0 < by_autograd.norm() <= 0.03 * exact.norm()
             ratios.append(float(by_hand.norm() / by_autograd.norm()))
         assert 0 < sum(ratios) / len(ratios) <= 1
@@ -142,7 +144,7 @@ def test_states_are_exact_whatever_format_the_encoder_leaves(cell: str, bridge: 
         for memory_BSC in (encoded.memory_BSC, encoded.memory_BSC.bfloat16()):
             state = translator.decoder.start(replace(encoded, memory_BSC=memory_BSC))
             assert {part.dtype for part in state.recurrent} == {state.prepared.bias.dtype} == {torch.float32}
-        for steps in (None, Steps(), FactoredSteps()):
+        for steps in (None, StepKernels(), FactoredSteps()):
             found = flat(*outputs_and_gradients(translator, steps))
             assert (found - expected).norm() <= 0.03 * expected.norm()
 
@@ -158,7 +160,7 @@ def test_annotations_in_the_format_of_products_leave_the_steps_exact(bridge: str
         encoded = translator.encode(*sentences(5, 2))
         state = translator.start(encoded)
         by_autograd = flat(*outputs_and_gradients(translator, None)) - exact
-        by_hand = flat(*outputs_and_gradients(translator, Steps())) - exact
+        by_hand = flat(*outputs_and_gradients(translator, StepKernels())) - exact
     assert encoded.memory_BSC.dtype == torch.bfloat16
     assert {part.dtype for part in state.recurrent} == {state.prepared.bias.dtype} == {torch.float32}
     assert 0 < by_hand.norm() <= 0.03 * exact.norm()
@@ -174,7 +176,7 @@ def test_the_backward_pass_makes_nothing_as_large_as_a_weight_or_the_source_in_a
         target_BT, _ = sentences(steps, size=11)
         encoded = translator.encode(source_BS, lengths_B)
         with LargeTensors(40 * 128) as large:
-            readout_BTR, _ = translator.readout(encoded, target_BT, Steps())
+            readout_BTR, _ = translator.readout(encoded, target_BT, StepKernels())
             readout_BTR.sum().backward()
         counts.append(large.count)
     assert counts[0] == counts[1] > 0
@@ -224,7 +226,9 @@ def test_a_fused_run_learns_what_a_reference_run_learns(tmp_path: Path) -> None:
 @pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("wiring", ["bahdanau", "luong", "conditional", "gnmt"])
 @pytest.mark.parametrize("steps", STEPS, ids=KINDS)
-def test_dropout_is_the_same_whichever_way_a_recurrence_is_computed(wiring: str, layers: int, steps: Steps) -> None:
+def test_dropout_is_the_same_whichever_way_a_recurrence_is_computed(
+    wiring: str, layers: int, steps: StepKernels
+) -> None:
     dropout = schema.DropoutConfig(embedding=0.3, layer=0.3, output=0.3)
     options = {"residual_from": 3 if layers == 3 else None, "decoder_layers": layers, "dropout": dropout}
     translator = network(model_options(score="general", wiring=wiring, **options)).train()
@@ -245,7 +249,7 @@ def test_gradients_through_scores_survive_half_precision() -> None:
     source_BS, lengths_B = sentences(19, 22, 17)
     target_BT, _ = sentences(6, 9, 4, size=11)
 
-    def gradient(steps: Steps | None, enabled: bool) -> torch.Tensor:
+    def gradient(steps: StepKernels | None, enabled: bool) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             readout_BTR, _ = translator.readout(translator.encode(source_BS, lengths_B), target_BT, steps)
         (found,) = torch.autograd.grad(readout_BTR.float().sin().sum(), asked)

@@ -14,7 +14,7 @@ from nmt.config import schema
 from nmt.data.batching import Past
 from nmt.errors import ConfigError
 from nmt.kernels.choice import choose_kernels
-from nmt.kernels.recurrence import Steps
+from nmt.kernels.tape import StepKernels
 from nmt.model.attention import SCORES
 from nmt.model.context import Sentences
 from nmt.model.context.summary import SummaryContext, SummaryOptions
@@ -231,7 +231,7 @@ def test_told_at_the_start_alone_the_recurrence_is_still_differentiated_by_hand(
     assert model.obstacle() == ""
     batch = batch_of(list(range(10)), model.context.lookback)
     gradients = []
-    for steps in (None, Steps()):
+    for steps in (None, StepKernels()):
         model.zero_grad()
         found = follow(model, batch, steps).readout_BTR
         (found * torch.linspace(0.0, 1.0, found.numel()).view_as(found)).sum().backward()

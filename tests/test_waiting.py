@@ -20,7 +20,7 @@ from nmt.data.batching import Batch
 from nmt.kernels import cross_entropy
 from nmt.kernels.choice import choose_kernels
 from nmt.kernels.packed import PackedGru, gru_by_hand
-from nmt.kernels.recurrence import FactoredSteps
+from nmt.kernels.tape import FactoredSteps
 from nmt.model.encoder import RecurrentEncoder
 from nmt.training.averaging import MovingAverage
 from nmt.training.translating import TranslationObjective

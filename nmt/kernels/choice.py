@@ -18,7 +18,7 @@ from nmt.kernels.native.logits import chunk_losses
 from nmt.kernels.native.packed import compiled_gru
 from nmt.kernels.native.steps import NativeSteps
 from nmt.kernels.packed import PackedGru, gru_by_hand
-from nmt.kernels.recurrence import FactoredSteps, Graphs, Steps
+from nmt.kernels.tape import FactoredSteps, Graphs, StepKernels
 
 Wanted = Literal["auto", "reference", "fused", "graphed"]
 
@@ -34,7 +34,7 @@ class Kernels:
 
     cross_entropy: Callable[[Tensor, Tensor, Tensor, Tensor, float], cross_entropy.Losses]
     """Readout [N, R], weight [V, R], bias [V], targets [N] and label smoothing to losses."""
-    steps: Steps | None
+    steps: StepKernels | None
     """What a recurrence with attention in it runs its steps by; None: one operation after another, by autograd."""
     gru: PackedGru | None
     """What the encoder's layers that can are run by; None leaves them to the library."""
@@ -93,7 +93,7 @@ def choose_packed(wanted: Wanted, device: torch.device, obstacle: str) -> Packed
     return PackedKernel(gru, f"kernel {wanted}: recurrent layers are differentiated by hand{but}")
 
 
-def _steps(wanted: Wanted, device: torch.device, obstacle: str) -> tuple[Steps | None, str]:
+def _steps(wanted: Wanted, device: torch.device, obstacle: str) -> tuple[StepKernels | None, str]:
     missing = obstacle or _missing(device)
     if wanted == "graphed" and device.type != "cuda":
         missing = missing or "CUDA graphs are replayed on a GPU alone"

@@ -1,8 +1,8 @@
 """Recurrent cells of the decoder, and the stacks of the encoder that have the same equations.
 
 A cell's product with its input is apart from its recurrence: the inputs of all target positions are known at
-once in training, so that half is one product outside the loop. Where nothing but the inputs enters the recurrence
-there is no loop: the library runs over all positions.
+once in training, so that half is one product outside the tape. Where nothing but the inputs enters the recurrence
+there is no tape: the library runs over all positions.
 
 Shapes: B sentences, Q queries, T positions, X input features, H hidden, G gates x H.
 """
@@ -20,13 +20,13 @@ from nmt.config.registry import PartOptions, Registry
 from nmt.kernels.gates import gru_step, lstm_step, rnn_step
 from nmt.kernels.native import inference
 from nmt.kernels.products import linear
-from nmt.kernels.recurrence import Loop, Row, Term, Value
+from nmt.kernels.tape import Row, Tape, Term, Value
 
 State = tuple[Tensor, ...]
 """What a layer carries to the next step, its output first: (h,) or (h, c), each [B, Q, H]."""
 
 Values = tuple[Value, ...]
-"""The same as a loop records it."""
+"""The same as a tape records it."""
 Rows = tuple[Row, ...]
 """Values as a step finds them, or leaves them."""
 
@@ -103,23 +103,23 @@ class Cell(nn.Module):
         """What keeps a step from being recorded, with its path in the YAML; empty where nothing does."""
         return "model.decoder.cell has no fused form"
 
-    def carry(self, loop: Loop, state: State) -> Values:
-        """What a loop carries of this layer, from a state with one query. Products read the output alone."""
+    def carry(self, tape: Tape, state: State) -> Values:
+        """What a tape carries of this layer, from a state with one query. Products read the output alone."""
         output, *rest = state
-        return loop.carried(output), *(loop.carried(part, "exact") for part in rest)
+        return tape.carried(output), *(tape.carried(part, "exact") for part in rest)
 
-    def passing(self, loop: Loop) -> Values:
-        """A state of this layer within a step of a loop."""
-        rest = (loop.passing(self.hidden_size, "exact") for _ in range(self.parts - 1))
-        return loop.passing(self.hidden_size), *rest
+    def passing(self, tape: Tape) -> Values:
+        """A state of this layer within a step of a tape."""
+        rest = (tape.passing(self.hidden_size, "exact") for _ in range(self.parts - 1))
+        return tape.passing(self.hidden_size), *rest
 
-    def record(self, loop: Loop, inputs: Sequence[Term], before: Rows, after: Rows) -> None:
+    def record(self, tape: Tape, inputs: Sequence[Term], before: Rows, after: Rows) -> None:
         """Record a step from `before` to `after`, the input's half of the gates being the sum of `inputs`."""
         raise AssertionError("nothing keeps this cell from being recorded")
 
-    def recurrent(self, loop: Loop, before: Rows) -> Term:
-        """The recurrent half of the gates in a step of a loop."""
-        return loop.product(before[0], *self.recurrent_weights)
+    def recurrent(self, tape: Tape, before: Rows) -> Term:
+        """The recurrent half of the gates in a step of a tape."""
+        return tape.product(before[0], *self.recurrent_weights)
 
 
 def cell_class(options: PartOptions) -> type[Cell]:
@@ -200,8 +200,8 @@ class GruCell(Cell):
     def obstacle(self) -> str:
         return ""
 
-    def record(self, loop: Loop, inputs: Sequence[Term], before: Rows, after: Rows) -> None:
-        loop.gru(inputs, self.recurrent(loop, before), before[0], after[0])
+    def record(self, tape: Tape, inputs: Sequence[Term], before: Rows, after: Rows) -> None:
+        tape.gru(inputs, self.recurrent(tape, before), before[0], after[0])
 
 
 @CELLS.register("lstm", LstmOptions)
@@ -220,8 +220,8 @@ class LstmCell(Cell):
     def obstacle(self) -> str:
         return ""
 
-    def record(self, loop: Loop, inputs: Sequence[Term], before: Rows, after: Rows) -> None:
-        loop.lstm(inputs, self.recurrent(loop, before), (before[1], after[1]), after[0])
+    def record(self, tape: Tape, inputs: Sequence[Term], before: Rows, after: Rows) -> None:
+        tape.lstm(inputs, self.recurrent(tape, before), (before[1], after[1]), after[0])
 
 
 @CELLS.register("rnn", RnnOptions)
@@ -238,5 +238,5 @@ class RnnCell(Cell):
     def obstacle(self) -> str:
         return ""
 
-    def record(self, loop: Loop, inputs: Sequence[Term], before: Rows, after: Rows) -> None:
-        loop.mix(inputs, self.recurrent(loop, before), after[0])
+    def record(self, tape: Tape, inputs: Sequence[Term], before: Rows, after: Rows) -> None:
+        tape.mix(inputs, self.recurrent(tape, before), after[0])

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from nmt.config import schema
-from nmt.kernels.recurrence import Steps
+from nmt.kernels.tape import StepKernels
 from nmt.model.attention import AttentionWeights, Encoded
 from nmt.model.embedding import Embedding
 from nmt.model.wiring import DecoderState, build_wiring
@@ -42,7 +42,7 @@ class Decoder(nn.Module):
         return state, self.readout(output if told is None else output.with_hidden(told(output.hidden)), inputs_BQE)
 
     def scan(
-        self, encoded: Encoded, previous_BT: Tensor, steps: Steps | None = None, told: Told | None = None
+        self, encoded: Encoded, previous_BT: Tensor, steps: StepKernels | None = None, told: Told | None = None
     ) -> tuple[Tensor, AttentionWeights | None]:
         """Readout [B, T, R] of all positions of known targets, and where each of them looked; `told` as for `step`."""
         inputs_BTE = self.embedding(previous_BT)

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from nmt.config import schema
 from nmt.kernels.dropout import dropout
-from nmt.kernels.packed import PackedGru
-from nmt.kernels.ragged import Packing
+from nmt.kernels.packed import PackedGru, Packing
 from nmt.model.attention.base import ScoreOptions
 from nmt.model.attention.pooling import Pooling
 from nmt.model.embedding import Embedding

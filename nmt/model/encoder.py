@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from nmt.config import schema
 from nmt.kernels.dropout import dropout
-from nmt.kernels.packed import PackedGru
-from nmt.kernels.ragged import Packing
+from nmt.kernels.packed import PackedGru, Packing
 from nmt.model.attention import Encoded
 from nmt.model.embedding import Embedding
 from nmt.model.layers import RecurrentLayers

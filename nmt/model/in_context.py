@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nmt.data.batching import Batch, Past
 from nmt.kernels.packed import PackedGru
-from nmt.kernels.recurrence import Steps
+from nmt.kernels.tape import StepKernels
 from nmt.model.attention import AttentionWeights, Encoded
 from nmt.model.context import ContextWeights, Sentences
 from nmt.model.translator import Narrowed, Translator
@@ -33,7 +33,9 @@ class Followed(NamedTuple):
     """Where the target positions looked in the translations before; None where none did."""
 
 
-def follow(translator: Translator, batch: Batch, steps: Steps | None = None, gru: PackedGru | None = None) -> Followed:
+def follow(
+    translator: Translator, batch: Batch, steps: StepKernels | None = None, gru: PackedGru | None = None
+) -> Followed:
     """Predict the targets of a batch, the pairs among them with what its `past` says stands before them.
 
     `steps` runs the decoder's recurrence, and `gru` the encoder's layers, by hand, where nothing keeps them from it.
@@ -56,7 +58,7 @@ class _Telling:
     """Tells the decoder's states of those of the translations before, all of which are among them."""
 
     def __init__(
-        self, translator: Translator, past: Past | None, target_lengths_B: Tensor, steps: Steps | None
+        self, translator: Translator, past: Past | None, target_lengths_B: Tensor, steps: StepKernels | None
     ) -> None:
         self.weights: ContextWeights | None = None
         self._translator, self._past, self._lengths_B, self._steps = translator, past, target_lengths_B, steps

@@ -16,9 +16,7 @@ from torch.nn import functional as F
 
 from nmt.config import schema
 from nmt.kernels.dropout import dropout
-from nmt.kernels.packed import PackedGru, run_packed
-from nmt.kernels.ragged import Packing
-from nmt.kernels.sequences import State, scan, zeros
+from nmt.kernels.packed import PackedGru, Packing, State, run_packed, scan, zeros
 from nmt.model.cells import Cell, cell_class, library_stack
 from nmt.model.modules import module_list
 from nmt.model.packing import is_packed

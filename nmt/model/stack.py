@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nmt.config import schema
 from nmt.kernels.dropout import dropout
-from nmt.kernels.recurrence import Loop, Term, Value
+from nmt.kernels.tape import Tape, Term, Value
 from nmt.model.cells import CELLS, State, Values, rows_after, rows_before
 from nmt.model.modules import module_list
 
@@ -81,22 +81,22 @@ class Stack(nn.Module):
         """What keeps a step of the whole stack from being recorded, with its path in the YAML."""
         return self.cells[0].obstacle()
 
-    def carry(self, loop: Loop, state: State) -> list[Values]:
-        """What a loop carries of each layer, from a state with one query."""
-        return [cell.carry(loop, self._part(state, number)) for number, cell in enumerate(self.cells)]
+    def carry(self, tape: Tape, state: State) -> list[Values]:
+        """What a tape carries of each layer, from a state with one query."""
+        return [cell.carry(tape, self._part(state, number)) for number, cell in enumerate(self.cells)]
 
-    def record(self, loop: Loop, inputs: Sequence[Term], carried: Sequence[Values], factors: Factors) -> Value:
+    def record(self, tape: Tape, inputs: Sequence[Term], carried: Sequence[Values], factors: Factors) -> Value:
         """Record a step, the lowest layer's input half of the gates being the sum of `inputs`; the top's output."""
         assert not self.first, "the lowest layer of the decoder is part of the recurrence"
         below: Value | None = None
         for number, (cell, values) in enumerate(zip(self.cells, carried, strict=True)):
             if below is not None:
-                entered = loop.scale(below.after, factors[number - 1]) if factors else below
-                inputs = (loop.product(entered.after, *cell.input_weights),)
-            cell.record(loop, inputs, rows_before(values), rows_after(values))
+                entered = tape.scale(below.after, factors[number - 1]) if factors else below
+                inputs = (tape.product(entered.after, *cell.input_weights),)
+            cell.record(tape, inputs, rows_before(values), rows_after(values))
             output = values[0]
             if below is not None and self._is_residual(number):
-                output = loop.sum(output.after, below.after)
+                output = tape.sum(output.after, below.after)
             below = output
         assert below is not None, "a recurrence has a layer"
         return below

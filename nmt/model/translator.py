@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from nmt.config import schema
 from nmt.kernels.packed import PackedGru
-from nmt.kernels.recurrence import Steps
+from nmt.kernels.tape import StepKernels
 from nmt.model.attention import AttentionWeights, Encoded
 from nmt.model.context import CONTEXTS
 from nmt.model.decoder import Decoder, Told
@@ -93,7 +93,7 @@ class Translator(nn.Module):
         return Narrowed(self, weight_PR, self.projection.bias.index_select(0, pieces_P))
 
     def readout(
-        self, encoded: Encoded, target_BT: Tensor, steps: Steps | None = None, told: Told | None = None
+        self, encoded: Encoded, target_BT: Tensor, steps: StepKernels | None = None, told: Told | None = None
     ) -> tuple[Tensor, AttentionWeights | None]:
         """Readout [B, T, R] that predicts each piece of the target from those before, and where each looked for it.
 

@@ -7,10 +7,10 @@ import torch
 from nmt.kernels.fused import gates, sums
 from nmt.kernels.fused import look as forward
 from nmt.kernels.fused import look_backward as backward
-from nmt.kernels.recurrence import Annotations, Entering, Steps
+from nmt.kernels.tape import Annotations, Entering, StepKernels
 
 
-class FusedSteps(Steps):
+class FusedSteps(StepKernels):
     """One kernel each."""
 
     def check(self, source: Annotations) -> None:

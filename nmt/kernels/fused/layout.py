@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language import constexpr
 
-from nmt.kernels.recurrence import Entering
+from nmt.kernels.tape import Entering
 
 TILE = 8192
 """Elements of keys, and of memory, that a program holds at a time: 32 a thread."""

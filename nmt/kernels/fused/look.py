@@ -1,4 +1,4 @@
-"""`Steps.look` as one kernel.
+"""`StepKernels.look` as one kernel.
 
 A program serves one query of one sentence. It reads keys and memory once, a block of positions at a time, and holds
 all features of a position, so that neither the hidden units [B, Q, S, A] nor a second pass is needed: the
@@ -15,7 +15,7 @@ from torch import Tensor
 from triton.language import constexpr
 
 from nmt.kernels.fused.layout import blocks, tanh
-from nmt.kernels.recurrence import Annotations
+from nmt.kernels.tape import Annotations
 
 
 @triton.jit
@@ -90,7 +90,7 @@ def _look(
 def look(
     query_QBA: Tensor, source: Annotations, context_QBC: Tensor, scores_QBS: Tensor, normalizer_QB: Tensor
 ) -> None:
-    """As `Steps.look`."""
+    """As `StepKernels.look`."""
     keys, memory, bias, energy = source
     queries, batch, units = query_QBA.shape
     _look[(batch, queries)](

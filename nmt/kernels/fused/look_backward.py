@@ -1,4 +1,4 @@
-"""`Steps.look_backward` and `Steps.keys_backward` as one kernel each.
+"""`StepKernels.look_backward` and `StepKernels.keys_backward` as one kernel each.
 
 A program serves one query of one sentence. It reads keys and memory once, a block of positions at a time, and holds
 all features of a position, so that neither the hidden units [B, Q, S, A] nor a second pass is needed. The
@@ -16,8 +16,8 @@ from torch import Tensor
 from triton.language import constexpr
 
 from nmt.kernels.fused.layout import blocks, tanh
-from nmt.kernels.recurrence import Annotations
-from nmt.kernels.recurrence.steps import SourceSums
+from nmt.kernels.tape import Annotations
+from nmt.kernels.tape.steps import SourceSums
 
 
 @triton.jit
@@ -162,7 +162,7 @@ def look_backward(
     add: bool,
     sums: SourceSums | None = None,
 ) -> None:
-    """As `Steps.look_backward`."""
+    """As `StepKernels.look_backward`."""
     keys, memory, _, energy = source
     sent = d_context_QBC if sent_QBC is None else sent_QBC
     d_weights = d_looked_QBS if d_weights_QBS is None else d_weights_QBS
@@ -196,7 +196,7 @@ def look_backward(
 
 
 def keys_backward(query_QBA: Tensor, keys_BSA: Tensor, energy_A: Tensor, d_scores_QBS: Tensor) -> tuple[Tensor, Tensor]:
-    """As `Steps.keys_backward`; each program sums over all queries, and the energy's parts are summed here."""
+    """As `StepKernels.keys_backward`; each program sums over all queries, and the energy's parts are summed here."""
     queries, batch, units = query_QBA.shape
     positions = keys_BSA.shape[1]
     block_s, block_a = 16, min(128, triton.next_power_of_2(units))

@@ -11,7 +11,7 @@ from torch import Tensor
 from triton.language import constexpr
 
 from nmt.kernels.fused.layout import block, entered, grid, of, tanh
-from nmt.kernels.recurrence import Entering
+from nmt.kernels.tape import Entering
 
 
 @triton.jit

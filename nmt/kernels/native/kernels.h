@@ -3,7 +3,7 @@
 S is the format of products, E that of states and sums. Sizes and strides count elements; features lie side by side.
 Every row is computed by one thread, whatever their number: results do not depend on it.
 
-Shapes as in nmt/kernels/recurrence/steps.py and nmt/kernels/packed.py. */
+Shapes as in nmt/kernels/tape/steps.py and nmt/kernels/packed.py. */
 
 ALWAYS_INLINE E NAME(sigmoid)(E x) { return (E)1 / ((E)1 + EXP(-x)); }
 

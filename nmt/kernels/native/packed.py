@@ -15,9 +15,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nmt.kernels.native.calls import Packed, address, calls
-from nmt.kernels.packed import before_each, by_direction
+from nmt.kernels.packed import Packing, before_each, by_direction
 from nmt.kernels.products import Factors
-from nmt.kernels.ragged import Packing
 
 
 def compiled_gru(gates_PG: Tensor, recurrent_DGH: Tensor, biases_DG: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:

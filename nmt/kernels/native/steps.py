@@ -12,8 +12,8 @@ from torch import Tensor
 
 from nmt.kernels.native import calls as calls_of
 from nmt.kernels.native.calls import FORMATS, Looking, address, calls
-from nmt.kernels.recurrence import Annotations, Entering, FactoredSteps
-from nmt.kernels.recurrence.steps import SourceSums
+from nmt.kernels.tape import Annotations, Entering, FactoredSteps
+from nmt.kernels.tape.steps import SourceSums
 
 
 class NativeSteps(FactoredSteps):

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from nmt.config.registry import Registry
 from nmt.config.schema import NetworkPartOptions
 from nmt.kernels.additive import additive_scores
-from nmt.kernels.recurrence import Loop, Row, Steps, Value
+from nmt.kernels.tape import Row, StepKernels, Tape, Value
 from nmt.kernels.windows import Source
 from nmt.model.attention.encoded import Encoded
 from nmt.model.attention.weights import AttentionWeights
@@ -100,7 +100,7 @@ class Attention(nn.Module):
         """Look with queries of one target position, counted from 0; None where query q is the one of position q."""
         raise AssertionError("an attention looks at its memory")
 
-    def scan(self, query_BTH: Tensor, prepared: Prepared, steps: Steps | None = None) -> Look:
+    def scan(self, query_BTH: Tensor, prepared: Prepared, steps: StepKernels | None = None) -> Look:
         """Look with the queries of all target positions: at once, unless something is carried from each to the next.
 
         `steps` runs what it can run faster than the reference.
@@ -119,8 +119,8 @@ class Attention(nn.Module):
         """What keeps a look from being recorded, with its path in the YAML; empty where nothing does."""
         return "model.attention.score compares nothing"
 
-    def record(self, loop: Loop, query: Row, prepared: Prepared, context: Value | None = None) -> Value:
-        """Record a look with a state of the loop; the context, which is `context` where that is carried."""
+    def record(self, tape: Tape, query: Row, prepared: Prepared, context: Value | None = None) -> Value:
+        """Record a look with a state of the tape; the context, which is `context` where that is carried."""
         raise AssertionError("nothing keeps this look from being recorded")
 
 

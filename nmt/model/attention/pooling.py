@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nmt.kernels.ragged import Packing, row_softmax, row_sum
+from nmt.kernels.packed import Packing, row_softmax, row_sum
 from nmt.model.attention.base import SCORES, ScoreOptions, View
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from nmt.config.schema import AttentionConfig
 from nmt.kernels.additive import exponentials
-from nmt.kernels.recurrence import Annotations, Loop, Row, Steps, Value, attend
+from nmt.kernels.tape import Annotations, Row, StepKernels, Tape, Value, attend
 from nmt.model.attention.base import (
     COVERAGES,
     SCORES,
@@ -74,7 +74,7 @@ class SoftAttention(Attention):
         )
         return Look(mixed.context, weights, carried)
 
-    def scan(self, query_BTH: Tensor, prepared: Prepared, steps: Steps | None = None) -> Look:
+    def scan(self, query_BTH: Tensor, prepared: Prepared, steps: StepKernels | None = None) -> Look:
         form = None if self.obstacle() else self.score.form()
         if steps is None or form is None or form.energy is None or form.query is None:
             # A score that is a product is one product for all positions: there is nothing to gain.
@@ -89,11 +89,11 @@ class SoftAttention(Attention):
             return "model.attention.window is not global"
         return "model.attention.coverage has no fused form" if self.coverage.remembers else ""
 
-    def record(self, loop: Loop, query: Row, prepared: Prepared, context: Value | None = None) -> Value:
+    def record(self, tape: Tape, query: Row, prepared: Prepared, context: Value | None = None) -> Value:
         form = self.score.form()
         assert form is not None
-        asked = query if form.query is None else loop.product(query, form.query)
-        return loop.look(asked, _annotations(prepared, form), context)
+        asked = query if form.query is None else tape.product(query, form.query)
+        return tape.look(asked, _annotations(prepared, form), context)
 
     def look(self, query: Tensor, prepared: Prepared, carried: Carried, position: int | None) -> tuple[Mixed, Carried]:
         """Look with queries [..., Q, H]; what is carried is [..., Q, S, K] here."""

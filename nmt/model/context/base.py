@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nmt.config.registry import Registry
 from nmt.config.schema import NetworkPartOptions
 from nmt.data.batching import Lookback, Past
-from nmt.kernels.recurrence import Steps
+from nmt.kernels.tape import StepKernels
 from nmt.model.attention import Encoded, Prepared
 
 
@@ -89,7 +89,7 @@ class Context(nn.Module):
         return ""
 
     def read(
-        self, encoded: Encoded, past: Past, before: Sentences | None, steps: Steps | None
+        self, encoded: Encoded, past: Past, before: Sentences | None, steps: StepKernels | None
     ) -> tuple[Encoded, ContextWeights | None]:
         """The sources as they stand in their documents.
 
@@ -98,7 +98,7 @@ class Context(nn.Module):
         raise AssertionError("no source looks back")
 
     def tell(
-        self, states_BTH: Tensor, past: Past, before: Sentences, steps: Steps | None
+        self, states_BTH: Tensor, past: Past, before: Sentences, steps: StepKernels | None
     ) -> tuple[Tensor, ContextWeights | None]:
         """The decoder's states [B, T, H] of all positions as they stand in their documents.
 

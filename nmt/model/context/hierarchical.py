@@ -16,7 +16,7 @@ from nmt.config import schema
 from nmt.config.registry import PartOptions
 from nmt.config.schema.network import ScoreChoice
 from nmt.data.batching import Lookback, Past
-from nmt.kernels.recurrence import Steps
+from nmt.kernels.tape import StepKernels
 from nmt.model.attention import Encoded, Prepared, build_attention
 from nmt.model.attention.base import ScoreOptions
 from nmt.model.attention.coverage import NoCoverageOptions
@@ -101,7 +101,7 @@ class HierarchicalAttention(nn.Module):
         return self.word.prepare(Encoded(sentences.states_MSC, sentences.mask_MS, ()))
 
     def forward(
-        self, states_BQC: Tensor, past: Past, words: Prepared, steps: Steps | None = None
+        self, states_BQC: Tensor, past: Past, words: Prepared, steps: StepKernels | None = None
     ) -> tuple[Tensor, ContextWeights]:
         """The states with their context; those of a sentence with nothing before it are left as they are.
 
@@ -142,7 +142,7 @@ class HierarchicalAttention(nn.Module):
         place_N: Tensor,
         words: Prepared,
         present_LP: Tensor,
-        steps: Steps | None,
+        steps: StepKernels | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The states with their context, and the weights of both levels."""
         sentences, queries, size = states_LQC.shape
@@ -176,7 +176,7 @@ class HierarchicalContext(Context):
         self.decoder = HierarchicalAttention(options, hidden_size) if lookback.targets else None
 
     def read(
-        self, encoded: Encoded, past: Past, before: Sentences | None, steps: Steps | None
+        self, encoded: Encoded, past: Past, before: Sentences | None, steps: StepKernels | None
     ) -> tuple[Encoded, ContextWeights | None]:
         assert self.encoder is not None, "the encoder looks back"
         words = self.encoder.remember(before or Sentences(encoded.memory_BSC, encoded.mask_BS))
@@ -184,7 +184,7 @@ class HierarchicalContext(Context):
         return encoded.with_memory(memory_BSC), weights
 
     def tell(
-        self, states_BTH: Tensor, past: Past, before: Sentences, steps: Steps | None
+        self, states_BTH: Tensor, past: Past, before: Sentences, steps: StepKernels | None
     ) -> tuple[Tensor, ContextWeights | None]:
         assert self.decoder is not None, "the decoder looks back"
         joined: tuple[Tensor, ContextWeights] = self.decoder(states_BTH, past, self.decoder.remember(before), steps)

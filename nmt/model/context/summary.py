@@ -19,8 +19,8 @@ from nmt.config.registry import PartOptions
 from nmt.config.schema.network import ScoreChoice
 from nmt.data.batching import Lookback, Past
 from nmt.kernels.dropout import dropout
-from nmt.kernels.ragged import Packing
-from nmt.kernels.recurrence import Steps
+from nmt.kernels.packed import Packing
+from nmt.kernels.tape import StepKernels
 from nmt.model.attention import Encoded, Summary
 from nmt.model.attention.base import ScoreOptions
 from nmt.model.attention.pooling import Pooling
@@ -104,7 +104,7 @@ class SummaryContext(Context):
         return "" if self.enter is None else "model.context.where has no fused form unless it is start"
 
     def read(
-        self, encoded: Encoded, past: Past, before: Sentences | None, steps: Steps | None
+        self, encoded: Encoded, past: Past, before: Sentences | None, steps: StepKernels | None
     ) -> tuple[Encoded, ContextWeights | None]:
         vector_BD = self.summarize(past, before or Sentences(encoded.memory_BSC, encoded.mask_BS), len(encoded.mask_BS))
         first_BAH = None

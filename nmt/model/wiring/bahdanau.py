@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nmt.config import schema
-from nmt.kernels.recurrence import Loop, Steps, Term, Value
+from nmt.kernels.tape import StepKernels, Tape, Term, Value
 from nmt.model.attention import AttentionWeights, build_attention
 from nmt.model.attention.base import ScoreOptions
 from nmt.model.bridge import Bridge
@@ -90,14 +90,16 @@ class BahdanauWiring(Wiring):
             return "model.attention.wiring.reset_context has no fused form"
         return self.attention.obstacle() or self.stack.obstacle()
 
-    def record(self, loop: Loop, projected: Term, state: DecoderState) -> tuple[Value, Value]:
-        layers = self.stack.carry(loop, state.recurrent)
-        context = self.attention.record(loop, layers[-1][0].before, state.prepared)
-        inputs = (projected, loop.product(context.after, self.context.weight))
-        top = self.stack.record(loop, inputs, layers, state.dropped)
+    def record(self, tape: Tape, projected: Term, state: DecoderState) -> tuple[Value, Value]:
+        layers = self.stack.carry(tape, state.recurrent)
+        context = self.attention.record(tape, layers[-1][0].before, state.prepared)
+        inputs = (projected, tape.product(context.after, self.context.weight))
+        top = self.stack.record(tape, inputs, layers, state.dropped)
         return layers[-1][0] if self.reads_before else top, context
 
-    def scan_recorded(self, inputs_BTE: Tensor, state: DecoderState, steps: Steps) -> tuple[Output, AttentionWeights]:
+    def scan_recorded(
+        self, inputs_BTE: Tensor, state: DecoderState, steps: StepKernels
+    ) -> tuple[Output, AttentionWeights]:
         output, weights = super().scan_recorded(inputs_BTE, state, steps)
         if not self.reads_before:
             return output, weights

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from nmt.config import schema
 from nmt.config.registry import Registry
-from nmt.kernels.recurrence import Loop, Steps, Term, Value
+from nmt.kernels.tape import StepKernels, Tape, Term, Value
 from nmt.model.attention import Attention, AttentionWeights, Encoded, Look, Prepared, Summary
 from nmt.model.bridge import Bridge
 from nmt.model.context import Translated
@@ -126,7 +126,7 @@ class Wiring(nn.Module):
         return ()
 
     def scan(
-        self, inputs_BTE: Tensor, encoded: Encoded, steps: Steps | None = None
+        self, inputs_BTE: Tensor, encoded: Encoded, steps: StepKernels | None = None
     ) -> tuple[Output, AttentionWeights | None]:
         """All positions of known targets: outputs [B, T, ...], and where each looked.
 
@@ -148,16 +148,18 @@ class Wiring(nn.Module):
         """What keeps the recurrence from being recorded, with its path in the YAML; empty where nothing does."""
         return "model.attention.wiring has no fused form"
 
-    def record(self, loop: Loop, projected: Term, state: DecoderState) -> tuple[Value, Value]:
+    def record(self, tape: Tape, projected: Term, state: DecoderState) -> tuple[Value, Value]:
         """Record one step, as `advance` makes it; the values of the hidden state and the context that it puts out."""
         raise AssertionError("nothing keeps this recurrence from being recorded")
 
-    def scan_recorded(self, inputs_BTE: Tensor, state: DecoderState, steps: Steps) -> tuple[Output, AttentionWeights]:
+    def scan_recorded(
+        self, inputs_BTE: Tensor, state: DecoderState, steps: StepKernels
+    ) -> tuple[Output, AttentionWeights]:
         """`scan` from this state, with the recurrence recorded and run by `steps`."""
         projected_BTG = self.project(inputs_BTE)
-        loop = Loop(steps, projected_BTG)
-        hidden, context = self.record(loop, loop.given(projected_BTG), state)
-        hidden_BTH, context_BTC, weights_BTS = loop.run(hidden, context)
+        tape = Tape(steps, projected_BTG)
+        hidden, context = self.record(tape, tape.given(projected_BTG), state)
+        hidden_BTH, context_BTC, weights_BTS = tape.run(hidden, context)
         weights = AttentionWeights(weights_BTS.unsqueeze(2), None, None, weights_BTS.shape[2])
         return Output(hidden_BTH, context_BTC), weights
 

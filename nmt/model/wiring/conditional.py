@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from nmt.config import schema
-from nmt.kernels.recurrence import Loop, Steps, Term, Value
+from nmt.kernels.tape import StepKernels, Tape, Term, Value
 from nmt.model.attention import AttentionWeights, build_attention
 from nmt.model.attention.base import ScoreOptions
 from nmt.model.bridge import Bridge
@@ -73,16 +73,18 @@ class ConditionalWiring(Wiring):
     def obstacle(self) -> str:
         return self.attention.obstacle() or self.before.obstacle()
 
-    def record(self, loop: Loop, projected: Term, state: DecoderState) -> tuple[Value, Value]:
-        carried = self.before.carry(loop, state.recurrent[: self.parts])
-        between = rows_after(self.before.passing(loop))
-        self.before.record(loop, (projected,), rows_before(carried), between)
-        context = self.attention.record(loop, between[0], state.prepared)
-        inputs = (loop.product(context.after, *self.behind.input_weights),)
-        self.behind.record(loop, inputs, between, rows_after(carried))
+    def record(self, tape: Tape, projected: Term, state: DecoderState) -> tuple[Value, Value]:
+        carried = self.before.carry(tape, state.recurrent[: self.parts])
+        between = rows_after(self.before.passing(tape))
+        self.before.record(tape, (projected,), rows_before(carried), between)
+        context = self.attention.record(tape, between[0], state.prepared)
+        inputs = (tape.product(context.after, *self.behind.input_weights),)
+        self.behind.record(tape, inputs, between, rows_after(carried))
         return carried[0], context
 
-    def scan_recorded(self, inputs_BTE: Tensor, state: DecoderState, steps: Steps) -> tuple[Output, AttentionWeights]:
+    def scan_recorded(
+        self, inputs_BTE: Tensor, state: DecoderState, steps: StepKernels
+    ) -> tuple[Output, AttentionWeights]:
         # No attention stands in the recurrence of the layers above: the library runs them over all positions.
         output, weights = super().scan_recorded(inputs_BTE, state, steps)
         top_BTH = self.above.scan(state.recurrent[self.parts :], output.hidden, factors=state.dropped)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nmt.config import schema
-from nmt.kernels.recurrence import Loop, Steps, Term, Value
+from nmt.kernels.tape import StepKernels, Tape, Term, Value
 from nmt.model.attention import AttentionWeights, Encoded, Look, build_attention
 from nmt.model.bridge import Bridge
 from nmt.model.cells import CELLS, State, rows_after, rows_before
@@ -60,7 +60,7 @@ class GnmtWiring(Wiring):
         return state.after(self._joined(lowest, above, look), look), Output(top_BQH, look.context_BQC)
 
     def scan(
-        self, inputs_BTE: Tensor, encoded: Encoded, steps: Steps | None = None
+        self, inputs_BTE: Tensor, encoded: Encoded, steps: StepKernels | None = None
     ) -> tuple[Output, AttentionWeights | None]:
         state = self.start(encoded)
         above = state.recurrent[self.parts : None if self.feed is None else -1]
@@ -90,16 +90,16 @@ class GnmtWiring(Wiring):
         # Without context feeding there is no recurrence with attention in it.
         return "" if self.feed is None else self.attention.obstacle() or self.lowest.obstacle()
 
-    def record(self, loop: Loop, projected: Term, state: DecoderState) -> tuple[Value, Value]:
+    def record(self, tape: Tape, projected: Term, state: DecoderState) -> tuple[Value, Value]:
         assert self.feed is not None, "without context feeding the first layer is computed at all positions at once"
-        layer = self.lowest.carry(loop, state.recurrent[: self.parts])
-        context = loop.carried(state.recurrent[-1], "short")
+        layer = self.lowest.carry(tape, state.recurrent[: self.parts])
+        context = tape.carried(state.recurrent[-1], "short")
         before, after = rows_before(layer), rows_after(layer)
-        self.lowest.record(loop, (projected, loop.product(context.before, self.feed.weight)), before, after)
-        self.attention.record(loop, before[0] if self.looks_back else after[0], state.prepared, context)
+        self.lowest.record(tape, (projected, tape.product(context.before, self.feed.weight)), before, after)
+        self.attention.record(tape, before[0] if self.looks_back else after[0], state.prepared, context)
         return layer[0], context
 
-    def _scan_lowest(self, inputs_BTE: Tensor, state: DecoderState, steps: Steps | None) -> tuple[Tensor, Look]:
+    def _scan_lowest(self, inputs_BTE: Tensor, state: DecoderState, steps: StepKernels | None) -> tuple[Tensor, Look]:
         """The first layer at all positions at once, and what it saw."""
         before = state.recurrent[: self.parts]
         lowest_BTH = self.lowest.scan(inputs_BTE, before)

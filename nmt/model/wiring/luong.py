@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nmt.config import schema
 from nmt.kernels.products import Linear
-from nmt.kernels.recurrence import Loop, Steps, Term, Value
+from nmt.kernels.tape import StepKernels, Tape, Term, Value
 from nmt.model.attention import AttentionWeights, Encoded, Look, build_attention
 from nmt.model.bridge import Bridge
 from nmt.model.readout import Output, Readout, readout_size
@@ -80,7 +80,7 @@ class LuongWiring(Wiring):
         return state.after(recurrent, look), output
 
     def scan(
-        self, inputs_BTE: Tensor, encoded: Encoded, steps: Steps | None = None
+        self, inputs_BTE: Tensor, encoded: Encoded, steps: StepKernels | None = None
     ) -> tuple[Output, AttentionWeights | None]:
         if self.feed is not None or encoded.enters_steps:
             return super().scan(inputs_BTE, encoded, steps)
@@ -93,15 +93,15 @@ class LuongWiring(Wiring):
         # Without input feeding there is no recurrence with attention in it.
         return "" if self.feed is None else self.attention.obstacle() or self.stack.obstacle()
 
-    def record(self, loop: Loop, projected: Term, state: DecoderState) -> tuple[Value, Value]:
+    def record(self, tape: Tape, projected: Term, state: DecoderState) -> tuple[Value, Value]:
         assert self.feed is not None, "without input feeding all positions are computed at once"
         *states, fed = state.recurrent
-        attentional = loop.carried(fed, "short")
-        inputs = (projected, loop.product(attentional.before, self.feed.weight))
-        top = self.stack.record(loop, inputs, self.stack.carry(loop, tuple(states)), state.dropped)
-        context = self.attention.record(loop, top.after, state.prepared)
+        attentional = tape.carried(fed, "short")
+        inputs = (projected, tape.product(attentional.before, self.feed.weight))
+        top = self.stack.record(tape, inputs, self.stack.carry(tape, tuple(states)), state.dropped)
+        context = self.attention.record(tape, top.after, state.prepared)
         from_context, from_top = self.mix.weight[:, : self.context_size], self.mix.weight[:, self.context_size :]
-        loop.mix((loop.product(context.after, from_context),), loop.product(top.after, from_top), attentional.after)
+        tape.mix((tape.product(context.after, from_context),), tape.product(top.after, from_top), attentional.after)
         return attentional, context
 
     def _attentional(self, top: Tensor, look: Look) -> Output:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from nmt.kernels.products import Factor
-from nmt.kernels.recurrence.steps import Annotations, Steps, attention_weights, source_backward
-from nmt.kernels.recurrence.values import Extent, Row, Term
+from nmt.kernels.tape.steps import Annotations, StepKernels, attention_weights, source_backward
+from nmt.kernels.tape.values import Extent, Row, Term
 
 
 class Operation:
@@ -95,7 +95,7 @@ class Product(Operation):
 class Look(Operation):
     """One look at the source; its weights of all steps are an output of the recurrence."""
 
-    def __init__(self, steps: Steps, query: Row | Term, source: Annotations, context: Row) -> None:
+    def __init__(self, steps: StepKernels, query: Row | Term, source: Annotations, context: Row) -> None:
         self.steps = steps
         self.query = query
         self.source = source

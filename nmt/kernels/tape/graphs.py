@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from nmt.kernels.recurrence.capture import CudaGraphs, Graph
-from nmt.kernels.recurrence.structure import Extents, Outside
+from nmt.kernels.tape.capture import CudaGraphs, Graph
+from nmt.kernels.tape.structure import Extents, Outside
 
 if TYPE_CHECKING:
-    from nmt.kernels.recurrence.loop import Loop, Outputs
+    from nmt.kernels.tape.recording import Outputs, Tape
 
 KEPT = 256
 """Shapes that are captured: more than captions or news have (docs/performance.md)."""
@@ -60,7 +60,7 @@ class Graphs:
         self._captured: OrderedDict[Hashable, Captured] = OrderedDict()
         self._under_way: weakref.ref[WayBack] | None = None
 
-    def run(self, loop: Loop) -> tuple[Outputs, WayBack] | None:
+    def run(self, loop: Tape) -> tuple[Outputs, WayBack] | None:
         """What a recurrence puts out, and what its gradients come from; None: it is to run without a graph."""
         if self._under_way is not None and self._under_way() is not None:
             return None
@@ -131,7 +131,7 @@ class Room:
 class Captured:
     """The forward pass of a recurrence as a graph and, where it is kept, the backward pass as another."""
 
-    def __init__(self, loop: Loop, extents: Extents, room: Room, graph: Callable[[], Graph]) -> None:
+    def __init__(self, loop: Tape, extents: Extents, room: Room, graph: Callable[[], Graph]) -> None:
         self._extents = extents
         outsides = loop.outsides
         self._axes = [outside.axes for outside in outsides]

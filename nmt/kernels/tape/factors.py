@@ -10,11 +10,11 @@ from torch import Tensor
 
 from nmt.kernels.additive import exponentials, reciprocals
 from nmt.kernels.gates import tanh_
-from nmt.kernels.recurrence.cells import Entering
-from nmt.kernels.recurrence.steps import Annotations, SourceSums, Steps
+from nmt.kernels.tape.cells import Entering
+from nmt.kernels.tape.steps import Annotations, SourceSums, StepKernels
 
 
-class FactoredSteps(Steps):
+class FactoredSteps(StepKernels):
     """The reference, but for tanh(q + k): keys are exponentials here, and the tanh is made of them and the query's."""
 
     def prepare(self, source: Annotations) -> Annotations:

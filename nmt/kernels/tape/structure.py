@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nmt.kernels.recurrence.cells import CellSteps
+from nmt.kernels.tape.cells import CellSteps
 
 
 class Extents(NamedTuple):

@@ -5,7 +5,7 @@ as the source for each step. Here a step has a handful of operations, and these 
 end.
 A wiring records its step as it stands in its paper:
 
-    loop = Loop(steps, projected_BTG)
+    loop = Tape(steps, projected_BTG)
     state = loop.carried(first_B1H)
     context = loop.look(loop.product(state.before, W), annotations)
     inputs = (loop.given(projected_BTG), loop.product(context.after, C))
@@ -28,24 +28,24 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nmt.kernels.recurrence.layers import Gru, Lstm, Mix, Scale, Sum
-from nmt.kernels.recurrence.operations import Look, Operation, Product
-from nmt.kernels.recurrence.steps import Annotations, Steps
-from nmt.kernels.recurrence.structure import Extents, Outside, structure
-from nmt.kernels.recurrence.values import Extent, Formats, Row, Term, Value
+from nmt.kernels.tape.layers import Gru, Lstm, Mix, Scale, Sum
+from nmt.kernels.tape.operations import Look, Operation, Product
+from nmt.kernels.tape.steps import Annotations, StepKernels
+from nmt.kernels.tape.structure import Extents, Outside, structure
+from nmt.kernels.tape.values import Extent, Formats, Row, Term, Value
 from nmt.runtime import product_dtype
 
 if TYPE_CHECKING:
-    from nmt.kernels.recurrence.graphs import Graphs
+    from nmt.kernels.tape.graphs import Graphs
 
 Outputs = tuple[Tensor, Tensor, Tensor]
 """What the steps leave of two values, [B, T, F] each, and the weights of their looks, [B, T, S]."""
 
 
-class Loop:
+class Tape:
     """Records the operations of a step, then runs all steps."""
 
-    def __init__(self, steps: Steps, given_BTG: Tensor) -> None:
+    def __init__(self, steps: StepKernels, given_BTG: Tensor) -> None:
         batch, positions, _ = given_BTG.shape
         short = product_dtype(given_BTG)
         exact = torch.promote_types(short, torch.float32)
@@ -155,7 +155,7 @@ class Loop:
         extent = replace(self._extent, steps=0, batch=0)
         return extent, structure((self._operations, self._values, self._given, self._outputs), self.outsides)
 
-    def on(self, tensors: Sequence[Tensor], extents: Extents) -> Loop:
+    def on(self, tensors: Sequence[Tensor], extents: Extents) -> Tape:
         """The same recording, not yet run, of other tensors from outside, in the order of `outsides`."""
         others: dict[int, Any] = {
             id(outside.tensor): tensor for outside, tensor in zip(self.outsides, tensors, strict=True)
@@ -224,7 +224,7 @@ class Loop:
 
 class _Run(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, loop: Loop, *outsides: Tensor) -> Outputs:
+    def forward(ctx: Any, loop: Tape, *outsides: Tensor) -> Outputs:
         ctx.set_materialize_grads(False)
         ctx.device_type = loop.device_type
         with torch.autocast(loop.device_type, enabled=False):

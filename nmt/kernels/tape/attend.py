@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nmt.kernels.recurrence.steps import Annotations, Steps, attention_weights, source_backward
+from nmt.kernels.tape.steps import Annotations, StepKernels, attention_weights, source_backward
 
 
-def attend(steps: Steps, query_BQA: Tensor, source: Annotations) -> tuple[Tensor, Tensor]:
+def attend(steps: StepKernels, query_BQA: Tensor, source: Annotations) -> tuple[Tensor, Tensor]:
     """The contexts [B, Q, C] that the queries find, and the weights [B, Q, S] of their looks."""
     found: tuple[Tensor, Tensor] = _Attend.apply(steps, query_BQA, *source)  # type: ignore[no-untyped-call]
     return found
@@ -23,7 +23,13 @@ def attend(steps: Steps, query_BQA: Tensor, source: Annotations) -> tuple[Tensor
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, steps: Steps, query_BQA: Tensor, keys: Tensor, memory: Tensor, bias: Tensor, energy: Tensor | None
+        ctx: Any,
+        steps: StepKernels,
+        query_BQA: Tensor,
+        keys: Tensor,
+        memory: Tensor,
+        bias: Tensor,
+        energy: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
         query_QBA = query_BQA.transpose(0, 1)

@@ -14,28 +14,28 @@ Result = TypeVar("Result")
 UNWRITTEN = ("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided")
 
 
-class Tapes:
+class RecordedGraphs:
     """Makes graphs that share the memory which they allocate: replaying one ruins what others left there."""
 
     def __init__(self) -> None:
-        self.made: list[Tape] = []
+        self.made: list[RecordedGraph] = []
         self.replays = 0
 
-    def __call__(self) -> Tape:
-        self.made.append(Tape(self))
+    def __call__(self) -> RecordedGraph:
+        self.made.append(RecordedGraph(self))
         return self.made[-1]
 
     @property
     def captured(self) -> int:
         """Graphs that were captured, of forward and of backward passes."""
-        return sum(bool(tape.operations) for tape in self.made)
+        return sum(bool(graph.operations) for graph in self.made)
 
 
-class Tape:
+class RecordedGraph:
     """Remembers every operation that PyTorch dispatches, with its tensors."""
 
-    def __init__(self, tapes: Tapes) -> None:
-        self._tapes = tapes
+    def __init__(self, graphs: RecordedGraphs) -> None:
+        self._tapes = graphs
         self.operations: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
         self.owned: dict[int, Tensor] = {}
         """Tensors that it allocated, by their memory."""
@@ -54,10 +54,10 @@ class Tape:
 
     def replay(self) -> None:
         self._tapes.replays += 1
-        for tape in self._tapes.made:
+        for graph in self._tapes.made:
             # A backward pass reads what its forward pass left; all else may be overwritten.
-            if tape is self or not self.read & tape.owned.keys():
-                tape.ruin()
+            if graph is self or not self.read & graph.owned.keys():
+                graph.ruin()
         for function, arguments, keywords, result in self.operations:
             found = function(*arguments, **keywords)
             if not function._schema.is_mutable:
@@ -71,23 +71,23 @@ class Tape:
 
 
 class _Recorder(TorchDispatchMode):
-    def __init__(self, tape: Tape) -> None:
+    def __init__(self, graph: RecordedGraph) -> None:
         super().__init__()
-        self.tape = tape
+        self.graph = graph
 
     def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
         keywords = keywords or {}
         assert function is not torch.ops.aten._local_scalar_dense.default, "a capture cannot wait for a number"
         result = function(*arguments, **keywords)
         touched = {_memory(each) for each in _tensors((arguments, keywords))}
-        self.tape.read |= touched
+        self.graph.read |= touched
         fresh = [each for each in _tensors(result) if _memory(each) not in touched]
         for each in fresh:
-            self.tape.owned[_memory(each)] = each
+            self.graph.owned[_memory(each)] = each
         is_view = not fresh and not function._schema.is_mutable
         if not is_view and function._schema.name.split("::")[1] not in UNWRITTEN:
             # As they are now: their shapes may be changed in place.
-            self.tape.operations.append(
+            self.graph.operations.append(
                 (function, *tree_map_only(Tensor, Tensor.detach, (arguments, keywords, result)))
             )
         return result

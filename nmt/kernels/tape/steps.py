@@ -1,6 +1,6 @@
 """What a step of an attentive recurrence is made of, forward and backward, as the equations stand.
 
-`recurrence.Loop` runs these, and `attend` does where all queries are known at once. They write where they are told,
+`recurrence.Tape` runs these, and `attend` does where all queries are known at once. They write where they are told,
 so that a loop over positions need not allocate, and gradients are added up in at least single precision.
 
 Shapes: Q queries or steps, B sentences, S source positions, A attention units, C memory features. Queries, keys, memory
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from nmt.kernels.recurrence.cells import CellSteps
+from nmt.kernels.tape.cells import CellSteps
 
 if TYPE_CHECKING:
-    from nmt.kernels.recurrence.graphs import Graphs
+    from nmt.kernels.tape.graphs import Graphs
 
 
 class Annotations(NamedTuple):
@@ -42,7 +42,7 @@ class SourceSums:
         raise AssertionError("sums end as gradients")
 
 
-class Steps(CellSteps):
+class StepKernels(CellSteps):
     """The reference; what runs the same faster derives from it."""
 
     def __init__(self, graphs: Graphs | None = None) -> None:
@@ -164,7 +164,7 @@ def scores_backward(scores_QBS: Tensor, normalizer_QB: Tensor, d_weights_QBS: Te
 
 
 def source_backward(
-    steps: Steps,
+    steps: StepKernels,
     query_QBA: Tensor,
     source: Annotations,
     scores_QBS: Tensor,

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nmt.kernels.recurrence.cells import CellSteps, Entering
-from nmt.kernels.recurrence.operations import Operation
-from nmt.kernels.recurrence.values import Extent, Row, Term
+from nmt.kernels.tape.cells import CellSteps, Entering
+from nmt.kernels.tape.operations import Operation
+from nmt.kernels.tape.values import Extent, Row, Term
 
 
 class Cell(Operation):
