@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-# The grammar lies beside the script that runs it, in no package.
-sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
-from quickstart_grammar import english, german, nouns, tree, verbs
-from quickstart_grammar.chooser import Chooser
-from quickstart_grammar.clauses import Clauses
-from quickstart_grammar.modifiers import ADJECTIVES, FREQUENCIES, IN, INTO, ONTO_SURFACE, TIMES, TO
-from quickstart_grammar.phrases import Phrases
-from quickstart_grammar.sentences import Sentences
+from scripts.quickstart_corpus import english, german, nouns, tree, verbs
+from scripts.quickstart_corpus.chooser import Chooser
+from scripts.quickstart_corpus.clauses import Clauses
+from scripts.quickstart_corpus.modifiers import ADJECTIVES, FREQUENCIES, IN, INTO, ONTO_SURFACE, TIMES, TO
+from scripts.quickstart_corpus.phrases import Phrases
+from scripts.quickstart_corpus.sentences import Sentences
 
 if TYPE_CHECKING:
-    from quickstart_grammar.words import Adverbial, Case
+    from scripts.quickstart_corpus.words import Adverbial, Case
 
 NOUNS = {noun.english: noun for noun in (*nouns.PERSONS, *nouns.THINGS, *nouns.DRINKS, *nouns.PLACES)}
 NAMED = {adjective.english: adjective for adjective in ADJECTIVES}

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from scripts.quickstart_grammar import english, german
-from scripts.quickstart_grammar.chooser import Chooser
-from scripts.quickstart_grammar.clauses import Clauses
-from scripts.quickstart_grammar.phrases import Phrases
-from scripts.quickstart_grammar.sentences import Sentences
+from scripts.quickstart_corpus import english, german
+from scripts.quickstart_corpus.chooser import Chooser
+from scripts.quickstart_corpus.clauses import Clauses
+from scripts.quickstart_corpus.phrases import Phrases
+from scripts.quickstart_corpus.sentences import Sentences
 
 BLOCK_PAIRS = 10_000
 BLOCK_SENTENCES = 1_000
