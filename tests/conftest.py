@@ -33,7 +33,7 @@ from nmt.model.translator import Translator
 from nmt.runtime import Runtime, rng_state, set_rng_state
 from nmt.tasks.components import parse_saved_config
 from nmt.tasks.translation.loading import System, TrainedModel, join, load_model, vocabulary
-from nmt.training.translating import TranslationObjective
+from nmt.training.objectives import TranslationObjective
 
 SOURCES = [
     "der hund schläft im garten .",

@@ -19,7 +19,7 @@ from nmt.model.context import CONTEXTS, ContextWeights, Sentences
 from nmt.model.context.hierarchical import HierarchicalAttention, HierarchicalOptions
 from nmt.model.in_context import Before, InContext, Remembered, follow, remember
 from nmt.model.translator import Translator
-from nmt.training.translating import TranslationObjective
+from nmt.training.objectives import TranslationObjective
 from tests.conftest import CPU
 from tests.contexts import DOCUMENTS, SOURCES, TARGETS, batch_of, in_turn, networks, readouts
 from tests.networks import model_options, network

@@ -27,8 +27,7 @@ from nmt.model.attention.soft import SoftAttention
 from nmt.model.cells import CELLS
 from nmt.model.classifier import DocumentClassifier
 from nmt.model.document import EncodedDocuments
-from nmt.training.classifying import ClassificationObjective
-from nmt.training.objective import Scales
+from nmt.training.objectives import ClassificationObjective, LossScales
 from tests.compiled import GRUS, KINDS
 
 LOOKING = [kind for kind, entry in SCORES.items() if entry.options().looks]
@@ -326,7 +325,7 @@ def test_gradients_by_finite_differences(score: str) -> None:
     model = classifier(level(score, hidden_size=2), level(score, hidden_size=2))
     batch = documents_batch([some_document([2, 0, 3]), some_document([1, 2], seed=2)], [1, 0])
     objective = ClassificationObjective(model, 0.1)
-    scales = Scales((0.5, 0.0))
+    scales = LossScales((0.5, 0.0))
     scales.total(objective(batch)).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
@@ -346,7 +345,7 @@ def test_gradients_by_finite_differences(score: str) -> None:
 def test_every_parameter_gets_a_gradient(score: str) -> None:
     model = classifier(level(score), level(score))
     batch = documents_batch([some_document([4, 6]), some_document([1, 2, 3], seed=2)], [1, 0])
-    Scales((1.0, 0.0)).total(ClassificationObjective(model, 0.0)(batch)).backward()
+    LossScales((1.0, 0.0)).total(ClassificationObjective(model, 0.0)(batch)).backward()
     without = [name for name, each in model.named_parameters() if each.grad is None or not each.grad.abs().sum()]
     assert without == []
 

@@ -41,7 +41,7 @@ from nmt.tasks.translation.looking import look_at_pieces
 from nmt.tasks.translation.streaming import document_windows, split_at_blank_lines
 from nmt.tasks.translation.testsets import TestSet, from_files
 from nmt.tasks.translation.translation import Translation, Wanted, translate_lines
-from nmt.training.translating import TranslationObjective
+from nmt.training.objectives import TranslationObjective
 from tests.conftest import CPU, REFERENCES, SOURCES, Call, save_small
 
 CONFIG = """\

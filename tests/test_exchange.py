@@ -19,11 +19,9 @@ from nmt.kernels.choice import choose_kernels
 from nmt.model.translator import Translator, Vocabulary
 from nmt.runtime import Runtime
 from nmt.tasks.components import read_config
-from nmt.training.exchange import exchanging
-from nmt.training.journal import Journal
-from nmt.training.objective import Scales
-from nmt.training.trainer import Trainer
-from nmt.training.translating import TranslationObjective
+from nmt.training.metrics_logger import MetricsLogger
+from nmt.training.objectives import LossScales, TranslationObjective
+from nmt.training.trainer import Trainer, data_parallel
 from tests.conftest import CPU, REFERENCES, SOURCES
 
 MULTI30K = Path(__file__).parent.parent / "configs" / "multi30k-de-en.yaml"
@@ -71,7 +69,7 @@ def watch_buckets(parallel: DistributedDataParallel) -> list[int]:
 
 
 def test_half_of_the_gradients_travel_while_the_encoder_is_still_to_come(translator: Translator, batch: Batch) -> None:
-    parallel = exchanging(objective_of(translator), CPU.device)
+    parallel = data_parallel(objective_of(translator), CPU.device)
     sent = watch_buckets(parallel)
     travelling: list[int] = []
     translator.encoder.stack.weight_ih_l1.register_post_accumulate_grad_hook(lambda _: travelling.append(sum(sent)))
@@ -86,22 +84,22 @@ def test_half_of_the_gradients_travel_while_the_encoder_is_still_to_come(transla
 
 def test_gradients_of_an_update_travel_once(tmp_path: Path, translator: Translator, batch: Batch) -> None:
     stream: Any = SimpleNamespace(updates_per_epoch=lambda epoch: 1)
-    with Journal(tmp_path, enabled=False, log_every=1) as journal:
+    with MetricsLogger(tmp_path, enabled=False, log_every=1) as metrics_logger:
         trainer = Trainer(
             read_config(MULTI30K).training,
             Runtime(torch.device("cpu"), None, "tests", rank=0, world=2),
             objective_of(translator),
             stream,
-            journal,
+            metrics_logger,
             validate=lambda _: pytest.fail("no validation is due"),
             save=lambda *_: pytest.fail("nothing is to be saved"),
         )
         assert isinstance(trainer.parallel, DistributedDataParallel)
         sent = watch_buckets(trainer.parallel)
         for _ in range(3):
-            trainer.forward_backward(batch, Scales((1.0, 0.0)), exchange=False)
+            trainer.forward_backward(batch, LossScales((1.0, 0.0)), exchange=False)
             assert not sent
-            trainer.forward_backward(batch, Scales((1.0, 0.0)), exchange=True)
+            trainer.forward_backward(batch, LossScales((1.0, 0.0)), exchange=True)
             assert sum(sent) == sum(parameter.nbytes for parameter in translator.parameters())
             sent.clear()
             trainer.optimizer.zero_grad(set_to_none=True)

@@ -27,9 +27,14 @@ from nmt.kernels.choice import choose_kernels
 from nmt.model.translator import Translator
 from nmt.tasks.training import train
 from nmt.tasks.translation.loading import load_model
-from nmt.training.guidance import FLOOR, cross_entropy, guidance_weight, squared_error
-from nmt.training.objective import Scales
-from nmt.training.translating import TranslationLosses, TranslationObjective
+from nmt.training.objectives import (
+    MIN_ATTENTION,
+    LossScales,
+    TranslationLosses,
+    TranslationObjective,
+    alignment_cross_entropy,
+    alignment_squared_error,
+)
 from tests.conftest import CPU
 from tests.networks import model_options, network, sentences
 from tests.runs import CONFIG, final_weights, records, run_config, write_corpus
@@ -53,20 +58,20 @@ LINKED = links((0, 0, 0, 0.5), (0, 0, 1, 0.5), (0, 2, 2, 1.0))
 
 def test_cross_entropy_by_hand() -> None:
     # -(0.5 ln 0.5 + 0.5 ln 0.25) - ln 0.1 = 0.34657 + 0.69315 + 2.30259
-    assert float(cross_entropy(WEIGHTS, LINKED)) == pytest.approx(3.34231, abs=1e-5)
+    assert float(alignment_cross_entropy(WEIGHTS, LINKED)) == pytest.approx(3.34231, abs=1e-5)
 
 
 def test_squared_error_by_hand() -> None:
     # Target 0: (0.5 - 0.5)^2 + (0.5 - 0.25)^2 + (0 - 0.25)^2 = 0.125
     # Target 2: (0 - 0.1)^2 + (0 - 0.8)^2 + (1 - 0.1)^2 = 0.01 + 0.64 + 0.81 = 1.46
-    assert float(squared_error(WEIGHTS, LINKED)) == pytest.approx(1.585, abs=1e-9)
+    assert float(alignment_squared_error(WEIGHTS, LINKED)) == pytest.approx(1.585, abs=1e-9)
 
 
-@pytest.mark.parametrize("loss", [cross_entropy, squared_error])
+@pytest.mark.parametrize("loss", [alignment_cross_entropy, alignment_squared_error])
 def test_attention_on_the_links_alone_costs_least(loss: Callable[[Any, Links], torch.Tensor]) -> None:
     """Nothing by squared error; the entropy of the links, ln 2 for the two of a piece, by cross-entropy."""
     perfect = torch.tensor([[[0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]], dtype=torch.float64)
-    least = math.log(2) if loss is cross_entropy else 0.0
+    least = math.log(2) if loss is alignment_cross_entropy else 0.0
     assert float(loss(perfect, LINKED)) == pytest.approx(least, abs=1e-9)
     # Where a piece without links looks does not matter.
     elsewhere = perfect.clone()
@@ -76,14 +81,14 @@ def test_attention_on_the_links_alone_costs_least(loss: Callable[[Any, Links], t
 
 def test_a_link_without_weight_costs_the_floor_and_moves_nothing() -> None:
     weights = torch.tensor([[[1.0, 0.0]]], requires_grad=True)
-    loss = cross_entropy(weights, links((0, 0, 0, 0.5), (0, 0, 1, 0.5)))
+    loss = alignment_cross_entropy(weights, links((0, 0, 0, 0.5), (0, 0, 1, 0.5)))
     loss.backward()
-    assert float(loss.detach()) == pytest.approx(-0.5 * math.log(FLOOR), rel=1e-6)
+    assert float(loss.detach()) == pytest.approx(-0.5 * math.log(MIN_ATTENTION), rel=1e-6)
     assert weights.grad is not None
     assert weights.grad.tolist() == [[[-0.5, 0.0]]]
 
 
-@pytest.mark.parametrize("loss", [cross_entropy, squared_error])
+@pytest.mark.parametrize("loss", [alignment_cross_entropy, alignment_squared_error])
 def test_gradients_of_the_loss_by_finite_differences(loss: Callable[[Any, Links], torch.Tensor]) -> None:
     scores = torch.randn(2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
     some = links((0, 0, 3, 0.5), (0, 0, 1, 0.5), (1, 2, 2, 1.0), (1, 0, 0, 0.25), (1, 0, 3, 0.75))
@@ -130,7 +135,7 @@ def test_the_objective_takes_the_mean_over_the_heads_at_the_links(window: str, h
     for row, target, source, share in zip(*rows, batch.links.share_L.tolist(), strict=True):
         weight = sum(float(dense_BTNS[row, target, head, source]) for head in range(heads)) / heads
         outside += weight == 0.0
-        expected -= share * math.log(max(weight, FLOOR))
+        expected -= share * math.log(max(weight, MIN_ATTENTION))
     assert float(losses.alignment) == pytest.approx(expected, rel=1e-9)
     assert (outside > 0) == (window == "local_monotonic") or window == "local_predictive"
     assert torch.isfinite(losses.alignment)
@@ -143,7 +148,7 @@ def test_without_links_nothing_changes() -> None:
     assert torch.equal(plain.smoothed, guided.smoothed)
     assert plain.reported().tolist() == [float(plain.negative_log_likelihood), 0.0]
     assert guided.reported().tolist() == [float(guided.negative_log_likelihood), guided.alignment.item()]
-    assert torch.equal(Scales((0.25, 3.0)).total(plain), plain.smoothed * 0.25)
+    assert torch.equal(LossScales((0.25, 3.0)).total(plain), plain.smoothed * 0.25)
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
@@ -152,7 +157,7 @@ def test_gradients_of_the_whole_by_finite_differences(loss: str, window: str) ->
     """Of likelihood and alignment together, in float64, for some elements of every parameter that attention reaches."""
     translator = network(model_options(window=window, heads=2))
     whole = objective(translator, loss)
-    batch, scales = small_batch(), Scales((0.2, 0.7))
+    batch, scales = small_batch(), LossScales((0.2, 0.7))
     scales.total(whole(batch)).backward()
     checked = 0
     for name, parameter in translator.named_parameters():
@@ -176,15 +181,18 @@ def test_gradients_of_the_whole_by_finite_differences(loss: str, window: str) ->
 
 def test_scales_by_hand() -> None:
     # 3 processes average their gradients; 12 pieces, 4 of them with links, weight 0.5: 3 / 12 and 0.5 * 3 / 4.
-    assert Scales.of_update((12, 4), (1.0, 0.5), world=3) == Scales((0.25, 0.375))
-    assert Scales.of_update((12, 0), (1.0, 0.5), world=3) == Scales((0.25, 0.0))
+    assert LossScales.of_update((12, 4), (1.0, 0.5), world=3) == LossScales((0.25, 0.375))
+    assert LossScales.of_update((12, 0), (1.0, 0.5), world=3) == LossScales((0.25, 0.0))
     losses = TranslationLosses(torch.tensor(8.0), torch.tensor(7.0), torch.tensor(2.0))
-    assert float(Scales((0.25, 0.375)).total(losses)) == 2.0 + 0.75
+    assert float(LossScales((0.25, 0.375)).total(losses)) == 2.0 + 0.75
 
 
 def test_the_weight_decays_by_epochs() -> None:
     options = run_config(Path("nowhere")).training.guided_alignment.model_copy(update={"weight": 0.5, "decay": 0.8})
-    assert [guidance_weight(options, epoch) for epoch in range(3)] == pytest.approx([0.5, 0.4, 0.32])
+    guided = TranslationObjective(network(model_options()), choose_kernels("reference", CPU.device), 0.1, options)
+    assert [guided.weights(epoch) for epoch in range(3)] == [
+        (1.0, pytest.approx(weight)) for weight in (0.5, 0.4, 0.32)
+    ]
 
 
 @pytest.fixture

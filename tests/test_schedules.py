@@ -9,10 +9,9 @@ import torch
 from torch import nn
 
 from nmt.config import schema
-from nmt.training.averaging import MovingAverage
-from nmt.training.optimizers import OPTIMIZERS, AdamWOptions, SgdOptions
+from nmt.training.optimizers import OPTIMIZERS, AdamWOptions, MovingAverage, SgdOptions
+from nmt.training.progress import EarlyStopping
 from nmt.training.schedules import SCHEDULES, Schedule
-from nmt.training.stopping import EarlyStopping
 
 
 def schedule(kind: str, horizon: int = 110, **options: float) -> Schedule:

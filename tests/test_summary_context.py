@@ -21,7 +21,7 @@ from nmt.model.context.summary import SummaryContext, SummaryOptions
 from nmt.model.in_context import Before, InContext, Remembered, follow, remember
 from nmt.model.translator import Translator
 from nmt.tasks.components import read_config
-from nmt.training.translating import TranslationObjective
+from nmt.training.objectives import TranslationObjective
 from tests.conftest import CPU
 from tests.contexts import DOCUMENTS, SOURCES, batch_of, in_turn, networks, readouts
 from tests.networks import VOCABULARY, model_options, network

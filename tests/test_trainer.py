@@ -29,7 +29,8 @@ from nmt.checkpoint.metadata import METADATA_FILE, describe
 from nmt.data.batching import BatchStream
 from nmt.errors import CheckpointError, ConfigError, TrainingError
 from nmt.tasks.training import check, train
-from nmt.training.ledger import Ledger
+from nmt.training.deferred_metrics import DeferredMetrics
+from nmt.training.objectives import TranslationObjective
 from nmt.training.optimizers import OPTIMIZERS as ALL_OPTIMIZERS
 from nmt.training.optimizers import step_where
 from nmt.training.trainer import Trainer
@@ -416,15 +417,15 @@ def test_updates_that_stay_non_finite_stop_the_run_and_name_the_batch(
     assert [record["step"] for record in records(folder / "run", "skipped")] == [2, 3, 4]
 
 
-def look_late(monkeypatch: pytest.MonkeyPatch, updates: int) -> None:
-    """As on a GPU: the host asks only so often what became of updates."""
-    made = Ledger.__init__
+def flush_rarely(monkeypatch: pytest.MonkeyPatch, updates: int) -> None:
+    """As on a GPU: the host reads the metrics of updates only every so many."""
+    initialize = DeferredMetrics.__init__
 
-    def patient(ledger: Ledger, *arguments: Any) -> None:
-        made(ledger, *arguments)
-        ledger.between_looks = updates
+    def with_interval(deferred: DeferredMetrics, *arguments: Any) -> None:
+        initialize(deferred, *arguments)
+        deferred.flush_interval = updates
 
-    monkeypatch.setattr(Ledger, "__init__", patient)
+    monkeypatch.setattr(DeferredMetrics, "__init__", with_interval)
 
 
 OPTIMIZERS = ("adamw", "adam", "sgd, momentum: 0.9", "sgd")
@@ -451,13 +452,13 @@ def test_an_update_that_is_skipped_first_leaves_no_trace(optimizer: str) -> None
 def test_a_late_look_finds_what_an_early_one_finds(
     folder: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
-    """Weights, journal and counts, with updates 1 and 5 skipped."""
+    """Weights, metrics and counts, with updates 1 and 5 skipped."""
     poison(monkeypatch, 1, 5)
     plain = (f"training.optimizer={{kind: {optimizer}, learning_rate: 0.01}}", "training.max_steps=8")
     early, late = (run_config(folder, *plain, "training.log_every=4", f"run={folder}/{name}") for name in ("e", "l"))
     outcomes = [train(early)]
     with monkeypatch.context() as patch:
-        look_late(patch, 100)
+        flush_rarely(patch, 100)
         outcomes.append(train(late))
     assert [each.progress.skipped for each in outcomes] == [2, 2]
     assert outcomes[0].progress == outcomes[1].progress
@@ -472,7 +473,7 @@ def test_a_late_look_finds_what_an_early_one_finds(
 def test_a_late_look_stops_at_the_same_update(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Updates 2 to 4 are too many in a row, although those after them are sound; nothing is saved after them."""
     poison(monkeypatch, 2, 3, 4)
-    look_late(monkeypatch, 7)
+    flush_rarely(monkeypatch, 7)
     config = run_config(folder, "training.non_finite_limit=3", "training.log_every=100", "training.max_steps=20")
     with pytest.raises(TrainingError, match="3 updates in a row"):
         train(config)
@@ -483,7 +484,7 @@ def test_a_late_look_stops_at_the_same_update(folder: Path, monkeypatch: pytest.
 def test_a_checkpoint_knows_what_was_skipped_before_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long ago the host last looked."""
     poison(monkeypatch, 1)
-    look_late(monkeypatch, 100)
+    flush_rarely(monkeypatch, 100)
     config = run_config(folder, "training.save_every=2", "training.log_every=100", "training.max_steps=3")
     train(config)
     saved = load_training_state(RunFolder(config.run).checkpoints()[0])
@@ -502,8 +503,8 @@ class _NoQuestions(TorchDispatchMode):
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd, momentum: 0.9"])
 def test_an_update_asks_the_device_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str) -> None:
-    look_late(monkeypatch, 100)
-    step, looks, steps = Trainer.step, Ledger.look, []
+    flush_rarely(monkeypatch, 100)
+    step, flush, steps = Trainer.step, DeferredMetrics.flush, []
 
     def watched(trainer: Trainer, update: Any) -> bool:
         with _NoQuestions():
@@ -511,7 +512,7 @@ def test_an_update_asks_the_device_nothing(folder: Path, monkeypatch: pytest.Mon
         return steps[-1]
 
     monkeypatch.setattr(Trainer, "step", watched)
-    monkeypatch.setattr(Ledger, "look", lambda *arguments: None if len(steps) < 5 else looks(*arguments))
+    monkeypatch.setattr(DeferredMetrics, "flush", lambda *arguments: None if len(steps) < 5 else flush(*arguments))
     train(
         run_config(
             folder,
@@ -541,7 +542,7 @@ def test_running_out_of_memory_names_the_batch_and_the_remedy(folder: Path, monk
     def full(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("nmt.training.translating.TranslationObjective.forward", full)
+    monkeypatch.setattr(TranslationObjective, "forward", full)
     with pytest.raises(TrainingError) as caught:
         train(run_config(folder))
     (problem,) = caught.value.problems

@@ -22,8 +22,8 @@ from nmt.kernels.choice import choose_kernels
 from nmt.kernels.packed import PackedGru, gru_by_hand
 from nmt.kernels.tape import FactoredSteps
 from nmt.model.encoder import RecurrentEncoder
-from nmt.training.averaging import MovingAverage
-from nmt.training.translating import TranslationObjective
+from nmt.training.objectives import TranslationObjective
+from nmt.training.optimizers import MovingAverage
 from tests.networks import model_options, network, sentences
 
 DEVICE = torch.device("meta")

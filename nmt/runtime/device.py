@@ -45,7 +45,7 @@ class Runtime:
 
     @property
     def is_main(self) -> bool:
-        """The process that writes checkpoints, journal and log."""
+        """Whether this process writes checkpoints, metrics and log."""
         return self.rank == 0
 
     @property

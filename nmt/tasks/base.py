@@ -15,7 +15,7 @@ from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import ConfigError
 from nmt.kernels.native.build import load
 from nmt.runtime import Runtime, format_table, free_memory, in_bytes, logger
-from nmt.training.objective import Objective
+from nmt.training.objectives import Objective
 from nmt.training.optimizers import OptimizerOptions
 from nmt.training.progress import Validate
 

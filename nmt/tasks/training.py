@@ -29,13 +29,13 @@ from nmt.tasks.classification.setup import ClassificationPreparation
 from nmt.tasks.components import parse_saved_config
 from nmt.tasks.starting import starting_point
 from nmt.tasks.translation.setup import TranslationPreparation
-from nmt.training.journal import Journal
-from nmt.training.progress import Outcome, Progress
+from nmt.training.metrics_logger import MetricsLogger
+from nmt.training.progress import Progress, TrainingResult
 from nmt.training.schedules import ScheduleOptions, horizon
 from nmt.training.trainer import Trainer
 
 
-def train(config: ExperimentConfig, *, fresh: bool = False, verbose: bool = False) -> Outcome:
+def train(config: ExperimentConfig, *, fresh: bool = False, verbose: bool = False) -> TrainingResult:
     """Trains, or resumes, the run that the config describes; with `fresh` an earlier one is put aside.
 
     `verbose` also prints debug messages, which the run's log file has in any case. Raises `NmtError` for what the user
@@ -59,8 +59,8 @@ def train(config: ExperimentConfig, *, fresh: bool = False, verbose: bool = Fals
         lesson = preparation.lesson(preparation.cache or folder.cache, resumed, begun)
         del begun  # Its weights are copied: they need not last as long as the training.
         state = load_training_state(resumed) if resumed else None
-        journal = stack.enter_context(
-            Journal(
+        metrics_logger = stack.enter_context(
+            MetricsLogger(
                 folder.path,
                 enabled=runtime.is_main,
                 log_every=config.training.log_every,
@@ -70,14 +70,14 @@ def train(config: ExperimentConfig, *, fresh: bool = False, verbose: bool = Fals
                 perplexity=lesson.objective.has_perplexity,
             )
         )
-        trainer = _trainer(config, runtime, lesson, journal, folder)
+        trainer = _trainer(config, runtime, lesson, metrics_logger, folder)
         if resumed is not None and state is not None:
             trainer.restore(state, resumed)
             logger.info("going on from %s", resumed)
         outcome = trainer.fit()
         barrier()
         if runtime.is_main:
-            _summarize(outcome, journal, folder, lesson)
+            _summarize(outcome, metrics_logger, folder, lesson)
     return outcome
 
 
@@ -95,8 +95,8 @@ def check(config: ExperimentConfig, *, verbose: bool = False) -> None:
         preparation = _prepare(config, runtime)
         lesson = preparation.lesson(preparation.cache or scratch / "cache", None, starting_point(config))
         updates = _updates(config, lesson, runtime)
-        journal = stack.enter_context(Journal(scratch, enabled=False, log_every=1))
-        trainer = _trainer(config, runtime, lesson, journal, RunFolder(scratch))
+        metrics_logger = stack.enter_context(MetricsLogger(scratch, enabled=False, log_every=1))
+        trainer = _trainer(config, runtime, lesson, metrics_logger, RunFolder(scratch))
         largest = trainer.try_largest_batch()
         logger.info("largest batch: %s", largest.describe())
         logger.debug("largest batch: %s of the encoded text", largest.describe(with_rows=True))
@@ -138,7 +138,7 @@ def _log_machine(runtime: Runtime) -> None:
 
 
 def _trainer(
-    config: ExperimentConfig, runtime: Runtime, lesson: Lesson, journal: Journal, folder: RunFolder
+    config: ExperimentConfig, runtime: Runtime, lesson: Lesson, metrics_logger: MetricsLogger, folder: RunFolder
 ) -> Trainer:
     def save(
         progress: Progress,
@@ -162,10 +162,10 @@ def _trainer(
 
     # Ranks draw different dropout; a run that goes on gets back the state that its generators had.
     seed_everything(config.seed, runtime.rank)
-    return Trainer(config.training, runtime, lesson.objective, lesson.stream, journal, lesson.validate, save)
+    return Trainer(config.training, runtime, lesson.objective, lesson.stream, metrics_logger, lesson.validate, save)
 
 
-def _summarize(outcome: Outcome, journal: Journal, folder: RunFolder, lesson: Lesson) -> None:
+def _summarize(outcome: TrainingResult, metrics_logger: MetricsLogger, folder: RunFolder, lesson: Lesson) -> None:
     if outcome.interrupted:
         logger.info(
             "%s after update %s; everything is saved, the same command goes on from here",
@@ -179,4 +179,4 @@ def _summarize(outcome: Outcome, journal: Journal, folder: RunFolder, lesson: Le
     if outcome.progress.skipped:
         skipped = counted(outcome.progress.skipped, "update")
         logger.info("%s skipped, because loss or gradient was not finite", skipped)
-    journal.summary(outcome.reason, best, numbers, outcome.progress.epoch + 1, lesson.uses)
+    metrics_logger.log_summary(outcome.reason, best, numbers, outcome.progress.epoch + 1, lesson.uses)

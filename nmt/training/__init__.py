@@ -1,1 +1,1 @@
-"""Training: the objective, the optimization, the journal, and the loop that joins them."""
+"""Training: objectives, optimizers, schedules, metrics, and the loop."""

@@ -1,37 +1,44 @@
-"""What training and its surroundings say to each other: where it stands, what was measured, how it ended."""
+"""The progress of a run: its position, its validations, and why it ends."""
 
 from __future__ import annotations
 
+import math
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import FrameType, TracebackType
 from typing import Any, Protocol
 
 from torch import Tensor
 
+from nmt.config import schema
 from nmt.data.batching import Position
-from nmt.training.journal import Sample
+
+Sample = Mapping[str, str]
+"""An example that is logged at a validation, such as a source, its reference and its hypothesis, by name."""
+LOWER_IS_BETTER = frozenset({"loss"})
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a validation found."""
+class ValidationResult:
+    """Metrics and samples of a validation. All samples have the same names."""
 
     metrics: dict[str, float]
-    """`loss` (without smoothing), and what else is measured: for a translator `perplexity`, `bleu` and `chrf`, for a
+    """`loss` (without smoothing), and the metrics of the task: for a translator `perplexity`, `bleu` and `chrf`, for a
     classifier `accuracy` and `macro_f1`."""
     samples: list[Sample]
 
 
-Validate = Callable[[Any], Measured]
-"""Measures a network; called on every rank, with the same result on all."""
+Validate = Callable[[Any], ValidationResult]
+"""Measures a network. Called on every rank, with the same result on all."""
 
 
 @dataclass
 class Progress:
-    """Where training stands."""
+    """Position of the training in the data, and its counts."""
 
     step: int = 0
-    """Updates done, the skipped ones included."""
+    """Updates done, skipped ones included."""
     epoch: int = 0
     update: int = 0
     """Updates done in this window of the epoch."""
@@ -43,22 +50,21 @@ class Progress:
     validated_step: int = 0
     """Updates done at the last validation."""
     validation_due: bool = False
-    """A validation was put off, because somebody asked training to stop."""
+    """A validation was postponed, because the run was interrupted."""
     window: int = 0
     """Windows of the epoch that are done."""
 
     @property
     def position(self) -> Position:
-        """Where in the data training stands."""
         return Position(epoch=self.epoch, window=self.window, update=self.update)
 
     def move(self, position: Position) -> None:
-        """Stand somewhere else in the data."""
+        """Sets the position in the data."""
         self.epoch, self.window, self.update = position.epoch, position.window, position.update
 
 
-class Save(Protocol):
-    """Writes a checkpoint; called on rank 0 alone."""
+class SaveCheckpoint(Protocol):
+    """Writes a checkpoint. Called on rank 0 alone."""
 
     def __call__(
         self,
@@ -71,10 +77,74 @@ class Save(Protocol):
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How training ended."""
+class TrainingResult:
+    """How a training ended."""
 
     reason: str
     interrupted: bool
     progress: Progress
     best_step: int
+
+
+@dataclass
+class EarlyStopping:
+    """Keeps the best validation, and ends the training after `patience` validations without improvement."""
+
+    options: schema.StoppingConfig
+    best: float = -math.inf
+    """Larger is better: the value of a metric for which lower is better is negated."""
+    best_loss: float = math.inf
+    """Breaks ties of the metric: a BLEU of 0 shows no progress, the loss does."""
+    best_step: int = 0
+    waited: int = 0
+    """Validations since the best one."""
+
+    def value(self, metrics: dict[str, float]) -> float:
+        """Returns the deciding metric, signed so that larger is better; NaN is the worst value."""
+        value = metrics[self.options.metric]
+        if math.isnan(value):
+            return -math.inf
+        return -value if self.options.metric in LOWER_IS_BETTER else value
+
+    def observe(self, step: int, metrics: dict[str, float]) -> bool:
+        """Records a validation. Returns whether it is the best so far."""
+        value, loss = self.value(metrics), metrics["loss"]
+        better = not self.best_step or value > self.best + self.options.min_delta
+        self.waited = 0 if better else self.waited + 1
+        if not (better or (value == self.best and loss < self.best_loss)):
+            return False
+        self.best, self.best_loss, self.best_step = value, loss, step
+        return True
+
+    @property
+    def is_over(self) -> bool:
+        return 0 < self.options.patience <= self.waited
+
+    def state(self) -> dict[str, float]:
+        names = ("best", "best_loss", "best_step", "waited")
+        return {name: getattr(self, name) for name in names}
+
+    def restore(self, state: dict[str, float]) -> None:
+        self.best, self.best_loss = state["best"], state["best_loss"]
+        self.best_step, self.waited = int(state["best_step"]), int(state["waited"])
+
+
+class Interrupts:
+    """While entered, records SIGINT and SIGTERM instead of acting on them. A second SIGINT acts at once."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._handlers: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        self._handlers = {number: signal.signal(number, self._record) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _record(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is signal.SIGINT and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = signal.Signals(number)

@@ -1,4 +1,4 @@
-"""The training loop: `fit` reads as prose, `step` is one update, `forward_backward` one batch."""
+"""The training loop: `fit` runs updates, `step` is one update, `forward_backward` one batch."""
 
 from __future__ import annotations
 
@@ -26,21 +26,28 @@ from nmt.runtime import (
     rng_state,
     set_rng_state,
 )
-from nmt.training.averaging import MovingAverage
-from nmt.training.exchange import exchanging
-from nmt.training.journal import Journal
-from nmt.training.ledger import Ledger, Update
-from nmt.training.objective import Objective, Scales, Sums
-from nmt.training.optimizers import OPTIMIZERS, optimizer_problems, step_where, with_own_settings
-from nmt.training.progress import Outcome, Progress, Save, Validate
+from nmt.training.deferred_metrics import DeferredMetrics, UpdateMetrics
+from nmt.training.metrics_logger import MetricsLogger
+from nmt.training.objectives import LossScales, LossSums, Objective
+from nmt.training.optimizers import (
+    OPTIMIZERS,
+    MovingAverage,
+    optimizer_problems,
+    step_where,
+    with_own_settings,
+)
+from nmt.training.progress import EarlyStopping, Interrupts, Progress, SaveCheckpoint, TrainingResult, Validate
 from nmt.training.schedules import SCHEDULES, horizon
-from nmt.training.stopping import EarlyStopping, Interrupts
+
+GRADIENT_BUCKETS = 8
+MAX_BUCKET_MB = 25.0
+"""PyTorch's default, from which on links are fully used."""
 
 
 class Trainer:
-    """Trains a network for an objective on a stream of batches.
+    """Trains the network of an objective on a stream of batches.
 
-    All that changes during training is in `state()`: what is restored from it goes on as if it had never stopped.
+    `state()` holds everything that changes during training: a trainer restored from it continues bit for bit.
     """
 
     def __init__(
@@ -49,22 +56,20 @@ class Trainer:
         runtime: Runtime,
         objective: Objective,
         stream: UpdateStream[Any],
-        journal: Journal,
+        metrics_logger: MetricsLogger,
         validate: Validate,
-        save: Save,
+        save: SaveCheckpoint,
     ) -> None:
         self.options = options
         self.runtime = runtime
         self.objective = objective
         self.model = objective.model
         self.stream = stream
-        self.journal = journal
+        self.metrics_logger = metrics_logger
         self.validate_model = validate
         self.save_checkpoint = save
         self.progress = Progress()
-        self.parallel: nn.Module = objective
-        if runtime.world > 1:
-            self.parallel = exchanging(objective, runtime.device, objective.spares)
+        self.parallel: nn.Module = data_parallel(objective, runtime.device) if runtime.world > 1 else objective
         self.parameters = list(self.model.parameters())
         self.optimizer = OPTIMIZERS.build(options.optimizer, self.model)
         for group in self.optimizer.param_groups:
@@ -72,13 +77,13 @@ class Trainer:
         self.schedule = SCHEDULES.build(options.schedule, horizon(options, stream.updates_per_epoch(0)))
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.needs_scaler)
         self.average = MovingAverage(self.parameters, options.ema_decay) if options.ema_decay else None
-        self.ledger = Ledger(journal, objective.terms, options.non_finite_limit, runtime.device)
+        self.deferred = DeferredMetrics(metrics_logger, objective.terms, options.non_finite_limit, runtime.device)
         self.stopping = EarlyStopping(options.early_stopping)
         self.interrupts = Interrupts()
         self.metrics: dict[str, float] = {}
 
-    def fit(self) -> Outcome:
-        """Train until it is enough, or somebody asks to stop; every validation leaves a checkpoint."""
+    def fit(self) -> TrainingResult:
+        """Trains to the configured end, or until interrupted. Every validation saves a checkpoint."""
         with self.interrupts:
             self.try_largest_batch()
             if self.progress.validation_due:
@@ -86,13 +91,13 @@ class Trainer:
             self.model.train()
             reason = self._finished()
             for update in self._updates() if not reason else ():
-                stop = self.step(update)
-                due = self._due(self.options.validate_every)
-                if stop:
+                interrupted = self.step(update)
+                due = self._validation_due()
+                if interrupted:
                     self.progress.validation_due = due
                     self.save()
                     by = self.interrupts.signal
-                    return self._outcome(f"stopped by {by.name if by else 'another process'}", interrupted=True)
+                    return self._result(f"stopped by {by.name if by else 'another process'}", interrupted=True)
                 if due:
                     self.validate()
                 elif self.options.save_every and self.progress.step % self.options.save_every == 0:
@@ -101,41 +106,59 @@ class Trainer:
                     break
             if self.progress.validated_step != self.progress.step:
                 self.validate()
-        return self._outcome(reason)
+        return self._result(reason)
 
     def step(self, update: list[AnyBatch]) -> bool:
-        """One update: gradients of all batches, of all ranks, over all that they count.
+        """Runs an update: the gradients of all batches of all ranks, normalised by all that they count.
 
-        Nothing here asks the device: an update that is not finite is skipped by the device itself, and the ledger
-        learns of it when it looks. Returns whether some rank was asked to stop.
+        Nothing here synchronizes with the device: it skips an update that is not finite itself, which `deferred` reads
+        later. Returns whether a rank was interrupted.
         """
-        counted = torch.tensor([self.objective.batch_counts(batch) for batch in update])
-        tokens, *counts = all_reduce_sum(counted.sum(0)).tolist()
-        scales = Scales.of_update(counts, self.objective.weights(self.progress.epoch), self.runtime.world)
+        progress = self.progress
+        tokens, *counts = all_reduce_sum(
+            torch.tensor([self.objective.batch_counts(batch) for batch in update]).sum(0)
+        ).tolist()
+        scales = LossScales.of_update(counts, self.objective.weights(progress.epoch), self.runtime.world)
         sums = torch.zeros(len(counts), device=self.runtime.device)
         for number, batch in enumerate(update):
-            sums += self.forward_backward(batch, scales, number == len(update) - 1)
+            sums += self.forward_backward(batch, scales, exchange=number == len(update) - 1)
+
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.options.clip_norm or float("inf"))
         reported = all_reduce_sum(sums)
         is_finite = torch.isfinite(norm) & torch.isfinite(reported[0])
-        self.progress.step += 1
-        self.progress.move(self.stream.following(self.progress.position))
-        self.progress.tokens += tokens
-        rate = self._apply(is_finite)
+        progress.step += 1
+        progress.move(self.stream.following(progress.position))
+        progress.tokens += tokens
+        factor = self.schedule.factor(progress.step)
+        rate = 0.0
+        for group in self.optimizer.param_groups:
+            rate = group["lr"] = group["initial_lr"] * factor
+        step_where(self.optimizer, is_finite)
+        if self.average:
+            self.average.update(is_finite)
+        self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        done = Update(self.progress.step, self.progress.epoch, update, reported, counts, tokens, rate, norm, is_finite)
-        self.ledger.add(done, self.progress)
-        return self._asked_to_stop()
 
-    def forward_backward(self, batch: AnyBatch, scales: Scales, exchange: bool = True) -> Tensor:
-        """Add the gradients of a batch; its sums as they are reported, [terms]."""
+        self.deferred.append(
+            UpdateMetrics(progress.step, progress.epoch, update, reported, counts, tokens, rate, norm, is_finite),
+            progress,
+        )
+        # On the host, where the ranks' CPUs communicate.
+        interrupted = torch.tensor([self.interrupts.signal is not None], dtype=torch.int64)
+        return any(all_reduce_sum(interrupted).tolist())
+
+    def forward_backward(self, batch: AnyBatch, scales: LossScales, exchange: bool = True) -> Tensor:
+        """Adds the gradients of a batch. Returns the sums of its terms for the logs, [terms].
+
+        Without `exchange` the gradients stay on their rank. Raises `TrainingError` where memory runs out.
+        """
         on_device = batch.to(self.runtime.device)
-        alone = isinstance(self.parallel, DistributedDataParallel) and not exchange
+        local = isinstance(self.parallel, DistributedDataParallel) and not exchange
         try:
-            with self.parallel.no_sync() if alone else nullcontext():  # type: ignore[operator]
+            with self.parallel.no_sync() if local else nullcontext():  # type: ignore[operator]
                 with self.runtime.autocast():
-                    sums: Sums = self.parallel(on_device)
+                    sums: LossSums = self.parallel(on_device)
                 self.scaler.scale(scales.total(sums) * batch.weight).backward()  # type: ignore[no-untyped-call]
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
@@ -148,24 +171,26 @@ class Trainer:
         return sums.reported() * batch.weight
 
     def validate(self) -> None:
-        """Measure the weights that will be used, keep them if they are the best, save."""
+        """Validates the weights (the averaged ones, if any), and saves a checkpoint."""
         progress = self.progress
-        self.ledger.look(progress)
+        self.deferred.flush(progress)
         progress.validation_due, progress.validated_step = False, progress.step
-        with self.journal.paused(), self.averaged(), torch.no_grad():
+        with self.metrics_logger.paused(), self.averaged(), torch.no_grad():
             self.model.eval()
-            measured = self.validate_model(self.model)
+            result = self.validate_model(self.model)
             self.model.train()
-        self.metrics = measured.metrics
+        self.metrics = result.metrics
         is_best = self.stopping.observe(progress.step, self.metrics)
         self.schedule.observe(self.stopping.value(self.metrics))
-        self.journal.validation(progress.step, progress.epoch + 1, self.metrics, measured.samples, is_best=is_best)
+        self.metrics_logger.log_validation(
+            progress.step, progress.epoch + 1, self.metrics, result.samples, is_best=is_best
+        )
         self.save(is_best)
 
     def save(self, is_best: bool = False) -> None:
-        """Write a checkpoint: the weights that are used, and beside them what training needs to go on."""
-        self.ledger.look(self.progress)
-        with self.journal.paused():
+        """Saves a checkpoint: the weights (the averaged ones, if any) and the state to resume from."""
+        self.deferred.flush(self.progress)
+        with self.metrics_logger.paused():
             generators = gather_objects(rng_state())
             if not self.runtime.is_main:
                 return
@@ -174,11 +199,11 @@ class Trainer:
                 self.save_checkpoint(self.progress, self.weights(), state, self.metrics, is_best)
 
     def weights(self) -> dict[str, Tensor]:
-        """The parameters by name, a tied one once."""
+        """Returns the parameters by name, a tied one once."""
         return {name: parameter.detach() for name, parameter in self.model.named_parameters()}
 
     def state(self) -> dict[str, Any]:
-        """Everything that changes during training but the random generators; plain values and tensors only."""
+        """Returns everything that changes during training, except random generators, as plain values and tensors."""
         return {
             "weights": {name: weight.clone() for name, weight in self.weights().items()},
             "optimizer": self.optimizer.state_dict(),
@@ -191,7 +216,7 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any], source: Path) -> None:
-        """Goes on from the state of the checkpoint `source`, bit for bit if the ranks and the device are the same.
+        """Restores the state of the checkpoint `source`. Resuming is bit-exact with the same ranks and device.
 
         Raises `CheckpointError` with one line for each part that is missing or does not fit, before any is used.
         """
@@ -203,7 +228,7 @@ class Trainer:
                 weight.copy_(state["weights"][name])
         self.optimizer.load_state_dict(with_own_settings(state["optimizer"], self.optimizer))
         self.schedule.restore(state["schedule"])
-        if state["scaler"]:  # a run that changed its precision goes on with a new scale
+        if state["scaler"]:  # a run that changed its precision continues with a new scale
             self.scaler.load_state_dict(state["scaler"])
         if self.average:
             self.average.restore(state["average"])
@@ -231,13 +256,13 @@ class Trainer:
         problems = state_problems(saved, expected)
         if not problems and not all(map(is_rng_state, saved["generators"])):
             problems.append("generators has numbers that no random generator has")
-        complete = not problems and saved["progress"]["step"] > 0 and not self.objective.spares
+        complete = not problems and saved["progress"]["step"] > 0 and not self.objective.has_unused_parameters
         options = self.options.optimizer
         return problems + optimizer_problems(parts["optimizer"], options, self.optimizer, complete=complete)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """While entered, the network has the moving average of its weights, where there is one."""
+        """While entered, the network has the moving average of its weights, if there is one."""
         if self.average:
             self.average.swap()
         try:
@@ -247,11 +272,11 @@ class Trainer:
                 self.average.swap()
 
     def try_largest_batch(self) -> AnyBatch:
-        """What would run out of memory does so in the first second. Leaves no trace in the training."""
+        """Runs the largest batch, so that memory runs out at the start of a training, and undoes all its effects."""
         before = rng_state()
         self.model.train()
         batch: AnyBatch = self.stream.largest_batch()
-        self.forward_backward(batch, Scales((0.0,) * len(self.objective.terms)))
+        self.forward_backward(batch, LossScales((0.0,) * len(self.objective.terms)))
         self.optimizer.zero_grad(set_to_none=True)
         set_rng_state(before)
         return batch
@@ -262,29 +287,13 @@ class Trainer:
             yield from self.stream.updates(progress.position)
             progress.move(Position(progress.epoch + 1))
 
-    def _apply(self, is_finite: Tensor) -> float:
-        """Move the weights, unless the update is not finite. Returns the learning rate."""
-        factor = self.schedule.factor(self.progress.step)
-        rate = 0.0
-        for group in self.optimizer.param_groups:
-            rate = group["lr"] = group["initial_lr"] * factor
-        step_where(self.optimizer, is_finite)
-        if self.average:
-            self.average.update(is_finite)
-        self.scaler.update()
-        return rate
-
-    def _asked_to_stop(self) -> bool:
-        """Whether some rank was; asked on the host, where the processes' CPUs talk to each other."""
-        return any(all_reduce_sum(torch.tensor([self.interrupts.signal is not None], dtype=torch.int64)).tolist())
-
-    def _due(self, every: int | None) -> bool:
-        if every:
+    def _validation_due(self) -> bool:
+        if every := self.options.validate_every:
             return self.progress.step % every == 0
         return self.stream.ends_epoch(self.progress.position)
 
     def _finished(self) -> str:
-        """Why training is over, or nothing."""
+        """Returns why training is over, or an empty string."""
         progress, options = self.progress, self.options
         if options.max_steps and progress.step >= options.max_steps:
             return f"{counted(options.max_steps, 'update')}, as training.max_steps asks"
@@ -296,5 +305,22 @@ class Trainer:
             return f"{metric} has not improved for {counted(patience, 'validation')}"
         return ""
 
-    def _outcome(self, reason: str, interrupted: bool = False) -> Outcome:
-        return Outcome(reason, interrupted, self.progress, self.stopping.best_step)
+    def _result(self, reason: str, interrupted: bool = False) -> TrainingResult:
+        return TrainingResult(reason, interrupted, self.progress, self.stopping.best_step)
+
+
+def data_parallel(objective: Objective, device: torch.device) -> DistributedDataParallel:
+    """Wraps an objective so that its backward pass averages the gradients over all ranks.
+
+    Gradients travel in buckets, each as soon as all of its own are computed. A bucket of 25 MB would hold nearly all
+    gradients of a model of some million parameters, including those of the source embedding, which come last, so that
+    nothing would travel before the backward pass ends. A bucket is therefore at most an eighth of the gradients.
+    """
+    size = sum(parameter.numel() * parameter.element_size() for parameter in objective.parameters())
+    return DistributedDataParallel(
+        objective,
+        device_ids=[device] if device.type == "cuda" else None,
+        gradient_as_bucket_view=True,
+        find_unused_parameters=objective.has_unused_parameters,
+        bucket_cap_mb=min(size / 2**20 / GRADIENT_BUCKETS, MAX_BUCKET_MB),
+    )

@@ -20,8 +20,8 @@ from nmt.kernels.choice import Kernels, choose_kernels
 from nmt.kernels.products import Factor
 from nmt.model.translator import Translator, Vocabulary
 from nmt.tasks.components import parse_saved_config
+from nmt.training.objectives import TranslationObjective
 from nmt.training.optimizers import OPTIMIZERS, AdamWOptions
-from nmt.training.translating import TranslationObjective
 from scripts.benchmarks.launches import seconds
 
 CONFIG = """
@@ -276,7 +276,7 @@ class ProductRate(NamedTuple):
 
 
 def product_rate(dtype: torch.dtype, device: torch.device, repeats: int = 5) -> ProductRate:
-    """Measured now; both take turns."""
+    """ValidationResult now; both take turns."""
     rows, inner, columns = PRODUCT[device.type]
     left = torch.randn(rows, inner, device=device).to(dtype)
     weight = torch.randn(columns, inner, device=device).to(dtype)

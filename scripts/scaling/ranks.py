@@ -21,8 +21,8 @@ from nmt.kernels.choice import choose_kernels
 from nmt.model.translator import Translator, Vocabulary
 from nmt.runtime import all_reduce_sum, set_up, tear_down
 from nmt.tasks.components import read_config
-from nmt.training.exchange import exchanging
-from nmt.training.translating import TranslationObjective
+from nmt.training.objectives import TranslationObjective
+from nmt.training.trainer import data_parallel
 from scripts.scaling.corpus import write_words
 from scripts.scaling.memory import watch
 
@@ -98,7 +98,7 @@ def buckets() -> dict[str, Any]:
     size = config.tokenizer.vocabulary_size
     translator = Translator(config.model, Vocabulary(size, size, bos=2))
     kernels = choose_kernels("auto", runtime.device, translator.obstacle())
-    parallel = exchanging(TranslationObjective(translator, kernels, config.training.label_smoothing), runtime.device)
+    parallel = data_parallel(TranslationObjective(translator, kernels, config.training.label_smoothing), runtime.device)
     ready: list[tuple[float, int]] = []
 
     # PyTorch compares annotations with its classes, which postponed ones never are.

@@ -20,7 +20,7 @@ from nmt.model.classifier import DocumentClassifier
 from nmt.runtime import Runtime, format_table
 from nmt.tasks.classification.classification import Labelled, Labeller, label_documents
 from nmt.tasks.translation.named import named_sets
-from nmt.training.progress import Measured
+from nmt.training.progress import ValidationResult
 
 LONGEST_SAMPLE = 200
 """Characters of a document that is shown at a validation."""
@@ -99,15 +99,15 @@ def label_validator(
     labels: tuple[str, ...],
     labelled_set: LabelledSet,
     gru: PackedGru | None,
-) -> Callable[[DocumentClassifier], Measured]:
+) -> Callable[[DocumentClassifier], ValidationResult]:
     """What measures a classifier during training; called on every process, with the classifier in evaluation mode."""
 
-    def validate(classifier: DocumentClassifier) -> Measured:
+    def validate(classifier: DocumentClassifier) -> ValidationResult:
         labeller = Labeller(classifier, labels, runtime, config.training.batch_tokens, gru)
         found = evaluate_labels(labeller, labelled_set)
         losses = _losses(found.labelled, labelled_set.labels, len(labels))
         worst = np.argsort(-losses, kind="stable")[: config.validation.samples]
-        return Measured(
+        return ValidationResult(
             metrics={"loss": found.loss} | {name: score.value for name, score in found.scores.scores.items()},
             samples=[
                 {

@@ -22,7 +22,7 @@ from nmt.runtime import Runtime, broadcast_object, logger, seed_everything
 from nmt.tasks.base import Lesson, Preparation, log_kernel, refuse_another_text, report_size
 from nmt.tasks.classification.labelling import label_validator, read_set
 from nmt.tasks.starting import start
-from nmt.training.classifying import ClassificationObjective
+from nmt.training.objectives import ClassificationObjective
 
 USES = ("nmt-classify --model MODEL < DOCUMENTS > LABELS", "nmt-eval --model MODEL --docs DOCUMENTS --labels LABELS")
 

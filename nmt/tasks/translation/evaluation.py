@@ -17,7 +17,7 @@ from nmt.tasks.translation.documents import Documents
 from nmt.tasks.translation.likelihood import Loss, forced_loss
 from nmt.tasks.translation.loading import System
 from nmt.tasks.translation.translation import BEST, Wanted
-from nmt.training.progress import Measured
+from nmt.training.progress import ValidationResult
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def validator(
     references: Sequence[str],
     kernels: Kernels,
     documents: Documents | None = None,
-) -> Callable[[Translator], Measured]:
+) -> Callable[[Translator], ValidationResult]:
     """What measures a translator during training; called on every process, with the translator in evaluation mode.
 
     It leaves the random generators as they are. The loss is that of the whole validation corpus, BLEU and chrF are
@@ -95,7 +95,7 @@ def validator(
     search = validation_search(config)
     options = config.validation
 
-    def validate(translator: Translator) -> Measured:
+    def validate(translator: Translator) -> ValidationResult:
         found = evaluate(
             System((translator,), tokenizers, runtime),
             sources,
@@ -108,7 +108,7 @@ def validator(
         )
         scores = {name: score.value for name, score in found.scores.items()}
         shown = range(min(options.samples, len(found.hypotheses)))
-        return Measured(
+        return ValidationResult(
             metrics={"loss": found.loss.per_piece, "perplexity": found.loss.perplexity, **scores},
             samples=[
                 {

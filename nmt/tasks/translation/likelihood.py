@@ -18,7 +18,7 @@ from nmt.runtime import gather_objects
 from nmt.tasks.translation.documents import Documents
 from nmt.tasks.translation.forcing import in_batches, log_probabilities
 from nmt.tasks.translation.loading import System
-from nmt.training.translating import TranslationLosses, TranslationObjective, target_rows
+from nmt.training.objectives import TranslationLosses, TranslationObjective, target_rows
 
 
 @dataclass(frozen=True)

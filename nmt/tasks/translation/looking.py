@@ -23,7 +23,7 @@ from nmt.tasks.translation.documents import Documents
 from nmt.tasks.translation.forcing import Ids, in_batches, log_probabilities
 from nmt.tasks.translation.loading import System
 from nmt.tasks.translation.translation import encode_lines
-from nmt.training.translating import target_rows
+from nmt.training.objectives import target_rows
 from nmt.visualization.look import Look
 
 Advance = Callable[[int], object]

@@ -27,7 +27,7 @@ from nmt.tasks.base import Lesson, Preparation, log_kernel, refuse_another_text,
 from nmt.tasks.starting import start
 from nmt.tasks.translation.evaluation import validator
 from nmt.tasks.translation.loading import vocabulary
-from nmt.training.translating import TranslationObjective
+from nmt.training.objectives import TranslationObjective
 
 USES = (
     "nmt-translate --model MODEL < SOURCE > TRANSLATION",

@@ -1,4 +1,4 @@
-"""The journal of a run: its numbers, its files, and what stands on the screen."""
+"""The metrics logger of a run: its numbers, its files, and the screen."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nmt import runtime
-from nmt.training.journal import Journal
+from nmt.training.metrics_logger import MetricsLogger
 
 
 class Clock:
@@ -52,14 +52,14 @@ def _log(tmp_path: Path) -> Iterator[None]:
     runtime.logger.propagate = True
 
 
-def open_journal(run: Path, clock: Clock, **changes: Any) -> Journal:
+def open_logger(run: Path, clock: Clock, **changes: Any) -> MetricsLogger:
     given: dict[str, Any] = {"enabled": True, "log_every": 2, "terminal": False, "clock": clock}
-    return Journal(run, **(given | changes))
+    return MetricsLogger(run, **(given | changes))
 
 
-def update(journal: Journal, step: int, *, loss: float = 2.0, tokens: int = 100, epoch: int = 1) -> None:
+def update(metrics: MetricsLogger, step: int, *, loss: float = 2.0, tokens: int = 100, epoch: int = 1) -> None:
     """An update with this loss per token."""
-    journal.update(
+    metrics.log_update(
         step,
         epoch,
         sums={"loss": (loss * tokens, tokens)},
@@ -83,10 +83,10 @@ def scalars(run: Path, tag: str) -> dict[int, float]:
 
 
 def test_a_line_is_the_mean_over_the_tokens_since_the_line_before(tmp_path: Path, clock: Clock) -> None:
-    with open_journal(tmp_path, clock) as journal:
+    with open_logger(tmp_path, clock) as metrics:
         for step, (loss, tokens) in enumerate([(1.0, 100), (3.0, 300), (2.0, 10), (4.0, 10)], start=1):
             clock.now += 2.0
-            update(journal, step, loss=loss, tokens=tokens)
+            update(metrics, step, loss=loss, tokens=tokens)
     first, second = lines(tmp_path)
     assert first == {
         "type": "train",
@@ -106,27 +106,27 @@ def test_tensors_are_added_up_without_their_graph_and_left_alone(tmp_path: Path,
     weight = torch.tensor(3.0, requires_grad=True)
     alive = weakref.ref(weight)
     loss_sum = weight * 2
-    with open_journal(tmp_path, clock, log_every=3) as journal:
+    with open_logger(tmp_path, clock, log_every=3) as metrics:
         for step in (1, 2):
-            journal.update(step, 1, sums={"loss": (loss_sum, 2)}, tokens=2, learning_rate=0.1, gradient_norm=1.0)
+            metrics.log_update(step, 1, sums={"loss": (loss_sum, 2)}, tokens=2, learning_rate=0.1, gradient_norm=1.0)
         assert loss_sum.item() == 6.0
         del weight, loss_sum
         assert alive() is None
-        journal.update(3, 1, sums={"loss": (0.0, 0)}, tokens=0, learning_rate=0.1, gradient_norm=1.0)
+        metrics.log_update(3, 1, sums={"loss": (0.0, 0)}, tokens=0, learning_rate=0.1, gradient_norm=1.0)
     assert lines(tmp_path)[0]["loss"] == 3.0
 
 
 def test_speed_leaves_out_what_is_no_training(tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    with open_journal(tmp_path, clock) as journal:
+    with open_logger(tmp_path, clock) as metrics:
         clock.now += 1.0
-        update(journal, 1)
-        with journal.paused():
+        update(metrics, 1)
+        with metrics.paused():
             clock.now += 1000.0
         clock.now += 1.0
-        update(journal, 2)
-        assert journal.training_seconds == 2.0
-        assert journal.seconds == 1002.0
-        journal.summary("it was enough", None)
+        update(metrics, 2)
+        assert metrics.training_seconds == 2.0
+        assert metrics.seconds == 1002.0
+        metrics.log_summary("it was enough", None)
     assert lines(tmp_path)[0]["tokens_per_second"] == 100.0  # 200 in 2 seconds
     err = capsys.readouterr().err
     assert "100 target tokens/s" in err
@@ -134,11 +134,11 @@ def test_speed_leaves_out_what_is_no_training(tmp_path: Path, clock: Clock, caps
 
 
 def test_what_is_not_finite_is_null(tmp_path: Path, clock: Clock) -> None:
-    with open_journal(tmp_path, clock) as journal:
-        update(journal, 1, loss=math.nan)
-        update(journal, 2)
-        journal.validation(2, 1, {"loss": math.inf, "bleu": 1.5})
-        journal.event("skipped", 2, 1, {"norm": torch.tensor(math.nan), "batch": "rows 1 to 9", "number": 3})
+    with open_logger(tmp_path, clock) as metrics:
+        update(metrics, 1, loss=math.nan)
+        update(metrics, 2)
+        metrics.log_validation(2, 1, {"loss": math.inf, "bleu": 1.5})
+        metrics.log_event("skipped", 2, 1, {"norm": torch.tensor(math.nan), "batch": "rows 1 to 9", "number": 3})
     train, validation, skipped = lines(tmp_path)
     assert train["loss"] is None
     assert train["perplexity"] is None
@@ -149,24 +149,24 @@ def test_what_is_not_finite_is_null(tmp_path: Path, clock: Clock) -> None:
 
 
 def test_every_line_is_in_the_file_at_once(tmp_path: Path, clock: Clock) -> None:
-    with open_journal(tmp_path, clock) as journal:
-        journal.event("note", 1, 1, {})
+    with open_logger(tmp_path, clock) as metrics:
+        metrics.log_event("note", 1, 1, {})
         assert len(lines(tmp_path)) == 1
 
 
 def test_resuming_drops_what_lies_beyond_the_checkpoint(tmp_path: Path, clock: Clock) -> None:
-    with open_journal(tmp_path, clock) as journal:
+    with open_logger(tmp_path, clock) as metrics:
         for step in range(1, 9):
             clock.now += 1.0
-            update(journal, step, loss=1.0)
+            update(metrics, step, loss=1.0)
             if step == 4:
-                journal.validation(4, 1, {"bleu": 4.0}, [{"source": "a", "reference": "b", "hypothesis": "c"}])
-                journal.event("note", 4, 1, {"text": "a line \u2028 separator"})
+                metrics.log_validation(4, 1, {"bleu": 4.0}, [{"source": "a", "reference": "b", "hypothesis": "c"}])
+                metrics.log_event("note", 4, 1, {"text": "a line \u2028 separator"})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"type": "train", "step": 3, "los')
     clock.now += 5000.0
     time.sleep(1.0)  # TensorBoard reads files in the order of their names, which have the second of their making.
-    with open_journal(tmp_path, clock, resumed_step=4) as journal:
+    with open_logger(tmp_path, clock, resumed_step=4) as metrics:
         assert [(line["type"], line["step"]) for line in lines(tmp_path)] == [
             ("train", 2),
             ("train", 4),
@@ -175,7 +175,7 @@ def test_resuming_drops_what_lies_beyond_the_checkpoint(tmp_path: Path, clock: C
         ]
         for step in (5, 6):
             clock.now += 1.0
-            update(journal, step, loss=9.0)
+            update(metrics, step, loss=9.0)
     last = lines(tmp_path)[-1]
     assert (last["step"], last["loss"]) == (6, 9.0)
     assert last["seconds"] == 6.0  # four of the first process, two of the second
@@ -185,21 +185,21 @@ def test_resuming_drops_what_lies_beyond_the_checkpoint(tmp_path: Path, clock: C
 
 def test_a_new_run_in_a_used_folder_keeps_no_line(tmp_path: Path, clock: Clock) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"type": "train", "step": 3, "seconds": 9}\n{"to')
-    with open_journal(tmp_path, clock) as journal:
+    with open_logger(tmp_path, clock) as metrics:
         assert lines(tmp_path) == []
-        assert journal.seconds == 0.0
+        assert metrics.seconds == 0.0
 
 
 def test_other_ranks_write_nothing(tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    with open_journal(run, clock, enabled=False, terminal=True) as journal:
+    with open_logger(run, clock, enabled=False, terminal=True) as metrics:
         for step in (1, 2, 3):
-            update(journal, step)
-        with journal.paused():
-            journal.validation(2, 1, {"bleu": 1.0}, [{"source": "a", "reference": "b", "hypothesis": "c"}])
-        journal.event("note", 2, 1, {})
-        journal.summary("done", run)
+            update(metrics, step)
+        with metrics.paused():
+            metrics.log_validation(2, 1, {"bleu": 1.0}, [{"source": "a", "reference": "b", "hypothesis": "c"}])
+        metrics.log_event("note", 2, 1, {})
+        metrics.log_summary("done", run)
     assert list(run.iterdir()) == []
     assert capsys.readouterr().err == ""
 
@@ -207,10 +207,10 @@ def test_other_ranks_write_nothing(tmp_path: Path, clock: Clock, capsys: pytest.
 def test_without_a_terminal_there_are_plain_lines(
     tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with open_journal(tmp_path, clock, total_steps=10) as journal:
+    with open_logger(tmp_path, clock, total_steps=10) as metrics:
         for step in (1, 2, 3):
             clock.now += 30.0
-            update(journal, step)
+            update(metrics, step)
     assert capsys.readouterr().err == (
         "step 2, epoch 1: loss 2, perplexity 7.389, learning rate 0.001, gradient norm 0.5, 3 tokens/s, 0:04:00 left\n"
     )
@@ -219,23 +219,23 @@ def test_without_a_terminal_there_are_plain_lines(
 def test_the_time_left_is_that_of_the_steps_of_this_process(
     tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with open_journal(tmp_path, clock, total_steps=110, resumed_step=100) as journal:
+    with open_logger(tmp_path, clock, total_steps=110, resumed_step=100) as metrics:
         clock.now += 2.0
-        update(journal, 101)
-        with journal.paused():
+        update(metrics, 101)
+        with metrics.paused():
             clock.now += 99.0
         clock.now += 2.0
-        update(journal, 102)
+        update(metrics, 102)
     assert ", 0:00:16 left" in capsys.readouterr().err  # 8 steps of 2 seconds
 
 
 def test_a_validation_is_one_line_and_its_samples(
     tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with open_journal(tmp_path, clock) as journal:
+    with open_logger(tmp_path, clock) as metrics:
         samples = [{"source": "ein Hund", "reference": "a dog", "hypothesis": "a | cat 100%s"}]
-        journal.validation(40, 2, {"loss": 2.34567, "bleu": 30.512}, samples, is_best=True)
-        journal.validation(50, 2, {"loss": math.nan})
+        metrics.log_validation(40, 2, {"loss": 2.34567, "bleu": 30.512}, samples, is_best=True)
+        metrics.log_validation(50, 2, {"loss": math.nan})
     assert capsys.readouterr().err.splitlines() == [
         "validation at step 40, epoch 2: loss 2.346, bleu 30.51 (best so far)",
         "  source      ein Hund",
@@ -251,12 +251,12 @@ def test_the_summary_says_how_to_use_the_model(
 ) -> None:
     run = tmp_path / "my run"
     run.mkdir()
-    with open_journal(run, clock) as journal:
+    with open_logger(run, clock) as metrics:
         clock.now += 4.0
-        update(journal, 1, tokens=8000)
+        update(metrics, 1, tokens=8000)
         best = run / "checkpoints" / "step-00000001"
         uses = ["nmt-translate --model MODEL < SOURCE > TRANSLATION"]
-        journal.summary("10 epochs were asked for", best, {"bleu": 38.52}, epoch=10, uses=uses)
+        metrics.log_summary("10 epochs were asked for", best, {"bleu": 38.52}, epoch=10, uses=uses)
     err = capsys.readouterr().err
     assert "training ended   10 epochs were asked for\n" in err
     assert "updates          1 in 10 epochs\n" in err
@@ -269,13 +269,13 @@ def test_the_summary_says_how_to_use_the_model(
 def test_on_a_terminal_there_is_a_bar_and_the_lines_go_to_the_file(
     tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with open_journal(tmp_path, clock, terminal=True, total_steps=4) as journal:
+    with open_logger(tmp_path, clock, terminal=True, total_steps=4) as metrics:
         for step in (1, 2, 3, 4):
             clock.now += 2.0
-            update(journal, step)
-            with journal.paused():
+            update(metrics, step)
+            with metrics.paused():
                 logging.getLogger("nmt").info("a remark")
-        journal.summary("done", None)
+        metrics.log_summary("done", None)
     err = capsys.readouterr().err
     assert "100% epoch 1, step 4/4, loss 2, 0:00:00 left, 50 tokens/s" in err
     assert "step 2, epoch 1: loss 2" not in err
@@ -307,10 +307,10 @@ def test_a_terminal_gets_a_bar_where_it_has_a_width(
     written: list[str] = []
     with (
         terminal(monkeypatch, columns, written),
-        open_journal(tmp_path, clock, terminal=None, total_steps=9) as journal,
+        open_logger(tmp_path, clock, terminal=None, total_steps=9) as metrics,
     ):
-        update(journal, 1)
-        update(journal, 2)
+        update(metrics, 1)
+        update(metrics, 2)
     assert shown in written[0]
 
 
@@ -330,10 +330,10 @@ def test_the_progress_line_fits_and_every_number_in_it_is_whole(
     steps = {"total_steps": 1_500_000, "resumed_step": 749_999}
     with (
         terminal(monkeypatch, columns, written),
-        open_journal(tmp_path, clock, log_every=9, terminal=None, **steps) as journal,
+        open_logger(tmp_path, clock, log_every=9, terminal=None, **steps) as metrics,
     ):
         clock.now += 0.5
-        update(journal, 750_000, loss=0.58671, tokens=61_728, epoch=12)
+        update(metrics, 750_000, loss=0.58671, tokens=61_728, epoch=12)
     lines = written[0].split("\r")
     assert line in lines
     assert max(map(len, lines)) <= columns
@@ -343,10 +343,10 @@ def test_a_wide_terminal_has_room_for_a_bar(tmp_path: Path, clock: Clock, monkey
     written: list[str] = []
     with (
         terminal(monkeypatch, 100, written),
-        open_journal(tmp_path, clock, log_every=9, terminal=None, total_steps=4, resumed_step=1) as journal,
+        open_logger(tmp_path, clock, log_every=9, terminal=None, total_steps=4, resumed_step=1) as metrics,
     ):
         clock.now += 2.0
-        update(journal, 2)
+        update(metrics, 2)
     text = "epoch 1, step 2/4, loss 2, 0:00:04 left, 50 tokens/s"
     bar = next(part for part in written[0].split("\r") if part.endswith(text))
     assert bar.startswith(" 50% |█")
@@ -354,9 +354,9 @@ def test_a_wide_terminal_has_room_for_a_bar(tmp_path: Path, clock: Clock, monkey
 
 
 def test_one_epoch_is_singular(tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    with open_journal(tmp_path, clock) as journal:
-        update(journal, 1)
-        journal.summary("done", None, epoch=1)
+    with open_logger(tmp_path, clock) as metrics:
+        update(metrics, 1)
+        metrics.log_summary("done", None, epoch=1)
     assert "updates         1 in 1 epoch\n" in capsys.readouterr().err
 
 
@@ -364,10 +364,10 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from nmt.cli.common import run
-from nmt.training.records import Records
+from nmt.training.metrics_logger import MetricsWriter
 
 def main():
-    records = Records(Path(sys.argv[1]), 0)
+    records = MetricsWriter(Path(sys.argv[1]), 0)
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
     try:
         for step in range(100_000):
