@@ -21,6 +21,7 @@ from nmt.cli import average, classify, evaluate, train, translate
 from nmt.data.batching import DocumentStream
 from nmt.errors import CheckpointError, ConfigError, DataError
 from nmt.tasks import training
+from nmt.tasks.classification import setup
 from nmt.tasks.classification.classification import label_documents, load_classifier
 from nmt.tasks.training import check
 from nmt.tasks.translation.loading import load_model
@@ -105,7 +106,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     """In the middle of an epoch or a window and at its end, with everything that changes switched on."""
     if windows > 1:
         parts = functools.partial(DocumentStream, window_rows=120 // windows, block_rows=5)
-        monkeypatch.setattr("nmt.tasks.classification.setup.DocumentStream", parts)
+        monkeypatch.setattr(setup, "DocumentStream", parts)
     everything = (
         "training.schedule={kind: plateau, patience: 1}",
         "training.accumulation=2",

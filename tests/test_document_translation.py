@@ -29,8 +29,8 @@ from nmt.kernels.choice import choose_kernels
 from nmt.model.in_context import follow
 from nmt.model.translator import Translator
 from nmt.runtime import is_out_of_memory
+from nmt.runtime.worker_pool import WorkerPool
 from nmt.tasks.components import parse_saved_config
-from nmt.tasks.sharing import Sharing
 from nmt.tasks.translation import document_translation
 from nmt.tasks.translation.document_translation import translate_text
 from nmt.tasks.translation.documents import grouped, places, rows_before
@@ -284,7 +284,7 @@ def test_running_out_of_memory_halves_the_documents(context: System, monkeypatch
     assert scores(found) == pytest.approx(scores(expected), abs=1e-4)
 
 
-class Sent(Sharing):
+class Sent(WorkerPool):
     """Does every part with what would arrive in another process."""
 
     def run(self, system: object, parts: Sequence[Any], sentences: int) -> Iterator[tuple[int, Any]]:
@@ -294,7 +294,7 @@ class Sent(Sharing):
 
 def test_processes_share_documents_out(context: System) -> None:
     expected = translate_text(context, LINES, SEARCH, documents=DOCUMENTS)
-    found = translate_text(replace(context, sharing=Sent(2)), LINES, SEARCH, documents=DOCUMENTS)
+    found = translate_text(replace(context, pool=Sent(2)), LINES, SEARCH, documents=DOCUMENTS)
     assert found == expected
 
 

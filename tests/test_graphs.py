@@ -25,7 +25,7 @@ from nmt.kernels.tape.operations import Operation
 from nmt.kernels.tape.structure import Extents
 from nmt.model.translator import Translator
 from nmt.tasks.training import train
-from nmt.tasks.translation import setup as translation_lesson
+from nmt.tasks.translation import setup
 from tests.cuda_graphs import RecordedGraphs
 from tests.networks import model_options, network, sentences
 from tests.runs import records, run_config, write_corpus
@@ -311,7 +311,7 @@ def test_a_training_with_graphs_learns_what_one_without_learns(
 
     for kernel in ("reference", "fused"):
         config = run_config(tmp_path, f"run={tmp_path}/{kernel}", f"runtime.kernel={kernel}", "training.max_epochs=2")
-        monkeypatch.setattr(translation_lesson, "choose_kernels", choose_kernels if kernel == "reference" else chosen)
+        monkeypatch.setattr(setup, "choose_kernels", choose_kernels if kernel == "reference" else chosen)
         train(config)
         losses.append([record["loss"] for record in records(config.run) if "loss" in record])
     assert recorded.replays > 20

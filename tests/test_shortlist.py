@@ -25,8 +25,8 @@ from nmt.kernels.packed_weights import Bf16Weight, Int8Weight
 from nmt.model.packing import pack
 from nmt.model.translator import Vocabulary
 from nmt.runtime import Runtime
+from nmt.runtime.worker_pool import WorkerPool
 from nmt.search import Hypothesis, translate_batch
-from nmt.tasks.sharing import Sharing
 from nmt.tasks.training import train
 from nmt.tasks.translation.lexicon import LEXICON_FILE, load_lexicon
 from nmt.tasks.translation.loading import TrainedModel, join, load_model
@@ -335,14 +335,14 @@ def test_lines_are_translated_with_a_shortlist(
     trained = load_model(checkpoint, None, Runtime(torch.device("cpu"), None, "tests"))
     if weights:
         pack(trained.translator, weights)
-    system = replace(join([trained], CPU), sharing=None, lexicon=some_lexicon(trained.tokenizers))
+    system = replace(join([trained], CPU), pool=None, lexicon=some_lexicon(trained.tokenizers))
     if shared:
-        sharing = Sharing(2)
-        sharing.start(system, 2, 1)
-        assert sharing.workers is not None
-        while not sharing.workers.ready:
+        pool = WorkerPool(2)
+        pool.start(system, 2, 1)
+        assert pool.workers is not None
+        while not pool.workers.ready:
             time.sleep(0.05)
-        system = replace(system, sharing=sharing)
+        system = replace(system, pool=pool)
     options = SearchConfig(beam_size=3, shortlist=20, shortlist_frequent=5, batch_tokens=24)
     found = translate_lines(system, SOURCES, options)
     assert [best[0].text for best in found] == [

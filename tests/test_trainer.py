@@ -29,6 +29,7 @@ from nmt.checkpoint.metadata import METADATA_FILE, describe
 from nmt.data.batching import BatchStream
 from nmt.errors import CheckpointError, ConfigError, TrainingError
 from nmt.tasks.training import check, train
+from nmt.tasks.translation import setup
 from nmt.training.deferred_metrics import DeferredMetrics
 from nmt.training.objectives import TranslationObjective
 from nmt.training.optimizers import OPTIMIZERS as ALL_OPTIMIZERS
@@ -86,7 +87,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     switched on."""
     if windows > 1:
         parts = functools.partial(BatchStream, window_rows=120 // windows, block_rows=5)
-        monkeypatch.setattr("nmt.tasks.translation.setup.BatchStream", parts)
+        monkeypatch.setattr(setup, "BatchStream", parts)
     everything = (
         "training.schedule={kind: plateau, patience: 1}",
         "training.accumulation=2",

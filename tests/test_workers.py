@@ -23,7 +23,7 @@ from nmt.concurrency import Workers
 from nmt.config.schema import SearchConfig
 from nmt.errors import NmtError
 from nmt.model.packing import pack
-from nmt.tasks.sharing import LARGE_BATCH, Sharing, division
+from nmt.runtime.worker_pool import LARGE_BATCH, WorkerPool, divide_threads
 from nmt.tasks.translation.loading import System
 from nmt.tasks.translation.translation import Wanted, translate_lines
 from tests.conftest import SOURCES
@@ -84,14 +84,14 @@ def test_what_a_part_raises_is_raised_here_and_a_killed_worker_is_one_clear_line
 def test_threads_are_divided_by_how_large_batches_are(
     threads: int, parts: int, sentences: int, expected: tuple[int, int]
 ) -> None:
-    assert division(threads, parts, sentences) == expected
+    assert divide_threads(threads, parts, sentences) == expected
 
 
 PARTS: list[Any] = [partial(operator.add, number) for number in range(6)]
 
 
 def test_workers_are_started_once_it_is_worth_it() -> None:
-    patient, busy = Sharing(2), Sharing(2, start_after=0.0)
+    patient, busy = WorkerPool(2), WorkerPool(2, start_after=0.0)
     expected = {number: 100 + number for number in range(6)}
     assert dict(patient.run(100, PARTS, 6)) == expected
     assert patient.workers is None
@@ -102,7 +102,7 @@ def test_workers_are_started_once_it_is_worth_it() -> None:
             time.sleep(0.05)
         assert dict(busy.run(100, PARTS, 6)) == expected
         # Large batches have two threads.
-        alone = Sharing(2, start_after=0.0)
+        alone = WorkerPool(2, start_after=0.0)
         alone.threads_help = True
         assert dict(alone.run(100, PARTS, 6 * LARGE_BATCH)) == expected
         assert alone.workers is None
@@ -114,9 +114,9 @@ def threads_of(number: int, system: int) -> int:
 
 @pytest.mark.parametrize(("help", "threads"), [(True, 2), (False, 1)])
 def test_a_process_that_works_alone_has_threads_where_they_help(help: bool, threads: int) -> None:
-    before, sharing = torch.get_num_threads(), Sharing(2)
-    sharing.threads_help = help
-    assert dict(sharing.run(0, [partial(threads_of, number) for number in range(2)], 2)) == {0: threads, 1: threads}
+    before, pool = torch.get_num_threads(), WorkerPool(2)
+    pool.threads_help = help
+    assert dict(pool.run(0, [partial(threads_of, number) for number in range(2)], 2)) == {0: threads, 1: threads}
     assert torch.get_num_threads() == before
 
 
@@ -127,17 +127,17 @@ def test_a_translation_does_not_depend_on_the_number_of_processes(system: System
         pack(translator, precision)
     system = replace(system, translators=tuple(ensemble))
     lines = [*SOURCES, "", *SOURCES]
-    with closing(Sharing(2)) as sharing:
-        sharing.start(replace(system, sharing=None), 2, 1)
-        assert sharing.workers is not None
+    with closing(WorkerPool(2)) as pool:
+        pool.start(replace(system, pool=None), 2, 1)
+        assert pool.workers is not None
         for kind in ("beam", "sampling"):
             search = SearchConfig(kind=kind, beam_size=3, batch_tokens=1)
             done: list[int] = []
             wanted = Wanted(n_best=2, attention=True, seed=3)
-            expected = translate_lines(replace(system, sharing=None), lines, search, wanted)
-            while not sharing.workers.ready:
+            expected = translate_lines(replace(system, pool=None), lines, search, wanted)
+            while not pool.workers.ready:
                 time.sleep(0.05)
-            found = translate_lines(replace(system, sharing=sharing), lines, search, wanted, advance=done.append)
+            found = translate_lines(replace(system, pool=pool), lines, search, wanted, advance=done.append)
             assert found == expected
             for one, other in zip(found, expected, strict=True):
                 for left, right in zip(one, other, strict=True):
@@ -152,7 +152,7 @@ def test_a_translation_does_not_depend_on_the_number_of_processes(system: System
 def test_a_translation_does_not_depend_on_the_number_of_threads(system: System, precision: Any) -> None:
     translator = copy.deepcopy(system.translators[0])
     pack(translator, precision)
-    system = replace(system, translators=(translator,), sharing=None)
+    system = replace(system, translators=(translator,), pool=None)
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3):

@@ -1,59 +1,117 @@
-"""What a training run is given to learn, whatever its task: text, a network, an objective, and how it is measured."""
+"""What the tasks share: the setup of a training run, models to start from, and test sets by name."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from nmt.checkpoint import read_metadata
-from nmt.checkpoint.folder import Loaded
-from nmt.config.schema import LearningConfig
+from torch import nn
+
+from nmt.checkpoint import find, load_model_files, read_metadata
+from nmt.checkpoint.folder import CONFIG_FILE, Loaded
+from nmt.config import ExperimentConfig, difference
+from nmt.config.names import advice
+from nmt.config.registry import PartOptions
+from nmt.config.schema import LearningConfig, SentencePieceConfig
 from nmt.data.batching import UpdateStream
 from nmt.data.tokenizer import TokenizerPair
-from nmt.errors import ConfigError
+from nmt.errors import CheckpointError, ConfigError, DataError, NmtError, counted
 from nmt.kernels.native.build import load
-from nmt.runtime import Runtime, format_table, free_memory, in_bytes, logger
+from nmt.runtime import Runtime, broadcast_object, format_table, free_memory, in_bytes, logger, seed_everything
+from nmt.tasks.components import parse_saved_config
 from nmt.training.objectives import Objective
 from nmt.training.optimizers import OptimizerOptions
 from nmt.training.progress import Validate
 
+START_FROM = "training.start_from"
+NEW_WEIGHTS = "context."
+"""Prefix of the weights that a model may have and its initial model need not have."""
+SAME_DATA = ("language", "source_language", "target_language", "reverse_source")
+"""Keys of `data` that must be equal in the configs of a model and of its initial model."""
+OWN_KEYS = ("model.dropout", "model.context", "tokenizer.sampling")
+"""Keys of `model` and `tokenizer` that may differ from those of the initial model."""
+
+Built = TypeVar("Built", bound=nn.Module)
+Learned = TypeVar("Learned")
+SetT = TypeVar("SetT")
+
 
 @dataclass(frozen=True)
-class Lesson:
-    """All that a trainer takes, and what a checkpoint says of it."""
+class TaskSetup:
+    """Everything of a task that the trainer and its checkpoints need."""
 
-    tokenizers: TokenizerPair
     objective: Objective
+    """The loss, with the network that is trained."""
     stream: UpdateStream[Any]
+    """Batches of the training text."""
     validate: Validate
+    tokenizers: TokenizerPair
     fingerprint: str
     """Of the training text."""
-    uses: tuple[str, ...]
-    """Commands that use the model, with MODEL for its name."""
+    commands: tuple[str, ...]
+    """Commands that use the trained model, with MODEL for its name."""
     labels: tuple[str, ...] = ()
-    """What a classifier chooses from."""
+    """Labels of a classifier."""
 
 
-class Preparation(ABC):
-    """Brings the lesson of a config together. Making one opens the files; what is wrong with them is told at once."""
+class Task(Protocol):
+    """The functions of a task, which are those of its module `setup`."""
 
-    def __init__(self, cache: str | None) -> None:
-        self.cache = Path(cache) if cache else None
-        """Where the config keeps the encoded text; None leaves it to the run."""
+    def open_data(self, config: Any, runtime: Runtime) -> Any:
+        """Opens the files of training and validation, and refuses kernels that the device does not have.
 
-    @abstractmethod
-    def lesson(self, cache: Path, resumed: Path | None, begun: Loaded | None) -> Lesson:
-        """Read the text into the cache, learn or load the tokenizer, build the network.
+        Reads no text and writes nothing. Raises `NmtError`.
+        """
 
-        `resumed` is the checkpoint that training goes on from, `begun` the other model that it starts from instead.
-        Raises `NmtError` for what the user can mend.
+    def setup(
+        self, config: Any, runtime: Runtime, data: Any, cache: Path, resumed: Path | None, initial_model: Loaded | None
+    ) -> TaskSetup:
+        """Encodes the text into the cache, learns or loads the tokenizers, and builds the network.
+
+        Args:
+            config: the experiment.
+            runtime: where it runs.
+            data: result of `open_data`.
+            cache: folder of the encoded text, unless the config names another.
+            resumed: checkpoint from which training resumes.
+            initial_model: another model whose weights and tokenizers training starts from.
+
+        Raises `NmtError`.
         """
 
 
-def refuse_another_text(run: str, resumed: Path | None, fingerprint: str) -> None:
-    """Raise a `ConfigError` where the training text is not the one that the checkpoint was trained on."""
+def build_network(
+    build: Callable[[], Built], config: ExperimentConfig, runtime: Runtime, initial_model: Loaded | None
+) -> Built:
+    """Returns a new network on the device, initialized by the config's seed or with the weights of `initial_model`.
+
+    Raises `CheckpointError` with a line for each weight that does not fit.
+    """
+    seed_everything(config.seed, 0)
+    network = build().to(runtime.device)
+    if initial_model:
+        new = initial_model.load_into(network, may_lack=NEW_WEIGHTS)
+        others = f"; {len(new)} weights of model.context start anew" if new else ""
+        updates = counted(initial_model.metadata.step, "update")
+        logger.info("starting from %s, after %s%s", initial_model.path, updates, others)
+    return network
+
+
+def learn_once(options: SentencePieceConfig, runtime: Runtime, learn: Callable[[], Learned]) -> Learned:
+    """Learns tokenizers on the main process and sends them to the others."""
+    learned = None
+    if runtime.is_main:
+        logger.info("learning a %s vocabulary of %s pieces", options.kind, f"{options.vocabulary_size:,}")
+        learned = learn()
+    learned = broadcast_object(learned)
+    assert learned is not None
+    return learned
+
+
+def refuse_other_text(run: str, resumed: Path | None, fingerprint: str) -> None:
+    """Raises `ConfigError` if the training text is not the one that the checkpoint was trained on."""
     if resumed and (before := read_metadata(resumed).data.get("train")) != fingerprint:
         raise ConfigError(
             f"run: {run} was trained on another text ({before}, now {fingerprint}): data.train has changed; name "
@@ -62,30 +120,31 @@ def refuse_another_text(run: str, resumed: Path | None, fingerprint: str) -> Non
 
 
 def log_kernel(reason: str, kernel: str, runtime: Runtime) -> None:
-    """Logs the chosen implementation for debugging, and for everybody why nothing is compiled on a CPU."""
+    """Logs the chosen kernels for debugging and, on a CPU, the reason why none are compiled."""
     logger.debug("%s", reason)
     if runtime.device.type == "cpu" and kernel != "reference" and (missing := load()[1]):
         logger.info("no compiled kernels, so training is slower: %s", missing)
 
 
 class Network(Protocol):
-    """A network that knows its parts."""
+    """A network that lists its parts."""
 
     def parts(self) -> list[tuple[str, int]]:
-        """The parts and their numbers of parameters."""
+        """Returns the name and the number of parameters of each part."""
 
 
 def report_size(network: Network, training: LearningConfig, runtime: Runtime) -> None:
-    """Log the parts of a network and the memory that training it takes, before any of it is allocated.
+    """Logs the parts of a network and the memory that training takes, without the batches.
 
-    Batches come on top of that. Raises `ConfigError` where the network alone does not fit into the free memory.
+    Takes a network without memory (`without_memory`), so that the report comes before any is allocated.
+    Raises `ConfigError` if weights, gradients and optimizer do not fit into the free memory.
     """
     parts = network.parts()
     total = sum(count for _, count in parts)
     rows = [(name, f"{count:,}") for name, count in parts]
     for line in format_table([*rows, ("parameters", f"{total:,}")]).splitlines():
         logger.info("%s", line)
-    # The weights, their gradients, and what the optimizer and the moving average keep of each, in float32.
+    # Weights, gradients, and the values of the optimizer and of the moving average, all in float32.
     assert isinstance(training.optimizer, OptimizerOptions)
     values = 2 + training.optimizer.values_per_weight + (1 if training.ema_decay else 0)
     needed = 4 * total * values
@@ -97,3 +156,67 @@ def report_size(network: Network, training: LearningConfig, runtime: Runtime) ->
             f"model: training this network takes {in_bytes(needed)} without the batches, and {in_bytes(free)} are free "
             f"on {runtime.device}; {count / total:.0%} of its {total:,} weights are in the {largest}; make it smaller"
         )
+
+
+def load_initial_model(config: ExperimentConfig) -> Loaded | None:
+    """Returns the model of `training.start_from`, or None.
+
+    Raises `ConfigError` with a line for each key that does not fit, or `CheckpointError` if there is no such model.
+    """
+    if config.training.start_from is None:
+        return None
+    try:
+        loaded = load_model_files(find(config.training.start_from))
+    except CheckpointError as error:
+        raise ConfigError(*(f"{START_FROM}: {problem}" for problem in error.problems)) from error
+    saved = parse_saved_config(loaded.config_text, str(loaded.path / CONFIG_FILE))
+    problems = list(_differences(saved, config, loaded.path))
+    if problems:
+        raise ConfigError(*problems)
+    return loaded
+
+
+def _differences(saved: ExperimentConfig, config: ExperimentConfig, path: Path) -> Iterator[str]:
+    if saved.task != config.task:
+        yield f"task: is {config.task!r}, but {path}, from which training starts, has {saved.task!r}"
+        return
+    for key in SAME_DATA:
+        before, now = getattr(saved.data, key, None), getattr(config.data, key, None)
+        if before != now:
+            yield f"data.{key}: is {now!r}, but {path}, from which training starts, has {before!r}"
+    for section, verb in (("model", "has"), ("tokenizer", "has a tokenizer with")):
+        for key, (before, now) in difference(getattr(saved, section), getattr(config, section)).items():
+            name = f"{section}.{key}"
+            if not any(name == own or name.startswith(f"{own}.") for own in OWN_KEYS):
+                yield f"{name}: is {now!r}, but {path}, from which training starts, {verb} {before!r}; take that"
+
+
+def configured_test_sets(
+    configured: Mapping[str, PartOptions],
+    names: Sequence[str],
+    read: Callable[[str, PartOptions], SetT],
+    *,
+    origin: str,
+    flags: str,
+) -> list[SetT]:
+    """Reads the test sets with these names in the section `data.test`, or all of them if `names` is empty.
+
+    `origin` names the config in messages, and `flags` the options for test sets in files.
+    Raises `ConfigError`, or `DataError` with every mistake in the sets.
+    """
+    if not configured:
+        raise ConfigError(f"{origin} names no test set; give {flags}")
+    unknown = [name for name in names if name not in configured]
+    if unknown:
+        raise ConfigError(
+            *(f"--test-set: {origin} has no test set {name!r}; {advice(name, configured)}" for name in unknown)
+        )
+    sets, problems = [], []
+    for name in names or configured:
+        try:
+            sets.append(read(name, configured[name]))
+        except NmtError as error:
+            problems += [f"data.test.{name}: {problem}" for problem in error.problems]
+    if problems:
+        raise DataError(*problems)
+    return sets

@@ -1,4 +1,4 @@
-"""Train: what the config describes, brought together by its task, and the trainer that learns it."""
+"""A training run, from its config to its best checkpoint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from nmt.checkpoint import RunFolder, Snapshot, load_training_state, read_metadata
-from nmt.config import ClassificationConfig, ExperimentConfig, TranslationConfig
+from nmt.config import ExperimentConfig
 from nmt.errors import ConfigError, counted
 from nmt.runtime import (
     Runtime,
@@ -24,22 +24,24 @@ from nmt.runtime import (
     tear_down,
     watching_the_others,
 )
-from nmt.tasks.base import Lesson, Preparation
-from nmt.tasks.classification.setup import ClassificationPreparation
+from nmt.tasks.base import Task, TaskSetup, load_initial_model
+from nmt.tasks.classification import setup as classification
 from nmt.tasks.components import parse_saved_config
-from nmt.tasks.starting import starting_point
-from nmt.tasks.translation.setup import TranslationPreparation
+from nmt.tasks.translation import setup as translation
 from nmt.training.metrics_logger import MetricsLogger
 from nmt.training.progress import Progress, TrainingResult
 from nmt.training.schedules import ScheduleOptions, horizon
 from nmt.training.trainer import Trainer
 
+TASK_MODULES: Mapping[str, Task] = {"translation": translation, "classification": classification}
+"""By the config's key `task`."""
+
 
 def train(config: ExperimentConfig, *, fresh: bool = False, verbose: bool = False) -> TrainingResult:
-    """Trains, or resumes, the run that the config describes; with `fresh` an earlier one is put aside.
+    """Trains, or resumes, the run of a config. With `fresh` an earlier run is set aside.
 
     `verbose` also prints debug messages, which the run's log file has in any case. Raises `NmtError` for what the user
-    can mend.
+    can correct.
     """
     with ExitStack() as stack:
         runtime = set_up(config.runtime)
@@ -47,42 +49,43 @@ def train(config: ExperimentConfig, *, fresh: bool = False, verbose: bool = Fals
         stack.enter_context(watching_the_others())
         folder = RunFolder(config.run)
         set_up_logging(None, runtime.is_main, verbose)
-        preparation = _prepare(config, runtime)
-        # A start that cannot be had leaves no folder behind.
-        begun = starting_point(config) if fresh or folder.pointed("last") is None else None
+        task = TASK_MODULES[config.task]
+        # Mistakes in the data and in the initial model leave no run folder behind.
+        data = task.open_data(config, runtime)
+        initial_model = load_initial_model(config) if fresh or folder.pointed("last") is None else None
         resumed = folder.open(config, fresh=fresh, read_config=parse_saved_config) if runtime.is_main else None
         stack.callback(folder.close)
         resumed = broadcast_object(resumed)
         set_up_logging(folder.log_file, runtime.is_main, verbose)
         stack.callback(set_up_logging, None, runtime.is_main)
         _log_machine(runtime)
-        lesson = preparation.lesson(preparation.cache or folder.cache, resumed, begun)
-        del begun  # Its weights are copied: they need not last as long as the training.
+        setup = task.setup(config, runtime, data, folder.cache, resumed, initial_model)
+        del initial_model  # its weights are copied
         state = load_training_state(resumed) if resumed else None
         metrics_logger = stack.enter_context(
             MetricsLogger(
                 folder.path,
                 enabled=runtime.is_main,
                 log_every=config.training.log_every,
-                total_steps=_updates(config, lesson, runtime),
+                total_steps=_updates(config, setup, runtime),
                 resumed_step=read_metadata(resumed).step if resumed else 0,
-                unit=lesson.objective.unit,
-                perplexity=lesson.objective.has_perplexity,
+                unit=setup.objective.unit,
+                perplexity=setup.objective.has_perplexity,
             )
         )
-        trainer = _trainer(config, runtime, lesson, metrics_logger, folder)
+        trainer = _trainer(config, runtime, setup, metrics_logger, folder)
         if resumed is not None and state is not None:
             trainer.restore(state, resumed)
             logger.info("going on from %s", resumed)
         outcome = trainer.fit()
         barrier()
         if runtime.is_main:
-            _summarize(outcome, metrics_logger, folder, lesson)
+            _summarize(outcome, metrics_logger, folder, setup)
     return outcome
 
 
 def check(config: ExperimentConfig, *, verbose: bool = False) -> None:
-    """Does all that training does before its first update, runs the largest batch, and leaves nothing behind.
+    """Does everything that training does before its first update, runs the largest batch, and leaves nothing behind.
 
     Only `data.cache`, where it is set, keeps the encoded text, so that training need not encode it again.
     """
@@ -92,30 +95,24 @@ def check(config: ExperimentConfig, *, verbose: bool = False) -> None:
         set_up_logging(None, runtime.is_main, verbose)
         _log_machine(runtime)
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nmt-check-")))
-        preparation = _prepare(config, runtime)
-        lesson = preparation.lesson(preparation.cache or scratch / "cache", None, starting_point(config))
-        updates = _updates(config, lesson, runtime)
+        task = TASK_MODULES[config.task]
+        data = task.open_data(config, runtime)
+        setup = task.setup(config, runtime, data, scratch / "cache", None, load_initial_model(config))
+        updates = _updates(config, setup, runtime)
         metrics_logger = stack.enter_context(MetricsLogger(scratch, enabled=False, log_every=1))
-        trainer = _trainer(config, runtime, lesson, metrics_logger, RunFolder(scratch))
+        trainer = _trainer(config, runtime, setup, metrics_logger, RunFolder(scratch))
         largest = trainer.try_largest_batch()
         logger.info("largest batch: %s", largest.describe())
         logger.debug("largest batch: %s of the encoded text", largest.describe(with_rows=True))
         logger.info("all right: %s would be made", counted(updates, "update"))
 
 
-def _prepare(config: ExperimentConfig, runtime: Runtime) -> Preparation:
-    if isinstance(config, TranslationConfig):
-        return TranslationPreparation(config, runtime)
-    assert isinstance(config, ClassificationConfig), "a task has its preparation"
-    return ClassificationPreparation(config, runtime)
-
-
-def _updates(config: ExperimentConfig, lesson: Lesson, runtime: Runtime) -> int:
+def _updates(config: ExperimentConfig, setup: TaskSetup, runtime: Runtime) -> int:
     """Returns the updates of the whole run; warns if the warm-up of the learning rate does not end within them.
 
     Raises `ConfigError` if the first epoch has none: rows of a corpus whose weight is below 1 are drawn at random.
     """
-    of_epoch = lesson.stream.updates_per_epoch(0)
+    of_epoch = setup.stream.updates_per_epoch(0)
     if not of_epoch:
         raise ConfigError("data.train: the weights of the corpora leave nothing for the first epoch; raise `weight`")
     updates = horizon(config.training, of_epoch)
@@ -138,7 +135,7 @@ def _log_machine(runtime: Runtime) -> None:
 
 
 def _trainer(
-    config: ExperimentConfig, runtime: Runtime, lesson: Lesson, metrics_logger: MetricsLogger, folder: RunFolder
+    config: ExperimentConfig, runtime: Runtime, setup: TaskSetup, metrics_logger: MetricsLogger, folder: RunFolder
 ) -> Trainer:
     def save(
         progress: Progress,
@@ -150,22 +147,22 @@ def _trainer(
         snapshot = Snapshot(
             model=weights,
             config=config,
-            tokenizers=lesson.tokenizers,
+            tokenizers=setup.tokenizers,
             step=progress.step,
             epoch=progress.epoch,
             metrics=metrics,
-            data={"train": lesson.fingerprint},
+            data={"train": setup.fingerprint},
             training=state,
-            labels=lesson.labels,
+            labels=setup.labels,
         )
         folder.save(snapshot, is_best=is_best)
 
     # Ranks draw different dropout; a run that goes on gets back the state that its generators had.
     seed_everything(config.seed, runtime.rank)
-    return Trainer(config.training, runtime, lesson.objective, lesson.stream, metrics_logger, lesson.validate, save)
+    return Trainer(config.training, runtime, setup.objective, setup.stream, metrics_logger, setup.validate, save)
 
 
-def _summarize(outcome: TrainingResult, metrics_logger: MetricsLogger, folder: RunFolder, lesson: Lesson) -> None:
+def _summarize(outcome: TrainingResult, metrics_logger: MetricsLogger, folder: RunFolder, setup: TaskSetup) -> None:
     if outcome.interrupted:
         logger.info(
             "%s after update %s; everything is saved, the same command goes on from here",
@@ -179,4 +176,4 @@ def _summarize(outcome: TrainingResult, metrics_logger: MetricsLogger, folder: R
     if outcome.progress.skipped:
         skipped = counted(outcome.progress.skipped, "update")
         logger.info("%s skipped, because loss or gradient was not finite", skipped)
-    metrics_logger.log_summary(outcome.reason, best, numbers, outcome.progress.epoch + 1, lesson.uses)
+    metrics_logger.log_summary(outcome.reason, best, numbers, outcome.progress.epoch + 1, setup.commands)

@@ -25,8 +25,8 @@ from nmt.config import schema
 from nmt.model.packing import pack
 from nmt.model.translator import Translator, Vocabulary
 from nmt.runtime import format_table, set_up
+from nmt.runtime.worker_pool import WorkerPool
 from nmt.search import Hypothesis, translate_batch
-from nmt.tasks.sharing import Sharing
 from scripts.benchmarks.network import FIRST_PIECE, flop_counter, model_options, product_rate
 
 Precision = Literal["fp32", "bf16", "int8"]
@@ -247,7 +247,7 @@ class Work:
     ) -> None:
         self.translator = translator
         self.variant = variant
-        self.sharing: Sharing | None = None
+        self.pool: WorkerPool | None = None
         """The workers, of a variant of several processes."""
         self.device = device
         self.lists = synthetic_shortlists(sources, vocabulary, variant.shortlist) if variant.shortlist else []
@@ -275,10 +275,10 @@ class Work:
         """What is found, batch by batch."""
         if self.variant.processes == 1:
             return [self.batch(rows) for rows in self.batches]
-        assert self.sharing is not None
-        assert self.sharing.workers is not None
+        assert self.pool is not None
+        assert self.pool.workers is not None
         parts = [partial(_batch, self.variant, rows) for rows in self.batches]
-        found = dict(self.sharing.workers.as_finished(parts))
+        found = dict(self.pool.workers.as_finished(parts))
         return [found[number] for number in range(len(self.batches))]
 
     def translations(self, threads: int | None = None) -> list[tuple[int, ...]]:
@@ -309,13 +309,13 @@ def _start(works: dict[Variant, Work]) -> None:
     processes = max((variant.processes for variant in works), default=1)
     if processes == 1:
         return
-    sharing = Sharing(processes)
-    sharing.start(works, processes, 1)
-    assert sharing.workers is not None
-    while not sharing.workers.ready:
+    pool = WorkerPool(processes)
+    pool.start(works, processes, 1)
+    assert pool.workers is not None
+    while not pool.workers.ready:
         time.sleep(0.1)
     for variant, work in works.items():
-        work.sharing = sharing if variant.processes > 1 else None
+        work.pool = pool if variant.processes > 1 else None
 
 
 def padded(sources: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

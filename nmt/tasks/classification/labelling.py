@@ -18,8 +18,8 @@ from nmt.evaluation.label_metrics import LabelScores, format_confusion, format_l
 from nmt.kernels.packed import PackedGru
 from nmt.model.classifier import DocumentClassifier
 from nmt.runtime import Runtime, format_table
+from nmt.tasks.base import configured_test_sets
 from nmt.tasks.classification.classification import Labelled, Labeller, label_documents
-from nmt.tasks.translation.named import named_sets
 from nmt.training.progress import ValidationResult
 
 LONGEST_SAMPLE = 200
@@ -66,12 +66,12 @@ def read_set(collection: Collection, reader: Reader, labels: Sequence[str], name
 def configured_sets(
     config: ClassificationConfig, reader: Reader, labels: Sequence[str], names: Sequence[str], origin: str
 ) -> list[LabelledSet]:
-    """The test sets of these names in the config, as for `named_sets`."""
+    """The test sets of these names in the config, as for `configured_test_sets`."""
 
     def read(name: str, options: PartOptions) -> LabelledSet:
         return read_set(_opened(options, config), reader, labels, name)
 
-    return named_sets(config.data.test, names, read, origin=origin, flags="--docs and --labels")
+    return configured_test_sets(config.data.test, names, read, origin=origin, flags="--docs and --labels")
 
 
 def evaluate_labels(

@@ -21,8 +21,8 @@ from nmt.model.modules import without_memory
 from nmt.model.packing import pack
 from nmt.model.translator import Translator, Vocabulary
 from nmt.runtime import Runtime, rng_state, set_rng_state
+from nmt.runtime.worker_pool import Job, JobResult, WorkerPool
 from nmt.tasks.components import has_attention, parse_saved_config
-from nmt.tasks.sharing import Part, Result, Sharing
 from nmt.tasks.translation.lexicon import load_lexicon
 
 
@@ -57,16 +57,16 @@ class System:
     """In evaluation mode, on the runtime's device."""
     tokenizers: TokenizerPair
     runtime: Runtime
-    sharing: Sharing | None = None
+    pool: WorkerPool | None = None
     """Shares batches out to worker processes; None does everything in this one."""
     lexicon: Lexicon | None = None
     """What a search with a shortlist needs."""
 
-    def run(self, parts: Sequence[Part[Result]], sentences: int) -> Iterator[tuple[int, Result]]:
+    def run(self, parts: Sequence[Job[JobResult]], sentences: int) -> Iterator[tuple[int, JobResult]]:
         """The number of each part, of so many sentences in all, with `part(system)`, as they are finished."""
-        if self.sharing is None:
+        if self.pool is None:
             return ((number, part(self)) for number, part in enumerate(parts))
-        return self.sharing.run(replace(self, sharing=None), parts, sentences)
+        return self.pool.run(replace(self, pool=None), parts, sentences)
 
 
 def vocabulary(tokenizers: TokenizerPair) -> Vocabulary:
@@ -123,12 +123,12 @@ def load_ensemble(
 
 def join(models: Sequence[TrainedModel], runtime: Runtime, search: SearchConfig | None = None) -> System:
     """The models as one system, for such a search. Raises `NmtError` where its shortlist cannot be had."""
-    sharing = Sharing(torch.get_num_threads()) if runtime.device.type == "cpu" and runtime.world == 1 else None
+    pool = WorkerPool(torch.get_num_threads()) if runtime.device.type == "cpu" and runtime.world == 1 else None
     tokenizers = models[0].tokenizers
     lexicon = None
     if search is not None and search.shortlist:
         lexicon = load_lexicon([model.path for model in models], tokenizers, search.shortlist)
-    return System(tuple(model.translator for model in models), tokenizers, runtime, sharing, lexicon)
+    return System(tuple(model.translator for model in models), tokenizers, runtime, pool, lexicon)
 
 
 def _fingerprints(model: TrainedModel) -> tuple[str, str]:

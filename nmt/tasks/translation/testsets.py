@@ -12,8 +12,8 @@ from nmt.data.readers import Pair, open_corpus, read_lines
 from nmt.data.readers.text import BLANK_LINES, TextOptions
 from nmt.errors import DataError
 from nmt.evaluation.metrics import load_sacrebleu_set
+from nmt.tasks.base import configured_test_sets
 from nmt.tasks.translation.documents import grouped
-from nmt.tasks.translation.named import named_sets
 
 
 @dataclass(frozen=True)
@@ -91,14 +91,14 @@ def read_aligned(source: str, translations: Sequence[str]) -> list[list[str]]:
 
 
 def from_config(config: TranslationConfig, names: Sequence[str], origin: str) -> list[TestSet]:
-    """The test sets of these names in the config, as for `named_sets`."""
+    """The test sets of these names in the config, as for `configured_test_sets`."""
 
     def read(name: str, options: PartOptions) -> TestSet:
         pairs = list(open_corpus(options, config.data))
         is_split = isinstance(options, TextOptions) and options.documents == BLANK_LINES
         return _not_empty(_with_documents(name, [pairs], is_split))
 
-    return named_sets(config.data.test, names, read, origin=origin, flags="--source and --reference")
+    return configured_test_sets(config.data.test, names, read, origin=origin, flags="--source and --reference")
 
 
 def from_sacrebleu(name: str, language_pair: str) -> TestSet:

@@ -85,7 +85,7 @@ def translate_lines(
     """Translate lines in batches of similar length; a result does not depend on the lines around it.
 
     Several processes share the batches out, and all get all results, the same as one process would: those of
-    `torchrun`, or on a CPU workers (see `Sharing`).
+    `torchrun`, or on a CPU workers (see `WorkerPool`).
 
     Args:
         system: what translates.
