@@ -21,9 +21,9 @@ from nmt.kernels.choice import choose_packed
 from nmt.kernels.packed import PackedGru, Packing, gru_by_hand, row_softmax, row_sum
 from nmt.model.attention import SCORES
 from nmt.model.attention.base import Coverage, Encoded
-from nmt.model.attention.global_window import GlobalOptions, GlobalWindow
 from nmt.model.attention.pooling import Pooling
 from nmt.model.attention.soft import SoftAttention
+from nmt.model.attention.windows import GlobalWindow, GlobalWindowOptions
 from nmt.model.cells import CELLS
 from nmt.model.classifier import DocumentClassifier
 from nmt.model.document import EncodedDocuments
@@ -292,7 +292,7 @@ def test_it_is_the_attention_of_translation_with_a_query_of_its_own(score: str) 
     memory_BSC = torch.randn(3, 4, 6, dtype=torch.float64)
     mask_BS = torch.arange(4) < lengths.unsqueeze(1)
     vectors_NC, weights_P = pooling(memory_BSC[packing.row_P, packing.position_P], packing)
-    soft = SoftAttention(pooling.score, GlobalWindow(GlobalOptions(), 6), Coverage(), 6)
+    soft = SoftAttention(pooling.score, GlobalWindow(GlobalWindowOptions(), 6), Coverage(), 6)
     query = torch.zeros(3, 1, 0, dtype=torch.float64) if pooling.query_H is None else pooling.query_H.expand(3, 1, 6)
     prepared = soft.prepare(Encoded(memory_BSC, mask_BS, ()))
     look = soft(query, prepared, (), 0)

@@ -1,4 +1,4 @@
-"""The attentions. A mechanism is a file in this folder and a line here."""
+"""Attention: scores, windows, coverage, heads. A score is a file in this folder and a line here."""
 
 # A module registers its mechanism when it is imported.
 from nmt.model.attention import (  # noqa: F401
@@ -8,15 +8,11 @@ from nmt.model.attention import (  # noqa: F401
     coverage,
     dot,
     general,
-    global_window,
-    linguistic_coverage,
-    local_monotonic,
-    local_predictive,
     location,
     mean,
-    neural_coverage,
     none,
     scaled_dot,
+    windows,
 )
 from nmt.model.attention.base import COVERAGES, SCORES, WINDOWS, Attention, Look, Prepared
 from nmt.model.attention.encoded import Encoded, Summary

@@ -1,4 +1,4 @@
-"""Coverage: what has been looked at, told to the score (Tu 2016).
+"""Coverage: the attention of the steps so far, as a term of the score (Tu 2016).
 
 Shapes: `...` is B, or B and N heads; Q queries, S source positions, K coverage features, A attention units.
 """
@@ -6,12 +6,15 @@ Shapes: `...` is B, or B and N heads; Q queries, S source positions, K coverage 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
+import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from nmt.config import schema
-from nmt.config.schema import NetworkPartOptions
+from nmt.config.schema import NetworkPartOptions, Size
+from nmt.kernels.gates import gru_step
 from nmt.model.attention.base import COVERAGES, Coverage, Prepared
 
 Carried = tuple[Tensor, ...]
@@ -25,7 +28,7 @@ class NoCoverageOptions(NetworkPartOptions):
 
 
 class CoverageOptions(NetworkPartOptions):
-    """Options of what is remembered."""
+    """Options of a coverage."""
 
     def conflicts(self, model: schema.ModelConfig) -> Iterator[tuple[str, str]]:
         """Coverage is a term inside the tanh of the score."""
@@ -40,7 +43,7 @@ class CoverageOptions(NetworkPartOptions):
 
 @COVERAGES.register("none", NoCoverageOptions)
 class NoCoverage(Coverage):
-    """Nothing is remembered."""
+    """No coverage."""
 
     def __init__(self, options: NoCoverageOptions, units: int, query_size: int, memory_size: int) -> None:
         super().__init__()
@@ -66,3 +69,77 @@ class TermCoverage(Coverage):
             coverage = coverage.gather(-2, positions.unsqueeze(-1).expand(*positions.shape, self.size))
         term: Tensor = self.term(coverage)
         return term
+
+
+class LinguisticOptions(CoverageOptions):
+    """The sum of the weights so far over each position's fertility."""
+
+    kind: Literal["linguistic"] = "linguistic"
+    """The sum of the weights so far, divided by how much each position is expected to get (Tu 2016)."""
+    max_fertility: Annotated[float, Field(ge=0.0, le=1_000.0)] = 2.0
+    """N: the most that a position is expected to get, learned between 0 and N; 0: every position gets 1."""
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Weights are divided by the fertility, which must not vanish."""
+        if 0.0 < self.max_fertility < 0.01:
+            yield (
+                "max_fertility",
+                f"is {self.max_fertility:g}, too little to divide by; set it to at least 0.01, or to 0",
+            )
+
+
+@COVERAGES.register("linguistic", LinguisticOptions)
+class LinguisticCoverage(TermCoverage):
+    """C_t = C_{t-1} + a_t / F, with the fertility F = N sigmoid(U m) of each position (Tu 2016, section 3)."""
+
+    def __init__(self, options: LinguisticOptions, units: int, query_size: int, memory_size: int) -> None:
+        super().__init__(1, units)
+        self.most = options.max_fertility
+        self.fertility = nn.Linear(memory_size, 1, bias=False) if self.most else None
+
+    def prepare(self, memory: Tensor) -> Carried:
+        return () if self.fertility is None else (self.most * torch.sigmoid(self.fertility(memory)),)
+
+    def update(self, carried: Carried, weights: Tensor, query: Tensor, prepared: Prepared) -> Carried:
+        (coverage,) = carried
+        share = weights.unsqueeze(-1)
+        for fertility in prepared.covered:
+            share = share / fertility.unsqueeze(-3)
+        return (coverage + share,)
+
+
+class NeuralOptions(CoverageOptions):
+    """A small recurrent state of each position."""
+
+    kind: Literal["neural"] = "neural"
+    """A small recurrent state of each position, updated at every step (Tu 2016)."""
+    size: Size = 10
+    """Features of the state."""
+
+
+@COVERAGES.register("neural", NeuralOptions)
+class NeuralCoverage(TermCoverage):
+    """C_t = GRU(C_{t-1}; a_t, m, q) for each position (Tu 2016, section 3); the product with m is computed once."""
+
+    def __init__(self, options: NeuralOptions, units: int, query_size: int, memory_size: int) -> None:
+        super().__init__(options.size, units)
+        gates = 3 * options.size
+        self.memory = nn.Linear(memory_size, gates)
+        self.query = nn.Linear(query_size, gates, bias=False)
+        self.weight = nn.Parameter(torch.empty(gates))
+        self.recurrent = nn.Linear(options.size, gates)
+        nn.init.uniform_(self.weight, -1.0, 1.0)
+        for block in self.recurrent.weight.chunk(3):
+            nn.init.orthogonal_(block)
+        for layer in (self.memory, self.query):
+            nn.init.xavier_uniform_(layer.weight)
+        nn.init.zeros_(self.memory.bias)
+        nn.init.zeros_(self.recurrent.bias)
+
+    def prepare(self, memory: Tensor) -> Carried:
+        return (self.memory(memory),)
+
+    def update(self, carried: Carried, weights: Tensor, query: Tensor, prepared: Prepared) -> Carried:
+        (coverage,), (from_memory,) = carried, prepared.covered
+        from_input = from_memory.unsqueeze(-3) + self.query(query).unsqueeze(-2) + weights.unsqueeze(-1) * self.weight
+        return (gru_step(from_input, self.recurrent(coverage), coverage),)

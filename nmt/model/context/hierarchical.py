@@ -20,7 +20,7 @@ from nmt.kernels.tape import StepKernels
 from nmt.model.attention import Encoded, Prepared, build_attention
 from nmt.model.attention.base import ScoreOptions
 from nmt.model.attention.coverage import NoCoverageOptions
-from nmt.model.attention.global_window import GlobalOptions
+from nmt.model.attention.windows import GlobalWindowOptions
 from nmt.model.context.base import CONTEXTS, Context, ContextOptions, ContextWeights, Sentences, Translated
 
 OPEN = 2.0
@@ -79,7 +79,7 @@ class HierarchicalAttention(nn.Module):
 
         def attention(score: PartOptions) -> schema.AttentionConfig:
             return schema.AttentionConfig(
-                score=score, window=GlobalOptions(), heads=options.heads, coverage=NoCoverageOptions()
+                score=score, window=GlobalWindowOptions(), heads=options.heads, coverage=NoCoverageOptions()
             )
 
         self.backpropagate = options.backpropagate

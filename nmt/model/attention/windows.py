@@ -1,0 +1,180 @@
+"""Windows: the source positions that a query attends to (Bahdanau 2015, section 3.1; Luong 2015, sections 3.1 and 3.2).
+
+A local window has 2 D + 1 positions around p_t. Positions are counted from 0 here, from 1 in the paper. Positions
+outside the sentence are ignored. Where the whole window is outside, beyond the end of a short sentence, weights and
+context are zero.
+
+Shapes: `...` is B, or B and N heads; Q queries, S source positions, W = min(2 D + 1, S) positions of a local window.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from nmt.config.schema import NetworkPartOptions, Positions
+from nmt.model.attention.base import (
+    WINDOWS,
+    Covered,
+    Mixed,
+    Prepared,
+    Score,
+    View,
+    Window,
+    normalize,
+    normalize_within,
+)
+
+
+class GlobalWindowOptions(NetworkPartOptions):
+    """Every position of the sentence."""
+
+    kind: Literal["global"] = "global"
+    """Every position of the sentence."""
+
+
+@WINDOWS.register("global", GlobalWindowOptions)
+class GlobalWindow(Window):
+    """The whole sentence: a = softmax(score), context = sum of a_s memory_s (Bahdanau 2015, eq. 5-6)."""
+
+    is_whole = True
+
+    def __init__(self, options: GlobalWindowOptions, query_size: int) -> None:
+        super().__init__()
+
+    def forward(self, score: Score, query: Tensor, prepared: Prepared, covered: Covered, position: int | None) -> Mixed:
+        memory = prepared.memory
+        width, keys, exponentials = memory.shape[-2], prepared.keys, prepared.exponentials
+        view = View(keys, own=False, width=width, positions=None, covered=covered(None), exponentials=exponentials)
+        weights = normalize(score(query, view), prepared.bias)
+        return Mixed(weights.to(memory.dtype) @ memory, weights)
+
+
+class LocalOptions(NetworkPartOptions):
+    """Options of a local window."""
+
+    half_width: Positions = 10
+    """D: positions that may be looked at on either side of the window's centre."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The windows of a batch of queries."""
+
+    first: int | Tensor
+    """First position of the window: one for all queries, or int64 [..., Q]."""
+    centers: Tensor
+    """p_t, [..., Q] or broadcastable to it."""
+
+
+class LocalWindow(Window):
+    """Reads only the positions within D of p_t, so that the cost of a query does not grow with the sentence."""
+
+    half_width: int
+
+    def prepare(self, prepared: Prepared) -> Prepared:
+        return prepared.in_parts()
+
+    def bounds(self, query: Tensor, prepared: Prepared, position: int | None) -> Bounds:
+        """The windows of the queries [..., Q, H]."""
+        raise AssertionError("a local window has bounds")
+
+    def emphasis(self, distance: Tensor) -> Tensor | None:
+        """Factors of the normalised weights at these distances from p_t; None for none."""
+        return None
+
+    def forward(self, score: Score, query: Tensor, prepared: Prepared, covered: Covered, position: int | None) -> Mixed:
+        assert prepared.sources is not None, "prepared for reading in parts"
+        memory_source, keys_source = prepared.sources
+        bounds = self.bounds(query, prepared, position)
+        width = self.width(prepared)
+        offsets_W = torch.arange(width, device=query.device)
+        if isinstance(bounds.first, int):
+            positions = offsets_W + bounds.first
+            memory = memory_source.read(bounds.first, width)
+            keys = None if keys_source is None else keys_source.read(bounds.first, width)
+        else:
+            first = bounds.first.expand(query.shape[:-1])
+            positions = first.unsqueeze(-1) + offsets_W
+            memory = memory_source.take(positions)
+            keys = None if keys_source is None else keys_source.take(positions)
+        own = positions.dim() > 1
+        everywhere = positions.expand(*query.shape[:-1], width)
+        view = View(keys, own, width, positions, covered(everywhere))
+
+        distance = positions - bounds.centers.unsqueeze(-1)
+        allowed = (distance.abs() <= self.half_width) & (positions < prepared.lengths[..., None, None])
+        weights = normalize_within(score(query, view), allowed, prepared.bias.dtype)
+        emphasis = self.emphasis(distance)
+        weights = weights if emphasis is None else weights * emphasis
+        mixing = weights.to(memory.dtype)
+        context = (mixing.unsqueeze(-2) @ memory).squeeze(-2) if own else mixing @ memory
+        return Mixed(context, weights, everywhere, bounds.centers.expand(query.shape[:-1]))
+
+    def width(self, prepared: Prepared) -> int:
+        """W: a short sentence is read whole."""
+        return min(2 * self.half_width + 1, prepared.memory.shape[-2])
+
+
+class LocalMonotonicOptions(LocalOptions):
+    """Around the position of the target."""
+
+    kind: Literal["local_monotonic"] = "local_monotonic"
+    """Around the position of the target: p_t = t, as if both languages had one order (Luong 2015)."""
+
+
+@WINDOWS.register("local_monotonic", LocalMonotonicOptions)
+class LocalMonotonicWindow(LocalWindow):
+    """local-m: p_t = t, and the weights are normalised within the window (Luong 2015, section 3.2)."""
+
+    def __init__(self, options: LocalMonotonicOptions, query_size: int) -> None:
+        super().__init__()
+        self.half_width = options.half_width
+
+    def bounds(self, query: Tensor, prepared: Prepared, position: int | None) -> Bounds:
+        last = prepared.memory.shape[-2] - self.width(prepared)
+        like = prepared.bias
+        if position is not None:
+            first = min(max(position - self.half_width, 0), last)
+            return Bounds(first, torch.full((1,), position, dtype=like.dtype, device=like.device))
+        targets_Q = torch.arange(query.shape[-2], device=like.device)
+        return Bounds((targets_Q - self.half_width).clamp(0, last), targets_Q.to(like.dtype))
+
+
+class LocalPredictiveOptions(LocalOptions):
+    """Around a position that the query predicts."""
+
+    kind: Literal["local_predictive"] = "local_predictive"
+    """Around a position that the query predicts, with a Gaussian about it (Luong 2015)."""
+
+
+@WINDOWS.register("local_predictive", LocalPredictiveOptions)
+class LocalPredictiveWindow(LocalWindow):
+    """local-p: p_t = S sigmoid(v' tanh(W q)); weights times exp(-(s - p_t)^2 / (2 (D/2)^2)) (Luong 2015, section 3.2).
+
+    The weights of the window do not add up to 1. p_t gets its gradient through the Gaussian.
+    """
+
+    def __init__(self, options: LocalPredictiveOptions, query_size: int) -> None:
+        super().__init__()
+        self.half_width = options.half_width
+        self.hidden = nn.Linear(query_size, query_size, bias=False)
+        self.position = nn.Parameter(torch.empty(1, query_size))
+        nn.init.xavier_uniform_(self.hidden.weight)
+        nn.init.xavier_uniform_(self.position)
+
+    def bounds(self, query: Tensor, prepared: Prepared, position: int | None) -> Bounds:
+        dtype = prepared.bias.dtype
+        # A sum of products in full precision: autocast's bf16 could not tell the positions of a long sentence apart.
+        logits = (torch.tanh(self.hidden(query)).to(dtype) * self.position.squeeze(0)).sum(-1)
+        # The paper counts positions from 1.
+        centers = prepared.lengths.unsqueeze(-1) * torch.sigmoid(logits) - 1.0
+        last = prepared.memory.shape[-2] - self.width(prepared)
+        return Bounds((centers.detach() - self.half_width).ceil().long().clamp(0, last), centers)
+
+    def emphasis(self, distance: Tensor) -> Tensor:
+        deviation = self.half_width / 2
+        return torch.exp(-distance.square() / (2 * deviation**2))
