@@ -37,6 +37,11 @@ def require_file(path: str | Path) -> None:
         raise OSError(errno.EINVAL, "is a pipe or a device, not a file", str(path))
 
 
+def line_of(error: UnicodeDecodeError) -> int:
+    """Returns the line, counted from 1, of the first byte that is not UTF-8."""
+    return bytes(error.object).count(b"\n", 0, error.start) + 1
+
+
 def on_one_line(text: str) -> str:
     """The text with spaces for line breaks, and other control characters, which can rewrite a terminal, as escapes."""
     text = text.replace("\n", " ")

@@ -11,7 +11,7 @@ import pytest
 from nmt.config import dump_config, load_config, schema
 from nmt.config.document import read_document
 from nmt.config.registry import PartOptions
-from nmt.config.shapes import SectionShape, fields_below, shape_of
+from nmt.config.shapes import fields_below, shape_of
 from nmt.errors import ConfigError
 from tests.config_parts import (
     FAMILIES,
@@ -41,7 +41,7 @@ def test_every_key_is_documented_and_a_default_subsection_has_its_own_defaults(t
     for path, field in fields_below(schema.TASKS[task]):
         assert field.description, f"{path} has no sentence under it"
         shape = shape_of(field)
-        if isinstance(shape, SectionShape) and not field.is_required():
+        if shape.section is not None and not field.is_required():
             assert field.get_default(call_default_factory=True) == shape.section()
 
 

@@ -15,7 +15,7 @@ from nmt.config.names import SYNONYMS
 from nmt.config.reader import is_key
 from nmt.config.registry import Section
 from nmt.config.schema import TASKS
-from nmt.config.shapes import Leaf, SectionShape, limits_of, shape_of
+from nmt.config.shapes import limits_of, shape_of
 from nmt.errors import ConfigError
 from nmt.model.attention.presets import ATTENTION_PRESETS
 from nmt.tasks.components import FAMILIES, read_config
@@ -83,9 +83,9 @@ def _numbers(section: type[Section], path: str) -> Iterator[tuple[str, tuple[obj
     """Every number of a section, by its path, with what bounds it."""
     for name, field in section.model_fields.items():
         shape = shape_of(field)
-        if isinstance(shape, SectionShape):
+        if shape.section is not None:
             yield from _numbers(shape.section, f"{path}.{name}")
-        elif isinstance(shape, Leaf):
+        elif shape.is_leaf:
             yield from ((f"{path}.{name}", marks) for marks in _bounds_of(shape.annotation, ()))
 
 

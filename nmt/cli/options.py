@@ -15,8 +15,8 @@ from nmt.config.names import nearest
 from nmt.config.registry import Section
 from nmt.config.schema import RuntimeConfig, SearchConfig
 from nmt.config.schema.bounds import Positive, Seed
-from nmt.config.shapes import annotation_of, choices_of, doc_of, in_words
-from nmt.config.wording import shown
+from nmt.config.shapes import annotation_of, choices_of, doc_of
+from nmt.config.wording import in_words, shown
 from nmt.errors import ConfigError
 
 LONGEST_LINE = 1000

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from nmt.config.difference import difference
 from nmt.config.jsonschema import json_schema
-from nmt.config.presets import Presets
-from nmt.config.printer import dump_config
+from nmt.config.overrides import Presets
+from nmt.config.printer import dump_config, reference_yaml
 from nmt.config.reader import Check, Families, load_config, parse_config
-from nmt.config.reference import reference_yaml
 from nmt.config.registry import Entry, PartOf, PartOptions, Registry, Section
 from nmt.config.schema import ClassificationConfig, ExperimentConfig, TranslationConfig
 

@@ -27,6 +27,9 @@ LONGEST_NUMBER = 400
 MOST_PROBLEMS = 100
 """Mistakes that are reported at once."""
 
+UNKNOWN: Any = object()
+"""Stands for a value whose mistakes are noted already."""
+
 Path = tuple[str | int, ...]
 """Keys and list positions from the top to a value."""
 
@@ -74,18 +77,18 @@ class Node:
         return None
 
 
-def locate(root: Node, path: Path) -> Place:
-    """Where the value of a path was written, or else the innermost thing around it that was."""
+def locate(root: Node, path: Path, implied: bool = False) -> Place:
+    """Where the value of a path was written, or else the innermost thing around it that was.
+
+    With `implied`, a key that only leads to a written one counts as written.
+    """
     place, node = root.place, root
     for key in path:
         below = node.child(key)
-        if below is None and isinstance(node.value, list) and len(node.value) == 1:
-            # A single item may have been written without the list around it.
-            below = node.value[0].child(key)
         if below is None:
             break
         node = below
-        if not node.implied:
+        if implied or not node.implied:
             place = node.place
     return place
 

@@ -1,4 +1,8 @@
-"""The JSON schema with which editors complete and check the YAML."""
+"""The JSON schema with which editors complete and check the YAML.
+
+Written from the shapes of the fields, because pydantic's `model_json_schema` knows one form of a value: not the name
+of a part alone, not a single item without its list, not presets, which depend on where a section stands.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +12,11 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
-from nmt.config.presets import Presets
+from nmt.config.overrides import Presets
 from nmt.config.reader import Families
-from nmt.config.registry import Section
+from nmt.config.registry import PartOf, Section
 from nmt.config.schema import TASKS
-from nmt.config.shapes import (
-    DictShape,
-    Leaf,
-    ListShape,
-    PartShape,
-    SectionShape,
-    Shape,
-    doc_of,
-    shape_of,
-)
+from nmt.config.shapes import Shape, doc_of, shape_of
 
 Schema = dict[str, Any]
 
@@ -69,54 +64,49 @@ class _Writer:
         return {"anyOf": [{"enum": list(presets)}, mapping]}
 
     def _mapping(self, section: type[Section], path: str, known: Mapping[str, Schema]) -> Schema:
-        properties: dict[str, Schema] = dict(known)
-        required: list[str] = []
-        in_preset = any(f"{path}.".startswith(f"{preset}.") for preset in self._presets)
-        for name, field in section.model_fields.items():
-            if name in known:
-                continue
-            properties[name] = self._field(field, f"{path}.{name}" if path else name, in_preset)
-            if field.is_required():
-                required.append(name)
-        schema: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
+        fields = {name: field for name, field in section.model_fields.items() if name not in known}
+        properties = {name: self._field(field, f"{path}.{name}" if path else name) for name, field in fields.items()}
+        schema = {"type": "object", "properties": {**known, **properties}, "additionalProperties": False}
+        required = [name for name, field in fields.items() if field.is_required()]
         return {**schema, "required": required} if required else schema
 
-    def _field(self, field: FieldInfo, path: str, in_preset: bool) -> Schema:
+    def _field(self, field: FieldInfo, path: str) -> Schema:
         shape = shape_of(field)
-        schema: Schema = {"description": doc_of(field), **self._value(shape, path, in_preset)}
+        schema: Schema = {"description": doc_of(field), **self._value(shape, path)}
         if field.is_required():
             return schema
-        if isinstance(shape, Leaf):
+        if shape.is_leaf:
             default = field.get_default(call_default_factory=True)
             schema["default"] = list(default) if isinstance(default, tuple) else default
-        elif isinstance(shape, PartShape) and shape.default_kind is not None:
-            schema["default"] = shape.default_kind
+        elif shape.container is None and shape.part is not None and shape.part.default_kind is not None:
+            schema["default"] = shape.part.default_kind
         return schema
 
-    def _value(self, shape: Shape, path: str, in_preset: bool) -> Schema:
-        if isinstance(shape, Leaf):
-            return TypeAdapter(shape.annotation).json_schema()
-        if isinstance(shape, SectionShape):
-            return _or_null(self.section(shape.section, path), shape.nullable)
-        if isinstance(shape, PartShape):
-            return _or_null(self._part(shape, in_preset), shape.nullable)
-        if isinstance(shape, ListShape):
-            item = self._value(shape.item, path, in_preset)
+    def _value(self, shape: Shape, path: str) -> Schema:
+        if shape.container is list:
+            item = self._value(shape.item, path)
             return {"anyOf": [{"type": "array", "items": item}, item]}
-        assert isinstance(shape, DictShape)
-        return {"type": ["object", "null"], "additionalProperties": self._value(shape.value, path, in_preset)}
+        if shape.container is dict:
+            return {"type": ["object", "null"], "additionalProperties": self._value(shape.item, path)}
+        if shape.section is not None:
+            schema = self.section(shape.section, path)
+        elif shape.part is not None:
+            schema = self._part(shape.part, path)
+        else:
+            return TypeAdapter(shape.annotation).json_schema()
+        return {"anyOf": [schema, {"type": "null"}]} if shape.nullable else schema
 
-    def _part(self, shape: PartShape, in_preset: bool) -> Schema:
+    def _part(self, part: PartOf, path: str) -> Schema:
         """A choice. Without `kind` it is the default one, or inside a preset the one that the preset has."""
-        choices: list[Schema] = [{"$ref": f"#/$defs/{shape.family}"}]
-        known = list(self._families[shape.family])
-        without_kind = (
-            known if in_preset else [kind for kind in known if kind in (shape.default_kind, shape.kind_by_key)]
-        )
-        choices += [{"$ref": f"#/$defs/{shape.family}.{kind}"} for kind in without_kind]
-        return {"anyOf": choices}
+        in_preset = any(path.startswith(f"{preset}.") for preset in self._presets)
+        implied = [
+            kind for kind in self._families[part.family] if in_preset or kind in (part.default_kind, part.kind_by_key)
+        ]
+        names = [part.family, *(f"{part.family}.{kind}" for kind in implied)]
+        return {"anyOf": [{"$ref": f"#/$defs/{name}"} for name in names]}
 
     def _family(self, family: str) -> Schema:
+        """A part's name alone, if it needs no options, or a mapping with `kind`."""
         members = self._families[family]
         bare = [
             kind
@@ -124,9 +114,4 @@ class _Writer:
             if not any(field.is_required() for name, field in entry.options.model_fields.items() if name != "kind")
         ]
         names: list[Schema] = [{"enum": bare}] if bare else []
-        refs: list[Schema] = [{"$ref": f"#/$defs/{family}.{kind}", "required": ["kind"]} for kind in members]
-        return {"anyOf": names + refs}
-
-
-def _or_null(schema: Schema, nullable: bool) -> Schema:
-    return {"anyOf": [schema, {"type": "null"}]} if nullable else schema
+        return {"anyOf": names + [{"$ref": f"#/$defs/{family}.{kind}", "required": ["kind"]} for kind in members]}

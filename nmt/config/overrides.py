@@ -1,19 +1,34 @@
-"""`--set section.key=value`: changes to the tree of the file before it is checked."""
+"""Changes to the tree of the file before it is checked: `--set section.key=value`, and names of presets.
+
+A preset's name stands for a combination of keys: `attention: bahdanau2015`, or `{preset: bahdanau2015, key: value}`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nmt.config.document import DEEPEST, Node, Path, Place, Problem, dotted, read_value
-from nmt.config.registry import Registry, Section
-from nmt.config.shapes import DictShape, Leaf, ListShape, PartShape, SectionShape, Shape, is_mapping, shape_of
-from nmt.config.tasks import experiment_of
+from nmt.config.document import DEEPEST, UNKNOWN, Node, Path, Place, Problem, dotted, read_value
+from nmt.config.names import advice
+from nmt.config.registry import Registry
+from nmt.config.schema import TASKS, ExperimentConfig
+from nmt.config.shapes import Shape, accepts_own_keys, fields_below, shape_of
 from nmt.errors import ConfigError
+
+Presets = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""Dotted path of a section -> name -> what the name stands for: keys of the section, and dotted paths from the root of
+keys in other sections."""
+
+
+def experiment_of(root: Node) -> type[ExperimentConfig]:
+    """The class of the experiment whose YAML has this tree; the first where it names none, or none that there is."""
+    named = root.child("task")
+    first = next(iter(TASKS.values()))
+    return TASKS.get(named.value, first) if named is not None and isinstance(named.value, str) else first
 
 
 def apply_overrides(root: Node, overrides: Sequence[str], families: Mapping[str, Registry[Any]]) -> list[Problem]:
-    """Write the overrides into the tree, in their order; returns those that cannot be written.
+    """Writes the overrides into the tree, in their order; returns those that cannot be written.
 
     The task comes before all others, because it says what their keys mean. Whether the keys exist is found out later,
     together with those of the file.
@@ -27,15 +42,15 @@ def apply_overrides(root: Node, overrides: Sequence[str], families: Mapping[str,
             problems.append(Problem(place, (override,), "not of the form section.key=value; write it so"))
             continue
         try:
-            value, found = read_value(text, path, place)
+            value, mistakes = read_value(text, path, place)
         except ConfigError as error:
             message = error.problems[0].removeprefix(f"--set {dotted(path)}: ")
             problems.append(Problem(place, path, message))
             continue
-        problems += found
-        obstacle = _write(root, SectionShape(experiment_of(root)), path, value, families)
-        if obstacle:
-            problems.append(Problem(place, path, obstacle))
+        problems += mistakes
+        message = _write(root, Shape(None, experiment_of(root)), path, value, families)
+        if message:
+            problems.append(Problem(place, path, message))
     return problems
 
 
@@ -43,15 +58,13 @@ def _key(override: str) -> str:
     return override.partition("=")[0].strip()
 
 
-def _write(
-    root: Node, shape: Shape | None, path: Path, value: Node, families: Mapping[str, Registry[Any]]
-) -> str | None:
-    """Put the value at its path; or say what stands in the way."""
+def _write(root: Node, shape: Shape | None, path: Path, value: Node, families: Mapping[str, Registry[Any]]) -> str:
+    """Puts the value at its path; returns what stands in the way, or nothing."""
     node = root
     for depth, step in enumerate(path):
         key, last = str(step), depth == len(path) - 1
-        _open_shorthand(node, shape, key)
-        shape = _inside(shape, node, key, families)
+        _write_out(node, shape, key)
+        shape = _below(shape, node, key, families)
         if isinstance(node.value, list):
             item = node.child(key)
             if item is None:
@@ -62,13 +75,13 @@ def _write(
         elif isinstance(node.value, dict):
             if last:
                 node.value[key] = value
+            elif key not in node.value and shape is not None and shape.is_leaf and not accepts_own_keys(shape):
+                return _single(path[: depth + 1])
             else:
-                if key not in node.value and isinstance(shape, Leaf) and not is_mapping(shape):
-                    return _single(path[: depth + 1])
                 node = node.value.setdefault(key, Node({}, value.place, implied=True))
         else:
             return _single(path[:depth])
-    return None
+    return ""
 
 
 def _single(path: Path) -> str:
@@ -81,31 +94,92 @@ def _items(items: list[Node]) -> str:
     return f"it has {len(items)}, counted from 0; the last is {len(items) - 1}"
 
 
-def _open_shorthand(node: Node, shape: Shape | None, key: str) -> None:
-    """Write a short form out, so that there is something to set a key in."""
-    if node.value is None and shape is not None:
+def _write_out(node: Node, shape: Shape | None, key: str) -> None:
+    """Replaces a short form by the full one, so that there is something to set a key in."""
+    if shape is None:
+        return
+    if node.value is None:
         node.value = {}
-    elif isinstance(node.value, str) and isinstance(shape, (PartShape, SectionShape)):
-        name = "kind" if isinstance(shape, PartShape) else "preset"
-        node.value = {name: Node(node.value, node.place)}
-    elif isinstance(node.value, dict) and isinstance(shape, ListShape) and key.isdecimal():
+    elif isinstance(node.value, str) and shape.container is None and not shape.is_leaf:
+        node.value = {"kind" if shape.part is not None else "preset": Node(node.value, node.place)}
+    elif isinstance(node.value, dict) and shape.container is list and key.isdecimal():
         node.value = [Node(node.value, node.place)]
 
 
-def _inside(shape: Shape | None, node: Node, key: str, families: Mapping[str, Registry[Any]]) -> Shape | None:
+def _below(shape: Shape | None, node: Node, key: str, families: Mapping[str, Registry[Any]]) -> Shape | None:
     """What the schema expects under a key of the node, as far as it is known."""
-    section: type[Section] | None = None
-    if isinstance(shape, SectionShape):
-        section = shape.section
-    elif isinstance(shape, PartShape):
+    if shape is None:
+        return None
+    if shape.container is dict or (shape.container is list and isinstance(node.value, list)):
+        return shape.item
+    section = shape.section
+    if shape.part is not None:
         named = node.child("kind")
         keys = node.value if isinstance(node.value, dict) else {}
-        kind = named.value if named is not None else shape.kind_without({*keys, key})
-        entry = families[shape.family].get(str(kind)) if shape.family in families else None
+        kind = named.value if named is not None else shape.part.kind_without({*keys, key})
+        entry = families[shape.part.family].get(str(kind))
         section = entry.options if entry is not None else None
-    elif isinstance(shape, ListShape):
-        return shape.item if isinstance(node.value, list) else _inside(shape.item, node, key, families)
-    elif isinstance(shape, DictShape):
-        return shape.value
     field = section.model_fields.get(key) if section is not None else None
     return shape_of(field) if field is not None else None
+
+
+def expand_presets(root: Node, experiment: type[ExperimentConfig], presets: Presets) -> list[Problem]:
+    """Replaces the names of presets by what they stand for; keys that the user wrote win. Returns unknown names."""
+    problems: list[Problem] = []
+    fields = dict(fields_below(experiment))
+    for path, meanings in presets.items():
+        node: Node | None = root if path in fields else None
+        for key in path.split("."):
+            node = None if node is None else node.child(key)
+        named = node if node is None or isinstance(node.value, str) else node.child("preset")
+        if node is None or named is None:
+            continue
+        if not isinstance(named.value, str) or named.value not in meanings:
+            name = str(named.plain())
+            problems.append(
+                Problem(named.place, tuple(path.split(".")), f"unknown preset {name!r}; {advice(name, meanings)}")
+            )
+            node.value = UNKNOWN
+            continue
+        inside: dict[str, Any] = {}
+        for key, value in meanings[named.value].items():
+            if "." in key:
+                _add(root, key.split("."), Node.of(value, named.place))
+            else:
+                inside[key] = value
+        written = node.value if isinstance(node.value, dict) else {}
+        own = Node({key: child for key, child in written.items() if key != "preset"}, node.place)
+        node.value = _merged(Node.of(inside, named.place), own, shape_of(fields[path])).value
+    return problems
+
+
+def _add(root: Node, path: list[str], leaf: Node) -> None:
+    """Adds a value where the user wrote none."""
+    node = root
+    for depth, key in enumerate(path):
+        if node.value is None:
+            node.value = {}
+        if not isinstance(node.value, dict):
+            return
+        last = depth == len(path) - 1
+        node = node.value.setdefault(key, leaf if last else Node({}, leaf.place, implied=True))
+
+
+def _merged(base: Node, own: Node, shape: Shape | None) -> Node:
+    """`base` with what `own` says otherwise. Options of a part stay only while the part stays the same."""
+    if shape is not None and shape.part is not None and isinstance(own.value, dict):
+        if isinstance(base.value, str):
+            base = Node({"kind": Node(base.value, base.place)}, base.place)
+        if not isinstance(base.value, dict):
+            return own
+        kind = base.value.get("kind", Node(shape.part.default_kind, base.place)).value
+        same = "kind" not in own.value or own.value["kind"].value == kind
+        return Node({**base.value, **own.value}, own.place) if same else own
+    if shape is None or shape.section is None or not isinstance(base.value, dict) or not isinstance(own.value, dict):
+        return own
+    merged = dict(base.value)
+    for key, child in own.value.items():
+        field = shape.section.model_fields.get(key)
+        below = shape_of(field) if field is not None else None
+        merged[key] = _merged(merged[key], child, below) if key in merged else child
+    return Node(merged, own.place)

@@ -1,18 +1,21 @@
-"""`Experiment` -> YAML that reads back as an equal one, commented if asked."""
+"""Prints configs: resolved, commented, as the reference of every key with its type, range and default."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import yaml
 from pydantic.fields import FieldInfo
 
-from nmt.config.document import recognise_scalars
+from nmt.config.document import Node, Place, recognise_scalars
+from nmt.config.overrides import Presets
+from nmt.config.reader import Families, build_config
 from nmt.config.registry import PartOptions, Section
-from nmt.config.schema import ExperimentConfig
-from nmt.config.shapes import doc_of, fields_in_order
+from nmt.config.schema import TASKS, ExperimentConfig
+from nmt.config.shapes import Shape, choices_of, doc_of, fields_below, fields_in_order, limits_of, shape_of, split
+from nmt.config.wording import in_words
 
 WIDTH = 110
 """Longest line of a comment."""
@@ -26,11 +29,10 @@ def dump_config(config: ExperimentConfig, comments: bool = False) -> str:
 
     Loading it with the families that it was read with gives an equal config.
     """
-    return write_yaml(config, _documentation if comments else _nothing)
+    return _write_yaml(config, _documentation if comments else _nothing)
 
 
-def write_yaml(config: ExperimentConfig, commentary: Commentary) -> str:
-    """The YAML of a config with comments of one's choice."""
+def _write_yaml(config: ExperimentConfig, commentary: Commentary) -> str:
     spaced = commentary is not _nothing
     lines = list(_fields(config, 0, commentary, separator=spaced))
     return "\n".join(lines).lstrip("\n") + "\n"
@@ -105,3 +107,97 @@ def flow(value: Any) -> str:
         [value], Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=1 << 30, sort_keys=False
     )
     return text.strip()[1:-1]
+
+
+def reference_yaml(families: Families, presets: Presets | None = None, task: str = "translation") -> str:
+    """A config of this task with every key, and comments that tell all that can stand there; it loads as it is."""
+    presets = presets or {}
+    experiment = TASKS[task]
+    root = Node.of({"task": task, **_example(experiment, families)}, Place())
+    config = build_config(root, [], "reference", families=families, presets=presets)
+    return _write_yaml(config, _Explanation(experiment, families, presets).lines)
+
+
+def _example(section: type[Section], families: Families) -> dict[str, Any]:
+    """Values of the keys that a section requires."""
+    return {
+        name: field.examples[0] if field.examples else _example_value(shape_of(field), name, families)
+        for name, field in section.model_fields.items()
+        if field.is_required() and name != "kind"
+    }
+
+
+def _example_value(shape: Shape, name: str, families: Families) -> Any:
+    if shape.container is not None:
+        item = _example_value(shape.item, name, families)
+        return [item] if shape.container is list else {"name": item}
+    if shape.section is not None:
+        return _example(shape.section, families)
+    if shape.part is not None:
+        members = families[shape.part.family]
+        kind = shape.part.default_kind or next(iter(members))
+        return {"kind": kind, **_example(members[kind].options, families)}
+    words = in_words(shape.annotation)
+    if choices_of(shape.annotation):
+        return choices_of(shape.annotation)[0]
+    if "number" in words:
+        return limits_of(split(shape.annotation)[1]).get("ge", 1)
+    return {"true or false": True, "text": name}.get(words, [])
+
+
+class _Explanation:
+    """What to write above each field. The options of a family stand where it first occurs."""
+
+    def __init__(self, experiment: type[ExperimentConfig], families: Families, presets: Presets) -> None:
+        self._families = families
+        self._presets: dict[int, Mapping[str, Mapping[str, Any]]] = {
+            id(field): presets[path] for path, field in fields_below(experiment) if path in presets
+        }
+        self._explained: set[str] = set()
+
+    def lines(self, field: FieldInfo, width: int) -> list[str]:
+        shape = shape_of(field)
+        lines = textwrap.wrap(f"{doc_of(field)} {_in_brackets(field, shape)}".strip(), width)
+        for name, meaning in self._presets.get(id(field), {}).items():
+            lines += _hanging(f"{name}: {flow(dict(meaning))}", width, 2)
+        return lines if shape.part is None else [*lines, *self._family(shape.part.family, width)]
+
+    def _family(self, family: str, width: int) -> Iterator[str]:
+        members = self._families[family]
+        if family in self._explained:
+            yield f"Choices: {', '.join(members)}; their options stand where {family} first occurs."
+            return
+        self._explained.add(family)
+        yield "Choices, each `NAME` or `{kind: NAME, option: value}`:"
+        for kind, entry in members.items():
+            yield from _hanging(f"{kind}: {entry.summary}", width, 2)
+            yield from self._options(entry.options, width, 6)
+
+    def _options(self, section: type[Section], width: int, indent: int) -> Iterator[str]:
+        for name, field in fields_in_order(section):
+            if name == "kind":
+                continue
+            shape = shape_of(field)
+            yield from _hanging(
+                " ".join(f"{name}: {doc_of(field)} {_in_brackets(field, shape)}".split()), width, indent
+            )
+            if shape.section is not None:
+                yield from self._options(shape.section, width, indent + 2)
+
+
+def _hanging(text: str, width: int, indent: int) -> list[str]:
+    return textwrap.wrap(text, width, initial_indent=" " * indent, subsequent_indent=" " * (indent + 4))
+
+
+def _in_brackets(field: FieldInfo, shape: Shape) -> str:
+    required = field.is_required()
+    if shape.is_leaf:
+        default = "required" if required else f"default {flow(field.get_default(call_default_factory=True))}"
+        return f"[{in_words(shape.annotation)}; {default}]"
+    if shape.part is None:
+        return "[required]" if required else ""
+    several = "" if shape.container is None else "list of " if shape.container is list else "names of "
+    content = several + shape.part.family
+    if required:
+        return f"[{content}; required]"
+    return f"[{content}; default {shape.part.default_kind}]" if shape.container is None else f"[{content}]"

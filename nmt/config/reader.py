@@ -1,7 +1,8 @@
-"""YAML and overrides -> `Experiment`, or one error that names all mistakes.
+"""YAML and overrides -> a config, or one error that names all mistakes.
 
-The tree of the file is walked along the schema, from the sections down to the parts and their options.
-Every section is validated by itself, so that a mistake in one hides none in another.
+Pydantic validates the tree of the file along the schema, from the sections down to the parts and their options. Its
+discriminated unions choose the parts. It knows no lines and no short forms, offers no names, and drops what is right
+beside what is wrong: this is what the context of the validation, `_Reading`, adds.
 """
 
 from __future__ import annotations
@@ -16,29 +17,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from nmt.config.document import MOST_PROBLEMS, Node, Path, Place, Problem, dotted, error_of, locate, read_document
+from nmt.config.document import MOST_PROBLEMS, UNKNOWN, Node, Path, Problem, dotted, error_of, locate, read_document
 from nmt.config.names import advice, nearest, synonyms
-from nmt.config.overrides import apply_overrides
-from nmt.config.presets import Presets, add_keys_of_presets, expand_preset
-from nmt.config.registry import Entry, Registry, Section, decided
-from nmt.config.schema import ExperimentConfig
-from nmt.config.shapes import (
-    DictShape,
-    Leaf,
-    ListShape,
-    PartShape,
-    SectionShape,
-    Shape,
-    annotation_of,
-    fields_below,
-    fit,
-    in_words,
-    part_within,
-    shape_of,
-)
-from nmt.config.tasks import experiment_of, wrong_task
-from nmt.config.wording import complaint, shown
-from nmt.errors import ConfigError
+from nmt.config.overrides import Presets, apply_overrides, expand_presets, experiment_of
+from nmt.config.registry import PartOf, PartOptions, Registry, Section, decided
+from nmt.config.schema import TASKS, ExperimentConfig
+from nmt.config.shapes import Shape, annotation_of, fields_below, fit, shape_of
+from nmt.config.wording import complaint, in_words, shown
+from nmt.errors import ConfigError, line_of
 
 LARGEST_FILE = 128 * 1024
 """Bytes of a config; the reference, with every key and its comments, has 34 KiB."""
@@ -77,8 +63,7 @@ def load_config(
         text = _read(path).decode("utf-8-sig")
     except (OSError, ValueError) as error:
         if isinstance(error, UnicodeDecodeError):
-            line = error.object.count(b"\n", 0, error.start) + 1
-            raise ConfigError(f"{path}:{line}: not UTF-8; save the file as UTF-8") from None
+            raise ConfigError(f"{path}:{line_of(error)}: not UTF-8; save the file as UTF-8") from None
         # A name with a NUL or a lone surrogate in it is a ValueError.
         reason = error.strerror if isinstance(error, OSError) else "the name is not one that a file can have"
         raise ConfigError(f"{path}: cannot be read: {reason}; give the path of a YAML file") from None
@@ -147,210 +132,211 @@ def build_config(
         # Without it, nobody knows what the other keys mean.
         raise error_of([*problems, wrong], origin)
     experiment = experiment_of(root)
-    known = dict(fields_below(experiment))
-    add_keys_of_presets(root, {path: meanings for path, meanings in presets.items() if path in known})
-    builder = _Builder(experiment, root, families, presets)
+    problems = problems + expand_presets(root, experiment, presets)
+    reading = _Reading(experiment, root, families, presets)
     try:
-        config = builder.section(experiment, root, ())
+        config = experiment.model_validate(Values(root.plain(), ()), strict=True, context=reading)
         for check in checks:
-            builder.hold(check(config))
-        if not (problems or builder.problems):
+            reading.blame_all(check(config), ())
+        if not (problems or reading.problems):
             for check in whole_checks:
-                builder.hold(check(config))
+                reading.blame_all(check(config), ())
     except _EnoughError:
-        raise error_of([*problems, *builder.problems], origin) from None
-    told = {(problem.place, problem.path) for problem in problems}
-    problems = problems + [problem for problem in builder.problems if (problem.place, problem.path) not in told]
+        raise error_of([*problems, *reading.problems], origin) from None
+    known = {(problem.place, problem.path) for problem in problems}
+    problems = problems + [problem for problem in reading.problems if (problem.place, problem.path) not in known]
     if problems:
         raise error_of(problems, origin)
-    assert isinstance(config, ExperimentConfig)
     return config
+
+
+def wrong_task(root: Node) -> Problem | None:
+    """Returns the mistake in the name of the task, if there is one."""
+    named = root.child("task")
+    if named is None or (isinstance(named.value, str) and named.value in TASKS):
+        return None
+    if isinstance(named.value, str):
+        return Problem(named.place, ("task",), f"unknown task {named.value!r}; {advice(named.value, TASKS)}")
+    return Problem(named.place, ("task",), f"must be a name ({', '.join(TASKS)}), not {shown(named.value)}")
+
+
+Mistake = tuple[Path, str]
 
 
 class _EnoughError(Exception):
     """There are more mistakes than are reported at once."""
 
 
-_WRONG: Any = object()
-"""Stands for a value whose mistakes are noted already; no section accepts it."""
+class Values(dict[str, Any]):
+    """A mapping of the YAML, as pydantic validates it."""
+
+    def __init__(self, values: Mapping[str, Any], path: Path, part: PartOf | None = None, short: bool = False) -> None:
+        super().__init__(values)
+        self.path = path
+        self.part = part
+        """The family of a part's options."""
+        self.short = short
+        """Whether the YAML has only the name of the part."""
 
 
-class _Builder:
+class _Reading:
+    """Context in which pydantic validates a YAML: notes every mistake, and returns sections as far as they are right.
+
+    Values with mistakes are unknown in a section, and beside a wrong key also those that were not written, because the
+    key may have meant them. The others are still held against each other.
+    """
+
     def __init__(self, experiment: type[ExperimentConfig], root: Node, families: Families, presets: Presets) -> None:
         self.problems: list[Problem] = []
+        self.families = families
         self._experiment = experiment
         self._root = root
-        self._families = families
         self._presets = presets
+        self._path: Path = ()
 
-    def blame(self, path: Path, message: str, place: Place | None = None) -> Any:
-        """Note a mistake, where no place is given at the innermost thing that was written."""
-        self.problems.append(Problem(place or locate(self._root, path), path, message))
+    def blame(self, path: Path, message: str, implied: bool = False) -> None:
+        """Notes a mistake, at the innermost thing that was written."""
+        self.problems.append(Problem(locate(self._root, path, implied), path, message))
         if len(self.problems) > MOST_PROBLEMS:
             raise _EnoughError
-        return _WRONG
 
-    def hold(self, rule: Iterable[tuple[str, str]]) -> None:
-        """Note what a rule between parts finds."""
+    def blame_all(self, rule: Iterable[tuple[str, str]], section: Path) -> None:
+        """Notes what a rule between values finds, as far as it is decided."""
         for path, message in decided(rule):
-            self.blame(tuple(path.split(".")), message)
+            self.blame((*section, *path.split(".")), message)
 
-    def section(self, section: type[Section], node: Node, path: Path) -> Any:
-        """An instance of the section, in which wrong values are unknown, or `_WRONG` for what is no section at all."""
-        presets = self._presets.get(dotted(path), {}) if path else {}
-        if presets:
-            wrong = expand_preset(node, SectionShape(section), presets)
-            if wrong:
-                name, place = wrong
-                return self.blame(path, f"unknown preset {name!r}; {advice(name, presets)}", place)
-        elif node.value is None:
-            node.value = {}
-        if not isinstance(node.value, dict):
-            also = ", or the name of a preset" if presets else ""
-            return self.blame(path, f"must be a mapping of keys{also}, not {shown(node.value)}", node.place)
-        return self._fields(section, node.value, path, "unknown key", {})
-
-    def part(self, shape: PartShape, node: Node, path: Path) -> Any:
-        """An instance of the options of the part that is named, in which wrong values are unknown, or `_WRONG`."""
-        family: Mapping[str, Entry[Any]] = self._families.get(shape.family, {})
-        options: dict[str, Node] = {}
-        kind_node, kind_path = node, path
-        if isinstance(node.value, dict):
-            options = {key: child for key, child in node.value.items() if key != "kind"}
-            if "kind" in node.value:
-                kind_node, kind_path = node.value["kind"], (*path, "kind")
-            elif (kind_implied := shape.kind_without(options)) is not None:
-                kind_node = Node(kind_implied, node.place)
-            else:
-                return self.blame(path, f"no `kind`; add one: {', '.join(family)}")
-        kind = kind_node.value
-        if not isinstance(kind, str):
-            message = f"must be a name ({', '.join(family)}) or a mapping with `kind`, not {shown(kind)}"
-            return self.blame(kind_path, message, kind_node.place)
-        if kind not in family:
-            message = f"unknown {shape.family} {kind!r}; {advice(kind, family)}"
-            return self.blame(kind_path, message, kind_node.place)
-        unknown = f"unknown option of the {shape.family} {kind!r}"
-        return self._fields(family[kind].options, options, path, unknown, {"kind": kind})
-
-    def _fields(
-        self, section: type[Section], nodes: Mapping[str, Node], path: Path, unknown: str, values: dict[str, Any]
-    ) -> Any:
-        """The section with these fields; `values` are those that are known beforehand.
-
-        Where there are mistakes, the values that are right are still held against each other: those that are wrong
-        are unknown, and beside a wrong key also those that were not written, because the key may have meant them.
-        """
-        in_part = "kind" in values
-        fields = {name: field for name, field in section.model_fields.items() if name not in values}
-        misnamed = [key for key in nodes if key not in fields]
+    def section(self, section: type[Section], values: Any, build: Callable[[Any], Section]) -> Any:
+        """Validates a section or the options of a part; raises `ValidationError` where it is no mapping."""
+        if not isinstance(values, Values):
+            return build(values)
+        outer, self._path = self._path, values.path
+        fields = section.model_fields
+        misnamed = [key for key in values if key not in fields]
         for key in misnamed:
-            self.blame((*path, key), f"{unknown}; {self._what_else(path, key, fields, in_part)}", nodes[key].place)
+            what = "key" if values.part is None else f"option of the {values.part.family} {values['kind']!r}"
+            advised = self._what_else(key, [name for name in fields if values.part is None or name != "kind"], values)
+            self.blame((*self._path, key), f"unknown {what}; {advised}", implied=True)
+        known = {key: value for key, value in values.items() if key in fields}
         for name, field in fields.items():
-            shape, below = shape_of(field), (*path, name)
-            if name in nodes:
-                values[name] = self._value(shape, nodes[name], below)
-            elif field.is_required():
-                values[name] = self.blame(below, f"required, but missing; give {self._expected(shape)}")
-            elif isinstance(shape, SectionShape) and field.get_default(call_default_factory=True) is not None:
-                values[name] = self.section(shape.section, Node({}, Place(), implied=True), below)
-            elif isinstance(shape, PartShape) and shape.default_kind and field.default is not None:
-                values[name] = self.part(shape, Node(shape.default_kind, Place(), implied=True), below)
-        not_known = {name for name, value in values.items() if value is _WRONG}
-        try:
-            built = section.model_validate(values, strict=True)
-            if not misnamed:
-                return built
-        except ValidationError as error:
-            not_known |= self._translate(error, section, values, path)
-        if misnamed:
-            not_known |= fields.keys() - nodes.keys()
-        partial = section.with_unknown(values, not_known)
-        for inside, message in decided(partial.contradictions()):
-            self.blame((*path, *inside.split(".")), message)
-        return partial
-
-    def _value(self, shape: Shape, node: Node, path: Path) -> Any:
-        if isinstance(shape, SectionShape):
-            return None if node.value is None and shape.nullable else self.section(shape.section, node, path)
-        if isinstance(shape, PartShape):
-            return None if node.value is None and shape.nullable else self.part(shape, node, path)
-        if isinstance(shape, ListShape):
-            if isinstance(node.value, list):
-                items = [self._value(shape.item, item, (*path, index)) for index, item in enumerate(node.value)]
-                return _WRONG if any(item is _WRONG for item in items) else items
-            if isinstance(node.value, (dict, str)):
-                only = Node(node.value, node.place)
-                node.value = [only]
-                item = self._value(shape.item, only, path)
-                return item if item is _WRONG else [item]
-            return self.blame(path, f"must be a list, not {shown(node.value)}", node.place)
-        if isinstance(shape, DictShape):
-            if node.value is None:
-                return {}
-            if not isinstance(node.value, dict):
-                return self.blame(path, f"must be a mapping of names, not {shown(node.value)}", node.place)
-            values = {key: self._value(shape.value, child, (*path, key)) for key, child in node.value.items()}
-            return _WRONG if any(value is _WRONG for value in values.values()) else values
-        return fit(node.plain(), shape.annotation)
-
-    def _translate(
-        self, error: ValidationError, section: type[Section], values: Mapping[str, Any], path: Path
-    ) -> set[str]:
-        """Say what pydantic found in plain words; returns the fields that are wrong.
-
-        Contradictions are left out: those of the section are asked for next, those of sections in it were noted there.
-        """
-        wrong: set[str] = set()
-        for detail in error.errors(include_url=False):
-            if detail["type"] == "contradiction":
+            if name in values:
                 continue
-            name = str(detail["loc"][0])
-            wrong.add(name)
-            if values.get(name) is not _WRONG:
-                inside, message = complaint(detail, annotation_of(section.model_fields[name]), values.get(name))
-                self.blame((*path, name, *inside), message)
-        return wrong
+            default = field.get_default(call_default_factory=True)
+            if field.is_required():
+                known[name] = UNKNOWN
+                self.blame((*self._path, name), f"required, but missing; give {_expected(shape_of(field))}")
+            elif isinstance(default, PartOptions):
+                known[name] = default.kind
+            elif isinstance(default, Section):
+                known[name] = {}
+        try:
+            built = build(known)
+        except ValidationError as error:
+            # Fields raise nothing: this is a validator of the section itself.
+            for detail in error.errors():
+                self.blame(values.path, complaint(detail, None, None)[1])
+            return UNKNOWN
+        self._path = outer
+        unknown = {name for name, value in built.__dict__.items() if value is UNKNOWN}
+        if misnamed:
+            unknown |= fields.keys() - values.keys()
+        for name in unknown:
+            del built.__dict__[name]
+        self.blame_all(built.contradictions(), values.path)
+        return built
 
-    def _expected(self, shape: Shape) -> str:
-        if isinstance(shape, Leaf):
-            return in_words(shape.annotation)
-        if isinstance(shape, PartShape):
-            return "a name or a mapping with `kind` and its options"
-        if isinstance(shape, ListShape):
-            return "a list"
-        if isinstance(shape, SectionShape):
-            keys = [name for name, field in shape.section.model_fields.items() if field.is_required()]
-            return f"a mapping with {', '.join(keys) or 'its keys'}"
-        return "a mapping"
+    def field(self, section: type[Section], name: str, value: Any, validate: Callable[[Any], Any]) -> Any:
+        """Validates the value of a field; `UNKNOWN` where it is wrong."""
+        if value is UNKNOWN:
+            return UNKNOWN
+        field, path = section.model_fields[name], (*self._path, name)
+        shape = shape_of(field)
+        value = self._full_form(value, shape, path)
+        try:
+            return validate(value)
+        except ValidationError as error:
+            for detail in error.errors(include_url=False):
+                self.blame(*self._mistake(detail, shape, annotation_of(field), value, path))
+            return UNKNOWN
 
-    def _what_else(self, path: Path, key: str, fields: Iterable[str], in_part: bool) -> str:
-        """What to write instead of an unknown key of the section with this path."""
-        meant = [each for each in synonyms(key) if is_key(each, self._experiment, self._families)]
+    def _full_form(self, value: Any, shape: Shape, path: Path) -> Any:
+        """The value with short forms written out: a name alone, one item without its list, nothing for the defaults."""
+        if shape.container is list:
+            if isinstance(value, list):
+                return [self._full_form(item, shape.item, (*path, index)) for index, item in enumerate(value)]
+            return [self._full_form(value, shape.item, path)] if isinstance(value, (dict, str)) else value
+        if shape.container is dict:
+            if not isinstance(value, dict):
+                return {} if value is None else value
+            return {key: self._full_form(item, shape.item, (*path, key)) for key, item in value.items()}
+        if shape.section is not None:
+            if value is None and not shape.nullable and dotted(path) not in self._presets:
+                value = {}
+            return Values(value, path) if isinstance(value, dict) else value
+        if shape.part is None:
+            return fit(value, shape.annotation)
+        if isinstance(value, str):
+            return Values({"kind": value}, path, shape.part, short=True)
+        if isinstance(value, dict):
+            kind = None if "kind" in value else shape.part.kind_without(value)
+            return Values(value if kind is None else {"kind": kind, **value}, path, shape.part)
+        return value
+
+    def _mistake(self, detail: Mapping[str, Any], shape: Shape, annotation: Any, value: Any, path: Path) -> Mistake:
+        """Returns the path and the description of what pydantic found in the value of a field."""
+        wrong, family = detail["input"], shape.part.family if shape.part is not None else ""
+        if isinstance(wrong, Values):
+            kinds = self.families[family]
+            if "kind" not in wrong:
+                return wrong.path, f"no `kind`; add one: {', '.join(kinds)}"
+            kind, path = wrong["kind"], wrong.path if wrong.short else (*wrong.path, "kind")
+            if isinstance(kind, str):
+                return path, f"unknown {family} {kind!r}; {advice(kind, kinds)}"
+            return path, f"must be a name ({', '.join(kinds)}) or a mapping with `kind`, not {shown(kind)}"
+        if shape.is_leaf or not detail["type"].endswith("_type"):
+            inside, message = complaint(detail, annotation, value)
+            return (*path, *inside), message
+        if shape.container is not None and not detail["loc"]:
+            expected = "a list" if shape.container is list else "a mapping of names"
+        elif shape.part is not None:
+            expected = f"a name ({', '.join(self.families[family])}) or a mapping with `kind`"
+        else:
+            expected = "a mapping of keys" + (", or the name of a preset" if dotted(path) in self._presets else "")
+        return (*path, *detail["loc"]), f"must be {expected}, not {shown(wrong)}"
+
+    def _what_else(self, key: str, fields: Iterable[str], values: Values) -> str:
+        """What to write instead of an unknown key beside these values."""
+        meant = [each for each in synonyms(key) if is_key(each, self._experiment, self.families)]
         near = nearest(key, fields)
         if not meant and near is not None:
             meant = [near]
-        if not meant and not in_part:
-            meant = [place for place, _ in fields_below(self._experiment) if place.rsplit(".", 1)[-1] == key]
+        if not meant and values.part is None:
+            meant = [path for path, _ in fields_below(self._experiment) if path.rsplit(".", 1)[-1] == key]
         if not meant:
             return advice(key, fields)
-        section = dotted(tuple(step for step in path if isinstance(step, str)))
+        section = dotted(tuple(step for step in values.path if isinstance(step, str)))
         own = [each.removeprefix(f"{section}.") for each in meant if each.rpartition(".")[0] == section]
         return f"did you mean {' or '.join(map(repr, own or meant))}?"
+
+
+def _expected(shape: Shape) -> str:
+    if shape.is_leaf:
+        return in_words(shape.annotation)
+    if shape.container is not None:
+        return "a list" if shape.container is list else "a mapping"
+    if shape.section is None:
+        return "a name or a mapping with `kind` and its options"
+    keys = [name for name, field in shape.section.model_fields.items() if field.is_required()]
+    return f"a mapping with {', '.join(keys) or 'its keys'}"
 
 
 def is_key(path: str, experiment: type[ExperimentConfig], families: Families) -> bool:
     """Whether an experiment has the key with this dotted path, be it that of a fixed section or an option of a part."""
     sections: list[type[Section]] = [experiment]
     for name in path.split("."):
-        fields = [section.model_fields[name] for section in sections if name in section.model_fields]
-        if not fields:
+        shapes = [shape_of(section.model_fields[name]) for section in sections if name in section.model_fields]
+        if not shapes:
             return False
-        sections = []
-        for shape in map(shape_of, fields):
-            part = part_within(shape)
-            if part is not None:
-                sections += [entry.options for entry in families[part.family].values()]
-            elif isinstance(shape, SectionShape):
-                sections.append(shape.section)
+        sections = [shape.section for shape in shapes if shape.section is not None]
+        for part in (shape.part for shape in shapes if shape.part is not None):
+            sections += [entry.options for entry in families[part.family].values()]
     return True

@@ -1,29 +1,28 @@
-"""Parts that a YAML selects by name: `{kind: NAME, option: value}`, or only `NAME`.
+"""Sections of the YAML, and the parts that it selects by name: `{kind: NAME, option: value}`, or only `NAME`.
 
-A part's options live in the part's own file, as a frozen pydantic model registered under its name.
-This module knows no part; it only knows how parts are found.
+A part's options live in the part's own file, as a frozen pydantic model registered under its name. This module knows
+no part: the discriminated union of a family is built from its registry when the first config is read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, model_validator
-from pydantic_core import PydanticCustomError
-from typing_extensions import Self
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter, field_validator, model_validator
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 
 class UnknownValueError(Exception):
     """A rule needs a value that is missing from a section because it was written wrongly."""
 
 
-Found = TypeVar("Found")
+Item = TypeVar("Item")
 
 
-def decided(rule: Iterable[Found]) -> Iterator[Found]:
-    """What a rule finds, up to the first value that it needs and that is unknown."""
+def decided(rule: Iterable[Item]) -> Iterator[Item]:
+    """Yields what a rule yields, up to the first value that it needs and that is unknown."""
     try:
         yield from rule
     except UnknownValueError:
@@ -34,7 +33,7 @@ class Section(BaseModel):
     """A section of the YAML: unknown keys are refused, values do not change once read.
 
     The string under a field is its documentation, in the reference, the JSON schema and the printed config.
-    The default of a subsection is always the subsection's own defaults: `encoder: Encoder = Encoder()`.
+    The default of a subsection is always the subsection's own defaults: `encoder: EncoderConfig = EncoderConfig()`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
@@ -47,14 +46,6 @@ class Section(BaseModel):
         """
         return ()
 
-    @classmethod
-    def with_unknown(cls, values: Mapping[str, Any], unknown: Collection[str]) -> Self:
-        """A section of valid values in which those of the `unknown` fields cannot be read."""
-        section = cls.model_construct(**{name: value for name, value in values.items() if name not in unknown})
-        for name in unknown:
-            section.__dict__.pop(name, None)
-        return section
-
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
@@ -62,13 +53,25 @@ class Section(BaseModel):
                 raise UnknownValueError(name)
             return super().__getattr__(name)
 
-    @model_validator(mode="after")
-    def _refuse_contradictions(self) -> Self:
-        found = tuple(decided(self.contradictions()))
-        if found:
-            text = "; ".join(f"{path}: {problem}" for path, problem in found)
-            raise PydanticCustomError("contradiction", "{text}", {"found": found, "text": text})
-        return self
+    # A section of a YAML is validated with the reader as pydantic's context. The reader notes each mistake with its
+    # path and goes on: errors that are raised would hide the valid values, which the rules between values need.
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _validate_section(cls, values: Any, build: Any, info: Any) -> Any:
+        if info.context is not None:
+            return info.context.section(cls, values, build)
+        section = build(values)
+        problems = tuple(decided(section.contradictions()))
+        if problems:
+            text = "; ".join(f"{path}: {problem}" for path, problem in problems)
+            raise PydanticCustomError("contradiction", "{text}", {"text": text})
+        return section
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _validate_field(cls, value: Any, validate: Any, info: Any) -> Any:
+        return validate(value) if info.context is None else info.context.field(cls, info.field_name, value, validate)
 
 
 class PartOptions(Section):
@@ -82,9 +85,8 @@ class PartOptions(Section):
 class PartOf:
     """Marks a field of a `Section` as a choice from a family: `Annotated[SerializeAsAny[PartOptions], PartOf("cell")]`.
 
-    The YAML gives the name alone, or a mapping of `kind` and options. The second phase of loading puts there
-    an instance of the options class that the family has for that name. A field's default names only the kind,
-    `cell: CellChoice = PartOptions(kind="gru")`; loading replaces it by that part's options with their defaults.
+    In a YAML the value is one of the family's discriminated union, by `kind`. A field's default names only the kind,
+    `cell: CellChoice = PartOptions(kind="gru")`; reading replaces it by that part's options with their defaults.
     """
 
     family: str
@@ -92,6 +94,19 @@ class PartOf:
     """The kind of a mapping without `kind`, where the field itself has no default."""
     kind_by_key: str | None = None
     """A mapping without `kind` that has this key is of the kind of the same name."""
+
+    def kind_without(self, keys: Collection[str]) -> str | None:
+        """Returns the kind of a mapping with these keys, none of which is `kind`."""
+        return self.kind_by_key if self.kind_by_key in keys else self.default_kind
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def validate(value: Any, accept: Any, info: Any) -> Any:
+            if info.context is None:
+                return accept(value)
+            union = info.context.families[self.family].union()
+            return union.validate_python(value, strict=True, context=info.context)
+
+        return core_schema.with_info_wrap_validator_function(validate, handler(source))
 
 
 Built = TypeVar("Built")
@@ -113,6 +128,7 @@ class Registry(Mapping[str, Entry[Built]]):
     def __init__(self, family: str) -> None:
         self.family = family
         self._entries: dict[str, Entry[Built]] = {}
+        self._union: TypeAdapter[PartOptions] | None = None
 
     def register(self, kind: str, options: type[PartOptions]) -> Callable[[Callable[..., Built]], Any]:
         """Decorate the class or function that builds the part from its options.
@@ -124,12 +140,24 @@ class Registry(Mapping[str, Entry[Built]]):
             assert kind not in self._entries, f"{self.family} {kind!r} is registered twice"
             summary = (build.__doc__ or "").strip().split("\n")[0]
             self._entries[kind] = Entry(kind, options, build, summary)
+            self._union = None
             return build
 
         return add
 
+    def union(self) -> TypeAdapter[PartOptions]:
+        """Returns the discriminated union of all options that are registered now."""
+        if self._union is None:
+            self._union = TypeAdapter(Annotated[PartOptions, self])
+        return self._union
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        # Not `Field(discriminator=...)` on a `Union`, which needs a class for each kind, and two kinds or more.
+        choices = {kind: handler.generate_schema(entry.options) for kind, entry in self.items()}
+        return core_schema.tagged_union_schema(choices, discriminator="kind")
+
     def build(self, options: PartOptions, *args: Any) -> Built:
-        """The part that these options describe; `args` are what the family's builders take after the options."""
+        """Returns the part that these options describe; `args` are what the family's builders take after them."""
         return self._entries[options.kind].build(options, *args)
 
     def __getitem__(self, kind: str) -> Entry[Built]:

@@ -1,13 +1,13 @@
-"""What pydantic says about a value, in the words of someone who writes YAML."""
+"""What an annotation allows, and what pydantic says about a value, in the words of someone who writes YAML."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from nmt.config.document import NUMBERS, SCALARS
 from nmt.config.names import nearest
-from nmt.config.shapes import choices_of, in_words
+from nmt.config.shapes import choices_of, is_union, limits_of, split
 
 _DESCRIBED_BY_THE_ANNOTATION = (
     *("greater_than", "greater_than_equal", "less_than", "less_than_equal"),
@@ -16,8 +16,45 @@ _DESCRIBED_BY_THE_ANNOTATION = (
 _TRUTHS = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
 
 
+def in_words(annotation: Any) -> str:
+    """Returns what may stand there: `a whole number of at least 1 or null`."""
+    bare, marks = split(annotation)
+    origin, arguments = get_origin(bare), get_args(bare)
+    if origin is Literal:
+        return _either(choices_of(bare))
+    if is_union(bare):
+        # Of more than two, each is named by itself.
+        truths = ["true", "false"] if bool in arguments and len(arguments) > 1 else []
+        return _either([*truths, *(in_words(option) for option in arguments if not (truths and option is bool))])
+    if origin is tuple and Ellipsis not in arguments:
+        return f"a list of {len(arguments)} values ({', '.join(map(in_words, arguments))})"
+    if origin in (list, tuple):
+        return f"a list (of {in_words(arguments[0])})"
+    if origin is dict:
+        return f"a mapping (of names to {in_words(arguments[1])})"
+    words = {type(None): "null", bool: "true or false", str: "text", int: "a whole number", float: "a number"}
+    return f"{words.get(bare, 'a value')} {_bounds(marks) if bare in (int, float) else ''}".rstrip()
+
+
+def _bounds(marks: tuple[Any, ...]) -> str:
+    """The range in words: `from 1 to 100`, `above 0`, `from 0 to below 1`."""
+    limits = {
+        name: f"{int(limit):,}" if limit == int(limit) else f"{limit:g}" for name, limit in limits_of(marks).items()
+    }
+    low = f"from {limits['ge']}" if "ge" in limits else f"above {limits['gt']}" if "gt" in limits else ""
+    if "le" in limits:
+        return f"{low} {'to' if 'ge' in limits else 'up to'} {limits['le']}".strip()
+    if "lt" in limits:
+        return f"{low} {'to' if 'ge' in limits else 'and' if low else ''} below {limits['lt']}".strip()
+    return f"of at least {limits['ge']}" if "ge" in limits else low
+
+
+def _either(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
 def shown(value: Any) -> str:
-    """A value as the YAML has it; a list or mapping by its kind. Long ones are cut off."""
+    """Returns a value as the YAML has it; a list or mapping by its kind. Long ones are cut off."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -33,22 +70,19 @@ def shown(value: Any) -> str:
 
 
 def complaint(detail: Mapping[str, Any], annotation: Any, value: Any) -> tuple[tuple[str | int, ...], str]:
-    """One of pydantic's errors about a field, as the path inside the field's value and a sentence."""
+    """Returns one of pydantic's errors about a field, as the path inside the field's value and a sentence."""
     inside: list[str | int] = []
-    for step in detail["loc"][1:]:
-        bare = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    for step in detail["loc"]:
+        bare, _ = split(annotation)
         arguments = get_args(bare)
         # A tuple of the wrong length is wrong as a whole.
         if get_origin(bare) is tuple and Ellipsis not in arguments and len(value) != len(arguments):
             break
         # Unions put the name of the alternative into the location: that is no place in the YAML.
         if isinstance(value, (list, tuple)) and isinstance(step, int) and step < len(value):
-            if get_origin(bare) is list:
-                annotation = arguments[0]
-            elif get_origin(bare) is tuple:
-                annotation = arguments[0] if Ellipsis in arguments else arguments[step]
-            else:
+            if get_origin(bare) not in (list, tuple):
                 break
+            annotation = arguments[step] if get_origin(bare) is tuple and Ellipsis not in arguments else arguments[0]
         elif isinstance(value, dict) and get_origin(bare) is dict and step in value:
             annotation = arguments[1]
         else:
@@ -62,8 +96,7 @@ def _sentence(detail: Mapping[str, Any], annotation: Any, value: Any) -> str:
     kind: str = detail["type"]
     if kind in ("value_error", "assertion_error"):
         return str(detail["ctx"]["error"])
-    bare = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
-    if get_origin(bare) is tuple and isinstance(value, tuple):
+    if get_origin(split(annotation)[0]) is tuple and isinstance(value, tuple):
         return f"must be {in_words(annotation)}, not of {len(value)}"
     if kind == "string_too_short" and not value:
         return "must not be empty"
