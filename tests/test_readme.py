@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import io
 import os
 import re
 import shlex
@@ -82,17 +83,37 @@ def entry_points() -> dict[str, str]:
     return scripts
 
 
+class Captured(io.TextIOWrapper):
+    """A standard stream in memory."""
+
+    def __init__(self) -> None:
+        self.bytes = io.BytesIO()
+        super().__init__(self.bytes, encoding="utf-8")
+
+    def text(self) -> str:
+        self.flush()
+        return self.bytes.getvalue().decode()
+
+
 @functools.cache
 def run(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of ours, installed or not, or a Python script of ours."""
-    if command in entry_points():
+    """Runs a command of ours, installed or not, in this process, or a Python script of ours in another."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "200")
+        patch.chdir(ROOT)
+        if command not in entry_points():
+            words = [sys.executable, str(ROOT / command), *arguments]
+            return subprocess.run(words, capture_output=True, text=True, timeout=120)
         module, _, function = entry_points()[command].partition(":")
-        program = f"import sys; from {module} import {function}; sys.argv[0] = {command!r}; {function}()"
-        words = [sys.executable, "-c", program, *arguments]
-    else:
-        words = [sys.executable, str(ROOT / command), *arguments]
-    environment = {**os.environ, "COLUMNS": "200"}
-    return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+        patch.setattr(sys, "argv", [command, *arguments])
+        output, errors = Captured(), Captured()
+        with (
+            contextlib.redirect_stdout(output),
+            contextlib.redirect_stderr(errors),
+            pytest.raises(SystemExit) as ended,
+        ):
+            getattr(importlib.import_module(module), function)()
+        return subprocess.CompletedProcess(command, int(ended.value.code or 0), output.text(), errors.text())
 
 
 def has_option(command: str, option: str) -> bool:
