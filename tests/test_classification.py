@@ -22,7 +22,8 @@ from nmt.data.batching import DocumentStream
 from nmt.errors import CheckpointError, ConfigError, DataError
 from nmt.tasks import training
 from nmt.tasks.classification import setup
-from nmt.tasks.classification.classification import label_documents, load_classifier
+from nmt.tasks.classification.labelling import classify as label
+from nmt.tasks.classification.labelling import load_classifier
 from nmt.tasks.training import check
 from nmt.tasks.translation.loading import load_model
 from nmt.training.trainer import Trainer
@@ -59,10 +60,10 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """A real signal to this process in the middle of an update."""
     forward_backward = Trainer.forward_backward
 
-    def interrupted(trainer: Trainer, *arguments: Any) -> torch.Tensor:
+    def interrupted(trainer: Trainer, *arguments: Any, **options: Any) -> torch.Tensor:
         if trainer.progress.step == step - 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        return forward_backward(trainer, *arguments)
+        return forward_backward(trainer, *arguments, **options)
 
     monkeypatch.setattr(Trainer, "forward_backward", interrupted)
 
@@ -89,12 +90,12 @@ def test_attention_finds_the_sentence_that_decides(trained: Path) -> None:
     """An even share would be a third; three seeds gave the sentence with the topic 0.89, 0.98 and 0.99."""
     model = load_classifier(trained / "run", None, CPU)
     documents = [sentences for sentences, _ in some_documents(60, 9)]
-    found = label_documents(model.labeller(CPU), model.reader.read(documents), weights=True)
+    found = label(model.system, model.reader.read(documents), weights=True)
     weight = 0.0
-    for sentences, labelled in zip(documents, found, strict=True):
-        assert labelled is not None
+    for sentences, prediction in zip(documents, found, strict=True):
+        assert prediction is not None
         (topic,) = (place for place, text in enumerate(sentences) if text.startswith("it was the ") and text[-1] == ".")
-        weight += labelled.sentence_weights[topic]
+        weight += prediction.sentence_weights[topic]
     assert weight / len(documents) > 0.6
 
 

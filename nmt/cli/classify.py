@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from nmt.cli.common import Parser, check_files, file_path, run
 from nmt.cli.options import add_checkpoint_option, add_machine_options, machine_options, naming_flags, of_type
 from nmt.config.schema.bounds import Positive
 from nmt.errors import ConfigError
 from nmt.visualization.place import is_page, problems_of
+
+if TYPE_CHECKING:
+    from nmt.data.cache import ReadSentence
+    from nmt.tasks.classification.labelling import ClassifiedDocument, TrainedClassifier
 
 DESCRIPTION = """Label the documents of standard input, one a line, its sentences separated by TAB: one line out for
 every line in, LABEL and PROBABILITY separated by TAB, a blank line for a blank one, in order. A line without TAB is
@@ -74,8 +81,7 @@ def _classify(options: argparse.Namespace) -> int:
 
     from nmt.data.readers import iterate_lines, read_lines
     from nmt.runtime import set_up, set_up_logging
-    from nmt.tasks.classification.classification import load_classifier
-    from nmt.tasks.classification.label_stream import as_line, as_object, drawing_documents, label_stream
+    from nmt.tasks.classification.labelling import classify_stream, load_classifier
     from nmt.tasks.translation.streaming import writing
 
     set_up_logging(None, is_main=True)
@@ -83,31 +89,110 @@ def _classify(options: argparse.Namespace) -> int:
         runtime = set_up(machine_options(options))
         model = load_classifier(options.model, options.checkpoint, runtime)
     interactive = options.interactive or (options.input is None and sys.stdin.isatty())
-    # A bar between the lines of the output on the same screen helps nobody.
+    # No progress bar between lines of output on the same screen.
     hidden = not options.progress and (interactive or not sys.stderr.isatty() or sys.stdout.isatty())
     lines = read_lines(options.input) if options.input else iterate_lines(sys.stdin.buffer, "standard input")
+    as_output = _as_json if options.format == "jsonl" else _as_text
     with (
         writing(options.output) as write,
         tqdm(unit=" documents", disable=hidden) as progress,
-        drawing_documents(options.plot, model, options.model) if options.plot else nullcontext() as draw,
+        _drawing(options.plot, model, options.model) if options.plot else nullcontext() as draw,
     ):
-        for text in label_stream(
-            model.labeller(runtime),
-            model.reader,
+        for documents in classify_stream(
+            model,
             lines,
-            as_object(model) if options.format == "jsonl" else as_line(model.labels),
             boundaries=options.sentences,
             weights=options.format == "jsonl" or options.plot is not None,
             window=1 if interactive else options.window,
             advance=progress.update,
-            then=draw,
         ):
-            write(text)
+            write("".join(as_output(document, model) for document in documents))
+            if draw is not None:
+                for document in documents:
+                    draw(document)
     return 0
 
 
+def _as_text(document: ClassifiedDocument, model: TrainedClassifier) -> str:
+    """Returns `LABEL<TAB>PROBABILITY`, or a blank line for a document without a word."""
+    from nmt.data.labelled import one_line
+
+    prediction = document.prediction
+    if prediction is None:
+        return "\n"
+    return f"{one_line(model.labels[prediction.label])}\t{prediction.probabilities_K[prediction.label]:.4f}\n"
+
+
+def _as_json(document: ClassifiedDocument, model: TrainedClassifier) -> str:
+    """Returns a JSON object with the probabilities and weights of a document; a blank one has null for its label."""
+    prediction = document.prediction
+    content: dict[str, Any] = {"line": document.line, "label": None, "probability": None, "probabilities": None}
+    if prediction is not None:
+        content |= {
+            "label": model.labels[prediction.label],
+            "probability": float(prediction.probabilities_K[prediction.label]),
+            "probabilities": dict(zip(model.labels, prediction.probabilities_K.tolist(), strict=True)),
+        }
+    content["sentences"] = [
+        {
+            "text": sentence.text,
+            "weight": weight,
+            "words": sentence.words,
+            "word_weights": _word_weights(sentence, weights),
+            "pieces": model.tokenizer.pieces(sentence.ids),
+            "piece_weights": weights,
+        }
+        for sentence, weight, weights in _weighted_sentences(document)
+    ]
+    return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+@contextmanager
+def _drawing(path: Path, model: TrainedClassifier, name: str) -> Iterator[Callable[[ClassifiedDocument], None]]:
+    """Yields a function that draws documents on a page. The file appears when the block ends without an error.
+
+    Raises `DataError` if it cannot be written.
+    """
+    from nmt.tasks.translation.drawing import writing_page
+    from nmt.visualization.documents import DocumentLook, DocumentPage, SentenceLook
+
+    with writing_page(path) as write:
+        page = DocumentPage(write, name, model.config.data.language)
+
+        def draw(document: ClassifiedDocument) -> None:
+            if document.prediction is not None:
+                look = DocumentLook(
+                    text=document.text,
+                    label=model.labels[document.prediction.label],
+                    probabilities=tuple(zip(model.labels, document.prediction.probabilities_K.tolist(), strict=True)),
+                    sentences=tuple(
+                        SentenceLook(weight, sentence.words, tuple(_word_weights(sentence, weights)))
+                        for sentence, weight, weights in _weighted_sentences(document)
+                    ),
+                )
+                page.add(document.line, look)
+
+        yield draw
+        page.end()
+
+
+def _weighted_sentences(document: ClassifiedDocument) -> Iterator[tuple[ReadSentence, float, tuple[float, ...]]]:
+    """Yields each sentence with its weight and those of its pieces."""
+    if document.prediction is not None:
+        prediction = document.prediction
+        yield from zip(document.sentences, prediction.sentence_weights, prediction.word_weights, strict=True)
+
+
+def _word_weights(sentence: ReadSentence, piece_weights: Sequence[float]) -> list[float]:
+    """Returns the weight of each word: the sum over its pieces."""
+    weights = [0.0] * len(sentence.words)
+    for word, weight in zip(sentence.word_of_piece, piece_weights, strict=True):
+        weights[word] += weight
+    return weights
+
+
 def _check_plot(options: argparse.Namespace) -> None:
-    """Before a model is loaded: the page has a place to go to."""
+    """Raises `ConfigError` if --plot cannot be written, before a model is loaded."""
     if options.plot is None:
         return
     problems = [f"--plot: {problem}" for problem in problems_of(options.plot)] if is_page(options.plot) else []

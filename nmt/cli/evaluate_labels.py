@@ -1,4 +1,4 @@
-"""nmt-eval for a model that labels documents: accuracy, macro F1 and the confusion matrix."""
+"""nmt-eval for classifiers: accuracy, macro F1 and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -11,27 +11,26 @@ from typing import TYPE_CHECKING
 
 from nmt.cli.common import Parser, output_files
 from nmt.cli.options import naming_flags
-from nmt.errors import ConfigError
+from nmt.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     from nmt.runtime import Runtime
-    from nmt.tasks.classification.classification import TrainedClassifier
-    from nmt.tasks.classification.labelling import LabelEvaluation, LabelledSet
+    from nmt.tasks.classification.labelling import LabelEvaluation, LabelledTestSet, TrainedClassifier
 
 OPTIONS = ("docs", "labels")
-"""What only such a model is given."""
+"""Options for classifiers alone."""
 SHARED = ("model", "checkpoint", "test_sets", "samples", "output", "json", "progress", *OPTIONS)
-"""What it can be given at all, beside where to compute."""
+"""Options for classifiers, beside those of the machine."""
 
 
 def add_label_options(parser: Parser) -> None:
-    """The options that only a model that labels documents is given."""
+    """Adds the options for classifiers alone."""
     parser.add_argument("--docs", metavar="FILE", help="test set of a classifier: a document a line, as in data.test")
     parser.add_argument("--labels", metavar="FILE", help="labels of --docs, line by line")
 
 
 def refuse_other_options(parser: Parser, options: argparse.Namespace) -> None:
-    """Raise a `ConfigError` for what makes no sense for a model that labels documents."""
+    """Raises `ConfigError` for options that classifiers do not have."""
     given = [
         action.option_strings[0]
         for action in parser._actions
@@ -48,61 +47,76 @@ def refuse_other_options(parser: Parser, options: argparse.Namespace) -> None:
 
 
 def evaluate_labelling(options: argparse.Namespace, runtime: Runtime) -> None:
-    """Label the test sets and write what was found."""
+    """Classifies the test sets and writes the scores."""
     from tqdm import tqdm
 
     from nmt.runtime import broadcast_object
-    from nmt.tasks.classification.classification import load_classifier
-    from nmt.tasks.classification.labelling import evaluate_labels
+    from nmt.tasks.classification.labelling import evaluate_labels, load_classifier
 
     with naming_flags():
         model = load_classifier(options.model[0], options.checkpoint, runtime)
     # One process reads, so that files may be pipes.
-    sets = broadcast_object(_sets(options, model) if runtime.is_main else [])
+    sets = broadcast_object(_test_sets(options, model) if runtime.is_main else [])
     files = output_files(options.output, [each.name for each in sets], "labels") if runtime.is_main else []
     hidden = not runtime.is_main or not (options.progress or sys.stderr.isatty())
     total = sum(len(each.documents) for each in sets) // runtime.world
-    labeller = model.labeller(runtime)
     with tqdm(unit=" documents", total=total, leave=False, disable=hidden) as progress:
-        found = [
-            (each, evaluate_labels(labeller, each, samples=options.samples, advance=progress.update)) for each in sets
+        evaluations = [
+            evaluate_labels(model.system, each, samples=options.samples, advance=progress.update) for each in sets
         ]
     if runtime.is_main:
-        _write(options, model, found, files)
+        _write(options, model, evaluations, files)
 
 
-def _sets(options: argparse.Namespace, model: TrainedClassifier) -> list[LabelledSet]:
+def _test_sets(options: argparse.Namespace, model: TrainedClassifier) -> list[LabelledTestSet]:
     from nmt.data.labelled import open_collection
     from nmt.data.labelled.text import TextOptions
-    from nmt.tasks.classification.labelling import configured_sets, read_set
+    from nmt.tasks.classification.labelling import labelled_sets_from_config, read_test_set
 
     if options.docs is not None:
         files = TextOptions(docs=options.docs, labels=options.labels)
-        return [read_set(open_collection(files, model.config.data), model.reader, model.labels, options.docs)]
-    origin = f"the config of {model.path}"
-    return configured_sets(model.config, model.reader, model.labels, options.test_sets or [], origin)
+        return [read_test_set(open_collection(files, model.config.data), model.reader, model.labels, options.docs)]
+    return labelled_sets_from_config(model, options.test_sets or [])
 
 
 def _write(
-    options: argparse.Namespace,
-    model: TrainedClassifier,
-    found: Sequence[tuple[LabelledSet, LabelEvaluation]],
-    files: Sequence[Path],
+    options: argparse.Namespace, model: TrainedClassifier, evaluations: Sequence[LabelEvaluation], files: Sequence[Path]
 ) -> None:
     from nmt.data.labelled import one_line
-    from nmt.tasks.classification.labelling import as_text, as_values
+    from nmt.evaluation.label_metrics import to_json
     from nmt.tasks.translation.streaming import writing
 
-    for file, (_, evaluation) in zip(files, found, strict=options.output is not None):
+    for file, evaluation in zip(files, evaluations, strict=options.output is not None):
         with writing(str(file)) as write:
-            best = ("" if each is None else one_line(model.labels[each.best]) for each in evaluation.labelled)
-            write("".join(f"{label}\n" for label in best))
+            labels = ("" if each is None else one_line(model.labels[each.label]) for each in evaluation.predictions)
+            write("".join(f"{label}\n" for label in labels))
     with writing(None) as write:
         if not options.json:
-            write(as_text(found))
+            write("\n\n".join(map(_table, evaluations)) + "\n")
             return
-        values = {
-            "models": [str(model.path)],
-            "sets": [as_values(labelled_set, evaluation) for labelled_set, evaluation in found],
-        }
+        sets = [
+            {
+                "name": evaluation.test_set.name,
+                "documents": len(evaluation.test_set.documents),
+                "loss": evaluation.loss,
+                **to_json(evaluation.scores),
+            }
+            for evaluation in evaluations
+        ]
+        values = {"models": [str(model.path)], "sets": sets}
         write(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _table(evaluation: LabelEvaluation) -> str:
+    from nmt.evaluation.label_metrics import format_confusion, format_label_scores
+    from nmt.runtime import format_table
+
+    scores, confusion = format_label_scores(evaluation.scores), format_confusion(evaluation.scores)
+    return "\n".join(
+        (
+            f"{evaluation.test_set.name}: {counted(len(evaluation.test_set.documents), 'document')}",
+            f"loss of the labels {evaluation.loss:.4f}",
+            format_table(scores[1:], header=scores[0]),
+            format_table(confusion[1:], header=confusion[0]),
+        )
+    )

@@ -1,34 +1,249 @@
-"""Measure a classifier: label and compare. Training validates through the same code."""
+"""Labels documents with a trained classifier, and evaluates it on labelled documents.
+
+Shapes: B documents of a batch, K labels.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
+import torch
 
+from nmt.checkpoint import find, load_model_files
+from nmt.checkpoint.folder import CONFIG_FILE
 from nmt.config import ClassificationConfig
 from nmt.config.registry import PartOptions
-from nmt.data.cache import Reader
+from nmt.data.batching import documents_batch
+from nmt.data.batching.plan import fill
+from nmt.data.cache import Reader, ReadSentence
 from nmt.data.cache.reading import Sentences
-from nmt.data.labelled import Collection, open_collection, unknown_label
-from nmt.errors import DataError, counted
-from nmt.evaluation.label_metrics import LabelScores, format_confusion, format_label_scores, label_scores, to_json
+from nmt.data.labelled import SEPARATOR, Collection, open_collection, unknown_label
+from nmt.data.tokenizer import Tokenizer
+from nmt.errors import CheckpointError, ConfigError, DataError
+from nmt.evaluation.label_metrics import LabelScores, label_scores
+from nmt.kernels.choice import choose_packed
 from nmt.kernels.packed import PackedGru
 from nmt.model.classifier import DocumentClassifier
-from nmt.runtime import Runtime, format_table
+from nmt.model.modules import without_memory
+from nmt.runtime import Runtime, gather_objects, rng_state, set_rng_state
+from nmt.runtime.halving import in_halves
 from nmt.tasks.base import configured_test_sets
-from nmt.tasks.classification.classification import Labelled, Labeller, label_documents
+from nmt.tasks.components import parse_saved_config
+from nmt.tasks.translation.streaming import windows
 from nmt.training.progress import ValidationResult
 
+Boundaries = Literal["auto", "tab", "split"]
+"""Sentences end at TAB, where the language's rules say so, or at TAB in lines that have one (`auto`)."""
 LONGEST_SAMPLE = 200
 """Characters of a document that is shown at a validation."""
 
 
 @dataclass(frozen=True)
-class LabelledSet:
-    """Documents and their labels, as a model reads both."""
+class ClassifierSystem:
+    """A classifier, its labels, and how it runs."""
+
+    network: DocumentClassifier
+    """In evaluation mode, on the runtime's device."""
+    labels: tuple[str, ...]
+    runtime: Runtime
+    batch_tokens: int
+    """Words of a batch."""
+    gru: PackedGru | None
+    """Kernel of the recurrent layers; None: PyTorch's."""
+
+
+@dataclass(frozen=True)
+class TrainedClassifier:
+    """A checkpoint in memory; no file outside of its folder was read."""
+
+    system: ClassifierSystem
+    tokenizer: Tokenizer
+    config: ClassificationConfig
+    path: Path
+    """The checkpoint's folder."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.system.labels
+
+    @property
+    def reader(self) -> Reader:
+        """Reads documents as in training."""
+        return Reader.of(self.tokenizer, self.config.data.language, self.config.data.filters)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Probabilities of a document's labels, and attention weights."""
+
+    probabilities_K: npt.NDArray[np.floating]
+    sentence_weights: tuple[float, ...] = ()
+    """Of each sentence in the document; empty unless requested."""
+    word_weights: tuple[tuple[float, ...], ...] = ()
+    """Of each piece in its sentence, sentence by sentence."""
+
+    @property
+    def label(self) -> int:
+        """Index of the most probable label."""
+        return int(self.probabilities_K.argmax())
+
+
+@dataclass(frozen=True)
+class ClassifiedDocument:
+    """A line of the input with its prediction."""
+
+    line: int
+    """Counted from 1."""
+    text: str
+    prediction: Prediction | None
+    """None for a line without a word."""
+    sentences: tuple[ReadSentence, ...]
+    """As the model read them; empty unless weights are requested."""
+
+
+def load_classifier(path: Path | str, which: Literal["best", "last"] | None, runtime: Runtime) -> TrainedClassifier:
+    """Loads the classifier of a run, a checkpoint folder or a pointer file; leaves the random generators unchanged.
+
+    Raises `CheckpointError`, among others for a model that translates, or `ConfigError` for an edited config and
+    for int8, which only translators support.
+    """
+    if runtime.weights == "int8":
+        raise ConfigError("runtime.precision: int8 only translates; labels take fp32 or bf16")
+    folder = find(path, which)
+    loaded = load_model_files(folder)
+    config = parse_saved_config(loaded.config_text, str(folder / CONFIG_FILE))
+    if not isinstance(config, ClassificationConfig):
+        raise CheckpointError(f"{folder}: this model translates, it labels no documents; nmt-translate uses it")
+    labels, tokenizer = tuple(loaded.metadata.labels), loaded.tokenizers.source
+    build = partial(DocumentClassifier, config.model, tokenizer.size, len(labels))
+    # Names and shapes are compared before the network takes memory: an edited config may describe a huge one.
+    loaded.load_into(without_memory(build))
+    before = rng_state()
+    network = build()
+    set_rng_state(before)
+    loaded.load_into(network)
+    network.to(runtime.device).eval()
+    gru = choose_packed("auto", runtime.device, network.encoder.obstacle()).gru
+    system = ClassifierSystem(network, labels, runtime, config.training.batch_tokens, gru)
+    return TrainedClassifier(system, tokenizer, config, folder)
+
+
+def classify(
+    system: ClassifierSystem,
+    documents: Sequence[Sentences],
+    *,
+    weights: bool = False,
+    first_line: int = 1,
+    advance: Callable[[int], object] | None = None,
+) -> list[Prediction | None]:
+    """Classifies documents in batches of similar size; a prediction does not depend on the documents around it.
+
+    Several processes share the batches, and all get all predictions.
+
+    Args:
+        system: the classifier.
+        documents: sentences of ids. The prediction of a document without a word is None.
+        weights: whether predictions have attention weights.
+        first_line: number of the first document, for messages.
+        advance: called with the number of documents that were classified since its last call, by this process.
+
+    Raises `NmtError` if a document does not fit into memory.
+    """
+    runtime = system.runtime
+
+    def work(rows: Sequence[int]) -> list[Prediction]:
+        batch = documents_batch([documents[row] for row in rows]).to(runtime.device)
+        with torch.inference_mode(), runtime.autocast():
+            logits_BK, encoded = system.network(batch.ids_W, batch.words_N, batch.sentences_B, system.gru)
+        probabilities_BK = torch.softmax(logits_BK.double(), 1).cpu().numpy()
+        if not weights:
+            return [Prediction(probabilities_K) for probabilities_K in probabilities_BK]
+        words = iter(encoded.word_weights_W.tolist())
+        sentences = iter(encoded.sentence_weights_N.tolist())
+        return [
+            Prediction(
+                probabilities_K,
+                tuple(next(sentences) for _ in documents[row]),
+                tuple(tuple(next(words) for _ in sentence) for sentence in documents[row]),
+            )
+            for row, probabilities_K in zip(rows, probabilities_BK, strict=True)
+        ]
+
+    def too_large(row: int) -> str:
+        return (
+            f"document {first_line + row}: out of memory on {runtime.device} with this document alone, of "
+            f"{sizes[row]:,} pieces; shorten it"
+        )
+
+    advance = advance or (lambda _: None)
+    sizes = [sum(map(len, document)) for document in documents]
+    advance(sizes.count(0))
+    mine: dict[int, Prediction] = {}
+    for rows in _batches(sizes, system.batch_tokens, runtime.rank, runtime.world):
+        for part, predictions in in_halves(work, rows, too_large):
+            mine.update(zip(part, predictions, strict=True))
+            advance(len(part))
+    by_row = {row: prediction for share in gather_objects(mine) for row, prediction in share.items()}
+    return [by_row.get(row) for row in range(len(documents))]
+
+
+def _batches(sizes: Sequence[int], batch_tokens: int, rank: int, world: int) -> Iterator[list[int]]:
+    """Yields rows of similar size, the largest first, every `world`-th batch. Rows without a word are left out."""
+    words = np.asarray(sizes, np.int64)
+    order = np.argsort(-words, kind="stable")
+    order = order[words[order] > 0]
+    bounds = fill(words[order], batch_tokens)
+    for number in range(rank, len(bounds) - 1, world):
+        yield order[bounds[number] : bounds[number + 1]].tolist()
+
+
+def classify_stream(
+    model: TrainedClassifier,
+    lines: Iterable[str],
+    *,
+    boundaries: Boundaries,
+    weights: bool,
+    window: int,
+    advance: Callable[[int], object] | None = None,
+) -> Iterator[list[ClassifiedDocument]]:
+    """Classifies documents, a line each, in order, and yields `window` of them at a time.
+
+    Raises `NmtError` for a mistake in the input, after everything before it was yielded.
+    """
+    first, reader = 1, model.reader
+    for part in windows(lines, window):
+        documents = [_sentences(line, number, reader, boundaries) for number, line in enumerate(part, start=first)]
+        shown = [tuple(reader.show(sentences)) if weights else () for sentences in documents]
+        ids = (
+            [[list(sentence.ids) for sentence in sentences] for sentences in shown]
+            if weights
+            else reader.read(documents)
+        )
+        predictions = classify(model.system, ids, weights=weights, first_line=first, advance=advance)
+        yield [
+            ClassifiedDocument(number, line, prediction, sentences)
+            for number, (line, prediction, sentences) in enumerate(zip(part, predictions, shown, strict=True), first)
+        ]
+        first += len(part)
+
+
+def _sentences(line: str, number: int, reader: Reader, boundaries: Boundaries) -> list[str]:
+    """Splits a line into sentences. Raises `DataError` if the package for it is missing."""
+    if boundaries == "tab" or (boundaries == "auto" and SEPARATOR in line) or not line.strip():
+        return line.split(SEPARATOR)
+    reader.splitter.check(f"line {number}")
+    return reader.splitter.split(line)
+
+
+@dataclass(frozen=True)
+class LabelledTestSet:
+    """Documents as ids, and the indices of their labels."""
 
     name: str
     documents: list[Sentences]
@@ -39,122 +254,97 @@ class LabelledSet:
 
 @dataclass(frozen=True)
 class LabelEvaluation:
-    """What a classifier does with a test set."""
+    """Predictions of a test set and their scores."""
 
-    labelled: list[Labelled | None]
+    test_set: LabelledTestSet
+    predictions: list[Prediction | None]
     """None for a document without a word."""
     scores: LabelScores
-    loss: float
-    """Mean of -log p(label), in nats."""
+    losses: npt.NDArray[np.float64]
+    """-log p(label) of each document, in nats."""
+
+    @property
+    def loss(self) -> float:
+        """Mean of the losses."""
+        return float(np.mean(self.losses))
 
 
-def read_set(collection: Collection, reader: Reader, labels: Sequence[str], name: str) -> LabelledSet:
-    """A collection in memory. Raises `DataError` where it is empty or has a label that the model does not know."""
-    places = {label: place for place, label in enumerate(labels)}
-    documents, found = [], []
+def read_test_set(collection: Collection, reader: Reader, labels: Sequence[str], name: str) -> LabelledTestSet:
+    """Reads a collection. Raises `DataError` if it is empty or has a label that the model does not have."""
+    indices = {label: index for index, label in enumerate(labels)}
+    documents, label_indices = [], []
     for document in collection:
-        if document.label not in places:
+        if document.label not in indices:
             raise unknown_label(collection.place(document.line, "label"), document.label, labels)
         documents.append(document)
-        found.append(places[document.label])
+        label_indices.append(indices[document.label])
     if not documents:
         raise DataError(f"{collection.name}: has no documents; there is nothing to evaluate")
-    read = reader.read([document.sentences(reader.splitter) for document in documents])
-    return LabelledSet(name, read, found, [document.text[:LONGEST_SAMPLE] for document in documents])
+    ids = reader.read([document.sentences(reader.splitter) for document in documents])
+    return LabelledTestSet(name, ids, label_indices, [document.text[:LONGEST_SAMPLE] for document in documents])
 
 
-def configured_sets(
-    config: ClassificationConfig, reader: Reader, labels: Sequence[str], names: Sequence[str], origin: str
-) -> list[LabelledSet]:
-    """The test sets of these names in the config, as for `configured_test_sets`."""
+def labelled_sets_from_config(model: TrainedClassifier, names: Sequence[str]) -> list[LabelledTestSet]:
+    """Reads the test sets with these names in the model's config, as `configured_test_sets` does."""
+    data = model.config.data
 
-    def read(name: str, options: PartOptions) -> LabelledSet:
-        return read_set(_opened(options, config), reader, labels, name)
+    def read(name: str, options: PartOptions) -> LabelledTestSet:
+        return read_test_set(open_collection(options, data), model.reader, model.labels, name)
 
-    return configured_test_sets(config.data.test, names, read, origin=origin, flags="--docs and --labels")
+    return configured_test_sets(
+        data.test, names, read, origin=f"the config of {model.path}", flags="--docs and --labels"
+    )
 
 
 def evaluate_labels(
-    labeller: Labeller,
-    labelled_set: LabelledSet,
+    system: ClassifierSystem,
+    test_set: LabelledTestSet,
     *,
     samples: int = 0,
     advance: Callable[[int], object] | None = None,
 ) -> LabelEvaluation:
-    """Label the documents and compare; several processes share the work, and all get the same result.
+    """Classifies the documents and compares the labels; all processes share the work and get the same result.
 
     A document without a word counts as one of the first label, with all labels equally probable. `samples` are those of
     the bootstrap, 0 for none.
     """
-    assert not labeller.classifier.training
-    found = label_documents(labeller, labelled_set.documents, advance=advance)
-    given = [0 if labelled is None else labelled.best for labelled in found]
-    scores = label_scores(labelled_set.labels, given, labeller.labels, samples=samples)
-    return LabelEvaluation(found, scores, float(np.mean(_losses(found, labelled_set.labels, len(labeller.labels)))))
+    assert not system.network.training
+    predictions = classify(system, test_set.documents, advance=advance)
+    predicted = [0 if prediction is None else prediction.label for prediction in predictions]
+    even = 1.0 / len(system.labels)
+    probabilities = [
+        even if prediction is None else prediction.probabilities_K[label]
+        for prediction, label in zip(predictions, test_set.labels, strict=True)
+    ]
+    losses = -np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
+    scores = label_scores(test_set.labels, predicted, system.labels, samples=samples)
+    return LabelEvaluation(test_set, predictions, scores, losses)
 
 
 def label_validator(
     config: ClassificationConfig,
     runtime: Runtime,
     labels: tuple[str, ...],
-    labelled_set: LabelledSet,
+    test_set: LabelledTestSet,
     gru: PackedGru | None,
 ) -> Callable[[DocumentClassifier], ValidationResult]:
-    """What measures a classifier during training; called on every process, with the classifier in evaluation mode."""
+    """Returns the function that evaluates a classifier during training; see `Validate`."""
 
-    def validate(classifier: DocumentClassifier) -> ValidationResult:
-        labeller = Labeller(classifier, labels, runtime, config.training.batch_tokens, gru)
-        found = evaluate_labels(labeller, labelled_set)
-        losses = _losses(found.labelled, labelled_set.labels, len(labels))
-        worst = np.argsort(-losses, kind="stable")[: config.validation.samples]
+    def validate(network: DocumentClassifier) -> ValidationResult:
+        system = ClassifierSystem(network, labels, runtime, config.training.batch_tokens, gru)
+        evaluation = evaluate_labels(system, test_set)
+        worst = np.argsort(-evaluation.losses, kind="stable")[: config.validation.samples]
         return ValidationResult(
-            metrics={"loss": found.loss} | {name: score.value for name, score in found.scores.scores.items()},
+            metrics={"loss": evaluation.loss} | {name: score.value for name, score in evaluation.scores.scores.items()},
             samples=[
                 {
-                    "document": labelled_set.texts[row].replace("\t", " "),
-                    "label": labels[labelled_set.labels[row]],
-                    "given": labels[labelled.best],
+                    "document": test_set.texts[row].replace("\t", " "),
+                    "label": labels[test_set.labels[row]],
+                    "given": labels[prediction.label],
                 }
                 for row in worst.tolist()
-                if (labelled := found.labelled[row]) is not None
+                if (prediction := evaluation.predictions[row]) is not None
             ],
         )
 
     return validate
-
-
-def as_text(results: Sequence[tuple[LabelledSet, LabelEvaluation]]) -> str:
-    """Tables for a person."""
-    parts = []
-    for labelled_set, found in results:
-        rows, confusion = format_label_scores(found.scores), format_confusion(found.scores)
-        parts.append(
-            "\n".join(
-                (
-                    f"{labelled_set.name}: {counted(len(labelled_set.documents), 'document')}",
-                    f"loss of the labels {found.loss:.4f}",
-                    format_table(rows[1:], header=rows[0]),
-                    format_table(confusion[1:], header=confusion[0]),
-                )
-            )
-        )
-    return "\n\n".join(parts) + "\n"
-
-
-def as_values(labelled_set: LabelledSet, found: LabelEvaluation) -> dict[str, Any]:
-    """Plain values, for JSON."""
-    documents = len(labelled_set.documents)
-    return {"name": labelled_set.name, "documents": documents, "loss": found.loss, **to_json(found.scores)}
-
-
-def _opened(options: PartOptions, config: ClassificationConfig) -> Collection:
-    return open_collection(options, config.data)
-
-
-def _losses(found: Sequence[Labelled | None], gold: Sequence[int], labels: int) -> np.ndarray:
-    even = 1.0 / labels
-    probabilities = [
-        even if labelled is None else labelled.probabilities_K[place]
-        for labelled, place in zip(found, gold, strict=True)
-    ]
-    return -np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
