@@ -26,9 +26,9 @@ from nmt.runtime import format_table, set_up, set_up_logging
 from nmt.tasks.translation.document_translation import translate_text
 from nmt.tasks.translation.loading import System, join, load_model
 from nmt.tasks.translation.looking_back import LookBack, look_back
-from nmt.visualization import matrix
+from nmt.visualization.attention_map import AttentionMap
 from nmt.visualization.fonts import Fonts
-from nmt.visualization.look import Look
+from nmt.visualization.heatmap import render_heatmap
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data" / "quickstart"
@@ -179,9 +179,9 @@ def draw(system: System, test: TestText, folder: Path, count: int) -> None:
         texts = test.sources if side == "source" else test.references
         for _, (pronoun, look, _) in zip(range(count), looks_of(system, test, side), strict=False):
             before, own = (tuple(tokenizer.pieces(ids[side][row])) for row in (look.before, look.row))
-            shown = Look(texts[look.before], texts[look.row], before, own, look.words_QS[None], None, None, 0.0)
+            shown = AttentionMap(texts[look.before], texts[look.row], before, own, look.words_QS[None], None, None, 0.0)
             path = folder / f"{pronoun.row + 1:04d}.{side}.svg"
-            path.write_bytes(matrix.render(shown, fonts.families, "svg"))
+            path.write_bytes(render_heatmap(shown, fonts.families, "svg"))
 
 
 def main() -> int:

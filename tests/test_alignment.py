@@ -34,7 +34,7 @@ from nmt.tasks.translation.gold import Agreement, Gold, agreement, as_text, as_v
 from nmt.tasks.translation.loading import System
 from nmt.tasks.translation.looking import look
 from nmt.tasks.translation.translation import Wanted, translate_lines
-from nmt.visualization.look import Look
+from nmt.visualization.attention_map import AttentionMap
 from tests.conftest import CPU, REFERENCES, SOURCES, small_config, small_translator
 
 # Source "▁der ▁gr oße" and its end; target "▁the ▁b ig ▁." and its end.
@@ -179,7 +179,7 @@ def test_links_count_the_words_of_the_file(tokenizers: TokenizerPair) -> None:
     weights = np.zeros((2, len(pieces[1]) + 1, len(pieces[0]) + 1), np.float32)
     # One head looks at "der", the other at the second dot a little more.
     weights[0, :, 0], weights[1, :, -3] = 0.9, 1.0
-    found = Look(source, target, pieces[0], pieces[1], weights, None, None, -1.0)
+    found = AttentionMap(source, target, pieces[0], pieces[1], weights, None, None, -1.0)
     assert align_look(found, tokenizers, "words", "argmax") == [(2, 0), (2, 1)]
     dot = len(pieces[0]) - 2
     assert align_look(found, tokenizers, "pieces", "argmax") == [(dot, row) for row in range(len(pieces[1]))]

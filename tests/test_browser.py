@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nmt.visualization.documents import DocumentLook, SentenceLook
+from nmt.visualization.pages import DocumentWeights, SentenceWeights
 from tests.test_document_page import page_of as document_page_of
-from tests.test_plots import look, page_of
+from tests.test_plots import attention_map, page_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -83,18 +83,22 @@ def visit(browser: Browser, tmp_path: Path) -> Iterator[Visit]:
 
 def attention_page(sentences: int = 1) -> str:
     """Two systems, one with heads and one with windows: running text, a script from right to left, long words."""
-    shown = [[look(heads=2), look(half_width=2)], [look(HEBREW, HEBREW), None], [look((LONG_WORD,) * 3), look(("▁",))]]
+    shown = [
+        [attention_map(heads=2), attention_map(half_width=2)],
+        [attention_map(HEBREW, HEBREW), None],
+        [attention_map((LONG_WORD,) * 3), attention_map(("▁",))],
+    ]
     return page_of([shown[number % 3] for number in range(sentences)], ("runs/a", "runs/b"))
 
 
-def document(sentences: int, word: str = "word") -> DocumentLook:
+def document(sentences: int, word: str = "word") -> DocumentWeights:
     """A document of 20 words a sentence, and an empty sentence; the last word of each has half of its weight."""
     words = tuple(f"{word}{number}" for number in range(20))
     weights = (*(0.5 / 19,) * 19, 0.5)
     share = 1.0 / sentences
-    body = tuple(SentenceLook(share, words, weights) for _ in range(sentences))
+    body = tuple(SentenceWeights(share, words, weights) for _ in range(sentences))
     label = "a label of many words " * 5 + "x" * 80
-    return DocumentLook(" ".join(words), label, ((label, 0.75), ("b", 0.25)), (*body, SentenceLook(0.0, (), ())))
+    return DocumentWeights(" ".join(words), label, ((label, 0.75), ("b", 0.25)), (*body, SentenceWeights(0.0, (), ())))
 
 
 def document_page(sentences: int = 3) -> str:
@@ -230,7 +234,7 @@ def test_keys_in_a_document(visit: Visit) -> None:
     places = []
     for key in ("ArrowLeft", "End", "ArrowRight", "ArrowLeft", "ArrowDown", "ArrowDown", "ArrowDown", "ArrowUp"):
         page.keyboard.press(key)
-        places.append(page.evaluate("document.activeElement.dataset.place"))
+        places.append(page.evaluate("document.activeElement.dataset.cell"))
     # The sentence and the number of the cell in it, the weight in the margin being the first. The last one is empty.
     assert places == ["0 0", "0 20", "1 0", "0 20", "1 20", "2 20", "3 0", "2 0"]
 

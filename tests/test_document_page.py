@@ -13,55 +13,57 @@ from pathlib import Path
 import pytest
 
 from nmt.cli import classify
-from nmt.visualization.documents import DocumentLook, DocumentPage, SentenceLook
+from nmt.visualization.pages import DocumentPage, DocumentWeights, SentenceWeights
 from tests.conftest import Call
 from tests.test_classification import run, trained  # noqa: F401 - fixtures
 from tests.test_plots import Reader
 
-LOOK = DocumentLook(
+DOCUMENT = DocumentWeights(
     text="good\tnot so bad",
     label="positive",
     probabilities=(("negative", 0.25), ("positive", 0.75)),
     sentences=(
-        SentenceLook(0.36, ("good",), (1.0,)),
-        SentenceLook(0.64, ("not", "so", "bad"), (0.5, 0.0, 0.5)),
-        SentenceLook(0.0, (), ()),
+        SentenceWeights(0.36, ("good",), (1.0,)),
+        SentenceWeights(0.64, ("not", "so", "bad"), (0.5, 0.0, 0.5)),
+        SentenceWeights(0.0, (), ()),
     ),
 )
 
 
-def page_of(*looks: DocumentLook, name: str = "runs/a") -> str:
+def page_of(*documents: DocumentWeights, name: str = "runs/a") -> str:
     written: list[str] = []
     page = DocumentPage(written.append, name, "en")
-    for line, look in enumerate(looks, start=1):
-        page.add(line, look)
+    for line, document in enumerate(documents, start=1):
+        page.add(line, document)
     page.end()
     return "".join(written)
 
 
 def test_a_page_holds_both_levels_of_weights() -> None:
-    data = Reader(page_of(LOOK, LOOK)).data
+    data = Reader(page_of(DOCUMENT, DOCUMENT)).data
     assert [document["line"] for document in data["sentences"]] == [1, 2]
     assert data["sentences"][0]["source"] == "good not so bad"
-    (look,) = data["sentences"][0]["looks"]
-    assert look["label"] == "positive"
-    assert look["probabilities"] == [["positive", 0.75], ["negative", 0.25]]
-    assert look["sentences"][1] == {"weight": 0.64, "words": ["not", "so", "bad"], "weights": [0.5, 0.0, 0.5]}
+    (attention,) = data["sentences"][0]["attention"]
+    assert attention["label"] == "positive"
+    assert attention["probabilities"] == [["positive", 0.75], ["negative", 0.25]]
+    assert attention["sentences"][1] == {"weight": 0.64, "words": ["not", "so", "bad"], "weights": [0.5, 0.0, 0.5]}
     assert Reader(page_of()).data["sentences"] == []
 
 
 def test_no_text_can_break_a_page() -> None:
     evil = ("</script>", "<!--", "<script>alert(1)", "\u2028", '"', "\\", "{{data}}", "{{noun}}", "&lt;")
-    look = DocumentLook(" ".join(evil), evil[0], ((evil[1], 1.0),), (SentenceLook(1.0, evil, (0.0,) * len(evil)),))
-    reader = Reader(page_of(look, name="<b>{{script}}</title>"))
+    attention = DocumentWeights(
+        " ".join(evil), evil[0], ((evil[1], 1.0),), (SentenceWeights(1.0, evil, (0.0,) * len(evil)),)
+    )
+    reader = Reader(page_of(attention, name="<b>{{script}}</title>"))
     assert reader.open == []
     assert [tag for tag, _ in reader.elements].count("script") == 2
-    assert tuple(reader.data["sentences"][0]["looks"][0]["sentences"][0]["words"]) == evil
+    assert tuple(reader.data["sentences"][0]["attention"][0]["sentences"][0]["words"]) == evil
     assert reader.texts["title"] == "Attention of <b>{{script}}</title>"
 
 
 def test_a_page_asks_for_nothing_and_runs_its_own_script_alone() -> None:
-    reader = Reader(page_of(LOOK))
+    reader = Reader(page_of(DOCUMENT))
     attributes = {name for _, found in reader.elements for name in found}
     assert not attributes & {"src", "href", "srcset", "action", "style", "onclick", "onload"}
     code = reader.texts["script"] + reader.texts["style"]
@@ -79,13 +81,13 @@ def test_a_page_asks_for_nothing_and_runs_its_own_script_alone() -> None:
 @pytest.mark.skipif(shutil.which("node") is None, reason="no node to run the page's script")
 def test_inks_are_those_of_the_papers_figure() -> None:
     """sqrt(p_s) p_w, full for the largest: 0.6 for `good`, 0.8 * 0.5 = 0.4 for `not` and `bad`."""
-    reader = Reader(page_of(LOOK))
+    reader = Reader(page_of(DOCUMENT))
     program = f"""
         {reader.texts["script"]}
-        const look = {reader.texts["data"]}.sentences[0].looks[0];
+        const attention = {reader.texts["data"]}.sentences[0].attention[0];
         console.log(JSON.stringify({{
-            inks: inksOf(look),
-            largest: largestWords(look.sentences[1]),
+            inks: inksOf(attention),
+            largest: largestWords(attention.sentences[1]),
             found: [" NOT so", "positive", "x"].map((query) => matching({reader.texts["data"]}.sentences, query)),
         }}));"""
     ended = subprocess.run(["node", "-"], input=program, capture_output=True, text=True, timeout=60, check=True)
@@ -104,14 +106,14 @@ def test_a_page_of_standard_input(run: Path, call: Call, tmp_path: Path) -> None
     assert [line.split("\t")[0] for line in ended.output.splitlines()] == ["weather", "", "animals"]
     documents = Reader(page.read_text(encoding="utf-8")).data["sentences"]
     assert [document["line"] for document in documents] == [1, 3]
-    look = documents[0]["looks"][0]
-    assert look["label"] == "weather"
-    assert [sentence["words"] for sentence in look["sentences"]] == [
+    attention = documents[0]["attention"][0]
+    assert attention["label"] == "weather"
+    assert [sentence["words"] for sentence in attention["sentences"]] == [
         ["now", "and", "then"],
         ["it", "was", "the", "storm", "."],
     ]
-    assert sum(sentence["weight"] for sentence in look["sentences"]) == pytest.approx(1.0, abs=1e-3)
-    for sentence in look["sentences"]:
+    assert sum(sentence["weight"] for sentence in attention["sentences"]) == pytest.approx(1.0, abs=1e-3)
+    for sentence in attention["sentences"]:
         assert sum(sentence["weights"]) == pytest.approx(1.0, abs=1e-3)
 
 

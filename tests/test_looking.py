@@ -16,7 +16,7 @@ from nmt.tasks.translation.likelihood import forced_loss
 from nmt.tasks.translation.loading import System, join, load_model
 from nmt.tasks.translation.looking import look, look_at_pieces
 from nmt.tasks.translation.translation import Wanted, translate_lines
-from nmt.visualization.look import Look
+from nmt.visualization.attention_map import AttentionMap
 from tests.conftest import CPU, REFERENCES, SOURCES, save_small, small_config, small_translator
 
 SIDES = [SOURCES[4], "", SOURCES[0], "\u00a0", SOURCES[3]], [REFERENCES[4], "a", REFERENCES[1], "b", REFERENCES[3]]
@@ -31,7 +31,7 @@ def system_of(tokenizers: TokenizerPair, *attentions: str, seed: int = 1) -> Sys
     return System(tuple(translators), tokenizers, CPU)
 
 
-def looks_of(system: System, batch_tokens: int = 4096) -> list[Look]:
+def looks_of(system: System, batch_tokens: int = 4096) -> list[AttentionMap]:
     return [one for one in look(system, *SIDES, batch_tokens) if one is not None]
 
 

@@ -35,10 +35,10 @@ from nmt.tasks.translation.layout import TextLayout
 from nmt.tasks.translation.loading import TrainedModel
 from nmt.tasks.translation.streaming import translate_stream
 from nmt.tasks.translation.translation import BEST
-from nmt.visualization import fonts, labels, matrix
-from nmt.visualization.fonts import BASE, Fonts
-from nmt.visualization.look import Look
-from nmt.visualization.page import STEPS, Page, Shown
+from nmt.visualization import fonts, heatmap
+from nmt.visualization.attention_map import AttentionMap, in_visual_order, with_direction_marks
+from nmt.visualization.fonts import DEFAULT_FONT, Fonts
+from nmt.visualization.pages import WEIGHT_STEPS, PageSystem, TranslationPage
 from tests.conftest import CPU, REFERENCES, SOURCES, Call, Ended, save_small
 
 INPUT = "\n".join([SOURCES[3], "", SOURCES[0]]) + "\n"
@@ -46,24 +46,24 @@ GERMAN = ("▁Ein", "▁Hund", "▁rennt", "▁.")
 ENGLISH = ("▁A", "▁dog", "▁run", "s", "▁.")
 
 
-def look(
+def attention_map(
     source: tuple[str, ...] = GERMAN,
     target: tuple[str, ...] = ENGLISH,
     heads: int = 1,
     half_width: int | None = None,
     seed: int = 0,
-) -> Look:
+) -> AttentionMap:
     """Random weights over these pieces; with `half_width` also random centres, some of them outside of the source."""
     random = np.random.default_rng(seed)
     shape = (heads, len(target) + 1, len(source) + 1)
     weights = random.dirichlet(np.full(shape[2], 0.3), shape[:2]).astype(np.float32)
     centers = random.uniform(-2.0, shape[2] + 1.0, shape[:2]).astype(np.float32) if half_width is not None else None
-    return Look(" ".join(source), " ".join(target), source, target, weights, centers, half_width, -3.5)
+    return AttentionMap(" ".join(source), " ".join(target), source, target, weights, centers, half_width, -3.5)
 
 
-def drawn(shown: Look) -> tuple[Figure, npt.NDArray[np.uint8]]:
+def drawn(shown: AttentionMap) -> tuple[Figure, npt.NDArray[np.uint8]]:
     """The figure, and its pixels from the top."""
-    figure = matrix.draw(shown, [BASE], matrix.order_for("png"))
+    figure = heatmap.draw_heatmap(shown, [DEFAULT_FONT], heatmap.letter_order("png"))
     canvas = figure.canvas
     assert isinstance(canvas, FigureCanvasAgg)
     canvas.draw()
@@ -79,7 +79,7 @@ def pixels(content: bytes) -> npt.NDArray[np.uint8]:
 
 @pytest.mark.parametrize("heads", [1, 3])
 def test_every_cell_is_as_dark_as_its_weight(heads: int) -> None:
-    shown = look(heads=heads)
+    shown = attention_map(heads=heads)
     figure, image = drawn(shown)
     for axes, weights_TS in zip(figure.axes[:heads], shown.weights_NTS, strict=True):
         for (row, column), weight in np.ndenumerate(weights_TS):
@@ -95,8 +95,8 @@ def test_every_cell_is_as_dark_as_its_weight(heads: int) -> None:
 )
 def test_labels_can_be_read_and_nothing_is_cut_off(pieces: tuple[int, int], heads: int) -> None:
     source, target = (tuple(f"▁Wörtchen{place}" for place in range(count)) for count in pieces)
-    shown = look(source, target, heads)
-    figure = matrix.draw(shown, [BASE])
+    shown = attention_map(source, target, heads)
+    figure = heatmap.draw_heatmap(shown, [DEFAULT_FONT])
     matrices = [axes.get_window_extent() for axes in figure.axes]
     texts = [text for axes in figure.axes[:heads] for text in axes.texts if text.get_text()]
     # One for each piece and end; with heads, their titles.
@@ -106,7 +106,7 @@ def test_labels_can_be_read_and_nothing_is_cut_off(pieces: tuple[int, int], head
         across = min(one.x1, other.x1) - max(one.x0, other.x0)
         down = min(one.y1, other.y1) - max(one.y0, other.y0)
         assert min(across, down) <= 0
-    image = pixels(matrix.render(shown, [BASE], "png"))
+    image = pixels(heatmap.render_heatmap(shown, [DEFAULT_FONT], "png"))
     edge = 10
     frame = [image[:edge], image[-edge:], image[:, :edge], image[:, -edge:]]
     assert all((side == 255).all() for side in frame)
@@ -116,8 +116,8 @@ def test_labels_can_be_read_and_nothing_is_cut_off(pieces: tuple[int, int], head
 
 def test_a_picture_of_the_longest_sentence_stays_within_bounds() -> None:
     pieces = tuple(f"▁piece{place}" for place in range(999))
-    figure = matrix.draw(look(pieces, pieces[:40], heads=2), [BASE])
-    assert max(figure.get_size_inches()) <= matrix.LONGEST_SIDE + 1.5
+    figure = heatmap.draw_heatmap(attention_map(pieces, pieces[:40], heads=2), [DEFAULT_FONT])
+    assert max(figure.get_size_inches()) <= heatmap.MAX_SIDE + 1.5
     boxes = [text.get_window_extent() for text in figure.axes[0].texts if text.get_rotation() == 90]
     assert 100 < len(boxes) < 999
     assert all(one.x1 <= other.x0 for one, other in pairwise(boxes))
@@ -125,7 +125,7 @@ def test_a_picture_of_the_longest_sentence_stays_within_bounds() -> None:
 
 @pytest.mark.parametrize("half_width", [1, 2, 5])
 def test_windows_are_outlined_and_centers_marked(half_width: int) -> None:
-    shown = look(heads=2, half_width=half_width)
+    shown = attention_map(heads=2, half_width=half_width)
     assert shown.centers_NT is not None
     figure, _ = drawn(shown)
     positions = np.arange(len(shown.source_pieces) + 1)
@@ -143,7 +143,7 @@ def test_windows_are_outlined_and_centers_marked(half_width: int) -> None:
 
 
 def test_global_attention_has_no_marks() -> None:
-    figure, _ = drawn(look())
+    figure, _ = drawn(attention_map())
     assert not any(isinstance(part, PolyCollection | PathCollection) for part in figure.axes[0].collections)
 
 
@@ -152,21 +152,23 @@ def texts_of(svg: bytes) -> list[str]:
     return ["".join(text.itertext()) for text in root.iter("{http://www.w3.org/2000/svg}text")]
 
 
-def svg_texts(shown: Look) -> list[str]:
-    return texts_of(matrix.render(shown, [BASE], "svg"))
+def svg_texts(shown: AttentionMap) -> list[str]:
+    return texts_of(heatmap.render_heatmap(shown, [DEFAULT_FONT], "svg"))
 
 
 def test_the_text_of_an_svg_is_text() -> None:
     odd = ("▁$x_1$", "<b>&amp;", "▁\\alpha", "%", "\x07", "x" * 40)
-    found = svg_texts(look(odd, ENGLISH))
+    found = svg_texts(attention_map(odd, ENGLISH))
     assert set(ENGLISH) <= set(found)
     assert {"▁$x_1$", "<b>&amp;", "▁\\alpha", "%", "\ufffd", "x" * 23 + "…"} <= set(found)
     assert found.count("</s>") == 2
 
 
-def test_the_same_look_is_the_same_file() -> None:
-    for kind in matrix.KINDS:
-        assert matrix.render(look(), [BASE], kind) == matrix.render(look(), [BASE], kind)
+def test_the_same_map_is_the_same_file() -> None:
+    for kind in heatmap.IMAGE_FORMATS:
+        assert heatmap.render_heatmap(attention_map(), [DEFAULT_FONT], kind) == heatmap.render_heatmap(
+            attention_map(), [DEFAULT_FONT], kind
+        )
 
 
 # Scripts
@@ -174,19 +176,19 @@ def test_the_same_look_is_the_same_file() -> None:
 
 def test_right_to_left_text_is_ordered_for_what_draws_it() -> None:
     mark = "\u200f"
-    assert f"{mark}▁שלום{mark}" in svg_texts(look(target=("▁שלום", ".")))
-    assert labels.in_visual_order("▁שלום") == "םולש▁"
-    assert labels.in_visual_order("(אב)") == "(בא)"
-    assert labels.in_visual_order("אבg12") == "g12בא"
-    assert labels.in_visual_order("א3.5") == "3.5א"
-    assert labels.in_visual_order("שָׁלוֹם") == "םוֹלשָׁ"
+    assert f"{mark}▁שלום{mark}" in svg_texts(attention_map(target=("▁שלום", ".")))
+    assert in_visual_order("▁שלום") == "םולש▁"
+    assert in_visual_order("(אב)") == "(בא)"
+    assert in_visual_order("אבg12") == "g12בא"
+    assert in_visual_order("א3.5") == "3.5א"
+    assert in_visual_order("שָׁלוֹם") == "םוֹלשָׁ"
     for text in ("▁dog", "3.5", "(a)", "▁", "公園"):
-        assert labels.in_visual_order(text) == labels.marked(text) == text
+        assert in_visual_order(text) == with_direction_marks(text) == text
 
 
 def test_a_right_to_left_label_is_drawn_from_right_to_left() -> None:
     # The wide ▁ begins the word, and so stands at its right, next to the matrix.
-    figure, image = drawn(look(target=("▁ייי",)))
+    figure, image = drawn(attention_map(target=("▁ייי",)))
     text = next(text for text in figure.axes[0].texts if "י" in text.get_text())
     box = text.get_window_extent()
     ink = 255 - image[image.shape[0] - int(box.y1) : image.shape[0] - int(box.y0), int(box.x0) : int(box.x1), 0]
@@ -196,26 +198,28 @@ def test_a_right_to_left_label_is_drawn_from_right_to_left() -> None:
 
 @pytest.mark.filterwarnings("ignore:Glyph")
 def test_wide_characters_stand_on_each_other() -> None:
-    figure = matrix.draw(look(("▁今天", "天气", "2024年", "dog"), ENGLISH), [BASE])
+    figure = heatmap.draw_heatmap(attention_map(("▁今天", "天气", "2024年", "dog"), ENGLISH), [DEFAULT_FONT])
     shown = {text.get_text(): text.get_rotation() for text in figure.axes[0].texts}
     assert {"▁\n今\n天": 0, "天\n气": 0, "2024年": 90, "dog": 90}.items() <= shown.items()
 
 
 def test_a_font_is_found_for_what_the_first_one_lacks() -> None:
     entries = [entry for entry in font_manager.fontManager.ttflist if entry.name == "STIXGeneral"]
-    lacking = set(FT2Font(entries[0].fname).get_charmap()) - set(FT2Font(font_manager.findfont(BASE)).get_charmap())
+    lacking = set(FT2Font(entries[0].fname).get_charmap()) - set(
+        FT2Font(font_manager.findfont(DEFAULT_FONT)).get_charmap()
+    )
     character = chr(max(code for code in lacking if code < 0x10000))
     found = Fonts()
     assert found.add(["▁dog", f"▁{character}"]) == []
-    assert found.families[0] == BASE
+    assert found.families[0] == DEFAULT_FONT
     assert len(found.families) == 2
     path = font_manager.findfont(font_manager.FontProperties(family=found.families[1]))
     assert ord(character) in FT2Font(path).get_charmap()
 
 
 def test_missing_glyphs_are_one_line_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
-    installed = fonts._installed()
-    monkeypatch.setattr(fonts, "_installed", lambda: [font for font in installed if font[0].startswith("DejaVu")])
+    installed = fonts._installed_fonts()
+    monkeypatch.setattr(fonts, "_installed_fonts", lambda: [font for font in installed if font[0].startswith("DejaVu")])
     found = Fonts()
     (line,) = found.add(["▁公園", "▁dog"])
     assert line.startswith("no installed font has CJK characters such as 公 (U+516C)")
@@ -225,7 +229,7 @@ def test_missing_glyphs_are_one_line_a_script(monkeypatch: pytest.MonkeyPatch) -
     assert "Devanagari" in line
     assert "fonts-noto-core" in line
     # Drawn all the same, and without a word of matplotlib's own: here that would be an error.
-    assert pixels(matrix.render(look(("▁公園",)), found.families, "png")).size
+    assert pixels(heatmap.render_heatmap(attention_map(("▁公園",)), found.families, "png")).size
 
 
 # The page
@@ -260,26 +264,26 @@ class Reader(HTMLParser):
         return json.loads(self.texts["data"])
 
 
-def page_of(sentences: list[list[Look | None]], names: tuple[str, ...] = ("runs/a",)) -> str:
+def page_of(sentences: list[list[AttentionMap | None]], names: tuple[str, ...] = ("runs/a",)) -> str:
     written: list[str] = []
-    page = Page(written.append, [Shown(name, "de", "en") for name in names])
-    for line, looks in enumerate(sentences, start=1):
-        page.add(line, next(shown.source for shown in looks if shown), looks)
+    page = TranslationPage(written.append, [PageSystem(name, "de", "en") for name in names])
+    for line, maps in enumerate(sentences, start=1):
+        page.add(line, next(shown.source for shown in maps if shown), maps)
     page.end()
     return "".join(written)
 
 
 def test_a_page_holds_the_weights() -> None:
-    shown = look(heads=3, half_width=2)
+    shown = attention_map(heads=3, half_width=2)
     assert shown.centers_NT is not None
-    data = Reader(page_of([[shown, look(seed=1)], [look(), None]], ("runs/a", "runs/b"))).data
+    data = Reader(page_of([[shown, attention_map(seed=1)], [attention_map(), None]], ("runs/a", "runs/b"))).data
     assert [system["name"] for system in data["systems"]] == ["runs/a", "runs/b"]
     assert [sentence["line"] for sentence in data["sentences"]] == [1, 2]
-    assert data["sentences"][1]["looks"][1] is None
-    found = data["sentences"][0]["looks"][0]
+    assert data["sentences"][1]["attention"][1] is None
+    found = data["sentences"][0]["attention"][0]
     assert (tuple(found["source_pieces"]), tuple(found["target_pieces"])) == (GERMAN, ENGLISH)
     steps = np.frombuffer(base64.b64decode(found["weights"]), np.uint8).reshape(shown.weights_NTS.shape)
-    assert np.abs(steps / STEPS - shown.weights_NTS).max() <= 0.5 / STEPS + 1e-6
+    assert np.abs(steps / WEIGHT_STEPS - shown.weights_NTS).max() <= 0.5 / WEIGHT_STEPS + 1e-6
     assert np.array_equal(np.array(found["centers"], np.float32), shown.centers_NT)
     assert (found["heads"], found["half_width"], found["log_probability"]) == (3, 2, -3.5)
 
@@ -290,17 +294,17 @@ def test_a_page_without_sentences() -> None:
 
 def test_no_text_can_break_a_page() -> None:
     evil = ("</script>", "<!--", "<script>alert(1)", "]]>", "\u2028", '"', "\\", "{{data}}", "&lt;")
-    reader = Reader(page_of([[look(evil, evil)]], ("<b>{{script}}</title>",)))
+    reader = Reader(page_of([[attention_map(evil, evil)]], ("<b>{{script}}</title>",)))
     assert reader.open == []
     assert [tag for tag, _ in reader.elements].count("script") == 2
     assert "b" not in [tag for tag, _ in reader.elements]
-    assert tuple(reader.data["sentences"][0]["looks"][0]["target_pieces"]) == evil
+    assert tuple(reader.data["sentences"][0]["attention"][0]["target_pieces"]) == evil
     assert reader.data["sentences"][0]["source"] == " ".join(evil)
     assert reader.texts["title"] == "Attention of <b>{{script}}</title>"
 
 
 def test_a_page_asks_for_nothing_and_runs_its_own_script_alone() -> None:
-    reader = Reader(page_of([[look()]]))
+    reader = Reader(page_of([[attention_map()]]))
     attributes = {name for _, found in reader.elements for name in found}
     assert not attributes & {"src", "href", "srcset", "action", "style", "onclick", "onload"}
     code = reader.texts["script"] + reader.texts["style"]
@@ -317,33 +321,36 @@ def test_a_page_asks_for_nothing_and_runs_its_own_script_alone() -> None:
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="no node to run the page's script")
 def test_the_script_reads_what_was_written() -> None:
-    shown = look(heads=2, half_width=2)
+    shown = attention_map(heads=2, half_width=2)
     assert shown.centers_NT is not None
-    reader = Reader(page_of([[shown], [look(target=("▁Katze",))]]))
+    reader = Reader(page_of([[shown], [attention_map(target=("▁Katze",))]]))
     program = f"""
         {reader.texts["script"]}
         const data = {reader.texts["data"]};
-        const look = data.sentences[0].looks[0];
-        const mean = weightsOf(look, -1);
+        const attention = data.sentences[0].attention[0];
+        const mean = weightsOf(attention, -1);
         console.log(JSON.stringify({{
-            heads: [0, 1].map((head) => Array.from(weightsOf(look, head))),
+            heads: [0, 1].map((head) => Array.from(weightsOf(attention, head))),
             mean: Array.from(mean),
             row: weightsOfPiece(mean, 5, "target", 2),
             column: weightsOfPiece(mean, 5, "source", 3),
-            windows: look.centers.map((head) => head.map((center) => windowOf(center, look.half_width, 5))),
+            windows: attention.centers.map((head) => head.map((center) => windowOf(center, attention.half_width, 5))),
             largest: largest([0.1, 0.005, 0.6], ["a", "b", "c"]),
             found: [" HUND", "katze", "x"].map((query) => matching(data.sentences, query)),
         }}));"""
     ended = subprocess.run(["node", "-"], input=program, capture_output=True, text=True, timeout=60, check=True)
     found = json.loads(ended.stdout)
     weights = shown.weights_NTS
-    near: Callable[[Any], Any] = lambda values: pytest.approx(values, abs=0.5 / STEPS + 1e-6)  # noqa: E731
+    near: Callable[[Any], Any] = lambda values: pytest.approx(values, abs=0.5 / WEIGHT_STEPS + 1e-6)  # noqa: E731
     assert found["heads"] == [near(weights[0].ravel()), near(weights[1].ravel())]
     assert found["mean"] == near(weights.mean(0).ravel())
     assert found["row"] == near(weights.mean(0)[2])
     assert found["column"] == near(weights.mean(0)[:, 3])
     expected = [
-        [[window[0], window[-1]] if (window := matrix.window_of(float(center), 2, 5)) else None for center in head]
+        [
+            [window[0], window[-1]] if (window := heatmap.window_positions(float(center), 2, 5)) else None
+            for center in head
+        ]
         for head in shown.centers_NT
     ]
     assert found["windows"] == expected
@@ -386,7 +393,7 @@ def test_a_page_of_two_models(
         (1, SOURCES[3]),
         (3, SOURCES[0]),
     ]
-    mine, its = data["sentences"][1]["looks"]
+    mine, its = data["sentences"][1]["attention"]
     assert mine["target"] == REFERENCES[0]
     alone = call(translate.main, "--model", other, stdin=INPUT.encode())
     assert its["target"] == alone.output.splitlines()[2]
@@ -408,8 +415,8 @@ def test_every_system_translates_by_its_own_search(model: TrainedModel, tmp_path
         )
         assert "".join(stream).splitlines() == REFERENCES[:3]
     sentences = Reader(page.read_text(encoding="utf-8")).data["sentences"]
-    assert [sentence["looks"][0]["target"] for sentence in sentences] == REFERENCES[:3]
-    assert {len(sentence["looks"][1]["target_pieces"]) for sentence in sentences} == {2}
+    assert [sentence["attention"][0]["target"] for sentence in sentences] == REFERENCES[:3]
+    assert {len(sentence["attention"][1]["target_pieces"]) for sentence in sentences} == {2}
     assert sum(done) == 3
 
 

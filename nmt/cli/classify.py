@@ -14,7 +14,7 @@ from nmt.cli.common import Parser, check_files, file_path, run
 from nmt.cli.options import add_checkpoint_option, add_machine_options, machine_options, naming_flags, of_type
 from nmt.config.schema.bounds import Positive
 from nmt.errors import ConfigError
-from nmt.visualization.place import is_page, problems_of
+from nmt.visualization.pages import is_page, plot_path_problems
 
 if TYPE_CHECKING:
     from nmt.data.cache import ReadSentence
@@ -154,19 +154,19 @@ def _drawing(path: Path, model: TrainedClassifier, name: str) -> Iterator[Callab
     Raises `DataError` if it cannot be written.
     """
     from nmt.tasks.translation.drawing import writing_page
-    from nmt.visualization.documents import DocumentLook, DocumentPage, SentenceLook
+    from nmt.visualization.pages import DocumentPage, DocumentWeights, SentenceWeights
 
     with writing_page(path) as write:
         page = DocumentPage(write, name, model.config.data.language)
 
         def draw(document: ClassifiedDocument) -> None:
             if document.prediction is not None:
-                look = DocumentLook(
+                look = DocumentWeights(
                     text=document.text,
                     label=model.labels[document.prediction.label],
                     probabilities=tuple(zip(model.labels, document.prediction.probabilities_K.tolist(), strict=True)),
                     sentences=tuple(
-                        SentenceLook(weight, sentence.words, tuple(_word_weights(sentence, weights)))
+                        SentenceWeights(weight, sentence.words, tuple(_word_weights(sentence, weights)))
                         for sentence, weight, weights in _weighted_sentences(document)
                     ),
                 )
@@ -195,7 +195,7 @@ def _check_plot(options: argparse.Namespace) -> None:
     """Raises `ConfigError` if --plot cannot be written, before a model is loaded."""
     if options.plot is None:
         return
-    problems = [f"--plot: {problem}" for problem in problems_of(options.plot)] if is_page(options.plot) else []
+    problems = [f"--plot: {problem}" for problem in plot_path_problems(options.plot)] if is_page(options.plot) else []
     if not is_page(options.plot):
         problems.append(f"--plot: documents are drawn on one page; {options.plot} must end in .html")
     if options.output and options.plot.resolve() == Path(options.output).resolve():

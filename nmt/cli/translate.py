@@ -25,7 +25,7 @@ from nmt.cli.options import (
 )
 from nmt.config.schema.bounds import Beam, Positive
 from nmt.errors import ConfigError
-from nmt.visualization.place import is_page, problems_of
+from nmt.visualization.pages import is_page, plot_path_problems
 
 if TYPE_CHECKING:
     from nmt.runtime import Runtime
@@ -191,7 +191,7 @@ def _beside(options: argparse.Namespace, runtime: Runtime) -> Iterator[Plotted]:
 
 def _check_plot(options: argparse.Namespace) -> None:
     """Before a model is loaded: plots have a place to go to."""
-    problems = [f"--plot: {problem}" for problem in problems_of(options.plot)] if options.plot else []
+    problems = [f"--plot: {problem}" for problem in plot_path_problems(options.plot)] if options.plot else []
     if options.plot_beside and not (options.plot and is_page(options.plot)):
         problems.append("--plot-beside: models are shown side by side on a page; give --plot a name ending in .html")
     if options.plot and options.output and options.plot.resolve() == Path(options.output).resolve():

@@ -1,1 +1,1 @@
-"""Pictures of where a system looked: a matrix for each sentence, and a page to step through."""
+"""Heat maps and HTML pages of attention weights, from plain arrays."""

@@ -1,21 +1,54 @@
 "use strict";
 
-// A document as a model sees it.
+// A classified document with its attention weights.
 
+const NO_CONTENT = "No word.";
+const NO_ITEMS = "no documents";
 const SHOWN_LABELS = 10;
 const HINT = "Point at a word or at a weight in the margin, or tap it.";
 
-/** The attention of a classifier in one document. */
+/** Returns the colour strength of sentences and words, from 0 to 1 (Yang 2016, figure 5), 1 for the largest. */
+function inksOf(attention) {
+  const words = attention.sentences.map(({ weight, weights }) => weights.map((each) => Math.sqrt(weight) * each));
+  const most = Math.max(1e-9, ...words.map((row) => Math.max(0, ...row)));
+  const mostOfSentence = Math.max(1e-9, ...attention.sentences.map(({ weight }) => weight));
+  return {
+    sentences: attention.sentences.map(({ weight }) => weight / mostOfSentence),
+    words: words.map((row) => row.map((value) => value / most)),
+  };
+}
+
+/** Returns the largest weights of a sentence with their words. */
+function largestWords({ words, weights }, count = 5) {
+  return weights
+    .map((weight, index) => ({ weight, word: words[index] }))
+    .filter(({ weight }) => weight >= 0.01)
+    .sort((one, other) => other.weight - one.weight)
+    .slice(0, count);
+}
+
+/** Returns the indices of the documents with this text or label. */
+function matching(documents, query) {
+  const text = query.trim().toLocaleLowerCase();
+  const matches = (part) => part.toLocaleLowerCase().includes(text);
+  return [...documents.keys()].filter((index) =>
+    documents[index].attention.some(
+      (each) => matches(each.label) || each.sentences.some(({ words }) => matches(words.join(" "))),
+    ),
+  );
+}
+
+/** Shows the attention of a classifier in a document. */
 class View {
-  constructor(page, number, look) {
+  constructor(page, number, attention) {
     const system = page.data.systems[number];
     this.page = page;
-    this.look = look;
-    this.inks = inksOf(look);
+    this.attention = attention;
+    this.inks = inksOf(attention);
     this.cells = [];
-    this.rows = look.sentences.map((sentence, index) => this.row(sentence, index, system.language));
+    this.rows = attention.sentences.map((sentence, index) => this.row(sentence, index, system.language));
     this.readout = make("p", { class: "readout", role: "status", "data-hint": HINT });
-    this.element = make("section", { class: "system", "aria-label": system.name }, make("h2", {}, look.label));
+    this.element = make("section", { class: "system", "aria-label": system.name }, make("h2", {}, attention.label));
     const grid = make("div", { class: "document", role: "grid", "aria-readonly": true, "aria-label": "sentences" });
     grid.append(...this.rows);
     this.element.append(this.labels(), this.readout, grid, this.legend());
@@ -23,20 +56,20 @@ class View {
     selectable(grid, ".margin, .word", page, (cell) => this.selectionOf(cell), (cell, key) => this.next(cell, key));
   }
 
-  /** A sentence, whose cell is the first of its row, or a word, whose `column` is its number in the sentence. */
+  /** Returns a selection: a sentence, whose cell is the first of its row, or a word, whose index is `column`. */
   selectionOf(cell) {
-    const [index, place] = cell.dataset.place.split(" ").map(Number);
-    return { view: this, index, column: place ? place - 1 : undefined };
+    const [index, column] = cell.dataset.cell.split(" ").map(Number);
+    return { view: this, index, column: column ? column - 1 : undefined };
   }
 
-  /** The cell that a key leads to: left and right through the text, up and down from sentence to sentence. */
+  /** Returns the cell that a key moves to: left and right by words, up and down by sentences. */
   next(cell, key) {
-    const [index, place] = cell.dataset.place.split(" ").map(Number);
+    const [index, column] = cell.dataset.cell.split(" ").map(Number);
     const row = this.cells[index];
-    const near = (cells) => cells?.[Math.min(place, cells.length - 1)];
+    const near = (cells) => cells?.[Math.min(column, cells.length - 1)];
     const [before, after] = [this.cells[index - 1], this.cells[index + 1]];
-    const back = row[place - 1] ?? before?.at(-1) ?? cell;
-    const on = row[place + 1] ?? after?.[0] ?? cell;
+    const back = row[column - 1] ?? before?.at(-1) ?? cell;
+    const on = row[column + 1] ?? after?.[0] ?? cell;
     const flipped = isRightToLeft(this.rows[index].lastChild);
     return {
       ArrowLeft: flipped ? on : back, ArrowRight: flipped ? back : on,
@@ -49,7 +82,7 @@ class View {
 
   labels() {
     const list = make("dl", { class: "labels" });
-    for (const [label, probability] of this.look.probabilities.slice(0, SHOWN_LABELS)) {
+    for (const [label, probability] of this.attention.probabilities.slice(0, SHOWN_LABELS)) {
       const bar = make("span", { class: "bar" });
       bar.style.setProperty("--share", probability);
       list.append(make("dt", {}, make("bdi", {}, label)), make("dd", {}, bar, ` ${probability.toFixed(3)}`));
@@ -57,12 +90,12 @@ class View {
     return list;
   }
 
-  /** A sentence: its weight in the margin, its words, each on a ground of its own. */
+  /** Makes a sentence: its weight in the margin, its words, each with its own background. */
   row(sentence, index, language) {
     const cells = [];
-    const cell = (role, name, ink, text, label) => {
-      const place = `${index} ${cells.length}`;
-      const element = make("span", { class: name, role, tabindex: -1, "data-place": place, "aria-label": label }, text);
+    const cell = (role, kind, ink, text, label) => {
+      const name = `${index} ${cells.length}`;
+      const element = make("span", { class: kind, role, tabindex: -1, "data-cell": name, "aria-label": label }, text);
       element.style.setProperty("--ink-share", ink.toFixed(3));
       cells.push(element);
       return element;
@@ -71,8 +104,8 @@ class View {
     const spoken = `sentence ${index + 1}, weight ${weight}`;
     const margin = cell("rowheader", "margin", this.inks.sentences[index], weight, spoken);
     const text = make("span", { class: "words", dir: "auto", lang: language });
-    sentence.words.forEach((word, place) => {
-      text.append(place ? " " : "", cell("gridcell", "word", this.inks.words[index][place], word));
+    sentence.words.forEach((word, column) => {
+      text.append(column ? " " : "", cell("gridcell", "word", this.inks.words[index][column], word));
     });
     if (!sentence.words.length) text.append(make("span", { class: "empty" }, "(empty)"));
     this.cells.push(cells);
@@ -99,7 +132,7 @@ class View {
     this.readout.replaceChildren();
     if (!chosen) return;
     const { index, column } = chosen;
-    const sentence = this.look.sentences[index];
+    const sentence = this.attention.sentences[index];
     const cell = this.cells[index][column === undefined ? 0 : column + 1];
     this.marked = [this.rows[index], cell];
     this.rows[index].classList.add("chosen");
@@ -110,7 +143,7 @@ class View {
       parts.push(name(sentence.words[column]), ` ${sentence.weights[column].toFixed(4)}; most at `);
     }
     const most = largestWords(sentence);
-    most.forEach(({ weight, word }, place) => parts.push(place ? ", " : "", name(word), ` ${weight.toFixed(2)}`));
+    most.forEach(({ weight, word }, rank) => parts.push(rank ? ", " : "", name(word), ` ${weight.toFixed(2)}`));
     if (!most.length) parts.push("nothing");
     this.readout.append(...parts);
   }

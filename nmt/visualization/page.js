@@ -1,7 +1,9 @@
 "use strict";
 
-// The page: which sentence is open, and what is chosen in it.
+// A list of items, the open one, and the selection in it. The views of a page are made from the functions below.
 
+const SVG = "http://www.w3.org/2000/svg";
+const LONGEST_LABEL = 24;
 const LIST_STEPS = { ArrowUp: -1, ArrowDown: 1, PageUp: -10, PageDown: 10, Home: -Infinity, End: Infinity };
 
 class Page {
@@ -10,7 +12,7 @@ class Page {
     this.heads = new Map();
     this.views = [];
     this.unselect();
-    this.found = [...data.sentences.keys()];
+    this.matches = [...data.sentences.keys()];
     this.current = -1;
     this.list = document.getElementById("list");
     this.search = document.getElementById("search");
@@ -28,10 +30,10 @@ class Page {
     addEventListener("hashchange", () => this.follow());
     addEventListener("resize", () => this.fit());
     if (data.sentences.length) this.follow();
-    else document.getElementById("position").value = NO_SENTENCE;
+    else document.getElementById("position").value = NO_ITEMS;
   }
 
-  /** A line of the list. Tab reaches the open one alone. */
+  /** Makes a line of the list. Tab reaches the open one alone. */
   item(sentence) {
     const number = make("span", { class: "number" }, String(sentence.line));
     const { source_language, language } = this.data.systems[0];
@@ -39,7 +41,7 @@ class Page {
     return make("li", {}, make("button", { type: "button", title: sentence.source, tabindex: -1 }, number, text));
   }
 
-  /** Opens the line that the address ends with, `#12`, or the first. */
+  /** Opens the line that the address names, as in `#12`, or the first. */
   follow() {
     const line = Number(location.hash.slice(1));
     const index = Math.max(0, this.data.sentences.findIndex((sentence) => sentence.line === line));
@@ -55,9 +57,11 @@ class Page {
     const sentence = this.data.sentences[index];
     this.views = [];
     const sections = this.data.systems.map((system, number) => {
-      const look = sentence.looks[number];
-      if (!look) return make("section", { class: "system" }, make("h2", {}, system.name), make("p", {}, NO_LOOK));
-      const view = new View(this, number, look);
+      const attention = sentence.attention[number];
+      if (!attention) {
+        return make("section", { class: "system" }, make("h2", {}, system.name), make("p", {}, NO_CONTENT));
+      }
+      const view = new View(this, number, attention);
       this.views.push(view);
       return view.element;
     });
@@ -71,7 +75,7 @@ class Page {
     this.count();
   }
 
-  /** Draws what depends on the width of the window. */
+  /** Draws all that depends on the width of the window. */
   fit() {
     for (const view of this.views) view.fit();
     this.repaint();
@@ -86,26 +90,26 @@ class Page {
 
   count() {
     const all = this.data.sentences.length;
-    const place = this.found.indexOf(this.current) + 1;
-    const among = this.found.length === all ? `${all}` : `${this.found.length} found of ${all}`;
-    document.getElementById("position").value = this.found.length ? `${place || "–"} / ${among}` : "nothing found";
+    const position = this.matches.indexOf(this.current) + 1;
+    const among = this.matches.length === all ? `${all}` : `${this.matches.length} found of ${all}`;
+    document.getElementById("position").value = this.matches.length ? `${position || "–"} / ${among}` : "nothing found";
   }
 
   step(by) {
-    const place = this.found.indexOf(this.current) + by;
-    const next = this.found[Math.max(0, Math.min(this.found.length - 1, place))];
+    const index = this.matches.indexOf(this.current) + by;
+    const next = this.matches[Math.max(0, Math.min(this.matches.length - 1, index))];
     if (next !== undefined && next !== this.current) this.open(next);
   }
 
   filter() {
-    this.found = matching(this.data.sentences, this.search.value);
-    const kept = new Set(this.found);
+    this.matches = matching(this.data.sentences, this.search.value);
+    const kept = new Set(this.matches);
     this.items.forEach((item, index) => { item.hidden = !kept.has(index); });
-    if (this.found.length && !kept.has(this.current)) this.open(this.found[0]);
+    if (this.matches.length && !kept.has(this.current)) this.open(this.matches[0]);
     else this.count();
   }
 
-  /** Keys in the list open what they lead to. */
+  /** Opens the line that a key in the list moves to. */
   walk(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || !(event.key in LIST_STEPS)) return;
     event.preventDefault();
@@ -143,7 +147,7 @@ class Page {
     this.repaint();
   }
 
-  /** Pins a selection, which is then shown whatever is pointed at; the same one again, or null, unpins it. */
+  /** Pins a selection, which stays shown while others are pointed at. The same one again, or null, unpins it. */
   pin(selection) {
     const names = ["view", "side", "index", "column"];
     const same = this.pinned && selection && names.every((name) => this.pinned[name] === selection[name]);
@@ -154,6 +158,74 @@ class Page {
   repaint() {
     for (const view of this.views) view.paint(this.pinned ?? this.pointed ?? this.focused);
   }
+}
+
+function make(tag, settings = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(settings)) {
+    if (value !== undefined) element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+function draw(tag, settings = {}, ...children) {
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(settings)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+/**
+ * Makes the elements of a container that match `selector` selectable by pointer, touch and keyboard.
+ * `selectionOf(element)` returns the selection to show. Tab reaches the element that last had focus.
+ * `next(element, key)` returns the element that a key moves to, undefined for other keys.
+ */
+function selectable(container, selector, page, selectionOf, next) {
+  const elementOf = (event) => event.target.closest(selector);
+  container.addEventListener("pointerover", (event) => {
+    if (elementOf(event)) page.point(selectionOf(elementOf(event)));
+  });
+  container.addEventListener("pointerleave", () => page.point(null));
+  container.addEventListener("click", (event) => {
+    if (elementOf(event)) page.pin(selectionOf(elementOf(event)));
+  });
+  container.addEventListener("focusin", (event) => {
+    container.querySelector('[tabindex="0"]').tabIndex = -1;
+    event.target.tabIndex = 0;
+    // A click gives focus too, but pins: an unpinned selection must not stay shown.
+    page.focus(event.target.matches(":focus-visible") ? selectionOf(event.target) : null);
+  });
+  container.addEventListener("focusout", () => page.focus(null));
+  container.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "Enter" || event.key === " ") {
+      page.pin(selectionOf(event.target));
+    } else {
+      const element = next(event.target, event.key);
+      if (!element) return;
+      element.focus();
+    }
+    event.preventDefault();
+    event.stopPropagation();
+  });
+}
+
+/** Whether text in this element runs from right to left. */
+function isRightToLeft(element) {
+  return getComputedStyle(element).direction === "rtl";
+}
+
+/** Marks an element as chosen, and as pinned. */
+function mark(element, isChosen, isPinned) {
+  element.classList.toggle("chosen", isChosen);
+  element.setAttribute("aria-selected", isPinned);
+}
+
+/** Shortens a piece or a word for a label: a symbol of the user may be a paragraph. */
+function label(piece) {
+  const characters = [...piece];
+  return characters.length > LONGEST_LABEL ? `${characters.slice(0, LONGEST_LABEL - 1).join("")}…` : piece;
 }
 
 if (typeof document !== "undefined") new Page(JSON.parse(document.getElementById("data").textContent));

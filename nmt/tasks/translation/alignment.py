@@ -19,7 +19,7 @@ from nmt.data.tokenizer import TokenizerPair
 from nmt.tasks.translation.loading import System
 from nmt.tasks.translation.looking import Advance, look
 from nmt.tasks.translation.translation import Floats, Translation
-from nmt.visualization.look import Look
+from nmt.visualization.attention_map import AttentionMap
 
 Unit = Literal["pieces", "words"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
@@ -97,7 +97,9 @@ def align_translation(translation: Translation, unit: Unit, linking: Linking = "
     return align(translation.attention, range(len(translation.source_pieces)), range(len(translation.pieces)), linking)
 
 
-def align_look(looked: Look, tokenizers: TokenizerPair, unit: Unit, linking: Linking = "grow-diag") -> Alignment:
+def align_look(
+    looked: AttentionMap, tokenizers: TokenizerPair, unit: Unit, linking: Linking = "grow-diag"
+) -> Alignment:
     """The alignment of a pair that a system was made to say."""
     weights_TS = looked.weights_NTS.mean(0)
     if unit == "pieces":

@@ -18,9 +18,8 @@ from nmt.tasks.translation.loading import System, TrainedModel, join
 from nmt.tasks.translation.looking import look_at_pieces
 from nmt.tasks.translation.streaming import Window
 from nmt.tasks.translation.translation import Translation, Wanted
-from nmt.visualization.look import Look
-from nmt.visualization.page import Page, Shown
-from nmt.visualization.place import is_page
+from nmt.visualization.attention_map import AttentionMap
+from nmt.visualization.pages import PageSystem, TranslationPage, is_page
 
 AT_ONCE = 64
 """Lines whose weights are in memory together."""
@@ -29,7 +28,7 @@ AT_ONCE = 64
 class Canvas(Protocol):
     """Something to draw on."""
 
-    def add(self, line: int, source: str, looks: Sequence[Look | None]) -> None:
+    def add(self, line: int, source: str, looks: Sequence[AttentionMap | None]) -> None:
         """Draw a line of the input, numbered from 1: for each system its look, None where it has nothing to say."""
 
 
@@ -39,13 +38,13 @@ class Plotted:
 
     system: System
     search: SearchConfig
-    shown: Shown
+    shown: PageSystem
 
 
 def plotted_system(models: Sequence[TrainedModel], runtime: Runtime, search: SearchConfig, name: str) -> Plotted:
     """The models as one system to draw, under this name."""
     data = models[0].config.data
-    return Plotted(join(models, runtime, search), search, Shown(name, data.source_language, data.target_language))
+    return Plotted(join(models, runtime, search), search, PageSystem(name, data.source_language, data.target_language))
 
 
 class Drawing:
@@ -122,9 +121,9 @@ def writing_page(path: Path) -> Iterator[Callable[[str], object]]:
 
 
 @contextmanager
-def _page(path: Path, systems: Sequence[Shown]) -> Iterator[Canvas]:
+def _page(path: Path, systems: Sequence[PageSystem]) -> Iterator[Canvas]:
     with writing_page(path) as write:
-        page = Page(write, systems)
+        page = TranslationPage(write, systems)
         yield page
         page.end()
 
@@ -141,21 +140,21 @@ class _Pictures:
 
     def __init__(self, folder: Path) -> None:
         # Imported late: a page needs no matplotlib.
-        from nmt.visualization import matrix
+        from nmt.visualization import heatmap
         from nmt.visualization.fonts import Fonts
 
         self._folder = folder
-        self._matrix = matrix
+        self._heatmap = heatmap
         self._fonts = Fonts()
 
-    def add(self, line: int, source: str, looks: Sequence[Look | None]) -> None:
+    def add(self, line: int, source: str, looks: Sequence[AttentionMap | None]) -> None:
         (look,) = looks
         assert look is not None, "a line without a look is not drawn"
-        for side in self._matrix.labels_of(look):
+        for side in look.labels:
             for problem in self._fonts.add(side):
                 logger.warning("line %d: %s", line, problem)
-        for kind in self._matrix.KINDS:
-            picture = self._matrix.render(look, self._fonts.families, kind)
+        for kind in self._heatmap.IMAGE_FORMATS:
+            picture = self._heatmap.render_heatmap(look, self._fonts.families, kind)
             path = self._folder / f"{line:04d}.{kind}"
             with _refusals(path), new_file(path) as file:
                 file.write(picture)
@@ -174,7 +173,7 @@ def _parts(window: Window) -> Iterator[slice]:
 
 def _looks(
     plotted: Plotted, found: Sequence[Sequence[Translation]], first_line: int, documents: Documents | None
-) -> list[Look | None]:
+) -> list[AttentionMap | None]:
     """Where the best translations looked; None for a line without one."""
     rows = [row for row, translations in enumerate(found) if translations]
     looks = look_at_pieces(

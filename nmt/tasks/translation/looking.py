@@ -24,7 +24,7 @@ from nmt.tasks.translation.forcing import Ids, in_batches, log_probabilities
 from nmt.tasks.translation.loading import System
 from nmt.tasks.translation.translation import encode_lines
 from nmt.training.objectives import target_rows
-from nmt.visualization.look import Look
+from nmt.visualization.attention_map import AttentionMap
 
 Advance = Callable[[int], object]
 
@@ -37,7 +37,7 @@ def look(
     max_length: int | None = None,
     first_line: int = 1,
     advance: Advance | None = None,
-) -> list[Look | None]:
+) -> list[AttentionMap | None]:
     """Where the system looks while it translates each source into its target; None for a pair with an empty side.
 
     Several processes share the batches out and all get all results, the same as one process would.
@@ -70,7 +70,7 @@ def look(
         [first_line + row for row in rows],
         advance,
     )
-    found: list[Look | None] = [None] * len(source)
+    found: list[AttentionMap | None] = [None] * len(source)
     for row, one in zip(rows, looks, strict=True):
         found[row] = replace(one, source=sources[row], target=targets[row])
     return found
@@ -84,7 +84,7 @@ def look_at_pieces(
     lines: Sequence[int] | None = None,
     advance: Advance | None = None,
     documents: Documents | None = None,
-) -> list[Look]:
+) -> list[AttentionMap]:
     """The same for pieces as a search gives them, without end symbols; an empty side is its end symbol alone.
 
     Text is what the pieces decode to. `lines` are the numbers by which messages call the pairs, by default from 1. Of
@@ -93,7 +93,7 @@ def look_at_pieces(
     assert len(sources) == len(targets), "a source and a target make a pair"
     lines = lines or range(1, len(sources) + 1)
 
-    def work(batches: Sequence[Batch]) -> list[Look]:
+    def work(batches: Sequence[Batch]) -> list[AttentionMap]:
         rows = batches[0].rows
         looks = list(_looks(system, batches, [sources[row] for row in rows], [targets[row] for row in rows]))
         for row, one in zip(rows, looks, strict=True):
@@ -104,7 +104,7 @@ def look_at_pieces(
                 )
         return looks
 
-    mine: dict[int, Look] = {}
+    mine: dict[int, AttentionMap] = {}
     for rows, looks in in_batches(system, sources, targets, batch_tokens, work, lines, documents):
         mine.update(zip(rows, looks, strict=True))
         if advance is not None:
@@ -113,7 +113,7 @@ def look_at_pieces(
     return [found[row] for row in range(len(sources))]
 
 
-def _looks(system: System, batches: Sequence[Batch], sources: Ids, targets: Ids) -> Iterator[Look]:
+def _looks(system: System, batches: Sequence[Batch], sources: Ids, targets: Ids) -> Iterator[AttentionMap]:
     readouts_NR: list[Tensor] = []
     attending: list[AttentionWeights] = []
     for translator, batch in zip(system.translators, batches, strict=True):
@@ -137,7 +137,7 @@ def _looks(system: System, batches: Sequence[Batch], sources: Ids, targets: Ids)
     texts = zip(tokenizers.source.decode(sources), tokenizers.target.decode(targets), strict=True)
     for row, (source, target) in enumerate(texts):
         positions = len(targets[row]) + 1
-        yield Look(
+        yield AttentionMap(
             source=source,
             target=target,
             source_pieces=tuple(tokenizers.source.pieces(sources[row])),

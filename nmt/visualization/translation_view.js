@@ -1,7 +1,9 @@
 "use strict";
 
-// A sentence as a system sees it.
+// A sentence pair with its attention weights.
 
+const NO_CONTENT = "No translation.";
+const NO_ITEMS = "no sentences";
 const WORD_START = "\u2581";
 const END = "</s>";
 const RIGHT_TO_LEFT = /[\p{Script=Hebrew}\p{Script=Arabic}\p{Script=Syriac}\p{Script=Thaana}\p{Script=Nko}]/u;
@@ -10,16 +12,62 @@ const LARGEST_CELL = 22;
 /** Every row and column has room for its label. */
 const SMALLEST_CELL = 12;
 const LARGEST_TEXT = 13.6;
-const HINT = "Point at a piece, or tap it, to see where it looked.";
+const HINT = "Point at a piece, or tap it, to see its attention weights.";
 
-/** The attention of a system in one sentence. */
+/** Returns the weights of a head, or the mean over all heads for -1: [target * sources], from 0 to 1. */
+function weightsOf(attention, head) {
+  const text = atob(attention.weights);
+  const size = text.length / attention.heads;
+  const heads = head < 0 ? [...Array(attention.heads).keys()] : [head];
+  const weights = new Float32Array(size);
+  for (const number of heads) {
+    for (let index = 0; index < size; index++) {
+      weights[index] += text.charCodeAt(number * size + index) / 255 / heads.length;
+    }
+  }
+  return weights;
+}
+
+/** Returns the weights between a piece and every piece of the other side. */
+function weightsOfPiece(weights, sources, side, index) {
+  if (side === "target") return Array.from(weights.subarray(index * sources, (index + 1) * sources));
+  return Array.from({ length: weights.length / sources }, (_, row) => weights[row * sources + index]);
+}
+
+/** Returns the first and last source position within `halfWidth` of the center, or null if there is none. */
+function windowOf(center, halfWidth, sources) {
+  const first = Math.max(0, Math.ceil(center - halfWidth));
+  const last = Math.min(sources - 1, Math.floor(center + halfWidth));
+  return first <= last ? [first, last] : null;
+}
+
+/** Returns the largest weights with their pieces. */
+function largest(weights, pieces, count = 5) {
+  return weights
+    .map((weight, index) => ({ weight, piece: pieces[index] }))
+    .filter(({ weight }) => weight >= 0.01)
+    .sort((one, other) => other.weight - one.weight)
+    .slice(0, count);
+}
+
+/** Returns the indices of the sentences with this text on either side. */
+function matching(sentences, query) {
+  const text = query.trim().toLocaleLowerCase();
+  const matches = (side) => side.toLocaleLowerCase().includes(text);
+  return [...sentences.keys()].filter(
+    (index) =>
+      matches(sentences[index].source) || sentences[index].attention.some((each) => each && matches(each.target)),
+  );
+}
+
+/** Shows the attention of a system in a sentence pair. */
 class View {
-  constructor(page, number, look) {
+  constructor(page, number, attention) {
     const system = page.data.systems[number];
     this.page = page;
     this.number = number;
-    this.look = look;
-    this.pieces = { source: [...look.source_pieces, END], target: [...look.target_pieces, END] };
+    this.attention = attention;
+    this.pieces = { source: [...attention.source_pieces, END], target: [...attention.target_pieces, END] };
     this.spans = { source: [], target: [] };
     this.cross = draw("g");
     this.readout = make("p", { class: "readout", role: "status", "data-hint": HINT });
@@ -27,24 +75,24 @@ class View {
     // Arrow keys scroll a wide matrix.
     this.matrix.addEventListener("keydown", (event) => event.key.startsWith("Arrow") && event.stopPropagation());
     this.element = make("section", { class: "system", "aria-label": system.name }, make("h2", {}, system.name));
-    const perPiece = (look.log_probability / this.pieces.target.length).toFixed(2);
+    const perPiece = (attention.log_probability / this.pieces.target.length).toFixed(2);
     this.element.append(
       make(
-        "p", { class: "facts" }, `log-probability ${look.log_probability.toFixed(2)}, ${perPiece} per piece; `,
+        "p", { class: "facts" }, `log-probability ${attention.log_probability.toFixed(2)}, ${perPiece} per piece; `,
         `${this.pieces.source.length} source and ${this.pieces.target.length} target pieces, end symbols included`,
       ),
       this.row("source", system.source_language), this.row("target", system.target_language), this.readout,
     );
-    if (look.heads > 1) this.element.append(this.headChoice());
+    if (attention.heads > 1) this.element.append(this.headChoice());
     this.element.append(this.matrix);
-    if (look.centers) this.element.append(this.legend());
-    this.choose(look.heads > 1 ? page.heads.get(number) ?? -1 : 0);
+    if (attention.centers) this.element.append(this.legend());
+    this.choose(attention.heads > 1 ? page.heads.get(number) ?? -1 : 0);
   }
 
   headChoice() {
     const choice = make("fieldset", { class: "heads" }, make("legend", {}, "head"));
     const chosen = this.page.heads.get(this.number) ?? -1;
-    for (let head = -1; head < this.look.heads; head++) {
+    for (let head = -1; head < this.attention.heads; head++) {
       const input = make("input", { type: "radio", name: `head of ${this.number}`, value: head });
       input.checked = head === chosen;
       input.addEventListener("change", () => {
@@ -57,7 +105,7 @@ class View {
     return choice;
   }
 
-  /** The pieces of a side as running text. */
+  /** Makes the pieces of a side, as running text. */
   row(side, language) {
     const name = `${side} of ${this.page.data.systems[this.number].name}`;
     const row = make("div", {
@@ -84,28 +132,29 @@ class View {
     return make("div", {}, make("p", { class: "side" }, side), row);
   }
 
-  /** The piece that a key leads to. */
+  /** Returns the piece that a key moves to. */
   next(side, index, key, rightToLeft) {
     const forward = rightToLeft ? -1 : 1;
     const last = this.spans[side].length - 1;
-    const places = { ArrowLeft: index - forward, ArrowRight: index + forward, Home: 0, End: last };
-    return key in places ? this.spans[side][Math.max(0, Math.min(last, places[key]))] : undefined;
+    const targets = { ArrowLeft: index - forward, ArrowRight: index + forward, Home: 0, End: last };
+    return key in targets ? this.spans[side][Math.max(0, Math.min(last, targets[key]))] : undefined;
   }
 
   legend() {
     const line = make("p", { class: "legend" });
-    line.append(make("span", { class: "window" }, "▭"), ` window, p`, make("sub", {}, "t"), ` ± ${this.look.half_width}; `);
+    const width = ` ± ${this.attention.half_width}; `;
+    line.append(make("span", { class: "window" }, "▭"), " window, p", make("sub", {}, "t"), width);
     line.append(make("span", { class: "center" }, "●"), " p", make("sub", {}, "t"));
     return line;
   }
 
-  /** Takes the weights of a head, or the mean over all for -1; `fit` draws them. */
+  /** Selects the weights of a head, or the mean over all for -1; `fit` draws them. */
   choose(head) {
-    this.weights = weightsOf(this.look, head);
-    this.centers = this.look.centers && head >= 0 ? this.look.centers[head] : null;
+    this.weights = weightsOf(this.attention, head);
+    this.centers = this.attention.centers && head >= 0 ? this.attention.centers[head] : null;
   }
 
-  /** Draws the matrix as wide as there is room; where its cells would become too small, it scrolls. */
+  /** Draws the matrix as wide as there is room. It scrolls where its cells would become too small. */
   fit() {
     const [source, target] = [this.pieces.source.map(label), this.pieces.target.map(label)];
     const pen = document.createElement("canvas").getContext("2d");
@@ -123,8 +172,8 @@ class View {
     const canvas = make("canvas", { width: source.length, height: target.length });
     Object.assign(canvas.style, { left: `${left}px`, top: `${top}px`, width: `${width}px`, height: `${height}px` });
     const image = new ImageData(source.length, target.length);
-    this.weights.forEach((weight, place) => {
-      image.data[place * 4 + 3] = Math.round(255 * Math.sqrt(weight));
+    this.weights.forEach((weight, index) => {
+      image.data[index * 4 + 3] = Math.round(255 * Math.sqrt(weight));
     });
     canvas.getContext("2d").putImageData(image, 0, 0);
 
@@ -171,20 +220,20 @@ class View {
 
   drawWindows(cells, cell) {
     this.centers.forEach((center, row) => {
-      const found = windowOf(center, this.look.half_width, this.pieces.source.length);
-      if (found) {
-        const [first, last] = found;
+      const window = windowOf(center, this.attention.half_width, this.pieces.source.length);
+      if (window) {
+        const [first, last] = window;
         const box = { x: first * cell, y: row * cell, width: (last - first + 1) * cell, height: cell };
         cells.append(draw("rect", { class: "window", ...box }));
       }
       if (center > -0.5 && center < this.pieces.source.length - 0.5) {
-        const place = { cx: (center + 0.5) * cell, cy: (row + 0.5) * cell, r: Math.max(2, cell / 6) };
-        cells.append(draw("circle", { class: "center", ...place }));
+        const circle = { cx: (center + 0.5) * cell, cy: (row + 0.5) * cell, r: Math.max(2, cell / 6) };
+        cells.append(draw("circle", { class: "center", ...circle }));
       }
     });
   }
 
-  /** The target piece of the row under the pointer, and the column. */
+  /** Returns the target piece and the column under the pointer. */
   rowAt(event, canvas) {
     const box = canvas.getBoundingClientRect();
     const column = Math.floor((event.clientX - box.left) / this.cell);
@@ -194,12 +243,12 @@ class View {
     return inside ? { view: this, side: "target", index: row, column } : null;
   }
 
-  /** Shows a selection, which may be another view's: a source piece that both have is shown in both. */
+  /** Shows a selection, which may be in another view: a source piece that both have is shown in both. */
   paint(selection) {
     let chosen = selection;
     if (selection && selection.view !== this) {
-      const other = selection.view.pieces.source;
-      const same = other.length === this.pieces.source.length && other.every((piece, at) => piece === this.pieces.source[at]);
+      const [own, other] = [this.pieces.source, selection.view.pieces.source];
+      const same = other.length === own.length && other.every((piece, index) => piece === own[index]);
       chosen = selection.side === "source" && same ? selection : null;
     }
     for (const side of ["source", "target"]) {
@@ -224,8 +273,8 @@ class View {
   }
 
   paintWindow(center) {
-    const found = windowOf(center, this.look.half_width, this.pieces.source.length);
-    if (found) this.spans.source.slice(found[0], found[1] + 1).forEach((span) => span.classList.add("window"));
+    const window = windowOf(center, this.attention.half_width, this.pieces.source.length);
+    if (window) this.spans.source.slice(window[0], window[1] + 1).forEach((span) => span.classList.add("window"));
     this.spans.source[Math.round(center)]?.classList.add("center");
   }
 
@@ -242,10 +291,10 @@ class View {
     const weights = this.weightsOf({ side, index });
     const name = (piece) => make("bdi", {}, label(piece));
     const parts = [this.page.pinned ? "pinned: " : "", name(this.pieces[side][index])];
-    parts.push(side === "target" ? " looked at " : " was looked at by ");
+    parts.push(side === "target" ? " attended to " : " was attended to by ");
     if (column !== undefined) parts.push(name(this.pieces.source[column]), ` ${weights[column].toFixed(2)}; most at `);
     const most = largest(weights, this.pieces[other]);
-    most.forEach(({ weight, piece }, place) => parts.push(place ? ", " : "", name(piece), ` ${weight.toFixed(2)}`));
+    most.forEach(({ weight, piece }, index) => parts.push(index ? ", " : "", name(piece), ` ${weight.toFixed(2)}`));
     if (!most.length) parts.push("nothing");
     this.readout.append(...parts);
   }
