@@ -18,7 +18,7 @@ from nmt.config.schema import TASKS
 from nmt.config.shapes import limits_of, shape_of
 from nmt.errors import ConfigError
 from nmt.model.attention.presets import ATTENTION_PRESETS
-from nmt.tasks.components import FAMILIES, read_config
+from nmt.tasks.components import COMPONENTS, read_config
 from nmt.tasks.training import train
 from scripts.make_reference import files
 from tests.documents import write_all
@@ -102,7 +102,7 @@ def _bounds_of(annotation: object, marks: tuple[object, ...]) -> Iterator[tuple[
 
 def test_every_number_has_a_lower_and_an_upper_bound() -> None:
     numbers = [number for task, experiment in TASKS.items() for number in _numbers(experiment, task)]
-    for family, registry in FAMILIES.items():
+    for family, registry in COMPONENTS.items():
         for kind, entry in registry.items():
             numbers += _numbers(entry.options, f"{family}.{kind}")
     assert len(numbers) > 100
@@ -162,7 +162,9 @@ def test_every_word_of_another_toolkit_leads_to_a_key_that_there_is() -> None:
     assert len(SYNONYMS) > 300
     for word, keys in SYNONYMS.items():
         for key in keys:
-            assert any(is_key(key, experiment, FAMILIES) for experiment in TASKS.values()), f"{word}: there is no {key}"
+            assert any(is_key(key, experiment, COMPONENTS) for experiment in TASKS.values()), (
+                f"{word}: there is no {key}"
+            )
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+import shutil
 from pathlib import Path
 
 from nmt.cli.common import Parser, run
@@ -31,17 +31,46 @@ def _main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if Path(options.output).exists():
         raise CheckpointError(f"{options.output}: is there already; name a new folder")
-    return _average(options)
+    return _average(Path(options.model), options.last, Path(options.output))
 
 
-def _average(options: argparse.Namespace) -> int:
+def _average(run: Path, last: int, output: Path) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
-    from nmt.tasks.averaging import average_run
+    from nmt.checkpoint import RunFolder, Snapshot, average, find, load_model_files, write_checkpoint
+    from nmt.checkpoint.folder import CONFIG_FILE
+    from nmt.tasks.components import parse_saved_config
+    from nmt.tasks.translation.lexicon import LEXICON_FILE
     from nmt.tasks.translation.streaming import writing
 
-    taken = average_run(Path(options.model), options.last, Path(options.output))
+    folders = RunFolder(run).checkpoints()
+    if not folders:
+        find(run)  # raises if there is no checkpoint at all
+        raise CheckpointError(f"{run}: is a single checkpoint; name the run's folder")
+    if len(folders) < last:
+        raise CheckpointError(
+            f"{run}: has {len(folders)} checkpoints, not {last}; lower --last (training.keep_last says how many a run "
+            "keeps)"
+        )
+    folders = folders[-last:]
+    names = tuple(folder.name for folder in folders)
+    # The newest checkpoint gives everything but the weights.
+    newest = load_model_files(folders[-1])
+    snapshot = Snapshot(
+        model=average(folders),
+        config=parse_saved_config(newest.config_text, str(newest.path / CONFIG_FILE)),
+        tokenizers=newest.tokenizers,
+        step=newest.metadata.step,
+        epoch=newest.metadata.epoch,
+        data=newest.metadata.data,
+        average_of=names,
+        labels=tuple(newest.metadata.labels),
+    )
+    write_checkpoint(output, snapshot)
+    lexicon = run / LEXICON_FILE
+    if lexicon.is_file():
+        shutil.copyfile(lexicon, output / LEXICON_FILE)
     with writing(None) as write:
-        write(f"{options.output}: the mean of {', '.join(taken)}\n")
+        write(f"{output}: the mean of {', '.join(names)}\n")
     return 0
 
 

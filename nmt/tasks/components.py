@@ -1,11 +1,10 @@
-"""The configuration, bound to every part that there is."""
+"""Components that a config selects by name, and the rules between them: reads configs with both."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nmt.config import (
     Check,
@@ -37,23 +36,26 @@ from nmt.model.wiring import WIRINGS
 from nmt.training.optimizers import OPTIMIZERS
 from nmt.training.schedules import SCHEDULES
 
-FAMILIES: Mapping[str, Registry[Any]] = {
+COMPONENTS: Mapping[str, Registry[Any]] = {
     registry.family: registry
     for registry in (CORPORA, COLLECTIONS, CELLS, SCORES, WINDOWS, WIRINGS, COVERAGES, CONTEXTS, OPTIMIZERS, SCHEDULES)
 }
+"""Everything that a config selects by name, by the name of its family."""
 PRESETS: Presets = {"model.attention": ATTENTION_PRESETS}
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """The experiment that a YAML describes; `overrides` are `section.key=value` each.
+    """Reads the config in a YAML file; `overrides` are `section.key=value` each.
 
     Raises `ConfigError` with a line for every mistake.
     """
-    return load_config(path, overrides, families=FAMILIES, presets=PRESETS, checks=CHECKS, whole_checks=NETWORK_CHECKS)
+    return load_config(
+        path, overrides, families=COMPONENTS, presets=PRESETS, checks=CHECKS, whole_checks=NETWORK_CHECKS
+    )
 
 
 def read_translation(path: str | Path, overrides: Sequence[str] = ()) -> TranslationConfig:
-    """The same, of an experiment in translation; raises `ConfigError` for another one."""
+    """Reads a config as `read_config` does; raises `ConfigError` for another task than translation."""
     config = read_config(path, overrides)
     if not isinstance(config, TranslationConfig):
         raise ConfigError(f"{path}: task: is {config.task}; give a YAML of a translation")
@@ -66,50 +68,53 @@ def parse_saved_config(text: str, origin: str, overrides: Sequence[str] = ()) ->
     Raises `ConfigError`.
     """
     return parse_config(
-        text, origin, overrides, families=FAMILIES, presets=PRESETS, checks=CHECKS, whole_checks=NETWORK_CHECKS
+        text, origin, overrides, families=COMPONENTS, presets=PRESETS, checks=CHECKS, whole_checks=NETWORK_CHECKS
     )
 
 
 def has_attention(model: schema.ModelConfig) -> bool:
-    """Whether the decoder looks at source positions, so that there are weights to align by."""
+    """Returns whether the decoder attends to source positions, so that its weights give alignments."""
     score = model.attention.score
     return isinstance(score, ScoreOptions) and score.looks
 
 
 def lookback(model: schema.ModelConfig) -> Lookback | None:
-    """What the translator wants of the sentences before; None where it translates each by itself."""
+    """Returns the document context that the translator reads, or None if it translates sentences alone."""
     return model.context.lookback if isinstance(model.context, ContextOptions) else None
 
 
-def _of_translation(check: Callable[[TranslationConfig], Iterable[tuple[str, str]]]) -> Check:
-    """The rule, for experiments in translation alone."""
-
-    @wraps(check)
-    def only(config: ExperimentConfig) -> Iterable[tuple[str, str]]:
-        return check(config) if isinstance(config, TranslationConfig) else ()
-
-    return only
+ConfigT = TypeVar("ConfigT", bound=ExperimentConfig)
+Problems = Iterable[tuple[str, str]]
+"""Dotted path of a key, and its mistake."""
 
 
-@_of_translation
+def _only_for(kind: type[ConfigT]) -> Callable[[Callable[[ConfigT], Problems]], Check]:
+    """Restricts a rule to the configs of one task."""
+
+    def restrict(rule: Callable[[ConfigT], Problems]) -> Check:
+        return lambda config: rule(config) if isinstance(config, kind) else ()
+
+    return restrict
+
+
+@_only_for(TranslationConfig)
 def _coverage_needs_attention(config: TranslationConfig) -> Iterator[tuple[str, str]]:
-    """Coverage is what attention has left out."""
     if config.search.coverage_penalty and not has_attention(config.model):
         yield "search.coverage_penalty", "needs attention, and model.attention.score is none; leave it out"
 
 
-@_of_translation
+@_only_for(TranslationConfig)
 def _parts_go_together(config: TranslationConfig) -> Iterator[tuple[str, str]]:
-    """Every part of the attention, and the context, says itself what it cannot go with."""
+    """The options of the attention and of the context know their own conflicts."""
     known = dict(config.model)
     for part in (*dict(known.get("attention", {})).values(), known.get("context")):
         if isinstance(part, schema.NetworkPartOptions):
             yield from decided(part.conflicts(config.model))
 
 
-@_of_translation
+@_only_for(TranslationConfig)
 def _bridge_has_a_context(config: TranslationConfig) -> Iterator[tuple[str, str]]:
-    """Before the first step there is a context only where it does not depend on the decoder's state."""
+    """Before the first step a context exists only if it does not depend on the decoder's state."""
     score = config.model.attention.score
     if config.model.decoder.bridge != "context" or not isinstance(score, ScoreOptions):
         return
@@ -121,9 +126,8 @@ def _bridge_has_a_context(config: TranslationConfig) -> Iterator[tuple[str, str]
         )
 
 
-@_of_translation
+@_only_for(TranslationConfig)
 def _guided_alignment_needs_alignments(config: TranslationConfig) -> Iterator[tuple[str, str]]:
-    """Attention is guided by the alignments of the training text."""
     guided = config.training.guided_alignment.weight > 0.0
     if guided and not any(isinstance(each, CorpusOptions) and each.has_alignments for each in config.data.train):
         yield (
@@ -133,9 +137,8 @@ def _guided_alignment_needs_alignments(config: TranslationConfig) -> Iterator[tu
         )
 
 
-@_of_translation
+@_only_for(TranslationConfig)
 def _guided_alignment_needs_attention(config: TranslationConfig) -> Iterator[tuple[str, str]]:
-    """Only attention can be guided."""
     if config.training.guided_alignment.weight and not has_attention(config.model):
         yield (
             "training.guided_alignment.weight",
@@ -143,16 +146,14 @@ def _guided_alignment_needs_attention(config: TranslationConfig) -> Iterator[tup
         )
 
 
-@_of_translation
+@_only_for(TranslationConfig)
 def _context_needs_documents(config: TranslationConfig) -> Iterator[tuple[str, str]]:
-    """The sentences before another one are those of its document."""
     if lookback(config.model) is not None and not any(map(_has_documents, config.data.train)):
         yield "data.train", f"has no documents, {_NEEDED_BY_CONTEXT}"
 
 
-@_of_translation
+@_only_for(TranslationConfig)
 def _context_needs_documents_in_validation(config: TranslationConfig) -> Iterator[tuple[str, str]]:
-    """The same for the validation corpus."""
     if lookback(config.model) is not None and not _has_documents(config.data.validation):
         yield "data.validation", f"has no documents, {_NEEDED_BY_CONTEXT}"
 
@@ -160,62 +161,54 @@ def _context_needs_documents_in_validation(config: TranslationConfig) -> Iterato
 _NEEDED_BY_CONTEXT = "which model.context needs; say where they end with `documents`, or leave model.context out"
 
 
+def _has_documents(corpus: PartOptions) -> bool:
+    # A split takes whole documents from the training text, which must have some.
+    return isinstance(corpus, SplitOptions) or (isinstance(corpus, CorpusOptions) and corpus.has_documents)
+
+
 def _only_validation_is_split(config: ExperimentConfig) -> Iterator[tuple[str, str]]:
-    """A split is taken from the training text."""
     data = config.data
     if not isinstance(data, (schema.DataConfig, schema.LabelledDataConfig)):
         return
-    places = [(f"data.train.{number}", each) for number, each in enumerate(data.train)]
-    places += [(f"data.test.{name}", each) for name, each in data.test.items()]
-    for path, each in places:
+    corpora = [(f"data.train.{number}", each) for number, each in enumerate(data.train)]
+    corpora += [(f"data.test.{name}", each) for name, each in data.test.items()]
+    for path, each in corpora:
         if isinstance(each, SplitOptions):
             yield path, "split is for data.validation alone; name files here"
 
 
-def _has_documents(corpus: PartOptions) -> bool:
-    # A split takes whole documents from the training text, which has to have some.
-    return isinstance(corpus, SplitOptions) or (isinstance(corpus, CorpusOptions) and corpus.has_documents)
-
-
-@_of_translation
-def _a_fused_recurrence_can_be_had(config: TranslationConfig) -> Iterator[tuple[str, str]]:
-    """What has no fused form is said before anything is read, where it is asked for."""
-    if config.runtime.kernel not in FORCED:
-        return
-    model = config.model
-    obstacle = without_memory(lambda: Translator(model, Vocabulary(1, 1, 0))).obstacle()
-    if refused := refusal(config.runtime.kernel, obstacle):
-        yield "runtime.kernel", refused
-
-
-def _levels_of_a_document_look(config: ExperimentConfig) -> Iterator[tuple[str, str]]:
-    """What matters in a sentence or in a document is found by looking."""
-    if not isinstance(config, ClassificationConfig):
-        return
+@_only_for(ClassificationConfig)
+def _levels_have_attention(config: ClassificationConfig) -> Iterator[tuple[str, str]]:
     for name, level in (("word", config.model.word), ("sentence", config.model.sentence)):
         if isinstance(level.score, ScoreOptions) and not level.score.looks:
             yield f"model.{name}.score", f"{level.score.kind} gives no weights; set it to mean, which weighs all alike"
 
 
-def _graphs_are_for_translators(config: ExperimentConfig) -> Iterator[tuple[str, str]]:
-    """A classifier has no decoder."""
-    if isinstance(config, ClassificationConfig) and config.runtime.kernel == "graphed":
+@_only_for(ClassificationConfig)
+def _graphs_are_for_translators(config: ClassificationConfig) -> Iterator[tuple[str, str]]:
+    if config.runtime.kernel == "graphed":
         yield "runtime.kernel", "graphed is for the decoder of a translator; set it to auto, fused or reference"
 
 
-def _fused_layers_can_be_had(config: ExperimentConfig) -> Iterator[tuple[str, str]]:
-    """The same for a classifier, whose kernels are others."""
-    if not isinstance(config, ClassificationConfig) or config.runtime.kernel not in FORCED:
-        return
-    model = config.model
-    obstacle = without_memory(lambda: DocumentClassifier(model, vocabulary_size=1, labels=1)).encoder.obstacle()
-    if refused := refusal(config.runtime.kernel, obstacle):
-        yield "runtime.kernel", refused
+@_only_for(TranslationConfig)
+def _translator_has_forced_kernels(config: TranslationConfig) -> Iterator[tuple[str, str]]:
+    if config.runtime.kernel in FORCED:
+        network = without_memory(lambda: Translator(config.model, Vocabulary(1, 1, 0)))
+        if refused := refusal(config.runtime.kernel, network.obstacle()):
+            yield "runtime.kernel", refused
+
+
+@_only_for(ClassificationConfig)
+def _classifier_has_forced_kernels(config: ClassificationConfig) -> Iterator[tuple[str, str]]:
+    if config.runtime.kernel in FORCED:
+        network = without_memory(lambda: DocumentClassifier(config.model, vocabulary_size=1, labels=1))
+        if refused := refusal(config.runtime.kernel, network.encoder.obstacle()):
+            yield "runtime.kernel", refused
 
 
 CHECKS: tuple[Check, ...] = (
     _only_validation_is_split,
-    _levels_of_a_document_look,
+    _levels_have_attention,
     _graphs_are_for_translators,
     _coverage_needs_attention,
     _parts_go_together,
@@ -225,6 +218,7 @@ CHECKS: tuple[Check, ...] = (
     _context_needs_documents,
     _context_needs_documents_in_validation,
 )
-"""Rules between parts; each is asked as far as the values that are right decide it."""
-NETWORK_CHECKS: tuple[Check, ...] = (_fused_layers_can_be_had, _a_fused_recurrence_can_be_had)
-"""Rules that build a network, so that the whole config must be right."""
+"""Rules between parts. Each is checked as far as the correct values decide it."""
+NETWORK_CHECKS: tuple[Check, ...] = (_classifier_has_forced_kernels, _translator_has_forced_kernels)
+"""Rules for a config without any other mistake. They build the network on the device meta, only if kernels are forced:
+a mistake in the YAML, with its line, comes before anything is read."""

@@ -30,7 +30,7 @@ IMPORTED = (
     *(f"nmt.cli.{name}" for name in COMMANDS),
     "datasets",
     "nmt.tasks.translation.alignment",
-    "nmt.tasks.averaging",
+    "nmt.checkpoint.average",
     "nmt.tasks.translation.comparison",
     "nmt.tasks.translation.drawing",
     "nmt.tasks.components",
