@@ -6,7 +6,12 @@ import errno
 import os
 import re
 import stat
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 REMEDIES = {
     errno.ENOSPC: "make room on the disk",
@@ -80,3 +85,20 @@ class CheckpointError(NmtError):
 
 class TrainingError(NmtError):
     """Training cannot go on: the loss stays non-finite, or a batch does not fit into memory."""
+
+
+def try_each(action: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """Returns the results of the action for all items.
+
+    Raises one DataError with the problems of all items, each problem once.
+    """
+    results: list[Result] = []
+    problems: list[str] = []
+    for item in items:
+        try:
+            results.append(action(item))
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(*dict.fromkeys(problems))
+    return results

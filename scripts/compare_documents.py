@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from nmt.config import ClassificationConfig
-from nmt.data.labelled import Collection, Splitter, labels_of, open_collection
+from nmt.data.readers.labelled import Collection, Splitter, all_labels, open_collection
 from nmt.evaluation.label_metrics import SAMPLES, SEED, label_scores, to_json
 from nmt.tasks.components import read_config
 from scripts.compare_attention import (
@@ -161,7 +161,7 @@ def train_bag(run: Run, path: Path, options: argparse.Namespace) -> None:
     say(f"training {path.stem}: {run.name}")
     config = _read(path, options.set)
     training = [open_collection(each, config.data) for each in config.data.train]
-    labels = labels_of(training)
+    labels = all_labels(training)
     name, test_options = next(iter(config.data.test.items()))
     start = time.perf_counter()
     texts, gold = _texts(training, labels)

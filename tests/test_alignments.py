@@ -20,12 +20,16 @@ from nmt.data.batching import Batch, BatchStream, Position
 from nmt.data.batching.links import Flat, Links, link_pieces
 from nmt.data.cache import EncodedCorpus, EncodingReport, encode_corpora, flatten
 from nmt.data.cache.links import parse_links
-from nmt.data.readers import Corpus, Pair, open_corpus
-from nmt.data.readers.huggingface import HuggingFaceOptions
-from nmt.data.readers.jsonlines import JsonLinesOptions
-from nmt.data.readers.parquet import ParquetOptions
-from nmt.data.readers.tables import TsvOptions
-from nmt.data.readers.text import TextOptions
+from nmt.data.readers.pairs import (
+    Corpus,
+    HuggingFacePairOptions,
+    JsonPairOptions,
+    Pair,
+    ParquetPairOptions,
+    TextPairOptions,
+    TsvPairOptions,
+    open_corpus,
+)
 from nmt.data.tokenizer import SPACE, Tokenizer, TokenizerPair, learn
 from nmt.errors import DataError
 
@@ -34,7 +38,7 @@ WORDS = ["Hund", "Katze", "läuft", "schläft", "der", "die", "groß", "klein", 
 
 
 def data(broken_utf8: str = "error") -> DataConfig:
-    anything = TextOptions(source="unused", target="unused")
+    anything = TextPairOptions(source="unused", target="unused")
     filters = FiltersConfig.model_validate({"broken_utf8": broken_utf8})
     return DataConfig(
         source_language="de", target_language="en", train=[anything], validation=anything, filters=filters
@@ -48,13 +52,13 @@ def write(path: Path, lines: Sequence[str]) -> str:
 
 def text_options(
     folder: Path, rows: Sequence[tuple[str, str, str]], name: str = "x", aligned: bool = True, **options: object
-) -> TextOptions:
+) -> TextPairOptions:
     paths = [
         write(folder / f"{name}.{suffix}", [row[column] for row in rows])
         for column, suffix in enumerate(("de", "en", "align"))
     ]
     alignments = paths[2] if aligned else None
-    return TextOptions.model_validate({"source": paths[0], "target": paths[1], "alignments": alignments, **options})
+    return TextPairOptions.model_validate({"source": paths[0], "target": paths[1], "alignments": alignments, **options})
 
 
 def opened(options: PartOptions, broken_utf8: str = "error") -> Corpus:
@@ -79,27 +83,27 @@ def same_content(request: pytest.FixtureRequest, tmp_path: Path) -> PartOptions:
             return text_options(tmp_path, ROWS)
         case "tsv":
             path = write(tmp_path / "x.tsv", [f"{links}\t{target}\t{source}" for source, target, links in ROWS])
-            return TsvOptions(path=path, source_column=3, target_column=2, alignments_column=1)
+            return TsvPairOptions(path=path, source_column=3, target_column=2, alignments_column=1)
         case "tsv by name":
             path = write(tmp_path / "x.tsv", ["de\ten\tlinks", *("\t".join(row) for row in ROWS)])
-            return TsvOptions(path=path, alignments_column="links")
+            return TsvPairOptions(path=path, alignments_column="links")
         case "jsonl":
             lines = [json.dumps({"pair": {"de": s, "en": t}, "links": links}) for s, t, links in ROWS]
             path = write(tmp_path / "x.jsonl", lines)
-            return JsonLinesOptions(path=path, source="pair.de", target="pair.en", alignments="links")
+            return JsonPairOptions(path=path, source="pair.de", target="pair.en", alignments="links")
         case "parquet":
             parquet.write_table(pa.table(table), tmp_path / "x.parquet")
-            return ParquetOptions(path=str(tmp_path / "x.parquet"), source="de", target="en", alignments="links")
+            return ParquetPairOptions(path=str(tmp_path / "x.parquet"), source="de", target="en", alignments="links")
         case _:
             datasets.Dataset.from_dict(table).save_to_disk(tmp_path / "saved")
-            return HuggingFaceOptions(dataset=str(tmp_path / "saved"), alignments="links")
+            return HuggingFacePairOptions(dataset=str(tmp_path / "saved"), alignments="links")
 
 
 def test_every_format_gives_the_same_alignments(same_content: PartOptions, tmp_path: Path) -> None:
     corpus = opened(same_content)
     assert corpus.has_alignments
     # A header is a line of its own.
-    first = 2 if isinstance(same_content, TsvOptions) and isinstance(same_content.alignments_column, str) else 1
+    first = 2 if isinstance(same_content, TsvPairOptions) and isinstance(same_content.alignments_column, str) else 1
     assert list(corpus) == [Pair(s, t, line, links) for line, (s, t, links) in enumerate(ROWS, start=first)]
     assert corpus.fingerprint() == opened(text_options(tmp_path, ROWS, "plain")).fingerprint()
 
@@ -124,21 +128,23 @@ def test_a_pair_never_shifts_against_its_alignment(tmp_path: Path) -> None:
 
 
 def test_a_missing_alignment_is_said_with_its_place(tmp_path: Path) -> None:
-    options = TextOptions(source="no.de", target="no.en", alignments=str(tmp_path / "no.align"))
+    options = TextPairOptions(source="no.de", target="no.en", alignments=str(tmp_path / "no.align"))
     with pytest.raises(DataError) as caught:
         opened(options)
     assert caught.value.problems[2] == f"{tmp_path / 'no.align'}: No such file or directory"
-    tsv = TsvOptions(path=write(tmp_path / "x.tsv", ["a\tb\t0-0", "a\tb"]), alignments_column=3)
+    tsv = TsvPairOptions(path=write(tmp_path / "x.tsv", ["a\tb\t0-0", "a\tb"]), alignments_column=3)
     assert problems(tsv) == (f"{tsv.path}:2: 2 columns separated by tabs, but column 3 is needed",)
-    jsonl = JsonLinesOptions(
+    jsonl = JsonPairOptions(
         path=write(tmp_path / "x.jsonl", ['{"s": "a", "t": "b", "l": null}']), source="s", target="t", alignments="l"
     )
     assert problems(jsonl) == (f"{jsonl.path}:1: field 'l' is null, not a string",)
     path = str(tmp_path / "x.parquet")
     parquet.write_table(pa.table({"s": ["a"], "t": ["b"], "l": pa.array([None], pa.string())}), path)
     columns = {"path": path, "source": "s", "target": "t"}
-    assert problems(ParquetOptions(**columns, alignments="l")) == (f"{path}:1: no value in column 'l'",)
-    assert problems(ParquetOptions(**columns, alignments="m")) == (f"{path}: no column 'm'; there are 's', 't', 'l'",)
+    assert problems(ParquetPairOptions(**columns, alignments="l")) == (f"{path}:1: no value in column 'l'",)
+    assert problems(ParquetPairOptions(**columns, alignments="m")) == (
+        f"{path}: no column 'm'; there are 's', 't', 'l'",
+    )
 
 
 def test_broken_utf8_in_an_alignment_counts_as_in_a_side(tmp_path: Path) -> None:

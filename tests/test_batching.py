@@ -19,8 +19,7 @@ from nmt.data.batching.plan import cut, plan_window
 from nmt.data.batching.prefetch import prefetch
 from nmt.data.batching.windows import Windows
 from nmt.data.cache import EncodedCorpus, Part, encode_corpora
-from nmt.data.readers import open_corpus
-from nmt.data.readers.text import TextOptions
+from nmt.data.readers.pairs import TextPairOptions, open_corpus
 from nmt.data.tokenizer import TokenizerPair, learn
 
 WORDS = ["Hund", "Katze", "läuft", "schläft", "der", "die", "groß", "klein", "Haus", "und"]
@@ -51,7 +50,7 @@ def encode(folder: Path, parts: Sequence[tuple[list[tuple[str, str]], float]], p
         paths = [folder / f"{number}.{suffix}" for suffix in ("de", "en")]
         for path, side in zip(paths, zip(*pairs, strict=True), strict=True):
             path.write_text("".join(f"{line}\n" for line in side), encoding="utf-8")
-        options = TextOptions(source=str(paths[0]), target=str(paths[1]), weight=weight)
+        options = TextPairOptions(source=str(paths[0]), target=str(paths[1]), weight=weight)
         data = DataConfig(source_language="de", target_language="en", train=[options], validation=options)
         corpora.append(open_corpus(options, data))
     return encode_corpora(corpora, pair, None, folder / "cache", workers=1, keep_text=True)

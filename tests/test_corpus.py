@@ -17,11 +17,18 @@ import zstandard
 
 from nmt.config.registry import PartOptions
 from nmt.config.schema import DataConfig, FiltersConfig
-from nmt.data.readers import CORPORA, Counts, Pair, iterate_lines, open_corpora, open_corpus, read_lines
-from nmt.data.readers.huggingface import HuggingFaceOptions
-from nmt.data.readers.jsonlines import JsonLinesOptions
-from nmt.data.readers.tables import TsvOptions
-from nmt.data.readers.text import TextOptions
+from nmt.data.readers.base import Counts, Dropped
+from nmt.data.readers.files import iterate_lines, read_lines
+from nmt.data.readers.pairs import (
+    CORPORA,
+    HuggingFacePairOptions,
+    JsonPairOptions,
+    Pair,
+    TextPairOptions,
+    TsvPairOptions,
+    open_corpora,
+    open_corpus,
+)
 from nmt.errors import DataError
 
 # Characters at which `str.splitlines` would split, and blanks that stripping would eat.
@@ -37,7 +44,7 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def data(broken_utf8: str = "error") -> DataConfig:
-    anything = TextOptions(source="unused", target="unused")
+    anything = TextPairOptions(source="unused", target="unused")
     filters = FiltersConfig.model_validate({"broken_utf8": broken_utf8})
     return DataConfig(
         source_language="de", target_language="en", train=[anything], validation=anything, filters=filters
@@ -49,8 +56,8 @@ def write(path: Path, content: str | bytes) -> str:
     return str(path)
 
 
-def text_options(folder: Path, source: str | bytes, target: str | bytes, limit: int | None = None) -> TextOptions:
-    return TextOptions(source=write(folder / "x.de", source), target=write(folder / "x.en", target), limit=limit)
+def text_options(folder: Path, source: str | bytes, target: str | bytes, limit: int | None = None) -> TextPairOptions:
+    return TextPairOptions(source=write(folder / "x.de", source), target=write(folder / "x.en", target), limit=limit)
 
 
 def problems(options: PartOptions, broken_utf8: str = "error") -> tuple[str, ...]:
@@ -65,16 +72,16 @@ def same_content(request: pytest.FixtureRequest, tmp_path: Path) -> PartOptions:
     kind, _, suffix = request.param.partition(".")
     pairs = list(zip(SENTENCES, TRANSLATIONS, strict=True))
     if kind == "tsv":
-        return TsvOptions(path=write(tmp_path / "x.tsv", "".join(f"{s}\t{t}\n" for s, t in pairs)))
+        return TsvPairOptions(path=write(tmp_path / "x.tsv", "".join(f"{s}\t{t}\n" for s, t in pairs)))
     if kind == "jsonl":
         lines = "".join(json.dumps({"translation": {"de": s, "en": t}}, ensure_ascii=False) + "\n" for s, t in pairs)
         path = write(tmp_path / "x.jsonl", lines)
-        return JsonLinesOptions(path=path, source="translation.de", target="translation.en")
+        return JsonPairOptions(path=path, source="translation.de", target="translation.en")
     compress = COMPRESS[f".{suffix}" if suffix else ""]
     paths = [tmp_path / f"x.{language}{request.param.removeprefix('text')}" for language in ("de", "en")]
     for path, lines_of_side in zip(paths, (SENTENCES, TRANSLATIONS), strict=True):
         write(path, compress("".join(f"{line}\n" for line in lines_of_side).encode()))
-    return TextOptions(source=str(paths[0]), target=str(paths[1]))
+    return TextPairOptions(source=str(paths[0]), target=str(paths[1]))
 
 
 def test_every_format_gives_the_same_pairs_at_every_pass(same_content: PartOptions) -> None:
@@ -131,8 +138,8 @@ def test_unequal_line_counts_name_both_files_and_both_counts(
 
 def test_missing_files_are_all_reported_at_once(tmp_path: Path) -> None:
     write(tmp_path / "there.de.gz", gzip.compress(b""))
-    missing = TextOptions(source=str(tmp_path / "there.de"), target=str(tmp_path / "no.en"))
-    folder = JsonLinesOptions(path=str(tmp_path), source="de", target="en")
+    missing = TextPairOptions(source=str(tmp_path / "there.de"), target=str(tmp_path / "no.en"))
+    folder = JsonPairOptions(path=str(tmp_path), source="de", target="en")
     with pytest.raises(DataError) as caught:
         open_corpora([missing, folder, missing], data())
     assert caught.value.problems == (
@@ -146,16 +153,16 @@ def test_a_missing_relative_path_names_the_folder_where_it_was_looked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert problems(TextOptions(source="data/x.de", target="data/x.de")) == (
+    assert problems(TextPairOptions(source="data/x.de", target="data/x.de")) == (
         f"data/x.de: No such file or directory in {tmp_path}, where relative paths begin",
     )
 
 
 def test_names_that_no_file_can_have(tmp_path: Path) -> None:
-    [problem] = problems(JsonLinesOptions(path="x" * 5000, source="de", target="en"))
+    [problem] = problems(JsonPairOptions(path="x" * 5000, source="de", target="en"))
     assert problem.startswith("xxx")
     assert "File name too long" in problem
-    [problem] = problems(JsonLinesOptions(path="a\0b", source="de", target="en"))
+    [problem] = problems(JsonPairOptions(path="a\0b", source="de", target="en"))
     assert problem == "'a\\x00b': not the name of a file; a name has no NUL in it"
 
 
@@ -163,7 +170,7 @@ def test_pipes_and_devices_are_no_corpora_but_can_be_read_once(tmp_path: Path) -
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     advice = "a corpus is read several times, so write it to a file first"
-    assert problems(TextOptions(source=str(pipe), target="/dev/zero")) == (
+    assert problems(TextPairOptions(source=str(pipe), target="/dev/zero")) == (
         f"{pipe}: is a pipe, not a file; {advice}",
         f"/dev/zero: is a device, not a file; {advice}",
     )
@@ -184,19 +191,19 @@ def test_a_header_that_is_read_as_text_is_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, header: str, warned: bool
 ) -> None:
     path = write(tmp_path / "x.tsv", f"{header}\nHallo\thello\n")
-    assert len(list(open_corpus(TsvOptions(path=path), data()))) == 2
+    assert len(list(open_corpus(TsvPairOptions(path=path), data()))) == 2
     names = ", ".join(repr(cell.strip()) for cell in header.split("\t"))
     message = f"{path}:1: looks like a header ({names}), but is read as text; give columns by these names instead of"
     assert [text.startswith(message) for text in caplog.messages] == [True] * warned
     caplog.clear()
     first, second = header.split("\t")
-    [pair] = open_corpus(TsvOptions(path=path, source_column=first, target_column=second), data())
+    [pair] = open_corpus(TsvPairOptions(path=path, source_column=first, target_column=second), data())
     assert (pair.source, caplog.messages) == ("Hallo", [])
 
 
 def test_utf16_is_recognized(tmp_path: Path) -> None:
     path = write(tmp_path / "x.de", "ab\n".encode("utf-16"))
-    [problem] = problems(TextOptions(source=path, target=path))
+    [problem] = problems(TextPairOptions(source=path, target=path))
     assert "position 1 of the text; the file looks like UTF-16: save it as UTF-8;" in problem
 
 
@@ -217,9 +224,9 @@ def test_a_file_without_permission_is_one_line(tmp_path: Path) -> None:
         # In a process of its own, which gives up the rights of root.
         os.setuid(65534)
         found = [
-            problems(TextOptions(source=str(secret), target=str(secret))),
-            problems(TsvOptions(path=str(folder / "x.tsv"))),
-            problems(HuggingFaceOptions(dataset=str(folder / "saved"))),
+            problems(TextPairOptions(source=str(secret), target=str(secret))),
+            problems(TsvPairOptions(path=str(folder / "x.tsv"))),
+            problems(HuggingFacePairOptions(dataset=str(folder / "saved"))),
         ]
         os.write(write_end, json.dumps(found).encode())
         os._exit(0)
@@ -244,7 +251,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, side: str, suffix: str, damage:
     bad = whole[: len(whole) // 2] if damage == "cut" else b"not compressed at all\n" * 50
     sides = {"source": whole, "target": whole, side: bad}
     paths = {name: write(tmp_path / f"{name}{suffix}", text) for name, text in sides.items()}
-    [problem] = problems(TextOptions(source=paths["source"], target=paths["target"]))
+    [problem] = problems(TextPairOptions(source=paths["source"], target=paths["target"]))
     assert problem.startswith(f"{paths[side]}: damaged or cut short (")
 
 
@@ -262,26 +269,25 @@ def test_broken_utf8_names_file_and_line(tmp_path: Path) -> None:
     assert problem.startswith(f"{tmp_path / 'x.de'}:2: not UTF-8")
     with pytest.raises(DataError, match=r"<stdin>:2: not UTF-8"):
         list(iterate_lines(io.BytesIO(bad), "<stdin>"))
-    assert list(iterate_lines(io.BytesIO(bad), "<stdin>", errors="replace")) == ["A", "B\ufffd"]
 
 
 def test_broken_utf8_drops_the_pair_whole_and_counts_it(tmp_path: Path) -> None:
     source, target = b"1\n\xff\n3\n4\n5\n", b"1\n2\n3\n\xc3\n5\n"
     corpus = open_corpus(text_options(tmp_path, source, target), data("drop"))
     counts = Counts()
-    assert [(pair.source, pair.target, pair.line) for pair in corpus.pairs(counts)] == [
+    assert [(pair.source, pair.target, pair.line) for pair in corpus.read(counts)] == [
         ("1", "1", 1),
         ("3", "3", 3),
         ("5", "5", 5),
     ]
     assert (counts.read, counts.dropped_total) == (5, 2)
-    assert counts.report() == [f"not UTF-8: 2 pairs dropped ({corpus.name}: lines 2, 4)"]
+    assert counts.dropped == {"not UTF-8": Dropped(2, (2, 4))}
 
 
 @pytest.mark.parametrize("spelling", [b'"\xff"', rb'"\ud800"'])
 def test_broken_utf8_in_json_lines(tmp_path: Path, spelling: bytes) -> None:
     content = b'{"de": "a", "en": "A"}\n{"de": "b", "en": ' + spelling + b"}\n"
-    options = JsonLinesOptions(path=write(tmp_path / "x.jsonl", content), source="de", target="en")
+    options = JsonPairOptions(path=write(tmp_path / "x.jsonl", content), source="de", target="en")
     [problem] = problems(options)
     assert problem.startswith(f"{options.path}:2: not UTF-8")
     assert [pair.source for pair in open_corpus(options, data("drop"))] == ["a"]
@@ -301,44 +307,39 @@ def test_broken_utf8_in_json_lines(tmp_path: Path, spelling: bytes) -> None:
 )
 def test_json_lines_mistakes_name_file_and_line(tmp_path: Path, line: str, complaint: str) -> None:
     content = f'{{"de": "a", "en": "b"}}\n{line}\n'
-    options = JsonLinesOptions(path=write(tmp_path / "x.jsonl", content), source="de", target="en")
+    options = JsonPairOptions(path=write(tmp_path / "x.jsonl", content), source="de", target="en")
     [problem] = problems(options)
     assert problem.startswith(f"{options.path}:2: {complaint}")
 
 
 def test_a_json_field_may_have_a_dot_in_its_name(tmp_path: Path) -> None:
     path = write(tmp_path / "x.jsonl", '{"a.de": "flat", "a": {"de": "nested", "en": "N"}}\n')
-    corpus = open_corpus(JsonLinesOptions(path=path, source="a.de", target="a.en"), data())
+    corpus = open_corpus(JsonPairOptions(path=path, source="a.de", target="a.en"), data())
     assert list(corpus) == [Pair("flat", "N", 1)]
 
 
 def test_tsv_columns_by_number_or_name(tmp_path: Path) -> None:
     path = write(tmp_path / "x.tsv.gz", gzip.compress(b'id\ten\tde\n7\t"a" dog\tein "Hund"\n'))
-    by_name = open_corpus(TsvOptions(path=path, source_column="de", target_column="en"), data())
+    by_name = open_corpus(TsvPairOptions(path=path, source_column="de", target_column="en"), data())
     assert list(by_name) == [Pair('ein "Hund"', '"a" dog', 2)]
-    by_number = open_corpus(TsvOptions(path=path, source_column=3, target_column=2), data())
+    by_number = open_corpus(TsvPairOptions(path=path, source_column=3, target_column=2), data())
     assert list(by_number) == [Pair("de", "en", 1), Pair('ein "Hund"', '"a" dog', 2)]
 
 
 def test_tsv_mistakes(tmp_path: Path) -> None:
     path = write(tmp_path / "x.tsv", "de\ten\nein\ta\nallein\n")
-    assert problems(TsvOptions(path=path)) == (f"{path}:3: 1 column separated by tabs, but column 2 is needed",)
+    assert problems(TsvPairOptions(path=path)) == (f"{path}:3: 1 column separated by tabs, but column 2 is needed",)
     with pytest.raises(DataError) as caught:
-        open_corpus(TsvOptions(path=path, source_column="fr", target_column=2), data())
+        open_corpus(TsvPairOptions(path=path, source_column="fr", target_column=2), data())
     assert caught.value.problems == (f"{path}:1: no column 'fr'; the header has 'de', 'en'",)
 
 
 def test_counts_add_up() -> None:
-    first, second = Counts(read=10, kept=6), Counts(read=5, kept=3)
+    counts = Counts(read=10, kept=3)
     for line in (1, 2, 3, 4):
-        first.drop("too long", "a", line)
-    for line in (8, 9):
-        second.drop("too long", "b", line)
-    second.drop("empty side", "b", 3)
-    second.read += 1
-    first.add(second)
-    assert first.read == first.kept + first.dropped_total == 16
-    assert first.report() == [
-        "too long: 6 pairs dropped (a: lines 1, 2, 3, 4; b: line 8, ...)",
-        "empty side: 1 pair dropped (b: line 3)",
-    ]
+        counts.drop("too long", [line])
+    counts.drop("too long", [8, 9])
+    counts.drop("empty side", [3])
+    counts.drop("duplicate", [])
+    assert counts.read == counts.kept + counts.dropped_total == 10
+    assert counts.dropped == {"too long": Dropped(6, (1, 2, 3, 4, 8)), "empty side": Dropped(1, (3,))}

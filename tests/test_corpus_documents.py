@@ -17,12 +17,16 @@ from nmt.config.registry import PartOptions
 from nmt.config.schema import DataConfig, FiltersConfig, TokenizerConfig
 from nmt.data.cache import EncodedCorpus, EncodingReport, Part, encode_corpora
 from nmt.data.cache.report import DocumentsReport
-from nmt.data.readers import Corpus, Counts, open_corpus
-from nmt.data.readers.huggingface import HuggingFaceOptions
-from nmt.data.readers.jsonlines import JsonLinesOptions
-from nmt.data.readers.parquet import ParquetOptions
-from nmt.data.readers.tables import TsvOptions
-from nmt.data.readers.text import TextOptions
+from nmt.data.readers.base import Counts
+from nmt.data.readers.pairs import (
+    Corpus,
+    HuggingFacePairOptions,
+    JsonPairOptions,
+    ParquetPairOptions,
+    TextPairOptions,
+    TsvPairOptions,
+    open_corpus,
+)
 from nmt.data.tokenizer import TokenizerPair, learn
 from nmt.errors import DataError
 
@@ -42,8 +46,8 @@ def opened(options: PartOptions, broken_utf8: str = "error") -> Corpus:
     return open_corpus(options, data)
 
 
-def text_options(folder: Path, documents: str | None, rows: list[tuple[str, str, str]] = ROWS) -> TextOptions:
-    return TextOptions(
+def text_options(folder: Path, documents: str | None, rows: list[tuple[str, str, str]] = ROWS) -> TextPairOptions:
+    return TextPairOptions(
         source=write(folder / "x.de", [row[0] for row in rows]),
         target=write(folder / "x.en", [row[1] for row in rows]),
         documents=documents,
@@ -62,12 +66,12 @@ def by_blank_lines(folder: Path) -> PartOptions:
 
 
 def tsv(folder: Path) -> PartOptions:
-    return TsvOptions(path=write(folder / "x.tsv", [f"{d}\t{s}\t{t}" for s, t, d in ROWS]), **columns(2, 3, 1))
+    return TsvPairOptions(path=write(folder / "x.tsv", [f"{d}\t{s}\t{t}" for s, t, d in ROWS]), **columns(2, 3, 1))
 
 
 def tsv_by_name(folder: Path) -> PartOptions:
     path = write(folder / "h.tsv", ["doc\tde\ten", *(f"{d}\t{s}\t{t}" for s, t, d in ROWS)])
-    return TsvOptions(path=path, **columns("de", "en", "doc"))
+    return TsvPairOptions(path=path, **columns("de", "en", "doc"))
 
 
 def columns(source: int | str, target: int | str, documents: int | str) -> dict[str, int | str]:
@@ -76,12 +80,12 @@ def columns(source: int | str, target: int | str, documents: int | str) -> dict[
 
 def json_lines(folder: Path) -> PartOptions:
     path = write(folder / "x.jsonl", [json.dumps({"de": s, "en": t, "at": {"doc": d}}) for s, t, d in ROWS])
-    return JsonLinesOptions(path=path, source="de", target="en", documents="at.doc")
+    return JsonPairOptions(path=path, source="de", target="en", documents="at.doc")
 
 
 def json_lines_with_numbers(folder: Path) -> PartOptions:
     path = write(folder / "n.jsonl", [json.dumps({"de": s, "en": t, "doc": ord(d)}) for s, t, d in ROWS])
-    return JsonLinesOptions(path=path, source="de", target="en", documents="doc")
+    return JsonPairOptions(path=path, source="de", target="en", documents="doc")
 
 
 def table() -> pa.Table:
@@ -91,17 +95,17 @@ def table() -> pa.Table:
 
 def parquet(folder: Path) -> PartOptions:
     pyarrow.parquet.write_table(table(), folder / "x.parquet")
-    return ParquetOptions(path=str(folder / "x.parquet"), source="de", target="en", documents="doc")
+    return ParquetPairOptions(path=str(folder / "x.parquet"), source="de", target="en", documents="doc")
 
 
 def parquet_with_numbers(folder: Path) -> PartOptions:
     pyarrow.parquet.write_table(table(), folder / "n.parquet")
-    return ParquetOptions(path=str(folder / "n.parquet"), source="de", target="en", documents="number")
+    return ParquetPairOptions(path=str(folder / "n.parquet"), source="de", target="en", documents="number")
 
 
 def hugging_face(folder: Path) -> PartOptions:
     datasets.Dataset(table()).save_to_disk(str(folder / "saved"))
-    return HuggingFaceOptions(dataset=str(folder / "saved"), documents="doc")
+    return HuggingFacePairOptions(dataset=str(folder / "saved"), documents="doc")
 
 
 FORMATS = [
@@ -122,7 +126,7 @@ def test_every_format_has_the_same_documents(options: Callable[[Path], PartOptio
 
 def test_lines_are_those_of_the_file_where_blank_lines_are_no_pairs(tmp_path: Path) -> None:
     corpus, counts = opened(by_blank_lines(tmp_path)), Counts()
-    assert [pair.line for pair in corpus.pairs(counts)] == [2, 3, 5, 8, 9, 11]
+    assert [pair.line for pair in corpus.read(counts)] == [2, 3, 5, 8, 9, 11]
     assert counts.read == 6
 
 
@@ -139,7 +143,7 @@ def test_a_pair_that_is_not_utf8_does_not_begin_a_document_that_is_there_already
     """Dropped whole, at the beginning of a document and inside one."""
     (tmp_path / "x.de").write_bytes(b"a\n\xff\nb\n\n\xff\nc\n")
     (tmp_path / "x.en").write_bytes(b"A\nX\nB\n\nX\nC\n")
-    options = TextOptions(source=f"{tmp_path}/x.de", target=f"{tmp_path}/x.en", documents="blank_lines")
+    options = TextPairOptions(source=f"{tmp_path}/x.de", target=f"{tmp_path}/x.en", documents="blank_lines")
     assert [(pair.source, pair.document) for pair in opened(options, "drop")] == [("a", 0), ("b", 0), ("c", 1)]
 
 
@@ -182,16 +186,16 @@ def test_what_cannot_be_a_boundary_is_said(tmp_path: Path) -> None:
 
 def test_what_names_no_document_is_said(tmp_path: Path) -> None:
     path = write(tmp_path / "x.jsonl", [json.dumps({"de": "a", "en": "b", "doc": value}) for value in ("x", None)])
-    options = JsonLinesOptions(path=path, source="de", target="en", documents="doc")
+    options = JsonPairOptions(path=path, source="de", target="en", documents="doc")
     assert problem(options) == f"{path}:2: field 'doc' is null, not a string or a whole number"
     path = write(tmp_path / "y.jsonl", [json.dumps({"de": "a", "en": "b", "doc": True})])
     assert problem(options.model_copy(update={"path": path})).endswith("is bool, not a string or a whole number")
     assert problem(options.model_copy(update={"source": "doc", "path": path})).endswith("is bool, not a string")
     pyarrow.parquet.write_table(pa.table({"de": ["a"], "en": ["b"], "doc": [1.5]}), tmp_path / "x.parquet")
     with pytest.raises(DataError, match="column 'doc' is double, not text or whole numbers"):
-        opened(ParquetOptions(path=str(tmp_path / "x.parquet"), source="de", target="en", documents="doc"))
+        opened(ParquetPairOptions(path=str(tmp_path / "x.parquet"), source="de", target="en", documents="doc"))
     with pytest.raises(DataError, match="no column 'document'"):
-        opened(ParquetOptions(path=str(tmp_path / "x.parquet"), source="de", target="en", documents="document"))
+        opened(ParquetPairOptions(path=str(tmp_path / "x.parquet"), source="de", target="en", documents="document"))
     with pytest.raises(DataError, match=r"y\.docid: No such file"):
         opened(text_options(tmp_path, str(tmp_path / "y.docid")))
 
@@ -219,7 +223,7 @@ def documents_corpus(
     folder: Path, documents: list[list[tuple[str, str]]], name: str = "d", weight: float = 1.0
 ) -> Corpus:
     rows = [(s, t, str(number)) for number, document in enumerate(documents) for s, t in document]
-    options = TextOptions(
+    options = TextPairOptions(
         source=write(folder / f"{name}.de", [row[0] for row in rows]),
         target=write(folder / f"{name}.en", [row[1] for row in rows]),
         documents=write(folder / f"{name}.docid", [row[2] for row in rows]),
@@ -268,7 +272,7 @@ def test_what_is_left_out_of_a_document_stays_as_context(tmp_path: Path, tokeniz
 def test_pairs_are_those_of_the_same_text_without_documents(tmp_path: Path, tokenizers: TokenizerPair) -> None:
     filters = FiltersConfig(max_length=30, duplicates="drop")
     corpus = documents_corpus(tmp_path, DOCUMENTS)
-    plain = opened(TextOptions(source=f"{tmp_path}/d.de", target=f"{tmp_path}/d.en"))
+    plain = opened(TextPairOptions(source=f"{tmp_path}/d.de", target=f"{tmp_path}/d.en"))
     documents, sentences = (
         encode_corpora([each], tokenizers, filters, tmp_path / "cache", 1, keep_text=False) for each in (corpus, plain)
     )
@@ -301,7 +305,7 @@ def test_corpora_with_and_without_documents_mix(tmp_path: Path, tokenizers: Toke
     """A pair of the one without stands alone; one that is left out of it is gone."""
     lines = [("a", "a"), (LONG, "b"), ("c", "c")]
     plain = opened(
-        TextOptions(
+        TextPairOptions(
             source=write(tmp_path / "p.de", [s for s, _ in lines]),
             target=write(tmp_path / "p.en", [t for _, t in lines]),
         )
@@ -345,7 +349,7 @@ def test_duplicates_go_from_one_corpus_and_stay_as_context_in_another(
     tmp_path: Path, tokenizers: TokenizerPair
 ) -> None:
     lines = [("a", "a"), ("b", "b"), ("a", "a"), ("c", "c")]
-    plain = TextOptions(
+    plain = TextPairOptions(
         source=write(tmp_path / "p.de", [s for s, _ in lines]), target=write(tmp_path / "p.en", [t for _, t in lines])
     )
     corpora = [opened(plain), documents_corpus(tmp_path, [lines[:2], [("d", "d"), ("b", "b"), ("e", "e")]])]

@@ -19,10 +19,14 @@ from pyarrow import parquet
 import nmt
 from nmt.config.registry import PartOptions
 from nmt.config.schema import DataConfig
-from nmt.data.readers import Corpus, Pair, open_corpus
-from nmt.data.readers.huggingface import HuggingFaceOptions
-from nmt.data.readers.parquet import ParquetOptions
-from nmt.data.readers.text import TextOptions
+from nmt.data.readers.pairs import (
+    Corpus,
+    HuggingFacePairOptions,
+    Pair,
+    ParquetPairOptions,
+    TextPairOptions,
+    open_corpus,
+)
 from nmt.errors import DataError
 
 ROWS = [(f"Satz {row}\u2028" if row % 2 else "", f"sentence {row}") for row in range(1, 10_001)]
@@ -34,7 +38,7 @@ def opened(options: PartOptions) -> Corpus:
 
 
 def data() -> DataConfig:
-    anything = TextOptions(source="unused", target="unused")
+    anything = TextPairOptions(source="unused", target="unused")
     return DataConfig(source_language="de", target_language="en", train=[anything], validation=anything)
 
 
@@ -60,9 +64,9 @@ def cache_in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_parquet_streams_row_groups(tmp_path: Path, kind: pa.DataType) -> None:
     path = str(tmp_path / "x.parquet")
     parquet.write_table(pa.table(columns(kind) | {"id": pa.array(range(len(ROWS)))}), path, row_group_size=1000)
-    corpus = opened(ParquetOptions(path=path, source="de", target="en"))
+    corpus = opened(ParquetPairOptions(path=path, source="de", target="en"))
     assert list(corpus) == PAIRS
-    assert list(opened(ParquetOptions(path=path, source="en", target="en", limit=1))) == [
+    assert list(opened(ParquetPairOptions(path=path, source="en", target="en", limit=1))) == [
         Pair("sentence 1", "sentence 1", 1)
     ]
 
@@ -70,7 +74,7 @@ def test_parquet_streams_row_groups(tmp_path: Path, kind: pa.DataType) -> None:
 def test_parquet_struct_column(tmp_path: Path) -> None:
     path = str(tmp_path / "x.parquet")
     parquet.write_table(pa.table({"translation": pa.StructArray.from_arrays(**_struct())}), path, row_group_size=3000)
-    assert list(opened(ParquetOptions(path=path, source="translation.de", target="translation.en"))) == PAIRS
+    assert list(opened(ParquetPairOptions(path=path, source="translation.de", target="translation.en"))) == PAIRS
 
 
 def _struct() -> dict[str, list[object]]:
@@ -82,17 +86,19 @@ def test_parquet_mistakes(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     table = pa.table({"de": ["a", None], "en": ["A", "B"], "id": [1, 2], "raw": [b"a", b"\xff"]})
     parquet.write_table(table, path)
-    assert problems(ParquetOptions(path=str(path), source="de", target="fr")) == (
+    assert problems(ParquetPairOptions(path=str(path), source="de", target="fr")) == (
         f"{path}: no column 'fr'; there are 'de', 'en', 'id', 'raw'",
     )
-    assert problems(ParquetOptions(path=str(path), source="de", target="id")) == (
+    assert problems(ParquetPairOptions(path=str(path), source="de", target="id")) == (
         f"{path}: column 'id' is int64, not text",
     )
-    assert problems(ParquetOptions(path=str(path), source="de", target="en")) == (f"{path}:2: no value in column 'de'",)
-    [problem] = problems(ParquetOptions(path=str(path), source="en", target="raw"))
+    assert problems(ParquetPairOptions(path=str(path), source="de", target="en")) == (
+        f"{path}:2: no value in column 'de'",
+    )
+    [problem] = problems(ParquetPairOptions(path=str(path), source="en", target="raw"))
     assert problem.startswith(f"{path}:2: not UTF-8")
     path.write_bytes(path.read_bytes()[:-20])
-    [problem] = problems(ParquetOptions(path=str(path), source="de", target="en"))
+    [problem] = problems(ParquetPairOptions(path=str(path), source="de", target="en"))
     assert problem.startswith(f"{path}: not a Parquet file, or damaged (")
 
 
@@ -108,42 +114,42 @@ def translations() -> datasets.Dataset:
 @pytest.mark.parametrize("build", [flat, translations])
 def test_saved_data_set(tmp_path: Path, build: Callable[[], datasets.Dataset]) -> None:
     build().save_to_disk(tmp_path / "saved")
-    assert list(opened(HuggingFaceOptions(dataset=str(tmp_path / "saved")))) == PAIRS
+    assert list(opened(HuggingFacePairOptions(dataset=str(tmp_path / "saved")))) == PAIRS
 
 
 def test_saved_data_set_with_splits(tmp_path: Path) -> None:
     folder = str(tmp_path / "saved")
     datasets.DatasetDict({"train": flat().select([2, 0]), "dev": translations()}).save_to_disk(folder)
-    assert list(opened(HuggingFaceOptions(dataset=folder, split="dev"))) == PAIRS
-    assert [pair[:2] for pair in opened(HuggingFaceOptions(dataset=folder))] == [ROWS[2], ROWS[0]]
-    [problem] = problems(HuggingFaceOptions(dataset=folder, split="test"))
+    assert list(opened(HuggingFacePairOptions(dataset=folder, split="dev"))) == PAIRS
+    assert [pair[:2] for pair in opened(HuggingFacePairOptions(dataset=folder))] == [ROWS[2], ROWS[0]]
+    [problem] = problems(HuggingFacePairOptions(dataset=folder, split="test"))
     assert problem == f"{folder}, test: no split 'test'; there are 'train', 'dev'"
-    [problem] = problems(HuggingFaceOptions(dataset=folder, target="fr"))
+    [problem] = problems(HuggingFacePairOptions(dataset=folder, target="fr"))
     assert problem == f"{folder}, train: no column 'fr'; there are 'de', 'en'"
-    assert [p.source for p in opened(HuggingFaceOptions(dataset=folder, source="en", limit=1))] == ["sentence 3"]
+    assert [p.source for p in opened(HuggingFacePairOptions(dataset=folder, source="en", limit=1))] == ["sentence 3"]
 
 
 def test_local_files_by_builder(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text("".join(json.dumps({"translation": {"de": s, "en": t}}) + "\n" for s, t in ROWS))
-    corpus = opened(HuggingFaceOptions(dataset="json", files=[str(path)]))
+    corpus = opened(HuggingFacePairOptions(dataset="json", files=[str(path)]))
     assert list(corpus) == PAIRS
     assert corpus.name == f"json, {path}, train"
 
 
 def test_data_set_mistakes_at_start(tmp_path: Path) -> None:
     folder = str(tmp_path / "no" / "such")
-    assert problems(HuggingFaceOptions(dataset=folder)) == (
+    assert problems(HuggingFacePairOptions(dataset=folder)) == (
         f"{folder}: no such folder, and not the name of a data set on the hub",
     )
     files = [str(tmp_path / name) for name in ("a.json", "b.json")]
-    assert len(problems(HuggingFaceOptions(dataset="json", files=files))) == 2
+    assert len(problems(HuggingFacePairOptions(dataset="json", files=files))) == 2
     (tmp_path / "bad.json").write_text("{")
-    [problem] = problems(HuggingFaceOptions(dataset="json", files=[str(tmp_path / "bad.json")]))
+    [problem] = problems(HuggingFacePairOptions(dataset="json", files=[str(tmp_path / "bad.json")]))
     assert problem.startswith(f"json, {tmp_path / 'bad.json'}, train: cannot be loaded (")
     (tmp_path / "saved").mkdir()
     (tmp_path / "saved" / "state.json").write_text("{}")
-    [problem] = problems(HuggingFaceOptions(dataset=str(tmp_path / "saved")))
+    [problem] = problems(HuggingFacePairOptions(dataset=str(tmp_path / "saved")))
     assert problem.startswith(f"{tmp_path / 'saved'}, train: not a saved data set, or damaged (")
 
 
@@ -162,20 +168,20 @@ def test_a_pickle_is_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     evil.write_bytes(pickle.dumps(Malicious(proof)))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert problems(HuggingFaceOptions(dataset="pandas", files=[str(evil)])) == (
+    assert problems(HuggingFacePairOptions(dataset="pandas", files=[str(evil)])) == (
         "pandas: not a format for local files; choose from json, csv, parquet, text",
     )
     # The name of a format alone would read what lies in the working directory.
-    assert problems(HuggingFaceOptions(dataset="pandas")) == (
+    assert problems(HuggingFacePairOptions(dataset="pandas")) == (
         "pandas, train: pandas is a format, not a data set; give `files` of it",
     )
     for name in ("json", "csv", "parquet", "text"):
-        assert problems(HuggingFaceOptions(dataset=name, files=[str(evil)]))
+        assert problems(HuggingFacePairOptions(dataset=name, files=[str(evil)]))
     (tmp_path / "folder").mkdir()
     evil.rename(tmp_path / "folder" / "train.pkl")
     script = tmp_path / "folder" / "folder.py"
     script.write_text(f"open({str(proof)!r}, 'w')")
-    assert problems(HuggingFaceOptions(dataset="folder"))
+    assert problems(HuggingFacePairOptions(dataset="folder"))
     assert not proof.exists()
     pickle.loads((tmp_path / "folder" / "train.pkl").read_bytes())
     assert proof.exists(), "the pickle is a real one"
@@ -191,7 +197,7 @@ def test_damaged_memory_of_a_saved_data_set_is_found_before_it_is_used(
     ends = struct.pack("<3i", 0, len(ROWS[0][0].encode()), sum(len(source.encode()) for source, _ in ROWS[:2]))
     assert content.count(ends) == 1
     file.write_bytes(content.replace(ends, struct.pack("<3i", 0, 1 << 30, 2 << 28)))
-    [problem] = problems(HuggingFaceOptions(dataset=str(tmp_path / "saved")))
+    [problem] = problems(HuggingFacePairOptions(dataset=str(tmp_path / "saved")))
     assert problem.startswith(f"{tmp_path / 'saved'}, train: damaged (")
 
 
@@ -200,7 +206,7 @@ def test_a_pipe_in_a_saved_data_set_is_refused_and_not_waited_for(tmp_path: Path
     [file] = (tmp_path / "saved").glob("*.arrow")
     file.unlink()
     os.mkfifo(file)
-    [problem] = problems(HuggingFaceOptions(dataset=str(tmp_path / "saved")))
+    [problem] = problems(HuggingFacePairOptions(dataset=str(tmp_path / "saved")))
     assert problem.startswith(f"{file}: is a pipe, not a file")
 
 
@@ -215,9 +221,8 @@ def test_the_hub_out_of_reach_is_one_clear_line(tmp_path: Path) -> None:
     program = (
         "from nmt.config.schema import DataConfig\n"
         "from nmt.errors import DataError\n"
-        "from nmt.data.readers import open_corpus\n"
-        "from nmt.data.readers.huggingface import HuggingFaceOptions\n"
-        "options = HuggingFaceOptions(dataset='someone/some-corpus', name='de-en')\n"
+        "from nmt.data.readers.pairs import HuggingFacePairOptions, open_corpus\n"
+        "options = HuggingFacePairOptions(dataset='someone/some-corpus', name='de-en')\n"
         "data = DataConfig(source_language='de', target_language='en', train=[options], validation=options)\n"
         "corpus = open_corpus(options, data)\n"
         "try:\n"
@@ -231,5 +236,8 @@ def test_the_hub_out_of_reach_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_heavy_packages_wait_until_they_are_needed() -> None:
-    program = "import sys, nmt.data.readers; print({'datasets', 'pyarrow', 'zstandard', 'torch'} & set(sys.modules))"
+    program = (
+        "import sys, nmt.data.readers.labelled, nmt.data.readers.pairs\n"
+        "print({'datasets', 'pyarrow', 'zstandard', 'torch'} & set(sys.modules))"
+    )
     assert run(program).strip() == "set()"

@@ -15,11 +15,15 @@ import pytest
 from nmt.config.schema import DataConfig, TokenizerConfig
 from nmt.data.cache import EncodedCorpus, digests, encode_corpora
 from nmt.data.cache.digests import Digests
-from nmt.data.readers import Corpus, CorpusOptions, open_corpus
-from nmt.data.readers.jsonlines import JsonLinesOptions
-from nmt.data.readers.parquet import ParquetOptions
-from nmt.data.readers.tables import TsvOptions
-from nmt.data.readers.text import TextOptions
+from nmt.data.readers.pairs import (
+    Corpus,
+    CorpusOptions,
+    JsonPairOptions,
+    ParquetPairOptions,
+    TextPairOptions,
+    TsvPairOptions,
+    open_corpus,
+)
 from nmt.data.tokenizer import TokenizerPair, learn
 
 
@@ -146,7 +150,7 @@ def tokenizers() -> TokenizerPair:
 @pytest.fixture
 def encode(tmp_path: Path, tokenizers: TokenizerPair) -> Callable[..., EncodedCorpus]:
     def run(limit: int | None = None, weight: float = 1.0) -> EncodedCorpus:
-        options = TextOptions(source=str(tmp_path / "de"), target=str(tmp_path / "en"), limit=limit, weight=weight)
+        options = TextPairOptions(source=str(tmp_path / "de"), target=str(tmp_path / "en"), limit=limit, weight=weight)
         data = DataConfig(source_language="de", target_language="en", train=[options], validation=options)
         return encode_corpora([open_corpus(options, data)], tokenizers, None, tmp_path / "cache", 1, keep_text=False)
 
@@ -184,14 +188,14 @@ def test_every_kind_of_corpus_names_all_of_its_files(tmp_path: Path) -> None:
     (tmp_path / "table.jsonl").write_text('{"a": "x", "b": "y"}\n')
     pq.write_table(pa.table({"a": ["x"], "b": ["y"]}), tmp_path / "table.parquet")
     kinds: list[tuple[CorpusOptions, list[str]]] = [
-        (TextOptions(source=f"{tmp_path}/de", target=f"{tmp_path}/en"), ["de", "en"]),
+        (TextPairOptions(source=f"{tmp_path}/de", target=f"{tmp_path}/en"), ["de", "en"]),
         (
-            TextOptions(source=f"{tmp_path}/de", target=f"{tmp_path}/en", alignments=f"{tmp_path}/links"),
+            TextPairOptions(source=f"{tmp_path}/de", target=f"{tmp_path}/en", alignments=f"{tmp_path}/links"),
             ["de", "en", "links"],
         ),
-        (TsvOptions(path=f"{tmp_path}/links"), ["links"]),
-        (JsonLinesOptions(path=f"{tmp_path}/table.jsonl", source="a", target="b"), ["table.jsonl"]),
-        (ParquetOptions(path=f"{tmp_path}/table.parquet", source="a", target="b"), ["table.parquet"]),
+        (TsvPairOptions(path=f"{tmp_path}/links"), ["links"]),
+        (JsonPairOptions(path=f"{tmp_path}/table.jsonl", source="a", target="b"), ["table.jsonl"]),
+        (ParquetPairOptions(path=f"{tmp_path}/table.parquet", source="a", target="b"), ["table.parquet"]),
     ]
     for options, names in kinds:
         data = DataConfig(source_language="de", target_language="en", train=[options], validation=options)

@@ -17,8 +17,7 @@ from nmt.data.batching.document_plan import cut_documents, plan_stretches
 from nmt.data.batching.past import read_back
 from nmt.data.batching.windows import Windows
 from nmt.data.cache import EncodedCorpus, encode_corpora
-from nmt.data.readers import Corpus, open_corpus
-from nmt.data.readers.text import TextOptions
+from nmt.data.readers.pairs import Corpus, TextPairOptions, open_corpus
 from nmt.data.tokenizer import TokenizerPair, learn
 
 WORDS = ["Hund", "Katze", "läuft", "schläft", "der", "die", "groß", "klein", "Haus", "und"]
@@ -55,7 +54,7 @@ def opened(folder: Path, parts: list[Document], named: bool = True, weight: floa
     for path, column in zip(paths, zip(*rows, strict=True), strict=True):
         path.write_text("".join(f"{line}\n" for line in column), encoding="utf-8")
     source, target, docid = map(str, paths)
-    options = TextOptions(source=source, target=target, documents=docid if named else None, weight=weight)
+    options = TextPairOptions(source=source, target=target, documents=docid if named else None, weight=weight)
     return open_corpus(
         options, DataConfig(source_language="de", target_language="en", train=[options], validation=options)
     )

@@ -11,7 +11,7 @@ from nmt.data.batching import DocumentBatch, DocumentStream, Position, documents
 from nmt.data.batching.plan import fill, plan_documents
 from nmt.data.batching.windows import Windows
 from nmt.data.cache import EncodedCollection, Reader, encode_collections
-from nmt.data.labelled import COLLECTIONS, labels_of, open_collections
+from nmt.data.readers.labelled import COLLECTIONS, all_labels, open_collections
 from nmt.data.tokenizer import learn_one
 from tests.documents import some_documents, write_documents
 
@@ -28,7 +28,9 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> EncodedCollection:
     )
     collections = open_collections([options], data)
     reader = Reader.of(tokenizer, "en", data.filters)
-    return encode_collections(collections, reader, labels_of(collections), DocumentFiltersConfig(), folder / "cache", 1)
+    return encode_collections(
+        collections, reader, all_labels(collections), DocumentFiltersConfig(), folder / "cache", 1
+    )
 
 
 def stream(collection: EncodedCollection, rank: int = 0, world: int = 1, accumulation: int = 1) -> DocumentStream:

@@ -12,7 +12,7 @@ import pytest
 
 from nmt.config.schema import DocumentFiltersConfig, LabelledDataConfig, SentencePieceConfig
 from nmt.data.cache import EncodedCollection, Reader, digests, encode_collections, known_labels
-from nmt.data.labelled import COLLECTIONS, Collection, open_collection
+from nmt.data.readers.labelled import COLLECTIONS, Collection, open_collection
 from nmt.data.tokenizer import Tokenizer, learn_one
 from nmt.errors import DataError
 from tests.documents import some_documents, write_documents

@@ -26,9 +26,7 @@ from nmt.data.cache import EncodedCorpus, EncodingReport, Part, encode_corpora
 from nmt.data.cache.duplicates import first_occurrences
 from nmt.data.cache.filtering import reasons_to_drop
 from nmt.data.cache.tokenization import Chunk, encode_chunks
-from nmt.data.readers import Corpus, open_corpus
-from nmt.data.readers.tables import TsvOptions
-from nmt.data.readers.text import TextOptions
+from nmt.data.readers.pairs import Corpus, TextPairOptions, TsvPairOptions, open_corpus
 from nmt.data.tokenizer import TokenizerPair, learn
 from nmt.errors import DataError
 
@@ -57,11 +55,11 @@ def corpus(folder: Path, pairs: Texts, name: str = "train", weight: float = 1.0,
     for index, suffix in enumerate(("de", "en")):
         lines = (pair[index].encode("utf-8", "surrogateescape") + b"\n" for pair in pairs)
         (folder / f"{name}.{suffix}").write_bytes(b"".join(lines))
-    options = TextOptions(source=str(folder / f"{name}.de"), target=str(folder / f"{name}.en"), weight=weight)
+    options = TextPairOptions(source=str(folder / f"{name}.de"), target=str(folder / f"{name}.en"), weight=weight)
     return open_corpus(options, data(options, broken_utf8))
 
 
-def data(options: TextOptions | TsvOptions, broken_utf8: str = "error") -> DataConfig:
+def data(options: TextPairOptions | TsvPairOptions, broken_utf8: str = "error") -> DataConfig:
     filters = FiltersConfig.model_validate({"broken_utf8": broken_utf8})
     return DataConfig(source_language="de", target_language="en", train=[options], validation=options, filters=filters)
 
@@ -302,7 +300,7 @@ def test_the_same_text_in_another_file_is_found_and_named(
     pairs = sentences(20)
     encode(tmp_path, [corpus(tmp_path, pairs)], tokenizers)
     (tmp_path / "x.tsv").write_text("".join(f"{source}\t{target}\n" for source, target in pairs))
-    options = TsvOptions(path=str(tmp_path / "x.tsv"))
+    options = TsvPairOptions(path=str(tmp_path / "x.tsv"))
     written()
     found = encode(tmp_path, [open_corpus(options, data(options))], tokenizers)
     assert written() == 0
@@ -409,12 +407,11 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from nmt.config.schema import DataConfig
-from nmt.data.readers import open_corpus
-from nmt.data.readers.text import TextOptions
+from nmt.data.readers.pairs import TextPairOptions, open_corpus
 from nmt.data.cache import encode_corpora
 from nmt.data.tokenizer import TokenizerPair
 folder = Path(sys.argv[2])
-options = TextOptions(source=str(folder / "train.de"), target=str(folder / "train.en"))
+options = TextPairOptions(source=str(folder / "train.de"), target=str(folder / "train.en"))
 data = DataConfig(source_language="de", target_language="en", train=[options], validation=options)
 encode_corpora([open_corpus(options, data)], TokenizerPair.load(folder), None, folder / "cache", 1, False)
 """

@@ -21,7 +21,6 @@ FLOORS = {
     "nmt.data.readers": 2,
     "nmt.data.tokenizer": 2,
     "nmt.data.words": 2,
-    "nmt.data.labelled": 3,
     "nmt.data.cache": 4,
     "nmt.data.lexicon": 5,
     "nmt.data.batching": 5,

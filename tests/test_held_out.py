@@ -14,13 +14,9 @@ import pytest
 from nmt.config.schema import DataConfig, FiltersConfig
 from nmt.data.cache import encode_corpora, hold_out_documents, hold_out_pairs
 from nmt.data.cache.held_out import draw
-from nmt.data.labelled import open_collections
-from nmt.data.labelled.jsonlines import JsonLinesOptions as LabelledLinesOptions
-from nmt.data.readers import Corpus, open_corpora, open_corpus
-from nmt.data.readers.held_out import SplitOptions
-from nmt.data.readers.jsonlines import JsonLinesOptions
-from nmt.data.readers.tables import TsvOptions
-from nmt.data.readers.text import TextOptions
+from nmt.data.readers.base import SplitOptions
+from nmt.data.readers.labelled import JsonDocumentOptions, open_collections
+from nmt.data.readers.pairs import Corpus, JsonPairOptions, TextPairOptions, TsvPairOptions, open_corpora, open_corpus
 from nmt.data.tokenizer import learn
 from nmt.errors import ConfigError, DataError
 from nmt.tasks.training import train
@@ -49,14 +45,14 @@ def corpora(tmp_path: Path) -> list[Corpus]:
     lines = (json.dumps({"s": source, "t": target}) + "\n" for source, target in [("", "empty"), *rows[200:]])
     (tmp_path / "b.jsonl").write_text("".join(lines))
     options = [
-        TsvOptions(path=str(tmp_path / "a.tsv")),
-        JsonLinesOptions(path=str(tmp_path / "b.jsonl"), source="s", target="t"),
+        TsvPairOptions(path=str(tmp_path / "a.tsv")),
+        JsonPairOptions(path=str(tmp_path / "b.jsonl"), source="s", target="t"),
     ]
     return open_corpora(options, data())
 
 
 def data() -> DataConfig:
-    anything = TextOptions(source="unused", target="unused")
+    anything = TextPairOptions(source="unused", target="unused")
     return DataConfig(source_language="de", target_language="en", train=[anything], validation=anything)
 
 
@@ -107,7 +103,7 @@ def test_documents_stay_whole_and_repeated_sentences_stay_as_context(tmp_path: P
         for number in range(20):
             for line in range(3):
                 print("amen" if line == 1 else f"satz {number} {line}", "x y", f"doc{number}", sep="\t", file=file)
-    options = TsvOptions(path=str(tmp_path / "d.tsv"), documents_column=3)
+    options = TsvPairOptions(path=str(tmp_path / "d.tsv"), documents_column=3)
     corpus = open_corpus(options, data())
     pair = learn(run_config_tokenizer(), lambda: [(p.source, p.target) for p in corpus], 1)
     rows = rows_of(hold_out_pairs([corpus], SplitOptions(split=7), "error", tmp_path / "c"))
@@ -156,7 +152,7 @@ def test_long_validation_pairs_are_left_out_and_reported(tmp_path: Path) -> None
         losses.append(records(folder / "run", "validation")[0]["loss"])
     assert losses[0] == losses[1]
     log = (tmp_path / "with" / "run" / "train.log").read_text()
-    assert f"validation: too long: 1 pair dropped ({tmp_path}/with/valid.xx / {tmp_path}/with/valid.yy: line 1)" in log
+    assert f"validation: {tmp_path}/with/valid.xx / {tmp_path}/with/valid.yy: left out: too long 1 (line 1)" in log
 
 
 def test_labelled_documents_are_held_out_too(tmp_path: Path) -> None:
@@ -167,7 +163,7 @@ def test_labelled_documents_are_held_out_too(tmp_path: Path) -> None:
     assert "held out for validation 2" in log
     rows = [{"text": f"number {n % 30}", "label": "ab"[n % 2]} for n in range(60)]
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    collections = open_collections([LabelledLinesOptions(path=str(tmp_path / "x.jsonl"))], config.data)
+    collections = open_collections([JsonDocumentOptions(path=str(tmp_path / "x.jsonl"))], config.data)
     path = hold_out_documents(collections, SplitOptions(split=10), "error", tmp_path / "c")
     texts = {row["text"] for row in rows_of(path)}
     assert len(texts) == 10

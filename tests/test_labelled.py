@@ -13,13 +13,13 @@ import pytest
 
 from nmt.config.schema import DocumentFiltersConfig, LabelledDataConfig, SentencePieceConfig
 from nmt.data.cache import EncodedCollection, Reader, encode_collections
-from nmt.data.labelled import (
+from nmt.data.readers import labelled
+from nmt.data.readers.labelled import (
     COLLECTIONS,
     Collection,
     Document,
     Splitter,
-    base,
-    labels_of,
+    all_labels,
     open_collection,
     open_collections,
 )
@@ -121,21 +121,21 @@ def test_the_same_documents_have_one_fingerprint_in_every_format(folder: Path) -
 
 def test_labels_are_sorted_and_more_than_one(folder: Path) -> None:
     collection = opened("text", docs=str(folder / "docs.txt"), labels=str(folder / "labels.tsv"))
-    assert labels_of([collection]) == ("a", "b", "y")
+    assert all_labels([collection]) == ("a", "b", "y")
     one = opened("text", docs=str(folder / "docs.txt"), labels=str(folder / "labels.tsv"), limit=1)
     with pytest.raises(DataError, match="all documents have the label 'a'; there is nothing to tell apart"):
-        labels_of([one])
+        all_labels([one])
     (folder / "empty").touch()
     with pytest.raises(DataError, match="has no documents"):
-        labels_of([collection, opened("text", docs=str(folder / "empty"), labels=str(folder / "empty"))])
+        all_labels([collection, opened("text", docs=str(folder / "empty"), labels=str(folder / "empty"))])
 
 
 def test_a_label_for_each_document_is_no_label(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "MOST_LABELS", 2)
+    monkeypatch.setattr(labelled, "MOST_LABELS", 2)
     (folder / "three.tsv").write_text("a\tx\nb\ty\nc\tz\n")
     table = opened("tsv", path=str(folder / "three.tsv"), text_column=1, label_column=2)
     with pytest.raises(DataError, match=r"three.tsv: 3 labels, more than 2; is this the column of the labels\?"):
-        labels_of([table])
+        all_labels([table])
 
 
 # Mistakes
@@ -144,8 +144,7 @@ def test_a_label_for_each_document_is_no_label(folder: Path, monkeypatch: pytest
 def test_files_of_unequal_length(folder: Path) -> None:
     (folder / "labels.tsv").write_text("a\nb\n")
     assert mistake("text", docs=str(folder / "docs.txt"), labels=str(folder / "labels.tsv")) == (
-        f"{folder}/docs.txt has 3 lines and {folder}/labels.tsv has 2; line n of the labels must belong to line n of "
-        "the documents"
+        f"{folder}/docs.txt has 3 lines and {folder}/labels.tsv has 2; line n of each must belong to the same document"
     )
 
 
@@ -153,7 +152,7 @@ def test_files_of_unequal_length(folder: Path) -> None:
     ("labels", "problem"),
     [
         ("a\n\nb\n", ":2: no label; give the document one, or take it out"),
-        ("a\t1\nb\t2\nc\n", ":3: 1 column separated by TAB, but column 2 is needed"),
+        ("a\t1\nb\t2\nc\n", ":3: 1 column separated by tabs, but column 2 is needed"),
         (
             b"a\n\xff\nb\n",
             ":2: not UTF-8, byte 0xff at position 1 of the text; mend it, or set data.filters.broken_utf8",
@@ -207,7 +206,7 @@ def test_wrong_columns_and_missing_files(folder: Path, monkeypatch: pytest.Monke
 
 
 def test_without_the_package_text_is_not_split(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nmt.data.labelled.sentences.find_spec", lambda _: None)
+    monkeypatch.setattr(labelled, "find_spec", lambda _: None)
     path = folder / "a.tsv"
     path.write_text("text\tlabel\nA.\tb\n")
     assert mistake("tsv", path=str(path)) == (

@@ -79,7 +79,7 @@ def _classify(options: argparse.Namespace) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from tqdm import tqdm
 
-    from nmt.data.readers import iterate_lines, read_lines
+    from nmt.data.readers.files import iterate_lines, read_lines
     from nmt.runtime import set_up, set_up_logging
     from nmt.tasks.classification.labelling import classify_stream, load_classifier
     from nmt.tasks.translation.streaming import writing
@@ -115,7 +115,7 @@ def _classify(options: argparse.Namespace) -> int:
 
 def _as_text(document: ClassifiedDocument, model: TrainedClassifier) -> str:
     """Returns `LABEL<TAB>PROBABILITY`, or a blank line for a document without a word."""
-    from nmt.data.labelled import one_line
+    from nmt.data.readers.labelled import one_line
 
     prediction = document.prediction
     if prediction is None:

@@ -69,12 +69,11 @@ def evaluate_labelling(options: argparse.Namespace, runtime: Runtime) -> None:
 
 
 def _test_sets(options: argparse.Namespace, model: TrainedClassifier) -> list[LabelledTestSet]:
-    from nmt.data.labelled import open_collection
-    from nmt.data.labelled.text import TextOptions
+    from nmt.data.readers.labelled import TextDocumentOptions, open_collection
     from nmt.tasks.classification.labelling import labelled_sets_from_config, read_test_set
 
     if options.docs is not None:
-        files = TextOptions(docs=options.docs, labels=options.labels)
+        files = TextDocumentOptions(docs=options.docs, labels=options.labels)
         return [read_test_set(open_collection(files, model.config.data), model.reader, model.labels, options.docs)]
     return labelled_sets_from_config(model, options.test_sets or [])
 
@@ -82,7 +81,7 @@ def _test_sets(options: argparse.Namespace, model: TrainedClassifier) -> list[La
 def _write(
     options: argparse.Namespace, model: TrainedClassifier, evaluations: Sequence[LabelEvaluation], files: Sequence[Path]
 ) -> None:
-    from nmt.data.labelled import one_line
+    from nmt.data.readers.labelled import one_line
     from nmt.evaluation.label_metrics import to_json
     from nmt.tasks.translation.streaming import writing
 

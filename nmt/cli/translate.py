@@ -117,7 +117,7 @@ def _translate(options: argparse.Namespace) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from tqdm import tqdm
 
-    from nmt.data.readers import iterate_lines, read_lines
+    from nmt.data.readers.files import iterate_lines, read_lines
     from nmt.runtime import logger, set_up, set_up_logging
     from nmt.tasks.translation.drawing import drawing, plotted_system
     from nmt.tasks.translation.layout import JsonLayout, Layout, TextLayout

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter, field_validator, model_validator
@@ -131,14 +132,15 @@ class Registry(Mapping[str, Entry[Built]]):
         self._union: TypeAdapter[PartOptions] | None = None
 
     def register(self, kind: str, options: type[PartOptions]) -> Callable[[Callable[..., Built]], Any]:
-        """Decorate the class or function that builds the part from its options.
+        """Decorates the class or function that builds the part from its options.
 
-        The first line of the decorated object's docstring is the part's summary.
+        The first line of the decorated object's docstring is the part's summary; a partial one has that of its options.
         """
 
         def add(build: Callable[..., Built]) -> Callable[..., Built]:
             assert kind not in self._entries, f"{self.family} {kind!r} is registered twice"
-            summary = (build.__doc__ or "").strip().split("\n")[0]
+            documented = options if isinstance(build, partial) else build
+            summary = (documented.__doc__ or "").strip().split("\n")[0]
             self._entries[kind] = Entry(kind, options, build, summary)
             self._union = None
             return build

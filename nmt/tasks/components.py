@@ -19,9 +19,9 @@ from nmt.config import (
 )
 from nmt.config.registry import PartOptions, decided
 from nmt.data.batching import Lookback
-from nmt.data.labelled import COLLECTIONS
-from nmt.data.readers import CORPORA, CorpusOptions
-from nmt.data.readers.held_out import SplitOptions
+from nmt.data.readers.base import SplitOptions
+from nmt.data.readers.labelled import COLLECTIONS
+from nmt.data.readers.pairs import CORPORA, CorpusOptions
 from nmt.errors import ConfigError
 from nmt.kernels.choice import FORCED, refusal
 from nmt.model.attention import COVERAGES, SCORES, WINDOWS

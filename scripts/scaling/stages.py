@@ -14,8 +14,7 @@ from typing import Any
 from nmt.config.schema import DataConfig, FiltersConfig, TokenizerConfig
 from nmt.data.batching import BatchStream, Position, Update
 from nmt.data.cache import EncodedCorpus, encode_corpora
-from nmt.data.readers import Corpus, open_corpus
-from nmt.data.readers.text import TextOptions
+from nmt.data.readers.pairs import Corpus, TextPairOptions, open_corpus
 from nmt.data.tokenizer import TokenizerPair, learn
 from scripts.scaling.ranks import agreeing, buckets
 
@@ -104,7 +103,7 @@ def reading(
 
 
 def _corpus(source: str, target: str, pairs: int) -> Corpus:
-    options = TextOptions(source=source, target=target, limit=pairs)
+    options = TextPairOptions(source=source, target=target, limit=pairs)
     return open_corpus(
         options, DataConfig(source_language="de", target_language="en", train=[options], validation=options)
     )

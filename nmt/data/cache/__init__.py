@@ -10,12 +10,11 @@ from nmt.data.cache.labels import known_labels
 from nmt.data.cache.mapped import Part
 from nmt.data.cache.ragged import Offsets, flatten
 from nmt.data.cache.reading import Reader, ReadSentence
-from nmt.data.cache.report import CollectionReport, CorpusReport, Dropped, EncodingReport, SideReport
+from nmt.data.cache.report import CollectionReport, CorpusReport, EncodingReport, SideReport
 
 __all__ = [
     "CollectionReport",
     "CorpusReport",
-    "Dropped",
     "EncodedCollection",
     "EncodedCorpus",
     "EncodedPairs",

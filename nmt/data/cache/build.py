@@ -36,9 +36,8 @@ from nmt.data.cache.links import COLUMNS, POSITION, EncodedLinks, no_links
 from nmt.data.cache.ragged import BLOCK, Offsets, Values, blocks_of_lengths, count_equal
 from nmt.data.cache.report import CorpusReport, EncodingReport, SideReport
 from nmt.data.cache.tokenization import Chunk, EncodedChunk, chunks, encode_chunks, id_type
-from nmt.data.readers import Corpus, Counts
-from nmt.data.readers.counts import EXAMPLES
-from nmt.data.readers.held_out import HELD_OUT
+from nmt.data.readers.base import HELD_OUT, LISTED_LINES, Counts
+from nmt.data.readers.pairs import Corpus
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import DataError
 
@@ -91,7 +90,7 @@ def build(
             if aligned:
                 alignments = encoded.alignments or no_links(len(chunk.lines))
                 wrong += _wrong_alignments(alignments, chunk, corpora[chunk.corpus])
-                if len(wrong) >= EXAMPLES:
+                if len(wrong) >= LISTED_LINES:
                     break
                 for name, rows in alignments.columns().items():
                     ragged[name].append(rows.values, rows.lengths, keep)
@@ -99,13 +98,13 @@ def build(
             flat["line"].append(np.asarray(chunk.lines)[keep])
             flat["hash"].append(encoded.hashes[keep])
         if wrong:
-            raise DataError(*wrong[:EXAMPLES])
+            raise DataError(*wrong[:LISTED_LINES])
         ragged_values = {name: column.close() for name, column in ragged.items()}
         flat_values = {name: column.close() for name, column in flat.items()}
     first = first_occurrences(flat_values.pop("hash"), scratch, pairs=flat_values.get(PAIR))
     duplicates = len(first) - int(np.count_nonzero(first))
     if duplicates and filters is not None and filters.duplicates == "drop":
-        _count_duplicates(first, flat_values["corpus"], flat_values["line"], corpora, counts)
+        _count_duplicates(first, flat_values["corpus"], flat_values["line"], counts)
         if documents is not None:
             documented = np.asarray([corpus.has_documents for corpus in corpora])
             pairs_left = scratch / f"{PAIR}.left"
@@ -133,12 +132,12 @@ def _judge(chunk: Chunk, encoded: EncodedChunk, corpus: Corpus, counts: Counts, 
     if filters is not None:
         for reason, mask in reasons_to_drop(encoded.source.lengths, encoded.target.lengths, filters).items():
             if reason == EMPTY and filters.empty == "error" and mask.any():
-                raise DataError(*_empty_sides(np.flatnonzero(mask)[:EXAMPLES], chunk, encoded, corpus))
-            counts.drop_all(reason, corpus.name, np.asarray(chunk.lines)[mask].tolist())
+                raise DataError(*_empty_sides(np.flatnonzero(mask)[:LISTED_LINES], chunk, encoded, corpus))
+            counts.drop(reason, np.asarray(chunk.lines)[mask].tolist())
             keep &= ~mask
     if corpus.has_documents and corpus.held_out is not None:
         known = np.fromiter(map(corpus.held_out.has, chunk.sources), np.bool_, len(chunk.sources)) & keep
-        counts.drop_all(HELD_OUT, corpus.name, np.asarray(chunk.lines)[known].tolist())
+        counts.drop(HELD_OUT, np.asarray(chunk.lines)[known].tolist())
         keep &= ~known
     counts.kept += int(keep.sum())
     return keep
@@ -147,23 +146,21 @@ def _judge(chunk: Chunk, encoded: EncodedChunk, corpus: Corpus, counts: Counts, 
 def _empty_sides(rows: npt.NDArray[np.intp], chunk: Chunk, encoded: EncodedChunk, corpus: Corpus) -> Iterator[str]:
     for row in rows:
         side = "source" if encoded.source.lengths[row] == 0 else "target"
-        place = corpus.place(chunk.lines[row], "source" if side == "source" else "target")
-        yield f"{place}: the {side} side is empty; mend it, or set data.filters.empty: drop"
+        location = corpus.location(chunk.lines[row], "source" if side == "source" else "target")
+        yield f"{location}: the {side} side is empty; mend it, or set data.filters.empty: drop"
 
 
 def _wrong_alignments(alignments: EncodedLinks, chunk: Chunk, corpus: Corpus) -> list[str]:
-    return [f"{corpus.place(chunk.lines[row], 'alignment')}: {problem}" for row, problem in alignments.problems]
+    return [f"{corpus.location(chunk.lines[row], 'alignment')}: {problem}" for row, problem in alignments.problems]
 
 
-def _count_duplicates(
-    first: Mask, owners: Values, lines: Values, corpora: Sequence[Corpus], counts: Sequence[Counts]
-) -> None:
+def _count_duplicates(first: Mask, owners: Values, lines: Values, counts: Sequence[Counts]) -> None:
     for start in range(0, len(first), BLOCK):
         rows = start + np.flatnonzero(~first[start : start + BLOCK])
         owner = owners[rows]
         for number in np.unique(owner).tolist():
             dropped = lines[rows[owner == number]].tolist()
-            counts[number].drop_all(DUPLICATE, corpora[number].name, dropped)
+            counts[number].drop(DUPLICATE, dropped)
             counts[number].kept -= len(dropped)
 
 

@@ -13,7 +13,7 @@ from nmt.data.cache.corpus import EncodedCorpus, EncodedPairs
 from nmt.data.cache.digests import Digests
 from nmt.data.cache.keeping import found, kept
 from nmt.data.cache.report import EncodingReport
-from nmt.data.readers import Corpus
+from nmt.data.readers.pairs import Corpus
 from nmt.data.tokenizer import TokenizerPair
 
 FORMAT = 1

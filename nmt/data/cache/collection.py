@@ -24,8 +24,8 @@ from nmt.data.cache.ragged import BLOCK, Values, blocks_of_lengths, count_equal,
 from nmt.data.cache.reading import Reader
 from nmt.data.cache.report import CollectionReport, CorpusReport
 from nmt.data.cache.tokenization import id_type
-from nmt.data.labelled import Collection, Document, unknown_label
-from nmt.data.readers.counts import Counts
+from nmt.data.readers.base import Counts
+from nmt.data.readers.labelled import Collection, Document, unknown_label
 from nmt.errors import DataError
 
 FORMAT = 1
@@ -177,7 +177,7 @@ def _chunks(collections: Sequence[Collection], counts: Sequence[Counts]) -> Iter
     """The documents of the collections, in order, in chunks of bounded size that never span two collections."""
     for index, collection in enumerate(collections):
         chunk, characters = _Chunk(index, []), 0
-        for document in collection.documents(counts[index]):
+        for document in collection.read(counts[index]):
             chunk.documents.append(document)
             characters += len(document.text)
             if len(chunk.documents) == _CHUNK_DOCUMENTS or characters >= _CHUNK_CHARACTERS:
@@ -204,15 +204,15 @@ def _judge(
     lines = [chunk.documents[row].line for row in np.flatnonzero(~keep)]
     if lines and filters.empty == "error":
         remedy = "mend it, or set data.filters.empty: drop"
-        raise DataError(*(f"{collection.place(line, 'text')}: has no word; {remedy}" for line in lines[:5]))
-    counts.drop_all(EMPTY, collection.name, lines)
+        raise DataError(*(f"{collection.location(line, 'text')}: has no word; {remedy}" for line in lines[:5]))
+    counts.drop(EMPTY, lines)
     counts.kept += int(keep.sum())
     return keep
 
 
 def _place(document: Document, collection: Collection, places: dict[str, int]) -> int:
     if document.label not in places:
-        raise unknown_label(collection.place(document.line, "label"), document.label, list(places))
+        raise unknown_label(collection.location(document.line, "label"), document.label, list(places))
     return places[document.label]
 
 

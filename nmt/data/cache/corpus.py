@@ -15,7 +15,7 @@ from nmt.data.cache.links import COLUMNS
 from nmt.data.cache.mapped import Lengths, Part, Rows, lengths_of, lists, mapped, numbers, parts_of
 from nmt.data.cache.ragged import Offsets, gather
 from nmt.data.cache.report import EncodingReport
-from nmt.data.readers import Corpus
+from nmt.data.readers.pairs import Corpus
 
 
 class EncodedPairs:
@@ -131,7 +131,7 @@ class EncodedCorpus(EncodedPairs):
     def place(self, row: int) -> str:
         """Where the source sentence of a row comes from, for messages: file and line."""
         owner, line = (int(self._batch.column(name)[row].as_py()) for name in ("corpus", "line"))
-        return self._corpora[owner].place(line, "source")
+        return self._corpora[owner].location(line, "source")
 
     def _words(self, column: str, rows: Rows) -> tuple[npt.NDArray[np.int64], Offsets]:
         assert self.has_links, "encoded without alignments"

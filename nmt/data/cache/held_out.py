@@ -12,9 +12,9 @@ from typing import Any
 
 from nmt.data.cache.digests import Digests
 from nmt.data.cache.keeping import kept
-from nmt.data.labelled import SEPARATOR, Collection
-from nmt.data.readers import Corpus, Counts, Pair
-from nmt.data.readers.held_out import HeldOut, SplitOptions, text_key
+from nmt.data.readers.base import SEPARATOR, Counts, HeldOut, SplitOptions, text_key
+from nmt.data.readers.labelled import Collection
+from nmt.data.readers.pairs import Corpus, Pair
 from nmt.errors import ConfigError
 
 FORMAT = 1
@@ -55,11 +55,11 @@ def hold_out_pairs(corpora: Sequence[Corpus], options: SplitOptions, broken_utf8
     def units(seed: int, counts: Counts) -> Iterator[tuple[int, Iterable[Row]]]:
         for index, corpus in enumerate(corpora):
             if corpus.has_documents:
-                for number, pairs in groupby(corpus.pairs(counts), key=lambda pair: pair.document):
+                for number, pairs in groupby(corpus.read(counts), key=lambda pair: pair.document):
                     rows = ({**_pair(pair), "corpus": index, "document": f"{index} {number}"} for pair in pairs)
                     yield text_key(f"document {index} {number}", seed), rows
                 continue
-            for pair in corpus.pairs(counts):
+            for pair in corpus.read(counts):
                 if pair.source.strip() and pair.target.strip():
                     row = {**_pair(pair), "corpus": index, "document": f"{index} line {pair.line}"}
                     yield text_key(pair.source, seed), [row]
@@ -78,7 +78,7 @@ def hold_out_documents(collections: Sequence[Collection], options: SplitOptions,
 
     def units(seed: int, counts: Counts) -> Iterator[tuple[int, Iterable[Row]]]:
         for collection in collections:
-            for document in collection.documents(counts):
+            for document in collection.read(counts):
                 if document.text.strip():
                     text = document.text.split(SEPARATOR) if document.is_split else document.text
                     yield text_key(document.text, seed), [{"text": text, "label": document.label}]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nmt.data.cache.digests import Digests
-from nmt.data.labelled import Collection, labels_of
+from nmt.data.readers.labelled import Collection, all_labels
 from nmt.errors import DataError
 
 FORMAT = 1
@@ -17,7 +17,7 @@ FORMAT = 1
 def known_labels(collections: Sequence[Collection], cache: Path) -> tuple[str, ...]:
     """The labels that occur, in alphabetical order; a collection that is as it was is not read again.
 
-    Raises DataError as `labels_of` does, and where the cache cannot be written.
+    Raises DataError as `all_labels` does, and where the cache cannot be written.
     """
     digests = Digests(cache)
 
@@ -31,6 +31,6 @@ def known_labels(collections: Sequence[Collection], cache: Path) -> tuple[str, .
 
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        return labels_of(collections, labels)
+        return all_labels(collections, labels)
     except OSError as error:
         raise DataError(f"{cache}: the labels cannot be kept there ({error}); see data.cache") from error

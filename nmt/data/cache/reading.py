@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from nmt.config.schema import DocumentFiltersConfig
-from nmt.data.labelled import Splitter
+from nmt.data.readers.labelled import Splitter
 from nmt.data.tokenizer import Tokenizer
 from nmt.data.words import words_of_spans
 

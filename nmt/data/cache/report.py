@@ -8,17 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nmt.data.readers import Counts
+from nmt.data.readers.base import Counts, Dropped
 from nmt.errors import counted
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """Pairs of one corpus that were left out for one reason."""
-
-    count: int
-    lines: tuple[int, ...]
-    """Numbers of the first few, from 1."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +25,7 @@ class CorpusReport:
     def of(cls, name: str, counts: Counts) -> CorpusReport:
         """The report of a corpus when its account is complete."""
         assert counts.read == counts.kept + counts.dropped_total
-        dropped = {
-            reason: Dropped(dropped.count, tuple(line for _, line in dropped.examples))
-            for reason, dropped in counts.dropped.items()
-        }
-        return cls(name, counts.read, counts.kept, dropped)
+        return cls(name, counts.read, counts.kept, dict(counts.dropped))
 
     def dropped_text(self) -> str:
         """For example `too long 3 (lines 17, 40, 41), empty 1 (line 5)`; empty where nothing was dropped."""

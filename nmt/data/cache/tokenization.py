@@ -12,7 +12,8 @@ import numpy.typing as npt
 from nmt.data.cache.links import EncodedLinks, encode_links
 from nmt.data.cache.processes import worked
 from nmt.data.cache.ragged import Values, flatten
-from nmt.data.readers import Corpus, Counts
+from nmt.data.readers.base import Counts
+from nmt.data.readers.pairs import Corpus
 from nmt.data.tokenizer import Tokenizer, TokenizerPair
 
 CHUNK_PAIRS = 2048
@@ -59,7 +60,7 @@ def chunks(corpora: Sequence[Corpus], counts: Sequence[Counts]) -> Iterator[Chun
     """
     for index, corpus in enumerate(corpora):
         chunk, characters = _empty_chunk(index, corpus), 0
-        for pair in corpus.pairs(counts[index]):
+        for pair in corpus.read(counts[index]):
             chunk.sources.append(pair.source)
             chunk.targets.append(pair.target)
             chunk.lines.append(pair.line)

@@ -1,203 +1,248 @@
-"""A parallel corpus: aligned sentences in the order of the text, read again at every pass and never held in memory."""
+"""Records of named fields, and the streams of examples made of them: pairs of sentences and labelled documents."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, NoReturn, TypeVar
 
-from nmt.config.registry import PartOptions, Registry
-from nmt.config.schema import DataConfig, Positive, Weight
-from nmt.data.readers.counts import Counts
-from nmt.data.readers.files import broken_utf8
-from nmt.data.readers.held_out import HELD_OUT, HeldOut, SplitOptions
+from nmt.config.registry import PartOptions
+from nmt.config.schema import Count, Positive, Weight
+from nmt.data.readers.files import broken_utf8_message, check_file
 from nmt.errors import DataError
 
-CORPORA: Registry[Corpus] = Registry("corpus")
+FieldName = Literal["source", "target", "alignment", "document", "text", "label"]
+NUMERIC_FIELDS: frozenset[FieldName] = frozenset({"document", "label"})
+"""Fields that may be whole numbers where a format has numbers."""
+LIST_FIELDS: frozenset[FieldName] = frozenset({"text"})
+"""Fields that may be lists of sentences where a format has lists."""
 
-Text = Literal["source", "target", "alignment", "document"]
-"""What a record is made of."""
+SEPARATOR = "\t"
+"""Separates the sentences of a document that was split already."""
+HELD_OUT = "held out for validation"
+LISTED_LINES = 5
+"""Lines that a report lists for each reason."""
 
-
-class CorpusOptions(PartOptions):
-    """What every kind of corpus has."""
-
-    weight: Weight = 1.0
-    """How often a pair of this corpus occurs in an epoch: 2 is twice, 0.5 half of the time, by chance."""
-    limit: Positive | None = None
-    """Number of pairs to read, from the beginning; by default all."""
-
-    @property
-    def has_alignments(self) -> bool:
-        """Whether the pairs come with word alignments."""
-        raise AssertionError("a kind knows where its alignments are")
-
-    @property
-    def has_documents(self) -> bool:
-        """Whether the pairs are the sentences of documents, in order."""
-        raise AssertionError("a kind knows where its documents begin")
-
-
-class Pair(NamedTuple):
-    """A sentence and its translation; either side may be empty."""
-
-    source: str
-    target: str
-    line: int
-    """Line of the file, or row of the table, counted from 1."""
-    alignment: str | None = None
-    """Links between the words that spaces separate, counted from 0, in the Pharaoh format, such as `0-0 2-1`; blank
-    where nothing is linked, None where the corpus has no alignments."""
-    document: int | None = None
-    """Number of the document that the pair belongs to, counted from 0 in the corpus; None where it has no documents."""
+Example = TypeVar("Example")
 
 
 class Record(NamedTuple):
-    """A pair as it lies in the file: bytes that should be UTF-8, without the line's end."""
+    """A line of a file or a row of a table: bytes that should be UTF-8, without the line's end."""
 
     line: int
-    source: bytes
-    target: bytes
-    alignment: bytes | None = None
-    document: bytes | None = None
-    """What its document is called: a document ends where the next record has another name for its own."""
+    """Counted from 1."""
+    values: dict[FieldName, bytes]
+    is_split: bool = False
+    """Whether the text is a list of sentences; TAB separates them."""
+    document: int | None = None
+    """Number of the document that a pair belongs to, counted from 0; None where the corpus has no documents."""
 
 
-Where = TypeVar("Where")
+class SourceOptions(PartOptions):
+    """Options of every kind of corpus and collection."""
+
+    keys: ClassVar[Mapping[FieldName, str]]
+    """The option that gives the column, name or file of each field."""
+    weight: Weight = 1.0
+    """How often a pair or document occurs in an epoch: 2 is twice, 0.5 half of the time, by chance."""
+    limit: Positive | None = None
+    """Number of pairs or documents to read, from the beginning; by default all."""
+
+    def columns(self) -> dict[FieldName, Any]:
+        """Returns the column, name or file of each field that has one."""
+        columns = {name: getattr(self, key) for name, key in self.keys.items()}
+        return {name: column for name, column in columns.items() if column is not None}
 
 
-def of_record(
-    source: Where, target: Where, alignment: Where | None = None, document: Where | None = None
-) -> dict[Text, Where]:
-    """Where each part of a record is found, for those that there are."""
-    places: dict[Text, Where | None] = {
-        "source": source,
-        "target": target,
-        "alignment": alignment,
-        "document": document,
-    }
-    return {text: where for text, where in places.items() if where is not None}
+class FileOptions(SourceOptions):
+    """Options of every kind that is one file."""
+
+    path: str
+    """The file. Text may be compressed: .gz, .bz2, .xz, .zst."""
 
 
-class Corpus(ABC):
-    """Base of all kinds: streaming, limits, broken UTF-8, the fingerprint. A kind only says how records are found."""
+class RecordReader(ABC):
+    """Reads the records of one format.
+
+    Readers are built from options and the languages of the sides, and check what is cheap to check: that files exist
+    and have the columns. They raise DataError.
+    """
 
     name: str
-    """What messages call it: the paths, or the name of the data set."""
+    """The paths, or the name of the data set, for messages."""
     files: Sequence[Path] = ()
-    """All files that the records are read from; none where that cannot be told."""
-    reading: str
-    """How the files are read: what the records depend on besides them."""
-
-    def __init__(self, options: CorpusOptions, data: DataConfig) -> None:
-        self.weight = options.weight
-        self.limit = options.limit
-        self.has_alignments = options.has_alignments
-        self.has_documents = options.has_documents
-        self.reading = options.model_dump_json(exclude={"weight"})
-        self.held_out: HeldOut | None = None
-        self._broken_utf8 = data.filters.broken_utf8
+    """All files that the records are read from; empty where they are not known."""
 
     @abstractmethod
     def records(self) -> Iterator[Record]:
-        """All records in order, from the beginning at every call.
+        """Yields all records in order, from the beginning at every call.
 
-        Raises DataError, naming file and line, where there is no record to be had.
+        Raises DataError, naming file and line, where a record is missing or damaged.
         """
 
-    def place(self, line: int, text: Text) -> str:
-        """Where a text of a record lies, for messages."""
+    def location(self, line: int, field: FieldName) -> str:
+        """Returns the file and line of a field, for messages."""
         return f"{self.name}:{line}"
 
-    def __iter__(self) -> Iterator[Pair]:
-        return self.pairs(Counts())
 
-    def pairs(self, counts: Counts) -> Iterator[Pair]:
-        """Yields the pairs in order, without those that are held out for validation.
+Languages = Mapping[FieldName, str]
+"""The codes of the languages of a pair's sides; nothing for documents."""
 
-        `counts` learns how many were read, and which were dropped and why.
-        Raises DataError, naming file and line, when the text is damaged.
+
+class FileReader(RecordReader):
+    """Reads the records of one file."""
+
+    def __init__(self, options: FileOptions, languages: Languages) -> None:
+        self.name = options.path
+        self.files = (Path(options.path),)
+        self._columns: dict[FieldName, Any] = options.columns()
+        check_file(self.files[0])
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Examples of one source that were left out for one reason."""
+
+    count: int
+    lines: tuple[int, ...]
+    """The first `LISTED_LINES` of them, counted from 1."""
+
+
+@dataclass
+class Counts:
+    """Counts of a pass over a corpus or collection: `read == kept + dropped_total`.
+
+    The source counts what it reads and drops; its user counts what is kept.
+    """
+
+    read: int = 0
+    kept: int = 0
+    dropped: dict[str, Dropped] = dataclasses.field(default_factory=dict)
+
+    def drop(self, reason: str, lines: Sequence[int]) -> None:
+        """Counts the examples of these lines as left out; `reason` is a short phrase, such as `empty side`."""
+        if len(lines):
+            before = self.dropped.get(reason, Dropped(0, ()))
+            listed = before.lines + tuple(int(line) for line in lines[: LISTED_LINES - len(before.lines)])
+            self.dropped[reason] = Dropped(before.count + len(lines), listed)
+
+    @property
+    def dropped_total(self) -> int:
+        return sum(dropped.count for dropped in self.dropped.values())
+
+
+class SplitOptions(PartOptions):
+    """Validation text that is taken from the training text, for `data.validation` alone."""
+
+    kind: Literal["split"] = "split"
+    """Taken from the training text."""
+    split: Positive
+    """Number of pairs, or of labelled documents, drawn from all of `data.train`, at most half of it. No other source
+    sentence like theirs stays in the training text. Corpora with `documents` give whole documents, up to this number of
+    pairs or a few more."""
+    seed: Count = 1
+    """Seed of the draw. The same text and seed give the same split."""
+
+
+def refuse_split(options: SplitOptions, data: object) -> NoReturn:
+    """Taken from the training text, for `data.validation` alone."""
+    raise DataError(f"split: {options.split}: the text is known in a training run alone; name a file here")
+
+
+def text_key(text: str, seed: int) -> int:
+    """Returns 64 random bits for a text and a seed. Unicode's spelling (NFKC) and spacing make no difference."""
+    normal = unicodedata.normalize("NFKC", " ".join(text.split()))
+    digest = hashlib.blake2b(f"{seed} {normal}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The text of a corpus or collection that is held out of training."""
+
+    fingerprint: str
+    """Of the whole split."""
+    seed: int
+    texts: frozenset[int]
+    """The keys of the source sentences, or of the labelled documents, of the whole split."""
+    documents: frozenset[int] = frozenset()
+    """The numbers of the documents of this corpus that are held out."""
+
+    def has(self, text: str) -> bool:
+        """Whether a text like this is held out."""
+        return text_key(text, self.seed) in self.texts
+
+
+class ExampleSource(ABC, Generic[Example]):
+    """Examples in the order of the text. They are read anew at every pass, so that memory does not grow with them."""
+
+    skip = 0
+    """Records to leave out at the beginning."""
+
+    def __init__(self, options: SourceOptions, reader: RecordReader, broken_utf8: str) -> None:
+        """`broken_utf8` is "error" or "drop"."""
+        self.name = reader.name
+        self.files = reader.files
+        self.location = reader.location
+        self.weight = options.weight
+        self.limit = options.limit
+        self.reading = f"{options.model_dump_json(exclude={'weight'})} broken_utf8: {broken_utf8}"
+        """Everything that the examples depend on besides the files."""
+        self.held_out: HeldOut | None = None
+        self._reader = reader
+        self._broken_utf8 = broken_utf8
+
+    def __iter__(self) -> Iterator[Example]:
+        return self.read(Counts())
+
+    def read(self, counts: Counts) -> Iterator[Example]:
+        """Yields the examples in order, without those that are held out for validation.
+
+        Adds what is read and dropped to `counts`. Raises DataError, naming file and line, where the text is damaged.
         """
-        for record, document in self._limited():
+        for record in self._records():
             counts.read += 1
             try:
-                alignment = None if record.alignment is None else record.alignment.decode()
-                pair = Pair(record.source.decode(), record.target.decode(), record.line, alignment, document)
+                values = {name: value.decode() for name, value in record.values.items()}
             except UnicodeDecodeError as error:
-                if self._broken_utf8 == "error":
-                    raise DataError(self._explain(record, error)) from error
-                counts.drop("not UTF-8", self.name, record.line)
+                if self._broken_utf8 == "drop":
+                    counts.drop("not UTF-8", (record.line,))
+                    continue
+                broken = next(name for name, value in record.values.items() if value == error.object)
+                message = broken_utf8_message(self.location(record.line, broken), error)
+                raise DataError(f"{message}; mend it, or set data.filters.broken_utf8: drop") from error
+            example = self._example(record, values)
+            if self.held_out is not None and self._is_held_out(example, self.held_out):
+                counts.drop(HELD_OUT, (record.line,))
                 continue
-            if self.held_out is not None and self._is_held_out(pair, self.held_out):
-                counts.drop(HELD_OUT, self.name, record.line)
-                continue
-            yield pair
-
-    @staticmethod
-    def _is_held_out(pair: Pair, held_out: HeldOut) -> bool:
-        # A sentence that is held out stays in another document as context; it is left out as a pair when it is encoded.
-        return held_out.has(pair.source) if pair.document is None else pair.document in held_out.documents
+            yield example
 
     def fingerprint(self) -> str:
-        """SHA-256 of the records up to the limit, in hexadecimal; the same text has the same one in every format.
+        """Returns the SHA-256 of the records, in hexadecimal; the same text has the same one in every format.
 
         Reads the text once.
         """
         digest = hashlib.sha256()
-        for record, document in self._limited():
-            # The length before each side keeps ("ab", "c") apart from ("a", "bc").
-            digest.update(b"%d %d " % (len(record.source), len(record.target)))
-            digest.update(record.source)
-            digest.update(record.target)
-            if record.alignment is not None:
-                # No digit comes first, as in what begins the next record.
-                digest.update(b"links %d " % len(record.alignment))
-                digest.update(record.alignment)
-            if document is not None:
-                digest.update(b"document %d " % document)
+        for record in self._records():
+            digest.update(self._content(record))
         return digest.hexdigest()
 
-    def _limited(self) -> Iterator[tuple[Record, int | None]]:
-        """The records up to the limit, each with the number of its document."""
-        number, name = -1, None
-        for record in islice(self.records(), self.limit):
-            if record.document != name:
-                number, name = number + 1, record.document
-            yield record, None if name is None else number
+    def _records(self) -> Iterator[Record]:
+        """The records after `skip`, up to the limit."""
+        return islice(self._reader.records(), self.skip, None if self.limit is None else self.skip + self.limit)
 
-    def _explain(self, record: Record, error: UnicodeDecodeError) -> str:
-        texts: dict[Text, bytes | None] = {"source": record.source, "target": record.target}
-        text: Text = next((name for name, content in texts.items() if error.object == content), "alignment")
-        remedy = "mend it, or set data.filters.broken_utf8: drop"
-        return f"{broken_utf8(self.place(record.line, text), error)}; {remedy}"
+    @abstractmethod
+    def _example(self, record: Record, values: dict[FieldName, str]) -> Example: ...
 
+    @abstractmethod
+    def _is_held_out(self, example: Example, held_out: HeldOut) -> bool: ...
 
-@CORPORA.register("split", SplitOptions)
-def _open_split(options: SplitOptions, data: DataConfig) -> Corpus:
-    """Pairs taken from the training text, for `data.validation` alone."""
-    raise DataError(f"split: {options.split}: the pairs are known in a training run alone; name a file here")
-
-
-def open_corpus(options: PartOptions, data: DataConfig) -> Corpus:
-    """The corpus that the options describe.
-
-    Checks what is cheap to check: that files exist and columns are there. Raises DataError.
-    """
-    return CORPORA.build(options, data)
-
-
-def open_corpora(options: Sequence[PartOptions], data: DataConfig) -> list[Corpus]:
-    """Several corpora; what is wrong with any of them is raised as one DataError, a line for each mistake."""
-    corpora: list[Corpus] = []
-    problems: list[str] = []
-    for each in options:
-        try:
-            corpora.append(open_corpus(each, data))
-        except DataError as error:
-            problems += [problem for problem in error.problems if problem not in problems]
-    if problems:
-        raise DataError(*problems)
-    return corpora
+    @abstractmethod
+    def _content(self, record: Record) -> bytes:
+        """The record as bytes, different ones for different records."""

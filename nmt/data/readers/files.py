@@ -5,28 +5,30 @@ from __future__ import annotations
 import bz2
 import codecs
 import gzip
+import io
 import lzma
 import os
 import stat
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
-from nmt.data.readers.zstd import open_zstd
 from nmt.errors import DataError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-
-
+ZSTD_CHUNK = 1 << 16
 LONGEST_LINE = 1 << 26
 """Bytes of the longest line that is read. A longer one is refused, so that a file without line ends cannot fill the
 memory."""
 
 
 def check_file(path: Path, *, once: bool = False) -> None:
-    """Raise a DataError unless `path` is a file that can be read.
+    """Raises a DataError unless `path` is a file that can be read.
 
     Only regular files can be read several times. With `once` pipes and devices are accepted as well.
     """
@@ -46,27 +48,15 @@ def check_file(path: Path, *, once: bool = False) -> None:
 
 
 def _hint(path: Path) -> str:
-    """Where a file that is missing might be: compressed beside it, or in another folder."""
+    """Says where a missing file might be: compressed beside it, or in another folder."""
     beside = next((f"{path}{suffix}" for suffix in COMPRESSIONS if os.path.isfile(f"{path}{suffix}")), None)
     if beside:
         return f"; there is {beside}"
     return "" if path.is_absolute() else f" in {os.getcwd()}, where relative paths begin"
 
 
-def check_files(paths: Iterable[Path]) -> None:
-    """Raise one DataError, a line for each, unless all of `paths` are files that can be read."""
-    problems: list[str] = []
-    for path in dict.fromkeys(paths):
-        try:
-            check_file(path)
-        except DataError as error:
-            problems += error.problems
-    if problems:
-        raise DataError(*problems)
-
-
 def raw_lines(path: Path, *, once: bool = False) -> Iterator[bytes]:
-    """Yields the lines of a file as bytes, as `split_lines` does. The suffix tells the compression.
+    """Yields the lines of a file as bytes, as `split_lines` does. The suffix determines the compression.
 
     With `once` the file may be a pipe or a device. Raises DataError when the file is missing, damaged or cut short.
     """
@@ -74,7 +64,7 @@ def raw_lines(path: Path, *, once: bool = False) -> Iterator[bytes]:
     try:
         with _decompressed(path) as stream:
             yield from split_lines(stream, str(path))
-    # A compressed file that was cut short is an EOFError, a damaged one any of the others, by the place of the damage.
+    # A compressed file that was cut short raises EOFError, a damaged one any of the others.
     except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         state = "damaged or cut short" if path.suffix in COMPRESSIONS else "cannot be read"
         raise DataError(f"{path}: {state} ({error})") from error
@@ -89,16 +79,63 @@ def _decompressed(path: Path) -> BinaryIO:
         case ".xz":
             return cast(BinaryIO, lzma.open(path))
         case ".zst":
-            return open_zstd(path)
+            return cast(BinaryIO, io.BufferedReader(_ZstdFrames(path), ZSTD_CHUNK))
         case _:
             return path.open("rb")
+
+
+class _ZstdFrames(io.RawIOBase):
+    """The decompressed content of all frames of a Zstandard file, through the optional package `zstandard`.
+
+    The package's own `stream_reader` ends silently where a file was cut short; this one raises EOFError. Damage is an
+    OSError; without the package a DataError is raised.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import zstandard
+        except ImportError as error:
+            raise DataError(f"{path}: .zst files need the package zstandard; pip install zstandard") from error
+        self._file = path.open("rb")
+        self._decompressor = zstandard.ZstdDecompressor()
+        self._damage = zstandard.ZstdError
+        self._frame = self._decompressor.decompressobj()
+        self._inside_frame = False
+        self._ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer) -> int:
+        while not self._ready:
+            compressed = self._frame.unused_data or self._file.read(ZSTD_CHUNK)
+            if not compressed:
+                if self._inside_frame:
+                    raise EOFError("the file ends inside a zstd frame")
+                return 0
+            if self._frame.eof:
+                self._frame = self._decompressor.decompressobj()
+            try:
+                self._ready = memoryview(self._frame.decompress(compressed))
+            except self._damage as error:
+                raise OSError(str(error)) from error
+            self._inside_frame = not self._frame.eof
+        view = memoryview(buffer).cast("B")
+        count = min(len(view), len(self._ready))
+        view[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def split_lines(stream: BinaryIO, name: str) -> Iterator[bytes]:
     """Yields the lines of a binary stream, without their `\\n` or `\\r\\n`, and the first without a byte order mark.
 
     A binary stream splits at `\\n` alone, so U+2028, U+0085, form feeds and the like stay inside their line.
-    Raises DataError for a line of more than `LONGEST_LINE` bytes; `name` stands for the stream in the message.
+    Raises DataError for a line of `LONGEST_LINE` bytes or more; `name` stands for the stream in the message.
     """
     for number, line in enumerate(iter(lambda: stream.readline(LONGEST_LINE), b""), start=1):
         if len(line) == LONGEST_LINE:
@@ -110,13 +147,13 @@ def split_lines(stream: BinaryIO, name: str) -> Iterator[bytes]:
         yield line
 
 
-def iterate_lines(stream: BinaryIO, name: str, errors: Literal["strict", "replace"] = "strict") -> Iterator[str]:
+def iterate_lines(stream: BinaryIO, name: str) -> Iterator[str]:
     """Yields the lines of a binary stream as text; `name` stands for it in messages.
 
-    Bytes that are not UTF-8 raise a DataError with the line number, or become U+FFFD with `errors="replace"`.
+    Raises DataError, with the line number, for bytes that are not UTF-8.
     """
     try:
-        yield from _decode(split_lines(stream, name), name, errors)
+        yield from _decode(split_lines(stream, name), name)
     except OSError as error:
         raise DataError(f"{name}: cannot be read: {error.strerror or error}") from error
 
@@ -126,19 +163,19 @@ def read_lines(path: str | Path) -> Iterator[str]:
 
     Raises DataError when the file is missing or damaged, or a line is not UTF-8.
     """
-    yield from _decode(raw_lines(Path(path), once=True), str(path), "strict")
+    return _decode(raw_lines(Path(path), once=True), str(path))
 
 
-def _decode(lines: Iterable[bytes], name: str, errors: str) -> Iterator[str]:
+def _decode(lines: Iterable[bytes], name: str) -> Iterator[str]:
     for number, line in enumerate(lines, start=1):
         try:
-            yield line.decode("utf-8", errors)
+            yield line.decode()
         except UnicodeDecodeError as error:
-            raise DataError(broken_utf8(f"{name}:{number}", error)) from error
+            raise DataError(broken_utf8_message(f"{name}:{number}", error)) from error
 
 
-def broken_utf8(place: str, error: UnicodeDecodeError) -> str:
+def broken_utf8_message(location: str, error: UnicodeDecodeError) -> str:
     """Returns the message for bytes that are not UTF-8."""
     utf16 = "; the file looks like UTF-16: save it as UTF-8" if error.object[:2] in UTF16_MARKS else ""
     position = f"byte 0x{error.object[error.start]:02x} at position {error.start + 1} of the text"
-    return f"{place}: not UTF-8, {position}{utf16}"
+    return f"{location}: not UTF-8, {position}{utf16}"

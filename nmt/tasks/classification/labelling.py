@@ -23,7 +23,8 @@ from nmt.data.batching import documents_batch
 from nmt.data.batching.plan import fill
 from nmt.data.cache import Reader, ReadSentence
 from nmt.data.cache.reading import Sentences
-from nmt.data.labelled import SEPARATOR, Collection, open_collection, unknown_label
+from nmt.data.readers.base import SEPARATOR
+from nmt.data.readers.labelled import Collection, open_collection, unknown_label
 from nmt.data.tokenizer import Tokenizer
 from nmt.errors import CheckpointError, ConfigError, DataError
 from nmt.evaluation.label_metrics import LabelScores, label_scores
@@ -275,7 +276,7 @@ def read_test_set(collection: Collection, reader: Reader, labels: Sequence[str],
     documents, label_indices = [], []
     for document in collection:
         if document.label not in indices:
-            raise unknown_label(collection.place(document.line, "label"), document.label, labels)
+            raise unknown_label(collection.location(document.line, "label"), document.label, labels)
         documents.append(document)
         label_indices.append(indices[document.label])
     if not documents:

@@ -11,9 +11,8 @@ from nmt.checkpoint.folder import Loaded
 from nmt.config import ClassificationConfig
 from nmt.data.batching import DocumentStream
 from nmt.data.cache import Reader, encode_collections, hold_out_documents, known_labels
-from nmt.data.labelled import Collection, Splitter, open_collection, open_collections
-from nmt.data.labelled.jsonlines import JsonLinesOptions
-from nmt.data.readers.held_out import SplitOptions
+from nmt.data.readers.base import SplitOptions
+from nmt.data.readers.labelled import Collection, JsonDocumentOptions, Splitter, open_collection, open_collections
 from nmt.data.tokenizer import Tokenizer, TokenizerPair, learn_one, load_files
 from nmt.kernels.choice import choose_packed
 from nmt.model.classifier import DocumentClassifier
@@ -94,7 +93,7 @@ def _hold_out_validation(config: ClassificationConfig, collections: list[Collect
     data = config.data
     assert isinstance(data.validation, SplitOptions)
     path = hold_out_documents(collections, data.validation, data.filters.broken_utf8, cache)
-    return open_collection(JsonLinesOptions(path=str(path)), data)
+    return open_collection(JsonDocumentOptions(path=str(path)), data)
 
 
 def _tokenizer(

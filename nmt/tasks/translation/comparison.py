@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from nmt.config.schema import SearchConfig
-from nmt.data.readers import read_lines
+from nmt.data.readers.files import read_lines
 from nmt.errors import DataError
 from nmt.evaluation.metrics import SAMPLES, Comparison, MetricName, paired_bootstrap
 from nmt.kernels.choice import Kernels

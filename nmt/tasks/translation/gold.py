@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-from nmt.data.readers import read_lines
+from nmt.data.readers.files import read_lines
 from nmt.data.words import count_words
 from nmt.errors import DataError
 from nmt.runtime import format_table

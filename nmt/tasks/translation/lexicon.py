@@ -12,7 +12,7 @@ from nmt.checkpoint.folder import CONFIG_FILE, read_config_text
 from nmt.config import TranslationConfig
 from nmt.data.cache import EncodedPairs, Part, encoded_pairs
 from nmt.data.lexicon import Lexicon, estimate
-from nmt.data.readers import CorpusOptions
+from nmt.data.readers.pairs import CorpusOptions
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import CheckpointError, ConfigError, DataError, counted
 from nmt.runtime import logger

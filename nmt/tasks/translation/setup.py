@@ -14,9 +14,9 @@ from nmt.config.schema import FiltersConfig
 from nmt.data.batching import BatchStream, Lookback
 from nmt.data.cache import EncodedCorpus, encode_corpora, hold_out_pairs
 from nmt.data.cache.filtering import length_reasons
-from nmt.data.readers import Corpus, Counts, Pair, open_corpora, open_corpus
-from nmt.data.readers.held_out import SplitOptions
-from nmt.data.readers.jsonlines import JsonLinesOptions
+from nmt.data.cache.report import CorpusReport
+from nmt.data.readers.base import Counts, SplitOptions
+from nmt.data.readers.pairs import Corpus, JsonPairOptions, Pair, open_corpora, open_corpus
 from nmt.data.tokenizer import TokenizerPair, learn, load_or_none
 from nmt.errors import ConfigError
 from nmt.kernels.choice import FORCED, choose_kernels
@@ -97,7 +97,7 @@ def _hold_out_validation(config: TranslationConfig, corpora: list[Corpus], cache
     assert isinstance(data.validation, SplitOptions)
     path = hold_out_pairs(corpora, data.validation, data.filters.broken_utf8, cache)
     documents = "document" if any(corpus.has_documents for corpus in corpora) else None
-    options = JsonLinesOptions(path=str(path), source="source", target="target", documents=documents)
+    options = JsonPairOptions(path=str(path), source="source", target="target", documents=documents)
     return open_corpus(options, data)
 
 
@@ -151,7 +151,7 @@ def _validation_pairs(validation: Corpus, tokenizers: TokenizerPair, filters: Fi
     Raises ConfigError if no pair is left.
     """
     counts = Counts()
-    pairs = list(validation.pairs(counts))
+    pairs = list(validation.read(counts))
     if not pairs:
         raise ConfigError(f"data.validation: {validation.name} is empty")
     source = np.asarray([len(ids) for ids in tokenizers.source.encode([pair.source for pair in pairs])])
@@ -159,10 +159,12 @@ def _validation_pairs(validation: Corpus, tokenizers: TokenizerPair, filters: Fi
     lines = np.asarray([pair.line for pair in pairs])
     keep = np.ones(len(pairs), np.bool_)
     for reason, mask in length_reasons(source, target, filters).items():
-        counts.drop_all(reason, validation.name, lines[mask].tolist())
+        counts.drop(reason, lines[mask].tolist())
         keep &= ~mask
-    for line in counts.report():
-        logger.info("validation: %s", line)
+    counts.kept = int(keep.sum())
+    if counts.dropped:
+        left_out = CorpusReport.of(validation.name, counts).dropped_text()
+        logger.info("validation: %s: left out: %s", validation.name, left_out)
     if not keep.any():
         raise ConfigError(f"data.validation: nothing is left of {len(pairs):,} pairs; see data.filters")
     return [pair for pair, kept in zip(pairs, keep, strict=True) if kept]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from nmt.config import TranslationConfig
 from nmt.config.registry import PartOptions
 from nmt.config.schema import DataConfig
-from nmt.data.readers import Pair, open_corpus, read_lines
-from nmt.data.readers.text import BLANK_LINES, TextOptions
+from nmt.data.readers.files import read_lines
+from nmt.data.readers.pairs import BLANK_LINES, Pair, TextPairOptions, open_corpus
 from nmt.errors import DataError
 from nmt.evaluation.metrics import load_sacrebleu_set
 from nmt.tasks.base import configured_test_sets
@@ -58,7 +58,7 @@ def from_files(source: str, references: Sequence[str], documents: str | None = N
         return _not_empty(TestSet(source, sources, translations))
     sides, problems = [], []
     for reference in references:
-        options = TextOptions(source=source, target=reference, documents=documents)
+        options = TextPairOptions(source=source, target=reference, documents=documents)
         try:
             sides.append(list(open_corpus(options, _data(options))))
         except DataError as error:
@@ -95,7 +95,7 @@ def from_config(config: TranslationConfig, names: Sequence[str], origin: str) ->
 
     def read(name: str, options: PartOptions) -> TestSet:
         pairs = list(open_corpus(options, config.data))
-        is_split = isinstance(options, TextOptions) and options.documents == BLANK_LINES
+        is_split = isinstance(options, TextPairOptions) and options.documents == BLANK_LINES
         return _not_empty(_with_documents(name, [pairs], is_split))
 
     return configured_test_sets(config.data.test, names, read, origin=origin, flags="--source and --reference")
@@ -115,7 +115,7 @@ def _with_documents(name: str, sides: Sequence[Sequence[Pair]], is_split: bool) 
     return TestSet(name, [pair.source for pair in first], references, documents, is_split)
 
 
-def _data(options: TextOptions) -> DataConfig:
+def _data(options: TextPairOptions) -> DataConfig:
     """As much of a config as a corpus needs to be read."""
     return DataConfig(source_language="", target_language="", train=[options], validation=options)
 

@@ -1,0 +1,256 @@
+"""Collections of labelled documents, from records of every format, and their sentences."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from nmt.config.names import advice
+from nmt.config.registry import PartOptions, Registry
+from nmt.config.schema import ColumnNumber, Count, LabelledDataConfig
+from nmt.data.readers.arrow import HuggingFaceOptions, HuggingFaceReader, ParquetReader
+from nmt.data.readers.base import (
+    SEPARATOR,
+    ExampleSource,
+    FieldName,
+    FileOptions,
+    HeldOut,
+    Languages,
+    Record,
+    RecordReader,
+    SourceOptions,
+    SplitOptions,
+    refuse_split,
+)
+from nmt.data.readers.line_formats import AlignedReader, JsonLinesReader, TableColumn, TsvReader, split_columns
+from nmt.errors import DataError, try_each
+
+MOST_LABELS = 1 << 16
+"""Labels that a model can have at most: the cache stores the index of each document's label in 16 bits."""
+
+
+class CollectionOptions(SourceOptions):
+    """Options of every kind of collection."""
+
+    keys: ClassVar[Mapping[FieldName, str]] = {"text": "text", "label": "label"}
+    skip: Count = 0
+    """Documents to leave out at the beginning, say those that are the validation collection; `limit` counts those after
+    them."""
+
+
+class DocumentFieldOptions(CollectionOptions):
+    """Names of the fields of a labelled document."""
+
+    text: str = "text"
+    """Name of the column or field of the text: one string, which is split into sentences, or a list of sentences; of
+    one inside another its dotted name."""
+    label: str = "label"
+    """Name of the column or field of the label, text or a whole number; or its dotted name."""
+
+
+class TextDocumentOptions(CollectionOptions):
+    """A file of documents, their sentences separated by TAB, and a file of labels; plain or .gz, .bz2, .xz, .zst."""
+
+    keys: ClassVar[Mapping[FieldName, str]] = {"text": "docs", "label": "labels"}
+    kind: Literal["text"] = "text"
+    """A file of documents and a file of labels."""
+    docs: str
+    """File with a document a line, its sentences separated by TAB."""
+    labels: str
+    """File with, line by line, the label of each document; further columns may follow behind TAB."""
+    label_column: ColumnNumber = 1
+    """Number of the column of `labels` that holds the label, from 1."""
+    split: bool = False
+    """Take each line for running text and split it into sentences, instead of at TAB."""
+
+
+class TsvDocumentOptions(CollectionOptions, FileOptions):
+    """Tab-separated columns, one of which is the text and another the label; quotes are text like any other."""
+
+    keys: ClassVar[Mapping[FieldName, str]] = {"text": "text_column", "label": "label_column"}
+    kind: Literal["tsv"] = "tsv"
+    """Columns separated by tabs."""
+    text_column: TableColumn = "text"
+    """Column of the text, which is split into sentences: its number, from 1, or its name; a name makes the first line
+    a header."""
+    label_column: TableColumn = "label"
+    """Column of the label: its number, from 1, or its name; a name makes the first line a header."""
+
+
+class JsonDocumentOptions(DocumentFieldOptions, FileOptions):
+    """One JSON object a line, one field of which is the text and another the label."""
+
+    kind: Literal["jsonl"] = "jsonl"
+    """JSON lines."""
+
+
+class ParquetDocumentOptions(DocumentFieldOptions, FileOptions):
+    """A Parquet file, one column of which is the text and another the label."""
+
+    kind: Literal["parquet"] = "parquet"
+    """Parquet."""
+
+
+class HuggingFaceDocumentOptions(HuggingFaceOptions, DocumentFieldOptions):
+    """A Hugging Face data set: from the hub, from a folder it was saved to, or from local files."""
+
+
+@dataclass(frozen=True)
+class Splitter:
+    """Splits text into sentences by the rules of a language, with the package sentencex.
+
+    The Wikimedia Foundation maintains it: rules for some 300 languages in one small wheel, without downloads; a film
+    review of IMDB takes 60 microseconds. pysbd, blingfire, segtok and syntok have had no release since 2021 or 2022;
+    spaCy, stanza and wtpsplit need models.
+    """
+
+    language: str
+    """Its code, such as `en`; a language that the package does not know is split by common rules."""
+
+    def check(self, name: str) -> None:
+        """Raises a DataError about the text `name` where the package is missing."""
+        if find_spec("sentencex") is None:
+            raise DataError(
+                f"{name}: to split text into sentences takes the package sentencex; pip install sentencex, or "
+                "separate the sentences by TAB"
+            )
+
+    def split(self, text: str) -> list[str]:
+        """Returns the sentences, without the space around them; none is blank. A line's end ends a sentence."""
+        # Imported late: text that comes as sentences does not need it.
+        from sentencex import segment
+
+        sentences = (sentence.strip() for line in text.splitlines() for sentence in segment(self.language, line))
+        return [sentence for sentence in sentences if sentence]
+
+    @property
+    def version(self) -> str:
+        """Everything that the boundaries depend on besides the text."""
+        return f"sentencex {importlib.metadata.version('sentencex')} {self.language}"
+
+
+class Document(NamedTuple):
+    """A text and its label."""
+
+    text: str
+    """Sentences separated by TAB, or running text."""
+    is_split: bool
+    """Whether TAB separates the sentences."""
+    label: str
+    line: int
+    """Line of the file, or row of the table, counted from 1."""
+
+    def sentences(self, splitter: Splitter) -> list[str]:
+        """Returns the sentences as they are given, or as the text is split: one at least, which may be blank."""
+        return self.text.split(SEPARATOR) if self.is_split else splitter.split(self.text) or [""]
+
+
+class Collection(ExampleSource[Document]):
+    """A collection of labelled documents."""
+
+    def __init__(
+        self, reader: Callable[[Any, Languages], RecordReader], options: CollectionOptions, data: LabelledDataConfig
+    ) -> None:
+        super().__init__(options, reader(options, {}), data.filters.broken_utf8)
+        self.skip = options.skip
+        # Records of one file are alike as a rule: whether they have to be split is known before the text is read.
+        first = next(self._reader.records(), None)
+        self.may_split = first is not None and not first.is_split
+        """Whether some of the text comes without sentence boundaries."""
+
+    def labels(self) -> set[str]:
+        """Returns the labels that occur. Reads the text once."""
+        return {document.label for document in self}
+
+    def _example(self, record: Record, values: dict[FieldName, str]) -> Document:
+        label = values["label"].strip()
+        location = self.location(record.line, "label")
+        if not label:
+            raise DataError(f"{location}: no label; give the document one, or take it out")
+        if one_line(label) != label:
+            raise DataError(f"{location}: the label {label!r} has a line break or TAB in it")
+        return Document(values["text"], record.is_split, label, record.line)
+
+    def _is_held_out(self, example: Document, held_out: HeldOut) -> bool:
+        return held_out.has(example.text)
+
+    def _content(self, record: Record) -> bytes:
+        text, label = record.values["text"], record.values["label"]
+        return b"%d %d %d " % (record.is_split, len(text), len(label)) + text + label
+
+
+class TextDocumentReader(AlignedReader):
+    """A file of documents and a file of their labels, aligned line by line."""
+
+    def __init__(self, options: TextDocumentOptions, languages: Languages) -> None:
+        super().__init__(options.columns(), "document")
+        self._label: dict[FieldName, int] = {"label": options.label_column - 1}
+        self._is_split = not options.split
+
+    def records(self) -> Iterator[Record]:
+        for line, values, *_ in super().records():
+            label = split_columns(values["label"], self._label, self.location(line, "label"))
+            yield Record(line, values | label, self._is_split)
+
+
+COLLECTIONS: Registry[Collection] = Registry("collection")
+COLLECTIONS.register("split", SplitOptions)(refuse_split)
+COLLECTIONS.register("huggingface", HuggingFaceDocumentOptions)(partial(Collection, HuggingFaceReader))
+COLLECTIONS.register("jsonl", JsonDocumentOptions)(partial(Collection, JsonLinesReader))
+COLLECTIONS.register("parquet", ParquetDocumentOptions)(partial(Collection, ParquetReader))
+COLLECTIONS.register("tsv", TsvDocumentOptions)(partial(Collection, TsvReader))
+COLLECTIONS.register("text", TextDocumentOptions)(partial(Collection, TextDocumentReader))
+
+
+def one_line(label: str) -> str:
+    """Returns the label with a space for every line break and TAB, so that it fits into a column of a file."""
+    return " ".join(label.replace("\t", " ").splitlines())
+
+
+def open_collection(options: PartOptions, data: LabelledDataConfig) -> Collection:
+    """Returns the collection that the options describe.
+
+    Checks what is cheap to check: that files exist and have the columns, and the package that splits text. Raises
+    DataError.
+    """
+    collection = COLLECTIONS.build(options, data)
+    if collection.may_split:
+        Splitter(data.language).check(collection.name)
+    return collection
+
+
+def open_collections(options: Sequence[PartOptions], data: LabelledDataConfig) -> list[Collection]:
+    """Opens several collections. Raises one DataError for all mistakes, a line for each."""
+    return try_each(partial(open_collection, data=data), options)
+
+
+def all_labels(
+    collections: Sequence[Collection], read: Callable[[Collection], Iterable[str]] = Collection.labels
+) -> tuple[str, ...]:
+    """Returns the labels that occur, in alphabetical order; `read` returns those of a collection.
+
+    Raises DataError where a collection is empty, or there is one label alone, or too many.
+    """
+    labels: set[str] = set()
+    for collection in collections:
+        occurring = set(read(collection))
+        if not occurring:
+            raise DataError(f"{collection.name}: has no documents")
+        labels |= occurring
+    names = ", ".join(collection.name for collection in collections)
+    if len(labels) > MOST_LABELS:
+        raise DataError(
+            f"{names}: {len(labels):,} labels, more than {MOST_LABELS:,}; is this the column of the labels?"
+        )
+    if len(labels) == 1:
+        raise DataError(f"{names}: all documents have the label {labels.pop()!r}; there is nothing to tell apart")
+    return tuple(sorted(labels))
+
+
+def unknown_label(location: str, label: str, labels: Sequence[str]) -> DataError:
+    """Returns the error for a label that the model does not know."""
+    return DataError(f"{location}: the label {label!r} does not occur in the training text; {advice(label, labels)}")
