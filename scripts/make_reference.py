@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from nmt.config import json_schema, reference_yaml  # noqa: E402
-from nmt.tasks.components import COMPONENTS, PRESETS  # noqa: E402
+from nmt.tasks.components import COMPONENTS  # noqa: E402
 
 EDITOR = "# yaml-language-server: $schema=schema.json\n"
 
@@ -22,9 +22,9 @@ EDITOR = "# yaml-language-server: $schema=schema.json\n"
 def files() -> dict[str, str]:
     """What the files hold, by name."""
     return {
-        "schema.json": json.dumps(json_schema(COMPONENTS, PRESETS), indent=1, ensure_ascii=False) + "\n",
-        "reference.yaml": EDITOR + reference_yaml(COMPONENTS, PRESETS),
-        "reference-classification.yaml": EDITOR + reference_yaml(COMPONENTS, PRESETS, "classification"),
+        "schema.json": json.dumps(json_schema(COMPONENTS), indent=1, ensure_ascii=False) + "\n",
+        "reference.yaml": EDITOR + reference_yaml(COMPONENTS),
+        "reference-classification.yaml": EDITOR + reference_yaml(COMPONENTS, "classification"),
     }
 
 

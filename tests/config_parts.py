@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from nmt.config import PartOptions, Registry, TranslationConfig, parse_config
+from nmt.config import Components, PartOptions, Registry, TranslationConfig, parse_config
 
 
 class TextOptions(PartOptions):
@@ -93,6 +93,7 @@ PRESETS = {
         "sutskever2014": {"score": {"kind": "none", "context": False}},
     }
 }
+COMPONENTS = Components(FAMILIES, PRESETS)
 SMALL = """\
 run: runs/small
 data:
@@ -113,4 +114,4 @@ data:
 
 
 def parse(text: str, *overrides: str) -> TranslationConfig:
-    return parse_config(text, "x.yaml", overrides, families=FAMILIES, presets=PRESETS)
+    return parse_config(text, "x.yaml", COMPONENTS, overrides)

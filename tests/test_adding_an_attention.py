@@ -184,7 +184,7 @@ def test_no_attention_is_named_outside_its_own_file_and_the_presets() -> None:
     defaults = {"additive", "bahdanau"}
     assert found == {
         *(f'nmt/config/schema/network.py: "{name}"' for name in defaults),
-        'nmt/config/schema/classification.py: "additive"',
+        'nmt/config/schema/classification_sections.py: "additive"',
     }
 
 

@@ -29,7 +29,7 @@ from nmt import checkpoint, runtime
 from nmt.checkpoint import RunFolder, Snapshot
 from nmt.checkpoint.folder import CONFIG_FILE, MODEL_FILE, TRAINING_FILE
 from nmt.checkpoint.metadata import METADATA_FILE, describe
-from nmt.config import PartOptions, Registry, TranslationConfig, dump_config, parse_config, schema
+from nmt.config import Components, PartOptions, Registry, TranslationConfig, dump_config, parse_config, schema
 from nmt.data import tokenizer
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import CheckpointError, ConfigError
@@ -59,17 +59,19 @@ def family(name: str, *kinds: str, options: type[PartOptions] = NoOptions) -> Re
     return registry
 
 
-FAMILIES = {
-    "corpus": family("corpus", "text", options=TextOptions),
-    "cell": family("cell", "gru", "lstm"),
-    "score": family("score", "additive", "dot"),
-    "window": family("window", "global"),
-    "wiring": family("wiring", "bahdanau"),
-    "coverage": family("coverage", "none"),
-    "context": family("context", "none"),
-    "optimizer": family("optimizer", "adamw", "sgd"),
-    "schedule": family("schedule", "constant"),
-}
+COMPONENTS = Components(
+    {
+        "corpus": family("corpus", "text", options=TextOptions),
+        "cell": family("cell", "gru", "lstm"),
+        "score": family("score", "additive", "dot"),
+        "window": family("window", "global"),
+        "wiring": family("wiring", "bahdanau"),
+        "coverage": family("coverage", "none"),
+        "context": family("context", "none"),
+        "optimizer": family("optimizer", "adamw", "sgd"),
+        "schedule": family("schedule", "constant"),
+    }
+)
 YAML = """
 run: runs/x
 data:
@@ -81,11 +83,11 @@ data:
 
 
 def read_config(text: str, origin: str) -> TranslationConfig:
-    return parse_config(text, origin, families=FAMILIES)
+    return parse_config(text, origin, COMPONENTS)
 
 
 def configure(*overrides: str) -> TranslationConfig:
-    return parse_config(YAML, "test.yaml", overrides, families=FAMILIES)
+    return parse_config(YAML, "test.yaml", COMPONENTS, overrides)
 
 
 @lru_cache

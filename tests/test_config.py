@@ -14,7 +14,7 @@ from nmt.config.registry import PartOptions
 from nmt.config.shapes import fields_below, shape_of
 from nmt.errors import ConfigError
 from tests.config_parts import (
-    FAMILIES,
+    COMPONENTS,
     LABELLED,
     SMALL,
     Bare,
@@ -71,7 +71,7 @@ def test_the_package_leaves_torch_alone() -> None:
 def test_load_reads_a_file_with_a_byte_order_mark(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_bytes(b"\xef\xbb\xbf" + SMALL.encode())
-    assert load_config(path, ["seed=7"], families=FAMILIES).seed == 7
+    assert load_config(path, COMPONENTS, ["seed=7"]).seed == 7
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from nmt.config import TranslationConfig, load_config, parse_config
+from nmt.config import Components, TranslationConfig, load_config, parse_config
 from nmt.errors import ConfigError
-from tests.config_parts import FAMILIES, LABELLED, PRESETS, SMALL, parse
+from tests.config_parts import COMPONENTS, FAMILIES, LABELLED, PRESETS, SMALL, parse
 
 
 def mistakes(text: str, *overrides: str) -> list[str]:
@@ -400,7 +400,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         (tmp_path / ("x" * 300), ": cannot be read: File name too long; give the path of a YAML file"),
     ):
         with pytest.raises(ConfigError) as caught:
-            load_config(path, families=FAMILIES)
+            load_config(path, COMPONENTS)
         assert caught.value.problems == (f"{path}{message}",)
 
 
@@ -481,14 +481,14 @@ def test_an_override_is_not_deeper_than_a_config() -> None:
 
 def test_a_name_with_nul_is_no_file() -> None:
     with pytest.raises(ConfigError, match=r"a\\x00b: cannot be read: the name is not one that a file can have"):
-        load_config("a\0b", families=FAMILIES)
+        load_config("a\0b", COMPONENTS)
 
 
 def test_a_pipe_is_read_when_its_writer_is_slow(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     code = "import sys, time; f = open(sys.argv[1], 'w'); time.sleep(1.2); f.write(sys.argv[2])"
     writer = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "pipe"), SMALL])
-    assert load_config(tmp_path / "pipe", families=FAMILIES).run == "runs/small"
+    assert load_config(tmp_path / "pipe", COMPONENTS).run == "runs/small"
     assert writer.wait() == 0
 
 
@@ -500,7 +500,7 @@ def test_rules_between_parts_are_reported_with_lines() -> None:
 
     text = SMALL + "model:\n  layer_normalization: true\n  embedding_size: 128\n"
     with pytest.raises(ConfigError) as caught:
-        parse_config(text, "x.yaml", families=FAMILIES, presets=PRESETS, checks=[narrow])
+        parse_config(text, "x.yaml", Components(FAMILIES, PRESETS, checks=[narrow]))
     assert caught.value.problems == (
         "x.yaml:5: data.train.0.weight: is odd",
         "x.yaml:9: model.embedding_size: is too wide; lower it",

@@ -10,7 +10,7 @@ from nmt.config import difference, dump_config, json_schema, reference_yaml
 from nmt.config.document import read_document
 from nmt.config.schema import TASKS, TranslationConfig
 from nmt.config.shapes import fields_below
-from tests.config_parts import FAMILIES, LABELLED, PRESETS, SMALL, parse
+from tests.config_parts import COMPONENTS, FAMILIES, LABELLED, SMALL, parse
 
 NASTY = [
     *["no", "yes", "on", "y", "true", "True", "null", "~", "", "<<", "=", "1e3", "5e-4", "1.", ".5", "12", "-3", "+1"],
@@ -110,7 +110,7 @@ def test_no_comment_without_being_asked() -> None:
 
 @pytest.mark.parametrize(("task", "small"), [("translation", SMALL), ("classification", LABELLED)])
 def test_the_reference_has_every_key_and_loads_as_it_is(task: str, small: str) -> None:
-    text = reference_yaml(FAMILIES, PRESETS, task)
+    text = reference_yaml(COMPONENTS, task)
     written = read_document(text, "reference")[0]
     for path, _ in fields_below(TASKS[task]):
         node = written
@@ -124,7 +124,7 @@ def test_the_reference_has_every_key_and_loads_as_it_is(task: str, small: str) -
 
 
 def test_the_reference_tells_types_ranges_defaults_and_choices() -> None:
-    lines = reference_yaml(FAMILIES, PRESETS).splitlines()
+    lines = reference_yaml(COMPONENTS).splitlines()
     for line in (
         "# Seed of every random choice. [a whole number from 0 to below 4,294,967,296; default 1]",
         "    # Units of each layer and direction. [a whole number from 1 to 65,536; default 256]",
@@ -216,7 +216,7 @@ BAD = [
 
 def accepts(text: str) -> bool:
     jsonschema: Any = pytest.importorskip("jsonschema")
-    schema = json_schema(FAMILIES, PRESETS)
+    schema = json_schema(COMPONENTS)
     jsonschema.Draft202012Validator.check_schema(schema)
     return bool(jsonschema.Draft202012Validator(schema).is_valid(read_document(text, "x")[0].plain()))
 
@@ -231,7 +231,7 @@ def test_the_json_schema_accepts_what_is_printed() -> None:
     assert accepts(dump_config(everything()))
     assert accepts(dump_config(parse(LABELLED)))
     for task in TASKS:
-        assert accepts(reference_yaml(FAMILIES, PRESETS, task))
+        assert accepts(reference_yaml(COMPONENTS, task))
 
 
 @pytest.mark.parametrize("text", BAD)
@@ -242,7 +242,7 @@ def test_the_json_schema_refuses_what_the_reader_refuses(text: str) -> None:
 
 
 def test_the_json_schema_describes_every_key_and_names_every_part() -> None:
-    whole = json_schema(FAMILIES, PRESETS)
+    whole = json_schema(COMPONENTS)
     assert whole["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert whole["if"] == {"properties": {"task": {"const": "classification"}}, "required": ["task"]}
     assert "word" in whole["then"]["properties"]["model"]["properties"]

@@ -11,11 +11,11 @@ from typing import Annotated, Literal, get_args, get_origin
 import pytest
 
 from nmt.config import ClassificationConfig
-from nmt.config.names import SYNONYMS
 from nmt.config.reader import is_key
 from nmt.config.registry import Section
 from nmt.config.schema import TASKS
 from nmt.config.shapes import limits_of, shape_of
+from nmt.config.wording import all_synonyms
 from nmt.errors import ConfigError
 from nmt.model.attention.presets import ATTENTION_PRESETS
 from nmt.tasks.components import COMPONENTS, read_config
@@ -102,7 +102,7 @@ def _bounds_of(annotation: object, marks: tuple[object, ...]) -> Iterator[tuple[
 
 def test_every_number_has_a_lower_and_an_upper_bound() -> None:
     numbers = [number for task, experiment in TASKS.items() for number in _numbers(experiment, task)]
-    for family, registry in COMPONENTS.items():
+    for family, registry in COMPONENTS.families.items():
         for kind, entry in registry.items():
             numbers += _numbers(entry.options, f"{family}.{kind}")
     assert len(numbers) > 100
@@ -159,10 +159,10 @@ def test_parts_that_do_not_go_together_are_told_beside_other_mistakes() -> None:
 
 
 def test_every_word_of_another_toolkit_leads_to_a_key_that_there_is() -> None:
-    assert len(SYNONYMS) > 300
-    for word, keys in SYNONYMS.items():
+    assert len(all_synonyms()) > 300
+    for word, keys in all_synonyms().items():
         for key in keys:
-            assert any(is_key(key, experiment, COMPONENTS) for experiment in TASKS.values()), (
+            assert any(is_key(key, experiment, COMPONENTS.families) for experiment in TASKS.values()), (
                 f"{word}: there is no {key}"
             )
 

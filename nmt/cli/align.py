@@ -20,7 +20,7 @@ from nmt.cli.options import (
     naming_flags,
     of_type,
 )
-from nmt.config.schema.bounds import Tokens
+from nmt.config.schema import Tokens
 from nmt.errors import ConfigError, counted
 
 if TYPE_CHECKING:

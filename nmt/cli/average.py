@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nmt.cli.common import Parser, run
 from nmt.cli.options import of_type
-from nmt.config.schema.bounds import Positive
+from nmt.config.schema import Positive
 from nmt.errors import CheckpointError
 
 DESCRIPTION = """Average the weights of the last checkpoints of a run into a new checkpoint, for --model of

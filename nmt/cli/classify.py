@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nmt.cli.common import Parser, check_files, file_path, run
 from nmt.cli.options import add_checkpoint_option, add_machine_options, machine_options, naming_flags, of_type
-from nmt.config.schema.bounds import Positive
+from nmt.config.schema import Positive
 from nmt.errors import ConfigError
 from nmt.visualization.pages import is_page, plot_path_problems
 

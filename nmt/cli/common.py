@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import nmt
-from nmt.config.names import nearest, synonyms
+from nmt.config.wording import nearest, synonyms
 from nmt.errors import REMEDIES, DataError, NmtError, on_one_line, reason
 
 USER_ERROR = 2

@@ -24,7 +24,7 @@ from nmt.cli.options import (
     of_type,
     search_options,
 )
-from nmt.config.schema.bounds import Samples
+from nmt.config.schema import Samples
 from nmt.errors import ConfigError
 
 if TYPE_CHECKING:

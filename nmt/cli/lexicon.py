@@ -6,7 +6,7 @@ import argparse
 
 from nmt.cli.common import Parser, run
 from nmt.cli.options import add_checkpoint_option, of_type
-from nmt.config.schema.bounds import Positive
+from nmt.config.schema import Positive
 
 DESCRIPTION = """Estimate from the training text of a run which target pieces each source piece becomes (IBM model 1),
 and keep the most likely ones in the run's folder. nmt-translate and nmt-eval need that for --shortlist. A pair counts

@@ -11,12 +11,10 @@ from typing import Any, TypeVar, get_args
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from nmt.config.names import nearest
 from nmt.config.registry import Section
-from nmt.config.schema import RuntimeConfig, SearchConfig
-from nmt.config.schema.bounds import Positive, Seed
+from nmt.config.schema import Positive, RuntimeConfig, SearchConfig, Seed
 from nmt.config.shapes import annotation_of, choices_of, doc_of
-from nmt.config.wording import in_words, shown
+from nmt.config.wording import in_words, nearest, shown
 from nmt.errors import ConfigError
 
 LONGEST_LINE = 1000

@@ -23,7 +23,7 @@ from nmt.cli.options import (
     of_type,
     search_options,
 )
-from nmt.config.schema.bounds import Beam, Positive
+from nmt.config.schema import Beam, Positive
 from nmt.errors import ConfigError
 from nmt.visualization.pages import is_page, plot_path_problems
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from nmt.config.difference import difference
 from nmt.config.jsonschema import json_schema
 from nmt.config.overrides import Presets
-from nmt.config.printer import dump_config, reference_yaml
-from nmt.config.reader import Check, Families, load_config, parse_config
+from nmt.config.printer import difference, dump_config, reference_yaml
+from nmt.config.reader import Check, Components, Families, load_config, parse_config
 from nmt.config.registry import Entry, PartOf, PartOptions, Registry, Section
 from nmt.config.schema import ClassificationConfig, ExperimentConfig, TranslationConfig
 
 __all__ = [
     "Check",
     "ClassificationConfig",
+    "Components",
     "Entry",
     "ExperimentConfig",
     "Families",

@@ -118,10 +118,11 @@ def error_of(problems: list[Problem], origin: str) -> ConfigError:
 
     Of more than `MOST_PROBLEMS` the first are reported.
     """
-    ordered = sorted(problems, key=lambda problem: (problem.place.override or 0, problem.place.line))
-    in_file = [problem for problem in ordered if problem.place.override is None]
-    in_overrides = [problem for problem in ordered if problem.place.override is not None]
-    lines = list(dict.fromkeys(problem.line(origin) for problem in in_file + in_overrides))
+
+    def order(problem: Problem) -> tuple[int, int]:
+        return (-1 if problem.place.override is None else problem.place.override, problem.place.line)
+
+    lines = list(dict.fromkeys(problem.line(origin) for problem in sorted(problems, key=order)))
     if len(lines) > MOST_PROBLEMS:
         lines[MOST_PROBLEMS:] = [f"{origin}: has more than {MOST_PROBLEMS} mistakes; these are the first"]
     return ConfigError(*lines)
@@ -184,10 +185,10 @@ _Loader.add_implicit_resolver(_MERGE, re.compile(r"<<\Z"), ["<"])
 class _Reading:
     """Turns PyYAML's nodes into ours and collects mistakes on the way."""
 
-    def __init__(self, place_of: Callable[[yaml.Node], Place], prefix: Callable[[int], str]) -> None:
+    def __init__(self, origin: str, override: Place | None = None) -> None:
         self.problems: list[Problem] = []
-        self._place_of = place_of
-        self._prefix = prefix
+        self._origin = origin
+        self._override = override
         self._open: set[int] = set()
         self._seen: set[int] = set()
         self._repeated = 0
@@ -201,9 +202,7 @@ class _Reading:
             return Node(self._mapping(yaml_node, path), place)
         if isinstance(yaml_node, yaml.SequenceNode):
             self._open.add(id(yaml_node))
-            items = [
-                self.node(item, (*path, index), self._place_of(item)) for index, item in enumerate(yaml_node.value)
-            ]
+            items = [self.node(item, (*path, index), self._place(item)) for index, item in enumerate(yaml_node.value)]
             self._open.remove(id(yaml_node))
             return Node(items, place)
         return Node(self._scalar(yaml_node, path), place)
@@ -215,9 +214,9 @@ class _Reading:
             return
         self._repeated += 1 + (len(yaml_node.value) if isinstance(yaml_node, yaml.ScalarNode) else 0)
         if self._repeated > MOST_REPEATED:
-            prefix = self._prefix(yaml_node.start_mark.line + 1)
+            where = self._origin if self._override else f"{self._origin}:{yaml_node.start_mark.line + 1}"
             raise ConfigError(
-                f"{prefix}aliases of this, and others, repeat more than {MOST_REPEATED:,} values; use fewer"
+                f"{where}: aliases of this, and others, repeat more than {MOST_REPEATED:,} values; use fewer"
             )
 
     def _may_open(self, yaml_node: yaml.Node, path: Path) -> bool:
@@ -234,25 +233,23 @@ class _Reading:
         merged: dict[str, Node] = {}
         self._open.add(id(mapping))
         for key_node, value_node in mapping.value:
-            place = self._place_of(key_node)
+            place = self._place(key_node)
             if key_node.tag == _MERGE:
                 for base in self._merge_bases(value_node, path):
                     merged = {**self._mapping(base, path), **merged}
                 continue
-            if not isinstance(key_node, yaml.ScalarNode):
-                self._problem(key_node, path, "a key must be a name, not a list or mapping")
-                continue
             # Keys are names whatever they look like: a test set may be called 2016.
             key = key_node.value
-            if forbidden := _forbidden(key):
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._problem(key_node, path, "a key must be a name, not a list or mapping")
+            elif forbidden := _forbidden(key):
                 self._problem(key_node, path, f"a key holds the character {forbidden}; leave it out")
-                continue
-            if key in own:
+            elif key in own:
                 first = own[key].place
                 where = f"; the first is in line {first.line}" if first.override is None else ""
                 self._problem(key_node, (*path, key), f"key given twice{where}; keep one")
-                continue
-            own[key] = self.node(value_node, (*path, key), place)
+            else:
+                own[key] = self.node(value_node, (*path, key), place)
         self._open.remove(id(mapping))
         return {**merged, **own}
 
@@ -265,33 +262,33 @@ class _Reading:
                 yield base
 
     def _scalar(self, scalar: yaml.Node, path: Path) -> Any:
-        if scalar.tag == _MERGE:
-            return scalar.value
-        if scalar.tag not in SCALARS:
-            self._problem(scalar, path, f"the tag {scalar.tag} is not supported; leave it out")
-            return None
-        pattern, _, convert = SCALARS[scalar.tag]
-        if forbidden := _forbidden(scalar.value):
-            self._problem(
-                scalar, path, f"holds the character {forbidden}, which no text or file name has; leave it out"
-            )
-            return None
-        if not pattern.fullmatch(scalar.value):
-            self._problem(scalar, path, f"{scalar.value[:40]!r} does not fit the tag before it; leave the tag out")
-            return None
-        if scalar.tag in NUMBERS and len(scalar.value) > LONGEST_NUMBER:
-            self._problem(scalar, path, f"is a number of {len(scalar.value):,} characters; write a shorter one")
-            return None
-        return convert(scalar.value)
+        tag, text = scalar.tag, scalar.value
+        if tag == _MERGE:
+            return text
+        if tag not in SCALARS:
+            message = f"the tag {tag} is not supported; leave it out"
+        elif forbidden := _forbidden(text):
+            message = f"holds the character {forbidden}, which no text or file name has; leave it out"
+        elif not SCALARS[tag][0].fullmatch(text):
+            message = f"{text[:40]!r} does not fit the tag before it; leave the tag out"
+        elif tag in NUMBERS and len(text) > LONGEST_NUMBER:
+            message = f"is a number of {len(text):,} characters; write a shorter one"
+        else:
+            return SCALARS[tag][2](text)
+        self._problem(scalar, path, message)
+        return None
+
+    def _place(self, node: yaml.Node) -> Place:
+        return self._override or Place(node.start_mark.line + 1)
 
     def _problem(self, node: yaml.Node, path: Path, message: str) -> None:
-        self.problems.append(Problem(self._place_of(node), path, message))
+        self.problems.append(Problem(self._place(node), path, message))
 
 
 def _forbidden(text: str) -> str:
     """The first character that neither UTF-8 nor a file name can hold, as `U+0000`; empty where there is none."""
-    found = re.search("[\0\ud800-\udfff]", text)
-    return f"U+{ord(found[0]):04X}" if found else ""
+    character = re.search("[\0\ud800-\udfff]", text)
+    return f"U+{ord(character[0]):04X}" if character else ""
 
 
 def read_document(text: str, origin: str) -> tuple[Node, list[Problem]]:
@@ -300,18 +297,14 @@ def read_document(text: str, origin: str) -> tuple[Node, list[Problem]]:
     Raises:
         ConfigError: the text is no YAML, not a mapping, or much larger than it is written, through aliases.
     """
-
-    def prefix(line: int) -> str:
-        return f"{origin}:{line}: "
-
-    top = _compose(text, prefix)
+    top = _compose(text, lambda line: f"{origin}:{line}: ")
     if top is None or (isinstance(top, yaml.ScalarNode) and not top.value):
         raise ConfigError(f"{origin}:1: the file is empty; it needs at least `run` and `data`")
-    reading = _Reading(lambda node: Place(node.start_mark.line + 1), prefix)
     place = Place(top.start_mark.line + 1)
     if not isinstance(top, yaml.MappingNode):
         kind = "a list" if isinstance(top, yaml.SequenceNode) else "a single value"
         raise ConfigError(f"{origin}:{place.line}: the file holds {kind}; it must be a mapping of `key: value`")
+    reading = _Reading(origin)
     return reading.node(top, (), place), reading.problems
 
 
@@ -321,15 +314,10 @@ def read_value(text: str, path: Path, place: Place) -> tuple[Node, list[Problem]
     Raises:
         ConfigError: the text is no YAML, or much larger than it is written, through aliases.
     """
-
-    def prefix(line: int) -> str:
-        return f"--set {dotted(path)}: "
-
-    top = _compose(text, prefix)
-    if top is None:
-        return Node(None, place), []
-    reading = _Reading(lambda _: place, prefix)
-    return reading.node(top, path, place), reading.problems
+    origin = f"--set {dotted(path)}"
+    top = _compose(text, lambda _: f"{origin}: ")
+    reading = _Reading(origin, place)
+    return (Node(None, place) if top is None else reading.node(top, path, place)), reading.problems
 
 
 def _compose(text: str, prefix: Callable[[int], str]) -> yaml.Node | None:

@@ -12,8 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
-from nmt.config.overrides import Presets
-from nmt.config.reader import Families
+from nmt.config.reader import Components
 from nmt.config.registry import PartOf, Section
 from nmt.config.schema import TASKS
 from nmt.config.shapes import Shape, doc_of, shape_of
@@ -21,12 +20,12 @@ from nmt.config.shapes import Shape, doc_of, shape_of
 Schema = dict[str, Any]
 
 
-def json_schema(families: Families, presets: Presets | None = None) -> Schema:
+def json_schema(components: Components) -> Schema:
     """JSON schema (draft 2020-12) of the YAML, short forms included.
 
     It knows every key, type, range and name; contradictions between values only the reader knows.
     """
-    writer = _Writer(families, presets or {})
+    writer = _Writer(components)
     (_, top), *others = ((task, writer.section(experiment, "")) for task, experiment in TASKS.items())
     for task, section in others:
         named = {"properties": {"task": {"const": task}}, "required": ["task"]}
@@ -40,11 +39,11 @@ def json_schema(families: Families, presets: Presets | None = None) -> Schema:
 
 
 class _Writer:
-    def __init__(self, families: Families, presets: Presets) -> None:
-        self._families = families
-        self._presets = presets
+    def __init__(self, components: Components) -> None:
+        self._families = components.families
+        self._presets = components.presets
         self.definitions: dict[str, Schema] = {}
-        for family, members in families.items():
+        for family, members in self._families.items():
             self.definitions[family] = self._family(family)
             for kind, entry in members.items():
                 options = self._mapping(entry.options, "", {"kind": {"const": kind}})

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nmt.config.document import DEEPEST, UNKNOWN, Node, Path, Place, Problem, dotted, read_value
-from nmt.config.names import advice
 from nmt.config.registry import Registry
 from nmt.config.schema import TASKS, ExperimentConfig
 from nmt.config.shapes import Shape, accepts_own_keys, fields_below, shape_of
+from nmt.config.wording import advice
 from nmt.errors import ConfigError
 
 Presets = Mapping[str, Mapping[str, Mapping[str, Any]]]

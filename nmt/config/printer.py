@@ -1,4 +1,4 @@
-"""Prints configs: resolved, commented, as the reference of every key with its type, range and default."""
+"""Prints configs: resolved, commented, as the reference of every key with its type, range and default; compares two."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from nmt.config.document import Node, Place, recognise_scalars
-from nmt.config.overrides import Presets
-from nmt.config.reader import Families, build_config
+from nmt.config.reader import Components, Families, build_config
 from nmt.config.registry import PartOptions, Section
 from nmt.config.schema import TASKS, ExperimentConfig
 from nmt.config.shapes import Shape, choices_of, doc_of, fields_below, fields_in_order, limits_of, shape_of, split
@@ -109,13 +108,12 @@ def flow(value: Any) -> str:
     return text.strip()[1:-1]
 
 
-def reference_yaml(families: Families, presets: Presets | None = None, task: str = "translation") -> str:
+def reference_yaml(components: Components, task: str = "translation") -> str:
     """A config of this task with every key, and comments that tell all that can stand there; it loads as it is."""
-    presets = presets or {}
     experiment = TASKS[task]
-    root = Node.of({"task": task, **_example(experiment, families)}, Place())
-    config = build_config(root, [], "reference", families=families, presets=presets)
-    return _write_yaml(config, _Explanation(experiment, families, presets).lines)
+    root = Node.of({"task": task, **_example(experiment, components.families)}, Place())
+    config = build_config(root, [], "reference", Components(components.families, components.presets))
+    return _write_yaml(config, _Explanation(experiment, components).lines)
 
 
 def _example(section: type[Section], families: Families) -> dict[str, Any]:
@@ -148,10 +146,12 @@ def _example_value(shape: Shape, name: str, families: Families) -> Any:
 class _Explanation:
     """What to write above each field. The options of a family stand where it first occurs."""
 
-    def __init__(self, experiment: type[ExperimentConfig], families: Families, presets: Presets) -> None:
-        self._families = families
+    def __init__(self, experiment: type[ExperimentConfig], components: Components) -> None:
+        self._families = components.families
         self._presets: dict[int, Mapping[str, Mapping[str, Any]]] = {
-            id(field): presets[path] for path, field in fields_below(experiment) if path in presets
+            id(field): components.presets[path]
+            for path, field in fields_below(experiment)
+            if path in components.presets
         }
         self._explained: set[str] = set()
 
@@ -201,3 +201,44 @@ def _in_brackets(field: FieldInfo, shape: Shape) -> str:
     if required:
         return f"[{content}; required]"
     return f"[{content}; default {shape.part.default_kind}]" if shape.container is None else f"[{content}]"
+
+
+def difference(old: Section, new: Section) -> dict[str, tuple[Any, Any]]:
+    """Dotted paths that differ -> (value in `old`, value in `new`), in schema order.
+
+    Where a part was replaced by another one, its `kind` differs and the options are not compared; a list of
+    another length differs as a whole; an entry that only one has is None in the other.
+    """
+    assert type(old) is type(new)
+    return _of_values(old, new, "")
+
+
+def _of_values(old: Any, new: Any, path: str) -> dict[str, tuple[Any, Any]]:
+    if old == new:
+        return {}
+    if isinstance(old, PartOptions) and isinstance(new, PartOptions) and old.kind != new.kind:
+        return {f"{path}.kind": (old.kind, new.kind)}
+    if isinstance(old, Section) and type(old) is type(new):
+        pairs = {name: (getattr(old, name), getattr(new, name)) for name in type(old).model_fields}
+    elif isinstance(old, dict) and isinstance(new, dict):
+        pairs = {name: (old.get(name), new.get(name)) for name in [*old, *(key for key in new if key not in old)]}
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new) and old and _nests(old[0]):
+        pairs = {str(index): pair for index, pair in enumerate(zip(old, new, strict=True))}
+    else:
+        return {path: (_plain(old), _plain(new))}
+    found: dict[str, tuple[Any, Any]] = {}
+    for name, (before, after) in pairs.items():
+        found |= _of_values(before, after, f"{path}.{name}" if path else name)
+    return found
+
+
+def _nests(value: Any) -> bool:
+    return isinstance(value, (Section, dict))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Section):
+        return value.model_dump()
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

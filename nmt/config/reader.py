@@ -12,18 +12,18 @@ import os
 import select
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
 from pydantic import ValidationError
 
 from nmt.config.document import MOST_PROBLEMS, UNKNOWN, Node, Path, Problem, dotted, error_of, locate, read_document
-from nmt.config.names import advice, nearest, synonyms
 from nmt.config.overrides import Presets, apply_overrides, expand_presets, experiment_of
 from nmt.config.registry import PartOf, PartOptions, Registry, Section, decided
 from nmt.config.schema import TASKS, ExperimentConfig
 from nmt.config.shapes import Shape, annotation_of, fields_below, fit, shape_of
-from nmt.config.wording import complaint, in_words, shown
+from nmt.config.wording import advice, complaint, in_words, nearest, shown, synonyms
 from nmt.errors import ConfigError, line_of
 
 LARGEST_FILE = 128 * 1024
@@ -32,29 +32,27 @@ _AT_ONCE: int = getattr(os, "O_NONBLOCK", 0)
 """Opens a pipe without waiting for a writer; Windows has no such pipes."""
 
 Families = Mapping[str, Registry[Any]]
+"""The parts that can be chosen, by the name of their family."""
 Check = Callable[[ExperimentConfig], Iterable[tuple[str, str]]]
 """A rule between parts: yields (dotted path, what is wrong and what to do)."""
 
 
-def load_config(
-    path: str | FilePath,
-    overrides: Sequence[str] = (),
-    *,
-    families: Families,
-    presets: Presets | None = None,
-    checks: Sequence[Check] = (),
-    whole_checks: Sequence[Check] = (),
-) -> ExperimentConfig:
-    """Read a YAML file.
+@dataclass(frozen=True)
+class Components:
+    """What a config may be made of, and the rules that the schema cannot know."""
 
-    Args:
-        path: the file, in UTF-8 and of at most 128 KiB; a pipe such as `<(...)` is read to its end.
-        overrides: `section.key=value` each, the value in YAML; they win over the file, later ones over earlier ones.
-        families: the parts that can be chosen, by the name of their family.
-        presets: path of a section -> name -> the keys that the name stands for (see `nmt.config.presets`).
-        checks: rules between parts that the schema cannot know. Where values are wrong, a rule is asked as far as the
-            others decide it.
-        whole_checks: rules that need a config without any mistake.
+    families: Families
+    presets: Presets = field(default_factory=dict)
+    checks: Sequence[Check] = ()
+    """Where values are wrong, a rule is asked as far as the others decide it."""
+    whole_checks: Sequence[Check] = ()
+    """Rules that need a config without any mistake."""
+
+
+def load_config(path: str | FilePath, components: Components, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Reads a YAML file, in UTF-8 and of at most 128 KiB; a pipe such as `<(...)` is read to its end.
+
+    `overrides` are `section.key=value` each, the value in YAML; they win over the file, later ones over earlier ones.
 
     Raises:
         ConfigError: the file cannot be read, or has mistakes: one line for each.
@@ -67,9 +65,7 @@ def load_config(
         # A name with a NUL or a lone surrogate in it is a ValueError.
         reason = error.strerror if isinstance(error, OSError) else "the name is not one that a file can have"
         raise ConfigError(f"{path}: cannot be read: {reason}; give the path of a YAML file") from None
-    return parse_config(
-        text, str(path), overrides, families=families, presets=presets, checks=checks, whole_checks=whole_checks
-    )
+    return parse_config(text, str(path), components, overrides)
 
 
 def _read(path: str | FilePath) -> bytes:
@@ -90,38 +86,18 @@ def _read(path: str | FilePath) -> bytes:
     return read
 
 
-def parse_config(
-    text: str,
-    origin: str,
-    overrides: Sequence[str] = (),
-    *,
-    families: Families,
-    presets: Presets | None = None,
-    checks: Sequence[Check] = (),
-    whole_checks: Sequence[Check] = (),
-) -> ExperimentConfig:
-    """Read YAML text; `origin` stands for the file in messages. Otherwise as `load_config`.
+def parse_config(text: str, origin: str, components: Components, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Reads YAML text; `origin` stands for the file in messages. Otherwise as `load_config`.
 
     Raises:
         ConfigError: the text has mistakes: one line for each.
     """
     root, problems = read_document(text, origin)
-    problems += apply_overrides(root, overrides, families)
-    return build_config(
-        root, problems, origin, families=families, presets=presets or {}, checks=checks, whole_checks=whole_checks
-    )
+    problems += apply_overrides(root, overrides, components.families)
+    return build_config(root, problems, origin, components)
 
 
-def build_config(
-    root: Node,
-    problems: list[Problem],
-    origin: str,
-    *,
-    families: Families,
-    presets: Presets,
-    checks: Sequence[Check] = (),
-    whole_checks: Sequence[Check] = (),
-) -> ExperimentConfig:
+def build_config(root: Node, problems: list[Problem], origin: str, components: Components) -> ExperimentConfig:
     """The config of a tree, which is changed on the way; `problems` are those found before.
 
     Raises:
@@ -132,14 +108,14 @@ def build_config(
         # Without it, nobody knows what the other keys mean.
         raise error_of([*problems, wrong], origin)
     experiment = experiment_of(root)
-    problems = problems + expand_presets(root, experiment, presets)
-    reading = _Reading(experiment, root, families, presets)
+    problems = problems + expand_presets(root, experiment, components.presets)
+    reading = _Reading(experiment, root, components)
     try:
         config = experiment.model_validate(Values(root.plain(), ()), strict=True, context=reading)
-        for check in checks:
+        for check in components.checks:
             reading.blame_all(check(config), ())
         if not (problems or reading.problems):
-            for check in whole_checks:
+            for check in components.whole_checks:
                 reading.blame_all(check(config), ())
     except _EnoughError:
         raise error_of([*problems, *reading.problems], origin) from None
@@ -186,12 +162,12 @@ class _Reading:
     key may have meant them. The others are still held against each other.
     """
 
-    def __init__(self, experiment: type[ExperimentConfig], root: Node, families: Families, presets: Presets) -> None:
+    def __init__(self, experiment: type[ExperimentConfig], root: Node, components: Components) -> None:
         self.problems: list[Problem] = []
-        self.families = families
+        self.families = components.families
+        self._presets = components.presets
         self._experiment = experiment
         self._root = root
-        self._presets = presets
         self._path: Path = ()
 
     def blame(self, path: Path, message: str, implied: bool = False) -> None:
@@ -217,13 +193,13 @@ class _Reading:
             advised = self._what_else(key, [name for name in fields if values.part is None or name != "kind"], values)
             self.blame((*self._path, key), f"unknown {what}; {advised}", implied=True)
         known = {key: value for key, value in values.items() if key in fields}
-        for name, field in fields.items():
+        for name, each in fields.items():
             if name in values:
                 continue
-            default = field.get_default(call_default_factory=True)
-            if field.is_required():
+            default = each.get_default(call_default_factory=True)
+            if each.is_required():
                 known[name] = UNKNOWN
-                self.blame((*self._path, name), f"required, but missing; give {_expected(shape_of(field))}")
+                self.blame((*self._path, name), f"required, but missing; give {_expected(shape_of(each))}")
             elif isinstance(default, PartOptions):
                 known[name] = default.kind
             elif isinstance(default, Section):
@@ -248,14 +224,13 @@ class _Reading:
         """Validates the value of a field; `UNKNOWN` where it is wrong."""
         if value is UNKNOWN:
             return UNKNOWN
-        field, path = section.model_fields[name], (*self._path, name)
-        shape = shape_of(field)
+        shape, path = shape_of(section.model_fields[name]), (*self._path, name)
         value = self._full_form(value, shape, path)
         try:
             return validate(value)
         except ValidationError as error:
             for detail in error.errors(include_url=False):
-                self.blame(*self._mistake(detail, shape, annotation_of(field), value, path))
+                self.blame(*self._mistake(detail, shape, annotation_of(section.model_fields[name]), value, path))
             return UNKNOWN
 
     def _full_form(self, value: Any, shape: Shape, path: Path) -> Any:
@@ -325,7 +300,7 @@ def _expected(shape: Shape) -> str:
         return "a list" if shape.container is list else "a mapping"
     if shape.section is None:
         return "a name or a mapping with `kind` and its options"
-    keys = [name for name, field in shape.section.model_fields.items() if field.is_required()]
+    keys = [name for name, each in shape.section.model_fields.items() if each.is_required()]
     return f"a mapping with {', '.join(keys) or 'its keys'}"
 
 

@@ -1,12 +1,17 @@
-"""What an annotation allows, and what pydantic says about a value, in the words of someone who writes YAML."""
+"""Messages: what an annotation allows, what pydantic says about a value, and the nearest name of a wrong one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+import yaml
+
 from nmt.config.document import NUMBERS, SCALARS
-from nmt.config.names import nearest
 from nmt.config.shapes import choices_of, is_union, limits_of, split
 
 _DESCRIBED_BY_THE_ANNOTATION = (
@@ -14,6 +19,38 @@ _DESCRIBED_BY_THE_ANNOTATION = (
     *("literal_error", "finite_number", "int_from_float", "none_required"),
 )
 _TRUTHS = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
+
+
+@cache
+def all_synonyms() -> Mapping[str, tuple[str, ...]]:
+    """Words of other toolkits -> our keys for the same thing, as dotted paths."""
+    table = yaml.safe_load(Path(__file__).with_name("synonyms.yaml").read_text(encoding="utf-8"))
+    keys: dict[str, tuple[str, ...]] = {}
+    for ours, words in table.items():
+        for word in words.split():
+            keys[word] = (*keys.get(word, ()), *ours.split())
+    return keys
+
+
+def synonyms(name: str) -> Sequence[str]:
+    """Our keys for a word of another toolkit, however it is written: `--batch-size`, `batch_size`, `batchSize`."""
+    word = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.lstrip("-")).replace("-", "_").lower()
+    return all_synonyms().get(word, ())
+
+
+def nearest(name: str, choices: Iterable[str]) -> str | None:
+    """The choice most like `name`, in whatever case, or None if none is."""
+    by_folded = {choice.casefold(): choice for choice in choices}
+    matches = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.6)
+    return by_folded[matches[0]] if matches else None
+
+
+def advice(name: str, choices: Iterable[str]) -> str:
+    """What to write instead of `name`: the nearest choice, and all there are."""
+    choices = list(choices)
+    near = nearest(name, choices)
+    listed = f"choose from {', '.join(choices)}" if choices else "there is none to choose from"
+    return f"did you mean {near!r}? ({listed})" if near else listed
 
 
 def in_words(annotation: Any) -> str:

@@ -12,9 +12,9 @@ from torch import nn
 from nmt.checkpoint import find, load_model_files, read_metadata
 from nmt.checkpoint.folder import CONFIG_FILE, Loaded
 from nmt.config import ExperimentConfig, difference
-from nmt.config.names import advice
 from nmt.config.registry import PartOptions
 from nmt.config.schema import LearningConfig, SentencePieceConfig
+from nmt.config.wording import advice
 from nmt.data.batching import UpdateStream
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import CheckpointError, ConfigError, DataError, NmtError, counted

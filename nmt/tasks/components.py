@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from nmt.config import (
     Check,
     ClassificationConfig,
+    Components,
     ExperimentConfig,
-    Presets,
     Registry,
     TranslationConfig,
     load_config,
@@ -36,12 +36,10 @@ from nmt.model.wiring import WIRINGS
 from nmt.training.optimizers import OPTIMIZERS
 from nmt.training.schedules import SCHEDULES
 
-COMPONENTS: Mapping[str, Registry[Any]] = {
+_FAMILIES: Mapping[str, Registry[Any]] = {
     registry.family: registry
     for registry in (CORPORA, COLLECTIONS, CELLS, SCORES, WINDOWS, WIRINGS, COVERAGES, CONTEXTS, OPTIMIZERS, SCHEDULES)
 }
-"""Everything that a config selects by name, by the name of its family."""
-PRESETS: Presets = {"model.attention": ATTENTION_PRESETS}
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
@@ -49,9 +47,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentCo
 
     Raises `ConfigError` with a line for every mistake.
     """
-    return load_config(
-        path, overrides, families=COMPONENTS, presets=PRESETS, checks=CHECKS, whole_checks=NETWORK_CHECKS
-    )
+    return load_config(path, COMPONENTS, overrides)
 
 
 def read_translation(path: str | Path, overrides: Sequence[str] = ()) -> TranslationConfig:
@@ -67,9 +63,7 @@ def parse_saved_config(text: str, origin: str, overrides: Sequence[str] = ()) ->
 
     Raises `ConfigError`.
     """
-    return parse_config(
-        text, origin, overrides, families=COMPONENTS, presets=PRESETS, checks=CHECKS, whole_checks=NETWORK_CHECKS
-    )
+    return parse_config(text, origin, COMPONENTS, overrides)
 
 
 def has_attention(model: schema.ModelConfig) -> bool:
@@ -222,3 +216,5 @@ CHECKS: tuple[Check, ...] = (
 NETWORK_CHECKS: tuple[Check, ...] = (_classifier_has_forced_kernels, _translator_has_forced_kernels)
 """Rules for a config without any other mistake. They build the network on the device meta, only if kernels are forced:
 a mistake in the YAML, with its line, comes before anything is read."""
+COMPONENTS = Components(_FAMILIES, {"model.attention": ATTENTION_PRESETS}, CHECKS, NETWORK_CHECKS)
+"""What a config may be made of, and its rules."""

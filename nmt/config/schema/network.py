@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SerializeAsAny
 
 from nmt.config.registry import PartOf, PartOptions, Section, decided
-from nmt.config.schema.bounds import Heads, Layers, Probability, Size
+from nmt.config.schema.experiment import Heads, Layers, Probability, Size
 
 CellChoice = Annotated[SerializeAsAny[PartOptions], PartOf("cell")]
 ScoreChoice = Annotated[SerializeAsAny[PartOptions], PartOf("score")]

@@ -9,9 +9,9 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from nmt.config.names import advice
 from nmt.config.registry import PartOptions, Registry
 from nmt.config.schema import ColumnNumber, Count, LabelledDataConfig
+from nmt.config.wording import advice
 from nmt.data.readers.arrow import HuggingFaceOptions, HuggingFaceReader, ParquetReader
 from nmt.data.readers.base import (
     SEPARATOR,

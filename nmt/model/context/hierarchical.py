@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nmt.config import schema
 from nmt.config.registry import PartOptions
-from nmt.config.schema.network import ScoreChoice
+from nmt.config.schema import ScoreChoice
 from nmt.data.batching import Lookback, Past
 from nmt.kernels.tape import StepKernels
 from nmt.model.attention import Encoded, Prepared, build_attention

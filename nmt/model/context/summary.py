@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from nmt.config import schema
 from nmt.config.registry import PartOptions
-from nmt.config.schema.network import ScoreChoice
+from nmt.config.schema import ScoreChoice
 from nmt.data.batching import Lookback, Past
 from nmt.kernels.dropout import dropout
 from nmt.kernels.packed import Packing

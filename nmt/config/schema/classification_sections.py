@@ -1,4 +1,4 @@
-"""Documents and their labels: the sections of `task: classification` that differ from those of a translation."""
+"""Sections of `task: classification` that differ from those of a translation: documents and their labels."""
 
 from __future__ import annotations
 
@@ -7,14 +7,23 @@ from typing import Annotated, Literal
 from pydantic import Field, SerializeAsAny
 
 from nmt.config.registry import PartOf, PartOptions, Section
-from nmt.config.schema.bounds import Count, PathName, Positive, Probability, Size, Tokens, Workers
-from nmt.config.schema.experiment import ExperimentConfig
-from nmt.config.schema.learning import LearningConfig, StoppingConfig
+from nmt.config.schema.experiment import (
+    Count,
+    ExperimentConfig,
+    LearningConfig,
+    PathName,
+    Positive,
+    Probability,
+    SentencePieceConfig,
+    Size,
+    StoppingConfig,
+    Tokens,
+    Workers,
+)
 from nmt.config.schema.network import EncoderConfig, ScoreChoice
-from nmt.config.schema.text import SentencePieceConfig
 
 CollectionChoice = Annotated[SerializeAsAny[PartOptions], PartOf("collection", default_kind="text")]
-ValidationChoice = Annotated[
+LabelledValidationChoice = Annotated[
     SerializeAsAny[PartOptions], PartOf("collection", default_kind="text", kind_by_key="split")
 ]
 
@@ -40,7 +49,7 @@ class LabelledDataConfig(Section):
     train: Annotated[list[CollectionChoice], Field(min_length=1)]
     """One or more collections of labelled documents, each `{docs: FILE, labels: FILE}` or another kind with its
     options. A single one needs no list."""
-    validation: ValidationChoice
+    validation: LabelledValidationChoice
     """The collection that measures progress and chooses the best checkpoint; `{split: 1000}` takes 1,000 documents from
     the training text."""
     test: dict[str, CollectionChoice] = Field(default_factory=dict)

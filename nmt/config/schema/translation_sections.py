@@ -1,0 +1,245 @@
+"""Sections of `task: translation`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field, SerializeAsAny
+
+from nmt.config.registry import PartOf, PartOptions, Section, decided
+from nmt.config.schema.experiment import (
+    Beam,
+    Count,
+    ExperimentConfig,
+    LearningConfig,
+    PathName,
+    Penalty,
+    Positive,
+    Probability,
+    Ratio,
+    SentencePieceConfig,
+    StoppingConfig,
+    Tokens,
+    VocabularySize,
+    Workers,
+)
+from nmt.config.schema.network import ModelConfig
+
+CorpusChoice = Annotated[SerializeAsAny[PartOptions], PartOf("corpus", default_kind="text")]
+ValidationChoice = Annotated[SerializeAsAny[PartOptions], PartOf("corpus", default_kind="text", kind_by_key="split")]
+
+
+class FiltersConfig(Section):
+    """Which training pairs are left out; every pair left out is counted and reported."""
+
+    max_length: Positive = 100
+    """Longest side in pieces; longer pairs of training and validation are dropped, never lines of a test set."""
+    max_ratio: Annotated[float, Field(gt=1.0, le=1e6)] = 9.0
+    """Largest ratio of the longer side to the shorter one, in pieces; pairs above it are dropped, as above."""
+    empty: Literal["drop", "error"] = "drop"
+    """What happens to a training pair with an empty side. The pair goes as a whole: sides never shift."""
+    broken_utf8: Literal["error", "drop"] = "error"
+    """What happens to a pair with bytes that are not UTF-8."""
+    duplicates: Literal["keep", "drop"] = "keep"
+    """What happens to a pair that occurred before, both sides alike."""
+
+
+class DataConfig(Section):
+    """The corpora. Paths are relative to the working directory."""
+
+    source_language: str = Field(examples=["de"])
+    """Code of the language to translate from, such as `de`."""
+    target_language: str = Field(examples=["en"])
+    """Code of the language to translate into, such as `en`."""
+    train: Annotated[list[CorpusChoice], Field(min_length=1)]
+    """One or more parallel corpora, each `{source: FILE, target: FILE}` or another kind with its options.
+    A single one needs no list."""
+    validation: ValidationChoice
+    """The corpus that measures progress and chooses the best checkpoint; `{split: 1000}` takes 1,000 pairs from the
+    training text. Its long pairs are left out as `filters` says."""
+    test: dict[str, CorpusChoice] = Field(default_factory=dict)
+    """Named test sets, for `nmt-eval`."""
+    reverse_source: bool = False
+    """Whether the encoder reads the words of a source sentence from the last to the first, the end symbol still last
+    (Sutskever 2014, section 3.3). Nothing else changes: attention weights, alignments and plots count source positions
+    in the order of the text."""
+    filters: FiltersConfig = FiltersConfig()
+    """Which training pairs are left out."""
+    cache: PathName | None = None
+    """Folder of the encoded corpora; by default `cache` in the run's folder. Runs may share one."""
+    workers: Workers = 0
+    """Processes that tokenize; 0 means one a core."""
+
+
+class TokenizerConfig(SentencePieceConfig):
+    """SentencePiece of both sides: learned from the training text, or loaded from a file."""
+
+    vocabulary_size: VocabularySize = 8000
+    """Pieces in the vocabulary (of each side, where it is not shared), the four special ones included."""
+    file: PathName | None = None
+    """SentencePiece model to load instead of learning one, for both sides."""
+    source_file: PathName | None = None
+    """SentencePiece model of the source side; needs `target_file`."""
+    target_file: PathName | None = None
+    """SentencePiece model of the target side; needs `source_file`."""
+    shared: bool = True
+    """One vocabulary for both languages, or one for each."""
+    sampling: Probability = 0.0
+    """Subword regularisation in training: BPE dropout, or the smoothing of unigram sampling; 0 switches it off."""
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """The files are one for both sides, or one for each."""
+        if self.source_file is not None and self.target_file is None:
+            yield "target_file", "missing beside `source_file`; name the model of the target side too"
+        if self.target_file is not None and self.source_file is None:
+            yield "source_file", "missing beside `target_file`; name the model of the source side too"
+        if self.file is not None and (self.source_file is not None or self.target_file is not None):
+            yield "file", "excludes `source_file` and `target_file`; keep the one or the other two"
+        elif self.file is not None and not self.shared:
+            yield "shared", "must be true with `file`, which serves both sides; or give `source_file` and `target_file`"
+        elif self.source_file is not None and self.target_file is not None and self.shared:
+            yield "shared", "must be false with `source_file` and `target_file`, which are two vocabularies"
+
+
+class EarlyStoppingConfig(StoppingConfig):
+    """Stop when validation no longer improves."""
+
+    metric: Literal["bleu", "chrf", "loss"] = "bleu"
+    """Metric of the validation corpus that chooses the best checkpoint and decides when to stop."""
+
+
+class GuidedAlignmentConfig(Section):
+    """Attention learns to follow the alignments that corpora bring (Chen 2016; Liu 2016; Mi 2016)."""
+
+    weight: Ratio = 0.0
+    """Weight of the alignment loss beside the likelihood, whose own weight is 1; 0 switches it off."""
+    decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Factor of the weight at the end of every epoch."""
+    loss: Literal["cross_entropy", "squared_error"] = "cross_entropy"
+    """How far attention is from the links of a target piece."""
+
+
+class TrainingConfig(LearningConfig):
+    """The optimization."""
+
+    start_from: PathName | None = None
+    """Run or checkpoint whose weights and tokenizer training starts with; what `model.context` adds starts anew."""
+    batch_tokens: Tokens = 4096
+    """Padded tokens of the longer side in a batch, on one device and in one accumulation step."""
+    label_smoothing: Probability = 0.1
+    """Probability mass spread evenly over the vocabulary."""
+    early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
+    """When to stop, and what the best checkpoint is."""
+    guided_alignment: GuidedAlignmentConfig = GuidedAlignmentConfig()
+    """A second loss, for attention, from the `alignments` of corpora."""
+
+
+class ValidationConfig(Section):
+    """What is measured during training, through the same code as `nmt-eval`."""
+
+    sentences: Positive = 500
+    """Sentences of the validation corpus that are translated for BLEU and chrF, from its beginning."""
+    beam_size: Beam = 1
+    """Beam of these translations."""
+    samples: Count = 3
+    """Translations that are shown at every validation."""
+
+
+class SearchConfig(Section):
+    """How a translation is found. `nmt-translate` and `nmt-eval` may override each of these."""
+
+    kind: Literal["beam", "greedy", "sampling"] = "beam"
+    """Beam search, the most probable piece at every step, or a random draw."""
+    beam_size: Beam = 5
+    """Hypotheses kept for a sentence."""
+    length_penalty: Penalty = 1.0
+    """Exponent alpha of the length penalty ((5 + length) / 6) ** alpha of Wu 2016, eq. 14; 0 switches it off."""
+    coverage_penalty: Penalty = 0.0
+    """Weight beta of the coverage penalty of Wu 2016, eq. 14; needs attention."""
+    min_length_ratio: Penalty = 0.0
+    """Shortest translation as a ratio of the source length in pieces."""
+    max_length_ratio: Annotated[float, Field(gt=0.0, le=100.0)] = 2.0
+    """Longest translation as a ratio of the source length in pieces, plus `max_length_offset`."""
+    max_length_offset: Annotated[int, Field(ge=0, le=10_000)] = 10
+    """Pieces added to the longest translation."""
+    no_repeat_ngram: Count = 0
+    """Size of the n-grams that may not occur twice in a translation; 0 allows all."""
+    allow_unknown: bool = True
+    """Whether a translation may contain the unknown piece."""
+    temperature: Annotated[float, Field(ge=1e-6, le=1_000.0)] = 1.0
+    """Divides the logits before sampling."""
+    top_k: Count = 0
+    """Sample from the k most probable pieces; 0 means all."""
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Sample from the smallest set of pieces with this probability (Holtzman 2020)."""
+    shortlist: Count = 0
+    """Translate with a part of the vocabulary: so many likely translations of each source piece, from the lexicon that
+    `nmt-lexicon` builds, and `shortlist_frequent`; 0 is the whole vocabulary."""
+    shortlist_frequent: Count = 100
+    """Pieces that a shortlist has whatever the source: the most frequent ones of the training text."""
+    batch_tokens: Tokens = 4096
+    """Padded source tokens translated at once."""
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """No option is set that the kind of search would ignore."""
+        for rule in (
+            *map(self._of_sampling, ("temperature", "top_k", "top_p")),
+            self._of_shortlists(),
+            self._of_beams(),
+        ):
+            yield from decided(rule)
+        yield from decided(self._shortest_and_longest())
+
+    def _of_sampling(self, name: str) -> Iterator[tuple[str, str]]:
+        if self.kind != "sampling" and getattr(self, name) != SearchConfig.model_fields[name].default:
+            yield name, f"has no effect with kind: {self.kind}; set kind: sampling, or leave it out"
+
+    def _of_shortlists(self) -> Iterator[tuple[str, str]]:
+        if not self.shortlist and self.shortlist_frequent != SearchConfig.model_fields["shortlist_frequent"].default:
+            yield "shortlist_frequent", "has no effect without a shortlist; set shortlist: 20, or leave it out"
+
+    def _of_beams(self) -> Iterator[tuple[str, str]]:
+        if self.kind != "beam" and self.coverage_penalty:
+            yield "coverage_penalty", f"has no effect with kind: {self.kind}; set kind: beam, or leave it out"
+
+    def _shortest_and_longest(self) -> Iterator[tuple[str, str]]:
+        if self.min_length_ratio > self.max_length_ratio:
+            yield (
+                "min_length_ratio",
+                f"is {self.min_length_ratio:g}, above max_length_ratio ({self.max_length_ratio:g}); "
+                "lower the one or raise the other",
+            )
+
+
+class TranslationConfig(ExperimentConfig):
+    """An experiment in which translations are learned."""
+
+    task: Literal["translation"] = "translation"
+    """What is learned: translations, or with `classification` the labels of documents."""
+    data: DataConfig
+    """The corpora."""
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    """SentencePiece."""
+    model: ModelConfig = ModelConfig()
+    """The network."""
+    training: TrainingConfig = TrainingConfig()
+    """The optimization."""
+    validation: ValidationConfig = ValidationConfig()
+    """What is measured during training."""
+    search: SearchConfig = SearchConfig()
+    """How a translation is found."""
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        return (self.data.source_language, self.data.target_language)
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Embeddings of both languages can be one matrix only over one vocabulary."""
+        yield from decided(super().contradictions())
+        if self.model.tie in ("source_target", "all") and not self.tokenizer.shared:
+            yield (
+                "model.tie",
+                f"{self.model.tie} needs one vocabulary for both languages; set tokenizer.shared: true, "
+                "or tie: target_output",
+            )
