@@ -15,8 +15,8 @@ from torch import Tensor
 
 from nmt.config.schema import SearchConfig
 from nmt.errors import CheckpointError, ConfigError
-from nmt.search import Hypothesis, coverage_penalty, length_penalty, translate_batch
-from nmt.search.top import top_k
+from nmt.search import Hypothesis, coverage_penalty, decoding, length_penalty, translate_batch
+from nmt.search.strategies import top_k
 from tests.networks import model_options, network, sentences
 
 PAD, UNK, BOS, EOS = range(4)
@@ -303,7 +303,7 @@ class TestBeam:
         """A GPU is asked every few steps only: finished sentences linger, and must not change."""
         model, search = TableModel(6), options(beam_size=4, length_penalty=1.0, **LONG)
         expected = translate_batch([model], *batch(*SOURCES), search, special=SPECIAL, n_best=4)
-        monkeypatch.setattr("nmt.search.translation.steps_between_looks", lambda device: 8)
+        monkeypatch.setattr(decoding, "finish_check_interval", lambda device: 8)
         assert translate_batch([model], *batch(*SOURCES), search, special=SPECIAL, n_best=4) == expected
 
     def test_scores_are_those_of_the_model(self) -> None:

@@ -1,21 +1,27 @@
-"""One model or several, seen as one: the average of their probabilities (Sutskever 2014, section 3.6)."""
+"""Models as the search uses them: ensembles (Sutskever 2014, section 3.6) and shortlists of their vocabulary.
+
+Shapes: B sentences, S source positions, Q hypotheses of a sentence, V vocabulary, L pieces of the longest shortlist,
+P pieces of all shortlists, N sentences that stay.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from nmt.kernels.native import inference
 from nmt.kernels.native.calls import can_be_called
-from nmt.search.shortlist import OwnPieces, Shortlists
 
 
 class State(Protocol):
-    """What a decoder knows after some steps. A value: no step changes it."""
+    """State of a decoder. Immutable: a step returns a new one."""
 
     @property
     def attention_BQS(self) -> Tensor | None:
@@ -23,65 +29,64 @@ class State(Protocol):
         ...
 
     def select(self, sentences_N: Tensor | None, hypotheses_NQ: Tensor) -> Any:
-        """The state whose row n is sentence `sentences_N[n]`, its query q the old hypothesis `hypotheses_NQ[n, q]`.
+        """Returns the state whose row n is sentence `sentences_N[n]`, with hypothesis `hypotheses_NQ[n, q]` as query q.
 
         None keeps all sentences.
         """
         ...
 
 
-class Stepping(Protocol):
-    """What advances hypotheses."""
+class StepModel(Protocol):
+    """Advances hypotheses by a piece."""
 
     def step(self, state: Any, previous_BQ: Tensor) -> tuple[Any, Tensor]:
-        """The next state, and the logits [B, Q, V] of the piece that follows `previous_BQ`."""
+        """Returns the next state, and the logits [B, Q, V] of the piece that follows `previous_BQ`."""
         ...
 
 
-class Model(Stepping, Protocol):
-    """A translator as the search sees it. Must be in evaluation mode."""
+class Model(StepModel, Protocol):
+    """A translator in evaluation mode."""
 
     def encode(self, source_BS: Tensor, lengths_B: Tensor) -> Any:
-        """Read the source, `lengths_B` on the CPU; what comes back is only ever handed to `start`."""
+        """Encodes the source, `lengths_B` on the CPU. The search passes the result to `start` only."""
         ...
 
     def start(self, encoded: Any) -> Any:
-        """The `State` before the first piece, with one hypothesis a sentence."""
+        """Returns the `State` before the first piece, with one hypothesis a sentence."""
         ...
 
-    def narrowed(self, pieces_P: Tensor) -> Stepping:
-        """Its steps, but that they give the logits [B, Q, P] of these pieces alone."""
+    def narrowed(self, pieces_P: Tensor) -> StepModel:
+        """Returns a model whose steps give the logits [B, Q, P] of these pieces alone."""
         ...
 
 
 class Ensemble:
-    """The states of one or more models that translate the same sentences, advanced together.
+    """The states of one or more models that translate the same sentences; averages their probabilities.
 
-    The models share the target vocabulary; each has its own state, attention and architecture. With shortlists each
-    sentence has its own vocabulary, and a piece is its place in the sentence's list.
+    The models share the target vocabulary. With shortlists a piece is its index in the shortlist of its sentence.
     """
 
     def __init__(
         self, models: Sequence[Model], source_BS: Tensor, lengths_B: Tensor, shortlists: Shortlists | None = None
     ) -> None:
         assert models, "an ensemble needs at least one model"
-        self._models: Sequence[Stepping] = models
+        self._models: Sequence[StepModel] = models
         self._states: list[State] = [model.start(model.encode(source_BS, lengths_B)) for model in models]
-        self._own: OwnPieces | None = None
+        self._vocabularies: SentenceVocabularies | None = None
         if shortlists is not None:
             union_P = torch.from_numpy(shortlists.union).to(source_BS.device)
             self._models = [model.narrowed(union_P) for model in models]
-            self._own = shortlists.on(source_BS.device)
+            self._vocabularies = shortlists.on(source_BS.device)
 
     def step(self, previous_BQ: Tensor) -> Tensor:
-        """The log-probabilities [B, Q, V] of the next piece, in float32 or better; the caller may overwrite them."""
+        """Returns log-probabilities [B, Q, V] of the next piece, in float32 or better. The caller may overwrite them."""
         parts = []
-        if self._own is not None:
-            previous_BQ = self._own.spelled(previous_BQ)
+        if self._vocabularies is not None:
+            previous_BQ = self._vocabularies.pieces(previous_BQ)
         for index, model in enumerate(self._models):
             self._states[index], logits_BQV = model.step(self._states[index], previous_BQ)
-            if self._own is not None:
-                logits_BQV = self._own.own(logits_BQV)
+            if self._vocabularies is not None:
+                logits_BQV = self._vocabularies.logits(logits_BQV)
             # On a CPU log_softmax over everything costs a third of logsumexp, although it writes more.
             if can_be_called(logits_BQV):
                 parts.append(inference.log_softmax(logits_BQV))
@@ -94,12 +99,106 @@ class Ensemble:
 
     @property
     def attention_BQS(self) -> Tensor | None:
-        """Attention of the last step, averaged over the models that have any."""
+        """Attention of the last step, the mean over the models that have any."""
         parts = [part for state in self._states if (part := state.attention_BQS) is not None]
         return torch.stack(parts).mean(0) if len(parts) > 1 else parts[0] if parts else None
 
     def select(self, sentences_N: Tensor | None, hypotheses_NQ: Tensor) -> None:
-        """Keep these sentences, or all, and these hypotheses, in every model."""
+        """Keeps these sentences (None: all) and hypotheses in every model."""
         self._states = [state.select(sentences_N, hypotheses_NQ) for state in self._states]
-        if self._own is not None and sentences_N is not None:
-            self._own = self._own.select(sentences_N)
+        if self._vocabularies is not None and sentences_N is not None:
+            self._vocabularies = self._vocabularies.select(sentences_N)
+
+
+class SpecialIds(Protocol):
+    """Ids of the special pieces in the target vocabulary; a tokenizer has them."""
+
+    @property
+    def pad(self) -> int: ...
+
+    @property
+    def unk(self) -> int: ...
+
+    @property
+    def bos(self) -> int: ...
+
+    @property
+    def eos(self) -> int: ...
+
+
+class SpecialIndices(NamedTuple):
+    """Indices of the special pieces in every shortlist."""
+
+    pad: int
+    unk: int
+    bos: int
+    eos: int
+
+
+class Shortlists:
+    """A part of the vocabulary for each sentence (Jean 2015, section 3.2; L'Hostis 2016).
+
+    The projection is computed for the union of the shortlists, because that is one product. The pieces of other
+    sentences are removed before the probabilities are normalised, so that a translation does not depend on the
+    sentences beside it. Within the search a piece is its index in the shortlist of its sentence: the special pieces
+    first, the same in all, then the others in ascending order.
+    """
+
+    def __init__(
+        self,
+        shortlists: Sequence[Sequence[int] | npt.NDArray[np.integer[Any]]],
+        special: SpecialIds,
+        prefix: Sequence[Sequence[int]] | None,
+    ) -> None:
+        """Adds the special pieces, and those of a sentence's prefix, to its shortlist."""
+        first = np.unique([special.pad, special.unk, special.bos, special.eos])
+        forced = prefix if prefix is not None else [()] * len(shortlists)
+        self._shortlists = []
+        for pieces, ids in zip(shortlists, forced, strict=True):
+            others = np.union1d(np.asarray(pieces, np.int64), np.asarray(ids, np.int64))
+            self._shortlists.append(np.concatenate((first, np.setdiff1d(others, first, assume_unique=True))))
+        index = {int(piece): number for number, piece in enumerate(first)}
+        self.special = SpecialIndices(index[special.pad], index[special.unk], index[special.bos], index[special.eos])
+        self.prefix = prefix and [self._indices(sentence, ids) for sentence, ids in enumerate(prefix)]
+        self.union = np.unique(np.concatenate(self._shortlists))
+
+    def on(self, device: torch.device) -> SentenceVocabularies:
+        """Returns the shortlists as tensors on a device."""
+        lengths = np.asarray([len(each) for each in self._shortlists])
+        is_padding = np.arange(lengths.max()) >= lengths[:, None]
+        pieces = np.full(is_padding.shape, self.union[0])
+        pieces[~is_padding] = np.concatenate(self._shortlists)
+        arrays = pieces, np.searchsorted(self.union, pieces), is_padding
+        pieces_BL, union_BL, is_padding_BL = (torch.from_numpy(each).to(device) for each in arrays)
+        return SentenceVocabularies(pieces_BL, union_BL, is_padding_BL.unsqueeze(1))
+
+    def vocabulary_ids(self, sentence: int, indices: Sequence[int]) -> tuple[int, ...]:
+        """Returns the pieces at these indices of a sentence's shortlist."""
+        return tuple(self._shortlists[sentence][list(indices)].tolist())
+
+    def _indices(self, sentence: int, ids: Sequence[int]) -> list[int]:
+        index = {int(piece): number for number, piece in enumerate(self._shortlists[sentence])} if ids else {}
+        return [index[piece] for piece in ids]
+
+
+@dataclass(frozen=True)
+class SentenceVocabularies:
+    """The shortlists of the active sentences, on the device, padded to the longest."""
+
+    pieces_BL: Tensor
+    union_BL: Tensor
+    """Indices of the pieces in the union."""
+    is_padding_B1L: Tensor
+
+    def pieces(self, indices_BQ: Tensor) -> Tensor:
+        """Returns the pieces at these indices."""
+        return self.pieces_BL.gather(1, indices_BQ)
+
+    def logits(self, logits_BQP: Tensor) -> Tensor:
+        """Selects the logits [B, Q, L] of each sentence's pieces from those of the union, minus infinity on padding."""
+        union_BQL = self.union_BL.unsqueeze(1).expand(-1, logits_BQP.shape[1], -1)
+        return logits_BQP.gather(2, union_BQL).masked_fill_(self.is_padding_B1L, float("-inf"))
+
+    def select(self, rows_N: Tensor) -> SentenceVocabularies:
+        """Returns the shortlists of the sentences in these rows."""
+        return SentenceVocabularies(self.pieces_BL[rows_N], self.union_BL[rows_N], self.is_padding_B1L[rows_N])
