@@ -79,7 +79,7 @@ class Ensemble:
             self._vocabularies = shortlists.on(source_BS.device)
 
     def step(self, previous_BQ: Tensor) -> Tensor:
-        """Returns log-probabilities [B, Q, V] of the next piece, in float32 or better. The caller may overwrite them."""
+        """Returns log-probabilities [B, Q, V] of the next piece, in float32 or better. Callers may overwrite them."""
         parts = []
         if self._vocabularies is not None:
             previous_BQ = self._vocabularies.pieces(previous_BQ)
