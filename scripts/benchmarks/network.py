@@ -276,7 +276,7 @@ class ProductRate(NamedTuple):
 
 
 def product_rate(dtype: torch.dtype, device: torch.device, repeats: int = 5) -> ProductRate:
-    """ValidationResult now; both take turns."""
+    """Measured now, in turns."""
     rows, inner, columns = PRODUCT[device.type]
     left = torch.randn(rows, inner, device=device).to(dtype)
     weight = torch.randn(columns, inner, device=device).to(dtype)
