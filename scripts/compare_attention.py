@@ -26,7 +26,7 @@ from typing import Any
 from nmt.model.attention.presets import ATTENTION_PRESETS
 
 BASELINE = "bahdanau2015"
-# The context goes into the layers above the first: with one layer there is none.
+# The context enters the layers above the first, so there must be two.
 TWO_LAYERS = ("model.decoder.layers=2",)
 MECHANISMS: dict[str, tuple[str, ...]] = {
     BASELINE: (f"model.attention={BASELINE}",),
@@ -48,7 +48,7 @@ TIMED_SENTENCES = 200
 
 @dataclass(frozen=True)
 class Run:
-    """A training run, and what was measured of it."""
+    """A training run and its measurements."""
 
     name: str
     folder: Path
@@ -60,11 +60,11 @@ class Run:
 
     @property
     def measured(self) -> dict[str, Any]:
-        """Returns what has been measured so far."""
+        """Returns the measurements so far."""
         return json.loads(self._file.read_text(encoding="utf-8")) if self._file.exists() else {}
 
     def keep(self, name: str, values: Any) -> None:
-        """Writes down a measurement."""
+        """Saves a measurement."""
         text = json.dumps({**self.measured, name: values}, indent=1)
         partial = self._file.with_suffix(".partial")
         partial.write_text(text + "\n", encoding="utf-8")
@@ -81,7 +81,7 @@ class System:
 
     @property
     def first(self) -> dict[str, Any]:
-        """What was measured with the first seed. Pictures and speeds are of this run only."""
+        """Measurements of the first seed. Pictures and speeds exist for this run only."""
         return self.runs[0].measured
 
     def all(self, *keys: str) -> list[Any]:
@@ -114,7 +114,7 @@ def main() -> int:
 
 
 def systems_of(options: argparse.Namespace) -> list[System]:
-    """Returns the baseline and what is compared with it; ends the program where two have one name."""
+    """Returns the baseline and the mechanisms; ends the program if two have one name."""
     named = {name: (options.config, overrides) for name, overrides in MECHANISMS.items()}
     chosen = [BASELINE, *(name for name in options.only or MECHANISMS if name != BASELINE)]
     for path in (each for each in chosen if each not in MECHANISMS):
@@ -134,7 +134,7 @@ def systems_of(options: argparse.Namespace) -> list[System]:
 
 
 def page_of(options: argparse.Namespace, published: Path) -> Path:
-    """Returns where the page is written: beside the runs, except where another place is asked for."""
+    """Returns the path of the page: beside the runs, unless an option names another."""
     if options.publish and options.only:
         sys.exit(
             f"--publish writes the whole comparison into {published}; leave out --only, or name a file with --page"
@@ -179,7 +179,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def train(run: Run, config: str) -> None:
-    """Trains, or goes on training. The peak memory is that of the process that trains."""
+    """Trains or resumes training. The peak memory is that of the training process."""
     say(f"training {run.folder}")
     settings = [f"run={run.folder}", *run.overrides]
     command = [*program("train"), "--config", config, *(part for each in settings for part in ("--set", each))]
@@ -304,13 +304,13 @@ def time_all(systems: Sequence[System]) -> None:
 
 
 def write_page(systems: Sequence[System], options: argparse.Namespace, page: Path) -> None:
-    """Writes what was measured between its two marks on the page; what stands around them stays."""
+    """Writes the measurements between the two marks of the page; the rest of the page stays."""
     lines = [*conditions(systems, options), "", *table(systems), "", *plots(systems, page)]
     write_measured(page, "Attention compared", lines)
 
 
 def write_measured(page: Path, title: str, lines: Sequence[str]) -> None:
-    """Puts the lines between the two marks on the page, which is made where there is none."""
+    """Replaces the lines between the two marks of the page, which is created if it does not exist."""
     text = page.read_text(encoding="utf-8") if page.exists() else f"# {title}\n\n{BEGIN}\n{END}\n"
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
@@ -320,7 +320,7 @@ def write_measured(page: Path, title: str, lines: Sequence[str]) -> None:
 
 
 def conditions(systems: Sequence[System], options: argparse.Namespace) -> Iterator[str]:
-    """Yields what was the same for all."""
+    """Yields the conditions that all mechanisms share."""
     baseline = systems[0].first
     commits = sorted({commit for system in systems for commit in system.all("training", "commit")})
     signature = baseline["scores"][0]["scores"]["bleu"]["signature"]
@@ -398,7 +398,7 @@ def plots(systems: Sequence[System], page: Path) -> Iterator[str]:
 
 
 def machine() -> str:
-    """Returns the device and the versions that measured."""
+    """Returns the device and the versions of the software."""
     import torch
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"

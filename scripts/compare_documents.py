@@ -46,13 +46,13 @@ NETWORKS: Mapping[str, tuple[str, ...]] = {
     AVERAGES: ("model.word.score=mean", "model.sentence.score=mean"),
 }
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)
-"""Of the bag of words' logistic regression, the inverse of its regularisation; the best by validation is taken."""
+"""Inverse regularisation strengths of the logistic regression; validation chooses one."""
 HEADINGS = ("documents", "model", "accuracy", "macro F1", "attention leads by", "parameters", "training", "words/s")
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One collection: its config, and the runs of its models."""
+    """A corpus: its config, and the runs of its models."""
 
     config: Path
     runs: dict[str, Run]
@@ -102,7 +102,7 @@ def _experiment(config: Path, options: argparse.Namespace) -> Experiment:
 
 
 def train(run: Run, config: Path) -> None:
-    """Train a network, or go on training."""
+    """Trains a network, or resumes training."""
     say(f"training {config.stem}: {run.name}")
     settings = [f"run={run.folder}", *run.overrides]
     command = [*program("train"), "--config", str(config), *(part for each in settings for part in ("--set", each))]
@@ -131,7 +131,7 @@ def _last(pattern: str, text: str) -> str:
 
 
 def _words_per_second(run: Run, log: Sequence[Mapping[str, Any]], pieces: int) -> float:
-    """Training speed in words as spaces separate them, of which a log that counts pieces knows nothing."""
+    """Returns the training speed in words separated by spaces; the log counts pieces."""
     config = _read(run.folder / "config.yaml", ())
     words = sum(
         len(document.text.split())
@@ -143,7 +143,7 @@ def _words_per_second(run: Run, log: Sequence[Mapping[str, Any]], pieces: int) -
 
 
 def score(run: Run) -> None:
-    """The first test set of the config, by the best checkpoint; the labels are kept to be compared."""
+    """Evaluates the best checkpoint on the first test set; keeps the labels for the comparison."""
     say(f"scoring {run.folder}")
     labels = run.folder / "labels.txt"
     name = next(iter(_read(run.folder / "config.yaml", ()).data.test))
@@ -153,7 +153,7 @@ def score(run: Run) -> None:
 
 
 def train_bag(run: Run, path: Path, options: argparse.Namespace) -> None:
-    """TF-IDF of words and pairs of words, and a logistic regression whose strength validation chooses."""
+    """Trains a logistic regression on TF-IDF of words and word pairs; validation chooses the regularisation."""
     # Imported late: only this model needs it.
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -197,7 +197,7 @@ def _read(path: Path, overrides: Sequence[str]) -> ClassificationConfig:
 
 
 def conditions(experiments: Sequence[Experiment], options: argparse.Namespace) -> Iterator[str]:
-    """What was the same for all."""
+    """Returns the conditions that all models share."""
     runs = [run for experiment in experiments for run in experiment.runs.values()]
     commits = sorted({run.measured["training"]["commit"] for run in runs})
     configs = ", ".join(f"`{experiment.config}`" for experiment in experiments)
@@ -210,7 +210,7 @@ def conditions(experiments: Sequence[Experiment], options: argparse.Namespace) -
 
 
 def table(experiments: Sequence[Experiment]) -> Iterator[str]:
-    """A row a model."""
+    """Yields a row for each model."""
     yield f"| {' | '.join(HEADINGS)} |"
     yield f"|{'---|' * len(HEADINGS)}"
     for experiment in experiments:
@@ -236,7 +236,7 @@ def _with_interval(value: Mapping[str, Any]) -> str:
 
 
 def _behind(experiment: Experiment, run: Run) -> str:
-    """How many points of accuracy a model is behind attention, on the same documents."""
+    """Returns by how many points of accuracy a model is worse than attention, on the same documents."""
     config = _read(experiment.config, ())
     options = next(iter(config.data.test.values()))
     gold = [document.label for document in open_collection(options, config.data)]
@@ -248,7 +248,7 @@ def _behind(experiment: Experiment, run: Run) -> str:
 
 
 def paired_difference(ours: Any, theirs: Any, samples: int = SAMPLES) -> tuple[float, float, float]:
-    """Points by which the mean of one list is above that of the other, with its 95% interval by paired bootstrap."""
+    """Returns the difference of the means in points, with its 95% interval by paired bootstrap."""
     differences = 100.0 * (np.asarray(ours, float) - np.asarray(theirs, float))
     generator = np.random.default_rng(SEED)
     drawn = [generator.choice(differences, len(differences)).mean() for _ in range(samples)]

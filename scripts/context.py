@@ -1,4 +1,4 @@
-"""What context is good for: the pronouns of data/quickstart, whose German gender only the sentence before tells.
+"""Measures the use of context: pronouns of data/quickstart whose German gender depends on the sentence before.
 
 Trains the quickstart's translator, goes on with it once without and once with context, for as long, and counts on the
 test set how many pronouns are right: in their documents, and with the sentence before taken from another document. Then
@@ -44,9 +44,9 @@ class Pronoun:
 
     row: int
     words: dict[str, int]
-    """Its own place, by the side."""
+    """Position of the pronoun, by side."""
     nouns: dict[str, int]
-    """The place of the noun that it stands for in the line before, by the side."""
+    """Position of its antecedent in the line before, by side."""
 
 
 @dataclass(frozen=True)
@@ -59,27 +59,27 @@ class TestText:
     pronouns: list[Pronoun]
 
     def shuffled(self) -> list[str]:
-        """The sources, with what stands before each pronoun taken from another document."""
+        """Returns the sources, with the sentence before each pronoun taken from another document."""
         rows = [pronoun.row - 1 for pronoun in self.pronouns]
         order = random.Random(SEED).sample(rows, len(rows))
-        # The next one of a random order: nobody keeps his own.
+        # The next one in a random order: no document keeps its own.
         others = dict(zip(order, order[1:] + order[:1], strict=True))
         return [self.sources[others.get(row, row)] for row in range(len(self.sources))]
 
     def right(self, hypotheses: Sequence[str]) -> float:
-        """The share of the pronouns that are right: the translation has the reference's personal pronouns, in order."""
+        """Returns the share of correct pronouns: the translation has the reference's personal pronouns, in order."""
         found = [said(hypotheses[each.row]) == said(self.references[each.row]) for each in self.pronouns]
         return sum(found) / len(found)
 
 
 def said(text: str) -> list[str]:
-    """The personal pronouns of a German sentence that `it` could become."""
+    """Returns the personal pronouns of a German sentence that can translate `it`."""
     words = (word.strip(".,").lower() for word in text.split())
     return [word for word in words if word in PRONOUNS]
 
 
 def read_test() -> TestText:
-    """The test set of data/quickstart."""
+    """Reads the test set of data/quickstart."""
     lines = {suffix: (DATA / f"test.{suffix}").read_text("utf-8").splitlines() for suffix in ("en", "de", "docid")}
     with (DATA / "test.pronouns.tsv").open(encoding="utf-8", newline="") as file:
         pronouns = [
@@ -95,7 +95,7 @@ def read_test() -> TestText:
 
 
 def train(run: Path, config: Path, *overrides: str) -> Path:
-    """Train a run, unless it is there."""
+    """Trains a run, unless it exists."""
     settings = (f"run={run}", *overrides)
     print(f"== {run}", flush=True)
     command = [sys.executable, "-m", "nmt.cli.train", "--config", str(config)]
@@ -107,19 +107,19 @@ def train(run: Path, config: Path, *overrides: str) -> Path:
 
 @dataclass(frozen=True)
 class Measured:
-    """A system on the test set."""
+    """Results of a system on the test set."""
 
     name: str
     right: float
     shuffled: float
     bleu: float
     looks: dict[str, tuple[float, float]]
-    """By the side that looks back: mean weight on the noun and the word before it, its article as a rule, and how often
-    no other word has more."""
+    """For each side with context: mean weight on the antecedent and the word before it, usually its article, and
+    how often no other word has a larger one."""
 
 
 def measure(name: str, system: System, search: SearchConfig, test: TestText) -> Measured:
-    """Translate the test set, as it is and with other sentences before the pronouns, and look where they looked."""
+    """Translates the test set with the true and with other sentences before; measures the attention."""
     hypotheses, shuffled = (
         [best[0].text for best in translate_text(system, sources, search, documents=test.documents)]
         for sources in (test.sources, test.shuffled())
@@ -130,7 +130,7 @@ def measure(name: str, system: System, search: SearchConfig, test: TestText) -> 
 
 
 def sides(system: System) -> list[str]:
-    """What looks back."""
+    """The sides that have context."""
     lookback = system.translators[0].context.lookback
     if lookback is None:
         return []
@@ -138,13 +138,13 @@ def sides(system: System) -> list[str]:
 
 
 def pieces(system: System, test: TestText) -> tuple[list[list[int]], list[list[int]]]:
-    """Of the sources and of the references."""
+    """Document of each source and of each reference."""
     tokenizers = system.tokenizers
     return tokenizers.source.encode(test.sources), tokenizers.target.encode(test.references)
 
 
 def looks_of(system: System, test: TestText, side: str) -> Iterator[tuple[Pronoun, LookBack, npt.NDArray[np.float64]]]:
-    """Of each pronoun, where its sentence looked, and the weights of the words that the pronoun itself looked at."""
+    """Yields for each pronoun the attention of its sentence, and the weights of the pronoun over the words before."""
     tokenizer = system.tokenizers.source if side == "source" else system.tokenizers.target
     texts = test.sources if side == "source" else test.references
     looks = look_back(system, *pieces(system, test), test.documents, 4096)
@@ -153,15 +153,16 @@ def looks_of(system: System, test: TestText, side: str) -> Iterator[tuple[Pronou
         look = by_row[pronoun.row]
         own, before = (np.asarray(words_of(texts[row], tokenizer)) for row in (look.row, look.before))
         weights_S = look.words_QS[:-1][own == pronoun.words[side]].mean(0)
-        # The end symbol is no word.
+        # Without the end symbol, which is no word.
         words = np.zeros(before.max() + 1)
         np.add.at(words, before, weights_S[:-1])
         yield pronoun, look, words
 
 
 def on_the_noun(system: System, test: TestText, side: str) -> tuple[float, float]:
-    """The mean weight on the noun that the pronoun stands for, with the word before it, and how often one of both has
-    most: annotations know their neighbours, and in German the article has the gender."""
+    """Returns the mean weight on the antecedent and the word before it, and how often one of both has the largest.
+
+    The word before counts because annotations contain their neighbours, and the German article has the gender."""
     weights, first = [], []
     for pronoun, _, words in looks_of(system, test, side):
         phrase = slice(max(pronoun.nouns[side] - 1, 0), pronoun.nouns[side] + 1)
@@ -171,7 +172,7 @@ def on_the_noun(system: System, test: TestText, side: str) -> tuple[float, float
 
 
 def draw(system: System, test: TestText, folder: Path, count: int) -> None:
-    """Where the first sentences with a pronoun looked: the sentence down, the one before across."""
+    """Draws the attention of the first sentences with a pronoun: rows are the sentence, columns the one before."""
     folder.mkdir(parents=True, exist_ok=True)
     ids, fonts = dict(zip(("source", "target"), pieces(system, test), strict=True)), Fonts()
     for side in sides(system):
@@ -208,7 +209,7 @@ def main() -> int:
 
 
 def report(found: Sequence[Measured], pronouns: int) -> None:
-    """A row a system."""
+    """Yields a row for each system."""
     rows = [
         (
             each.name,

@@ -1,1 +1,1 @@
-"""Speed and memory beside what the machine's own matrix products allow: `scripts/benchmark`."""
+"""Measures speed and memory against the bound given by the machine's matrix products: `scripts/benchmark`."""

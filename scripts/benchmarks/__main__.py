@@ -1,4 +1,4 @@
-"""`scripts/benchmark`: what to measure, and of what size.
+"""Command line of `scripts/benchmark`.
 
 A speed is printed only where the result is that of the reference. Variants take turns, so that a machine whose speed
 drifts is as fast for one as for the other.
@@ -24,7 +24,7 @@ PRECISIONS = ("fp32", "bf16")
 
 @dataclass(frozen=True)
 class Option:
-    """An option of some benchmarks."""
+    """An option that some benchmarks have."""
 
     name: str
     help: str
@@ -132,7 +132,7 @@ def main(arguments: list[str]) -> int:
             setattr(options, option.name, option.default_of(options.quick))
     if getattr(options, "threads", 0):
         torch.set_num_threads(options.threads)
-    # As every command of nmt does on a CPU.
+    # The same settings as every command of nmt on a CPU.
     settle_memory()
     report = module.run(options)
     if options.quick:

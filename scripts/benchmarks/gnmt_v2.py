@@ -45,24 +45,24 @@ WINDOW = 32
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Reference and fused kernels in all precisions."""
+    """Measures reference and fast kernels in all precisions."""
     batches = sentence_batches(options.sentences, options.vocabulary, options.batches)
     sizes = {"network": "GNMT v2", "vocabulary": options.vocabulary, "sentences": options.sentences}
     return {**sizes, **training.measured(model_options(quick=options.quick), batches, options)}
 
 
 def lines(report: dict[str, Any]) -> Iterator[str]:
-    """What was measured, as a table."""
+    """Formats the report as a table."""
     yield from training.lines(report)
 
 
 def model_options(*, quick: bool = False) -> schema.ModelConfig:
-    """The network; with `quick` 16 units in place of 1,024."""
+    """Returns the network; with `quick` it has 16 units instead of 1,024."""
     return network_of(CONFIG.format(units=16 if quick else 1024))
 
 
 def sentence_lengths(pairs: int, rng: np.random.Generator) -> tuple[Lengths, Lengths]:
-    """Pieces of sources and targets, their ends counted."""
+    """Lengths in pieces of sources and targets, with the end symbol."""
     drawn = 2 * pairs
     source = np.rint(rng.gamma(4.0, 7.4, drawn)).astype(np.int64) + 1
     target = np.rint(source * rng.lognormal(0.0, 0.15, drawn)).astype(np.int64)
@@ -71,7 +71,7 @@ def sentence_lengths(pairs: int, rng: np.random.Generator) -> tuple[Lengths, Len
 
 
 def sentence_batches(sentences: int, vocabulary: int, count: int) -> list[Batch]:
-    """Some batches of so many sentences each, out of windows that are sorted by length."""
+    """Returns batches of this many sentences, from windows sorted by length."""
     rng = np.random.default_rng(1)
     generator = torch.Generator().manual_seed(1)
     batches = []

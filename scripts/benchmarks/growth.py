@@ -1,4 +1,4 @@
-"""How an update grows: with source length, target length, batch, vocabulary and layers, one at a time.
+"""Measures how the time of an update grows with lengths, batch, vocabulary and layers, one at a time.
 
 The sizes of a dimension take turns. An exponent of 1 is a time in proportion to the size; beside it stands that of the
 products, counted as they are called, which a program that is bound by them would have.
@@ -31,7 +31,7 @@ from scripts.benchmarks.network import (
 
 @dataclass(frozen=True)
 class Shape:
-    """An update. `layers` are those of the encoder and of the decoder."""
+    """Size of an update. `layers` counts those of the encoder, and those of the decoder."""
 
     source: int = 15
     target: int = 15
@@ -58,7 +58,7 @@ QUICK_SIZES: dict[str, tuple[int, ...]] = {
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Each dimension by itself."""
+    """Measures each dimension by itself."""
     base, sizes = (QUICK, QUICK_SIZES) if options.quick else (Shape(), SIZES)
     return {
         "attention": options.attention,
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 def measure(
     base: Shape, dimension: str, sizes: Sequence[int], variant: Variant, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """All sizes of a dimension in turn."""
+    """Measures all sizes of a dimension in turn."""
     device = torch.device(options.device)
     updates: list[Update] = []
     batches: list[Batch] = []
@@ -106,7 +106,7 @@ def measure(
             "kernel": what_is_fused(updates[number].kernels),
             "seconds": statistics.median(seconds[number]),
             "tokens_per_second": batches[number].target_tokens / statistics.median(seconds[number]),
-            # What an update takes for what it took at the size before, brought to a size of twice as much.
+            # Ratio to the time at the previous size, scaled to a doubling of the size.
             "per_doubling": _per_doubling(sizes, seconds, number),
             "products_per_doubling": _per_doubling(sizes, [[each] for each in flops], number),
         }
@@ -131,12 +131,12 @@ def _per_doubling(sizes: Sequence[int], values: Sequence[Sequence[float]], numbe
 
 
 def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
-    """k of value = c size^k, by least squares of the logarithms."""
+    """Returns k of value = c size^k by least squares of the logarithms."""
     return statistics.linear_regression([math.log(size) for size in sizes], [math.log(value) for value in values]).slope
 
 
 def lines(report: dict[str, Any]) -> Iterator[str]:
-    """What was measured, as a table."""
+    """Formats the report as a table."""
     base = ", ".join(f"{name} {size:,}" for name, size in report["base"].items())
     yield f"{report['attention']}; otherwise {base}; {report['threads']} threads, torch {report['torch']}"
     rows = []

@@ -1,4 +1,4 @@
-"""What a GPU is asked to run, counted, and what asking costs, measured: no update is faster than its launches.
+"""Counts the GPU launches of an update and measures the cost of one: no update is faster than its launches.
 
 A host hands over one launch after another, and a GPU begins one kernel after another. Both take their time however
 small the kernels are, so that an update takes at least
@@ -31,36 +31,36 @@ ON_THE_GPU = frozenset({"kernel", "gpu_memcpy", "gpu_memset"})
 
 
 class Launches(NamedTuple):
-    """Of an update."""
+    """Launches of an update."""
 
     host: float
     """Launches."""
     gpu: float
-    """Kernels, copies and fills that came of them."""
+    """Kernels, copies and fills that they started."""
 
 
 class Latency(NamedTuple):
-    """Seconds that one takes at least."""
+    """Seconds of one launch, at least."""
 
     host: float
     gpu: float
 
 
 def least_seconds(products: float, launches: Launches, latency: Latency) -> float:
-    """Of an update whose products take so many seconds."""
+    """Returns the shortest time of an update whose products take this many seconds."""
     return max(products, launches.host * latency.host, launches.gpu * latency.gpu)
 
 
 def counted(trace: Mapping[str, Any]) -> Launches:
-    """What a trace in Chrome's format has."""
+    """Counts the launches of a trace in Chrome's format."""
     ran = [event for event in trace["traceEvents"] if event.get("cat") in ON_THE_GPU]
-    # What does not say where it came from has a launch of its own.
+    # An event without a correlation id counts as a launch of its own.
     origins = {event.get("args", {}).get("correlation", f"event {number}") for number, event in enumerate(ran)}
     return Launches(len(origins), len(ran))
 
 
 def count_launches(run: Callable[[], object], device: torch.device) -> Launches:
-    """What `run` asks of the GPU."""
+    """Counts the launches of `run`."""
     synchronize(device)
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
         run()
@@ -72,7 +72,7 @@ def count_launches(run: Callable[[], object], device: torch.device) -> Launches:
 
 
 def launch_latency(device: torch.device, repeats: int = 5) -> Latency:
-    """Measured now, the best of some."""
+    """Measures the latency of a launch: the best of several runs."""
     with torch.inference_mode():
         number = torch.zeros((), device=device)
 
@@ -91,7 +91,7 @@ def launch_latency(device: torch.device, repeats: int = 5) -> Latency:
 
 
 def seconds(run: Callable[[], object], device: torch.device) -> float:
-    """Until all that it asks for is done."""
+    """Returns the seconds until all its work is done."""
     synchronize(device)
     start = time.perf_counter()
     run()

@@ -1,4 +1,4 @@
-"""Peak memory of an update above that of the network itself, by kernel and precision: long sentences, a process each.
+"""Measures the peak memory of an update above that of the network, by kernel and precision, each in a process.
 
 The plain loop (`reference`) keeps all logits and, for every step of the decoder, what autograd wants; the fused one
 keeps what is dearer to compute again.
@@ -22,7 +22,7 @@ from scripts.benchmarks.network import Update, Variant, difference, even_batch, 
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Every precision and kernel, each in a process of its own."""
+    """Measures every precision and kernel, each in a process of its own."""
     names = ("sentences", "length", "vocabulary", "attention", "quick")
     sizes = {name: getattr(options, name) for name in names}
     results = []
@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _apart(what: str, asked: dict[str, Any]) -> dict[str, Any]:
-    """In a process of its own: a comparison with the reference leaves memory behind, which is not asked for again."""
+    """Measures in a process of its own, because memory freed after the comparison would be reused."""
     command = [sys.executable, "-m", "scripts.benchmarks.memory", what, json.dumps(asked)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
@@ -45,7 +45,7 @@ def _apart(what: str, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def lines(report: dict[str, Any]) -> Iterator[str]:
-    """What was measured, as a table."""
+    """Formats the report as a table."""
     plain = {each["precision"]: each["megabytes"] for each in report["results"] if each["kernel"] == "reference"}
     yield (
         f"{report['attention']}, {report['sentences']} sentences of {report['length']} pieces, torch {report['torch']}"
@@ -63,7 +63,7 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
 
 
 def peak(precision: Any, kernel: Any, sentences: int, length: int, vocabulary: int, **network: Any) -> dict[str, Any]:
-    """What the process grows by in three updates, after one of a single pair has made the optimizer's state."""
+    """Returns the growth of the process in three updates, after one small update has created the optimizer's state."""
     settle_memory()
     model, cpu = model_options(**network), torch.device("cpu")
     update = Update(model, vocabulary, Variant(precision, kernel), cpu)
@@ -78,7 +78,7 @@ def peak(precision: Any, kernel: Any, sentences: int, length: int, vocabulary: i
 def checked(
     precision: Any, kernel: Any, sentences: int, length: int, vocabulary: int, **network: Any
 ) -> dict[str, Any]:
-    """What is fused, where the gradients are those of the reference."""
+    """Returns the kernels' name, after comparing gradients with the reference."""
     model, cpu = model_options(**network), torch.device("cpu")
     batch = even_batch(sentences, length, length, vocabulary)
     expected = Update(model, vocabulary, Variant("fp32", "reference"), cpu).gradients(batch)

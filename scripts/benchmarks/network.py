@@ -1,4 +1,4 @@
-"""What is measured: a network of the size that others were measured with, its batches, and one update of it."""
+"""The measured network, of the size used for other toolkits, its batches, and an update."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ model:
 # A product of the decoder's kind: 4,096 rows, 512 features to 3 x 512 gates. A GPU is faster with larger ones.
 PRODUCT = {"cpu": (4096, 512, 1536), "cuda": (8192, 4096, 4096)}
 PRODUCTS = {"cpu": 1, "cuda": 20}
-"""In a run without waiting, which takes a GPU some milliseconds."""
+"""Updates of a run without synchronization, which takes a GPU some milliseconds."""
 FIRST_PIECE = 4
 AGREEMENT = {"fp32": 1e-4, "bf16": 2e-2}
 """Largest difference of the gradients, as a share of their norm.
@@ -58,14 +58,14 @@ KERNELS: tuple[Kernel, ...] = ("reference", "auto")
 
 @dataclass(frozen=True)
 class Variant:
-    """How an update is computed."""
+    """A way to compute an update."""
 
     precision: Literal["fp32", "bf16"]
     kernel: Kernel
 
     @property
     def counted(self) -> Variant:
-        """The same products, called one by one: those of a graph are not."""
+        """Returns the variant that calls the same products one by one, as a CUDA graph does not."""
         return replace(self, kernel="auto") if self.kernel == "graphed" else self
 
     @property
@@ -76,7 +76,7 @@ class Variant:
 def model_options(
     attention: str, *, quick: bool = False, encoder_layers: int = 2, decoder_layers: int = 1
 ) -> schema.ModelConfig:
-    """The network: embeddings 256, encoder 2 x 256, decoder 512; with `quick` a sixteenth of that."""
+    """Returns the network: embeddings 256, encoder 2 x 256, decoder 512; with `quick` a sixteenth of that."""
     embedding, encoder, decoder = (16, 16, 32) if quick else (256, 256, 512)
     text = CONFIG.format(
         embedding=embedding,
@@ -90,7 +90,7 @@ def model_options(
 
 
 def network_of(config: str) -> schema.ModelConfig:
-    """The network of a config's text."""
+    """Returns the network of a config, given as text."""
     parsed = parse_saved_config(config, "benchmark")
     assert isinstance(parsed, TranslationConfig), "the benchmark translates"
     return parsed.model
@@ -112,13 +112,13 @@ def caption_batches(batch_tokens: int, vocabulary: int, count: int = 4) -> list[
 
 
 def even_batch(sentences: int, source: int, target: int, vocabulary: int) -> Batch:
-    """Random pieces, all sentences of a side of one length."""
+    """Returns a batch of random pieces; all sentences of a side have one length."""
     lengths = np.full(sentences, source), np.full(sentences, target)
     return random_batch(*lengths, vocabulary, torch.Generator().manual_seed(1))
 
 
 def random_batch(source: Any, target: Any, vocabulary: int, generator: torch.Generator) -> Batch:
-    """Random pieces in pairs of these lengths, one a row."""
+    """Returns a batch of random pieces in pairs of these lengths."""
 
     def pieces(lengths: Any) -> torch.Tensor:
         return torch.randint(FIRST_PIECE, vocabulary, (len(lengths), int(lengths.max())), generator=generator)
@@ -156,13 +156,13 @@ class Update:
         self.optimizer.zero_grad(set_to_none=True)
 
     def backward(self, batch: Batch) -> None:
-        """The gradients of a batch."""
+        """Returns the gradients of a batch."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.variant.precision == "bf16"):
             losses = self.objective(batch)
         (losses.smoothed / batch.target_tokens).backward()
 
     def gradients(self, batch: Batch) -> torch.Tensor:
-        """All gradients of a batch in one row, with the same dropout in every variant."""
+        """Returns all gradients of a batch as one vector, with the same dropout in every variant."""
         torch.manual_seed(2)
         self.backward(batch)
         flat = [parameter.grad.flatten() for parameter in self.translator.parameters() if parameter.grad is not None]
@@ -170,13 +170,13 @@ class Update:
         return torch.cat(flat)
 
     def flops(self, batch: Batch) -> float:
-        """Floating-point operations of the products of one update, counted as they are called."""
+        """Counts the floating-point operations of the products of one update."""
         with flop_counter() as counter:
             self(batch)
         return float(counter.get_total_flops())
 
     def timed(self, *batches: Batch) -> float:
-        """Seconds of one update, on average over a run of them in which nothing waits for a GPU."""
+        """Returns the mean seconds of an update, over a run that synchronizes only at its end."""
 
         def run() -> None:
             for batch in batches:
@@ -186,7 +186,7 @@ class Update:
 
 
 def comparable(model: schema.ModelConfig, device: torch.device) -> schema.ModelConfig:
-    """The network whose gradients are compared: a GPU draws dropout otherwise in every format, so there it has none."""
+    """Returns the network whose gradients are compared: without dropout on a GPU, where each format draws its own."""
     if device.type == "cpu":
         return model
     none = schema.DropoutConfig.model_validate(dict.fromkeys(schema.DropoutConfig.model_fields, 0.0))
@@ -194,12 +194,12 @@ def comparable(model: schema.ModelConfig, device: torch.device) -> schema.ModelC
 
 
 def difference(update: Update, expected: torch.Tensor, batch: Batch) -> float:
-    """The norm of the difference from the expected gradients, as a share of theirs.
+    """Returns the norm of the difference from the expected gradients, relative to theirs.
 
     Ends the benchmark where it is too large: a speed is worth nothing where the result is another one.
     """
     if update.variant.kernel == "graphed":
-        # A shape is replayed from its second time on.
+        # A shape is replayed from its second occurrence on.
         update.gradients(batch)
     share = float((update.gradients(batch) - expected).norm() / expected.norm())
     if not share <= AGREEMENT[update.variant.precision]:
@@ -211,14 +211,14 @@ def difference(update: Update, expected: torch.Tensor, batch: Batch) -> float:
 
 
 def can_be_graphed(model: schema.ModelConfig, device: torch.device) -> bool:
-    """Whether the decoder has a recurrence that is replayed from CUDA graphs there."""
+    """Returns whether the decoder's recurrence is replayed from CUDA graphs on the device."""
     with torch.device("meta"):
         translator = Translator(model, Vocabulary(1, 1, 0))
     return device.type == "cuda" and choose_kernels("auto", device, translator.obstacle()).steps is not None
 
 
 def what_is_fused(kernels: Kernels) -> str:
-    """A name for the kernels that were chosen."""
+    """Returns a name for the chosen kernels."""
     if kernels.is_reference:
         return "reference"
     if kernels.steps is not None and kernels.steps.graphs is not None:
@@ -249,7 +249,7 @@ def _added_flops(total: torch.Size, one: torch.Size, other: torch.Size, *_: Any,
 
 
 def recurrent_flops(inputs: torch.Size, weights: Sequence[torch.Size], *_: Any, **__: Any) -> int:
-    """Of recurrent layers: every element of the input, [.., X], meets every matrix of every layer and direction."""
+    """Counts those of recurrent layers: each input element meets each matrix of each layer and direction."""
     return 2 * math.prod(inputs[:-1]) * sum(math.prod(weight) for weight in weights if len(weight) == 2)
 
 
@@ -258,7 +258,7 @@ def _recurrent_backward_flops(inputs: torch.Size, weights: Sequence[torch.Size],
 
 
 def _layer_flops(inputs: torch.Size, *weights: Any, **__: Any) -> int:
-    """Of oneDNN's layer in one direction."""
+    """Counts those of oneDNN's layer in one direction."""
     return recurrent_flops(inputs, weights[:2])
 
 
@@ -267,16 +267,16 @@ def _layer_backward_flops(inputs: torch.Size, *weights: Any, **__: Any) -> int:
 
 
 class ProductRate(NamedTuple):
-    """Floating-point operations per second of a large product, the best of some."""
+    """Floating-point operations per second of a large product, the best of several."""
 
     best: float
-    """By PyTorch or by oneDNN, whichever is faster: no program can be faster than this allows."""
+    """By PyTorch or oneDNN, whichever is faster: the bound of every program."""
     pytorch: float
-    """By PyTorch alone, as a program has it that does not look for anything better."""
+    """By PyTorch alone: the bound of a program that uses PyTorch's products."""
 
 
 def product_rate(dtype: torch.dtype, device: torch.device, repeats: int = 5) -> ProductRate:
-    """Measured now, in turns."""
+    """Measures both in turns."""
     rows, inner, columns = PRODUCT[device.type]
     left = torch.randn(rows, inner, device=device).to(dtype)
     weight = torch.randn(columns, inner, device=device).to(dtype)
@@ -302,7 +302,7 @@ def _rate(multiply: Callable[[], torch.Tensor], flops: float, device: torch.devi
 
 @dataclass(frozen=True)
 class Spread:
-    """Of what was measured several times."""
+    """Statistics of repeated measurements."""
 
     median: float
     least: float
@@ -313,5 +313,5 @@ class Spread:
         return Spread(statistics.median(values), min(values), max(values))
 
     def text(self, form: str) -> str:
-        """As in a table: `1.05 (0.98 to 1.10)`."""
+        """Formats them for a table: `1.05 (0.98 to 1.10)`."""
         return f"{self.median:{form}} ({self.least:{form}} to {self.most:{form}})"

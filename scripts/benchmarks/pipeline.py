@@ -1,4 +1,4 @@
-"""The data pipeline alone: target tokens a second from a finished cache, without a network.
+"""Measures the data pipeline alone: target tokens per second from a finished cache.
 
 An epoch of batches of a corpus of the quickstart's grammar, in a process of its own: made ahead in a thread, as in
 training, and without it. `scripts/benchmark_scale` measures the same parts at many sizes, and what comes before them.
@@ -27,7 +27,7 @@ KINDS = {"made ahead": True, "one after another": False}
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Both kinds in turn, `rounds` times."""
+    """Measures both kinds in turn, `rounds` times."""
     with tempfile.TemporaryDirectory(prefix="nmt-pipeline-", dir=options.folder) as name:
         folder = Path(name)
         source, target = write_grammar(folder, options.pairs, os.cpu_count() or 1)
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def lines(report: dict[str, Any]) -> Iterator[str]:
-    """What was measured, as a table."""
+    """Formats the report as a table."""
     yield (
         f"{report['pairs']:,} pairs, {report['target_tokens']:,} target tokens, batches of {report['batch_tokens']:,}; "
         f"encoded in {report['encoding_seconds']:.1f} s by {report['cores']} processes; torch {report['torch']}"

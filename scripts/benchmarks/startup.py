@@ -1,4 +1,4 @@
-"""What is waited for before the first translation: imports, --help, loading a model, its first sentence.
+"""Measures the time before the first translation: imports, --help, loading a model, its first sentence.
 
 Every command is a process of its own, as a user starts it; they take turns. The model is trained for one update on
 words without meaning: what it says is nonsense, and always the same.
@@ -42,7 +42,7 @@ WHOLE = "nmt-translate, one sentence"
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """All commands in turn, `rounds` times."""
+    """Measures all commands in turn, `rounds` times."""
     with tempfile.TemporaryDirectory(prefix="nmt-startup-") as folder:
         model, sentence = _train(Path(folder), options)
         seconds: dict[str, list[float]] = {name: [] for name in (*COMMANDS, *STAGES.values(), WHOLE)}
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _train(folder: Path, options: argparse.Namespace) -> tuple[Path, str]:
-    """A run of one update, and a sentence for it."""
+    """Trains a run of one update; returns it and a sentence."""
     source, target = write_words(folder, options.pairs)
     text = f"{{source: {source}, target: {target}}}"
     settings = [
@@ -86,7 +86,7 @@ def _train(folder: Path, options: argparse.Namespace) -> tuple[Path, str]:
 
 
 def _timed(arguments: list[str], text: str = "") -> tuple[float, str]:
-    """Seconds of a Python process, and what it prints."""
+    """Returns the seconds of a Python process, and its output."""
     start = time.perf_counter()
     done = subprocess.run([sys.executable, *arguments], input=text, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - start
@@ -96,7 +96,7 @@ def _timed(arguments: list[str], text: str = "") -> tuple[float, str]:
 
 
 def lines(report: dict[str, Any]) -> Iterator[str]:
-    """What was measured, as a table."""
+    """Formats the report as a table."""
     yield f"{report['parameters'] / 1e6:.1f} M parameters; {report['device']}, torch {report['torch']}"
     spreads = {name: Spread.of(values) for name, values in report["seconds"].items()}
     rows = [

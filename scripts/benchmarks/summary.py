@@ -1,4 +1,4 @@
-"""What `scripts/check_gpu` found, in a line for each thing: `python -m scripts.benchmarks.summary FOLDER [FAILED ...]`.
+"""Summarizes `scripts/check_gpu`, a line each: `python -m scripts.benchmarks.summary FOLDER [FAILED ...]`.
 
 The folder has the JSON of each benchmark under its name; what failed is named after it.
 """
@@ -13,12 +13,12 @@ from typing import Any
 
 TRAINING = ("bahdanau2015", "nematus2017", "luong2015_global_general", "luong2015_global_dot", "gnmt_v2")
 TOKENS, TIMES, SHARE = 420_000, 8.0, 0.5
-"""Wanted: source and target tokens a second of GNMT v2 on an H200, bahdanau2015's speed in that of the plain loop, and
+"""Targets: source and target tokens a second of GNMT v2 on an H200, bahdanau2015's speed in that of the plain loop, and
 its share of what products and launches allow."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the summary; 1 where something failed."""
+    """Prints the summary; returns 1 if something failed."""
     folder, *failed = arguments
     reports = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in Path(folder).glob("*.json")}
     print("Summary")
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def lines(reports: Mapping[str, Mapping[str, Any]], failed: Sequence[str]) -> Iterator[str]:
-    """Every benchmark's speeds, and whether they are those that are wanted."""
+    """Yields the speeds of every benchmark, and whether they reach the targets."""
     for name in TRAINING:
         for result in reports.get(name, {}).get("results", ()):
             yield f"{name}, {result['precision']}, {result['kernel']}: {_training(name, result)}"

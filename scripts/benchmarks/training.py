@@ -1,4 +1,4 @@
-"""Training speed, as a share of what the machine's own matrix products allow, measured in the same run.
+"""Measures training speed relative to the bound of the machine's matrix products, in the same run.
 
 Variants take turns, so that a machine whose speed drifts is as fast for one as for the other. The bound is the time
 that the update's products (counted, not estimated) take at the rate of a large product of the same format. On a GPU
@@ -39,20 +39,20 @@ from scripts.benchmarks.network import (
 )
 
 LAPS = {"cpu": 1, "cuda": 5}
-"""Updates with each batch in a run without waiting: a GPU's end comes after the host's."""
+"""Updates with each batch in a run that synchronizes only at its end."""
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Reference and fused kernels in all precisions."""
+    """Measures reference and fast kernels in all precisions."""
     batches = caption_batches(options.batch_tokens, options.vocabulary)
     sizes = {"network": options.attention, "vocabulary": options.vocabulary, "batch_tokens": options.batch_tokens}
     return {**sizes, **measured(model_options(options.attention, quick=options.quick), batches, options)}
 
 
 def measured(model: schema.ModelConfig, batches: list[Batch], options: argparse.Namespace) -> dict[str, Any]:
-    """A network's updates with these batches, on a GPU also with what is replayed from graphs there."""
+    """Measures updates with these batches; on a GPU also by CUDA graphs, where they apply."""
     device = torch.device(options.device)
-    # With float32 asked for, training has true float32 products.
+    # In float32, training uses true float32 products.
     torch.backends.cudnn.allow_tf32 = False
     kernels: tuple[Kernel, ...] = ("reference", "auto", "graphed") if can_be_graphed(model, device) else KERNELS
     variants = [Variant(precision, kernel) for precision in options.precision for kernel in kernels]
@@ -81,7 +81,7 @@ def measure(
     rounds: int,
     device: torch.device,
 ) -> list[dict[str, Any]]:
-    """All variants in turn, `rounds` times, and the products between them."""
+    """Measures all variants in turn, `rounds` times, and products between them."""
     differences = _differences(model, vocabulary, variants, batches[0], device)
     updates = {variant: Update(model, vocabulary, variant, device) for variant in variants}
     flops = {
@@ -122,10 +122,10 @@ def measure(
                 "products_gflops": rate / 1e9,
                 "bound_tokens_per_second": target / products,
                 "share_of_bound": products / median,
-                # The same with the large product that PyTorch's `@` makes.
+                # The bound by PyTorch's `@` alone.
                 "pytorch_gflops": plain_rate / 1e9,
                 "share_of_pytorch": products / median * rate / plain_rate,
-                # From the gradients of fp32 with the reference kernel.
+                # Difference from the gradients of fp32 with the reference kernel.
                 "gradient_difference": differences[variant],
             }
         )
@@ -146,7 +146,7 @@ def _differences(
 
 
 def launching(taken: float, products: float, launches: Launches, latency: Latency) -> dict[str, float]:
-    """What the products and launches of an update allow together, of the seconds that it took."""
+    """Returns the bound by products and launches, as a share of the measured seconds."""
     return {
         "launches": launches.host,
         "kernels": launches.gpu,
@@ -161,14 +161,14 @@ def launching(taken: float, products: float, launches: Launches, latency: Latenc
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Peak memory of the whole benchmark."""
+    """Returns the peak memory of the whole benchmark."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def lines(report: dict[str, Any]) -> Iterator[str]:
-    """What was measured, as a table; on a GPU with its launches as another."""
+    """Formats the report as a table; on a GPU with a second one of launches."""
     yield (
         f"{report['network']}, vocabulary {report['vocabulary']:,}, {report['target_tokens_per_update']:,.0f} target "
         f"and {report['source_tokens_per_update']:,.0f} source tokens an update; {report['device']}, "

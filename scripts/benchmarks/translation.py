@@ -1,4 +1,4 @@
-"""Translation speed on sentences as long as those of Multi30k, as a share of what the machine's products allow.
+"""Measures translation speed on sentences as long as those of Multi30k, relative to the bound of the products.
 
 The network is fresh, so that no training is needed, and every hypothesis is made as long as its source (13.6 pieces on
 average): what counts is the work. Variants take turns. The bound is the time that the products of translating (counted,
@@ -31,7 +31,7 @@ from scripts.benchmarks.network import FIRST_PIECE, flop_counter, model_options,
 
 Precision = Literal["fp32", "bf16", "int8"]
 AGREEMENT: dict[str, float] = {"fp32": 1e-5, "bf16": 5e-2, "int8": 5e-2}
-"""Largest difference of the logits, as a share of their norm."""
+"""Largest allowed difference of the logits, relative to their norm."""
 FREQUENT = 100
 """Pieces that are on every shortlist."""
 ZIPF = 1.1
@@ -40,7 +40,7 @@ ZIPF = 1.1
 
 @dataclass(frozen=True)
 class Special:
-    """Numbers of the special pieces."""
+    """Ids of the special pieces."""
 
     unk: int = 0
     pad: int = 1
@@ -50,14 +50,14 @@ class Special:
 
 @dataclass(frozen=True)
 class Variant:
-    """What is measured."""
+    """A measured variant."""
 
     precision: Precision
     processes: int
     batch: int
     beam: int
     shortlist: int = 0
-    """Candidates of each source piece; 0 translates with the whole vocabulary."""
+    """Candidates of each source piece; 0 uses the whole vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,13 @@ class Result:
     slowest: float
     fastest: float
     milliseconds: float
-    """For one batch, from its start to its end, on average over the rounds' medians."""
+    """Latency of a batch, the mean over batches of the rounds' medians."""
     share_of_bound: float
-    """Of what the products would allow, all of the vocabulary included, at the rate of a large one in float32."""
+    """Share of the bound: the products with the whole vocabulary, at the rate of a large float32 product."""
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Every precision, batch, beam and shortlist, in one process and on a CPU in one for each core."""
+    """Measures every precision, batch, beam and shortlist, in one process and, on a CPU, in one for each core."""
     runtime = set_up(schema.RuntimeConfig(device=options.device, precision="fp32", threads=options.threads))
     workers = torch.get_num_threads() if runtime.device.type == "cpu" else 1
     variants = [
@@ -114,7 +114,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def precisions(asked: Sequence[Precision], device: torch.device) -> list[Precision]:
-    """Those that there are: int8 is a format of weights on a CPU."""
+    """Returns the precisions of the device: int8 exists on a CPU only."""
     possible = [precision for precision in asked if precision != "int8" or device.type == "cpu"]
     if not possible:
         sys.exit(f"scripts/benchmark: int8 is for a CPU; choose fp32 or bf16 on {device.type}")
@@ -122,14 +122,14 @@ def precisions(asked: Sequence[Precision], device: torch.device) -> list[Precisi
 
 
 def synthetic_sources(count: int, vocabulary: int) -> list[list[int]]:
-    """Random pieces, in sentences whose lengths are distributed as in Multi30k, sorted, the longest first."""
+    """Returns random sentences with the lengths of Multi30k, the longest first."""
     rng = np.random.default_rng(1)
     lengths = np.sort(np.rint(rng.lognormal(np.log(13.2), 0.30, count)).clip(3, 60).astype(int))[::-1]
     return [rng.integers(FIRST_PIECE, vocabulary, length).tolist() for length in lengths]
 
 
 def synthetic_shortlists(sources: Sequence[Sequence[int]], vocabulary: int, candidates: int) -> list[list[int]]:
-    """The first pieces, and for each source piece its candidates, drawn once by Zipf's law. As with the lexicon
+    """Returns the frequent pieces, and the candidates of each source piece, drawn by Zipf's law. As with the lexicon
     of Multi30k 20 candidates are 190 pieces a sentence, and 64 sentences have a third of the vocabulary."""
     ranks = np.arange(1, vocabulary - FIRST_PIECE + 1) ** -ZIPF
     drawn = np.random.default_rng(2).choice(vocabulary - FIRST_PIECE, (vocabulary, candidates), p=ranks / ranks.sum())
@@ -140,7 +140,7 @@ def synthetic_shortlists(sources: Sequence[Sequence[int]], vocabulary: int, cand
 def shortlist_sizes(
     sources: Sequence[Sequence[int]], vocabulary: int, candidates: int, batch: int
 ) -> tuple[float, float]:
-    """Pieces of a sentence, and of a batch together, on average."""
+    """Returns the mean number of pieces on the shortlist of a sentence, and of a batch."""
     lists = synthetic_shortlists(sources, vocabulary, candidates)
     together = [len(set().union(*lists[start : start + batch])) for start in range(0, len(lists), batch)]
     return statistics.mean(map(len, lists)), statistics.mean(together)
@@ -154,7 +154,7 @@ def measure(
     rounds: int,
     device: torch.device,
 ) -> tuple[list[Result], float]:
-    """All variants in turn, `rounds` times, and the rate of products between them."""
+    """Measures all variants in turn, `rounds` times, and the rate of products between them."""
     systems = {
         precision: network(model, vocabulary, precision, device) for precision in {v.precision for v in variants}
     }
@@ -206,7 +206,7 @@ def measure(
 def network(
     model: schema.ModelConfig, vocabulary: int, precision: Precision, device: torch.device, *, packed: bool = True
 ) -> Translator:
-    """The same fresh weights for all, packed as they are for translating."""
+    """Returns a translator with the same fresh weights for all variants, prepacked for translation."""
     torch.manual_seed(1)
     translator = Translator(model, Vocabulary(vocabulary, vocabulary, bos=Special.bos)).to(device).eval()
     if packed and device.type == "cpu":
@@ -218,7 +218,7 @@ def network(
 def check(
     systems: dict[Precision, Translator], expected: Translator, sources: Sequence[Sequence[int]], device: torch.device
 ) -> None:
-    """A speed is worth nothing where the result is another one: first step's logits, with those of float32."""
+    """Compares the logits of the first step with those of float32, because a wrong result has no speed."""
     source_BS, lengths_B = padded(sources[:32], device)
     bos_B1 = torch.full((len(source_BS), 1), Special.bos, device=device)
 
@@ -235,7 +235,7 @@ def check(
 
 
 class Work:
-    """Translating all sources by one variant."""
+    """Translates all sources by one variant."""
 
     def __init__(
         self,
@@ -248,7 +248,7 @@ class Work:
         self.translator = translator
         self.variant = variant
         self.pool: WorkerPool | None = None
-        """The workers, of a variant of several processes."""
+        """Worker processes of the variant."""
         self.device = device
         self.lists = synthetic_shortlists(sources, vocabulary, variant.shortlist) if variant.shortlist else []
         self.batches = [
@@ -272,7 +272,7 @@ class Work:
             )
 
     def run(self) -> list[list[list[Hypothesis]]]:
-        """What is found, batch by batch."""
+        """Yields the hypotheses of each batch."""
         if self.variant.processes == 1:
             return [self.batch(rows) for rows in self.batches]
         assert self.pool is not None
@@ -282,7 +282,7 @@ class Work:
         return [found[number] for number in range(len(self.batches))]
 
     def translations(self, threads: int | None = None) -> list[tuple[int, ...]]:
-        """The best of each sentence among the first batches; with as many threads as a process would have."""
+        """Returns the best hypothesis of each sentence of the first batches, with the threads of one process."""
         before = torch.get_num_threads()
         whole, self.batches = self.batches, self.batches[:4]
         torch.set_num_threads(threads or before)
@@ -292,7 +292,7 @@ class Work:
         return found
 
     def flops(self) -> float:
-        """Floating-point operations of the products of all batches."""
+        """Counts the floating-point operations of the products of all batches."""
         with flop_counter() as counter:
             for rows in self.batches:
                 self.batch(rows)
@@ -300,7 +300,7 @@ class Work:
 
 
 def _batch(variant: Variant, rows: slice, works: dict[Variant, Work]) -> list[list[Hypothesis]]:
-    """In a worker."""
+    """Translates a batch in a worker."""
     return works[variant].batch(rows)
 
 
@@ -327,7 +327,7 @@ def padded(sources: Sequence[Sequence[int]], device: torch.device) -> tuple[Tens
 
 
 def lines(report: dict[str, Any]) -> Iterator[str]:
-    """What was measured, as a table."""
+    """Formats the report as a table."""
     yield (
         f"{report['attention']}, vocabulary {report['vocabulary']:,}, {report['pieces_a_sentence']:.1f} pieces each; "
         f"{report['device']}; {report['threads']} threads, {report['products_gflops']:.0f} GFLOP/s in float32, "

@@ -1,1 +1,1 @@
-"""What a large corpus and several processes cost: measured in processes of their own, written to docs/scaling.md."""
+"""Measures the cost of a large corpus and of several processes, each in its own process, for docs/scaling.md."""

@@ -1,4 +1,4 @@
-"""`scripts/benchmark_scale`: everything in one command, each part in processes of its own."""
+"""Command line of `scripts/benchmark_scale`: runs each part in processes of its own."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def main() -> int:
         sys.exit("scripts/benchmark_scale: reads the memory of processes from /proc, which only Linux has")
     measured: dict[str, Any] = {"machine": machine(), "remark": options.remark}
     if options.json and options.json.exists():
-        # A part that is not measured this time stays as it was.
+        # A part that is not measured now keeps its earlier figures.
         measured = {**json.loads(options.json.read_text(encoding="utf-8")), **measured}
     folder = Path(tempfile.mkdtemp(prefix="nmt-scale-", dir=options.folder))
     try:
@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def measure_data(folder: Path, sizes: Sequence[int], workers: Sequence[int], text: int) -> dict[str, Any]:
-    """The pipeline at every size of the corpus; how it scales with workers at the last but one."""
+    """Measures the pipeline at every size of the corpus, and its scaling with workers at the last but one."""
     say(f"writing {sizes[-1]:,} pairs")
     source, target = write_grammar(folder, sizes[-1], text)
     paths = {"source": str(source), "target": str(target)}
@@ -112,18 +112,18 @@ def measure_data(folder: Path, sizes: Sequence[int], workers: Sequence[int], tex
 
 
 def side_by_side(where: dict[str, Any]) -> list[dict[str, Any]]:
-    """The shares of two ranks, read at the same time."""
+    """Measures two ranks that read their shares at the same time."""
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(lambda rank: measure("reading", **where, prefetch=True, rank=rank, world=2), range(2)))
 
 
 def text_bytes(source: Path, target: Path, pairs: int, all_pairs: int) -> float:
-    """Of the first pairs, as if all were equally long."""
+    """Estimates the number from the first pairs."""
     return (source.stat().st_size + target.stat().st_size) * pairs / all_pairs
 
 
 def machine() -> str:
-    """What was measured on, at which commit."""
+    """Returns the machine and the commit."""
     models = [line.split(":")[1].strip() for line in _lines(PROC / "cpuinfo") if line.startswith("model name")]
     described = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     return (

@@ -1,4 +1,4 @@
-"""Corpora of any size, streamed to disk: sentences of the quickstart's grammar, or words without meaning."""
+"""Writes corpora of any size: sentences of the quickstart's grammar, or random words."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from scripts.quickstart_corpus.sentences import Sentences
 
 BLOCK_PAIRS = 10_000
 BLOCK_SENTENCES = 1_000
-"""Those of a block are made of so many sentences: the grammar says 15,000 a second, and a pair is two or three."""
+"""Sentences that the pairs of a block are made of. The grammar makes 15,000 per second; a pair has two or three."""
 Texts = tuple[str, str]
 
 
 def write_grammar(folder: Path, pairs: int, processes: int) -> tuple[Path, Path]:
-    """Pairs of two or three sentences each of the quickstart's grammar; the same ones for any number of processes."""
+    """Writes pairs of two or three sentences of the quickstart's grammar; the same for any number of processes."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = folder / "grammar.de", folder / "grammar.en"
     with paths[0].open("w", encoding="utf-8") as source, paths[1].open("w", encoding="utf-8") as target:
@@ -60,7 +60,7 @@ def _block(seed: int, pairs: int) -> Texts:
 
 
 def write_words(folder: Path, pairs: int, seed: int = 1) -> tuple[Path, Path]:
-    """Sentences as long as those of Multi30k, of 20,000 words whose frequencies follow Zipf's law."""
+    """Writes sentences as long as those of Multi30k, of 20,000 words whose frequencies follow Zipf's law."""
     rng = np.random.default_rng(seed)
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
     words = np.array(["".join(rng.choice(letters, rng.integers(2, 9))) for _ in range(20_000)])

@@ -1,4 +1,4 @@
-"""What a large corpus costs on many GPUs: measured parts and stated assumptions, with the arithmetic written out."""
+"""Estimates the cost of a large corpus on many GPUs from measurements and assumptions; shows the arithmetic."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ GPUS_OF_A_NODE = 8
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What was not measured. Bandwidths are of one GPU, in one direction, as an all-reduce reaches them."""
+    """Assumptions. Bandwidths are of one GPU, in one direction, as an all-reduce reaches them."""
 
     pairs: float = 1e9
     pieces: float = 29.0
-    """Of a sentence, either side, without the end symbol: half of the 58 a pair of web text has."""
+    """Pieces of a sentence, either side, without the end symbol: half of the 58 of a pair of web text."""
     rates: Sequence[float] = (50_000.0, 150_000.0, 400_000.0)
     """Target tokens per second and GPU; no GPU was measured."""
     gpus: Sequence[int] = (8, 64)
@@ -44,25 +44,25 @@ class Measured:
     """Both sides together, without end symbols."""
     fingerprint: float
     learning: float
-    """What each pair adds to the learning of a tokenizer; from a million sentences on the rest stays the same."""
+    """Seconds that a pair adds to learning a tokenizer; beyond a million sentences the rest is constant."""
     serial: float
-    """Reading, handing out and writing, in the one process that does it."""
+    """Seconds of reading and writing, in one process."""
     tokenizing: float
-    """In the processes that it is handed out to."""
+    """Seconds of tokenizing, in the workers."""
     plan: float
     """Per row of a window."""
     batches: float
     """Seconds a target token, on one core."""
     bytes_beside_ids: float
-    """In the cache, beside 2 bytes a piece."""
+    """Bytes in the cache, beside 2 bytes a piece."""
     memory_mb: float
     """Anonymous memory of an epoch of batches."""
     ready: Sequence[tuple[float, float]]
-    """Of each bucket of gradients: its share of them, and when in the backward pass it sets off."""
+    """Share of the gradients in each bucket, and the point in the backward pass at which its exchange starts."""
 
     @classmethod
     def of(cls, measured: dict[str, Any]) -> Measured:
-        """From the largest corpus of the report."""
+        """Returns the measurements of the largest corpus of the report."""
         row = measured["data"]["rows"][-1]
         pairs = row["pairs"]
         building = list(row["building"].values())[-1]
@@ -84,7 +84,7 @@ class Measured:
 
 
 def preparation(measured: Measured, assumed: Assumptions) -> Iterator[str]:
-    """What happens once, on one machine, before the first update."""
+    """Yields the cost of preparation: once, on one machine."""
     longer = 2 * assumed.pieces / measured.pieces
     pairs = assumed.pairs
     yield (
@@ -114,7 +114,7 @@ def preparation(measured: Measured, assumed: Assumptions) -> Iterator[str]:
 
 
 def epoch(measured: Measured, assumed: Assumptions) -> Iterator[str]:
-    """An epoch by number of GPUs and rate: time, and what the pipeline has to bring."""
+    """Yields the cost of an epoch by number of GPUs and rate, and the share of the pipeline."""
     tokens = assumed.pairs * (assumed.pieces + 1)
     windows = math.ceil(assumed.pairs / WINDOW_ROWS)
     yield (
@@ -139,7 +139,7 @@ def epoch(measured: Measured, assumed: Assumptions) -> Iterator[str]:
 
 
 def exchange(measured: Measured, assumed: Assumptions) -> Iterator[str]:
-    """The all-reduce of an update against its computation."""
+    """Yields the time of the all-reduce of an update beside its computation."""
     tokens = assumed.batch_tokens * assumed.fill
     yield (
         f"An update of one batch is {assumed.batch_tokens:,.0f} x {assumed.fill} = {tokens:,.0f} target tokens a GPU. "
@@ -170,7 +170,7 @@ def exchange(measured: Measured, assumed: Assumptions) -> Iterator[str]:
 
 
 def exposed(ready: Sequence[tuple[float, float]], seconds: float, backward: float) -> float:
-    """Seconds after the backward pass until all buckets have arrived, which travel one after the other.
+    """Returns the seconds after the backward pass until all buckets are exchanged, one after the other.
 
     Args:
         ready: share of the bytes and moment in the backward pass, as a share of it, of each bucket.

@@ -1,4 +1,4 @@
-"""A command run to its end, and the most memory that it and the processes it starts had."""
+"""Runs a command and measures its peak memory and that of the processes it starts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROC = Path("/proc")
 
 @dataclass(frozen=True)
 class Peak:
-    """Anonymous memory in MB: what cannot be dropped and read again, as the pages of a mapped file can."""
+    """Anonymous memory in MB. Pages of mapped files are not counted: the system can drop them."""
 
     main: float
     worker: float
@@ -25,13 +25,13 @@ class Peak:
 
 
 def measure(stage: str, **arguments: Any) -> dict[str, Any]:
-    """What a stage reports from a process of its own, with the peaks of its memory."""
+    """Runs a stage in a process of its own; returns its report with the peaks of its memory."""
     said, peak = watch([sys.executable, "-m", "scripts.scaling.stages", stage, json.dumps(arguments)])
     return {**json.loads(said.splitlines()[-1]), "main_mb": peak.main, "worker_mb": peak.worker}
 
 
 def watch(command: Sequence[str], environment: Mapping[str, str] | None = None) -> tuple[str, Peak]:
-    """What the command prints, and its peaks; a command that fails ends this one."""
+    """Returns the command's output and its peaks; a failure ends this program."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         main = worker = 0.0
         while process.poll() is None:
@@ -46,7 +46,7 @@ def watch(command: Sequence[str], environment: Mapping[str, str] | None = None) 
 
 
 def anonymous_mb(process: int) -> float:
-    """0 where the process has ended."""
+    """Returns the anonymous memory of a process; 0 if it has ended."""
     try:
         status = (PROC / str(process) / "status").read_text()
     except OSError:
@@ -56,7 +56,7 @@ def anonymous_mb(process: int) -> float:
 
 
 def descendants(process: int) -> Iterator[int]:
-    """The processes that a process started, and those that they started."""
+    """Yields the descendants of a process."""
     for task in PROC.glob(f"{process}/task/*/children"):
         try:
             children = [int(child) for child in task.read_text().split()]

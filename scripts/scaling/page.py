@@ -1,4 +1,4 @@
-"""What was measured, as the part of docs/scaling.md between its marks."""
+"""Formats the measurements for docs/scaling.md, between its marks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 
 def write(path: Path, measured: dict[str, Any]) -> None:
-    """Put the tables between the two marks; what stands around them stays."""
+    """Writes the tables between the two marks; the rest of the page stays."""
     text = path.read_text(encoding="utf-8") if path.exists() else f"# Scaling\n\n{BEGIN}\n{END}\n"
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
@@ -20,7 +20,7 @@ def write(path: Path, measured: dict[str, Any]) -> None:
 
 
 def tables(measured: dict[str, Any]) -> Iterator[str]:
-    """All that there is to say of what has been measured so far."""
+    """Formats all measurements so far."""
     yield f"{measured['machine']}. {measured['remark']}".rstrip()
     yield ""
     if "data" in measured:

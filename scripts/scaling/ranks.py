@@ -1,4 +1,4 @@
-"""Two processes on two cores against one: the training that `nmt-train` and `torchrun` do, one thread a process."""
+"""Compares training in two processes with one, one thread each, by `nmt-train` and `torchrun`."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
 
 def measure_ranks(folder: Path, rounds: int, updates: int, overrides: Sequence[str]) -> dict[str, Any]:
-    """Target tokens per second of one process and of two, in turn, and when their gradients are exchanged."""
+    """Measures target tokens per second of one and two processes in turn, and when gradients are exchanged."""
     source, target = write_words(folder, PAIRS)
     text = f"source: {source}, target: {target}"
-    # A fresh model that is validated translates to the longest length: one sentence is enough.
+    # A fresh model translates to the length limit: one sentence of validation is enough.
     validation = f"{{{text}, limit: 1}}"
     settings = [
         *(f"data.train={{{text}}}", f"data.validation={validation}", f"data.cache={folder / 'cache'}", "data.test={}"),
@@ -67,15 +67,15 @@ def measure_ranks(folder: Path, rounds: int, updates: int, overrides: Sequence[s
 
 
 def speed(run: Path) -> float:
-    """Target tokens per second of a run, its first lines of the log left out, which start it up."""
+    """Returns the target tokens per second of a run, without the first lines of its log."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     speeds = [line["tokens_per_second"] for line in lines if line["type"] == "train"][1:]
-    # Each line has about as many tokens as another.
+    # All lines have about the same number of tokens.
     return float(statistics.harmonic_mean(speeds))
 
 
 def agreeing(times: int) -> dict[str, Any]:
-    """Seconds that ranks need to agree on the counts of an update, as `Trainer.step` does before it."""
+    """Measures the exchange of an update's counts between ranks, as `Trainer.step` does it."""
     runtime = set_up(read_config(CONFIG).runtime)
     counts = torch.ones(2, dtype=torch.int64)
     taken = []
@@ -88,7 +88,7 @@ def agreeing(times: int) -> dict[str, Any]:
 
 
 def buckets() -> dict[str, Any]:
-    """When gradients set off in the backward pass, bucket by bucket, with one process that exchanges with itself."""
+    """Measures when the exchange of each bucket of gradients starts, with a single process."""
     torch.set_num_threads(1)
     store = dist.HashStore()  # type: ignore[attr-defined]
     dist.init_process_group("gloo", store=store, rank=0, world_size=1)
@@ -101,7 +101,7 @@ def buckets() -> dict[str, Any]:
     parallel = data_parallel(TranslationObjective(translator, kernels, config.training.label_smoothing), runtime.device)
     ready: list[tuple[float, int]] = []
 
-    # PyTorch compares annotations with its classes, which postponed ones never are.
+    # Without annotations: PyTorch compares them with classes, and here they are strings.
     def note(_, bucket):  # type: ignore[no-untyped-def]
         ready.append((time.perf_counter(), bucket.buffer().nbytes))
         done: torch.futures.Future[torch.Tensor] = torch.futures.Future()
@@ -110,7 +110,7 @@ def buckets() -> dict[str, Any]:
 
     parallel.register_comm_hook(None, note)
     batch = _batch(config.training.batch_tokens, size)
-    for _ in range(3):  # The first backward pass finds out in which order gradients come.
+    for _ in range(3):  # The first backward pass determines the order of the buckets.
         ready.clear()
         with runtime.autocast():
             loss = parallel(batch).smoothed / batch.target_tokens
@@ -126,7 +126,7 @@ def buckets() -> dict[str, Any]:
 
 
 def _batch(tokens: int, vocabulary: int, length: int = 14) -> Batch:
-    """A full batch of sentences of one length."""
+    """Returns a full batch of sentences of one length."""
     pairs = tokens // length
     source_BS, target_BT = (torch.randint(4, vocabulary, (pairs, length)) for _ in range(2))
     lengths_B = torch.full((pairs,), length)

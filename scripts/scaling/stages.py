@@ -1,4 +1,4 @@
-"""What is measured, each in a process of its own: `python -m scripts.scaling.stages STAGE JSON`, which prints JSON."""
+"""Runs one measured stage: `python -m scripts.scaling.stages STAGE JSON` prints JSON."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ SEED = 1
 
 
 def resting() -> dict[str, Any]:
-    """Nothing: the memory of a process that has imported what the others need."""
+    """Does nothing: the memory of the imports."""
     time.sleep(0.2)
     return {}
 
 
 def learning(source: str, target: str, pairs: int, vocabulary: int, folder: str) -> dict[str, Any]:
-    """Learn a tokenizer from the text and leave it in the folder."""
+    """Learns a tokenizer from the text and saves it in the folder."""
     corpus = _corpus(source, target, pairs)
     options = TokenizerConfig(vocabulary_size=vocabulary)
     start, began = time.perf_counter(), time.process_time()
@@ -40,7 +40,7 @@ def learning(source: str, target: str, pairs: int, vocabulary: int, folder: str)
 
 
 def building(source: str, target: str, pairs: int, folder: str, workers: int) -> dict[str, Any]:
-    """Build the cache; processor time is that of this process, which reads and writes, and of those that tokenize."""
+    """Builds the cache; measures the processor time of this process and of the workers."""
     corpus, cache = _corpus(source, target, pairs), Path(folder) / "cache"
     began = time.process_time()
     corpus.fingerprint()
@@ -60,7 +60,7 @@ def building(source: str, target: str, pairs: int, folder: str, workers: int) ->
 
 
 def opening(source: str, target: str, pairs: int, folder: str) -> dict[str, Any]:
-    """From a finished cache to the first update, as at the start of a training."""
+    """Measures the time from a finished cache to the first update."""
     start = time.perf_counter()
     encoded = _encoded(_corpus(source, target, pairs), folder, 1)
     opened = time.perf_counter()
@@ -73,11 +73,11 @@ def opening(source: str, target: str, pairs: int, folder: str) -> dict[str, Any]
 def reading(
     source: str, target: str, pairs: int, folder: str, prefetch: bool, cold: bool = False, rank: int = 0, world: int = 1
 ) -> dict[str, Any]:
-    """An epoch of batches; `cold` makes the system forget the cache's pages before."""
+    """Makes an epoch of batches; `cold` first drops the cache's pages from memory."""
     encoded = _encoded(_corpus(source, target, pairs), folder, 1)
     if cold:
         path = Path(folder) / "cache" / encoded.fingerprint / "pairs.arrow"
-        del encoded  # Pages that a process looks at are not dropped.
+        del encoded  # Mapped pages are not dropped.
         _forget(path)
         encoded = _encoded(_corpus(source, target, pairs), folder, 1)
     stream = _stream(encoded, folder, rank, world)
@@ -119,7 +119,7 @@ def _stream(encoded: EncodedCorpus, folder: str, rank: int = 0, world: int = 1) 
 
 
 def _forget(path: Path) -> None:
-    """Make the system drop the file's pages."""
+    """Drops the file's pages from the system's memory."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
