@@ -13,13 +13,15 @@ import pyarrow as pa
 import pytest
 import torch
 from pyarrow import parquet
+from pydantic import TypeAdapter
 
 from nmt.config.registry import PartOptions
 from nmt.config.schema import DataConfig, FiltersConfig, TokenizerConfig
 from nmt.data.batching import Batch, BatchStream, Position
-from nmt.data.batching.links import Flat, Links, link_pieces
-from nmt.data.cache import EncodedCorpus, EncodingReport, encode_corpora, flatten
-from nmt.data.cache.links import parse_links
+from nmt.data.batching.links import Links, link_pieces
+from nmt.data.cache import EncodedCorpus, EncodingReport, Ragged, encode_corpora, flatten
+from nmt.data.cache.store import report_json
+from nmt.data.cache.word_links import parse_links
 from nmt.data.readers.pairs import (
     Corpus,
     HuggingFacePairOptions,
@@ -189,7 +191,7 @@ def test_a_link_outside_of_the_pair_is_said(link: str) -> None:
 # From words to pieces
 
 
-def words(*rows: list[int]) -> Flat:
+def words(*rows: list[int]) -> Ragged:
     return flatten(rows, np.int64)
 
 
@@ -273,7 +275,7 @@ def test_the_cache_changes_with_the_alignments_and_knows_how_many_there_are(
     assert (without.has_links, encoded.has_links) == (False, True)
     assert (without.report.aligned, encoded.report.aligned) == (None, 2)
     assert "alignments: 2 of 3 pairs have links" in encoded.report.lines()
-    assert EncodingReport.from_json(encoded.report.to_json()) == encoded.report
+    assert TypeAdapter(EncodingReport).validate_json(report_json(encoded.report)) == encoded.report
     again = encode(tmp_path, [text_options(tmp_path, ROWS)], tokenizers)
     assert again.report == encoded.report
 

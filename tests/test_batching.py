@@ -18,7 +18,7 @@ from nmt.data.batching import Batch, BatchStream, Position, Update, pad_sources,
 from nmt.data.batching.plan import cut, plan_window
 from nmt.data.batching.prefetch import prefetch
 from nmt.data.batching.windows import Windows
-from nmt.data.cache import EncodedCorpus, Part, encode_corpora
+from nmt.data.cache import EncodedCorpus, WeightedRows, encode_corpora
 from nmt.data.readers.pairs import TextPairOptions, open_corpus
 from nmt.data.tokenizer import TokenizerPair, learn
 
@@ -341,7 +341,9 @@ def test_updates_of_an_epoch_are_estimated_from_its_first_window(streams: Stream
 
 
 def test_occurrences_of_a_weight_are_spread_over_the_windows() -> None:
-    windows = Windows([Part(0, 4000, 1.0), Part(4000, 6000, 2.5), Part(6000, 8000, 0.25)], 7, 1000, 50)
+    windows = Windows(
+        [WeightedRows(0, 4000, 1.0), WeightedRows(4000, 6000, 2.5), WeightedRows(6000, 8000, 0.25)], 7, 1000, 50
+    )
     assert len(windows) == 10
     by_window = [windows.rows(2, window) for window in range(10)]
     counts = np.bincount(np.concatenate(by_window), minlength=8000)
@@ -359,7 +361,7 @@ def test_occurrences_of_a_weight_are_spread_over_the_windows() -> None:
 def test_the_memory_of_a_window_does_not_grow_with_the_corpus() -> None:
     peaks = []
     for pairs in (10**7, 10**9):
-        windows = Windows([Part(0, pairs, 1.0)], 1, 1 << 18)
+        windows = Windows([WeightedRows(0, pairs, 1.0)], 1, 1 << 18)
         tracemalloc.start()
         rows = windows.rows(0, len(windows) // 2)
         lengths = rows % 50 + 1

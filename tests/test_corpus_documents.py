@@ -12,11 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from pydantic import TypeAdapter
 
 from nmt.config.registry import PartOptions
 from nmt.config.schema import DataConfig, FiltersConfig, TokenizerConfig
-from nmt.data.cache import EncodedCorpus, EncodingReport, Part, encode_corpora
-from nmt.data.cache.report import DocumentsReport
+from nmt.data.cache import EncodedCorpus, EncodingReport, WeightedRows, encode_corpora, pair_encoding
+from nmt.data.cache.statistics import DocumentsReport
+from nmt.data.cache.store import report_json
 from nmt.data.readers.base import Counts
 from nmt.data.readers.pairs import (
     Corpus,
@@ -244,7 +246,7 @@ def sides(encoded: EncodedCorpus, tokenizers: TokenizerPair) -> list[tuple[str, 
 
 
 def pair_rows(encoded: EncodedCorpus) -> list[int]:
-    return np.flatnonzero(encoded.pairs(np.arange(len(encoded)))).tolist()
+    return np.flatnonzero(encoded.is_pair(np.arange(len(encoded)))).tolist()
 
 
 def test_what_is_left_out_of_a_document_stays_as_context(tmp_path: Path, tokenizers: TokenizerPair) -> None:
@@ -255,7 +257,7 @@ def test_what_is_left_out_of_a_document_stays_as_context(tmp_path: Path, tokeniz
     assert [(s.strip(), t.strip()) for s, t in texts] == sides(encoded, tokenizers)
     assert encoded.text(np.arange(len(encoded))) == tuple(list(side) for side in zip(*texts, strict=True))
     assert pair_rows(encoded) == [0, 2, 5, 7]
-    assert encoded.sentences.tolist() == [0, 1, 2, 3, 0, 0, 1, 2]
+    assert encoded.document_positions.tolist() == [0, 1, 2, 3, 0, 0, 1, 2]
     assert encoded.place(7) == f"{tmp_path}/d.de:9"
     report = encoded.report
     assert (report.read, report.kept, report.duplicates) == (9, 4, 1)
@@ -266,7 +268,7 @@ def test_what_is_left_out_of_a_document_stays_as_context(tmp_path: Path, tokeniz
     truth = tokenizers.source.encode([texts[row][0] for row in pair_rows(encoded)])
     assert report.source.pieces == sum(map(len, truth))
     assert report.source.longest == max(map(len, truth))
-    assert EncodingReport.from_json(report.to_json()) == report
+    assert TypeAdapter(EncodingReport).validate_json(report_json(report)) == report
 
 
 def test_pairs_are_those_of_the_same_text_without_documents(tmp_path: Path, tokenizers: TokenizerPair) -> None:
@@ -276,7 +278,7 @@ def test_pairs_are_those_of_the_same_text_without_documents(tmp_path: Path, toke
     documents, sentences = (
         encode_corpora([each], tokenizers, filters, tmp_path / "cache", 1, keep_text=False) for each in (corpus, plain)
     )
-    assert sentences.sentences is None
+    assert sentences.document_positions is None
     assert sentences.report.documents is None
     known = sides(documents, tokenizers)
     assert [known[row] for row in pair_rows(documents)] == sides(sentences, tokenizers)
@@ -296,9 +298,9 @@ def test_without_filters_every_sentence_of_a_document_is_a_pair(tmp_path: Path, 
         [documents_corpus(tmp_path, DOCUMENTS)], tokenizers, None, tmp_path / "cache", 1, keep_text=False
     )
     assert pair_rows(encoded) == list(range(9))
-    assert encoded.sentences.tolist() == [0, 1, 2, 3, 0, 0, 1, 2, 3]
+    assert encoded.document_positions.tolist() == [0, 1, 2, 3, 0, 0, 1, 2, 3]
     # An empty sentence, the sixth, is passed over.
-    assert encoded.rows_before(np.arange(-1, 9)).tolist() == [-1, -1, 0, 1, 2, -1, -1, -1, 6, 7]
+    assert encoded.previous_rows(np.arange(-1, 9)).tolist() == [-1, -1, 0, 1, 2, -1, -1, -1, 6, 7]
 
 
 def test_corpora_with_and_without_documents_mix(tmp_path: Path, tokenizers: TokenizerPair) -> None:
@@ -316,33 +318,33 @@ def test_corpora_with_and_without_documents_mix(tmp_path: Path, tokenizers: Toke
         documents_corpus(tmp_path, [[("x", "x"), ("y", "y")], [("z", "z")]], "two"),
     ]
     encoded = encode_corpora(corpora, tokenizers, FiltersConfig(max_length=30), tmp_path / "cache", 1, keep_text=False)
-    assert encoded.sentences.tolist() == [0, 1, 2, 3, 0, 0, 0, 1, 0]
-    assert encoded.rows_before(np.array([8, 7, 4, 3, 5])).tolist() == [-1, 6, -1, 2, -1]
+    assert encoded.document_positions.tolist() == [0, 1, 2, 3, 0, 0, 0, 1, 0]
+    assert encoded.previous_rows(np.array([8, 7, 4, 3, 5])).tolist() == [-1, 6, -1, 2, -1]
     assert pair_rows(encoded) == [0, 2, 4, 5, 6, 7, 8]
-    assert encoded.parts == [Part(0, 4, 2.0), Part(4, 6, 1.0), Part(6, 9, 1.0)]
+    assert encoded.parts == [WeightedRows(0, 4, 2.0), WeightedRows(4, 6, 1.0), WeightedRows(6, 9, 1.0)]
 
 
 def test_documents_go_on_from_chunk_to_chunk(
     tmp_path: Path, tokenizers: TokenizerPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nmt.data.cache.tokenization.CHUNK_PAIRS", 3)
+    monkeypatch.setattr(pair_encoding, "CHUNK_PAIRS", 3)
     documents = [[(f"a{number}", "b")] * size for number, size in enumerate((4, 1, 7, 3, 2))]
     encoded = encode_corpora(
         [documents_corpus(tmp_path, documents)] * 2, tokenizers, None, tmp_path / "cache", 1, keep_text=False
     )
-    assert encoded.sentences.tolist() == [place for size in (4, 1, 7, 3, 2) * 2 for place in range(size)]
+    assert encoded.document_positions.tolist() == [place for size in (4, 1, 7, 3, 2) * 2 for place in range(size)]
 
 
 def test_what_goes_does_not_count_as_a_place_from_chunk_to_chunk(
     tmp_path: Path, tokenizers: TokenizerPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sentences without a source, at the border of a chunk and a whole chunk of them."""
-    monkeypatch.setattr("nmt.data.cache.tokenization.CHUNK_PAIRS", 2)
+    monkeypatch.setattr(pair_encoding, "CHUNK_PAIRS", 2)
     documents = [[("a", "b"), ("", "b"), ("", "b"), ("", "b"), ("c", "d")], [("", "x"), ("e", "f"), ("g", "h")]]
     encoded = encode_corpora(
         [documents_corpus(tmp_path, documents)], tokenizers, FiltersConfig(), tmp_path / "cache", 1, keep_text=False
     )
-    assert encoded.sentences.tolist() == [0, 1, 0, 1]
+    assert encoded.document_positions.tolist() == [0, 1, 0, 1]
 
 
 def test_duplicates_go_from_one_corpus_and_stay_as_context_in_another(
@@ -358,14 +360,14 @@ def test_duplicates_go_from_one_corpus_and_stay_as_context_in_another(
     )
     rows = np.arange(len(encoded))
     assert encoded.text(rows)[0] == ["a", "b", "c", "a", "b", "d", "b", "e"]
-    assert encoded.pairs(rows).tolist() == [True, True, True, False, False, True, False, True]
-    assert encoded.sentences.tolist() == [0, 0, 0, 0, 1, 0, 1, 2]
+    assert encoded.is_pair(rows).tolist() == [True, True, True, False, False, True, False, True]
+    assert encoded.document_positions.tolist() == [0, 0, 0, 0, 1, 0, 1, 2]
     assert encoded.report.documents == DocumentsReport(count=5, sentences=8, longest=3, context_alone=3)
     assert [(each.read, each.kept) for each in encoded.report.corpora] == [(4, 3), (5, 2)]
-    assert encoded.parts == [Part(0, 3, 1.0), Part(3, 8, 1.0)]
+    assert encoded.parts == [WeightedRows(0, 3, 1.0), WeightedRows(3, 8, 1.0)]
 
 
 def test_a_document_ends_with_its_corpus(tmp_path: Path, tokenizers: TokenizerPair) -> None:
     corpora = [documents_corpus(tmp_path, [[("a", "b")] * 2], name) for name in ("one", "two", "three")]
     encoded = encode_corpora(corpora, tokenizers, None, tmp_path / "cache", 1, keep_text=False)
-    assert encoded.sentences.tolist() == [0, 1] * 3
+    assert encoded.document_positions.tolist() == [0, 1] * 3

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from nmt.config.schema import DataConfig, TokenizerConfig
-from nmt.data.cache import EncodedCorpus, digests, encode_corpora
-from nmt.data.cache.digests import Digests
+from nmt.data.cache import EncodedCorpus, encode_corpora, store
+from nmt.data.cache.store import Digests
 from nmt.data.readers.pairs import (
     Corpus,
     CorpusOptions,
@@ -44,7 +44,7 @@ class Counted:
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are old enough at once: clocks of files go in steps, so a little in the future will do."""
-    monkeypatch.setattr(digests, "SETTLED_SECONDS", -1.0)
+    monkeypatch.setattr(store, "SETTLED_SECONDS", -1.0)
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_a_finished_cache_is_opened_without_reading_text_or_ids(
     first = encode()
     encode()  # The ids are checked once after they were written.
     monkeypatch.setattr(Corpus, "fingerprint", lambda _: pytest.fail("the text was read again"))
-    monkeypatch.setattr("nmt.data.cache.keeping._checksum", lambda _: pytest.fail("the ids were read again"))
+    monkeypatch.setattr(store, "checksum", lambda _: pytest.fail("the ids were read again"))
     assert encode().fingerprint == first.fingerprint
     assert encode(weight=2.0).fingerprint == first.fingerprint
 

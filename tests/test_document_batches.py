@@ -95,12 +95,12 @@ def batches(stream: BatchStream, epoch: int = 0, update: int = 0) -> list[Batch]
 
 
 def pair_rows(corpus: EncodedCorpus) -> list[int]:
-    return np.flatnonzero(corpus.pairs(np.arange(len(corpus)))).tolist()
+    return np.flatnonzero(corpus.is_pair(np.arange(len(corpus)))).tolist()
 
 
 def before(corpus: EncodedCorpus, row: int, count: int) -> list[int]:
     """Rows before a row in its document, nearest first, one at a time."""
-    place = int(corpus.sentences[row])
+    place = int(corpus.document_positions[row])
     return [row - back for back in range(1, min(count, place) + 1)]
 
 
@@ -216,7 +216,7 @@ def test_sentences_of_a_document_stay_together(streams: Streams) -> None:
     order = [row for batch in sorted(whole, key=lambda each: each.rows[0]) for row in batch.rows.tolist()]
     assert sum(b - a != 1 for a, b in itertools.pairwise(order)) < len(order) / 2
     for batch in whole:
-        first_rows = [int(row - corpus.sentences[row]) for row in batch.rows]
+        first_rows = [int(row - corpus.document_positions[row]) for row in batch.rows]
         assert len([first for first, _ in itertools.groupby(first_rows)]) == len(set(first_rows))
 
 
@@ -271,14 +271,14 @@ def test_a_stream_resumes_at_any_update(streams: Streams, sampling: float, windo
 
 def test_windows_hold_whole_documents(streams: Streams) -> None:
     corpus = streams.corpus
-    windows = Windows(corpus.parts, 1, 100, 16, corpus.sentences)
+    windows = Windows(corpus.parts, 1, 100, 16, corpus.document_positions)
     assert len(windows) > 3
     found = [windows.rows(0, window) for window in range(len(windows))]
     assert sorted(np.concatenate(found).tolist()) == list(range(len(corpus)))
     for rows in found:
-        first = rows - corpus.sentences[rows]
+        first = rows - corpus.document_positions[rows]
         sizes = Counter(first.tolist())
-        ends = np.append(np.flatnonzero(corpus.sentences == 0), len(corpus))
+        ends = np.append(np.flatnonzero(corpus.document_positions == 0), len(corpus))
         assert all(ends[np.searchsorted(ends, each) + 1] - each == size for each, size in sizes.items())
     stream = streams(window_rows=100, block_rows=16)
     assert sorted(row for batch in batches(stream) for row in batch.rows) == pair_rows(corpus)
@@ -287,7 +287,7 @@ def test_windows_hold_whole_documents(streams: Streams) -> None:
 def test_a_document_may_be_longer_than_a_block(tmp_path: Path, tokenizers: TokenizerPair) -> None:
     parts = [documents(1)[0], [(f"{number} Hund", "Katze") for number in range(10_000)], documents(1, seed=5)[0]]
     corpus = encode(tmp_path, [opened(tmp_path, parts)], tokenizers)
-    windows = Windows(corpus.parts, 1, 4000, 512, corpus.sentences)
+    windows = Windows(corpus.parts, 1, 4000, 512, corpus.document_positions)
     found = [windows.rows(0, window) for window in range(len(windows))]
     assert sorted(np.concatenate(found).tolist()) == list(range(len(corpus)))
     assert max(map(len, found)) >= 10_000
@@ -302,7 +302,7 @@ def test_weights_are_how_often_a_document_occurs(tmp_path: Path, tokenizers: Tok
     corpus = encode(tmp_path, corpora, tokenizers)
     streams = Streams(corpus, tokenizers)
     counted = Counter(row for batch in batches(streams(BOTH)) for row in batch.rows.tolist())
-    first = {row: int(row - corpus.sentences[row]) for row in pair_rows(corpus)}
+    first = {row: int(row - corpus.document_positions[row]) for row in pair_rows(corpus)}
     stop = corpus.parts[0].stop
     assert {counted[row] for row in first if row < stop} == {2}
     by_document: dict[int, set[int]] = {}

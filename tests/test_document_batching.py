@@ -10,7 +10,7 @@ from nmt.config.schema import DocumentFiltersConfig, LabelledDataConfig, Sentenc
 from nmt.data.batching import DocumentBatch, DocumentStream, Position, documents_batch
 from nmt.data.batching.plan import fill, plan_documents
 from nmt.data.batching.windows import Windows
-from nmt.data.cache import EncodedCollection, Reader, encode_collections
+from nmt.data.cache import DocumentTokenizer, EncodedCollection, encode_collections
 from nmt.data.readers.labelled import COLLECTIONS, all_labels, open_collections
 from nmt.data.tokenizer import learn_one
 from tests.documents import some_documents, write_documents
@@ -27,7 +27,7 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> EncodedCollection:
         SentencePieceConfig(vocabulary_size=60), [one for each, _ in documents for one in each], 1, ""
     )
     collections = open_collections([options], data)
-    reader = Reader.of(tokenizer, "en", data.filters)
+    reader = DocumentTokenizer.of(tokenizer, "en", data.filters)
     return encode_collections(
         collections, reader, all_labels(collections), DocumentFiltersConfig(), folder / "cache", 1
     )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nmt.config.schema import DocumentFiltersConfig, LabelledDataConfig, SentencePieceConfig
-from nmt.data.cache import EncodedCollection, Reader, digests, encode_collections, known_labels
+from nmt.data.cache import DocumentTokenizer, EncodedCollection, encode_collections, known_labels, store
 from nmt.data.readers.labelled import COLLECTIONS, Collection, open_collection
 from nmt.data.tokenizer import Tokenizer, learn_one
 from nmt.errors import DataError
@@ -24,7 +24,7 @@ Encode = Callable[..., EncodedCollection]
 @pytest.fixture(autouse=True)
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are old enough at once: clocks of files go in steps, so a little in the future will do."""
-    monkeypatch.setattr(digests, "SETTLED_SECONDS", -1.0)
+    monkeypatch.setattr(store, "SETTLED_SECONDS", -1.0)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,9 @@ def encode(tmp_path: Path, tokenizer: Tokenizer) -> Encode:
     def run(**options: object) -> EncodedCollection:
         collections, filters, cache = [opened(tmp_path, **options)], DocumentFiltersConfig(), tmp_path / "cache"
         labels = known_labels(collections, cache)
-        return encode_collections(collections, Reader.of(tokenizer, "en", filters), labels, filters, cache, 1)
+        return encode_collections(
+            collections, DocumentTokenizer.of(tokenizer, "en", filters), labels, filters, cache, 1
+        )
 
     write_documents(tmp_path, "some", DOCUMENTS)
     return run
@@ -52,7 +54,7 @@ def test_nothing_is_read_again(encode: Encode, monkeypatch: pytest.MonkeyPatch) 
     first = encode()
     encode()  # The ids are checked once after they were written.
     monkeypatch.setattr(Collection, "_limited", lambda _: pytest.fail("the text was read again"))
-    monkeypatch.setattr("nmt.data.cache.keeping._checksum", lambda _: pytest.fail("the ids were read again"))
+    monkeypatch.setattr(store, "checksum", lambda _: pytest.fail("the ids were read again"))
     assert encode().fingerprint == first.fingerprint
     weighted = encode(weight=2.5)
     assert weighted.fingerprint == first.fingerprint
@@ -110,13 +112,13 @@ def test_every_kind_names_all_of_its_files(tmp_path: Path) -> None:
 
 def test_damage_to_documents_that_were_checked_is_seen(encode: Encode, tmp_path: Path) -> None:
     first, rows = encode(), np.arange(40)
-    expected = first.sentences(rows)
+    expected = first.documents(rows)
     encode()
     path = tmp_path / "cache" / first.fingerprint / "documents.arrow"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     time.sleep(0.05)
     path.write_bytes(content)
-    assert all(np.array_equal(a, b) for a, b in zip(encode().sentences(rows), expected, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(encode().documents(rows), expected, strict=True))
     content[len(content) // 2] ^= 1
     assert path.read_bytes() == content

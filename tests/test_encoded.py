@@ -20,13 +20,14 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pytest
+from pydantic import TypeAdapter
 
 from nmt.config.schema import DataConfig, FiltersConfig, TokenizerConfig
-from nmt.data.cache import EncodedCorpus, EncodingReport, Part, encode_corpora
-from nmt.data.cache.duplicates import first_occurrences
-from nmt.data.cache.filtering import reasons_to_drop
-from nmt.data.cache.tokenization import Chunk, encode_chunks
-from nmt.data.readers.pairs import Corpus, TextPairOptions, TsvPairOptions, open_corpus
+from nmt.data.cache import EncodedCorpus, EncodingReport, WeightedRows, encode_corpora
+from nmt.data.cache.encoding import Chunk, encode_chunks
+from nmt.data.cache.pair_encoding import PairTools, encode_pairs, first_occurrences, reasons_to_drop
+from nmt.data.cache.store import report_json
+from nmt.data.readers.pairs import Corpus, Pair, TextPairOptions, TsvPairOptions, open_corpus
 from nmt.data.tokenizer import TokenizerPair, learn
 from nmt.errors import DataError
 
@@ -115,13 +116,13 @@ def test_any_rows_in_any_order(tmp_path: Path, tokenizers: TokenizerPair) -> Non
 def test_corpora_follow_each_other_with_their_weights_and_places(tmp_path: Path, tokenizers: TokenizerPair) -> None:
     corpora = [corpus(tmp_path, sentences(3), "a"), corpus(tmp_path, sentences(2, seed=5), "b", weight=2.5)]
     encoded = encode(tmp_path, corpora, tokenizers)
-    assert encoded.parts == [Part(0, 3, 1.0), Part(3, 5, 2.5)]
+    assert encoded.parts == [WeightedRows(0, 3, 1.0), WeightedRows(3, 5, 2.5)]
     assert encoded.place(4) == f"{tmp_path / 'b.de'}:2"
     # A weight is no part of the cache: changing it must not cost a second tokenization, nor be forgotten.
     reweighted = [corpus(tmp_path, sentences(3), "a", weight=0.5), corpora[1]]
     again = encode(tmp_path, reweighted, tokenizers)
     assert again.fingerprint == encoded.fingerprint
-    assert again.parts == [Part(0, 3, 0.5), Part(3, 5, 2.5)]
+    assert again.parts == [WeightedRows(0, 3, 0.5), WeightedRows(3, 5, 2.5)]
 
 
 def test_text_is_kept_where_asked_for(tmp_path: Path, tokenizers: TokenizerPair) -> None:
@@ -225,7 +226,7 @@ def test_report_counts_pieces_and_unknown_ones(tmp_path: Path, tokenizers: Token
     lines = encoded.report.lines()
     assert lines[0] == f"{tmp_path / 'train.de'} / {tmp_path / 'train.en'}: 2 pairs read, 2 kept"
     assert f"{unknown / side.pieces:.3%} unknown" in lines[1]
-    assert EncodingReport.from_json(encoded.report.to_json()) == encoded.report
+    assert TypeAdapter(EncodingReport).validate_json(report_json(encoded.report)) == encoded.report
 
 
 def test_an_empty_side_can_be_an_error(tmp_path: Path, tokenizers: TokenizerPair) -> None:
@@ -425,7 +426,7 @@ def test_a_killed_build_leaves_nothing_that_is_taken_as_whole(tmp_path: Path, to
     process = subprocess.Popen([sys.executable, "-c", BUILD, str(root), str(tmp_path)])
     ids = None
     while process.poll() is None and not (ids and ids[0].stat().st_size):
-        ids = list((tmp_path / "cache").glob("*.partial/scratch/source.values"))
+        ids = list((tmp_path / "cache").glob("*.partial/scratch/all/source.values"))
         time.sleep(0.005)
     process.kill()
     assert process.wait() < 0, "the build was over before it could be killed"
@@ -462,27 +463,29 @@ def test_the_file_is_an_ordinary_data_set(tmp_path: Path, tokenizers: TokenizerP
 # Worker processes
 
 
-def small_chunks(pairs: Texts, size: int) -> Iterator[Chunk]:
+def small_chunks(pairs: Texts, size: int) -> Iterator[Chunk[Pair]]:
     for start in range(0, len(pairs), size):
-        part = pairs[start : start + size]
-        lines = list(range(start + 1, start + 1 + len(part)))
-        yield Chunk(0, [source for source, _ in part], [target for _, target in part], lines)
+        part = enumerate(pairs[start : start + size], start=start + 1)
+        yield Chunk(0, [Pair(source, target, line) for line, (source, target) in part])
 
 
 def test_workers_give_the_same_in_the_same_order(tokenizers: TokenizerPair) -> None:
-    pairs = sentences(450)
+    pairs, tools = sentences(450), PairTools(tokenizers, with_text=False, with_links=False)
 
     def run(workers: int) -> list[tuple[list[int], list[int], list[int], list[int]]]:
-        return [
-            (chunk.lines, arrays.source.ids.tolist(), arrays.target.lengths.tolist(), arrays.hashes.tolist())
-            for chunk, arrays in encode_chunks(small_chunks(pairs, 10), tokenizers, workers)
-        ]
+        encoded = []
+        for chunk, arrays in encode_chunks(small_chunks(pairs, 10), encode_pairs, tools, workers, " pairs"):
+            ragged, flat = arrays.columns.ragged, arrays.columns.flat
+            lengths = np.diff(ragged["target"].offsets).tolist()
+            assert flat["line"].tolist() == [pair.line for pair in chunk.rows]
+            encoded.append((flat["line"].tolist(), ragged["source"].values.tolist(), lengths, flat["hash"].tolist()))
+        return encoded
 
     assert run(2) == run(1)
 
 
 def test_a_killed_worker_is_one_clear_line(tokenizers: TokenizerPair) -> None:
-    def stream() -> Iterator[Chunk]:
+    def stream() -> Iterator[Chunk[Pair]]:
         for number, chunk in enumerate(small_chunks(sentences(450), 10)):
             if number == 36:
                 workers = multiprocessing.active_children()
@@ -493,5 +496,5 @@ def test_a_killed_worker_is_one_clear_line(tokenizers: TokenizerPair) -> None:
             yield chunk
 
     with pytest.raises(DataError, match=r"data\.workers"):
-        list(encode_chunks(stream(), tokenizers, 2))
+        list(encode_chunks(stream(), encode_pairs, PairTools(tokenizers, False, False), 2, " pairs"))
     assert not multiprocessing.active_children()

@@ -13,7 +13,7 @@ import pytest
 
 from nmt.config.schema import DataConfig, FiltersConfig
 from nmt.data.cache import encode_corpora, hold_out_documents, hold_out_pairs
-from nmt.data.cache.held_out import draw
+from nmt.data.cache.validation_split import draw_units
 from nmt.data.readers.base import SplitOptions
 from nmt.data.readers.labelled import JsonDocumentOptions, open_collections
 from nmt.data.readers.pairs import Corpus, JsonPairOptions, TextPairOptions, TsvPairOptions, open_corpora, open_corpus
@@ -68,7 +68,7 @@ def test_units_with_the_smallest_numbers_are_drawn_whatever_their_order() -> Non
         for _ in range(3):
             generator.shuffle(units)
             rows: list[tuple[int, list[dict[str, Any]]]] = [(number, [{"n": number}] * size) for number, size in units]
-            assert [row["n"] for row in draw(iter(rows), count)] == expected
+            assert [row["n"] for row in draw_units(iter(rows), count)] == expected
 
 
 def test_no_source_is_on_both_sides(corpora: list[Corpus], tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_documents_stay_whole_and_repeated_sentences_stay_as_context(tmp_path: P
     everything = np.arange(len(encoded))
     sources, _ = encoded.text(everything)
     assert len(sources) == 17 * 3
-    assert [source for source, kept in zip(sources, encoded.pairs(everything), strict=True) if not kept] == [
+    assert [source for source, kept in zip(sources, encoded.is_pair(everything), strict=True) if not kept] == [
         "amen"
     ] * 17
     assert encoded.report.dropped == {"held out for validation": 9 + 17}

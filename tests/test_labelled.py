@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from nmt.config.schema import DocumentFiltersConfig, LabelledDataConfig, SentencePieceConfig
-from nmt.data.cache import EncodedCollection, Reader, encode_collections
+from nmt.data.cache import DocumentTokenizer, EncodedCollection, collection, encode_collections, encoding
 from nmt.data.readers import labelled
 from nmt.data.readers.labelled import (
     COLLECTIONS,
@@ -219,20 +219,20 @@ def test_without_the_package_text_is_not_split(folder: Path, monkeypatch: pytest
 # Reading
 
 
-def reader(tokenizer: Tokenizer, max_length: int | None = None, max_sentence_length: int = 100) -> Reader:
-    return Reader(tokenizer, Splitter("en"), max_length, max_sentence_length)
+def reader(tokenizer: Tokenizer, max_length: int | None = None, max_sentence_length: int = 100) -> DocumentTokenizer:
+    return DocumentTokenizer(tokenizer, Splitter("en"), max_length, max_sentence_length)
 
 
 def test_long_sentences_go_on_and_long_documents_end(tokenizer: Tokenizer) -> None:
     document = ["the cat and the dog", "", "rain"]
-    (whole,) = reader(tokenizer).read([document])
+    (whole,) = reader(tokenizer).encode([document])
     assert [len(ids) for ids in whole] == [len(ids) for ids in tokenizer.encode(document)]
     flat = [id_ for ids in whole for id_ in ids]
-    (parts,) = reader(tokenizer, max_sentence_length=2).read([document])
+    (parts,) = reader(tokenizer, max_sentence_length=2).encode([document])
     assert [id_ for ids in parts for id_ in ids] == flat
     assert {len(ids) for ids in parts} <= {0, 1, 2}
     assert [] in parts
-    (short,) = reader(tokenizer, max_length=len(whole[0]) + 1).read([document])
+    (short,) = reader(tokenizer, max_length=len(whole[0]) + 1).encode([document])
     assert [id_ for ids in short for id_ in ids] == flat[: len(whole[0]) + 1]
 
 
@@ -241,8 +241,8 @@ def test_long_sentences_go_on_and_long_documents_end(tokenizer: Tokenizer) -> No
 def test_what_is_shown_is_what_is_read(tokenizer: Tokenizer, max_length: int | None, max_sentence_length: int) -> None:
     document = ["the  storm saw a horse .", "", " hammér\tknife", "it"]
     one = reader(tokenizer, max_length, max_sentence_length)
-    shown = one.show(document)
-    assert [list(sentence.ids) for sentence in shown] == one.read([document])[0]
+    shown = one.encode_with_text(document)
+    assert [list(sentence.ids) for sentence in shown] == one.encode([document])[0]
     for sentence in shown:
         assert len(sentence.word_of_piece) == len(sentence.ids)
         assert sorted(set(sentence.word_of_piece)) == list(range(len(sentence.words)))
@@ -264,7 +264,7 @@ def encoded(folder: Path, tokenizer: Tokenizer, names: Sequence[str] = ("some",)
         COLLECTIONS["text"].options(docs=f"{folder}/{name}.txt", labels=f"{folder}/{name}.tsv") for name in names
     ]
     described = data(**filters)
-    made = Reader.of(tokenizer, described.language, described.filters)
+    made = DocumentTokenizer.of(tokenizer, described.language, described.filters)
     collections = open_collections(options, described)
     return encode_collections(collections, made, LABELS, described.filters, folder / "cache", workers=1)
 
@@ -274,9 +274,9 @@ def test_the_cache_holds_what_the_reader_reads(tmp_path: Path, tokenizer: Tokeni
     write_documents(tmp_path, "some", documents)
     found = encoded(tmp_path, tokenizer)
     assert len(found) == 700
-    expected = reader(tokenizer).read([sentences for sentences, _ in documents])
+    expected = reader(tokenizer).encode([sentences for sentences, _ in documents])
     rows = np.array([3, 699, 0, 3])
-    ids, words, sentences = found.sentences(rows)
+    ids, words, sentences = found.documents(rows)
     chosen = [expected[row] for row in rows]
     assert ids.tolist() == [id_ for document in chosen for sentence in document for id_ in sentence]
     assert words.tolist() == [len(sentence) for document in chosen for sentence in document]
@@ -318,21 +318,21 @@ def test_an_unknown_label_and_an_empty_collection(tmp_path: Path, tokenizer: Tok
         encoded(tmp_path, tokenizer, ["some", "blank"])
     assert [problem.partition(": ")[2] for problem in caught.value.problems] == [
         "has no documents",
-        "none of its 1 documents has a word",
+        "nothing is left of 1 document, see data.filters: without a word 1 (line 1)",
     ]
 
 
 def test_worker_processes_change_nothing(tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     write_documents(tmp_path, "some", some_documents(40, 1))
     one = encoded(tmp_path, tokenizer)
-    monkeypatch.setattr("nmt.data.cache.collection._CHUNK_DOCUMENTS", 5)
-    monkeypatch.setattr("nmt.data.cache.processes._CHUNKS_BEFORE_WORKERS", 2)
-    monkeypatch.setattr("nmt.data.cache.collection.FORMAT", 0)
+    monkeypatch.setattr(collection, "CHUNK_DOCUMENTS", 5)
+    monkeypatch.setattr(encoding, "CHUNKS_BEFORE_WORKERS", 2)
+    monkeypatch.setattr(collection, "FORMAT", 0)
     options = COLLECTIONS["text"].options(docs=f"{tmp_path}/some.txt", labels=f"{tmp_path}/some.tsv")
     made = reader(tokenizer)
     other = encode_collections(
         open_collections([options], data()), made, LABELS, DocumentFiltersConfig(), tmp_path / "cache", workers=2
     )
     rows = np.arange(40)
-    assert all(np.array_equal(a, b) for a, b in zip(one.sentences(rows), other.sentences(rows), strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(one.documents(rows), other.documents(rows), strict=True))
     assert np.array_equal(one.labels(rows), other.labels(rows))

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from nmt.cli import average, evaluate, lexicon, translate
 from nmt.config.schema import SearchConfig
-from nmt.data.cache import EncodedPairs, Part, encoded_pairs, flatten
+from nmt.data.cache import EncodedPairs, WeightedRows, flatten, lookup_pairs
 from nmt.data.lexicon import Lexicon, Table, estimate
 from nmt.data.lexicon.estimation import Numbers
 from nmt.data.tokenizer import TokenizerPair
@@ -59,7 +59,7 @@ class Listed:
     def source(self, rows: Numbers) -> Any:
         return flatten([self.sources[row] for row in rows])
 
-    def pairs(self, rows: Numbers) -> Any:
+    def is_pair(self, rows: Numbers) -> Any:
         return np.ones(len(rows), np.bool_)
 
     def target(self, rows: Numbers) -> Any:
@@ -96,7 +96,7 @@ def test_the_second_iteration_by_hand() -> None:
     assert {key: found[key] for key in expected} == pytest.approx(expected)
 
 
-WEIGHED = [Part(0, 1, 3.0), Part(1, 2, 1.5)]
+WEIGHED = [WeightedRows(0, 1, 3.0), WeightedRows(1, 2, 1.5)]
 """a | x three times in an epoch, a b | x y every time and a half."""
 
 
@@ -119,7 +119,7 @@ def test_a_pair_of_weight_two_is_that_pair_twice() -> None:
     """Some in blocks by themselves, and of a part of no rows nothing."""
     pairs = random_pairs()
     twice = Listed([*pairs.sources, *pairs.sources[200:]], [*pairs.targets, *pairs.targets[200:]])
-    parts = [Part(0, 200, 1.0), Part(200, 200, 7.0), Part(200, 300, 2.0)]
+    parts = [WeightedRows(0, 200, 1.0), WeightedRows(200, 200, 7.0), WeightedRows(200, 300, 2.0)]
     expected = estimate(twice, 20, 15, iterations=3)
     for block in (1 << 21, 200):
         found = estimate(pairs, 20, 15, iterations=3, parts=parts, block=block)
@@ -459,11 +459,11 @@ def test_without_the_encoded_text_one_line_says_what_to_do(run: Path, tmp_path: 
 
 def test_the_cache_is_found_by_its_fingerprint(run: Path) -> None:
     (arrow,) = run.glob("cache/*/pairs.arrow")
-    pairs = encoded_pairs(run / "cache", arrow.parent.name)
+    pairs = lookup_pairs(run / "cache", arrow.parent.name)
     assert isinstance(pairs, EncodedPairs)
     assert len(pairs) == 120
-    assert encoded_pairs(run / "cache", "0" * 64) is None
-    assert encoded_pairs(run / "nothing", arrow.parent.name) is None
+    assert lookup_pairs(run / "cache", "0" * 64) is None
+    assert lookup_pairs(run / "nothing", arrow.parent.name) is None
 
 
 def test_a_damaged_lexicon_is_one_clear_line(tmp_path: Path, tokenizers: TokenizerPair) -> None:

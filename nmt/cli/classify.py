@@ -17,7 +17,7 @@ from nmt.errors import ConfigError
 from nmt.visualization.pages import is_page, plot_path_problems
 
 if TYPE_CHECKING:
-    from nmt.data.cache import ReadSentence
+    from nmt.data.cache import TokenizedSentence
     from nmt.tasks.classification.labelling import ClassifiedDocument, TrainedClassifier
 
 DESCRIPTION = """Label the documents of standard input, one a line, its sentences separated by TAB: one line out for
@@ -176,14 +176,14 @@ def _drawing(path: Path, model: TrainedClassifier, name: str) -> Iterator[Callab
         page.end()
 
 
-def _weighted_sentences(document: ClassifiedDocument) -> Iterator[tuple[ReadSentence, float, tuple[float, ...]]]:
+def _weighted_sentences(document: ClassifiedDocument) -> Iterator[tuple[TokenizedSentence, float, tuple[float, ...]]]:
     """Yields each sentence with its weight and those of its pieces."""
     if document.prediction is not None:
         prediction = document.prediction
         yield from zip(document.sentences, prediction.sentence_weights, prediction.word_weights, strict=True)
 
 
-def _word_weights(sentence: ReadSentence, piece_weights: Sequence[float]) -> list[float]:
+def _word_weights(sentence: TokenizedSentence, piece_weights: Sequence[float]) -> list[float]:
     """Returns the weight of each word: the sum over its pieces."""
     weights = [0.0] * len(sentence.words)
     for word, weight in zip(sentence.word_of_piece, piece_weights, strict=True):

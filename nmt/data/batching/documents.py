@@ -84,7 +84,7 @@ def documents_batch(documents: Sequence[Sequence[Sequence[int]]], labels: Sequen
 
 def collected_batch(collection: EncodedCollection, rows: npt.NDArray[np.int64]) -> DocumentBatch:
     """Rows of a collection as a batch."""
-    ids, words, sentences = collection.sentences(rows)
+    ids, words, sentences = collection.documents(rows)
     return DocumentBatch(_tensor(ids), _tensor(words), _tensor(sentences), _tensor(collection.labels(rows)), rows)
 
 

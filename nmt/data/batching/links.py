@@ -14,9 +14,7 @@ import torch
 from torch import Tensor
 
 from nmt.data.batching.tensors import pinned
-
-Flat = tuple[npt.NDArray[Any], npt.NDArray[np.int64]]
-"""Numbers of all rows one after the other, and offsets [rows + 1]."""
+from nmt.data.cache import Ragged
 
 _ROW = 1 << 32
 """Further than any word: row and word make one number, and ascending rows of ascending words an ascending array."""
@@ -49,7 +47,7 @@ class Links:
         )
 
 
-def link_pieces(links: Flat, source_words: Flat, target_words: Flat) -> Links:
+def link_pieces(links: Ragged, source_words: Ragged, target_words: Ragged) -> Links:
     """Links between all pieces of a source word and all pieces of the target word that it is linked with.
 
     Args:
@@ -89,7 +87,7 @@ def _rows_of(offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def _pieces(
-    row: npt.NDArray[np.int64], word: npt.NDArray[np.int64], words_of_pieces: Flat
+    row: npt.NDArray[np.int64], word: npt.NDArray[np.int64], words_of_pieces: Ragged
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """The first piece of each of these words, counted within its sentence, and the number of its pieces."""
     words, offsets = words_of_pieces

@@ -44,7 +44,7 @@ class BatchStream(UpdateStream[Batch]):
         With `lookback` documents are shuffled, not sentences, so that what a sentence looks back to is in its batch as
         a rule; what is not is read beside, within `batch_tokens`.
         """
-        together = None if lookback is None else corpus.sentences
+        together = None if lookback is None else corpus.document_positions
         super().__init__(Windows(corpus.parts, seed, window_rows, block_rows, together), rank, world, accumulation)
         assert corpus.has_text or not sampling
         assert corpus.has_links or not with_links
@@ -57,13 +57,15 @@ class BatchStream(UpdateStream[Batch]):
 
     def plan(self, rows: Rows, rng: np.random.Generator) -> Plan:
         corpus, settings = self._corpus, (self._batch_tokens, self.group, rng)
-        is_pair = corpus.pairs(rows)
+        is_pair = corpus.is_pair(rows)
         if self._lookback is None:
             rows = rows[is_pair]
             source, target = corpus.lengths(rows)
             return plan_window(rows, source + 1, target + 1, *settings)
         source, target = corpus.lengths(rows)
-        sentences = np.zeros(len(rows), np.int64) if corpus.sentences is None else corpus.sentences[rows]
+        sentences = (
+            np.zeros(len(rows), np.int64) if corpus.document_positions is None else corpus.document_positions[rows]
+        )
         return plan_stretches(rows, is_pair, sentences, source + 1, target + 1, self._lookback, *settings)
 
     def batch(self, rows: Rows, seeds: np.random.SeedSequence) -> Batch:

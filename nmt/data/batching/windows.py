@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nmt.data.batching.plan import Rows
-from nmt.data.cache import Part
+from nmt.data.cache import WeightedRows
 
 BLOCK_ROWS = 1 << 12
 """At 14 pieces of 16 bits a sentence, 115 kB a side: what a disk is asked for at a time. A thousand blocks from
@@ -28,7 +28,7 @@ class Windows:
     """The windows of all epochs. A row of weight w occurs floor(w) times in an epoch, and once more with probability
     w - floor(w); its occurrences are spread over the windows."""
 
-    parts: Sequence[Part]
+    parts: Sequence[WeightedRows]
     seed: int
     window_rows: int = WINDOW_ROWS
     block_rows: int = BLOCK_ROWS
@@ -51,7 +51,7 @@ class Windows:
         blocks = zip(starts[mine].tolist(), stops[mine].tolist(), shares[mine].tolist(), strict=True)
         return np.concatenate([np.empty(0, np.int64), *(self._drawn(*block, rng) for block in blocks)])
 
-    def _blocks(self, part: Part) -> tuple[Rows, Rows, npt.NDArray[np.float64]]:
+    def _blocks(self, part: WeightedRows) -> tuple[Rows, Rows, npt.NDArray[np.float64]]:
         """First row, end and share of each block that is to occur in an epoch, as often as it is to occur."""
         starts = np.arange(part.start, part.stop, self.block_rows)
         whole = int(part.weight)

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-from nmt.data.cache.cache import encode_corpora, encoded_pairs
-from nmt.data.cache.collection import EncodedCollection, encode_collections
-from nmt.data.cache.corpus import EncodedCorpus, EncodedPairs
-from nmt.data.cache.held_out import hold_out_documents, hold_out_pairs
-from nmt.data.cache.labels import known_labels
-from nmt.data.cache.mapped import Part
-from nmt.data.cache.ragged import Offsets, flatten
-from nmt.data.cache.reading import Reader, ReadSentence
-from nmt.data.cache.report import CollectionReport, CorpusReport, EncodingReport, SideReport
+from nmt.data.cache.collection import (
+    DocumentTokenizer,
+    EncodedCollection,
+    TokenizedSentence,
+    encode_collections,
+    known_labels,
+)
+from nmt.data.cache.columns import Offsets, Ragged, Rows, flatten
+from nmt.data.cache.encoding import WeightedRows
+from nmt.data.cache.pairs import EncodedCorpus, EncodedPairs, encode_corpora, lookup_pairs
+from nmt.data.cache.statistics import CollectionReport, EncodingReport
+from nmt.data.cache.validation_split import hold_out_documents, hold_out_pairs
 
 __all__ = [
     "CollectionReport",
-    "CorpusReport",
+    "DocumentTokenizer",
     "EncodedCollection",
     "EncodedCorpus",
     "EncodedPairs",
     "EncodingReport",
     "Offsets",
-    "Part",
-    "ReadSentence",
-    "Reader",
-    "SideReport",
+    "Ragged",
+    "Rows",
+    "TokenizedSentence",
+    "WeightedRows",
     "encode_collections",
     "encode_corpora",
-    "encoded_pairs",
     "flatten",
     "hold_out_documents",
     "hold_out_pairs",
     "known_labels",
+    "lookup_pairs",
 ]

@@ -1,251 +1,299 @@
-"""Labelled documents as ids, memory-mapped: tokenized once into the cache, in memory that hardly grows with them."""
+"""Labelled documents as ids, memory-mapped: tokenized once into the cache, and read by row number."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-from tqdm import tqdm
 
 from nmt.config.schema import DocumentFiltersConfig
-from nmt.data.cache.columns import FlatColumn, RaggedColumn, arrow_flat, arrow_lists
-from nmt.data.cache.digests import Digests
-from nmt.data.cache.keeping import kept
-from nmt.data.cache.mapped import Lengths, Rows, lengths_of, lists, mapped, numbers, parts_of
-from nmt.data.cache.processes import worked
-from nmt.data.cache.ragged import BLOCK, Values, blocks_of_lengths, count_equal, flatten, gather, offsets_of
-from nmt.data.cache.reading import Reader
-from nmt.data.cache.report import CollectionReport, CorpusReport
-from nmt.data.cache.tokenization import id_type
-from nmt.data.readers.base import Counts
-from nmt.data.readers.labelled import Collection, Document, unknown_label
+from nmt.data.cache.columns import (
+    Columns,
+    GrowingColumns,
+    MappedColumns,
+    Mask,
+    Ragged,
+    Rows,
+    flatten,
+    gather,
+    lengths_of,
+    offsets_of,
+    row_blocks,
+    write_arrow,
+)
+from nmt.data.cache.encoding import (
+    Chunk,
+    EncodedChunk,
+    encode_chunks,
+    id_type,
+    refuse_empty,
+    side_report,
+    split_description,
+    split_into_chunks,
+    weighted_rows,
+)
+from nmt.data.cache.statistics import CollectionReport, TextReport, named
+from nmt.data.cache.store import Digests, get_or_build
+from nmt.data.readers.base import LISTED_LINES, Counts
+from nmt.data.readers.labelled import Collection, Document, Splitter, all_labels, unknown_label
+from nmt.data.tokenizer import Tokenizer
+from nmt.data.words import words_of_spans
 from nmt.errors import DataError
 
 FORMAT = 1
-"""Part of every key: raise it when the same text would be encoded differently, or laid out differently."""
-EMPTY = "without a word"
+"""Part of every fingerprint: raise it if the same text would be encoded or laid out differently."""
+LABELS_FORMAT = 1
+"""Raise it if other labels would be found in the same files."""
+CHUNK_DOCUMENTS = 256
 
-_DOCUMENTS = "documents.arrow"
-_CHUNK_DOCUMENTS = 256
-_CHUNK_CHARACTERS = 1 << 20
-_LENGTH = np.uint32
+_EMPTY = "without a word"
+_FILE = "documents.arrow"
 
-
-@dataclass(frozen=True)
-class _Chunk:
-    """Consecutive documents of one collection."""
-
-    collection: int
-    documents: list[Document]
+Sentences = list[list[int]]
+"""The ids of each sentence of a document; an empty sentence has none."""
 
 
 @dataclass(frozen=True)
-class _EncodedChunk:
-    """A chunk as arrays: pieces, and of each sentence their number; of each document the numbers of both."""
+class TokenizedSentence:
+    """A sentence as the model reads it, or a part of a long one, with its text."""
 
-    ids: Values
-    pieces: npt.NDArray[np.int64]
-    lengths: Values
-    sentences: npt.NDArray[np.int64]
+    text: str
+    ids: tuple[int, ...]
+    words: tuple[str, ...]
+    """Parts of the text between spaces."""
+    word_of_piece: tuple[int, ...]
+    """The word, from 0, of each piece."""
+
+
+@dataclass(frozen=True)
+class DocumentTokenizer:
+    """Tokenizes documents for training and for use. Long sentences are split, and documents cut at a limit."""
+
+    tokenizer: Tokenizer
+    splitter: Splitter
+    max_length: int | None
+    """Pieces of a document."""
+    max_sentence_length: int
+    """Pieces of a sentence."""
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, language: str, filters: DocumentFiltersConfig) -> DocumentTokenizer:
+        """Returns the tokenizer of documents that the config describes."""
+        return cls(tokenizer, Splitter(language), filters.max_length, filters.max_sentence_length)
+
+    def encode(self, documents: Sequence[Sequence[str]]) -> list[Sentences]:
+        """Returns the ids of documents given as sentences."""
+        encoded = iter(self.tokenizer.encode([sentence for sentences in documents for sentence in sentences]))
+        return [self._limited([next(encoded) for _ in sentences]) for sentences in documents]
+
+    def encode_with_text(self, sentences: Sequence[str]) -> list[TokenizedSentence]:
+        """Returns the sentences of one document as `encode` does, with their text."""
+        parts = [part for sentence in sentences for part in self._parts(sentence)]
+        limited = self._limited([list(part.ids) for part in parts])
+        return [
+            part if len(part.ids) == len(ids) else _shortened(part, len(ids))
+            for part, ids in zip(parts, limited, strict=False)
+        ]
+
+    def _limited(self, sentences: Sentences) -> Sentences:
+        left = self.max_length
+        limited: Sentences = []
+        for ids in sentences:
+            if left is not None:
+                if left <= 0:
+                    break
+                ids = ids[:left]
+                left -= len(ids)
+            size = self.max_sentence_length
+            limited += [ids[start : start + size] for start in range(0, max(len(ids), 1), size)]
+        return limited
+
+    def _parts(self, sentence: str) -> Iterator[TokenizedSentence]:
+        (ids,) = self.tokenizer.encode([sentence])
+        spans = self.tokenizer.spans(sentence)
+        assert len(spans) == len(ids), "a span for every piece"
+        word_of_piece = words_of_spans(sentence, spans)
+        text = sentence.encode()
+        for start in range(0, max(len(ids), 1), self.max_sentence_length):
+            part = slice(start, start + self.max_sentence_length)
+            words: list[str] = []
+            numbers: list[int] = []
+            for _, pieces in groupby(zip(word_of_piece[part], spans[part], strict=True), key=lambda item: item[0]):
+                bounds = [span for _, span in pieces]
+                numbers += [len(words)] * len(bounds)
+                words.append(text[bounds[0][0] : bounds[-1][1]].decode("utf-8", "replace").strip())
+            yield TokenizedSentence(" ".join(words), tuple(ids[part]), tuple(words), tuple(numbers))
+
+
+def _shortened(sentence: TokenizedSentence, pieces: int) -> TokenizedSentence:
+    """The first pieces of a sentence, and their words."""
+    numbers = sentence.word_of_piece[:pieces]
+    words = sentence.words[: numbers[-1] + 1 if numbers else 0]
+    return TokenizedSentence(" ".join(words), sentence.ids[:pieces], words, numbers)
 
 
 class EncodedCollection:
-    """Labelled documents by row number. All of it stays on disk, so memory does not grow with the documents."""
+    """Labelled documents as ids, by row number. They stay on disk, so memory does not grow with them."""
 
     def __init__(
-        self, arrow: Path, collections: Sequence[Collection], report: CollectionReport, fingerprint: str
+        self, file: Path, collections: Sequence[Collection], report: CollectionReport, fingerprint: str
     ) -> None:
-        """`collections` are those that the file was made from, in the same order."""
-        self.report = report.named([collection.name for collection in collections])
+        """`collections` are those that the file was built from, in the same order."""
+        names = [collection.name for collection in collections]
+        self.report = replace(report, collections=named(report.collections, names))
         self.fingerprint = fingerprint
-        self._batch = mapped(arrow)
-        self._ids = lists(self._batch.column("ids"))
-        self._lengths = lists(self._batch.column("lengths"))
-        self._labels = numbers(self._batch.column("label"))
-        self._longest = numbers(self._batch.column("longest"))
-        self.parts = parts_of((each.kept for each in report.collections), (each.weight for each in collections))
+        self._columns = MappedColumns(file)
+        self._ids = self._columns.ragged("ids")
+        self._lengths = self._columns.ragged("lengths")
+        sizes = (each.kept for each in report.collections)
+        self.parts = weighted_rows(sizes, (each.weight for each in collections))
         assert self.parts[-1].stop == len(self)
 
     def __len__(self) -> int:
-        return int(self._batch.num_rows)
+        return len(self._columns)
 
-    def sizes(self, rows: Rows) -> tuple[Lengths, Lengths]:
-        """Pieces of these documents, and of the longest sentence of each."""
-        return lengths_of(self._ids[1], rows), self._longest[rows]
+    def sizes(self, rows: Rows) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        """Returns the number of pieces of these documents, and of the longest sentence of each."""
+        return lengths_of(self._ids, rows), self._columns.numbers("longest")[rows]
 
     def labels(self, rows: Rows) -> npt.NDArray[np.int64]:
-        """The label of each of these documents, as its place among all."""
-        return self._labels[rows].astype(np.int64)
+        """Returns the label of each of these documents, as its index among all."""
+        return self._columns.numbers("label")[rows].astype(np.int64)
 
-    def sentences(self, rows: Rows) -> tuple[Values, Values, npt.NDArray[np.int64]]:
-        """Of these documents all pieces, the pieces of each sentence, and the sentences of each document."""
-        lengths, offsets = gather(*self._lengths, rows)
-        return gather(*self._ids, rows)[0].astype(np.int64), lengths.astype(np.int64), np.diff(offsets)
+    def documents(self, rows: Rows) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Returns all pieces of these documents, the length of each sentence, and the sentences of each document."""
+        lengths, offsets = gather(self._lengths, rows)
+        return gather(self._ids, rows).values.astype(np.int64), lengths.astype(np.int64), np.diff(offsets)
 
 
 def encode_collections(
     collections: Sequence[Collection],
-    reader: Reader,
+    tokenizer: DocumentTokenizer,
     labels: Sequence[str],
     filters: DocumentFiltersConfig,
     cache: Path,
     workers: int,
 ) -> EncodedCollection:
-    """The collections as ids, in this order, from the cache where it has them; else tokenized into it.
+    """Returns the collections as ids, in this order, from the cache, or tokenizes them into it.
 
-    `workers` is the number of processes that tokenize, 0 for one a core.
-    Raises DataError where a collection cannot be read, has an unknown label, nothing of it is left, or the cache cannot
-    be written.
+    `workers` is the number of processes that tokenize; 0 for one per core. Raises DataError if a collection cannot be
+    read, has an unknown label, nothing of it is left, or the cache cannot be written.
     """
     assert collections
 
     def describe(digests: Digests) -> dict[str, Any]:
-        described = {
+        return {
             "format": FORMAT,
-            "documents": [
-                digests.of(f"documents, format {FORMAT} {each.reading}", each.files, each.fingerprint)
-                for each in collections
-            ],
-            "tokenizer": reader.tokenizer.fingerprint,
+            "documents": digests.of_texts(f"documents, format {FORMAT}", collections),
+            "tokenizer": tokenizer.tokenizer.fingerprint,
             "labels": list(labels),
             "filters": filters.model_dump(),
-            "splitter": reader.splitter.version if any(each.may_split for each in collections) else None,
-        }
-        # All collections have the same split. Without one, the keys are those of before there were splits.
-        return described | ({"held_out": collections[0].held_out.fingerprint} if collections[0].held_out else {})
+            "splitter": tokenizer.splitter.version if any(each.may_split for each in collections) else None,
+        } | split_description(collections)
 
-    make = partial(_build, collections, reader, labels, filters, workers)
-    documents, report, key = kept(cache, describe, _DOCUMENTS, make, CollectionReport.from_json)
-    return EncodedCollection(documents, collections, report, key)
+    build = partial(_build, collections, tokenizer, labels, filters, workers)
+    file, report, fingerprint = get_or_build(cache, describe, _FILE, build, CollectionReport)
+    return EncodedCollection(file, collections, report, fingerprint)
+
+
+def known_labels(collections: Sequence[Collection], cache: Path) -> tuple[str, ...]:
+    """Returns the labels that occur, in alphabetical order. Unchanged collections are not read again.
+
+    Raises DataError as `all_labels` does, and if the cache cannot be written.
+    """
+    digests = Digests(cache)
+
+    def labels(collection: Collection) -> list[str]:
+        kind = f"labels, format {LABELS_FORMAT} {collection.reading}"
+        found: list[str] = json.loads(
+            digests.of(kind, collection.files, lambda: json.dumps(sorted(collection.labels())))
+        )
+        return found
+
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        return all_labels(collections, labels)
+    except OSError as error:
+        raise DataError(f"{cache}: the labels cannot be kept there ({error}); see data.cache") from error
 
 
 def _build(
     collections: Sequence[Collection],
-    reader: Reader,
+    tokenizer: DocumentTokenizer,
     labels: Sequence[str],
     filters: DocumentFiltersConfig,
     workers: int,
     scratch: Path,
-    arrow: Path,
+    file: Path,
 ) -> CollectionReport:
     counts = [Counts() for _ in collections]
-    places = {label: place for place, label in enumerate(labels)}
-    with ExitStack() as files:
-        ids = RaggedColumn(scratch, "ids", id_type(reader.tokenizer), files)
-        lengths = RaggedColumn(scratch, "lengths", _LENGTH, files)
-        flat = {
-            name: FlatColumn(scratch / name, dtype, files)
-            for name, dtype in (("label", np.uint16), ("longest", np.int32))
-        }
-        # Closed at once where a document is refused, because worker processes hang on it.
-        stream = files.enter_context(closing(_shown(worked(_chunks(collections, counts), _encode, reader, workers))))
-        for chunk, encoded in stream:
-            collection = collections[chunk.collection]
-            keep = _judge(chunk, encoded, collection, counts[chunk.collection], filters)
-            ids.append(encoded.ids, encoded.pieces, keep)
-            lengths.append(encoded.lengths, encoded.sentences, keep)
-            flat["label"].append(np.asarray([_place(each, collection, places) for each in chunk.documents])[keep])
-            flat["longest"].append(_longest(encoded)[keep])
-        columns = {"ids": ids.close(), "lengths": lengths.close()}
-        values = {name: column.close() for name, column in flat.items()}
-    _refuse_empty(collections, counts)
-    batch = pa.RecordBatch.from_pydict(
-        {name: arrow_lists(*column) for name, column in columns.items()}
-        | {name: arrow_flat(column) for name, column in values.items()}
-    )
-    with pa.OSFile(str(arrow), "wb") as sink, pa.ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    pieces, offsets = columns["ids"]
+    label_numbers = {label: number for number, label in enumerate(labels)}
+    texts = (collection.read(count) for collection, count in zip(collections, counts, strict=True))
+    chunks = split_into_chunks(texts, CHUNK_DOCUMENTS, lambda document: len(document.text))
+    encoded = encode_chunks(chunks, _encode, tokenizer, workers, " documents")
+    with closing(encoded), GrowingColumns(scratch) as growing:
+        for chunk, arrays in encoded:
+            collection, columns = collections[chunk.text], arrays.columns
+            keep = _filter(chunk, columns, collection, counts[chunk.text], filters)
+            numbers = [_label_number(each, collection, label_numbers) for each in chunk.rows]
+            flat = {"label": np.asarray(numbers, np.uint16)} | columns.flat
+            growing.append(Columns(flat, columns.ragged), keep)
+        columns = growing.close()
+    refuse_empty(collections, counts, "document")
+    write_arrow(file, columns)
+    label_counts = np.zeros(len(labels), np.int64)
+    for rows in row_blocks(len(columns.flat["label"])):
+        label_counts += np.bincount(columns.flat["label"][rows], minlength=len(labels))
+    side = side_report(columns.ragged["ids"], tokenizer.tokenizer.unk)
     return CollectionReport(
-        tuple(CorpusReport.of(each.name, count) for each, count in zip(collections, counts, strict=True)),
-        labels=dict(zip(labels, _counted(values["label"], len(labels)), strict=True)),
-        sentences=len(columns["lengths"][0]),
-        pieces=len(pieces),
-        unknown=count_equal(pieces, reader.tokenizer.unk),
-        longest=max(int(lengths.max()) for lengths in blocks_of_lengths(offsets)),
+        tuple(TextReport.of(each.name, count) for each, count in zip(collections, counts, strict=True)),
+        labels=dict(zip(labels, label_counts.tolist(), strict=True)),
+        sentences=len(columns.ragged["lengths"].values),
+        pieces=side.pieces,
+        unknown=side.unknown,
+        longest=side.longest,
     )
 
 
-def _chunks(collections: Sequence[Collection], counts: Sequence[Counts]) -> Iterator[_Chunk]:
-    """The documents of the collections, in order, in chunks of bounded size that never span two collections."""
-    for index, collection in enumerate(collections):
-        chunk, characters = _Chunk(index, []), 0
-        for document in collection.read(counts[index]):
-            chunk.documents.append(document)
-            characters += len(document.text)
-            if len(chunk.documents) == _CHUNK_DOCUMENTS or characters >= _CHUNK_CHARACTERS:
-                yield chunk
-                chunk, characters = _Chunk(index, []), 0
-        if chunk.documents:
-            yield chunk
+def _encode(chunk: Chunk[Document], tokenizer: DocumentTokenizer) -> EncodedChunk:
+    """All ids, the length of each sentence, and of the longest sentence of each document."""
+    documents = tokenizer.encode([document.sentences(tokenizer.splitter) for document in chunk.rows])
+    ids, sentence_offsets = flatten([sentence for sentences in documents for sentence in sentences])
+    lengths = np.diff(sentence_offsets).astype(np.uint32)
+    offsets = offsets_of([len(sentences) for sentences in documents])
+    ragged = {
+        "ids": Ragged(ids.astype(id_type(tokenizer.tokenizer)), sentence_offsets[offsets]),
+        "lengths": Ragged(lengths, offsets),
+    }
+    # Every document has a sentence, if an empty one.
+    return EncodedChunk(Columns({"longest": np.maximum.reduceat(lengths, offsets[:-1]).astype(np.int32)}, ragged))
 
 
-def _encode(chunk: _Chunk, reader: Reader) -> _EncodedChunk:
-    read = reader.read([document.sentences(reader.splitter) for document in chunk.documents])
-    ids, offsets = flatten([sentence for sentences in read for sentence in sentences])
-    lengths = np.diff(offsets)
-    sentences = np.asarray([len(each) for each in read], np.int64)
-    pieces = np.diff(offsets[offsets_of(sentences)])
-    return _EncodedChunk(ids.astype(id_type(reader.tokenizer)), pieces, lengths.astype(_LENGTH), sentences)
-
-
-def _judge(
-    chunk: _Chunk, encoded: _EncodedChunk, collection: Collection, counts: Counts, filters: DocumentFiltersConfig
-) -> npt.NDArray[np.bool_]:
-    """Which documents of a chunk to keep, all decisions counted."""
-    keep = encoded.pieces > 0
-    lines = [chunk.documents[row].line for row in np.flatnonzero(~keep)]
+def _filter(
+    chunk: Chunk[Document], columns: Columns, collection: Collection, counts: Counts, filters: DocumentFiltersConfig
+) -> Mask:
+    """Marks the documents of a chunk to keep, and counts the others."""
+    keep = np.diff(columns.ragged["ids"].offsets) > 0
+    lines = [chunk.rows[row].line for row in np.flatnonzero(~keep)]
     if lines and filters.empty == "error":
         remedy = "mend it, or set data.filters.empty: drop"
-        raise DataError(*(f"{collection.location(line, 'text')}: has no word; {remedy}" for line in lines[:5]))
-    counts.drop(EMPTY, lines)
+        raise DataError(
+            *(f"{collection.location(line, 'text')}: has no word; {remedy}" for line in lines[:LISTED_LINES])
+        )
+    counts.drop(_EMPTY, lines)
     counts.kept += int(keep.sum())
     return keep
 
 
-def _place(document: Document, collection: Collection, places: dict[str, int]) -> int:
-    if document.label not in places:
-        raise unknown_label(collection.location(document.line, "label"), document.label, list(places))
-    return places[document.label]
-
-
-def _longest(encoded: _EncodedChunk) -> npt.NDArray[np.int32]:
-    """Pieces of the longest sentence of each document; every document has a sentence, if an empty one."""
-    longest: npt.NDArray[np.int32] = np.maximum.reduceat(encoded.lengths, offsets_of(encoded.sentences)[:-1])
-    return longest
-
-
-def _counted(places: Values, labels: int) -> list[int]:
-    """How often each label occurs."""
-    counted = np.zeros(labels, np.int64)
-    for start in range(0, len(places), BLOCK):
-        counted += np.bincount(places[start : start + BLOCK], minlength=labels)
-    return counted.tolist()
-
-
-def _refuse_empty(collections: Sequence[Collection], counts: Sequence[Counts]) -> None:
-    problems = []
-    for collection, count in zip(collections, counts, strict=True):
-        if not count.read:
-            problems.append(f"{collection.name}: has no documents")
-        elif not count.kept:
-            problems.append(f"{collection.name}: none of its {count.read:,} documents has a word")
-    if problems:
-        raise DataError(*problems)
-
-
-def _shown(
-    encoded: Iterable[tuple[_Chunk, _EncodedChunk]],
-) -> Generator[tuple[_Chunk, _EncodedChunk]]:
-    # `disable=None` shows the bar on a terminal only.
-    with tqdm(desc="tokenizing", unit=" documents", unit_scale=True, disable=None, leave=False) as bar:
-        for chunk, arrays in encoded:
-            yield chunk, arrays
-            bar.update(len(chunk.documents))
+def _label_number(document: Document, collection: Collection, numbers: dict[str, int]) -> int:
+    if document.label not in numbers:
+        raise unknown_label(collection.location(document.line, "label"), document.label, list(numbers))
+    return numbers[document.label]

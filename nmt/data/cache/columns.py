@@ -1,101 +1,209 @@
-"""Columns that grow in raw files, so that memory stays constant, and that end as Arrow arrays."""
+"""Columns of numbers, one number or a row of numbers each: grown in raw files, stored as Arrow, memory-mapped.
+
+Memory does not grow with the columns: they are appended to and read block by block.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from nmt.data.cache.ragged import Offsets, Values
-
+Values = npt.NDArray[Any]
+Offsets = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.int64]
+"""Numbers of rows."""
+Lengths = npt.NDArray[Any]
+"""Of the rows of a ragged column."""
 
 _BLOCK_ROWS = 1 << 18
 
 
-class FlatColumn:
-    """One number a row: appended to a file, then memory-mapped."""
+class Ragged(NamedTuple):
+    """Rows of unequal length, flat: row i is `values[offsets[i]:offsets[i + 1]]`."""
 
-    def __init__(self, path: Path, dtype: npt.DTypeLike, files: ExitStack) -> None:
-        """`files` closes the file if the column is never closed."""
-        self._path = path
-        self._file = files.enter_context(path.open("wb"))
-        self.dtype = np.dtype(dtype)
+    values: Values
+    offsets: Offsets
+    """[rows + 1]."""
 
-    def append(self, values: Values) -> None:
-        """Add these values."""
-        np.ascontiguousarray(values, self.dtype).tofile(self._file)
+    def block(self, rows: slice) -> Ragged:
+        """Returns consecutive rows."""
+        bounds = self.offsets[rows.start : rows.stop + 1]
+        return Ragged(self.values[bounds[0] : bounds[-1]], bounds - bounds[0])
 
-    def close(self) -> Values:
-        """All values; nothing can be appended from now on."""
-        self._file.close()
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns of the same rows, by name."""
+
+    flat: dict[str, Values] = field(default_factory=dict)
+    """One number a row."""
+    ragged: dict[str, Ragged] = field(default_factory=dict)
+
+    def block(self, rows: slice) -> Columns:
+        """Returns consecutive rows."""
+        flat = {name: column[rows] for name, column in self.flat.items()}
+        return Columns(flat, {name: column.block(rows) for name, column in self.ragged.items()})
+
+
+def offsets_of(lengths: npt.ArrayLike) -> Offsets:
+    """Returns the offsets [rows + 1] of rows with these lengths."""
+    return np.cumsum(np.append(0, lengths), dtype=np.int64)
+
+
+def flatten(rows: Sequence[Sequence[int]], dtype: npt.DTypeLike = np.int32) -> Ragged:
+    """Returns lists of numbers as flat rows."""
+    offsets = offsets_of(np.fromiter(map(len, rows), np.int64, len(rows)))
+    return Ragged(np.fromiter(chain.from_iterable(rows), dtype, int(offsets[-1])), offsets)
+
+
+def gather(column: Ragged, rows: Rows) -> Ragged:
+    """Returns the rows with these numbers, in this order; one vectorised read, whatever the number of rows."""
+    starts = column.offsets[rows]
+    lengths = column.offsets[rows + 1] - starts
+    offsets = offsets_of(lengths)
+    return Ragged(column.values[np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)], offsets)
+
+
+def lengths_of(column: Ragged, rows: Rows) -> npt.NDArray[np.int32]:
+    """Returns the lengths of the rows with these numbers."""
+    lengths = np.empty(len(rows), np.int32)
+    for block in row_blocks(len(rows)):
+        lengths[block] = column.offsets[rows[block] + 1] - column.offsets[rows[block]]
+    return lengths
+
+
+def row_blocks(rows: int) -> Iterator[slice]:
+    """Yields consecutive blocks of rows, each small enough to be held in memory."""
+    return (slice(start, start + _BLOCK_ROWS) for start in range(0, rows, _BLOCK_ROWS))
+
+
+class GrowingColumns:
+    """Columns that grow in raw files of a folder. Their types are those of the rows that are appended first.
+
+    A context manager: on leaving, the files are closed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        self._folder = folder
+        self._stack = ExitStack()
+        self._files: dict[str, tuple[BinaryIO, np.dtype[Any]]] = {}
+        self._flat: dict[str, None] = {}
+        self._ends: dict[str, int] = {}
+
+    def __enter__(self) -> GrowingColumns:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def append(self, columns: Columns, keep: Mask) -> None:
+        """Appends the rows that `keep` marks."""
+        for name, column in columns.ragged.items():
+            values, lengths = column.values, np.diff(column.offsets)
+            if not keep.all():
+                values, lengths = values[np.repeat(keep, lengths)], lengths[keep]
+            if name not in self._ends:
+                self._ends[name] = 0
+                self._write(f"{name}.offsets", np.zeros(1, np.int64))
+            self._write(f"{name}.values", values)
+            self._write(f"{name}.offsets", np.cumsum(lengths, dtype=np.int64) + self._ends[name])
+            self._ends[name] += len(values)
+        for name, flat in columns.flat.items():
+            self._flat[name] = None
+            self._write(name, flat[keep])
+
+    def close(self) -> Columns:
+        """Returns all columns, memory-mapped. Nothing can be appended afterwards."""
+        self._stack.close()
+        return Columns(
+            {name: self._map(name) for name in self._flat},
+            {name: Ragged(self._map(f"{name}.values"), self._map(f"{name}.offsets")) for name in self._ends},
+        )
+
+    def _write(self, name: str, values: Values) -> None:
+        if name not in self._files:
+            self._files[name] = self._stack.enter_context((self._folder / name).open("wb")), values.dtype
+        file, dtype = self._files[name]
+        np.ascontiguousarray(values, dtype).tofile(file)
+
+    def _map(self, name: str) -> Values:
+        path, dtype = self._folder / name, self._files[name][1]
         # An empty file cannot be mapped.
-        return np.memmap(self._path, self.dtype, mode="r") if self._path.stat().st_size else np.empty(0, self.dtype)
+        return np.memmap(path, dtype, mode="r") if path.stat().st_size else np.empty(0, dtype)
 
 
-class RaggedColumn:
-    """A list of numbers, or a text in UTF-8, a row: flat values and offsets, each in a file."""
+def write_arrow(path: Path, columns: Columns) -> None:
+    """Writes columns as one record batch in Arrow's streaming format, which `datasets.Dataset.from_file` reads as well.
 
-    def __init__(self, folder: Path, name: str, dtype: npt.DTypeLike, files: ExitStack) -> None:
-        """`files` closes the files if the column is never closed."""
-        self._values = FlatColumn(folder / f"{name}.values", dtype, files)
-        self._offsets = FlatColumn(folder / f"{name}.offsets", np.int64, files)
-        self._offsets.append(np.zeros(1, np.int64))
-        self._end = 0
-
-    def append(self, values: Values, lengths: npt.NDArray[Any], keep: Mask) -> None:
-        """Add those of the `len(lengths)` rows that `keep` marks; `values` holds all of them, one after the other."""
-        if not keep.all():
-            values, lengths = values[np.repeat(keep, lengths)], lengths[keep]
-        ends = np.cumsum(lengths, dtype=np.int64)
-        assert len(values) == (ends[-1] if len(ends) else 0)
-        self._values.append(values)
-        self._offsets.append(ends + self._end)
-        self._end += len(values)
-
-    def close(self) -> tuple[Values, Offsets]:
-        """All values and offsets; nothing can be appended from now on."""
-        return self._values.close(), self._offsets.close()
+    Each column is one contiguous array there, with 64-bit offsets. Rows of bytes are written as UTF-8 text.
+    """
+    arrays = {name: _arrow_rows(column) for name, column in columns.ragged.items()}
+    arrays |= {name: _arrow_numbers(column) for name, column in columns.flat.items()}
+    batch = pa.RecordBatch.from_pydict(arrays)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
 
 
-def flat_kept(values: Values, keep: Mask, path: Path) -> Values:
-    """The marked rows of a column, copied block by block into a file of their own."""
-    with ExitStack() as files:
-        column = FlatColumn(path, values.dtype, files)
-        for start in range(0, len(keep), _BLOCK_ROWS):
-            block = slice(start, start + _BLOCK_ROWS)
-            column.append(values[block][keep[block]])
-        return column.close()
-
-
-def ragged_kept(values: Values, offsets: Offsets, keep: Mask, folder: Path, name: str) -> tuple[Values, Offsets]:
-    """The same for a column of rows of unequal length."""
-    with ExitStack() as files:
-        column = RaggedColumn(folder, name, values.dtype, files)
-        for start in range(0, len(keep), _BLOCK_ROWS):
-            block = keep[start : start + _BLOCK_ROWS]
-            bounds = offsets[start : start + len(block) + 1]
-            column.append(values[bounds[0] : bounds[-1]], np.diff(bounds), block)
-        return column.close()
-
-
-def arrow_flat(values: Values) -> pa.Array:
-    """Numbers as an Arrow array of the same buffer."""
+def _arrow_numbers(values: Values) -> pa.Array:
+    """Shares the memory of the values."""
     return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)])
 
 
-def arrow_lists(values: Values, offsets: Offsets) -> pa.Array:
-    """Rows of numbers as an Arrow array of the same buffers; 64-bit offsets, so that one array holds any corpus."""
-    items = arrow_flat(values)
-    kind = pa.large_list(items.type)
-    return pa.Array.from_buffers(kind, len(offsets) - 1, [None, pa.py_buffer(offsets)], children=[items])
+def _arrow_rows(column: Ragged) -> pa.Array:
+    rows, offsets = len(column.offsets) - 1, pa.py_buffer(column.offsets)
+    if column.values.dtype == np.uint8:
+        return pa.Array.from_buffers(pa.large_string(), rows, [None, offsets, pa.py_buffer(column.values)])
+    items = _arrow_numbers(column.values)
+    return pa.Array.from_buffers(pa.large_list(items.type), rows, [None, offsets], children=[items])
 
 
-def arrow_texts(values: Values, offsets: Offsets) -> pa.Array:
-    """Rows of UTF-8 bytes as an Arrow array of the same buffers."""
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(values)]
-    return pa.Array.from_buffers(pa.large_string(), len(offsets) - 1, buffers)
+class MappedColumns:
+    """Columns of a file that `write_arrow` wrote. They stay on disk and are read without a copy."""
+
+    def __init__(self, path: Path) -> None:
+        with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
+            self._batch = stream.read_next_batch()
+
+    def __len__(self) -> int:
+        return int(self._batch.num_rows)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._batch.schema.names
+
+    def validate(self) -> None:
+        """Raises `pyarrow.ArrowInvalid`, a ValueError, if offsets are out of bounds."""
+        self._batch.validate(full=True)
+
+    def numbers(self, name: str) -> Values:
+        """Returns a column of one integer a row."""
+        return _numbers(self._batch.column(name))
+
+    def ragged(self, name: str) -> Ragged:
+        """Returns a column of rows of integers."""
+        column = self._batch.column(name)
+        return Ragged(_numbers(column.values), _numbers(column.offsets))
+
+    def texts(self, name: str, rows: Rows) -> list[str]:
+        """Returns these rows of a column of text."""
+        texts: list[str] = self._batch.column(name).take(pa.array(rows)).to_pylist()
+        return texts
+
+
+def _numbers(column: pa.Array) -> Values:
+    """`to_numpy` does the same, but imports pandas: a second, and 40 MB."""
+    dtype = np.dtype(str(column.type))  # `to_pandas_dtype` needs pandas before pyarrow 26.
+    assert dtype.kind in "iu", "a column of integers"
+    if not len(column):
+        return np.empty(0, dtype)
+    assert not column.offset, "a column of a whole batch"
+    return np.frombuffer(column.buffers()[1], dtype, len(column))

@@ -23,7 +23,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from nmt.data.cache import Offsets, Part
+from nmt.data.cache import Offsets, WeightedRows
 
 Numbers = npt.NDArray[np.int64]
 Weights = npt.NDArray[np.float64]
@@ -47,7 +47,7 @@ class Pairs(Protocol):
 
     def target(self, rows: Numbers) -> tuple[npt.NDArray[np.int32], Offsets]: ...
 
-    def pairs(self, rows: Numbers) -> npt.NDArray[np.bool_]: ...
+    def is_pair(self, rows: Numbers) -> npt.NDArray[np.bool_]: ...
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class _Reading:
             some, weights = self.rows[block], self.weights[block]
             source_lengths, target_lengths = (lengths.astype(np.int64) for lengths in self.pairs.lengths(some))
             sizes = (source_lengths + 1) * target_lengths
-            fits = self.pairs.pairs(some) & (sizes > 0) & (sizes <= self.block)
+            fits = self.pairs.is_pair(some) & (sizes > 0) & (sizes <= self.block)
             some, weights, ends = some[fits], weights[fits], np.cumsum(sizes[fits])
             first = 0
             while first < len(some):
@@ -127,7 +127,7 @@ def estimate(
     target_size: int,
     *,
     iterations: int,
-    parts: Sequence[Part] = (),
+    parts: Sequence[WeightedRows] = (),
     most_rows: int = MOST_ROWS,
     largest: int = LARGEST,
     block: int = BLOCK,
@@ -155,7 +155,7 @@ def estimate(
     return Table(keys // target_size, keys % target_size, probability, occurrences)
 
 
-def _weights(rows: Numbers, parts: Sequence[Part]) -> Weights:
+def _weights(rows: Numbers, parts: Sequence[WeightedRows]) -> Weights:
     """How often each row counts."""
     if not parts:
         return np.ones(len(rows))

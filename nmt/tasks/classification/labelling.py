@@ -21,8 +21,8 @@ from nmt.config import ClassificationConfig
 from nmt.config.registry import PartOptions
 from nmt.data.batching import documents_batch
 from nmt.data.batching.plan import fill
-from nmt.data.cache import Reader, ReadSentence
-from nmt.data.cache.reading import Sentences
+from nmt.data.cache import DocumentTokenizer, TokenizedSentence
+from nmt.data.cache.collection import Sentences
 from nmt.data.readers.base import SEPARATOR
 from nmt.data.readers.labelled import Collection, open_collection, unknown_label
 from nmt.data.tokenizer import Tokenizer
@@ -74,9 +74,9 @@ class TrainedClassifier:
         return self.system.labels
 
     @property
-    def reader(self) -> Reader:
+    def reader(self) -> DocumentTokenizer:
         """Reads documents as in training."""
-        return Reader.of(self.tokenizer, self.config.data.language, self.config.data.filters)
+        return DocumentTokenizer.of(self.tokenizer, self.config.data.language, self.config.data.filters)
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class ClassifiedDocument:
     text: str
     prediction: Prediction | None
     """None for a line without a word."""
-    sentences: tuple[ReadSentence, ...]
+    sentences: tuple[TokenizedSentence, ...]
     """As the model read them; empty unless weights are requested."""
 
 
@@ -220,11 +220,11 @@ def classify_stream(
     first, reader = 1, model.reader
     for part in windows(lines, window):
         documents = [_sentences(line, number, reader, boundaries) for number, line in enumerate(part, start=first)]
-        shown = [tuple(reader.show(sentences)) if weights else () for sentences in documents]
+        shown = [tuple(reader.encode_with_text(sentences)) if weights else () for sentences in documents]
         ids = (
             [[list(sentence.ids) for sentence in sentences] for sentences in shown]
             if weights
-            else reader.read(documents)
+            else reader.encode(documents)
         )
         predictions = classify(model.system, ids, weights=weights, first_line=first, advance=advance)
         yield [
@@ -234,7 +234,7 @@ def classify_stream(
         first += len(part)
 
 
-def _sentences(line: str, number: int, reader: Reader, boundaries: Boundaries) -> list[str]:
+def _sentences(line: str, number: int, reader: DocumentTokenizer, boundaries: Boundaries) -> list[str]:
     """Splits a line into sentences. Raises `DataError` if the package for it is missing."""
     if boundaries == "tab" or (boundaries == "auto" and SEPARATOR in line) or not line.strip():
         return line.split(SEPARATOR)
@@ -270,7 +270,9 @@ class LabelEvaluation:
         return float(np.mean(self.losses))
 
 
-def read_test_set(collection: Collection, reader: Reader, labels: Sequence[str], name: str) -> LabelledTestSet:
+def read_test_set(
+    collection: Collection, reader: DocumentTokenizer, labels: Sequence[str], name: str
+) -> LabelledTestSet:
     """Reads a collection. Raises `DataError` if it is empty or has a label that the model does not have."""
     indices = {label: index for index, label in enumerate(labels)}
     documents, label_indices = [], []
@@ -281,7 +283,7 @@ def read_test_set(collection: Collection, reader: Reader, labels: Sequence[str],
         label_indices.append(indices[document.label])
     if not documents:
         raise DataError(f"{collection.name}: has no documents; there is nothing to evaluate")
-    ids = reader.read([document.sentences(reader.splitter) for document in documents])
+    ids = reader.encode([document.sentences(reader.splitter) for document in documents])
     return LabelledTestSet(name, ids, label_indices, [document.text[:LONGEST_SAMPLE] for document in documents])
 
 

@@ -10,7 +10,7 @@ from nmt.checkpoint import read_metadata
 from nmt.checkpoint.folder import Loaded
 from nmt.config import ClassificationConfig
 from nmt.data.batching import DocumentStream
-from nmt.data.cache import Reader, encode_collections, hold_out_documents, known_labels
+from nmt.data.cache import DocumentTokenizer, encode_collections, hold_out_documents, known_labels
 from nmt.data.readers.base import SplitOptions
 from nmt.data.readers.labelled import Collection, JsonDocumentOptions, Splitter, open_collection, open_collections
 from nmt.data.tokenizer import Tokenizer, TokenizerPair, learn_one, load_files
@@ -57,7 +57,7 @@ def setup(
         # After the labels: a label that occurs only in held-out documents is known.
         validation = _hold_out_validation(config, collections, cache)
     tokenizer = _tokenizer(config, runtime, collections, checkpoint)
-    reader = Reader.of(tokenizer, config.data.language, config.data.filters)
+    reader = DocumentTokenizer.of(tokenizer, config.data.language, config.data.filters)
     build = partial(DocumentClassifier, config.model, tokenizer.size, len(labels))
     # Built on the device meta first: its size is reported before any memory is allocated.
     report_size(without_memory(build), config.training, runtime)

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from nmt.data.cache.links import words_of
+from nmt.data.cache.word_links import words_of
 from nmt.data.tokenizer import TokenizerPair
 from nmt.tasks.translation.loading import System
 from nmt.tasks.translation.looking import Advance, look

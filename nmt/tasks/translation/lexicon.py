@@ -10,7 +10,7 @@ from nmt.checkpoint import find, read_metadata
 from nmt.checkpoint.durable import replace_file
 from nmt.checkpoint.folder import CONFIG_FILE, read_config_text
 from nmt.config import TranslationConfig
-from nmt.data.cache import EncodedPairs, Part, encoded_pairs
+from nmt.data.cache import EncodedPairs, WeightedRows, lookup_pairs
 from nmt.data.lexicon import Lexicon, estimate
 from nmt.data.readers.pairs import CorpusOptions
 from nmt.data.tokenizer import TokenizerPair
@@ -78,7 +78,7 @@ def _run_of(folder: Path) -> Path | None:
     return folder.parent.parent if folder.resolve().parent.name == "checkpoints" else None
 
 
-def _training_text(folder: Path) -> tuple[EncodedPairs, list[Part]]:
+def _training_text(folder: Path) -> tuple[EncodedPairs, list[WeightedRows]]:
     """The pairs that the checkpoint was trained on, from the first cache that has them, and their parts."""
     file = folder / CONFIG_FILE
     config = parse_saved_config(read_config_text(folder), str(file))
@@ -89,7 +89,7 @@ def _training_text(folder: Path) -> tuple[EncodedPairs, list[Part]]:
     caches += [each / "cache" for each in (run, Path(config.run)) if each is not None]
     key = read_metadata(folder).data.get("train", "")
     for cache in dict.fromkeys(caches):
-        if key and (pairs := encoded_pairs(cache, key)) is not None:
+        if key and (pairs := lookup_pairs(cache, key)) is not None:
             logger.info("%s in %s", counted(len(pairs), "pair"), cache)
             weights = [corpus.weight for corpus in config.data.train if isinstance(corpus, CorpusOptions)]
             return pairs, pairs.parts_with(weights)

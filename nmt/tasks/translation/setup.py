@@ -13,7 +13,7 @@ from nmt.config import TranslationConfig
 from nmt.config.schema import FiltersConfig
 from nmt.data.batching import BatchStream, Lookback
 from nmt.data.cache import EncodedCorpus, encode_corpora, hold_out_pairs
-from nmt.data.cache.filtering import length_reasons
+from nmt.data.cache.pair_encoding import length_reasons
 from nmt.data.cache.report import CorpusReport
 from nmt.data.readers.base import Counts, SplitOptions
 from nmt.data.readers.pairs import Corpus, JsonPairOptions, Pair, open_corpora, open_corpus
@@ -128,7 +128,7 @@ def _stream(
     guided = config.training.guided_alignment.weight > 0.0
     if encoded.has_links and not guided:
         logger.info("the alignments of data.train are not used: training.guided_alignment.weight is 0")
-    if encoded.sentences is not None and lookback is None:
+    if encoded.document_positions is not None and lookback is None:
         logger.info("the documents of data.train are not used: model.context is none")
     return BatchStream(
         encoded,

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from nmt.config.schema import SearchConfig
 from nmt.data.batching import pad_sources
 from nmt.data.batching.plan import cut
-from nmt.data.cache.links import words_of
+from nmt.data.cache.word_links import words_of
 from nmt.data.tokenizer import Tokenizer
 from nmt.data.words import words_of_spans
 from nmt.runtime import gather_objects, logger

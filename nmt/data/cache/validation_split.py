@@ -1,4 +1,4 @@
-"""Draws the validation text from the training text and keeps it in the cache."""
+"""Draws validation text from the training text, into the cache."""
 
 from __future__ import annotations
 
@@ -10,38 +10,28 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
-from nmt.data.cache.digests import Digests
-from nmt.data.cache.keeping import kept
-from nmt.data.readers.base import SEPARATOR, Counts, HeldOut, SplitOptions, text_key
+from nmt.data.cache.store import Digests, get_or_build
+from nmt.data.readers.base import SEPARATOR, Counts, ExampleSource, HeldOut, SplitOptions, text_key
 from nmt.data.readers.labelled import Collection
 from nmt.data.readers.pairs import Corpus, Pair
 from nmt.errors import ConfigError
 
 FORMAT = 1
-"""Part of every key: raise it when another text would be drawn."""
+"""Part of every fingerprint: raise it if another text would be drawn."""
 _FILE = "validation.jsonl"
 
-Row = dict[str, Any]
+SplitRow = dict[str, Any]
 """A pair or a document as it is written into the file."""
-Units = Callable[[int, Counts], Iterator[tuple[int, Iterable[Row]]]]
+Units = Callable[[int, Counts], Iterator[tuple[int, Iterable[SplitRow]]]]
 """What is held out together (the pairs of a document, or one row), each with a random number made of a seed."""
 
 
 @dataclass(frozen=True)
 class SplitReport:
-    """How much was drawn, and how much there was."""
+    """Numbers of rows held out, and of rows read."""
 
     held_out: int
     read: int
-
-    def to_json(self) -> str:
-        """JSON that `from_json` reads."""
-        return json.dumps({"held_out": self.held_out, "read": self.read})
-
-    @classmethod
-    def from_json(cls, text: str) -> SplitReport:
-        """The report that `to_json` wrote."""
-        return cls(**json.loads(text))
 
 
 def hold_out_pairs(corpora: Sequence[Corpus], options: SplitOptions, broken_utf8: str, cache: Path) -> Path:
@@ -52,54 +42,57 @@ def hold_out_pairs(corpora: Sequence[Corpus], options: SplitOptions, broken_utf8
     where a corpus cannot be read.
     """
 
-    def units(seed: int, counts: Counts) -> Iterator[tuple[int, Iterable[Row]]]:
+    def units(seed: int, counts: Counts) -> Iterator[tuple[int, Iterable[SplitRow]]]:
         for index, corpus in enumerate(corpora):
             if corpus.has_documents:
                 for number, pairs in groupby(corpus.read(counts), key=lambda pair: pair.document):
-                    rows = ({**_pair(pair), "corpus": index, "document": f"{index} {number}"} for pair in pairs)
+                    rows = (_pair_row(pair, index, str(number)) for pair in pairs)
                     yield text_key(f"document {index} {number}", seed), rows
                 continue
             for pair in corpus.read(counts):
                 if pair.source.strip() and pair.target.strip():
-                    row = {**_pair(pair), "corpus": index, "document": f"{index} line {pair.line}"}
+                    row = _pair_row(pair, index, f"line {pair.line}")
                     yield text_key(pair.source, seed), [row]
 
-    path, key = _kept_split(corpora, units, options, broken_utf8, cache)
-    rows = _rows(path)
+    path, fingerprint, rows = _get_or_draw(corpora, units, options, broken_utf8, cache)
     texts = frozenset(text_key(row["source"], options.seed) for row in rows)
     for index, corpus in enumerate(corpora):
         numbers = (int(row["document"].split()[1]) for row in rows if corpus.has_documents and row["corpus"] == index)
-        corpus.held_out = HeldOut(key, options.seed, texts, frozenset(numbers))
+        corpus.held_out = HeldOut(fingerprint, options.seed, texts, frozenset(numbers))
     return path
+
+
+def _pair_row(pair: Pair, corpus: int, document: str) -> SplitRow:
+    return {"source": pair.source, "target": pair.target, "corpus": corpus, "document": f"{corpus} {document}"}
 
 
 def hold_out_documents(collections: Sequence[Collection], options: SplitOptions, broken_utf8: str, cache: Path) -> Path:
     """The same for labelled documents, each with `text` and `label`; a text given as sentences is a list of them."""
 
-    def units(seed: int, counts: Counts) -> Iterator[tuple[int, Iterable[Row]]]:
+    def units(seed: int, counts: Counts) -> Iterator[tuple[int, Iterable[SplitRow]]]:
         for collection in collections:
             for document in collection.read(counts):
                 if document.text.strip():
                     text = document.text.split(SEPARATOR) if document.is_split else document.text
                     yield text_key(document.text, seed), [{"text": text, "label": document.label}]
 
-    path, key = _kept_split(collections, units, options, broken_utf8, cache)
+    path, fingerprint, rows = _get_or_draw(collections, units, options, broken_utf8, cache)
     texts = frozenset(
         text_key(text if isinstance(text, str) else SEPARATOR.join(text), options.seed)
-        for text in (row["text"] for row in _rows(path))
+        for text in (row["text"] for row in rows)
     )
     for collection in collections:
-        collection.held_out = HeldOut(key, options.seed, texts)
+        collection.held_out = HeldOut(fingerprint, options.seed, texts)
     return path
 
 
-def draw(units: Iterable[tuple[int, Iterable[Row]]], count: int) -> list[Row]:
+def draw_units(units: Iterable[tuple[int, Iterable[SplitRow]]], count: int) -> list[SplitRow]:
     """Returns the rows of the units with the smallest numbers, in this order, until there are `count` rows or more.
 
-    Of units with the same number the first counts; units of more than `count` rows are never taken. What is drawn does
-    not depend on the order of different units. No more than twice `count` rows are held in memory.
+    Of units with the same number the first counts; units of more than `count` rows are never taken. The result does not
+    depend on the order of different units. At most twice `count` rows are held in memory.
     """
-    drawn: dict[int, list[Row]] = {}
+    drawn: dict[int, list[SplitRow]] = {}
     largest: list[int] = []
     total = 0
     for number, unit in units:
@@ -116,18 +109,18 @@ def draw(units: Iterable[tuple[int, Iterable[Row]]], count: int) -> list[Row]:
     return [row for number in sorted(drawn) for row in drawn[number]]
 
 
-def _kept_split(
-    texts: Sequence[Corpus] | Sequence[Collection], units: Units, options: SplitOptions, broken_utf8: str, cache: Path
-) -> tuple[Path, str]:
-    """The file of the split in the cache, and what identifies the split."""
+def _get_or_draw(
+    texts: Sequence[ExampleSource[Any]], units: Units, options: SplitOptions, broken_utf8: str, cache: Path
+) -> tuple[Path, str, list[SplitRow]]:
+    """Returns the file of the split, its fingerprint, and its rows."""
 
     def describe(digests: Digests) -> dict[str, Any]:
-        prints = [digests.of(f"split, format {FORMAT} {text.reading}", text.files, text.fingerprint) for text in texts]
-        return {"split": options.model_dump(), "format": FORMAT, "texts": prints, "broken_utf8": broken_utf8}
+        fingerprints = digests.of_texts(f"split, format {FORMAT}", texts)
+        return {"split": options.model_dump(), "format": FORMAT, "texts": fingerprints, "broken_utf8": broken_utf8}
 
-    def make(_: Path, file: Path) -> SplitReport:
+    def build(_: Path, file: Path) -> SplitReport:
         counts = Counts()
-        rows = draw(units(options.seed, counts), options.split)
+        rows = draw_units(units(options.seed, counts), options.split)
         if len(rows) < options.split or 2 * len(rows) > counts.read:
             raise ConfigError(
                 f"data.validation.split: {options.split:,} cannot be taken from the {counts.read:,} of data.train; at "
@@ -136,14 +129,6 @@ def _kept_split(
         file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
         return SplitReport(len(rows), counts.read)
 
-    path, _, key = kept(cache, describe, _FILE, make, SplitReport.from_json)
-    return path, key
-
-
-def _pair(pair: Pair) -> Row:
-    return {"source": pair.source, "target": pair.target}
-
-
-def _rows(path: Path) -> list[Row]:
+    path, _, fingerprint = get_or_build(cache, describe, _FILE, build, SplitReport)
     with path.open(encoding="utf-8", newline="\n") as file:
-        return [json.loads(line) for line in file]
+        return path, fingerprint, [json.loads(line) for line in file]

@@ -1,0 +1,161 @@
+"""Text -> columns, chunk by chunk and in order, here or in worker processes; memory does not grow with the text."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import accumulate, chain, islice, pairwise
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from nmt.concurrency import Workers, cores
+from nmt.data.cache.columns import Columns, Ragged, row_blocks
+from nmt.data.cache.statistics import SideReport, TextReport
+from nmt.data.readers.base import Counts, ExampleSource
+from nmt.data.tokenizer import Tokenizer
+from nmt.errors import DataError, counted
+
+CHUNK_CHARACTERS = 1 << 20
+CHUNKS_BEFORE_WORKERS = 32
+"""Encoded in this process. A worker costs a second or two to start; smaller corpora are done by then."""
+
+_log = logging.getLogger(__name__)
+
+Row = TypeVar("Row")
+Tools = TypeVar("Tools")
+
+
+@dataclass(frozen=True)
+class Chunk(Generic[Row]):
+    """Consecutive rows of one text."""
+
+    text: int
+    """Number of the text, from 0."""
+    rows: list[Row]
+
+
+@dataclass(frozen=True)
+class EncodedChunk:
+    """The columns of a chunk."""
+
+    columns: Columns
+    problems: Sequence[tuple[int, str]] = ()
+    """Number and message of each faulty row."""
+
+
+@dataclass(frozen=True)
+class WeightedRows:
+    """The rows of one text, and how often each occurs in an epoch."""
+
+    start: int
+    stop: int
+    weight: float
+
+
+def weighted_rows(sizes: Iterable[int], weights: Iterable[float]) -> list[WeightedRows]:
+    """Returns the rows of texts of these sizes, one after the other."""
+    bounds = pairwise(accumulate(sizes, initial=0))
+    return [WeightedRows(start, stop, weight) for (start, stop), weight in zip(bounds, weights, strict=True)]
+
+
+def id_type(tokenizer: Tokenizer) -> npt.DTypeLike:
+    """Returns the narrowest type for the ids of a tokenizer."""
+    return np.uint16 if tokenizer.size <= 1 << 16 else np.int32
+
+
+def split_into_chunks(
+    texts: Iterable[Iterable[Row]], most_rows: int, characters: Callable[[Row], int]
+) -> Iterator[Chunk[Row]]:
+    """Yields the rows of texts in order, in chunks of bounded size that never span two texts."""
+    for number, text in enumerate(texts):
+        rows: list[Row] = []
+        size = 0
+        for row in text:
+            rows.append(row)
+            size += characters(row)
+            if len(rows) == most_rows or size >= CHUNK_CHARACTERS:
+                yield Chunk(number, rows)
+                rows, size = [], 0
+        if rows:
+            yield Chunk(number, rows)
+
+
+def encode_chunks(
+    chunks: Iterable[Chunk[Row]],
+    encode: Callable[[Chunk[Row], Tools], EncodedChunk],
+    tools: Tools,
+    workers: int,
+    unit: str,
+) -> Generator[tuple[Chunk[Row], EncodedChunk], None, None]:
+    """Yields each chunk with `encode(chunk, tools)`, in order. The result does not depend on `workers`.
+
+    Close the generator if it is left early, because worker processes depend on it.
+
+    Args:
+        chunks: read in this process, so that the DataError of a reader is raised here. A bounded number is in memory.
+        encode: a function of a module.
+        tools: sent to each process once.
+        workers: number of processes; 0 for one per core.
+        unit: name of the rows, in the plural, on the progress bar of a terminal.
+    """
+    chunks = iter(chunks)
+    workers = workers or cores()
+    # `disable=None` shows the bar on a terminal only.
+    with tqdm(desc="tokenizing", unit=unit, unit_scale=True, disable=None, leave=False) as bar:
+        for chunk in islice(chunks, None if workers == 1 else CHUNKS_BEFORE_WORKERS):
+            yield chunk, encode(chunk, tools)
+            bar.update(len(chunk.rows))
+        first = next(chunks, None)
+        if first is None:
+            return
+        _log.info("tokenizing with %d processes", workers)
+        killed = DataError(
+            "data.workers: a process that tokenizes was killed, probably for want of memory; set fewer workers"
+        )
+        with closing(Workers(encode, _same, (tools,), workers, killed)) as pool:
+            for chunk, encoded in pool.in_order(chain([first], chunks)):
+                yield chunk, encoded
+                bar.update(len(chunk.rows))
+
+
+def _same(tools: Tools) -> Tools:
+    return tools
+
+
+def refuse_empty(texts: Sequence[ExampleSource[Any]], counts: Sequence[Counts], unit: str) -> None:
+    """Raises DataError if nothing is left of a text; `unit` names a row in the singular."""
+    problems = []
+    for text, count in zip(texts, counts, strict=True):
+        if not count.read:
+            problems.append(f"{text.name}: has no {unit}s")
+        elif not count.kept:
+            dropped = TextReport.of(text.name, count).dropped_text()
+            problems.append(f"{text.name}: nothing is left of {counted(count.read, unit)}, see data.filters: {dropped}")
+    if problems:
+        raise DataError(*problems)
+
+
+def split_description(texts: Sequence[ExampleSource[Any]]) -> dict[str, Any]:
+    """Returns what a fingerprint depends on if validation text is held out; all texts have the same split."""
+    # Without one, fingerprints are those of before there were splits.
+    return {"held_out": texts[0].held_out.fingerprint} if texts[0].held_out else {}
+
+
+def side_report(ids: Ragged, unknown: int, include: npt.NDArray[Any] | None = None) -> SideReport:
+    """Counts pieces, the unknown ones, and those of the longest row, of all rows or those with a 1 in `include`."""
+    pieces = unknowns = longest = 0
+    for rows in row_blocks(len(ids.offsets) - 1):
+        values, offsets = ids.block(rows)
+        lengths = np.diff(offsets)
+        if include is not None:
+            keep = include[rows].astype(np.bool_)
+            lengths, values = lengths[keep], values[np.repeat(keep, lengths)]
+        pieces += len(values)
+        unknowns += int(np.count_nonzero(values == unknown))
+        longest = max(longest, int(lengths.max(initial=0)))
+    return SideReport(pieces, unknowns, longest)

@@ -1,0 +1,311 @@
+"""Builds the columns of an encoded corpus.
+
+A pair that is dropped from a document stays as a sentence: it is not trained on, but is context of others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from nmt.config.schema import FiltersConfig
+from nmt.data.cache.columns import (
+    Columns,
+    GrowingColumns,
+    Lengths,
+    Mask,
+    Ragged,
+    Values,
+    flatten,
+    offsets_of,
+    row_blocks,
+    write_arrow,
+)
+from nmt.data.cache.encoding import (
+    Chunk,
+    EncodedChunk,
+    encode_chunks,
+    id_type,
+    refuse_empty,
+    side_report,
+    split_into_chunks,
+)
+from nmt.data.cache.statistics import DocumentsReport, EncodingReport, TextReport
+from nmt.data.cache.word_links import LINKS, encode_links
+from nmt.data.readers.base import HELD_OUT, LISTED_LINES, Counts
+from nmt.data.readers.pairs import Corpus, Pair
+from nmt.data.tokenizer import Tokenizer, TokenizerPair
+from nmt.errors import DataError
+
+IS_PAIR, POSITION = "pair", "sentence"
+"""Columns: whether a row is a pair to train on, 1 or 0, and its position in its document, from 0."""
+CHUNK_PAIRS = 2048
+
+EMPTY_SIDE = "empty side"
+TOO_LONG = "too long"
+RATIO = "length ratio"
+DUPLICATE = "duplicate"
+
+_HASHED = np.dtype([("hash", np.uint64), ("row", np.int64)])
+
+
+@dataclass(frozen=True)
+class PairTools:
+    """Turns pairs of text into columns."""
+
+    tokenizers: TokenizerPair
+    with_text: bool
+    with_links: bool
+
+
+def encode_pairs(chunk: Chunk[Pair], tools: PairTools) -> EncodedChunk:
+    """Returns the columns of a chunk of pairs."""
+    sources, targets = [pair.source for pair in chunk.rows], [pair.target for pair in chunk.rows]
+    tokenizers = tools.tokenizers
+    problems: list[tuple[int, str]] = []
+    ragged = {
+        "source": _encode_side(sources, tokenizers.source),
+        "target": _encode_side(targets, tokenizers.target),
+    }
+    if tools.with_text:
+        ragged |= {"source_text": _utf8(sources), "target_text": _utf8(targets)}
+    if tools.with_links:
+        alignments = [pair.alignment or "" for pair in chunk.rows]
+        links, problems = encode_links(alignments, sources, targets, tokenizers)
+        ragged |= links
+    flat: dict[str, Values] = {
+        "corpus": np.full(len(chunk.rows), chunk.text, np.uint16),
+        "line": np.asarray([pair.line for pair in chunk.rows], np.int64),
+        "hash": np.fromiter(map(_hash, sources, targets), np.uint64, len(chunk.rows)),
+    }
+    return EncodedChunk(Columns(flat, ragged), problems)
+
+
+def build_pairs(
+    corpora: Sequence[Corpus],
+    tokenizers: TokenizerPair,
+    filters: FiltersConfig | None,
+    workers: int,
+    keep_text: bool,
+    scratch: Path,
+    file: Path,
+) -> EncodingReport:
+    """Writes the columns of the corpora into a file; the caller removes the folder `scratch`.
+
+    Raises DataError if a corpus cannot be read, a pair is refused, or nothing of a corpus is left.
+    """
+    counts = [Counts() for _ in corpora]
+    positions = DocumentPositions() if any(corpus.has_documents for corpus in corpora) else None
+    tools = PairTools(tokenizers, keep_text, any(corpus.has_alignments for corpus in corpora))
+    texts = (corpus.read(count) for corpus, count in zip(corpora, counts, strict=True))
+    chunks = split_into_chunks(texts, CHUNK_PAIRS, lambda pair: len(pair.source) + len(pair.target))
+    problems: list[str] = []
+    encoded = encode_chunks(chunks, encode_pairs, tools, workers, " pairs")
+    with closing(encoded), GrowingColumns(scratch / "all") as growing:
+        for chunk, arrays in encoded:
+            corpus, added = corpora[chunk.text], arrays.columns
+            keep = is_pair = _filter(chunk, added, corpus, counts[chunk.text], filters)
+            for row, problem in arrays.problems:
+                problems.append(f"{corpus.location(chunk.rows[row].line, 'alignment')}: {problem}")
+            if len(problems) >= LISTED_LINES:
+                break
+            if positions is not None:
+                if corpus.has_documents:  # All sentences with a source stay.
+                    keep = is_pair | (np.diff(added.ragged["source"].offsets) > 0)
+                added.flat.update({IS_PAIR: is_pair.astype(np.uint8), POSITION: positions.of(chunk, keep)})
+            growing.append(added, keep)
+        columns = growing.close()
+    if problems:
+        raise DataError(*problems[:LISTED_LINES])
+    duplicates = 0
+    if columns.flat:
+        first = first_occurrences(columns.flat.pop("hash"), scratch, is_pair=columns.flat.get(IS_PAIR))
+        duplicates = len(first) - int(np.count_nonzero(first))
+        if duplicates and filters is not None and filters.duplicates == "drop":
+            columns = _without_duplicates(columns, first, corpora, counts, scratch / "kept")
+    refuse_empty(corpora, counts, "pair")
+    write_arrow(file, columns)
+    include = columns.flat.get(IS_PAIR)
+    return EncodingReport(
+        corpora=tuple(TextReport.of(corpus.name, count) for corpus, count in zip(corpora, counts, strict=True)),
+        duplicates=duplicates,
+        aligned=_count_filled(columns.ragged[LINKS], include) if tools.with_links else None,
+        source=side_report(columns.ragged["source"], tokenizers.source.unk, include),
+        target=side_report(columns.ragged["target"], tokenizers.target.unk, include),
+        documents=None if include is None else _documents_report(columns.flat[POSITION], include),
+    )
+
+
+class DocumentPositions:
+    """Numbers the rows of each document across the chunks of all corpora.
+
+    A pair of a corpus without documents is a document by itself.
+    """
+
+    def __init__(self) -> None:
+        self._last = (-1, -1)
+        self._count = 0
+
+    def of(self, chunk: Chunk[Pair], keep: Mask) -> npt.NDArray[np.int32]:
+        """Returns the position of each row that is kept, from 0, in its document. The chunks come in order."""
+        positions = np.zeros(len(keep), np.int32)
+        if chunk.rows[0].document is None or not keep.any():
+            return positions
+        documents = np.asarray([pair.document for pair in chunk.rows], np.int64)[keep]
+        corpus, document = self._last
+        begins = np.diff(documents, prepend=document if corpus == chunk.text else -1) != 0
+        rows = np.arange(len(documents))
+        # A document that continues from the chunk before began there.
+        kept = rows - np.maximum.accumulate(np.where(begins, rows, -self._count))
+        self._last, self._count = (chunk.text, int(documents[-1])), int(kept[-1]) + 1
+        positions[keep] = kept
+        return positions
+
+
+def _encode_side(lines: list[str], tokenizer: Tokenizer) -> Ragged:
+    ids, offsets = flatten(tokenizer.encode(lines))
+    assert not len(ids) or (ids.min() >= 0 and ids.max() < tokenizer.size), "an id outside the vocabulary"
+    return Ragged(ids.astype(id_type(tokenizer)), offsets)
+
+
+def _utf8(texts: Sequence[str]) -> Ragged:
+    encoded = [text.encode() for text in texts]
+    return Ragged(np.frombuffer(b"".join(encoded), np.uint8), offsets_of([len(text) for text in encoded]))
+
+
+def _hash(source: str, target: str) -> int:
+    """64 bits of a pair's text."""
+    # The length keeps ("ab", "c") apart from ("a", "bc").
+    text = f"{len(source)} {source}{target}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+
+
+def reasons_to_drop(source_lengths: Lengths, target_lengths: Lengths, filters: FiltersConfig) -> dict[str, Mask]:
+    """Marks the pairs to drop, by the first reason that applies; lengths are in pieces, without an end symbol."""
+    empty = np.minimum(source_lengths, target_lengths) == 0
+    reasons = length_reasons(source_lengths, target_lengths, filters)
+    return {EMPTY_SIDE: empty} | {reason: ~empty & mask for reason, mask in reasons.items()}
+
+
+def length_reasons(source_lengths: Lengths, target_lengths: Lengths, filters: FiltersConfig) -> dict[str, Mask]:
+    """Marks the pairs that are too long or have too different lengths; a pair with an empty side has no ratio."""
+    shorter = np.minimum(source_lengths, target_lengths)
+    longer = np.maximum(source_lengths, target_lengths)
+    too_long = longer > filters.max_length
+    return {TOO_LONG: too_long, RATIO: ~too_long & (shorter > 0) & (longer > filters.max_ratio * shorter)}
+
+
+def _filter(
+    chunk: Chunk[Pair], columns: Columns, corpus: Corpus, counts: Counts, filters: FiltersConfig | None
+) -> Mask:
+    """Marks the pairs of a chunk to train on, and counts the others."""
+    keep, lines = np.ones(len(chunk.rows), np.bool_), columns.flat["line"]
+
+    def drop(reason: str, rows: Mask) -> None:
+        counts.drop(reason, lines[rows].tolist())
+        keep[rows] = False
+
+    if filters is not None:
+        source, target = (np.diff(columns.ragged[side].offsets) for side in ("source", "target"))
+        for reason, mask in reasons_to_drop(source, target, filters).items():
+            if reason == EMPTY_SIDE and filters.empty == "error" and mask.any():
+                raise DataError(*_empty_sides(lines[mask][:LISTED_LINES], source[mask] == 0, corpus))
+            drop(reason, mask)
+    if corpus.has_documents and corpus.held_out is not None:
+        drop(HELD_OUT, keep & np.asarray([corpus.held_out.has(pair.source) for pair in chunk.rows]))
+    counts.kept += int(keep.sum())
+    return keep
+
+
+def _empty_sides(lines: Values, is_source: Mask, corpus: Corpus) -> Iterator[str]:
+    for line, empty_source in zip(lines.tolist(), is_source, strict=False):
+        side: Literal["source", "target"] = "source" if empty_source else "target"
+        yield f"{corpus.location(line, side)}: the {side} side is empty; mend it, or set data.filters.empty: drop"
+
+
+def first_occurrences(hashes: Values, folder: Path, part_rows: int = 1 << 20, is_pair: Values | None = None) -> Mask:
+    """Marks the pairs whose hash no earlier pair has, in an array in a file of the folder.
+
+    Rows that are no pairs, 0 in `is_pair`, are marked and repeat nothing.
+
+    Two different pairs share 64 bits with probability n**2 / 2**65: one in 3,700 for a hundred million pairs. The
+    hashes are distributed over files, equal ones to the same, and one file of about `part_rows` is sorted at a time.
+    """
+    if not len(hashes):
+        return np.empty(0, np.bool_)
+    first = np.memmap(folder / "first", np.bool_, mode="w+", shape=(len(hashes),))
+    first[:] = True
+    for part in _distribute(hashes, folder, is_pair, part_rows):
+        hashed = np.fromfile(part, _HASHED)
+        part.unlink()
+        # Stable: equal hashes stay in the order of their rows.
+        hashed = hashed[np.argsort(hashed["hash"], kind="stable")]
+        first[hashed["row"][1:][hashed["hash"][1:] == hashed["hash"][:-1]]] = False
+    return first
+
+
+def _distribute(hashes: Values, folder: Path, is_pair: Values | None, part_rows: int) -> list[Path]:
+    parts = -(-len(hashes) // part_rows)
+    paths = [folder / f"hashes-{number}" for number in range(parts)]
+    for path in paths:
+        path.touch()
+    for start in range(0, len(hashes), part_rows):
+        rows = np.arange(start, min(start + part_rows, len(hashes)))
+        if is_pair is not None:
+            rows = rows[is_pair[start : start + part_rows] != 0]
+        number = (hashes[rows] % np.uint64(parts)).astype(np.int64)
+        order = np.argsort(number, kind="stable")
+        hashed = np.empty(len(rows), _HASHED)
+        hashed["hash"], hashed["row"] = hashes[rows[order]], rows[order]
+        bounds = np.searchsorted(number[order], np.arange(parts + 1))
+        for path, (begin, end) in zip(paths, pairwise(bounds), strict=True):
+            # Opened anew each time: there may be more parts than a process may have open files.
+            with path.open("ab") as file:
+                hashed[begin:end].tofile(file)
+    return paths
+
+
+def _without_duplicates(
+    columns: Columns, first: Mask, corpora: Sequence[Corpus], counts: Sequence[Counts], folder: Path
+) -> Columns:
+    """Drops the rows that `first` does not mark, and counts them. In documents they stay as context."""
+    documented = np.asarray([corpus.has_documents for corpus in corpora])
+    with GrowingColumns(folder) as kept:
+        for rows in row_blocks(len(first)):
+            block, keep = columns.block(rows), first[rows]
+            owner, lines = block.flat["corpus"], block.flat["line"]
+            for number in np.unique(owner[~keep]).tolist():
+                dropped = lines[~keep & (owner == number)].tolist()
+                counts[number].drop(DUPLICATE, dropped)
+                counts[number].kept -= len(dropped)
+            if IS_PAIR in block.flat:
+                block.flat[IS_PAIR] = block.flat[IS_PAIR] * keep
+                keep = keep | documented[owner]
+            kept.append(block, keep)
+        return kept.close()
+
+
+def _documents_report(positions: Values, is_pair: Values) -> DocumentsReport:
+    count = longest = pairs = 0
+    for rows in row_blocks(len(positions)):
+        count += int(np.count_nonzero(positions[rows] == 0))
+        longest = max(longest, int(positions[rows].max()) + 1)
+        pairs += int(np.count_nonzero(is_pair[rows]))
+    return DocumentsReport(count, len(positions), longest, len(positions) - pairs)
+
+
+def _count_filled(column: Ragged, is_pair: Values | None) -> int:
+    """The number of pairs that have something in this column."""
+    filled = 0
+    for rows in row_blocks(len(column.offsets) - 1):
+        lengths = np.diff(column.block(rows).offsets)
+        filled += int(np.count_nonzero(lengths if is_pair is None else lengths * is_pair[rows]))
+    return filled
