@@ -14,7 +14,7 @@ from nmt.config.schema import FiltersConfig
 from nmt.data.batching import BatchStream, Lookback
 from nmt.data.cache import EncodedCorpus, encode_corpora, hold_out_pairs
 from nmt.data.cache.pair_encoding import length_reasons
-from nmt.data.cache.report import CorpusReport
+from nmt.data.cache.statistics import TextReport
 from nmt.data.readers.base import Counts, SplitOptions
 from nmt.data.readers.pairs import Corpus, JsonPairOptions, Pair, open_corpora, open_corpus
 from nmt.data.tokenizer import TokenizerPair, learn, load_or_none
@@ -163,7 +163,7 @@ def _validation_pairs(validation: Corpus, tokenizers: TokenizerPair, filters: Fi
         keep &= ~mask
     counts.kept = int(keep.sum())
     if counts.dropped:
-        left_out = CorpusReport.of(validation.name, counts).dropped_text()
+        left_out = TextReport.of(validation.name, counts).dropped_text()
         logger.info("validation: %s: left out: %s", validation.name, left_out)
     if not keep.any():
         raise ConfigError(f"data.validation: nothing is left of {len(pairs):,} pairs; see data.filters")
