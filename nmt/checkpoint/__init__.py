@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from nmt.checkpoint.average import average
 from nmt.checkpoint.folder import (
     TRAINING_FILE,
     Loaded,
     Snapshot,
+    average,
     load_model_files,
     load_training_state,
+    state_problems,
     write_checkpoint,
 )
-from nmt.checkpoint.locate import find
 from nmt.checkpoint.metadata import FORMAT, Metadata, read_metadata
-from nmt.checkpoint.resume import CHANGEABLE, resume_conflicts, state_problems
-from nmt.checkpoint.run import RunFolder
+from nmt.checkpoint.run import CHANGEABLE, RunFolder, find, resume_conflicts
 
 __all__ = [
     "CHANGEABLE",

@@ -67,7 +67,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder; it loses its name first, so that a half removed one is never taken for whole."""
+    """Removes a folder; it loses its name first, so that a half removed one is never taken for whole."""
     doomed = path.with_name(TEMPORARY + path.name)
     shutil.rmtree(doomed, ignore_errors=True)
     os.rename(path, doomed)
@@ -75,7 +75,7 @@ def remove_folder(path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what an interrupted process left in this folder."""
+    """Removes what an interrupted process left in this folder."""
     for leftover in folder.glob(TEMPORARY + "*"):
         if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover)

@@ -9,11 +9,14 @@ training.pt           what only resuming needs; may be removed
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +26,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from nmt.checkpoint import durable
-from nmt.checkpoint.metadata import (
-    METADATA_FILE,
-    Metadata,
-    damage_of,
-    describe,
-    finite,
-    now,
-    read_metadata,
-    to_json,
-    versions,
-)
+from nmt.checkpoint.metadata import METADATA_FILE, Metadata, damage_of, describe, read_metadata, versions
 from nmt.config import ExperimentConfig, dump_config
 from nmt.data.tokenizer import TokenizerPair
-from nmt.errors import CheckpointError, reason, require_file
+from nmt.errors import CheckpointError, line_of, reason, require_file
 
 MODEL_FILE = "model.safetensors"
 CONFIG_FILE = "config.yaml"
@@ -88,8 +81,8 @@ class Loaded:
                 own[name] = parameter
         where = self.path / MODEL_FILE
         missing = [name for name in own if name not in self.tensors]
-        kept = [name for name in missing if may_lack is not None and name.startswith(may_lack)]
-        problems = [f"{where}: the weights {name} are missing" for name in missing if name not in kept]
+        new = [name for name in missing if may_lack is not None and name.startswith(may_lack)]
+        problems = [f"{where}: the weights {name} are missing" for name in missing if name not in new]
         problems += [f"{where}: the model has no weights {name}" for name in self.tensors if name not in own]
         problems += [
             f"{where}: {name} has the shape {tuple(tensor.shape)}, config and vocabulary ask for "
@@ -108,7 +101,7 @@ class Loaded:
         with torch.no_grad():
             for name, tensor in self.tensors.items():
                 own[name].copy_(tensor)
-        return kept
+        return new
 
 
 def write_checkpoint(folder: Path, snapshot: Snapshot, *, best: bool = False) -> None:
@@ -122,16 +115,20 @@ def write_checkpoint(folder: Path, snapshot: Snapshot, *, best: bool = False) ->
             safetensors.torch.save_file(_separate(snapshot.model), new / MODEL_FILE)
             tokenizers.save(new)
             if snapshot.training is not None:
-                _assert_plain(snapshot.training, "training")
+                # A NumPy number, for example, would only be noticed when resuming.
+                problem = _not_plain(snapshot.training, "training")
+                assert problem is None, f"{problem}; only tensors, numbers and strings can be saved"
                 # To an open file: when PyTorch opens it, its error does not say why the disk refused.
                 with (new / TRAINING_FILE).open("wb") as file:
                     torch.save(snapshot.training, file)
             (new / CONFIG_FILE).write_text(dump_config(config, comments=False), encoding="utf-8")
             metadata = Metadata(
-                created=now(),
+                created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
                 step=snapshot.step,
                 epoch=snapshot.epoch,
-                metrics=finite(snapshot.metrics),
+                metrics={
+                    name: float(value) if math.isfinite(value) else None for name, value in snapshot.metrics.items()
+                },
                 best=best,
                 average_of=list(snapshot.average_of),
                 task=config.task,
@@ -144,7 +141,8 @@ def write_checkpoint(folder: Path, snapshot: Snapshot, *, best: bool = False) ->
                 versions=versions(),
                 files={file.name: describe(file) for file in sorted(new.iterdir())},
             )
-            (new / METADATA_FILE).write_text(to_json(metadata), encoding="utf-8")
+            text = json.dumps(metadata.model_dump(), indent=2, ensure_ascii=False, allow_nan=False)
+            (new / METADATA_FILE).write_text(f"{text}\n", encoding="utf-8")
     except (OSError, RuntimeError, SafetensorError) as error:
         refusal = _refusal(error)
         if refusal is None:
@@ -155,25 +153,24 @@ def write_checkpoint(folder: Path, snapshot: Snapshot, *, best: bool = False) ->
 def load_model_files(folder: Path) -> Loaded:
     """Reads and verifies what translation needs; a `CheckpointError` has one line for each thing that is wrong."""
     metadata = read_metadata(folder)
-    needed = {name: saved for name, saved in metadata.files.items() if name != TRAINING_FILE}
-    remedies = {CONFIG_FILE: _PUT_BACK}
     problems = [
         problem
-        for name, saved in needed.items()
-        if (problem := damage_of(folder / name, saved, remedies.get(name, _COPY)))
+        for name, saved in metadata.files.items()
+        if name != TRAINING_FILE
+        and (problem := damage_of(folder / name, saved, _PUT_BACK if name == CONFIG_FILE else _COPY))
     ]
-    if MODEL_FILE not in needed:
+    if MODEL_FILE not in metadata.files:
         problems.append(f"{folder / METADATA_FILE}: damaged, it does not name {MODEL_FILE}; {_COPY}")
     if problems:
         raise CheckpointError(*problems)
     config_text = read_config_text(folder)
     tokenizers = TokenizerPair.load(folder)
-    for side, size, expected in (
-        ("source", tokenizers.source.size, metadata.source_vocabulary),
-        ("target", tokenizers.target.size, metadata.target_vocabulary),
-    ):
-        if size != expected:
-            problems.append(f"{folder}: the {side} tokenizer has {size} pieces, the model was trained with {expected}")
+    sides = {"source": metadata.source_vocabulary, "target": metadata.target_vocabulary}
+    problems = [
+        f"{folder}: the {side} tokenizer has {size} pieces, the model was trained with {expected}"
+        for side, expected in sides.items()
+        if (size := getattr(tokenizers, side).size) != expected
+    ]
     if problems:
         raise CheckpointError(*problems)
     try:
@@ -202,8 +199,7 @@ def read_config_text(folder: Path) -> str:
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read: {reason(error)}") from error
     except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise CheckpointError(f"{file}:{line}: damaged, not UTF-8; {_COPY}") from None
+        raise CheckpointError(f"{file}:{line_of(error)}: damaged, not UTF-8; {_COPY}") from None
 
 
 def load_training_state(folder: Path) -> dict[str, Any] | None:
@@ -233,11 +229,83 @@ def load_training_state(folder: Path) -> dict[str, Any] | None:
     return state
 
 
+def state_problems(saved: object, expected: object, name: str = "") -> list[str]:
+    """Returns one line for each value of a saved training state that differs in kind from the expected one.
+
+    Mappings have the same keys, sequences the same length, and tensors the same shape and number format. Whole numbers
+    are not negative. Where None is expected, a number or a tensor may stand as well.
+    """
+    if isinstance(expected, Mapping):
+        if not isinstance(saved, Mapping):
+            return [f"{name} is of type {type(saved).__name__}, not a mapping"]
+        inner = name and f"{name}."
+        problems = [f"{inner}{key} is missing" for key in expected if key not in saved]
+        problems += [f"{inner}{key} belongs to no part of this training" for key in saved if key not in expected]
+        for key in expected:
+            if key in saved:
+                problems += state_problems(saved[key], expected[key], f"{inner}{key}")
+        return problems
+    if isinstance(expected, (list, tuple)):
+        if not isinstance(saved, (list, tuple)):
+            return [f"{name} is of type {type(saved).__name__}, not a sequence"]
+        if len(saved) != len(expected):
+            return [f"{name} has {len(saved)} values, not {len(expected)}"]
+        pairs = zip(saved, expected, strict=True)
+        return [line for i, (one, other) in enumerate(pairs) for line in state_problems(one, other, f"{name}.{i}")]
+    if isinstance(expected, Tensor):
+        if not isinstance(saved, Tensor):
+            return [f"{name} is of type {type(saved).__name__}, not a tensor"]
+        shape, expected_shape = (f"{tuple(each.shape)} of {each.dtype}" for each in (saved, expected))
+        return [] if shape == expected_shape else [f"{name} has the shape {shape}, not {expected_shape}"]
+    if expected is None:
+        return [] if saved is None or isinstance(saved, (int, float, Tensor)) else [f"{name} is no number"]
+    kinds = (int, float) if type(expected) is float else (type(expected),)
+    if type(saved) not in kinds:
+        return [f"{name} is of type {type(saved).__name__}, not {type(expected).__name__}"]
+    return [f"{name} is negative"] if type(expected) is int and isinstance(saved, int) and saved < 0 else []
+
+
 def check_config(folder: Path) -> None:
     """Raises `CheckpointError` unless `config.yaml` is the one that was saved; earlier versions kept no checksum."""
     saved = read_metadata(folder).files.get(CONFIG_FILE)
     if saved is not None and (damage := damage_of(folder / CONFIG_FILE, saved, _PUT_BACK)):
         raise CheckpointError(damage)
+
+
+def average(folders: Sequence[Path]) -> dict[str, Tensor]:
+    """Mean of each tensor over the checkpoints (Junczys-Dowmunt 2016), added up in float64, in the type it had.
+
+    Integer tensors must be equal everywhere. Raises `CheckpointError` where checkpoints do not fit each other.
+    """
+    if not folders:
+        raise CheckpointError("no checkpoint to average; name at least one")
+    first = load_model_files(folders[0])
+    sums = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in first.tensors.items()}
+    fingerprints = (first.tokenizers.source.fingerprint, first.tokenizers.target.fingerprint)
+    for folder in folders[1:]:
+        other = load_model_files(folder)
+        if (other.tokenizers.source.fingerprint, other.tokenizers.target.fingerprint) != fingerprints:
+            raise CheckpointError(f"{folder}: has another vocabulary than {folders[0]}; they cannot be averaged")
+        problems = [
+            f"{folder}: {name} is {_shape(other.tensors, name)}, in {folders[0]} it is {_shape(first.tensors, name)}"
+            for name in sorted(sums.keys() | other.tensors.keys())
+            if _shape(other.tensors, name) != _shape(first.tensors, name)
+        ]
+        if problems:
+            raise CheckpointError(*problems)
+        for name, tensor in other.tensors.items():
+            if tensor.is_floating_point():
+                sums[name] += tensor
+            elif not torch.equal(tensor, sums[name]):
+                raise CheckpointError(f"{folder}: {name} counts in whole numbers and is not the one of {folders[0]}")
+    return {
+        name: (total / len(folders)).to(first.tensors[name].dtype) if total.is_floating_point() else total
+        for name, total in sums.items()
+    }
+
+
+def _shape(tensors: dict[str, Tensor], name: str) -> str:
+    return f"{tensors[name].dtype} {tuple(tensors[name].shape)}" if name in tensors else "missing"
 
 
 _COPY = "copy the checkpoint again"
@@ -267,14 +335,8 @@ def _separate(model: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in model.items()}
 
 
-def _assert_plain(value: object, where: str) -> None:
-    """Exactly what `torch.load(weights_only=True)` reads back; a NumPy number would only be noticed when resuming."""
-    problem = _not_plain(value, where)
-    assert problem is None, f"{problem}; only tensors, numbers and strings can be saved"
-
-
 def _not_plain(value: object, where: str) -> str | None:
-    """Returns what is wrong with a training state, if anything is."""
+    """Returns the first value that `torch.load(weights_only=True)` would not read back as it was, or None."""
     items: Iterable[tuple[object, object]] = ()
     if type(value) in (dict, OrderedDict):
         assert isinstance(value, Mapping)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import subprocess
 from collections.abc import Mapping
-from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
 
@@ -91,14 +89,14 @@ def read_metadata(folder: Path) -> Metadata:
         raise CheckpointError(f"{file}: cannot be read: {reason(error)}") from error
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: damaged, not JSON ({error}); copy the checkpoint again") from None
-    found = content.get("format") if isinstance(content, Mapping) else None
-    if found is None:
+    written = content.get("format") if isinstance(content, Mapping) else None
+    if written is None:
         raise CheckpointError(f"{file}: damaged, it names no format; copy the checkpoint again")
-    if found != FORMAT:
+    if written != FORMAT:
         versions = content.get("versions")
         writer = versions.get("nmt", "unknown") if isinstance(versions, Mapping) else "unknown"
         raise CheckpointError(
-            f"{folder}: format {found}, but nmt {nmt.__version__} reads format {FORMAT}; "
+            f"{folder}: format {written}, but nmt {nmt.__version__} reads format {FORMAT}; "
             f"use the version that wrote it (nmt {writer})"
         )
     try:
@@ -106,16 +104,6 @@ def read_metadata(folder: Path) -> Metadata:
     except ValidationError as error:
         keys = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
         raise CheckpointError(f"{file}: damaged at {keys}; copy the checkpoint again") from None
-
-
-def to_json(metadata: Metadata) -> str:
-    """The text of `metadata.json`."""
-    return json.dumps(metadata.model_dump(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """Numbers as JSON knows them: what is not finite becomes None."""
-    return {name: float(value) if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def describe(file: Path) -> SavedFile:
@@ -132,19 +120,14 @@ def damage_of(file: Path, saved: SavedFile, remedy: str) -> str | None:
     try:
         if not file.is_file():
             return f"{file}: {'is no file' if os.path.lexists(file) else 'missing'}; {remedy}"
-        found = describe(file)
+        current = describe(file)
     except OSError as error:
         return f"{file}: cannot be read: {reason(error)}"
-    if found.bytes != saved.bytes:
-        return f"{file}: damaged or exchanged, it has {found.bytes} bytes and was saved with {saved.bytes}; {remedy}"
-    if found.sha256 != saved.sha256:
+    if current.bytes != saved.bytes:
+        return f"{file}: damaged or exchanged, it has {current.bytes} bytes and was saved with {saved.bytes}; {remedy}"
+    if current.sha256 != saved.sha256:
         return f"{file}: damaged or exchanged, its SHA-256 is not the one of {METADATA_FILE}; {remedy}"
     return None
-
-
-def now() -> str:
-    """Date and time in UTC, to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 @lru_cache(maxsize=1)
@@ -172,7 +155,7 @@ def _git_state(file: Path) -> tuple[str | None, bool | None]:
 
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=20, check=True)
+        result = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return result.stdout.strip()

@@ -1,4 +1,4 @@
-"""A run's folder: which checkpoints there are, which is best and last, and whether a new process may go on in it.
+"""A run's folder: its checkpoints, the best and the last one, and whether a new process may go on in it.
 
 .nmt-run                      marks the folder as one of a run
 config.yaml, train.log, metrics.jsonl, tensorboard/, cache/, lexicon.safetensors
@@ -8,16 +8,20 @@ checkpoints/best, last        text files that hold the name of a checkpoint fold
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Callable
+from itertools import chain, count
 from pathlib import Path
+from typing import Literal
 
 from filelock import FileLock, Timeout
 
 from nmt.checkpoint import durable
 from nmt.checkpoint.folder import (
     CONFIG_FILE,
+    MODEL_FILE,
     TRAINING_FILE,
     Snapshot,
     check_config,
@@ -25,9 +29,8 @@ from nmt.checkpoint.folder import (
     write_checkpoint,
 )
 from nmt.checkpoint.metadata import METADATA_FILE, read_metadata, versions
-from nmt.checkpoint.resume import resume_conflicts
 from nmt.concurrency import lock
-from nmt.config import ExperimentConfig, dump_config
+from nmt.config import ExperimentConfig, difference, dump_config
 from nmt.errors import CheckpointError, ConfigError, reason, require_file
 from nmt.runtime import logger
 
@@ -41,12 +44,43 @@ _MARKER_TEXT = (
     "This folder belongs to a training run of nmt. Files in it are written, replaced and moved by nmt-train.\n"
 )
 _LOCK = ".lock"
-_OWN = {_MARKER, "config.yaml", "train.log", "metrics.jsonl", "tensorboard", "cache", "checkpoints"} | {
-    "lexicon.safetensors",
-    _LOCK,
-}
-_OWN |= {durable.TEMPORARY + name for name in _OWN}
+_FILES = ["config.yaml", "train.log", "metrics.jsonl", "tensorboard", "cache", "checkpoints", "lexicon.safetensors"]
+_OWN = {prefix + name for name in (_MARKER, _LOCK, *_FILES) for prefix in ("", durable.TEMPORARY)}
 """Names of what a run writes into its folder, what a kill leaves half written included."""
+
+
+CHANGEABLE = (
+    "run",
+    "data.test",
+    "data.cache",
+    "data.workers",
+    "training.max_steps",
+    "training.max_epochs",
+    "training.log_every",
+    "training.validate_every",
+    "training.save_every",
+    "training.keep_last",
+    "training.non_finite_limit",
+    "training.early_stopping.patience",
+    "validation",
+    "search",
+    "runtime",
+)
+"""Keys that can change under a run without making its weights, optimizer state or position in the data meaningless.
+
+Everything else is refused. A change of `runtime.precision` or `runtime.kernel` keeps the meaning, not the last bit.
+"""
+
+
+def resume_conflicts(old: ExperimentConfig, new: ExperimentConfig) -> list[str]:
+    """One line for each key that differs and may not; empty where a run of `old` can go on with `new`."""
+    if old.task != new.task:
+        return [f"task: the run was started with {old.task!r}, now it is {new.task!r}"]
+    return [
+        f"{path}: the run was started with {before!r}, now it is {after!r}"
+        for path, (before, after) in difference(old, new).items()
+        if not any(path == key or path.startswith(key + ".") for key in CHANGEABLE)
+    ]
 
 
 class RunFolder:
@@ -60,33 +94,16 @@ class RunFolder:
         if "\0" in str(path):
             raise ConfigError(f"run: {str(path)!r} has a NUL character in it, which no name of a folder has; remove it")
         self.path = Path(path)
-        self._lock: FileLock | None = None
-
-    @property
-    def config_file(self) -> Path:
-        return self.path / "config.yaml"
-
-    @property
-    def log_file(self) -> Path:
-        return self.path / "train.log"
-
-    @property
-    def metrics_file(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def tensorboard(self) -> Path:
-        return self.path / "tensorboard"
-
-    @property
-    def cache(self) -> Path:
+        self.config_file = self.path / "config.yaml"
+        self.log_file = self.path / "train.log"
+        self.cache = self.path / "cache"
         """Encoded corpora, where `data.cache` names no other folder."""
-        return self.path / "cache"
+        self._lock: FileLock | None = None
 
     def open(
         self, config: ExperimentConfig, *, fresh: bool, read_config: Callable[[str, str], ExperimentConfig]
     ) -> Path | None:
-        """Take the folder for a training process; the checkpoint to resume from, or None for a new run.
+        """Takes the folder for a training process. Returns the checkpoint to resume from, or None for a new run.
 
         For the main process, before it writes anything into the folder. `read_config(text, origin)` reads a saved
         config. Nothing is lost: with `fresh`, an earlier run is renamed as a whole to `RUN.previous-N` and stays
@@ -103,7 +120,7 @@ class RunFolder:
             durable.sweep(self.path)
             (self.path / "checkpoints").mkdir(exist_ok=True)
             durable.sweep(self.path / "checkpoints")
-            for file in (self.log_file, self.metrics_file):
+            for file in (self.log_file, self.path / "metrics.jsonl"):
                 if file.exists():
                     require_file(file)
             resumed = self._resume(config, read_config)
@@ -113,11 +130,11 @@ class RunFolder:
             if isinstance(error, OSError):
                 raise ConfigError(f"run: {self.path} cannot be used: {_named(error)}") from error
             raise
-        versions()  # asked for now: by the first checkpoint the checkout may be at another commit
+        versions()  # cached now: by the first checkpoint the checkout may be at another commit
         return resumed
 
     def save(self, snapshot: Snapshot, *, is_best: bool) -> Path:
-        """Write a checkpoint, point `last` (and `best`) to it, and remove those that are no longer kept.
+        """Writes a checkpoint, points `last` (and `best`) to it, and removes those that are no longer kept.
 
         The rename of the new folder is the moment from which it counts: should the process die before the pointers
         are written, `open` does it.
@@ -146,7 +163,7 @@ class RunFolder:
         return folder if _STEP.fullmatch(name) and folder in self.checkpoints() else None
 
     def close(self) -> None:
-        """Let another process train here; the end of the process does the same."""
+        """Lets another process train here; the end of the process does the same."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -157,22 +174,18 @@ class RunFolder:
         if not self.path.is_dir():
             raise ConfigError(f"run: {self.path} is a file; name a folder")
         names = {entry.name for entry in self.path.iterdir()}
-        # A start that was stopped before it wrote the marker leaves the lock.
-        if (
-            _MARKER in names
-            or not names - {_LOCK, durable.TEMPORARY + _MARKER}
-            or self._is_of_an_earlier_version(names)
-        ):
+        # A start that was stopped before it wrote the marker leaves the lock. Earlier versions wrote no marker: their
+        # runs have a checkpoint, or what a run makes before its first one.
+        unfinished = not names - {_LOCK, durable.TEMPORARY + _MARKER}
+        if _MARKER in names or unfinished or self.checkpoints():
             return
-        held = sorted(names - _OWN) or sorted(names)
+        others = sorted(names - _OWN)
+        if {_LOCK, "checkpoints"} <= names and not others:
+            return
         raise ConfigError(
-            f"run: {self.path} is no folder of a run, it holds {', '.join(held[:3])}; name a new folder, such as "
-            f"{self.path / 'run'}"
+            f"run: {self.path} is no folder of a run, it holds {', '.join((others or sorted(names))[:3])}; name a new "
+            f"folder, such as {self.path / 'run'}"
         )
-
-    def _is_of_an_earlier_version(self, names: set[str]) -> bool:
-        """Whether a folder without a marker is a run: it has a checkpoint, or what a run made before its first one."""
-        return bool(self.checkpoints()) or ({_LOCK, "checkpoints"} <= names and not names - _OWN)
 
     def _take(self) -> None:
         """Keeps a second training process out and marks the folder as a run's."""
@@ -188,17 +201,16 @@ class RunFolder:
     def _set_aside(self) -> None:
         if not self.checkpoints() and not self.config_file.exists():
             return
-        place = self.path.resolve()
-        number = 1
-        while (previous := place.with_name(f"{place.name}.previous-{number}")).exists():
-            number += 1
-        os.rename(place, previous)
-        place.mkdir()
+        folder = self.path.resolve()
+        names = (folder.with_name(f"{folder.name}.previous-{number}") for number in count(1))
+        previous = next(name for name in names if not name.exists())
+        os.rename(folder, previous)
+        folder.mkdir()
         self._take()
         if (previous / "cache").exists():
-            os.rename(previous / "cache", place / "cache")
-        left = RunFolder(previous).checkpoints()
-        state = f"{len(left)} checkpoints, the last one {left[-1].name}" if left else "no checkpoint"
+            os.rename(previous / "cache", folder / "cache")
+        saved = RunFolder(previous).checkpoints()
+        state = f"{len(saved)} checkpoints, the last one {saved[-1].name}" if saved else "no checkpoint"
         logger.info("%s starts again; the earlier run (%s) is now %s", self.path, state, previous)
 
     def _resume(self, config: ExperimentConfig, read_config: Callable[[str, str], ExperimentConfig]) -> Path | None:
@@ -207,8 +219,8 @@ class RunFolder:
             if self.config_file.exists():
                 logger.info("%s holds no checkpoint yet: training starts from the beginning", self.path)
             return None
-        self._repair(folders[-1])
         newest = folders[-1]
+        self._repair(newest)
         check_config(newest)
         conflicts = resume_conflicts(read_config(read_config_text(newest), str(newest / CONFIG_FILE)), config)
         if conflicts:
@@ -225,7 +237,7 @@ class RunFolder:
         return newest
 
     def _repair(self, newest: Path) -> None:
-        """Bring the pointers in step with the folders, after a kill between the two or a folder removed by hand."""
+        """Brings the pointers in step with the folders, after a kill between the two or a folder removed by hand."""
         if self.pointed("last") == newest:
             return
         pointer = self.path / "checkpoints" / "last"
@@ -253,22 +265,71 @@ class RunFolder:
     def _free_name(self, step: int) -> Path:
         """A new name even for a step that was saved before: replacing a folder is never atomic."""
         folder = self.path / "checkpoints" / f"step-{step:08d}"
-        again = 0
-        while folder.exists():
-            again += 1
-            folder = folder.with_name(f"step-{step:08d}-{again}")
-        return folder
+        names = chain([folder], (folder.with_name(f"{folder.name}-{again}") for again in count(1)))
+        return next(name for name in names if not name.exists())
 
     def _thin_out(self, keep_last: int) -> None:
         folders = self.checkpoints()
         newest_of_step = {_order(folder)[0]: folder for folder in folders}
-        kept = {self.pointed("best"), self.pointed("last"), *list(newest_of_step.values())[-keep_last:]}
+        keep = {self.pointed("best"), self.pointed("last"), *list(newest_of_step.values())[-keep_last:]}
         for folder in folders:
-            if folder not in kept:
+            if folder not in keep:
                 durable.remove_folder(folder)
         resumable = [folder for folder in self.checkpoints() if (folder / TRAINING_FILE).exists()]
         for folder in resumable[:-TRAINING_STATES]:
             (folder / TRAINING_FILE).unlink()
+
+
+def find(path: Path | str, which: Literal["best", "last"] | None = None) -> Path:
+    """Returns the checkpoint folder of a run folder, a checkpoint folder, or a pointer file (`checkpoints/best`).
+
+    Of a run it is the best checkpoint, or the last one where none is best yet; `which` asks for one of the two.
+    Raises `CheckpointError` that names the nearest runs where there is nothing.
+    """
+    path = Path(path)
+    try:
+        if (path / METADATA_FILE).exists() or (path / MODEL_FILE).exists():
+            return path
+        if path.is_file() and path.name in ("best", "last"):
+            return _checkpoint_of(RunFolder(path.parent.parent), path.name)
+        if not path.is_dir():
+            raise CheckpointError(f"{path}: no such checkpoint{_nearest(path)}")
+        if path.name == "checkpoints":
+            path = path.parent
+        if not (path / "checkpoints").is_dir():
+            raise CheckpointError(f"{path}: neither a run nor a checkpoint{_nearest(path)}")
+        return _checkpoint_of(RunFolder(path), which)
+    except OSError as error:
+        where = path if error.filename is None else os.fsdecode(error.filename)
+        raise CheckpointError(f"{where}: cannot be read: {reason(error)}") from error
+
+
+def _checkpoint_of(run: RunFolder, which: str | None) -> Path:
+    folders = run.checkpoints()
+    if not folders:
+        raise CheckpointError(f"{run.path}: this run has no checkpoint yet")
+    pointers = [which] if which else ["best", "last"]
+    for name in pointers:
+        if (folder := run.pointed(name)) is not None:
+            return folder
+        if (run.path / "checkpoints" / name).exists():
+            break
+    logger.warning(
+        "%s: %s names no checkpoint that is there; this is the newest one, %s", run.path, pointers[0], folders[-1].name
+    )
+    return folders[-1]
+
+
+def _nearest(path: Path) -> str:
+    """The end of a message: runs with a similar name, there or under `runs`."""
+    runs = {
+        folder.parent.name: folder.parent
+        for parent in (Path("runs"), path.parent)
+        if parent.is_dir()
+        for folder in sorted(parent.glob("*/checkpoints"))
+    }
+    names = difflib.get_close_matches(path.name, runs, n=3, cutoff=0.5) or sorted(runs)[:3]
+    return f"; runs that are there: {', '.join(str(runs[name]) for name in names)}" if names else ""
 
 
 def _named(error: OSError) -> str:

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn, optim
 
-from nmt.checkpoint.resume import state_problems
+from nmt.checkpoint import state_problems
 from nmt.config.registry import PartOptions, Registry
 from nmt.config.schema import Probability
 

@@ -30,7 +30,7 @@ IMPORTED = (
     *(f"nmt.cli.{name}" for name in COMMANDS),
     "datasets",
     "nmt.tasks.translation.alignment",
-    "nmt.checkpoint.average",
+    "nmt.checkpoint.folder",
     "nmt.tasks.translation.comparison",
     "nmt.tasks.translation.drawing",
     "nmt.tasks.components",
