@@ -25,7 +25,8 @@ import numpy as np
 
 from nmt.config import ClassificationConfig
 from nmt.data.readers.labelled import Collection, Splitter, all_labels, open_collection
-from nmt.evaluation.label_metrics import SAMPLES, SEED, label_scores, to_json
+from nmt.evaluation import BOOTSTRAP_SAMPLES, BOOTSTRAP_SEED
+from nmt.evaluation.label_metrics import label_score_values, label_scores
 from nmt.tasks.components import read_config
 from scripts.compare_attention import (
     Run,
@@ -148,7 +149,7 @@ def score(run: Run) -> None:
     labels = run.folder / "labels.txt"
     name = next(iter(_read(run.folder / "config.yaml", ()).data.test))
     command = [*program("evaluate"), "--model", str(run.folder), "--test-set", name, "--output", str(labels), "--json"]
-    found = json.loads(output([*command, "--samples", str(SAMPLES)]))["sets"][0]
+    found = json.loads(output([*command, "--samples", str(BOOTSTRAP_SAMPLES)]))["sets"][0]
     run.keep("scores", found | {"given": labels.read_text(encoding="utf-8").split("\n")[:-1]})
 
 
@@ -174,7 +175,7 @@ def train_bag(run: Run, path: Path, options: argparse.Namespace) -> None:
     seconds = time.perf_counter() - start
     test_texts, test_gold = _texts([open_collection(test_options, config.data)], labels)
     given = models[strength].predict(vectorizer.transform(test_texts)).tolist()
-    found = to_json(label_scores(test_gold, given, labels, samples=SAMPLES))
+    found = label_score_values(label_scores(test_gold, given, labels, samples=BOOTSTRAP_SAMPLES))
     run.folder.mkdir(parents=True, exist_ok=True)
     run.keep("scores", {"name": name, "documents": len(given), **found, "given": [labels[each] for each in given]})
     run.keep(
@@ -247,10 +248,10 @@ def _behind(experiment: Experiment, run: Run) -> str:
     return f"{difference:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
-def paired_difference(ours: Any, theirs: Any, samples: int = SAMPLES) -> tuple[float, float, float]:
+def paired_difference(ours: Any, theirs: Any, samples: int = BOOTSTRAP_SAMPLES) -> tuple[float, float, float]:
     """Returns the difference of the means in points, with its 95% interval by paired bootstrap."""
     differences = 100.0 * (np.asarray(ours, float) - np.asarray(theirs, float))
-    generator = np.random.default_rng(SEED)
+    generator = np.random.default_rng(BOOTSTRAP_SEED)
     drawn = [generator.choice(differences, len(differences)).mean() for _ in range(samples)]
     low, high = np.percentile(drawn, [2.5, 97.5])
     return float(differences.mean()), float(low), float(high)

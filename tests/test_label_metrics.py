@@ -8,7 +8,8 @@ import random
 
 import pytest
 
-from nmt.evaluation.label_metrics import format_confusion, format_label_scores, label_scores, to_json
+from nmt.evaluation import score_rows
+from nmt.evaluation.label_metrics import confusion_rows, label_score_values, label_scores
 
 LABELS = ("a", "b", "c")
 # a taken for a twice and for b once, b for b, c for a.
@@ -67,14 +68,14 @@ def test_it_agrees_with_scikit_learn() -> None:
 
 def test_tables_and_json() -> None:
     found = label_scores(GOLD, GIVEN, LABELS, samples=50)
-    assert format_label_scores(found)[0] == ("metric", "score", "95% interval")
-    assert format_label_scores(found)[1][:2] == ("accuracy", "60.00")
-    assert format_confusion(found) == [
+    assert score_rows(found.scores)[0] == ("metric", "score", "95% interval")
+    assert score_rows(found.scores)[1][:2] == ("accuracy", "60.00")
+    assert confusion_rows(found) == [
         ("label", "as a", "as b", "as c", "precision", "recall", "F1"),
         ("a", "2", "1", "0", "66.67", "66.67", "66.67"),
         ("b", "0", "1", "0", "50.00", "100.00", "66.67"),
         ("c", "1", "0", "0", "-", "0.00", "0.00"),
     ]
-    values = json.loads(json.dumps(to_json(found), allow_nan=False))
+    values = json.loads(json.dumps(label_score_values(found), allow_nan=False))
     assert values["labels"]["c"] == {"precision": None, "recall": 0.0, "f1": 0.0}
     assert values["confusion"]["a"] == {"a": 2, "b": 1, "c": 0}

@@ -13,15 +13,14 @@ import pytest
 import sacrebleu
 
 from nmt.errors import DataError
+from nmt.evaluation import MetricScore, score_rows, score_values
 from nmt.evaluation.metrics import (
-    Comparison,
-    Score,
+    MetricComparison,
+    comparison_rows,
+    comparison_values,
     corpus_scores,
-    format_comparisons,
-    format_scores,
     load_sacrebleu_set,
     paired_bootstrap,
-    to_json,
 )
 
 REFERENCES = [
@@ -221,8 +220,8 @@ class TestSacrebleuSets:
 
 
 SCORES = {
-    "bleu": Score("BLEU", 38.514, "nrefs:1|case:mixed", (37.25, 39.75)),
-    "ter": Score("TER", 41.0, "nrefs:1|case:lc"),
+    "bleu": MetricScore("BLEU", 38.514, "nrefs:1|case:mixed", (37.25, 39.75)),
+    "ter": MetricScore("TER", 41.0, "nrefs:1|case:lc"),
 }
 
 
@@ -236,28 +235,28 @@ def test_intervals_of_a_set_so_small_that_nothing_may_match() -> None:
 
 class TestForms:
     def test_rows(self) -> None:
-        assert format_scores(SCORES) == [
+        assert score_rows(SCORES) == [
             ("metric", "score", "95% interval", "signature"),
             ("BLEU", "38.51", "37.25 to 39.75", "nrefs:1|case:mixed"),
             ("TER", "41.00", "", "nrefs:1|case:lc"),
         ]
-        assert format_scores({"ter": SCORES["ter"]}) == [
+        assert score_rows({"ter": SCORES["ter"]}) == [
             ("metric", "score", "signature"),
             ("TER", "41.00", "nrefs:1|case:lc"),
         ]
-        assert format_comparisons({"bleu": Comparison("BLEU", 30.0, 31.5, 0.012, "bs:1000")}) == [
+        assert comparison_rows({"bleu": MetricComparison("BLEU", 30.0, 31.5, 0.012, "bs:1000")}) == [
             ("metric", "baseline", "system", "difference", "p", "signature"),
             ("BLEU", "30.00", "31.50", "+1.50", "0.0120", "bs:1000"),
         ]
 
     def test_json(self) -> None:
-        assert json.loads(json.dumps(to_json(SCORES)))["bleu"] == {
+        assert json.loads(json.dumps(score_values(SCORES)))["bleu"] == {
             "name": "BLEU",
             "value": 38.514,
             "signature": "nrefs:1|case:mixed",
             "confidence": [37.25, 39.75],
         }
-        [comparison] = to_json({"bleu": Comparison("BLEU", 30.0, 31.5, 0.012, "bs:1000")}).values()
+        [comparison] = comparison_values({"bleu": MetricComparison("BLEU", 30.0, 31.5, 0.012, "bs:1000")}).values()
         assert comparison["delta"] == 1.5
 
 

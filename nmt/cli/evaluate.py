@@ -26,6 +26,7 @@ from nmt.cli.options import (
 )
 from nmt.config.schema import Samples
 from nmt.errors import ConfigError
+from nmt.evaluation import BOOTSTRAP_SAMPLES
 
 if TYPE_CHECKING:
     from nmt.config.schema import SearchConfig
@@ -40,7 +41,6 @@ confidence intervals, loss and perplexity of the references. Or label documents:
 confidence intervals, and the confusion matrix. The test sets are those that the
 model's config names, unless --test-set, --source, --docs or --sacrebleu chooses others."""
 
-SAMPLES = 1000
 BLANK_LINES = "blank_lines"
 
 
@@ -97,9 +97,9 @@ def _parser() -> Parser:
     parser.add_argument(
         "--samples",
         type=of_type(Samples),
-        default=SAMPLES,
+        default=BOOTSTRAP_SAMPLES,
         metavar="N",
-        help=f"of the bootstrap for confidence intervals, 0 for none; default: {SAMPLES}",
+        help=f"of the bootstrap for confidence intervals, 0 for none; default: {BOOTSTRAP_SAMPLES}",
     )
     parser.add_argument(
         "--baseline",

@@ -82,7 +82,7 @@ def _write(
     options: argparse.Namespace, model: TrainedClassifier, evaluations: Sequence[LabelEvaluation], files: Sequence[Path]
 ) -> None:
     from nmt.data.readers.labelled import one_line
-    from nmt.evaluation.label_metrics import to_json
+    from nmt.evaluation.label_metrics import label_score_values
     from nmt.tasks.translation.streaming import writing
 
     for file, evaluation in zip(files, evaluations, strict=options.output is not None):
@@ -98,7 +98,7 @@ def _write(
                 "name": evaluation.test_set.name,
                 "documents": len(evaluation.test_set.documents),
                 "loss": evaluation.loss,
-                **to_json(evaluation.scores),
+                **label_score_values(evaluation.scores),
             }
             for evaluation in evaluations
         ]
@@ -107,10 +107,11 @@ def _write(
 
 
 def _table(evaluation: LabelEvaluation) -> str:
-    from nmt.evaluation.label_metrics import format_confusion, format_label_scores
+    from nmt.evaluation import score_rows
+    from nmt.evaluation.label_metrics import confusion_rows
     from nmt.runtime import format_table
 
-    scores, confusion = format_label_scores(evaluation.scores), format_confusion(evaluation.scores)
+    scores, confusion = score_rows(evaluation.scores.scores), confusion_rows(evaluation.scores)
     return "\n".join(
         (
             f"{evaluation.test_set.name}: {counted(len(evaluation.test_set.documents), 'document')}",

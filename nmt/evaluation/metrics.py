@@ -12,16 +12,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
+import numpy.typing as npt
 from sacrebleu.dataset import DATASETS
 from sacrebleu.metrics.base import Metric
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
-from sacrebleu.significance import PairedTest, Result
+from sacrebleu.significance import PairedTest, Result, _compute_p_value, estimate_ci
 from sacrebleu.utils import SACREBLEU_DIR, get_available_testsets_for_langpair
 
 from nmt.errors import DataError
-from nmt.evaluation import resampling
+from nmt.evaluation import BOOTSTRAP_SAMPLES, BOOTSTRAP_SEED, MetricScore
 
 MetricName = Literal["bleu", "chrf", "ter"]
 References = Sequence[str] | Sequence[Sequence[str]]
@@ -29,7 +31,7 @@ References = Sequence[str] | Sequence[Sequence[str]]
 
 
 class _PlainCHRF(CHRF):
-    """chrF in Python's own floats: sacrebleu's are NumPy's unless nothing matches, which its bootstrap cannot mix."""
+    """chrF with Python floats: sacrebleu's are NumPy's unless nothing matches, which its bootstrap cannot mix."""
 
     def _compute_score_from_stats(self, stats: Any) -> Any:
         score = super()._compute_score_from_stats(stats)
@@ -40,42 +42,23 @@ class _PlainCHRF(CHRF):
 METRICS: dict[MetricName, type[Metric]] = {"bleu": BLEU, "chrf": _PlainCHRF, "ter": TER}
 ALL_METRICS: tuple[MetricName, ...] = ("bleu", "chrf", "ter")
 
-SEED = 12345
-"""sacrebleu's own, so that its command line gives the same intervals."""
-SAMPLES = 1000
-
 DOWNLOAD_TIMEOUT = 60.0
-"""Seconds without an answer; sacrebleu itself would wait for ever."""
+"""Seconds without an answer; sacrebleu has no limit."""
 
 
 @dataclass(frozen=True)
-class Score:
-    """What a metric says of a whole test set."""
-
-    name: str
-    """As sacrebleu writes it: `BLEU`, `chrF2`, `TER`."""
-    value: float
-    """In percent. Higher is better for BLEU and chrF, lower for TER, an error rate."""
-    signature: str
-    """Everything that the value depends on besides the text."""
-    confidence: tuple[float, float] | None = None
-    """95% interval by bootstrap resampling (Koehn 2004)."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What a metric says of two systems on the same test set."""
+class MetricComparison:
+    """The scores of two systems on the same test set by a metric."""
 
     name: str
     baseline: float
     system: float
     p_value: float
-    """How likely chance alone gives a difference as large, by paired bootstrap resampling (Koehn 2004)."""
+    """Of the difference, by paired bootstrap resampling (Koehn 2004)."""
     signature: str
 
     @property
     def delta(self) -> float:
-        """The system's value less the baseline's."""
         return self.system - self.baseline
 
 
@@ -85,19 +68,20 @@ def corpus_scores(
     metrics: Sequence[MetricName] = ALL_METRICS,
     *,
     confidence: bool = False,
-    samples: int = SAMPLES,
-    seed: int = SEED,
+    samples: int = BOOTSTRAP_SAMPLES,
+    seed: int = BOOTSTRAP_SEED,
     documents: Sequence[int] | None = None,
-) -> dict[str, Score]:
-    """Score detokenized translations, by the name of the metric.
+) -> dict[str, MetricScore]:
+    """Scores detokenized translations, by the name of the metric.
 
-    With `documents`, the number of each sentence's, these are resampled instead of sentences.
+    With `documents`, the document number of each sentence, the bootstrap resamples documents: the sentences of one are
+    not independent.
 
     Raises:
         DataError: the test set is empty, or its sides differ in number.
     """
     sets = _reference_sets(references, {"translations": hypotheses})
-    scores: dict[str, Score] = {}
+    scores: dict[str, MetricScore] = {}
     with _sacrebleu_seed(seed):
         for name in metrics:
             metric = METRICS[name]()
@@ -105,9 +89,11 @@ def corpus_scores(
             signature = str(metric.get_signature())
             interval = _interval(result, signature) if confidence and not documents else None
             if confidence and documents:
-                interval = resampling.interval(metric, hypotheses, sets, documents, samples, seed)
-                signature += resampling.signature(samples, seed)
-            scores[name] = Score(result.name, float(result.score), signature, interval)
+                sums = _document_statistics(metric, hypotheses, sets, documents)
+                mean, half = estimate_ci(_resampled_scores(metric, sums, samples, seed))
+                interval = (float(mean - half), float(mean + half))
+                signature += _document_signature(samples, seed)
+            scores[name] = MetricScore(result.name, float(result.score), signature, interval)
     return scores
 
 
@@ -117,19 +103,19 @@ def paired_bootstrap(
     references: References,
     metrics: Sequence[MetricName] = ALL_METRICS,
     *,
-    samples: int = SAMPLES,
-    seed: int = SEED,
+    samples: int = BOOTSTRAP_SAMPLES,
+    seed: int = BOOTSTRAP_SEED,
     documents: Sequence[int] | None = None,
-) -> dict[str, Comparison]:
-    """Compare two systems, by the name of the metric; `documents` as for `corpus_scores`.
+) -> dict[str, MetricComparison]:
+    """Compares two systems, by the name of the metric; `documents` as for `corpus_scores`.
 
     Raises:
         DataError: the test set is empty, or its sides differ in number.
     """
     sets = _reference_sets(references, {"translations": system, "translations of the baseline": baseline})
     if documents:
-        return {name: _by_document(name, baseline, system, sets, documents, samples, seed) for name in metrics}
-    compared: dict[str, Comparison] = {}
+        return {name: _compare_by_document(name, baseline, system, sets, documents, samples, seed) for name in metrics}
+    compared: dict[str, MetricComparison] = {}
     with _sacrebleu_seed(seed):
         for name in metrics:
             test = PairedTest(
@@ -143,24 +129,63 @@ def paired_bootstrap(
             (title, signature), *_ = signatures.items()
             before, after = (cast(Result, result) for result in results[title])
             assert after.p_value is not None
-            # sacrebleu counts the resamples that differ by more, not by as much: two systems that score the same
-            # would come out as certainly different.
+            # sacrebleu counts resamples that differ by more, not by as much: equal scores would get a p-value near 0.
             p_value = 1.0 if before.score == after.score else float(after.p_value)
-            compared[name] = Comparison(title, float(before.score), float(after.score), p_value, str(signature))
+            compared[name] = MetricComparison(title, float(before.score), float(after.score), p_value, str(signature))
     return compared
 
 
-def _by_document(name: MetricName, *compared: Any) -> Comparison:
-    """What `resampling.compare` says of a metric, `compared` being its arguments."""
-    metric, (samples, seed) = METRICS[name](), compared[-2:]
-    before, after, p_value = resampling.compare(metric, *compared)
-    signature = f"{metric.get_signature()}{resampling.signature(samples, seed)}"
-    title = metric.corpus_score(compared[1], compared[2]).name
-    return Comparison(title, before, after, 1.0 if before == after else p_value, signature)
+def _compare_by_document(
+    name: MetricName,
+    baseline: Sequence[str],
+    system: Sequence[str],
+    references: Sequence[Sequence[str]],
+    documents: Sequence[int],
+    samples: int,
+    seed: int,
+) -> MetricComparison:
+    """Paired bootstrap over documents, computed as sacrebleu does over sentences."""
+    metric = METRICS[name]()
+    before, after = (_document_statistics(metric, lines, references, documents) for lines in (baseline, system))
+    differences = np.abs(
+        _resampled_scores(metric, after, samples, seed) - _resampled_scores(metric, before, samples, seed)
+    )
+    scores = _score_of(metric, before.sum(0)), _score_of(metric, after.sum(0))
+    p_value = float(_compute_p_value(differences - differences.mean(), abs(scores[0] - scores[1])))
+    title = metric.corpus_score(system, references).name
+    signature = f"{metric.get_signature()}{_document_signature(samples, seed)}"
+    return MetricComparison(title, *scores, 1.0 if scores[0] == scores[1] else p_value, signature)
+
+
+_Statistics = npt.NDArray[np.float64]
+
+
+def _document_statistics(
+    metric: Metric, hypotheses: Sequence[str], references: Sequence[Sequence[str]], documents: Sequence[int]
+) -> _Statistics:
+    """Returns the counts of a metric, [documents, statistics]. A document ends where its number changes."""
+    statistics = np.asarray(metric._extract_corpus_statistics(hypotheses, references), np.float64)
+    numbers = np.asarray(documents)
+    starts = np.flatnonzero(np.append(True, numbers[1:] != numbers[:-1]))
+    sums: _Statistics = np.add.reduceat(statistics, starts)
+    return sums
+
+
+def _resampled_scores(metric: Metric, sums: _Statistics, samples: int, seed: int) -> _Statistics:
+    rows = np.random.default_rng(seed).choice(len(sums), size=(samples, len(sums)), replace=True)
+    return np.asarray([_score_of(metric, sums[row].sum(0)) for row in rows])
+
+
+def _score_of(metric: Metric, statistics: Any) -> float:
+    return float(metric._compute_score_from_stats(statistics).score)
+
+
+def _document_signature(samples: int, seed: int) -> str:
+    return f"|bs:{samples}|seed:{seed}|bs.unit:document"
 
 
 def _reference_sets(references: References, sides: Mapping[str, Sequence[str]]) -> list[list[str]]:
-    """The references as whole sets, once they are known to fit every side."""
+    """Returns the references as whole sets. Raises DataError where their number differs from that of the sides."""
     one_set = not references or isinstance(references[0], str)
     sets = [cast(Sequence[str], references)] if one_set else [list(part) for part in references]
     problems = [
@@ -177,7 +202,7 @@ def _reference_sets(references: References, sides: Mapping[str, Sequence[str]]) 
 
 
 def _interval(result: Any, signature: str) -> tuple[float, float]:
-    """The bootstrap's mean plus and minus half the width of its interval, as sacrebleu prints it."""
+    """Returns the mean of the bootstrap plus and minus half the width of its interval, as sacrebleu prints it."""
     report = json.loads(result.format(width=6, signature=signature, is_json=True))
     # sacrebleu leaves a mean of 0 out: every resample then scored exactly 0.
     mean, half = report.get("confidence_mean", 0.0), report.get("confidence_var", 0.0)
@@ -186,7 +211,7 @@ def _interval(result: Any, signature: str) -> tuple[float, float]:
 
 @contextmanager
 def _sacrebleu_seed(seed: int) -> Iterator[None]:
-    """sacrebleu reads its seed from the environment only, and takes 0 for none."""
+    """Sets the seed of sacrebleu, which it reads from the environment, 0 meaning none."""
     assert seed > 0, "the seed of a bootstrap is positive"
     before = os.environ.get("SACREBLEU_SEED")
     os.environ["SACREBLEU_SEED"] = str(seed)
@@ -200,10 +225,10 @@ def _sacrebleu_seed(seed: int) -> Iterator[None]:
 
 
 def load_sacrebleu_set(name: str, langpair: str) -> tuple[list[str], list[list[str]]]:
-    """Source and reference sets of a test set that sacrebleu knows, such as `wmt17` and `de-en`.
+    """Returns source and reference sets of a test set of sacrebleu, such as `wmt17` and `de-en`.
 
-    It comes from sacrebleu's cache (the folder named by the environment variable SACREBLEU, else `~/.sacrebleu`),
-    or is downloaded there.
+    It is read from sacrebleu's cache (the folder named by the environment variable SACREBLEU, else `~/.sacrebleu`),
+    or downloaded there.
 
     Raises:
         DataError: there is no such set or language pair, or it is neither cached nor to be had.
@@ -222,7 +247,7 @@ def load_sacrebleu_set(name: str, langpair: str) -> tuple[list[str], list[list[s
     try:
         source = _lines(dataset.get_source_file(langpair))
         references = [_lines(path) for path in dataset.get_reference_files(langpair)]
-    # Whatever goes wrong with the network, an archive or its contents; some of it sacrebleu ends the process for.
+    # Any error of the network, an archive or its contents; for some sacrebleu exits.
     except (Exception, SystemExit) as error:
         folder = Path(SACREBLEU_DIR) / name
         raise DataError(
@@ -242,7 +267,7 @@ def load_sacrebleu_set(name: str, langpair: str) -> tuple[list[str], list[list[s
 
 
 def _lines(path: str) -> list[str]:
-    """Lines as sacrebleu reads them: split at line feeds only, without space at their ends."""
+    """Returns the lines as sacrebleu reads them: split at line feeds only, without space at their ends."""
     with open(path, encoding="utf-8", newline="\n") as file:
         return [line.rstrip() for line in file]
 
@@ -252,38 +277,15 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     return f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(known)}"
 
 
-def format_scores(scores: Mapping[str, Score]) -> list[tuple[str, ...]]:
-    """Rows of a table, the heading first; the interval only where there is one."""
-    with_interval = any(score.confidence is not None for score in scores.values())
-    rows = [("metric", "score", *(["95% interval"] if with_interval else []), "signature")]
-    for score in scores.values():
-        interval = "" if score.confidence is None else f"{score.confidence[0]:.2f} to {score.confidence[1]:.2f}"
-        rows.append((score.name, f"{score.value:.2f}", *([interval] if with_interval else []), score.signature))
+def comparison_rows(comparisons: Mapping[str, MetricComparison]) -> list[tuple[str, ...]]:
+    """Returns the rows of a table, the heading first."""
+    rows: list[tuple[str, ...]] = [("metric", "baseline", "system", "difference", "p", "signature")]
+    for each in comparisons.values():
+        numbers = f"{each.baseline:.2f}", f"{each.system:.2f}", f"{each.delta:+.2f}", f"{each.p_value:.4f}"
+        rows.append((each.name, *numbers, each.signature))
     return rows
 
 
-def format_comparisons(comparisons: Mapping[str, Comparison]) -> list[tuple[str, ...]]:
-    """Rows of a table, the heading first."""
-    heading = ("metric", "baseline", "system", "difference", "p", "signature")
-    return [
-        heading,
-        *(
-            (
-                part.name,
-                f"{part.baseline:.2f}",
-                f"{part.system:.2f}",
-                f"{part.delta:+.2f}",
-                f"{part.p_value:.4f}",
-                part.signature,
-            )
-            for part in comparisons.values()
-        ),
-    ]
-
-
-def to_json(results: Mapping[str, Score | Comparison]) -> dict[str, dict[str, Any]]:
-    """The results as plain values, for `json.dump`."""
-    return {
-        name: {**asdict(result), **({"delta": result.delta} if isinstance(result, Comparison) else {})}
-        for name, result in results.items()
-    }
+def comparison_values(comparisons: Mapping[str, MetricComparison]) -> dict[str, dict[str, Any]]:
+    """Returns the comparisons as plain values, for `json.dump`."""
+    return {name: {**asdict(each), "delta": each.delta} for name, each in comparisons.items()}

@@ -10,7 +10,8 @@ from typing import Literal
 from nmt.config.schema import SearchConfig
 from nmt.data.readers.files import read_lines
 from nmt.errors import DataError
-from nmt.evaluation.metrics import SAMPLES, Comparison, MetricName, paired_bootstrap
+from nmt.evaluation import BOOTSTRAP_SAMPLES
+from nmt.evaluation.metrics import MetricComparison, MetricName, paired_bootstrap
 from nmt.kernels.choice import Kernels
 from nmt.runtime import Runtime
 from nmt.tasks.translation.document_translation import translate_text
@@ -29,7 +30,7 @@ class Result:
 
     test_set: TestSet
     evaluation: Evaluation
-    comparisons: Mapping[str, Comparison] | None = None
+    comparisons: Mapping[str, MetricComparison] | None = None
 
 
 def measure(
@@ -64,7 +65,7 @@ def measure(
         found.hypotheses,
         test_set.references,
         metrics,
-        samples=samples or SAMPLES,
+        samples=samples or BOOTSTRAP_SAMPLES,
         documents=test_set.documents,
     )
     return Result(test_set, found, compared)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from nmt.config import TranslationConfig
 from nmt.config.schema import SearchConfig
 from nmt.data.tokenizer import TokenizerPair
-from nmt.evaluation.metrics import ALL_METRICS, SAMPLES, MetricName, Score, corpus_scores
+from nmt.evaluation import BOOTSTRAP_SAMPLES, MetricScore
+from nmt.evaluation.metrics import ALL_METRICS, MetricName, corpus_scores
 from nmt.kernels.choice import Kernels
 from nmt.model.translator import Translator
 from nmt.runtime import Runtime
@@ -26,7 +27,7 @@ class Evaluation:
 
     hypotheses: list[str]
     """Best translation of each sentence; empty for a blank one."""
-    scores: dict[str, Score]
+    scores: dict[str, MetricScore]
     """Of the translations, by metric."""
     loss: Loss
     """Of the references, of all that there are."""
@@ -72,7 +73,12 @@ def evaluate(
     hypotheses = [translations[0].text if translations else "" for translations in found]
     compared = [list(stream[:sentences]) for stream in references]
     scores = corpus_scores(
-        hypotheses, compared, metrics, confidence=samples > 0, samples=samples or SAMPLES, documents=translated
+        hypotheses,
+        compared,
+        metrics,
+        confidence=samples > 0,
+        samples=samples or BOOTSTRAP_SAMPLES,
+        documents=translated,
     )
     losses = [forced_loss(system, sources, stream, search.batch_tokens, kernels, documents) for stream in references]
     return Evaluation(hypotheses, scores, sum(losses[1:], losses[0]))

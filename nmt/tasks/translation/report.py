@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from nmt.errors import counted
-from nmt.evaluation.metrics import format_comparisons, format_scores, to_json
+from nmt.evaluation import score_rows, score_values
+from nmt.evaluation.metrics import comparison_rows, comparison_values
 from nmt.runtime import format_table
 from nmt.tasks.translation.comparison import Result
 from nmt.tasks.translation.documents import grouped
@@ -24,13 +25,13 @@ def as_values(result: Result) -> dict[str, Any]:
         "name": result.test_set.name,
         "sentences": len(result.test_set.sources),
         "documents": _documents(result),
-        "scores": to_json(result.evaluation.scores),
+        "scores": score_values(result.evaluation.scores),
         "loss": _finite(loss.per_piece),
         "perplexity": _finite(loss.perplexity),
         "target_pieces": loss.pieces,
     }
     if result.comparisons is not None:
-        values["comparisons"] = to_json(result.comparisons)
+        values["comparisons"] = comparison_values(result.comparisons)
     return values
 
 
@@ -45,11 +46,11 @@ def _lines(result: Result, baseline: str | None) -> list[str]:
         heading,
         f"loss of the references {loss.per_piece:.4f}, perplexity {loss.perplexity:.2f}, "
         f"by {counted(loss.pieces, 'piece')}",
-        _table(format_scores(result.evaluation.scores)),
+        _table(score_rows(result.evaluation.scores)),
     ]
     if result.comparisons is not None:
         unit = " over documents" if documents else ""
-        lines += [f"compared with {baseline} by paired bootstrap{unit}", _table(format_comparisons(result.comparisons))]
+        lines += [f"compared with {baseline} by paired bootstrap{unit}", _table(comparison_rows(result.comparisons))]
     return lines
 
 
