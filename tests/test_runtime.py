@@ -18,7 +18,7 @@ import torch
 from nmt import runtime
 from nmt.config import schema
 from nmt.errors import ConfigError
-from nmt.runtime import Hardware, memory
+from nmt.runtime import Hardware, device, free_memory, in_bytes
 from nmt.runtime.device import cpu_flags
 
 NEW_GPU = Hardware("GPU", is_gpu=True, bf16="compute capability 9.0", fast_fp16=True)
@@ -316,7 +316,7 @@ def test_the_code_of_few_products_is_kept() -> None:
     """Products of 400 numbers of rows: what the process has grown by when all that is free is given back."""
     code = (
         "import ctypes, sys, torch\n"
-        "from nmt.runtime.memory import keep_few_kernels\n"
+        "from nmt.runtime.device import keep_few_kernels\n"
         "if sys.argv[1] == 'few':\n"
         "    keep_few_kernels()\n"
         "def kilobytes():\n"
@@ -330,7 +330,7 @@ def test_the_code_of_few_products_is_kept() -> None:
         "    rows[:count] @ weight\n"
         "print(kilobytes() - before)\n"
     )
-    environment = {name: value for name, value in os.environ.items() if name not in memory.CACHES}
+    environment = {name: value for name, value in os.environ.items() if name not in device.KERNEL_CACHES}
     grown = {}
     for kept in ("few", "many"):
         command = [sys.executable, "-c", code, kept]
@@ -344,7 +344,7 @@ def test_freed_memory_stays_with_the_process() -> None:
     """A block that is freed and asked for again is not cleared again by the system: no page is faulted in."""
     code = (
         "import resource, torch\n"
-        "from nmt.runtime.memory import keep_freed_memory\n"
+        "from nmt.runtime.device import keep_freed_memory\n"
         "assert keep_freed_memory()\n"
         "def faults():\n"
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
@@ -359,14 +359,14 @@ def test_freed_memory_stays_with_the_process() -> None:
 
 def test_bytes_are_written_for_people() -> None:
     sizes = (0, 1023, 1024, 9 * 1024, 35 << 20, 3 << 29, 12 << 30, 5 << 40, 3 << 50)
-    assert [memory.in_bytes(size) for size in sizes] == [
+    assert [in_bytes(size) for size in sizes] == [
         *("0 B", "1,023 B", "1.0 KiB", "9.0 KiB", "35 MiB", "1.5 GiB", "12 GiB", "5.0 TiB", "3,072 TiB")
     ]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems do not say")
 def test_free_memory_is_at_most_what_the_machine_has() -> None:
-    free = memory.free_memory(torch.device("cpu"))
+    free = free_memory(torch.device("cpu"))
     swap = int(next(line for line in Path("/proc/meminfo").read_text().splitlines() if "SwapTotal" in line).split()[1])
     assert free is not None
     assert 0 < free <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") + swap * 1024

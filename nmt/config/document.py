@@ -30,12 +30,12 @@ MOST_PROBLEMS = 100
 UNKNOWN: Any = object()
 """Stands for a value whose mistakes are noted already."""
 
-Path = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 """Keys and list positions from the top to a value."""
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """Where the user wrote something: a line of the file, or the nth `--set`, counted from 0."""
 
     line: int = 1
@@ -44,10 +44,10 @@ class Place:
 
 @dataclass
 class Node:
-    """A value with its place. Mappings hold nodes by key, lists hold nodes."""
+    """A value with its location. Mappings hold nodes by key, lists hold nodes."""
 
     value: dict[str, Node] | list[Node] | str | int | float | bool | None
-    place: Place
+    location: Location
     implied: bool = False
     """Nobody wrote this value: it only leads to one that an override sets."""
 
@@ -60,13 +60,13 @@ class Node:
         return self.value
 
     @classmethod
-    def of(cls, value: Any, place: Place) -> Node:
-        """A tree of plain values that all came from one place."""
+    def of(cls, value: Any, location: Location) -> Node:
+        """A tree of plain values that all came from one location."""
         if isinstance(value, Mapping):
-            return cls({str(key): cls.of(child, place) for key, child in value.items()}, place)
+            return cls({str(key): cls.of(child, location) for key, child in value.items()}, location)
         if isinstance(value, (list, tuple)):
-            return cls([cls.of(child, place) for child in value], place)
-        return cls(value, place)
+            return cls([cls.of(child, location) for child in value], location)
+        return cls(value, location)
 
     def child(self, key: str | int) -> Node | None:
         """The value under a key or list position, if there is one."""
@@ -77,37 +77,37 @@ class Node:
         return None
 
 
-def locate(root: Node, path: Path, implied: bool = False) -> Place:
+def locate(root: Node, path: KeyPath, implied: bool = False) -> Location:
     """Where the value of a path was written, or else the innermost thing around it that was.
 
     With `implied`, a key that only leads to a written one counts as written.
     """
-    place, node = root.place, root
+    location, node = root.location, root
     for key in path:
         below = node.child(key)
         if below is None:
             break
         node = below
         if implied or not node.implied:
-            place = node.place
-    return place
+            location = node.location
+    return location
 
 
 @dataclass(frozen=True)
 class Problem:
     """One mistake: what is wrong with the value of a path, and what to do."""
 
-    place: Place
-    path: Path
+    location: Location
+    path: KeyPath
     message: str
 
     def line(self, origin: str) -> str:
         """The mistake as the user reads it."""
-        where = "--set" if self.place.override is not None else f"{origin}:{self.place.line}:"
+        where = "--set" if self.location.override is not None else f"{origin}:{self.location.line}:"
         return f"{where} {dotted(self.path)}: {self.message}" if self.path else f"{where} {self.message}"
 
 
-def dotted(path: Path) -> str:
+def dotted(path: KeyPath) -> str:
     """`("data", "train", 0)` -> `data.train.0`; what is longer than any real path is cut off."""
     name = ".".join(map(str, path))
     return name if len(name) <= 200 else f"{name[:199]}..."
@@ -120,7 +120,7 @@ def error_of(problems: list[Problem], origin: str) -> ConfigError:
     """
 
     def order(problem: Problem) -> tuple[int, int]:
-        return (-1 if problem.place.override is None else problem.place.override, problem.place.line)
+        return (-1 if problem.location.override is None else problem.location.override, problem.location.line)
 
     lines = list(dict.fromkeys(problem.line(origin) for problem in sorted(problems, key=order)))
     if len(lines) > MOST_PROBLEMS:
@@ -185,7 +185,7 @@ _Loader.add_implicit_resolver(_MERGE, re.compile(r"<<\Z"), ["<"])
 class _Reading:
     """Turns PyYAML's nodes into ours and collects mistakes on the way."""
 
-    def __init__(self, origin: str, override: Place | None = None) -> None:
+    def __init__(self, origin: str, override: Location | None = None) -> None:
         self.problems: list[Problem] = []
         self._origin = origin
         self._override = override
@@ -193,19 +193,21 @@ class _Reading:
         self._seen: set[int] = set()
         self._repeated = 0
 
-    def node(self, yaml_node: yaml.Node, path: Path, place: Place) -> Node:
+    def node(self, yaml_node: yaml.Node, path: KeyPath, location: Location) -> Node:
         """Our node of PyYAML's; raises `ConfigError` where aliases repeat too much."""
         self._count(yaml_node)
         if not self._may_open(yaml_node, path):
-            return Node(None, place)
+            return Node(None, location)
         if isinstance(yaml_node, yaml.MappingNode):
-            return Node(self._mapping(yaml_node, path), place)
+            return Node(self._mapping(yaml_node, path), location)
         if isinstance(yaml_node, yaml.SequenceNode):
             self._open.add(id(yaml_node))
-            items = [self.node(item, (*path, index), self._place(item)) for index, item in enumerate(yaml_node.value)]
+            items = [
+                self.node(item, (*path, index), self._location(item)) for index, item in enumerate(yaml_node.value)
+            ]
             self._open.remove(id(yaml_node))
-            return Node(items, place)
-        return Node(self._scalar(yaml_node, path), place)
+            return Node(items, location)
+        return Node(self._scalar(yaml_node, path), location)
 
     def _count(self, yaml_node: yaml.Node) -> None:
         """Count what an alias repeats: a node that was read before, and all below it, comes from an alias."""
@@ -219,7 +221,7 @@ class _Reading:
                 f"{where}: aliases of this, and others, repeat more than {MOST_REPEATED:,} values; use fewer"
             )
 
-    def _may_open(self, yaml_node: yaml.Node, path: Path) -> bool:
+    def _may_open(self, yaml_node: yaml.Node, path: KeyPath) -> bool:
         if id(yaml_node) in self._open:
             self._problem(yaml_node, path, "is an alias of what it stands in; write the value out")
             return False
@@ -228,12 +230,12 @@ class _Reading:
             return False
         return True
 
-    def _mapping(self, mapping: yaml.MappingNode, path: Path) -> dict[str, Node]:
+    def _mapping(self, mapping: yaml.MappingNode, path: KeyPath) -> dict[str, Node]:
         own: dict[str, Node] = {}
         merged: dict[str, Node] = {}
         self._open.add(id(mapping))
         for key_node, value_node in mapping.value:
-            place = self._place(key_node)
+            location = self._location(key_node)
             if key_node.tag == _MERGE:
                 for base in self._merge_bases(value_node, path):
                     merged = {**self._mapping(base, path), **merged}
@@ -245,15 +247,15 @@ class _Reading:
             elif forbidden := _forbidden(key):
                 self._problem(key_node, path, f"a key holds the character {forbidden}; leave it out")
             elif key in own:
-                first = own[key].place
+                first = own[key].location
                 where = f"; the first is in line {first.line}" if first.override is None else ""
                 self._problem(key_node, (*path, key), f"key given twice{where}; keep one")
             else:
-                own[key] = self.node(value_node, (*path, key), place)
+                own[key] = self.node(value_node, (*path, key), location)
         self._open.remove(id(mapping))
         return {**merged, **own}
 
-    def _merge_bases(self, node: yaml.Node, path: Path) -> Iterator[yaml.MappingNode]:
+    def _merge_bases(self, node: yaml.Node, path: KeyPath) -> Iterator[yaml.MappingNode]:
         for base in node.value if isinstance(node, yaml.SequenceNode) else [node]:
             self._count(base)
             if not isinstance(base, yaml.MappingNode):
@@ -261,7 +263,7 @@ class _Reading:
             elif self._may_open(base, path):
                 yield base
 
-    def _scalar(self, scalar: yaml.Node, path: Path) -> Any:
+    def _scalar(self, scalar: yaml.Node, path: KeyPath) -> Any:
         tag, text = scalar.tag, scalar.value
         if tag == _MERGE:
             return text
@@ -278,11 +280,11 @@ class _Reading:
         self._problem(scalar, path, message)
         return None
 
-    def _place(self, node: yaml.Node) -> Place:
-        return self._override or Place(node.start_mark.line + 1)
+    def _location(self, node: yaml.Node) -> Location:
+        return self._override or Location(node.start_mark.line + 1)
 
-    def _problem(self, node: yaml.Node, path: Path, message: str) -> None:
-        self.problems.append(Problem(self._place(node), path, message))
+    def _problem(self, node: yaml.Node, path: KeyPath, message: str) -> None:
+        self.problems.append(Problem(self._location(node), path, message))
 
 
 def _forbidden(text: str) -> str:
@@ -300,15 +302,15 @@ def read_document(text: str, origin: str) -> tuple[Node, list[Problem]]:
     top = _compose(text, lambda line: f"{origin}:{line}: ")
     if top is None or (isinstance(top, yaml.ScalarNode) and not top.value):
         raise ConfigError(f"{origin}:1: the file is empty; it needs at least `run` and `data`")
-    place = Place(top.start_mark.line + 1)
+    location = Location(top.start_mark.line + 1)
     if not isinstance(top, yaml.MappingNode):
         kind = "a list" if isinstance(top, yaml.SequenceNode) else "a single value"
-        raise ConfigError(f"{origin}:{place.line}: the file holds {kind}; it must be a mapping of `key: value`")
+        raise ConfigError(f"{origin}:{location.line}: the file holds {kind}; it must be a mapping of `key: value`")
     reading = _Reading(origin)
-    return reading.node(top, (), place), reading.problems
+    return reading.node(top, (), location), reading.problems
 
 
-def read_value(text: str, path: Path, place: Place) -> tuple[Node, list[Problem]]:
+def read_value(text: str, path: KeyPath, location: Location) -> tuple[Node, list[Problem]]:
     """The tree of the YAML value of an override.
 
     Raises:
@@ -316,8 +318,8 @@ def read_value(text: str, path: Path, place: Place) -> tuple[Node, list[Problem]
     """
     origin = f"--set {dotted(path)}"
     top = _compose(text, lambda _: f"{origin}: ")
-    reading = _Reading(origin, place)
-    return (Node(None, place) if top is None else reading.node(top, path, place)), reading.problems
+    reading = _Reading(origin, location)
+    return (Node(None, location) if top is None else reading.node(top, path, location)), reading.problems
 
 
 def _compose(text: str, prefix: Callable[[int], str]) -> yaml.Node | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nmt.config.document import DEEPEST, UNKNOWN, Node, Path, Place, Problem, dotted, read_value
+from nmt.config.document import DEEPEST, UNKNOWN, KeyPath, Location, Node, Problem, dotted, read_value
 from nmt.config.registry import Registry
 from nmt.config.schema import TASKS, ExperimentConfig
 from nmt.config.shapes import Shape, accepts_own_keys, fields_below, shape_of
@@ -35,22 +35,22 @@ def apply_overrides(root: Node, overrides: Sequence[str], families: Mapping[str,
     """
     problems: list[Problem] = []
     for index, override in sorted(enumerate(overrides), key=lambda item: _key(item[1]) != "task"):
-        place = Place(override=index)
+        location = Location(override=index)
         _, equals, text = override.partition("=")
-        path: Path = tuple(_key(override).split("."))
+        path: KeyPath = tuple(_key(override).split("."))
         if not equals or not all(path) or len(path) > DEEPEST:
-            problems.append(Problem(place, (override,), "not of the form section.key=value; write it so"))
+            problems.append(Problem(location, (override,), "not of the form section.key=value; write it so"))
             continue
         try:
-            value, mistakes = read_value(text, path, place)
+            value, mistakes = read_value(text, path, location)
         except ConfigError as error:
             message = error.problems[0].removeprefix(f"--set {dotted(path)}: ")
-            problems.append(Problem(place, path, message))
+            problems.append(Problem(location, path, message))
             continue
         problems += mistakes
         message = _write(root, Shape(None, experiment_of(root)), path, value, families)
         if message:
-            problems.append(Problem(place, path, message))
+            problems.append(Problem(location, path, message))
     return problems
 
 
@@ -58,7 +58,7 @@ def _key(override: str) -> str:
     return override.partition("=")[0].strip()
 
 
-def _write(root: Node, shape: Shape | None, path: Path, value: Node, families: Mapping[str, Registry[Any]]) -> str:
+def _write(root: Node, shape: Shape | None, path: KeyPath, value: Node, families: Mapping[str, Registry[Any]]) -> str:
     """Puts the value at its path; returns what stands in the way, or nothing."""
     node = root
     for depth, step in enumerate(path):
@@ -78,13 +78,13 @@ def _write(root: Node, shape: Shape | None, path: Path, value: Node, families: M
             elif key not in node.value and shape is not None and shape.is_leaf and not accepts_own_keys(shape):
                 return _single(path[: depth + 1])
             else:
-                node = node.value.setdefault(key, Node({}, value.place, implied=True))
+                node = node.value.setdefault(key, Node({}, value.location, implied=True))
         else:
             return _single(path[:depth])
     return ""
 
 
-def _single(path: Path) -> str:
+def _single(path: KeyPath) -> str:
     return f"{dotted(path)} is a single value, nothing in it can be set; set it as a whole"
 
 
@@ -101,9 +101,9 @@ def _write_out(node: Node, shape: Shape | None, key: str) -> None:
     if node.value is None:
         node.value = {}
     elif isinstance(node.value, str) and shape.container is None and not shape.is_leaf:
-        node.value = {"kind" if shape.part is not None else "preset": Node(node.value, node.place)}
+        node.value = {"kind" if shape.part is not None else "preset": Node(node.value, node.location)}
     elif isinstance(node.value, dict) and shape.container is list and key.isdecimal():
-        node.value = [Node(node.value, node.place)]
+        node.value = [Node(node.value, node.location)]
 
 
 def _below(shape: Shape | None, node: Node, key: str, families: Mapping[str, Registry[Any]]) -> Shape | None:
@@ -137,19 +137,19 @@ def expand_presets(root: Node, experiment: type[ExperimentConfig], presets: Pres
         if not isinstance(named.value, str) or named.value not in meanings:
             name = str(named.plain())
             problems.append(
-                Problem(named.place, tuple(path.split(".")), f"unknown preset {name!r}; {advice(name, meanings)}")
+                Problem(named.location, tuple(path.split(".")), f"unknown preset {name!r}; {advice(name, meanings)}")
             )
             node.value = UNKNOWN
             continue
         inside: dict[str, Any] = {}
         for key, value in meanings[named.value].items():
             if "." in key:
-                _add(root, key.split("."), Node.of(value, named.place))
+                _add(root, key.split("."), Node.of(value, named.location))
             else:
                 inside[key] = value
         written = node.value if isinstance(node.value, dict) else {}
-        own = Node({key: child for key, child in written.items() if key != "preset"}, node.place)
-        node.value = _merged(Node.of(inside, named.place), own, shape_of(fields[path])).value
+        own = Node({key: child for key, child in written.items() if key != "preset"}, node.location)
+        node.value = _merged(Node.of(inside, named.location), own, shape_of(fields[path])).value
     return problems
 
 
@@ -162,19 +162,19 @@ def _add(root: Node, path: list[str], leaf: Node) -> None:
         if not isinstance(node.value, dict):
             return
         last = depth == len(path) - 1
-        node = node.value.setdefault(key, leaf if last else Node({}, leaf.place, implied=True))
+        node = node.value.setdefault(key, leaf if last else Node({}, leaf.location, implied=True))
 
 
 def _merged(base: Node, own: Node, shape: Shape | None) -> Node:
     """`base` with what `own` says otherwise. Options of a part stay only while the part stays the same."""
     if shape is not None and shape.part is not None and isinstance(own.value, dict):
         if isinstance(base.value, str):
-            base = Node({"kind": Node(base.value, base.place)}, base.place)
+            base = Node({"kind": Node(base.value, base.location)}, base.location)
         if not isinstance(base.value, dict):
             return own
-        kind = base.value.get("kind", Node(shape.part.default_kind, base.place)).value
+        kind = base.value.get("kind", Node(shape.part.default_kind, base.location)).value
         same = "kind" not in own.value or own.value["kind"].value == kind
-        return Node({**base.value, **own.value}, own.place) if same else own
+        return Node({**base.value, **own.value}, own.location) if same else own
     if shape is None or shape.section is None or not isinstance(base.value, dict) or not isinstance(own.value, dict):
         return own
     merged = dict(base.value)
@@ -182,4 +182,4 @@ def _merged(base: Node, own: Node, shape: Shape | None) -> Node:
         field = shape.section.model_fields.get(key)
         below = shape_of(field) if field is not None else None
         merged[key] = _merged(merged[key], child, below) if key in merged else child
-    return Node(merged, own.place)
+    return Node(merged, own.location)

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic.fields import FieldInfo
 
-from nmt.config.document import Node, Place, recognise_scalars
+from nmt.config.document import Location, Node, recognise_scalars
 from nmt.config.reader import Components, Families, build_config
 from nmt.config.registry import PartOptions, Section
 from nmt.config.schema import TASKS, ExperimentConfig
@@ -111,7 +111,7 @@ def flow(value: Any) -> str:
 def reference_yaml(components: Components, task: str = "translation") -> str:
     """A config of this task with every key, and comments that tell all that can stand there; it loads as it is."""
     experiment = TASKS[task]
-    root = Node.of({"task": task, **_example(experiment, components.families)}, Place())
+    root = Node.of({"task": task, **_example(experiment, components.families)}, Location())
     config = build_config(root, [], "reference", Components(components.families, components.presets))
     return _write_yaml(config, _Explanation(experiment, components).lines)
 

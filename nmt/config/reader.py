@@ -13,12 +13,12 @@ import select
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from nmt.config.document import MOST_PROBLEMS, UNKNOWN, Node, Path, Problem, dotted, error_of, locate, read_document
+from nmt.config.document import MOST_PROBLEMS, UNKNOWN, KeyPath, Node, Problem, dotted, error_of, locate, read_document
 from nmt.config.overrides import Presets, apply_overrides, expand_presets, experiment_of
 from nmt.config.registry import PartOf, PartOptions, Registry, Section, decided
 from nmt.config.schema import TASKS, ExperimentConfig
@@ -49,7 +49,7 @@ class Components:
     """Rules that need a config without any mistake."""
 
 
-def load_config(path: str | FilePath, components: Components, overrides: Sequence[str] = ()) -> ExperimentConfig:
+def load_config(path: str | Path, components: Components, overrides: Sequence[str] = ()) -> ExperimentConfig:
     """Reads a YAML file, in UTF-8 and of at most 128 KiB; a pipe such as `<(...)` is read to its end.
 
     `overrides` are `section.key=value` each, the value in YAML; they win over the file, later ones over earlier ones.
@@ -68,7 +68,7 @@ def load_config(path: str | FilePath, components: Components, overrides: Sequenc
     return parse_config(text, str(path), components, overrides)
 
 
-def _read(path: str | FilePath) -> bytes:
+def _read(path: str | Path) -> bytes:
     """The bytes of a file or pipe. A pipe that nobody opens for writing within a second is an error, not a wait."""
     with open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | _AT_ONCE)) as file:
         read: bytes | None = b""
@@ -119,8 +119,8 @@ def build_config(root: Node, problems: list[Problem], origin: str, components: C
                 reading.blame_all(check(config), ())
     except _EnoughError:
         raise error_of([*problems, *reading.problems], origin) from None
-    known = {(problem.place, problem.path) for problem in problems}
-    problems = problems + [problem for problem in reading.problems if (problem.place, problem.path) not in known]
+    known = {(problem.location, problem.path) for problem in problems}
+    problems = problems + [problem for problem in reading.problems if (problem.location, problem.path) not in known]
     if problems:
         raise error_of(problems, origin)
     return config
@@ -132,11 +132,11 @@ def wrong_task(root: Node) -> Problem | None:
     if named is None or (isinstance(named.value, str) and named.value in TASKS):
         return None
     if isinstance(named.value, str):
-        return Problem(named.place, ("task",), f"unknown task {named.value!r}; {advice(named.value, TASKS)}")
-    return Problem(named.place, ("task",), f"must be a name ({', '.join(TASKS)}), not {shown(named.value)}")
+        return Problem(named.location, ("task",), f"unknown task {named.value!r}; {advice(named.value, TASKS)}")
+    return Problem(named.location, ("task",), f"must be a name ({', '.join(TASKS)}), not {shown(named.value)}")
 
 
-Mistake = tuple[Path, str]
+Mistake = tuple[KeyPath, str]
 
 
 class _EnoughError(Exception):
@@ -146,7 +146,9 @@ class _EnoughError(Exception):
 class Values(dict[str, Any]):
     """A mapping of the YAML, as pydantic validates it."""
 
-    def __init__(self, values: Mapping[str, Any], path: Path, part: PartOf | None = None, short: bool = False) -> None:
+    def __init__(
+        self, values: Mapping[str, Any], path: KeyPath, part: PartOf | None = None, short: bool = False
+    ) -> None:
         super().__init__(values)
         self.path = path
         self.part = part
@@ -168,15 +170,15 @@ class _Reading:
         self._presets = components.presets
         self._experiment = experiment
         self._root = root
-        self._path: Path = ()
+        self._path: KeyPath = ()
 
-    def blame(self, path: Path, message: str, implied: bool = False) -> None:
+    def blame(self, path: KeyPath, message: str, implied: bool = False) -> None:
         """Notes a mistake, at the innermost thing that was written."""
         self.problems.append(Problem(locate(self._root, path, implied), path, message))
         if len(self.problems) > MOST_PROBLEMS:
             raise _EnoughError
 
-    def blame_all(self, rule: Iterable[tuple[str, str]], section: Path) -> None:
+    def blame_all(self, rule: Iterable[tuple[str, str]], section: KeyPath) -> None:
         """Notes what a rule between values finds, as far as it is decided."""
         for path, message in decided(rule):
             self.blame((*section, *path.split(".")), message)
@@ -233,7 +235,7 @@ class _Reading:
                 self.blame(*self._mistake(detail, shape, annotation_of(section.model_fields[name]), value, path))
             return UNKNOWN
 
-    def _full_form(self, value: Any, shape: Shape, path: Path) -> Any:
+    def _full_form(self, value: Any, shape: Shape, path: KeyPath) -> Any:
         """The value with short forms written out: a name alone, one item without its list, nothing for the defaults."""
         if shape.container is list:
             if isinstance(value, list):
@@ -256,7 +258,7 @@ class _Reading:
             return Values(value if kind is None else {"kind": kind, **value}, path, shape.part)
         return value
 
-    def _mistake(self, detail: Mapping[str, Any], shape: Shape, annotation: Any, value: Any, path: Path) -> Mistake:
+    def _mistake(self, detail: Mapping[str, Any], shape: Shape, annotation: Any, value: Any, path: KeyPath) -> Mistake:
         """Returns the path and the description of what pydantic found in the value of a field."""
         wrong, family = detail["input"], shape.part.family if shape.part is not None else ""
         if isinstance(wrong, Values):

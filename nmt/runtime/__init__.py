@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from nmt.runtime.device import Hardware, Runtime, choose_precision, cpu_flags, is_out_of_memory, product_dtype, set_up
+from nmt.runtime.device import (
+    Hardware,
+    Runtime,
+    choose_precision,
+    cpu_flags,
+    free_memory,
+    in_bytes,
+    is_out_of_memory,
+    product_dtype,
+    set_up,
+    settle_memory,
+)
 from nmt.runtime.log import FILE_ONLY, format_table, logger, set_up_logging
-from nmt.runtime.memory import free_memory, in_bytes
 from nmt.runtime.processes import (
     all_reduce_sum,
     barrier,
@@ -37,6 +47,7 @@ __all__ = [
     "set_rng_state",
     "set_up",
     "set_up_logging",
+    "settle_memory",
     "tear_down",
     "watching_the_others",
 ]

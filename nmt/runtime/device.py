@@ -1,7 +1,11 @@
-"""Device and precision: chosen once, with the reason."""
+"""Device and precision, chosen once and with the reason; memory of a process."""
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,36 +16,44 @@ import torch
 from nmt.config import schema
 from nmt.errors import ConfigError
 from nmt.runtime import processes
-from nmt.runtime.memory import settle_memory
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+"""Parameters of `mallopt`, as in malloc.h."""
+KERNEL_CACHE_SIZE = 32
+"""Shapes of products whose machine code is kept: more than the steps of a batch have."""
+KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+"""Environment variables with the sizes of oneDNN's cache, and of PyTorch's above it."""
+CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+"""Files with the memory that a container may use, in the second and the first version of Linux's control groups."""
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """What the chosen device can multiply natively."""
+    """Number formats that a device multiplies natively."""
 
     name: str
     """As in a message: `this CPU`, `NVIDIA A100`."""
     is_gpu: bool
     bf16: str
-    """What makes bf16 native, such as `avx512_bf16`; empty where nothing does."""
+    """The feature that makes bf16 native, such as `avx512_bf16`; empty where there is none."""
     fast_fp16: bool
-    """Half-precision products are faster than single ones."""
+    """Whether products in fp16 are faster than in float32."""
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where this process computes, and its place among the others."""
+    """Device and precision of this process, and its rank among the others."""
 
     device: torch.device
     autocast_dtype: torch.dtype | None
     """Number format of the matrix products; None is float32 throughout."""
     reason: str
-    """One sentence for the log: which device and precision, and why."""
+    """One sentence for the log: device and precision, and why."""
     rank: int = 0
     world: int = 1
     local_rank: int = 0
     weights: Literal["fp32", "bf16", "int8"] | None = None
-    """Format that constant weights are packed in, for translating on a CPU; None leaves them as they are."""
+    """Format into which constant weights are prepacked, for translating on a CPU; None leaves them as they are."""
 
     @property
     def is_main(self) -> bool:
@@ -50,7 +62,7 @@ class Runtime:
 
     @property
     def needs_scaler(self) -> bool:
-        """Gradients underflow without a loss scale: fp16 has 5 exponent bits (Micikevicius 2018, section 3.2)."""
+        """Whether gradients need a loss scale: fp16 has 5 exponent bits (Micikevicius 2018, section 3.2)."""
         return self.autocast_dtype is torch.float16
 
     def autocast(self) -> torch.autocast:
@@ -61,16 +73,16 @@ class Runtime:
 
 
 def set_up(options: schema.RuntimeConfig) -> Runtime:
-    """Choose device and precision, set PyTorch's global switches, join the process group of `torchrun`.
+    """Chooses device and precision, sets PyTorch's global switches, joins the process group of `torchrun`.
 
-    With float32 asked for, every product on a GPU is a true float32 one. Otherwise the few that autocast leaves in
+    With precision fp32, every product on a GPU is a true float32 one. Otherwise the few that autocast leaves in
     float32 may use TF32 (10 mantissa bits, still more than bf16 has), which is several times faster.
 
-    Raises `ConfigError` where a forced device or precision cannot be had.
+    Raises `ConfigError` where a forced device or precision is not available.
     """
-    rank, world, local_rank = processes.place()
+    rank, world, local_rank = processes.ranks()
     device, why_device = _choose_device(options.device, local_rank)
-    dtype, why_precision = choose_precision(options.precision, _inspect(device))
+    dtype, why_precision = choose_precision(options.precision, _hardware_of(device))
     if options.threads:
         torch.set_num_threads(options.threads)
     if device.type == "cpu":
@@ -81,33 +93,33 @@ def set_up(options: schema.RuntimeConfig) -> Runtime:
         torch.set_float32_matmul_precision("high" if tf32 else "highest")
         torch.backends.cudnn.allow_tf32 = tf32
     if world > 1:
-        processes.join(rank, world, gpu=device.type == "cuda")
+        processes.join_group(rank, world, gpu=device.type == "cuda")
     weights: Literal["fp32", "bf16", "int8"] | None = None
     if device.type == "cpu":
         weights = "int8" if options.precision == "int8" else "fp32" if dtype is None else "bf16"
     return Runtime(device, dtype, f"{why_device}; {why_precision}", rank, world, local_rank, weights)
 
 
-def choose_precision(wanted: str, hardware: Hardware) -> tuple[torch.dtype | None, str]:
-    """The autocast type (None is float32) and the reason; `ConfigError` where a forced one cannot be had."""
-    if wanted == "fp32":
+def choose_precision(precision: str, hardware: Hardware) -> tuple[torch.dtype | None, str]:
+    """Returns the autocast type (None is float32) and the reason; raises `ConfigError` for an unsupported one."""
+    if precision == "fp32":
         return None, "precision fp32, as asked"
-    if wanted == "bf16":
+    if precision == "bf16":
         if not hardware.bf16:
             raise ConfigError(
                 f"runtime.precision: {hardware.name} has no bf16 (a CPU needs avx512_bf16 or amx_bf16, a GPU compute "
                 "capability 8.0); set it to auto or fp32"
             )
         return torch.bfloat16, "precision bf16, as asked"
-    if wanted == "int8":
+    if precision == "int8":
         if hardware.is_gpu:
             raise ConfigError("runtime.precision: int8 is for CPUs; set it to auto, fp16 or fp32")
         return None, "precision int8, as asked: constant weights are integers"
-    if wanted == "fp16":
+    if precision == "fp16":
         if not hardware.is_gpu:
             raise ConfigError("runtime.precision: fp16 needs a GPU; set it to auto, bf16 or fp32")
         return torch.float16, "precision fp16 with loss scaling, as asked"
-    assert wanted == "auto", wanted
+    assert precision == "auto", precision
     if hardware.bf16:
         return torch.bfloat16, f"precision bf16: {hardware.name} multiplies it natively ({hardware.bf16})"
     if hardware.is_gpu and hardware.fast_fp16:
@@ -116,7 +128,7 @@ def choose_precision(wanted: str, hardware: Hardware) -> tuple[torch.dtype | Non
 
 
 def product_dtype(tensor: torch.Tensor) -> torch.dtype:
-    """The number format in which matrix products of this tensor are computed here and now."""
+    """Returns the number format in which matrix products of this tensor are computed, autocast considered."""
     device = tensor.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
 
@@ -126,11 +138,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
-def _choose_device(wanted: str, local_rank: int) -> tuple[torch.device, str]:
+def _choose_device(choice: str, local_rank: int) -> tuple[torch.device, str]:
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if wanted == "cpu":
+    if choice == "cpu":
         return torch.device("cpu"), "device cpu, as asked"
-    if wanted == "cuda" and not gpus:
+    if choice == "cuda" and not gpus:
         raise ConfigError("runtime.device: PyTorch finds no GPU here; set it to auto or cpu")
     if not gpus:
         return torch.device("cpu"), "device cpu: PyTorch finds no GPU"
@@ -143,7 +155,7 @@ def _choose_device(wanted: str, local_rank: int) -> tuple[torch.device, str]:
     return device, f"device {device}: {torch.cuda.get_device_name(device)}"
 
 
-def _inspect(device: torch.device) -> Hardware:
+def _hardware_of(device: torch.device) -> Hardware:
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
         # Emulated bf16 (before 8.0) is slower than float32; before 7.0 there are no tensor cores for fp16 either.
@@ -157,9 +169,67 @@ def _inspect(device: torch.device) -> Hardware:
 
 @cache
 def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """Instruction sets of an x86 processor on Linux; empty elsewhere."""
+    """Returns the instruction sets of an x86 processor on Linux; empty elsewhere."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return frozenset()
     return frozenset(next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), ()))
+
+
+def settle_memory() -> None:
+    """Limits the memory of a process that computes on a CPU; to be called before its first product."""
+    keep_freed_memory()
+    keep_few_kernels()
+
+
+def keep_freed_memory() -> bool:
+    """Makes the C library keep freed blocks of up to 1 GiB, instead of returning them to the system.
+
+    The next step allocates them again, and the system clears every page first: a tenth of the time of a training step
+    on a CPU (docs/performance.md). The process never grows above its peak. Returns whether the C library supports
+    it; only glibc does.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    return bool(mallopt(MMAP_THRESHOLD, 1 << 30)) and bool(mallopt(TRIM_THRESHOLD, 2**31 - 1))
+
+
+def keep_few_kernels() -> None:
+    """Makes oneDNN cache the machine code of few products; to be called before the first product.
+
+    It generates code for every shape, and by default caches that of the last 1,024, twice, a megabyte each. Sentences
+    of all lengths have more shapes than that: training would grow by gigabytes (docs/performance.md). Sizes that the
+    user has set in the environment stay.
+    """
+    for name in KERNEL_CACHES:
+        os.environ.setdefault(name, str(KERNEL_CACHE_SIZE))
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Returns the bytes that can still be allocated on the device, swap included; None where unknown."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    limits = []
+    for path in CONTAINER_LIMITS:
+        with suppress(OSError, ValueError):
+            limits.append(int(Path(path).read_text(encoding="ascii")))
+    with suppress(OSError, KeyError, ValueError):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        kibibytes = {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines)}
+        limits.append(1024 * (kibibytes["MemAvailable"] + kibibytes["SwapFree"]))
+    return min(limits, default=None)
+
+
+def in_bytes(count: int) -> str:
+    """Formats a number of bytes: `35 MiB`, `1.4 GiB`."""
+    value, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            break
+        value /= 1024
+    return f"{value:.1f} {unit}" if value < 10 and unit != "B" else f"{value:,.0f} {unit}"

@@ -1,4 +1,4 @@
-"""What a person reads while a program runs: plain lines and tables."""
+"""Log lines and tables."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def set_up_logging(file: Path | None, is_main: bool, verbose: bool = False) -> N
 
 
 def format_table(rows: Sequence[Sequence[object]], header: Sequence[str] | None = None) -> str:
-    """Rows as aligned plain text, two spaces between columns; columns of numbers are flush right."""
+    """Formats rows as aligned plain text, two spaces between columns; columns of numbers are flush right."""
     body = [[str(cell) for cell in row] for row in rows]
     lines = ([list(header)] if header else []) + body
     if not lines:
@@ -91,7 +91,7 @@ class _File(logging.FileHandler):
 
 
 class _Plain(logging.Formatter):
-    """The message; a warning says that it is one."""
+    """The message, with `warning: ` or `error: ` before it where it is one."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         if record.levelno >= logging.WARNING:

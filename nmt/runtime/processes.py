@@ -1,4 +1,4 @@
-"""The processes that train together: their group, and what they tell each other."""
+"""Process group of a training: joining and leaving it, and its collective operations."""
 
 from __future__ import annotations
 
@@ -16,26 +16,24 @@ from torch import Tensor
 
 from nmt.errors import ConfigError, TrainingError
 
-# The ranks that wait while rank 0 learns a tokenizer must not give up. A rank that dies needs no short
-# timeout to be noticed: torchrun ends the others.
-_PATIENCE = timedelta(hours=6)
-
-# Before, a group that is destroyed waits for gloo's threads while it holds Python's lock. A thread that has just done
-# its part takes that lock once more, to drop the tensors it was given: without a respite both wait for ever.
+_TIMEOUT = timedelta(hours=6)
+"""Ranks wait while rank 0 learns a tokenizer. The death of a rank needs no short timeout: torchrun ends the others."""
 _RELEASES_LOCK = "2.9"
-_RESPITE = 0.2
+"""First version of PyTorch that releases Python's lock while a group is destroyed and gloo's threads are waited for. In
+earlier ones a thread that drops its last tensors needs this lock too: without a pause before, both wait for ever."""
+_PAUSE = 0.2
 """Seconds."""
 
 _LOST = re.compile(
     r"gloo/.*(Connection (closed|reset)|Broken pipe|[Rr]ead error|[Ww]rite error|[Tt]imed out)", re.DOTALL
 )
-"""In gloo's errors, which have no class of their own, when the process at the other end is gone."""
+"""Text of gloo's errors when the process at the other end has ended; they have no class of their own."""
 
 Value = TypeVar("Value")
 
 
-def place() -> tuple[int, int, int]:
-    """Rank, world size and local rank from the environment that `torchrun` sets."""
+def ranks() -> tuple[int, int, int]:
+    """Returns rank, world size and local rank from the environment that `torchrun` sets."""
     if os.environ.get("WORLD_SIZE") is None:
         return 0, 1, 0
     numbers = []
@@ -52,13 +50,13 @@ def place() -> tuple[int, int, int]:
     return rank, world, local_rank
 
 
-def join(rank: int, world: int, gpu: bool) -> None:
+def join_group(rank: int, world: int, gpu: bool) -> None:
     """Joins the process group; a second call does nothing. Raises `ConfigError` where the others cannot be reached."""
     if not _grouped():
         # Both backends: small host-side values (counts, texts) go through gloo without a copy to the GPU.
         backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
         try:
-            dist.init_process_group(backend, rank=rank, world_size=world, timeout=_PATIENCE)
+            dist.init_process_group(backend, rank=rank, world_size=world, timeout=_TIMEOUT)
         except dist.DistNetworkError as error:
             address = ":".join(os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT"))
             reason = str(error).splitlines()[0]
@@ -82,22 +80,22 @@ def watching_the_others() -> Iterator[None]:
 
 
 def tear_down() -> None:
-    """Leave the process group, where there is one."""
+    """Leaves the process group, where there is one."""
     if _grouped():
         if torch.__version__ < _RELEASES_LOCK:  # compared as versions are
-            time.sleep(_RESPITE)
+            time.sleep(_PAUSE)
         dist.destroy_process_group()
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:
-    """Sum over all ranks, in place, and returned."""
+    """Sums the tensor over all ranks in place and returns it."""
     if _grouped():
         dist.all_reduce(tensor)
     return tensor
 
 
 def broadcast_object(value: Value) -> Value:
-    """Rank 0's value, on every rank. For small values: it is serialised."""
+    """Returns rank 0's value on every rank. For small values: it is serialised."""
     if not _grouped():
         return value
     box = [value]
@@ -106,7 +104,7 @@ def broadcast_object(value: Value) -> Value:
 
 
 def gather_objects(value: Value) -> list[Value]:
-    """The values of all ranks in rank order, on every rank. For small values: they are serialised."""
+    """Returns the values of all ranks in rank order, on every rank. For small values: they are serialised."""
     if not _grouped():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
@@ -115,7 +113,7 @@ def gather_objects(value: Value) -> list[Value]:
 
 
 def barrier() -> None:
-    """Wait until every rank has come here."""
+    """Waits until every rank has come here."""
     if _grouped():
         dist.barrier()
 

@@ -11,7 +11,7 @@ import torch
 
 
 def seed_everything(seed: int, rank: int) -> None:
-    """Seed PyTorch (all devices), Python and NumPy; ranks draw different numbers, whatever their number."""
+    """Seeds PyTorch (all devices), Python and NumPy; ranks draw different numbers, whatever their number."""
     words = np.random.SeedSequence([seed, rank]).generate_state(3)
     torch.manual_seed(int(words[0]))
     random.seed(int(words[1]))
@@ -19,7 +19,7 @@ def seed_everything(seed: int, rank: int) -> None:
 
 
 def rng_state() -> dict[str, Any]:
-    """State of every random generator of this process; `torch.load(weights_only=True)` reads it back.
+    """Returns the state of every random generator of this process; `torch.load(weights_only=True)` reads it back.
 
     Of the GPUs only the one in use counts: asking the others would open a context on each.
     """
@@ -48,7 +48,7 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
 
 
 def is_rng_state(state: Mapping[str, Any]) -> bool:
-    """Whether generators accept these values, whose kinds and shapes are right; changes none of this process."""
+    """Whether generators accept these values, of right kinds and shapes. Changes no generator of this process."""
     try:
         torch.Generator().set_state(state["torch"])
         random.Random().setstate(_python_state(state["python"]))

@@ -15,7 +15,7 @@ import torch
 from nmt.concurrency import Workers
 from nmt.errors import NmtError
 from nmt.runtime import set_up_logging
-from nmt.runtime.memory import settle_memory
+from nmt.runtime.device import settle_memory
 
 JobResult = TypeVar("JobResult")
 Job = Callable[[Any], JobResult]

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from nmt.runtime.memory import settle_memory
+from nmt.runtime import settle_memory
 from scripts.benchmarks import gnmt_v2, growth, memory, pipeline, startup, training, translation
 
 PRECISIONS = ("fp32", "bf16")

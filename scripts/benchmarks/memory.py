@@ -16,8 +16,7 @@ from typing import Any
 
 import torch
 
-from nmt.runtime import format_table
-from nmt.runtime.memory import settle_memory
+from nmt.runtime import format_table, settle_memory
 from scripts.benchmarks.network import Update, Variant, difference, even_batch, model_options, what_is_fused
 
 
