@@ -255,10 +255,10 @@ def time_all(systems: Sequence[System]) -> None:
     """Times training and translation, all systems in turn: medians, and ratios to the baseline of the same round."""
     import torch
 
+    from nmt.evaluation.testsets import from_config
     from nmt.runtime import set_up, tear_down
     from nmt.tasks.components import read_translation
     from nmt.tasks.translation.loading import join, load_model
-    from nmt.tasks.translation.testsets import from_config
     from nmt.tasks.translation.translation import translate_lines
     from scripts.benchmarks.network import Update, Variant, caption_batches
 

@@ -25,6 +25,7 @@ from nmt.data.batching.past import read_back
 from nmt.data.cache import flatten
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import DataError
+from nmt.evaluation.testsets import TestSet, from_files
 from nmt.kernels.choice import choose_kernels
 from nmt.model.in_context import follow
 from nmt.model.translator import Translator
@@ -39,7 +40,6 @@ from nmt.tasks.translation.likelihood import forced_loss
 from nmt.tasks.translation.loading import System, join, load_model, vocabulary
 from nmt.tasks.translation.looking import look_at_pieces
 from nmt.tasks.translation.streaming import document_windows, split_at_blank_lines
-from nmt.tasks.translation.testsets import TestSet, from_files
 from nmt.tasks.translation.translation import Translation, Wanted, translate_lines
 from nmt.training.objectives import TranslationObjective
 from tests.conftest import CPU, REFERENCES, SOURCES, Call, save_small

@@ -18,6 +18,7 @@ from nmt.config.schema import SearchConfig
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import ConfigError, DataError
 from nmt.evaluation.metrics import corpus_scores
+from nmt.evaluation.testsets import TestSet, from_config, from_files
 from nmt.kernels.choice import choose_kernels
 from nmt.model.translator import Translator
 from nmt.tasks.translation.alignment import align_texts
@@ -25,7 +26,6 @@ from nmt.tasks.translation.comparison import baseline_file, baseline_model, is_m
 from nmt.tasks.translation.evaluation import evaluate, validation_search, validator
 from nmt.tasks.translation.likelihood import Loss, forced_loss
 from nmt.tasks.translation.loading import System, TrainedModel, join, load_model
-from nmt.tasks.translation.testsets import TestSet, from_config, from_files
 from nmt.tasks.translation.translation import Wanted, translate_lines
 from tests.conftest import CPU, REFERENCES, SOURCES, save_small, small_config, small_translator
 

@@ -139,8 +139,8 @@ def _align(options: argparse.Namespace) -> int:
 
 def _read(options: argparse.Namespace) -> tuple[list[str], list[str], list[Gold]]:
     """Sources, targets and what was aligned by hand."""
+    from nmt.evaluation.testsets import read_aligned
     from nmt.tasks.translation.gold import read_gold
-    from nmt.tasks.translation.testsets import read_aligned
 
     sources, targets = read_aligned(options.source, [options.target])
     gold = read_gold(options.gold, options.gold_from or 0, sources, targets) if options.gold is not None else []

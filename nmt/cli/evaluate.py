@@ -30,10 +30,10 @@ from nmt.evaluation import BOOTSTRAP_SAMPLES
 
 if TYPE_CHECKING:
     from nmt.config.schema import SearchConfig
+    from nmt.evaluation.testsets import TestSet
     from nmt.runtime import Runtime
     from nmt.tasks.translation.comparison import Baseline, Result
     from nmt.tasks.translation.loading import TrainedModel
-    from nmt.tasks.translation.testsets import TestSet
     from nmt.tasks.translation.translation import Wanted
 
 DESCRIPTION = """Translate test sets and score the translations: BLEU, chrF and TER with their signatures and bootstrap
@@ -174,7 +174,7 @@ def _evaluate(parser: Parser, options: argparse.Namespace) -> int:
 
 
 def _test_sets(options: argparse.Namespace, model: TrainedModel) -> list[TestSet]:
-    from nmt.tasks.translation.testsets import from_config, from_files, from_sacrebleu
+    from nmt.evaluation.testsets import from_config, from_files, from_sacrebleu
 
     data = model.config.data
     if options.source is not None:

@@ -14,8 +14,9 @@ from nmt.cli.options import naming_flags
 from nmt.errors import ConfigError, counted
 
 if TYPE_CHECKING:
+    from nmt.evaluation.testsets import LabelledTestSet
     from nmt.runtime import Runtime
-    from nmt.tasks.classification.labelling import LabelEvaluation, LabelledTestSet, TrainedClassifier
+    from nmt.tasks.classification.labelling import LabelEvaluation, TrainedClassifier
 
 OPTIONS = ("docs", "labels")
 """Options for classifiers alone."""
@@ -70,12 +71,13 @@ def evaluate_labelling(options: argparse.Namespace, runtime: Runtime) -> None:
 
 def _test_sets(options: argparse.Namespace, model: TrainedClassifier) -> list[LabelledTestSet]:
     from nmt.data.readers.labelled import TextDocumentOptions, open_collection
-    from nmt.tasks.classification.labelling import labelled_sets_from_config, read_test_set
+    from nmt.evaluation.testsets import labelled_from_config, read_labelled
 
     if options.docs is not None:
-        files = TextDocumentOptions(docs=options.docs, labels=options.labels)
-        return [read_test_set(open_collection(files, model.config.data), model.reader, model.labels, options.docs)]
-    return labelled_sets_from_config(model, options.test_sets or [])
+        collection = open_collection(TextDocumentOptions(docs=options.docs, labels=options.labels), model.config.data)
+        return [read_labelled(collection, model.reader, model.labels, options.docs)]
+    origin = f"the config of {model.path}"
+    return labelled_from_config(model.config, options.test_sets or [], origin, model.reader, model.labels)
 
 
 def _write(

@@ -1,25 +1,34 @@
-"""What the tasks share: the setup of a training run, models to start from, and test sets by name."""
+"""The setup of a training run, whatever its task, and saved models."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from torch import nn
 
 from nmt.checkpoint import find, load_model_files, read_metadata
 from nmt.checkpoint.folder import CONFIG_FILE, Loaded
 from nmt.config import ExperimentConfig, difference
-from nmt.config.registry import PartOptions
 from nmt.config.schema import LearningConfig, SentencePieceConfig
-from nmt.config.wording import advice
 from nmt.data.batching import UpdateStream
 from nmt.data.tokenizer import TokenizerPair
-from nmt.errors import CheckpointError, ConfigError, DataError, NmtError, counted
+from nmt.errors import CheckpointError, ConfigError, counted
 from nmt.kernels.native.build import load
-from nmt.runtime import Runtime, broadcast_object, format_table, free_memory, in_bytes, logger, seed_everything
+from nmt.model.modules import without_memory
+from nmt.runtime import (
+    Runtime,
+    broadcast_object,
+    format_table,
+    free_memory,
+    in_bytes,
+    logger,
+    rng_state,
+    seed_everything,
+    set_rng_state,
+)
 from nmt.tasks.components import parse_saved_config
 from nmt.training.objectives import Objective
 from nmt.training.optimizers import OptimizerOptions
@@ -33,9 +42,9 @@ SAME_DATA = ("language", "source_language", "target_language", "reverse_source")
 OWN_KEYS = ("model.dropout", "model.context", "tokenizer.sampling")
 """Keys of `model` and `tokenizer` that may differ from those of the initial model."""
 
-Built = TypeVar("Built", bound=nn.Module)
+ConfigT = TypeVar("ConfigT", bound=ExperimentConfig)
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
 Learned = TypeVar("Learned")
-SetT = TypeVar("SetT")
 
 
 @dataclass(frozen=True)
@@ -83,8 +92,8 @@ class Task(Protocol):
 
 
 def build_network(
-    build: Callable[[], Built], config: ExperimentConfig, runtime: Runtime, initial_model: Loaded | None
-) -> Built:
+    build: Callable[[], NetworkT], config: ExperimentConfig, runtime: Runtime, initial_model: Loaded | None
+) -> NetworkT:
     """Returns a new network on the device, initialized by the config's seed or with the weights of `initial_model`.
 
     Raises `CheckpointError` with a line for each weight that does not fit.
@@ -136,7 +145,7 @@ class Network(Protocol):
 def report_size(network: Network, training: LearningConfig, runtime: Runtime) -> None:
     """Logs the parts of a network and the memory that training takes, without the batches.
 
-    Takes a network without memory (`without_memory`), so that the report comes before any is allocated.
+    Takes a network on the device meta (`without_memory`), so that the report comes before memory is allocated.
     Raises `ConfigError` if weights, gradients and optimizer do not fit into the free memory.
     """
     parts = network.parts()
@@ -156,6 +165,32 @@ def report_size(network: Network, training: LearningConfig, runtime: Runtime) ->
             f"model: training this network takes {in_bytes(needed)} without the batches, and {in_bytes(free)} are free "
             f"on {runtime.device}; {count / total:.0%} of its {total:,} weights are in the {largest}; make it smaller"
         )
+
+
+def load_checkpoint(
+    path: Path | str, which: Literal["best", "last"] | None, kind: type[ConfigT], refusal: str
+) -> tuple[Loaded, ConfigT]:
+    """Loads the model of a run, a checkpoint folder or a pointer file, with its config.
+
+    `which` selects the checkpoint of a run: the best by default, or the last if none is best yet. Raises
+    `CheckpointError`, with `refusal` for a model of another task, or `ConfigError` for an edited config.
+    """
+    loaded = load_model_files(find(path, which))
+    config = parse_saved_config(loaded.config_text, str(loaded.path / CONFIG_FILE))
+    if not isinstance(config, kind):
+        raise CheckpointError(f"{loaded.path}: {refusal}")
+    return loaded, config
+
+
+def restore_network(build: Callable[[], NetworkT], loaded: Loaded, runtime: Runtime) -> NetworkT:
+    """Returns the network of a checkpoint on the device, in evaluation mode; leaves the random generators unchanged."""
+    # Names and shapes are compared before the network takes memory: an edited config may describe a huge one.
+    loaded.load_into(without_memory(build))
+    before = rng_state()
+    network = build()
+    set_rng_state(before)
+    loaded.load_into(network)
+    return network.to(runtime.device).eval()
 
 
 def load_initial_model(config: ExperimentConfig) -> Loaded | None:
@@ -189,34 +224,3 @@ def _differences(saved: ExperimentConfig, config: ExperimentConfig, path: Path) 
             name = f"{section}.{key}"
             if not any(name == own or name.startswith(f"{own}.") for own in OWN_KEYS):
                 yield f"{name}: is {now!r}, but {path}, from which training starts, {verb} {before!r}; take that"
-
-
-def configured_test_sets(
-    configured: Mapping[str, PartOptions],
-    names: Sequence[str],
-    read: Callable[[str, PartOptions], SetT],
-    *,
-    origin: str,
-    flags: str,
-) -> list[SetT]:
-    """Reads the test sets with these names in the section `data.test`, or all of them if `names` is empty.
-
-    `origin` names the config in messages, and `flags` the options for test sets in files.
-    Raises `ConfigError`, or `DataError` with every mistake in the sets.
-    """
-    if not configured:
-        raise ConfigError(f"{origin} names no test set; give {flags}")
-    unknown = [name for name in names if name not in configured]
-    if unknown:
-        raise ConfigError(
-            *(f"--test-set: {origin} has no test set {name!r}; {advice(name, configured)}" for name in unknown)
-        )
-    sets, problems = [], []
-    for name in names or configured:
-        try:
-            sets.append(read(name, configured[name]))
-        except NmtError as error:
-            problems += [f"data.test.{name}: {problem}" for problem in error.problems]
-    if problems:
-        raise DataError(*problems)
-    return sets

@@ -38,7 +38,7 @@ IMPORTED = (
     "nmt.tasks.classification.labelling",
     "nmt.tasks.translation.lexicon",
     "nmt.tasks.translation.streaming",
-    "nmt.tasks.translation.testsets",
+    "nmt.evaluation.testsets",
     "nmt.tasks.training",
     "pyarrow.parquet",
     "torch._dynamo",

@@ -15,34 +15,27 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nmt.checkpoint import find, load_model_files
-from nmt.checkpoint.folder import CONFIG_FILE
 from nmt.config import ClassificationConfig
-from nmt.config.registry import PartOptions
 from nmt.data.batching import documents_batch
 from nmt.data.batching.plan import fill
 from nmt.data.cache import DocumentTokenizer, TokenizedSentence
 from nmt.data.cache.collection import Sentences
 from nmt.data.readers.base import SEPARATOR
-from nmt.data.readers.labelled import Collection, open_collection, unknown_label
 from nmt.data.tokenizer import Tokenizer
-from nmt.errors import CheckpointError, ConfigError, DataError
+from nmt.errors import ConfigError
 from nmt.evaluation.label_metrics import LabelScores, label_scores
+from nmt.evaluation.testsets import LabelledTestSet
 from nmt.kernels.choice import choose_packed
 from nmt.kernels.packed import PackedGru
 from nmt.model.classifier import DocumentClassifier
-from nmt.model.modules import without_memory
-from nmt.runtime import Runtime, gather_objects, rng_state, set_rng_state
+from nmt.runtime import Runtime, gather_objects
 from nmt.runtime.halving import in_halves
-from nmt.tasks.base import configured_test_sets
-from nmt.tasks.components import parse_saved_config
+from nmt.tasks.base import load_checkpoint, restore_network
 from nmt.tasks.translation.streaming import windows
 from nmt.training.progress import ValidationResult
 
 Boundaries = Literal["auto", "tab", "split"]
 """Sentences end at TAB, where the language's rules say so, or at TAB in lines that have one (`auto`)."""
-LONGEST_SAMPLE = 200
-"""Characters of a document that is shown at a validation."""
 
 
 @dataclass(frozen=True)
@@ -116,23 +109,13 @@ def load_classifier(path: Path | str, which: Literal["best", "last"] | None, run
     """
     if runtime.weights == "int8":
         raise ConfigError("runtime.precision: int8 only translates; labels take fp32 or bf16")
-    folder = find(path, which)
-    loaded = load_model_files(folder)
-    config = parse_saved_config(loaded.config_text, str(folder / CONFIG_FILE))
-    if not isinstance(config, ClassificationConfig):
-        raise CheckpointError(f"{folder}: this model translates, it labels no documents; nmt-translate uses it")
+    refusal = "this model translates, it labels no documents; nmt-translate uses it"
+    loaded, config = load_checkpoint(path, which, ClassificationConfig, refusal)
     labels, tokenizer = tuple(loaded.metadata.labels), loaded.tokenizers.source
-    build = partial(DocumentClassifier, config.model, tokenizer.size, len(labels))
-    # Names and shapes are compared before the network takes memory: an edited config may describe a huge one.
-    loaded.load_into(without_memory(build))
-    before = rng_state()
-    network = build()
-    set_rng_state(before)
-    loaded.load_into(network)
-    network.to(runtime.device).eval()
+    network = restore_network(partial(DocumentClassifier, config.model, tokenizer.size, len(labels)), loaded, runtime)
     gru = choose_packed("auto", runtime.device, network.encoder.obstacle()).gru
     system = ClassifierSystem(network, labels, runtime, config.training.batch_tokens, gru)
-    return TrainedClassifier(system, tokenizer, config, folder)
+    return TrainedClassifier(system, tokenizer, config, loaded.path)
 
 
 def classify(
@@ -243,17 +226,6 @@ def _sentences(line: str, number: int, reader: DocumentTokenizer, boundaries: Bo
 
 
 @dataclass(frozen=True)
-class LabelledTestSet:
-    """Documents as ids, and the indices of their labels."""
-
-    name: str
-    documents: list[Sentences]
-    labels: list[int]
-    texts: list[str]
-    """The beginning of each document, to be shown."""
-
-
-@dataclass(frozen=True)
 class LabelEvaluation:
     """Predictions of a test set and their scores."""
 
@@ -268,35 +240,6 @@ class LabelEvaluation:
     def loss(self) -> float:
         """Mean of the losses."""
         return float(np.mean(self.losses))
-
-
-def read_test_set(
-    collection: Collection, reader: DocumentTokenizer, labels: Sequence[str], name: str
-) -> LabelledTestSet:
-    """Reads a collection. Raises `DataError` if it is empty or has a label that the model does not have."""
-    indices = {label: index for index, label in enumerate(labels)}
-    documents, label_indices = [], []
-    for document in collection:
-        if document.label not in indices:
-            raise unknown_label(collection.location(document.line, "label"), document.label, labels)
-        documents.append(document)
-        label_indices.append(indices[document.label])
-    if not documents:
-        raise DataError(f"{collection.name}: has no documents; there is nothing to evaluate")
-    ids = reader.encode([document.sentences(reader.splitter) for document in documents])
-    return LabelledTestSet(name, ids, label_indices, [document.text[:LONGEST_SAMPLE] for document in documents])
-
-
-def labelled_sets_from_config(model: TrainedClassifier, names: Sequence[str]) -> list[LabelledTestSet]:
-    """Reads the test sets with these names in the model's config, as `configured_test_sets` does."""
-    data = model.config.data
-
-    def read(name: str, options: PartOptions) -> LabelledTestSet:
-        return read_test_set(open_collection(options, data), model.reader, model.labels, name)
-
-    return configured_test_sets(
-        data.test, names, read, origin=f"the config of {model.path}", flags="--docs and --labels"
-    )
 
 
 def evaluate_labels(

@@ -14,12 +14,13 @@ from nmt.data.cache import DocumentTokenizer, encode_collections, hold_out_docum
 from nmt.data.readers.base import SplitOptions
 from nmt.data.readers.labelled import Collection, JsonDocumentOptions, Splitter, open_collection, open_collections
 from nmt.data.tokenizer import Tokenizer, TokenizerPair, learn_one, load_files
+from nmt.evaluation.testsets import read_labelled
 from nmt.kernels.choice import choose_packed
 from nmt.model.classifier import DocumentClassifier
 from nmt.model.modules import without_memory
 from nmt.runtime import Runtime, logger
 from nmt.tasks.base import TaskSetup, build_network, learn_once, log_kernel, refuse_other_text, report_size
-from nmt.tasks.classification.labelling import label_validator, read_test_set
+from nmt.tasks.classification.labelling import label_validator
 from nmt.training.objectives import ClassificationObjective
 
 COMMANDS = (
@@ -65,7 +66,7 @@ def setup(
     refuse_other_text(config.run, resumed, encoded.fingerprint)
     for line in encoded.report.lines():
         logger.info("%s", line)
-    validation_set = read_test_set(validation, reader, labels, "validation")
+    validation_set = read_labelled(validation, reader, labels, "validation")
     classifier = build_network(build, config, runtime, initial_model)
     kernel = choose_packed(config.runtime.kernel, runtime.device, classifier.encoder.obstacle())
     log_kernel(kernel.reason, config.runtime.kernel, runtime)

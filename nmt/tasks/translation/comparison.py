@@ -12,12 +12,12 @@ from nmt.data.readers.files import read_lines
 from nmt.errors import DataError
 from nmt.evaluation import BOOTSTRAP_SAMPLES
 from nmt.evaluation.metrics import MetricComparison, MetricName, paired_bootstrap
+from nmt.evaluation.testsets import TestSet
 from nmt.kernels.choice import Kernels
 from nmt.runtime import Runtime
 from nmt.tasks.translation.document_translation import translate_text
 from nmt.tasks.translation.evaluation import Evaluation, evaluate
 from nmt.tasks.translation.loading import System, join, load_model
-from nmt.tasks.translation.testsets import TestSet
 from nmt.tasks.translation.translation import Wanted
 
 Baseline = Callable[[TestSet], Sequence[str]]
