@@ -64,7 +64,11 @@ class MetricsLogger:
         self.unit = unit
         self.perplexity = perplexity
         self._terminal = _has_terminal() if terminal is None else terminal
-        self._watch = Stopwatch(clock)
+        self._clock = clock
+        self._start = clock()
+        self._paused_seconds = 0.0
+        self._paused_at: float | None = None
+        self._window_start = 0.0
         self._window = MetricsWindow()
         self._tokens = 0
         self._step = resumed_step
@@ -129,18 +133,24 @@ class MetricsLogger:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Excludes the time of validating or saving from the speed and the time left."""
-        with self._watch.stopped():
+        assert self._paused_at is None, "paused twice"
+        self._paused_at = self._clock()
+        try:
             yield
+        finally:
+            self._paused_seconds += self._clock() - self._paused_at
+            self._paused_at = None
 
     @property
     def seconds(self) -> float:
         """Wall-clock time of the run, including that of earlier processes up to their last line."""
-        return (self._writer.seconds if self._writer else 0.0) + self._watch.elapsed
+        return (self._writer.seconds if self._writer else 0.0) + self._clock() - self._start
 
     @property
     def training_seconds(self) -> float:
         """Time of this process without what was `paused`."""
-        return self._watch.running
+        paused = self._clock() - self._paused_at if self._paused_at is not None else 0.0
+        return self._clock() - self._start - self._paused_seconds - paused
 
     def log_summary(
         self,
@@ -183,8 +193,10 @@ class MetricsLogger:
         self.close()
 
     def _log_window(self, step: int, epoch: int) -> None:
-        values = self._window.values(self._watch.lap(), perplexity=self.perplexity)
+        seconds = self.training_seconds - self._window_start
+        values = self._window.values(seconds, perplexity=self.perplexity)
         self._window = MetricsWindow()
+        self._window_start += seconds
         self.log_event("train", step, epoch, values)
         numbers = dict(values)
         rate, norm, speed = (numbers.pop(name) for name in ("learning_rate", "gradient_norm", "tokens_per_second"))
@@ -208,18 +220,12 @@ class MetricsLogger:
 
     def _advance_bar(self, step: int, epoch: int) -> None:
         if self._bar is None:
-            self._bar = tqdm(
-                total=self.total_steps,
-                initial=self.resumed_step,
-                bar_format="{desc}",
-                dynamic_ncols=True,
-                file=sys.stderr,
-                leave=False,
-            )
-        if self._watch.elapsed - self._refreshed < _REFRESH_SECONDS and step != self.total_steps:
+            shape: Any = {"bar_format": "{desc}", "dynamic_ncols": True, "leave": False}
+            self._bar = tqdm(total=self.total_steps, initial=self.resumed_step, file=sys.stderr, **shape)
+        if self._clock() - self._refreshed < _REFRESH_SECONDS and step != self.total_steps:
             return
-        self._refreshed = self._watch.elapsed
-        values = self._window.values(self._watch.since_lap, perplexity=self.perplexity)
+        self._refreshed = self._clock()
+        values = self._window.values(self.training_seconds - self._window_start, perplexity=self.perplexity)
         total = "" if self.total_steps is None else f"/{self.total_steps:,}"
         fields = [
             f"epoch {epoch}, step {step:,}{total}",
@@ -282,47 +288,6 @@ class MetricsWindow:
             "gradient_norm": float(self._gradient_norm) / max(self._updates, 1),
             "tokens_per_second": self._tokens / seconds if seconds > 0.0 else 0.0,
         }
-
-
-class Stopwatch:
-    """A clock that can be stopped, with laps."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._start = clock()
-        self._stopped_seconds = 0.0
-        self._stopped_at: float | None = None
-        self._lap_start = 0.0
-
-    @property
-    def elapsed(self) -> float:
-        return self._clock() - self._start
-
-    @property
-    def running(self) -> float:
-        """Seconds since the start, without those in which the clock was stopped."""
-        stopped = self._clock() - self._stopped_at if self._stopped_at is not None else 0.0
-        return self.elapsed - self._stopped_seconds - stopped
-
-    @property
-    def since_lap(self) -> float:
-        return self.running - self._lap_start
-
-    def lap(self) -> float:
-        """Returns the running seconds since the last lap, and starts a new one."""
-        seconds = self.since_lap
-        self._lap_start += seconds
-        return seconds
-
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
-        assert self._stopped_at is None, "stopped twice"
-        self._stopped_at = self._clock()
-        try:
-            yield
-        finally:
-            self._stopped_seconds += self._clock() - self._stopped_at
-            self._stopped_at = None
 
 
 class MetricsWriter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import torch
@@ -19,11 +20,11 @@ NotNegative = Annotated[float, Field(ge=0.0, le=1_000.0)]
 OPTIMIZERS: Registry[optim.Optimizer] = Registry("optimizer")
 
 RATES = ("lr", "initial_lr")
-"""Settings of a group of parameters that change during a run. All others are the config's."""
+"""Settings of a parameter group that change during a run. All others come from the config."""
 
 
 class OptimizerOptions(PartOptions):
-    """What every update rule has."""
+    """Options of all optimizers."""
 
     learning_rate: Rate = 1e-3
     """Learning rate at the top of the schedule."""
@@ -32,7 +33,7 @@ class OptimizerOptions(PartOptions):
 
     @property
     def values_per_weight(self) -> int:
-        """Numbers that the update rule keeps for each weight."""
+        """Numbers that the optimizer stores for each weight."""
         return 0
 
 
@@ -74,11 +75,11 @@ class SgdOptions(OptimizerOptions):
 
 
 def step_where(optimizer: optim.Optimizer, is_finite: Tensor) -> None:
-    """A step that changes nothing, moments and counts included, where the gradients are not finite.
+    """Runs a step that changes nothing, moments and counts included, if the gradients are not finite.
 
-    Fused update rules look at `found_inf` themselves, on the device: what `torch.amp.GradScaler` tells them by.
+    Fused optimizers read `found_inf` on the device, as `torch.amp.GradScaler` sets it.
     """
-    assert all(group["fused"] for group in optimizer.param_groups), "only fused update rules look by themselves"
+    assert all(group["fused"] for group in optimizer.param_groups), "only fused optimizers read found_inf"
     setattr(optimizer, "found_inf", (~is_finite).to(torch.float32))  # noqa: B010 - it has no declaration
     optimizer.step()
     delattr(optimizer, "found_inf")  # no part of its state
@@ -122,13 +123,13 @@ def with_own_settings(saved: Mapping[str, Any], optimizer: optim.Optimizer) -> d
 
 
 def _indices(group: object) -> list[int] | None:
-    """Returns the numbers of the parameters of a saved group, or None where they are no numbers."""
-    found = group.get("params") if isinstance(group, Mapping) else None
-    return found if isinstance(found, list) and all(type(index) is int for index in found) else None
+    """Returns the numbers of the parameters of a saved group, or None if they are not integers."""
+    indices = group.get("params") if isinstance(group, Mapping) else None
+    return indices if isinstance(indices, list) and all(type(index) is int for index in indices) else None
 
 
 def _state_of_each(options: PartOptions, count: int) -> dict[int, dict[str, Tensor]]:
-    """Returns what the update rule keeps of each of `count` parameters of shape [1]: an update shows it."""
+    """Returns the state of `count` parameters of shape [1] after an update."""
     probe = nn.ParameterList([torch.zeros(1) for _ in range(count)])
     optimizer = OPTIMIZERS.build(options, probe)
     for parameter in probe:
@@ -139,7 +140,7 @@ def _state_of_each(options: PartOptions, count: int) -> dict[int, dict[str, Tens
 
 
 def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices, which decay, and the rest, which does not."""
+    """Returns two parameter groups: matrices, which decay, and the rest, which does not."""
     parameters = list(module.parameters())
     return [
         {"params": [each for each in parameters if each.dim() > 1], "weight_decay": weight_decay},
@@ -148,17 +149,16 @@ def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 
 
 @OPTIMIZERS.register("adamw", AdamWOptions)
-def build_adamw(options: AdamWOptions, module: nn.Module) -> optim.Optimizer:
+def build_adamw(options: AdamWOptions, module: nn.Module, rule: Any = optim.AdamW) -> optim.Optimizer:
     """Adam with decoupled weight decay."""
     groups = _groups(module, options.weight_decay)
-    return optim.AdamW(groups, lr=options.learning_rate, betas=options.betas, eps=options.epsilon, fused=True)
+    optimizer: optim.Optimizer = rule(
+        groups, lr=options.learning_rate, betas=options.betas, eps=options.epsilon, fused=True
+    )
+    return optimizer
 
 
-@OPTIMIZERS.register("adam", AdamOptions)
-def build_adam(options: AdamOptions, module: nn.Module) -> optim.Optimizer:
-    """Adam."""
-    groups = _groups(module, options.weight_decay)
-    return optim.Adam(groups, lr=options.learning_rate, betas=options.betas, eps=options.epsilon, fused=True)
+OPTIMIZERS.register("adam", AdamOptions)(partial(build_adamw, rule=optim.Adam))
 
 
 @OPTIMIZERS.register("sgd", SgdOptions)
@@ -167,7 +167,7 @@ def build_sgd(options: SgdOptions, module: nn.Module) -> optim.Optimizer:
     groups = _groups(module, options.weight_decay)
     optimizer = optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum, fused=True)
     if options.momentum:
-        # PyTorch makes it in the first step without a value; should that step be skipped, nothing would give it one.
+        # PyTorch creates it in the first step without a value, which it would keep if that step is skipped.
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
@@ -177,24 +177,24 @@ def build_sgd(options: SgdOptions, module: nn.Module) -> optim.Optimizer:
 class MovingAverage:
     """Exponential moving average of weights (Polyak 1992), in their own format or float32.
 
-    The decay grows with the updates, min(decay, (1 + n) / (10 + n)), so that the first weights are soon forgotten.
+    The decay grows with the updates n, min(decay, (1 + n) / (10 + n)), so that the first weights are soon forgotten.
     """
 
     def __init__(self, parameters: Iterable[Tensor], decay: float) -> None:
         self.decay = decay
         self.parameters = list(parameters)
-        # On the device, because that is where it is known whether an update counts.
+        # On the device, where it is known whether an update counts.
         self._updates = torch.zeros((), dtype=torch.float64, device=self.parameters[0].device)
         self.averages = [parameter.detach().clone() for parameter in self.parameters]
 
     @property
     def updates(self) -> int:
-        """How many have been taken in; reading it waits for the device."""
+        """Number of averaged updates. Reading it synchronizes with the device."""
         return int(self._updates)
 
     @torch.no_grad()
     def update(self, is_finite: Tensor) -> None:
-        """Take the weights of now into the average, unless the update was skipped; nothing waits for the device."""
+        """Adds the current weights to the average, unless the update was skipped. Does not synchronize."""
         self._updates += is_finite
         decay = ((1 + self._updates) / (10 + self._updates)).clamp(max=self.decay)
         share = ((1.0 - decay) * is_finite).to(self.averages[0].dtype)
@@ -204,19 +204,18 @@ class MovingAverage:
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Exchange weights and averages; a second call exchanges them back."""
+        """Exchanges weights and averages; a second call exchanges them back."""
         for parameter, average in zip(self.parameters, self.averages, strict=True):
-            held = parameter.clone()
+            weights = parameter.clone()
             parameter.copy_(average)
-            average.copy_(held)
+            average.copy_(weights)
 
     def state(self) -> dict[str, Any]:
-        """What must be saved to go on; copies, which a later `swap` does not touch."""
+        """Returns the state to resume from, as copies that a later `swap` does not change."""
         return {"updates": self.updates, "averages": [average.clone() for average in self.averages]}
 
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state."""
         self._updates.fill_(state["updates"])
         for average, saved in zip(self.averages, state["averages"], strict=True):
             average.copy_(saved)

@@ -1,9 +1,9 @@
-"""Courses of the learning rate, as factors of its top."""
+"""Schedules of the learning rate, as factors of its top."""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -12,45 +12,10 @@ from nmt.config.schema import Count, LearningConfig, Positive, Probability
 
 
 class ScheduleOptions(PartOptions):
-    """What every schedule has."""
+    """Options of all schedules."""
 
     warmup_steps: Count = 0
     """Updates over which the learning rate rises linearly from 0 to its top."""
-
-
-class Schedule:
-    """Course of the learning rate, as a factor of its top. The base is constant after the warm-up."""
-
-    def __init__(self, options: ScheduleOptions, horizon: int) -> None:
-        self.warmup = options.warmup_steps
-        self.horizon = horizon
-
-    def factor(self, step: int) -> float:
-        """Factor of update number `step`, counted from 1."""
-        if step < self.warmup:
-            return step / self.warmup
-        return self.decay(step)
-
-    def decay(self, step: int) -> float:
-        """Factor after the warm-up."""
-        return 1.0
-
-    def observe(self, value: float) -> None:
-        """Take note of a validation; `value` is better when it is larger."""
-
-    def state(self) -> dict[str, float]:
-        """What must be saved to go on."""
-        return {}
-
-    def restore(self, state: dict[str, float]) -> None:
-        """Go on from a saved state."""
-
-    def _progress(self, step: int) -> float:
-        """Share of the updates after the warm-up that are done, up to 1."""
-        return min((step - self.warmup) / max(self.horizon - self.warmup, 1), 1.0)
-
-
-SCHEDULES: Registry[Schedule] = Registry("schedule")
 
 
 class ConstantOptions(ScheduleOptions):
@@ -69,25 +34,22 @@ class InverseSquareRootOptions(ScheduleOptions):
     """Updates over which the learning rate rises linearly from 0 to its top."""
 
 
-class FloorOptions(ScheduleOptions):
-    """A course that ends above zero."""
-
-    floor: Probability = 0.0
-    """Factor at the last update."""
-
-
-class CosineOptions(FloorOptions):
+class CosineScheduleOptions(ScheduleOptions):
     """Half a cosine to the floor."""
 
     kind: Literal["cosine"] = "cosine"
     """Half a cosine from the top to the floor at the last update (Loshchilov 2017, eq. 5)."""
+    floor: Probability = 0.0
+    """Factor at the last update."""
 
 
-class LinearOptions(FloorOptions):
+class LinearOptions(ScheduleOptions):
     """A straight line to the floor."""
 
     kind: Literal["linear"] = "linear"
     """A straight line from the top to the floor at the last update."""
+    floor: Probability = 0.0
+    """Factor at the last update."""
 
 
 class PlateauOptions(ScheduleOptions):
@@ -103,6 +65,39 @@ class PlateauOptions(ScheduleOptions):
     """Smallest factor."""
 
 
+class Schedule:
+    """Factor of the learning rate: linear warm-up, then `decay`."""
+
+    def __init__(self, options: Any, horizon: int) -> None:
+        self.options = options
+        self.warmup: int = options.warmup_steps
+        self.horizon = horizon
+
+    def factor(self, step: int) -> float:
+        """Returns the factor of update number `step`, counted from 1."""
+        return step / self.warmup if step < self.warmup else self.decay(step)
+
+    def decay(self, step: int) -> float:
+        """Returns the factor after the warm-up."""
+        return 1.0
+
+    def observe(self, value: float) -> None:
+        """Records the value of a validation; larger is better."""
+
+    def state(self) -> dict[str, float]:
+        return {}
+
+    def restore(self, state: dict[str, float]) -> None:
+        pass
+
+    def _progress(self, step: int) -> float:
+        """Returns the fraction of the updates after the warm-up that are done, up to 1."""
+        return min((step - self.warmup) / max(self.horizon - self.warmup, 1), 1.0)
+
+
+SCHEDULES: Registry[Schedule] = Registry("schedule")
+
+
 @SCHEDULES.register("constant", ConstantOptions)
 class ConstantSchedule(Schedule):
     """The same rate throughout."""
@@ -116,40 +111,29 @@ class InverseSquareRootSchedule(Schedule):
         return math.sqrt(max(self.warmup, 1) / step)
 
 
-@SCHEDULES.register("cosine", CosineOptions)
+@SCHEDULES.register("cosine", CosineScheduleOptions)
 class CosineSchedule(Schedule):
     """Half a cosine to the floor."""
 
-    def __init__(self, options: CosineOptions, horizon: int) -> None:
-        super().__init__(options, horizon)
-        self.floor = options.floor
-
     def decay(self, step: int) -> float:
-        return self.floor + (1.0 - self.floor) * 0.5 * (1.0 + math.cos(math.pi * self._progress(step)))
+        floor: float = self.options.floor
+        return floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * self._progress(step)))
 
 
 @SCHEDULES.register("linear", LinearOptions)
 class LinearSchedule(Schedule):
     """A straight line to the floor."""
 
-    def __init__(self, options: LinearOptions, horizon: int) -> None:
-        super().__init__(options, horizon)
-        self.floor = options.floor
-
     def decay(self, step: int) -> float:
-        return 1.0 - (1.0 - self.floor) * self._progress(step)
+        floor: float = self.options.floor
+        return 1.0 - (1.0 - floor) * self._progress(step)
 
 
 @SCHEDULES.register("plateau", PlateauOptions)
 class PlateauSchedule(Schedule):
     """Smaller whenever validation stops improving."""
 
-    def __init__(self, options: PlateauOptions, horizon: int) -> None:
-        super().__init__(options, horizon)
-        self.options = options
-        self.best = -math.inf
-        self.waited = 0
-        self.current = 1.0
+    best, waited, current = -math.inf, 0, 1.0
 
     def decay(self, step: int) -> float:
         return self.current
@@ -171,6 +155,6 @@ class PlateauSchedule(Schedule):
 
 
 def horizon(options: LearningConfig, updates_per_epoch: int) -> int:
-    """Updates of the whole training, unless it stops early; epochs count as the first one does."""
+    """Returns the updates of the whole training without early stopping; every epoch counts as the first one."""
     by_epochs = (options.max_epochs or 0) * updates_per_epoch
     return min(limit for limit in (options.max_steps, by_epochs) if limit)
