@@ -10,6 +10,7 @@ import lzma
 import os
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,10 +27,9 @@ from nmt.data.readers.pairs import (
     Pair,
     TextPairOptions,
     TsvPairOptions,
-    open_corpora,
     open_corpus,
 )
-from nmt.errors import DataError
+from nmt.errors import DataError, try_each
 
 # Characters at which `str.splitlines` would split, and blanks that stripping would eat.
 SENTENCES = ["Ein Hund rennt.", "", "a\u2028b\u0085c\x0bd\x0ce\x1cf", " Rand ", "Zwei\rTeile", "日本語 😀"]
@@ -141,7 +141,7 @@ def test_missing_files_are_all_reported_at_once(tmp_path: Path) -> None:
     missing = TextPairOptions(source=str(tmp_path / "there.de"), target=str(tmp_path / "no.en"))
     folder = JsonPairOptions(path=str(tmp_path), source="de", target="en")
     with pytest.raises(DataError) as caught:
-        open_corpora([missing, folder, missing], data())
+        try_each(partial(open_corpus, data=data()), [missing, folder, missing])
     assert caught.value.problems == (
         f"{tmp_path / 'there.de'}: No such file or directory; there is {tmp_path / 'there.de.gz'}",
         f"{tmp_path / 'no.en'}: No such file or directory",

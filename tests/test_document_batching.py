@@ -11,7 +11,7 @@ from nmt.data.batching import DocumentBatch, DocumentStream, Position, documents
 from nmt.data.batching.plan import fill, plan_documents
 from nmt.data.batching.windows import Windows
 from nmt.data.cache import DocumentTokenizer, EncodedCollection, encode_collections
-from nmt.data.readers.labelled import COLLECTIONS, all_labels, open_collections
+from nmt.data.readers.labelled import COLLECTIONS, all_labels, open_collection
 from nmt.data.tokenizer import learn_one
 from tests.documents import some_documents, write_documents
 
@@ -26,7 +26,7 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> EncodedCollection:
     tokenizer = learn_one(
         SentencePieceConfig(vocabulary_size=60), [one for each, _ in documents for one in each], 1, ""
     )
-    collections = open_collections([options], data)
+    collections = [open_collection(options, data)]
     reader = DocumentTokenizer.of(tokenizer, "en", data.filters)
     return encode_collections(
         collections, reader, all_labels(collections), DocumentFiltersConfig(), folder / "cache", 1

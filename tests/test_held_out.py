@@ -15,8 +15,8 @@ from nmt.config.schema import DataConfig, FiltersConfig
 from nmt.data.cache import encode_corpora, hold_out_documents, hold_out_pairs
 from nmt.data.cache.validation_split import draw_units
 from nmt.data.readers.base import SplitOptions
-from nmt.data.readers.labelled import JsonDocumentOptions, open_collections
-from nmt.data.readers.pairs import Corpus, JsonPairOptions, TextPairOptions, TsvPairOptions, open_corpora, open_corpus
+from nmt.data.readers.labelled import JsonDocumentOptions, open_collection
+from nmt.data.readers.pairs import Corpus, JsonPairOptions, TextPairOptions, TsvPairOptions, open_corpus
 from nmt.data.tokenizer import learn
 from nmt.errors import ConfigError, DataError
 from nmt.tasks.training import train
@@ -48,7 +48,7 @@ def corpora(tmp_path: Path) -> list[Corpus]:
         TsvPairOptions(path=str(tmp_path / "a.tsv")),
         JsonPairOptions(path=str(tmp_path / "b.jsonl"), source="s", target="t"),
     ]
-    return open_corpora(options, data())
+    return [open_corpus(each, data()) for each in options]
 
 
 def data() -> DataConfig:
@@ -163,7 +163,7 @@ def test_labelled_documents_are_held_out_too(tmp_path: Path) -> None:
     assert "held out for validation 2" in log
     rows = [{"text": f"number {n % 30}", "label": "ab"[n % 2]} for n in range(60)]
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    collections = open_collections([JsonDocumentOptions(path=str(tmp_path / "x.jsonl"))], config.data)
+    collections = [open_collection(JsonDocumentOptions(path=str(tmp_path / "x.jsonl")), config.data)]
     path = hold_out_documents(collections, SplitOptions(split=10), "error", tmp_path / "c")
     texts = {row["text"] for row in rows_of(path)}
     assert len(texts) == 10

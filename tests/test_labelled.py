@@ -5,11 +5,15 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from nmt.config.schema import DocumentFiltersConfig, LabelledDataConfig, SentencePieceConfig
 from nmt.data.cache import DocumentTokenizer, EncodedCollection, collection, encode_collections, encoding
@@ -21,10 +25,9 @@ from nmt.data.readers.labelled import (
     Splitter,
     all_labels,
     open_collection,
-    open_collections,
 )
 from nmt.data.tokenizer import Tokenizer, learn_one
-from nmt.errors import DataError
+from nmt.errors import DataError, try_each
 from tests.documents import some_documents, write_documents
 
 TEXT = "Dr. Miller's dog barked. It was late!\nNobody slept."
@@ -107,6 +110,25 @@ def test_json_lines_of_text_and_of_sentences(folder: Path) -> None:
     assert read(opened("jsonl", path=str(lines), text="doc.body", label="stars")) == [(SENTENCES, "5")]
 
 
+def test_arrow_tables_of_text_and_of_sentences(folder: Path) -> None:
+    table = pa.table({"text": [["A b.", "C\td.", ""], []], "label": [3, 5], "doc": pa.array([{"name": "x"}] * 2)})
+    parquet.write_table(table, folder / "a.parquet")
+    datasets.Dataset(table).save_to_disk(str(folder / "saved"))
+    for kind, options in (
+        ("parquet", {"path": f"{folder}/a.parquet"}),
+        ("huggingface", {"dataset": f"{folder}/saved"}),
+    ):
+        assert read(opened(kind, **options)) == [(["A b.", "C d.", ""], "3"), ([""], "5")]
+        assert read(opened(kind, **options, label="doc.name", skip=1)) == [([""], "x")]
+        assert mistake(kind, **options, text="label").endswith("column 'label' is int64, not text or lists of text")
+        assert mistake(kind, **options, label="text").endswith("not text or whole numbers")
+    pytest.importorskip("sentencex")
+    parquet.write_table(pa.table({"text": [TEXT], "label": ["a"]}), folder / "b.parquet")
+    assert read(opened("parquet", path=f"{folder}/b.parquet")) == [(SENTENCES, "a")]
+    parquet.write_table(pa.table({"text": [["A.", None]], "label": ["a"]}), folder / "c.parquet")
+    assert mistake("parquet", path=f"{folder}/c.parquet") == f"{folder}/c.parquet:1: no value in column 'text'"
+
+
 def test_the_same_documents_have_one_fingerprint_in_every_format(folder: Path) -> None:
     documents = some_documents(9, 1)
     write_documents(folder, "some", documents)
@@ -115,6 +137,9 @@ def test_the_same_documents_have_one_fingerprint_in_every_format(folder: Path) -
     (folder / "some.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     lines = opened("jsonl", path=str(folder / "some.jsonl"))
     assert files.fingerprint() == lines.fingerprint()
+    columns = dict(zip(("text", "label"), map(list, zip(*documents, strict=True)), strict=True))
+    parquet.write_table(pa.table(columns), folder / "some.parquet")
+    assert opened("parquet", path=str(folder / "some.parquet")).fingerprint() == lines.fingerprint()
     fewer = opened("jsonl", path=str(folder / "some.jsonl"), limit=8)
     assert fewer.fingerprint() != lines.fingerprint()
 
@@ -201,7 +226,7 @@ def test_wrong_columns_and_missing_files(folder: Path, monkeypatch: pytest.Monke
     )
     options = [COLLECTIONS["text"].options(docs=str(folder / name), labels=str(folder / "x")) for name in ("y", "z")]
     with pytest.raises(DataError) as caught:
-        open_collections(options, data())
+        try_each(partial(open_collection, data=data()), options)
     assert caught.value.problems == tuple(f"{folder}/{name}: No such file or directory" for name in "yxz")
 
 
@@ -265,7 +290,7 @@ def encoded(folder: Path, tokenizer: Tokenizer, names: Sequence[str] = ("some",)
     ]
     described = data(**filters)
     made = DocumentTokenizer.of(tokenizer, described.language, described.filters)
-    collections = open_collections(options, described)
+    collections = [open_collection(each, described) for each in options]
     return encode_collections(collections, made, LABELS, described.filters, folder / "cache", workers=1)
 
 
@@ -331,7 +356,7 @@ def test_worker_processes_change_nothing(tmp_path: Path, tokenizer: Tokenizer, m
     options = COLLECTIONS["text"].options(docs=f"{tmp_path}/some.txt", labels=f"{tmp_path}/some.tsv")
     made = reader(tokenizer)
     other = encode_collections(
-        open_collections([options], data()), made, LABELS, DocumentFiltersConfig(), tmp_path / "cache", workers=2
+        [open_collection(options, data())], made, LABELS, DocumentFiltersConfig(), tmp_path / "cache", workers=2
     )
     rows = np.arange(40)
     assert all(np.array_equal(a, b) for a, b in zip(one.documents(rows), other.documents(rows), strict=True))

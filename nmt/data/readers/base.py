@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, NoReturn, TypeVar
@@ -18,6 +17,7 @@ from nmt.data.readers.files import broken_utf8_message, check_file
 from nmt.errors import DataError
 
 FieldName = Literal["source", "target", "alignment", "document", "text", "label"]
+TextOfFields = Mapping[FieldName, str]
 NUMERIC_FIELDS: frozenset[FieldName] = frozenset({"document", "label"})
 """Fields that may be whole numbers where a format has numbers."""
 LIST_FIELDS: frozenset[FieldName] = frozenset({"text"})
@@ -27,7 +27,7 @@ SEPARATOR = "\t"
 """Separates the sentences of a document that was split already."""
 HELD_OUT = "held out for validation"
 LISTED_LINES = 5
-"""Lines that a report lists for each reason."""
+"""Lines that a report lists for each reason to leave examples out."""
 
 Example = TypeVar("Example")
 
@@ -47,7 +47,7 @@ class Record(NamedTuple):
 class SourceOptions(PartOptions):
     """Options of every kind of corpus and collection."""
 
-    keys: ClassVar[Mapping[FieldName, str]]
+    keys: ClassVar[TextOfFields]
     """The option that gives the column, name or file of each field."""
     weight: Weight = 1.0
     """How often a pair or document occurs in an epoch: 2 is twice, 0.5 half of the time, by chance."""
@@ -68,11 +68,7 @@ class FileOptions(SourceOptions):
 
 
 class RecordReader(ABC):
-    """Reads the records of one format.
-
-    Readers are built from options and the languages of the sides, and check what is cheap to check: that files exist
-    and have the columns. They raise DataError.
-    """
+    """Reads the records of one format. Its constructor raises DataError where files or columns are missing."""
 
     name: str
     """The paths, or the name of the data set, for messages."""
@@ -91,14 +87,10 @@ class RecordReader(ABC):
         return f"{self.name}:{line}"
 
 
-Languages = Mapping[FieldName, str]
-"""The codes of the languages of a pair's sides; nothing for documents."""
-
-
 class FileReader(RecordReader):
     """Reads the records of one file."""
 
-    def __init__(self, options: FileOptions, languages: Languages) -> None:
+    def __init__(self, options: FileOptions, languages: TextOfFields) -> None:
         self.name = options.path
         self.files = (Path(options.path),)
         self._columns: dict[FieldName, Any] = options.columns()
@@ -111,19 +103,16 @@ class Dropped:
 
     count: int
     lines: tuple[int, ...]
-    """The first `LISTED_LINES` of them, counted from 1."""
+    """The first `LISTED_LINES` of them."""
 
 
 @dataclass
 class Counts:
-    """Counts of a pass over a corpus or collection: `read == kept + dropped_total`.
-
-    The source counts what it reads and drops; its user counts what is kept.
-    """
+    """Counts of a pass over a corpus or collection, which its user completes so that `read == kept + dropped_total`."""
 
     read: int = 0
     kept: int = 0
-    dropped: dict[str, Dropped] = dataclasses.field(default_factory=dict)
+    dropped: dict[str, Dropped] = field(default_factory=dict)
 
     def drop(self, reason: str, lines: Sequence[int]) -> None:
         """Counts the examples of these lines as left out; `reason` is a short phrase, such as `empty side`."""
@@ -158,8 +147,7 @@ def refuse_split(options: SplitOptions, data: object) -> NoReturn:
 def text_key(text: str, seed: int) -> int:
     """Returns 64 random bits for a text and a seed. Unicode's spelling (NFKC) and spacing make no difference."""
     normal = unicodedata.normalize("NFKC", " ".join(text.split()))
-    digest = hashlib.blake2b(f"{seed} {normal}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
+    return int.from_bytes(hashlib.blake2b(f"{seed} {normal}".encode(), digest_size=8).digest(), "little")
 
 
 @dataclass(frozen=True)
@@ -178,6 +166,15 @@ class HeldOut:
         """Whether a text like this is held out."""
         return text_key(text, self.seed) in self.texts
 
+    def has_record(self, record: Record, values: Mapping[FieldName, str]) -> bool:
+        """Whether an example is held out: a sentence of a document is where the whole document is.
+
+        As context, a sentence that is held out stays in other documents. As a pair it is left out when encoded.
+        """
+        if record.document is not None:
+            return record.document in self.documents
+        return self.has(values["source"] if "source" in values else values["text"])
+
 
 class ExampleSource(ABC, Generic[Example]):
     """Examples in the order of the text. They are read anew at every pass, so that memory does not grow with them."""
@@ -185,8 +182,7 @@ class ExampleSource(ABC, Generic[Example]):
     skip = 0
     """Records to leave out at the beginning."""
 
-    def __init__(self, options: SourceOptions, reader: RecordReader, broken_utf8: str) -> None:
-        """`broken_utf8` is "error" or "drop"."""
+    def __init__(self, options: SourceOptions, reader: RecordReader, broken_utf8: Literal["error", "drop"]) -> None:
         self.name = reader.name
         self.files = reader.files
         self.location = reader.location
@@ -217,17 +213,13 @@ class ExampleSource(ABC, Generic[Example]):
                 broken = next(name for name, value in record.values.items() if value == error.object)
                 message = broken_utf8_message(self.location(record.line, broken), error)
                 raise DataError(f"{message}; mend it, or set data.filters.broken_utf8: drop") from error
-            example = self._example(record, values)
-            if self.held_out is not None and self._is_held_out(example, self.held_out):
+            if self.held_out is None or not self.held_out.has_record(record, values):
+                yield self._example(record, values)
+            else:
                 counts.drop(HELD_OUT, (record.line,))
-                continue
-            yield example
 
     def fingerprint(self) -> str:
-        """Returns the SHA-256 of the records, in hexadecimal; the same text has the same one in every format.
-
-        Reads the text once.
-        """
+        """Returns the SHA-256 of the records in hexadecimal, the same one in every format. Reads the text once."""
         digest = hashlib.sha256()
         for record in self._records():
             digest.update(self._content(record))
@@ -239,9 +231,6 @@ class ExampleSource(ABC, Generic[Example]):
 
     @abstractmethod
     def _example(self, record: Record, values: dict[FieldName, str]) -> Example: ...
-
-    @abstractmethod
-    def _is_held_out(self, example: Example, held_out: HeldOut) -> bool: ...
 
     @abstractmethod
     def _content(self, record: Record) -> bytes:

@@ -10,21 +10,26 @@ import lzma
 import os
 import stat
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from nmt.errors import DataError
 
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
-COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-ZSTD_CHUNK = 1 << 16
 LONGEST_LINE = 1 << 26
 """Bytes of the longest line that is read. A longer one is refused, so that a file without line ends cannot fill the
 memory."""
+
+
+def _open_zstd(path: Path, mode: str) -> BinaryIO:
+    # Imported late, because that is slow. Raises OSError where a file was cut short.
+    import pyarrow as pa
+
+    return cast(BinaryIO, io.BufferedReader(pa.input_stream(str(path), compression="zstd"), 1 << 16))
+
+
+OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _open_zstd}
 
 
 def check_file(path: Path, *, once: bool = False) -> None:
@@ -49,7 +54,7 @@ def check_file(path: Path, *, once: bool = False) -> None:
 
 def _hint(path: Path) -> str:
     """Says where a missing file might be: compressed beside it, or in another folder."""
-    beside = next((f"{path}{suffix}" for suffix in COMPRESSIONS if os.path.isfile(f"{path}{suffix}")), None)
+    beside = next((f"{path}{suffix}" for suffix in OPENERS if os.path.isfile(f"{path}{suffix}")), None)
     if beside:
         return f"; there is {beside}"
     return "" if path.is_absolute() else f" in {os.getcwd()}, where relative paths begin"
@@ -62,73 +67,12 @@ def raw_lines(path: Path, *, once: bool = False) -> Iterator[bytes]:
     """
     check_file(path, once=once)
     try:
-        with _decompressed(path) as stream:
+        with OPENERS.get(path.suffix, open)(path, "rb") as stream:
             yield from split_lines(stream, str(path))
     # A compressed file that was cut short raises EOFError, a damaged one any of the others.
     except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
-        state = "damaged or cut short" if path.suffix in COMPRESSIONS else "cannot be read"
+        state = "damaged or cut short" if path.suffix in OPENERS else "cannot be read"
         raise DataError(f"{path}: {state} ({error})") from error
-
-
-def _decompressed(path: Path) -> BinaryIO:
-    match path.suffix:
-        case ".gz":
-            return cast(BinaryIO, gzip.open(path))
-        case ".bz2":
-            return cast(BinaryIO, bz2.open(path))
-        case ".xz":
-            return cast(BinaryIO, lzma.open(path))
-        case ".zst":
-            return cast(BinaryIO, io.BufferedReader(_ZstdFrames(path), ZSTD_CHUNK))
-        case _:
-            return path.open("rb")
-
-
-class _ZstdFrames(io.RawIOBase):
-    """The decompressed content of all frames of a Zstandard file, through the optional package `zstandard`.
-
-    The package's own `stream_reader` ends silently where a file was cut short; this one raises EOFError. Damage is an
-    OSError; without the package a DataError is raised.
-    """
-
-    def __init__(self, path: Path) -> None:
-        try:
-            import zstandard
-        except ImportError as error:
-            raise DataError(f"{path}: .zst files need the package zstandard; pip install zstandard") from error
-        self._file = path.open("rb")
-        self._decompressor = zstandard.ZstdDecompressor()
-        self._damage = zstandard.ZstdError
-        self._frame = self._decompressor.decompressobj()
-        self._inside_frame = False
-        self._ready = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Buffer) -> int:
-        while not self._ready:
-            compressed = self._frame.unused_data or self._file.read(ZSTD_CHUNK)
-            if not compressed:
-                if self._inside_frame:
-                    raise EOFError("the file ends inside a zstd frame")
-                return 0
-            if self._frame.eof:
-                self._frame = self._decompressor.decompressobj()
-            try:
-                self._ready = memoryview(self._frame.decompress(compressed))
-            except self._damage as error:
-                raise OSError(str(error)) from error
-            self._inside_frame = not self._frame.eof
-        view = memoryview(buffer).cast("B")
-        count = min(len(view), len(self._ready))
-        view[:count] = self._ready[:count]
-        self._ready = self._ready[count:]
-        return count
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
 
 
 def split_lines(stream: BinaryIO, name: str) -> Iterator[bytes]:

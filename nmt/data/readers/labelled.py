@@ -3,59 +3,45 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from nmt.config.registry import PartOptions, Registry
 from nmt.config.schema import ColumnNumber, Count, LabelledDataConfig
 from nmt.config.wording import advice
+from nmt.data.readers import base
 from nmt.data.readers.arrow import HuggingFaceOptions, HuggingFaceReader, ParquetReader
-from nmt.data.readers.base import (
-    SEPARATOR,
-    ExampleSource,
-    FieldName,
-    FileOptions,
-    HeldOut,
-    Languages,
-    Record,
-    RecordReader,
-    SourceOptions,
-    SplitOptions,
-    refuse_split,
-)
 from nmt.data.readers.line_formats import AlignedReader, JsonLinesReader, TableColumn, TsvReader, split_columns
-from nmt.errors import DataError, try_each
+from nmt.errors import DataError
 
 MOST_LABELS = 1 << 16
 """Labels that a model can have at most: the cache stores the index of each document's label in 16 bits."""
 
 
-class CollectionOptions(SourceOptions):
+class CollectionOptions(base.SourceOptions):
     """Options of every kind of collection."""
 
-    keys: ClassVar[Mapping[FieldName, str]] = {"text": "text", "label": "label"}
+    keys: ClassVar[base.TextOfFields] = {"text": "text", "label": "label"}
     skip: Count = 0
-    """Documents to leave out at the beginning, say those that are the validation collection; `limit` counts those after
-    them."""
+    """Documents to leave out at the beginning, say those that are the validation collection, before `limit` counts."""
 
 
 class DocumentFieldOptions(CollectionOptions):
     """Names of the fields of a labelled document."""
 
     text: str = "text"
-    """Name of the column or field of the text: one string, which is split into sentences, or a list of sentences; of
-    one inside another its dotted name."""
+    """Column or field of the text, which is split into sentences, or of a list of sentences; or its dotted name."""
     label: str = "label"
-    """Name of the column or field of the label, text or a whole number; or its dotted name."""
+    """Column or field of the label, text or a whole number; or its dotted name."""
 
 
 class TextDocumentOptions(CollectionOptions):
     """A file of documents, their sentences separated by TAB, and a file of labels; plain or .gz, .bz2, .xz, .zst."""
 
-    keys: ClassVar[Mapping[FieldName, str]] = {"text": "docs", "label": "labels"}
+    keys: ClassVar[base.TextOfFields] = {"text": "docs", "label": "labels"}
     kind: Literal["text"] = "text"
     """A file of documents and a file of labels."""
     docs: str
@@ -68,10 +54,10 @@ class TextDocumentOptions(CollectionOptions):
     """Take each line for running text and split it into sentences, instead of at TAB."""
 
 
-class TsvDocumentOptions(CollectionOptions, FileOptions):
+class TsvDocumentOptions(CollectionOptions, base.FileOptions):
     """Tab-separated columns, one of which is the text and another the label; quotes are text like any other."""
 
-    keys: ClassVar[Mapping[FieldName, str]] = {"text": "text_column", "label": "label_column"}
+    keys: ClassVar[base.TextOfFields] = {"text": "text_column", "label": "label_column"}
     kind: Literal["tsv"] = "tsv"
     """Columns separated by tabs."""
     text_column: TableColumn = "text"
@@ -81,14 +67,14 @@ class TsvDocumentOptions(CollectionOptions, FileOptions):
     """Column of the label: its number, from 1, or its name; a name makes the first line a header."""
 
 
-class JsonDocumentOptions(DocumentFieldOptions, FileOptions):
+class JsonDocumentOptions(DocumentFieldOptions, base.FileOptions):
     """One JSON object a line, one field of which is the text and another the label."""
 
     kind: Literal["jsonl"] = "jsonl"
     """JSON lines."""
 
 
-class ParquetDocumentOptions(DocumentFieldOptions, FileOptions):
+class ParquetDocumentOptions(DocumentFieldOptions, base.FileOptions):
     """A Parquet file, one column of which is the text and another the label."""
 
     kind: Literal["parquet"] = "parquet"
@@ -103,9 +89,8 @@ class HuggingFaceDocumentOptions(HuggingFaceOptions, DocumentFieldOptions):
 class Splitter:
     """Splits text into sentences by the rules of a language, with the package sentencex.
 
-    The Wikimedia Foundation maintains it: rules for some 300 languages in one small wheel, without downloads; a film
-    review of IMDB takes 60 microseconds. pysbd, blingfire, segtok and syntok have had no release since 2021 or 2022;
-    spaCy, stanza and wtpsplit need models.
+    It has rules for some 300 languages in one small wheel, and takes 60 microseconds for a film review of IMDB. pysbd,
+    blingfire, segtok and syntok have had no release since 2021 or 2022; spaCy, stanza and wtpsplit need models.
     """
 
     language: str
@@ -146,18 +131,18 @@ class Document(NamedTuple):
 
     def sentences(self, splitter: Splitter) -> list[str]:
         """Returns the sentences as they are given, or as the text is split: one at least, which may be blank."""
-        return self.text.split(SEPARATOR) if self.is_split else splitter.split(self.text) or [""]
+        return self.text.split(base.SEPARATOR) if self.is_split else splitter.split(self.text) or [""]
 
 
-class Collection(ExampleSource[Document]):
+class Collection(base.ExampleSource[Document]):
     """A collection of labelled documents."""
 
     def __init__(
-        self, reader: Callable[[Any, Languages], RecordReader], options: CollectionOptions, data: LabelledDataConfig
+        self, reader: Callable[..., base.RecordReader], options: CollectionOptions, data: LabelledDataConfig
     ) -> None:
         super().__init__(options, reader(options, {}), data.filters.broken_utf8)
         self.skip = options.skip
-        # Records of one file are alike as a rule: whether they have to be split is known before the text is read.
+        # Records of one file are alike as a rule.
         first = next(self._reader.records(), None)
         self.may_split = first is not None and not first.is_split
         """Whether some of the text comes without sentence boundaries."""
@@ -166,7 +151,7 @@ class Collection(ExampleSource[Document]):
         """Returns the labels that occur. Reads the text once."""
         return {document.label for document in self}
 
-    def _example(self, record: Record, values: dict[FieldName, str]) -> Document:
+    def _example(self, record: base.Record, values: dict[base.FieldName, str]) -> Document:
         label = values["label"].strip()
         location = self.location(record.line, "label")
         if not label:
@@ -175,10 +160,7 @@ class Collection(ExampleSource[Document]):
             raise DataError(f"{location}: the label {label!r} has a line break or TAB in it")
         return Document(values["text"], record.is_split, label, record.line)
 
-    def _is_held_out(self, example: Document, held_out: HeldOut) -> bool:
-        return held_out.has(example.text)
-
-    def _content(self, record: Record) -> bytes:
+    def _content(self, record: base.Record) -> bytes:
         text, label = record.values["text"], record.values["label"]
         return b"%d %d %d " % (record.is_split, len(text), len(label)) + text + label
 
@@ -186,19 +168,19 @@ class Collection(ExampleSource[Document]):
 class TextDocumentReader(AlignedReader):
     """A file of documents and a file of their labels, aligned line by line."""
 
-    def __init__(self, options: TextDocumentOptions, languages: Languages) -> None:
+    def __init__(self, options: TextDocumentOptions, languages: base.TextOfFields) -> None:
         super().__init__(options.columns(), "document")
-        self._label: dict[FieldName, int] = {"label": options.label_column - 1}
+        self._label: dict[base.FieldName, int] = {"label": options.label_column - 1}
         self._is_split = not options.split
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[base.Record]:
         for line, values, *_ in super().records():
             label = split_columns(values["label"], self._label, self.location(line, "label"))
-            yield Record(line, values | label, self._is_split)
+            yield base.Record(line, values | label, self._is_split)
 
 
 COLLECTIONS: Registry[Collection] = Registry("collection")
-COLLECTIONS.register("split", SplitOptions)(refuse_split)
+COLLECTIONS.register("split", base.SplitOptions)(base.refuse_split)
 COLLECTIONS.register("huggingface", HuggingFaceDocumentOptions)(partial(Collection, HuggingFaceReader))
 COLLECTIONS.register("jsonl", JsonDocumentOptions)(partial(Collection, JsonLinesReader))
 COLLECTIONS.register("parquet", ParquetDocumentOptions)(partial(Collection, ParquetReader))
@@ -214,18 +196,12 @@ def one_line(label: str) -> str:
 def open_collection(options: PartOptions, data: LabelledDataConfig) -> Collection:
     """Returns the collection that the options describe.
 
-    Checks what is cheap to check: that files exist and have the columns, and the package that splits text. Raises
-    DataError.
+    Raises DataError for files and columns that are missing, and for the package that splits text.
     """
     collection = COLLECTIONS.build(options, data)
     if collection.may_split:
         Splitter(data.language).check(collection.name)
     return collection
-
-
-def open_collections(options: Sequence[PartOptions], data: LabelledDataConfig) -> list[Collection]:
-    """Opens several collections. Raises one DataError for all mistakes, a line for each."""
-    return try_each(partial(open_collection, data=data), options)
 
 
 def all_labels(

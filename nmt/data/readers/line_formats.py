@@ -9,17 +9,7 @@ from itertools import count
 from pathlib import Path
 
 from nmt.config.schema import ColumnNumber
-from nmt.data.readers.base import (
-    LIST_FIELDS,
-    NUMERIC_FIELDS,
-    SEPARATOR,
-    FieldName,
-    FileOptions,
-    FileReader,
-    Languages,
-    Record,
-    RecordReader,
-)
+from nmt.data.readers import base
 from nmt.data.readers.files import check_file, raw_lines
 from nmt.errors import DataError, counted, try_each
 
@@ -27,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 TableColumn = ColumnNumber | str
 """A column's number, from 1, or its name in the header."""
-HEADER_NAMES: Mapping[FieldName, frozenset[str]] = {
+HEADER_NAMES: Mapping[base.FieldName, frozenset[str]] = {
     "source": frozenset({"source", "src", "source_text", "source_sentence", "source sentence", "original"}),
     "target": frozenset({"target", "tgt", "trg", "target_text", "target_sentence", "target sentence", "translation"}),
     "text": frozenset({"text", "document", "sentence", "review", "content"}),
@@ -36,10 +26,10 @@ HEADER_NAMES: Mapping[FieldName, frozenset[str]] = {
 """Usual names of columns in headers, besides the codes of the languages."""
 
 
-class AlignedReader(RecordReader):
+class AlignedReader(base.RecordReader):
     """Text files that are aligned line by line, one for each field."""
 
-    def __init__(self, paths: Mapping[FieldName, str], unit: str) -> None:
+    def __init__(self, paths: base.TextOfFields, unit: str) -> None:
         """`unit` is the word for a record in messages."""
         self._paths = {field: Path(path) for field, path in paths.items()}
         self._unit = unit
@@ -47,17 +37,17 @@ class AlignedReader(RecordReader):
         self.files = tuple(self._paths.values())
         try_each(check_file, dict.fromkeys(self.files))
 
-    def location(self, line: int, field: FieldName) -> str:
+    def location(self, line: int, field: base.FieldName) -> str:
         return f"{self._paths[field]}:{line}"
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[base.Record]:
         files = [raw_lines(path) for path in self.files]
         for number in count(1):
             lines = [next(file, None) for file in files]
             present = [line for line in lines if line is not None]
             if len(present) < len(files):
                 break
-            yield Record(number, dict(zip(self._paths, present, strict=True)))
+            yield base.Record(number, dict(zip(self._paths, present, strict=True)))
         lengths = [number - (line is None) + sum(1 for _ in file) for line, file in zip(lines, files, strict=True)]
         if len(set(lengths)) > 1:
             first, *others = (f"{path} has {length}" for path, length in zip(self.files, lengths, strict=True))
@@ -66,10 +56,10 @@ class AlignedReader(RecordReader):
             )
 
 
-class TsvReader(FileReader):
+class TsvReader(base.FileReader):
     """Tab-separated columns. A column that is given by its name makes the first line a header."""
 
-    def __init__(self, options: FileOptions, languages: Languages) -> None:
+    def __init__(self, options: base.FileOptions, languages: base.TextOfFields) -> None:
         super().__init__(options, languages)
         (path,) = self.files
         self._has_header = any(isinstance(column, str) for column in self._columns.values())
@@ -86,10 +76,10 @@ class TsvReader(FileReader):
                 ", ".join(map(repr, names.values())),
             )
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[base.Record]:
         for number, line in enumerate(raw_lines(self.files[0]), start=1):
             if number > 1 or not self._has_header:
-                yield Record(number, split_columns(line, self._indices, f"{self.files[0]}:{number}"))
+                yield base.Record(number, split_columns(line, self._indices, f"{self.files[0]}:{number}"))
 
 
 def _column_index(column: TableColumn, header: list[str], path: Path) -> int:
@@ -102,7 +92,7 @@ def _column_index(column: TableColumn, header: list[str], path: Path) -> int:
     return header.index(column)
 
 
-def split_columns(line: bytes, indices: Mapping[FieldName, int], location: str) -> dict[FieldName, bytes]:
+def split_columns(line: bytes, indices: Mapping[base.FieldName, int], location: str) -> dict[base.FieldName, bytes]:
     """Returns the columns of a line that TAB separates, by index. Raises DataError where one is missing."""
     cells = line.split(b"\t")
     needed = max(indices.values()) + 1
@@ -111,10 +101,10 @@ def split_columns(line: bytes, indices: Mapping[FieldName, int], location: str) 
     return {field: cells[index] for field, index in indices.items()}
 
 
-class JsonLinesReader(FileReader):
+class JsonLinesReader(base.FileReader):
     """One JSON object a line. A field inside a field is given by its dotted name."""
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[base.Record]:
         for number, line in enumerate(raw_lines(self.files[0]), start=1):
             location = f"{self.files[0]}:{number}"
             try:
@@ -125,18 +115,18 @@ class JsonLinesReader(FileReader):
                 raise DataError(f"{location}: not JSON ({error})") from error
             objects = {field: _json_field(row, name, location) for field, name in self._columns.items()}
             values = {field: self._encode(value, field, location) for field, value in objects.items()}
-            yield Record(number, values, isinstance(objects.get("text"), list))
+            yield base.Record(number, values, isinstance(objects.get("text"), list))
 
-    def _encode(self, value: object, field: FieldName, location: str) -> bytes:
-        if field in NUMERIC_FIELDS and type(value) is int:
+    def _encode(self, value: object, field: base.FieldName, location: str) -> bytes:
+        if field in base.NUMERIC_FIELDS and type(value) is int:
             value = str(value)
-        is_list = field in LIST_FIELDS and isinstance(value, list)
+        is_list = field in base.LIST_FIELDS and isinstance(value, list)
         if isinstance(value, list) and is_list and all(isinstance(sentence, str) for sentence in value):
-            value = SEPARATOR.join(sentence.replace(SEPARATOR, " ") for sentence in value)
+            value = base.SEPARATOR.join(sentence.replace(base.SEPARATOR, " ") for sentence in value)
         if not isinstance(value, str):
             kind = "null" if value is None else "a list of other things" if is_list else type(value).__name__
-            number = " or a whole number" if field in NUMERIC_FIELDS else ""
-            sentences = " or a list of strings" if field in LIST_FIELDS else ""
+            number = " or a whole number" if field in base.NUMERIC_FIELDS else ""
+            sentences = " or a list of strings" if field in base.LIST_FIELDS else ""
             raise DataError(f"{location}: field {self._columns[field]!r} is {kind}, not a string{number}{sentences}")
         # JSON can spell a lone surrogate, which no UTF-8 text holds: as bytes it counts as broken UTF-8.
         return value.encode("utf-8", "surrogatepass")

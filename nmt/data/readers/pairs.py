@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from nmt.config.registry import PartOptions, Registry
 from nmt.config.schema import DataConfig
+from nmt.data.readers import base
 from nmt.data.readers.arrow import HuggingFaceOptions, HuggingFaceReader, ParquetReader
-from nmt.data.readers.base import (
-    ExampleSource,
-    FieldName,
-    FileOptions,
-    HeldOut,
-    Languages,
-    Record,
-    RecordReader,
-    SourceOptions,
-    SplitOptions,
-    refuse_split,
-)
 from nmt.data.readers.line_formats import AlignedReader, JsonLinesReader, TableColumn, TsvReader
-from nmt.errors import DataError, try_each
+from nmt.errors import DataError
 
 BLANK_LINES = "blank_lines"
-_KEYS: Mapping[FieldName, str] = {
-    "source": "source",
-    "target": "target",
-    "alignment": "alignments",
-    "document": "documents",
-}
 
 
-class CorpusOptions(SourceOptions):
+class CorpusOptions(base.SourceOptions):
     """Options of every kind of corpus."""
 
-    keys: ClassVar[Mapping[FieldName, str]] = _KEYS
+    keys: ClassVar[base.TextOfFields] = {
+        "source": "source",
+        "target": "target",
+        "alignment": "alignments",
+        "document": "documents",
+    }
 
     @property
     def has_alignments(self) -> bool:
@@ -53,15 +41,14 @@ class PairFieldOptions(CorpusOptions):
     """Names of the fields of a pair."""
 
     source: str
-    """Name of the source sentence's column or field; of one inside another its dotted name, such as
-    `translation.de`."""
+    """Column or field of the source sentence; one inside another by its dotted name, such as `translation.de`."""
     target: str
-    """Name of the target sentence's column or field, or its dotted name."""
+    """Column or field of the target sentence, or its dotted name."""
     alignments: str | None = None
-    """Name of the column or field of the word alignment, such as `0-0 2-1`, for `training.guided_alignment`."""
+    """Column or field of the word alignment, such as `0-0 2-1`, for `training.guided_alignment`."""
     documents: str | None = None
-    """Name of the column or field that names the document, text or a whole number, or its dotted name: records of one
-    document follow each other, in order, and have the same."""
+    """Column or field that names the document, text or a whole number, or its dotted name: records of one document
+    follow each other, in order, and have the same."""
 
 
 class TextPairOptions(PairFieldOptions):
@@ -82,10 +69,10 @@ class TextPairOptions(PairFieldOptions):
     names the document of each line, up to the first tab: lines of one document follow each other, in order."""
 
 
-class TsvPairOptions(CorpusOptions, FileOptions):
+class TsvPairOptions(CorpusOptions, base.FileOptions):
     """Tab-separated columns, two of which are the sides; quotes are text like any other."""
 
-    keys: ClassVar[Mapping[FieldName, str]] = {field: f"{key}_column" for field, key in _KEYS.items()}
+    keys: ClassVar[base.TextOfFields] = {field: f"{key}_column" for field, key in CorpusOptions.keys.items()}
     kind: Literal["tsv"] = "tsv"
     """Columns separated by tabs."""
     source_column: TableColumn = 1
@@ -99,14 +86,14 @@ class TsvPairOptions(CorpusOptions, FileOptions):
     order, and have the same."""
 
 
-class JsonPairOptions(PairFieldOptions, FileOptions):
+class JsonPairOptions(PairFieldOptions, base.FileOptions):
     """One JSON object a line, two fields of which are the sides."""
 
     kind: Literal["jsonl"] = "jsonl"
     """JSON lines."""
 
 
-class ParquetPairOptions(PairFieldOptions, FileOptions):
+class ParquetPairOptions(PairFieldOptions, base.FileOptions):
     """A Parquet file, two columns of which are the sides."""
 
     kind: Literal["parquet"] = "parquet"
@@ -136,18 +123,16 @@ class Pair(NamedTuple):
     """Number of the document that the pair belongs to, counted from 0 in the corpus; None where it has no documents."""
 
 
-class Corpus(ExampleSource[Pair]):
+class Corpus(base.ExampleSource[Pair]):
     """A parallel corpus."""
 
-    def __init__(
-        self, reader: Callable[[Any, Languages], RecordReader], options: CorpusOptions, data: DataConfig
-    ) -> None:
-        languages: Languages = {"source": data.source_language, "target": data.target_language}
+    def __init__(self, reader: Callable[..., base.RecordReader], options: CorpusOptions, data: DataConfig) -> None:
+        languages: base.TextOfFields = {"source": data.source_language, "target": data.target_language}
         super().__init__(options, reader(options, languages), data.filters.broken_utf8)
         self.has_alignments = options.has_alignments
         self.has_documents = options.has_documents
 
-    def _records(self) -> Iterator[Record]:
+    def _records(self) -> Iterator[base.Record]:
         """The records with the numbers of their documents: one ends where the next record names another document."""
         number, name = -1, None
         for record in super()._records():
@@ -159,16 +144,10 @@ class Corpus(ExampleSource[Pair]):
                 number, name = number + 1, document
             yield record._replace(document=number)
 
-    def _example(self, record: Record, values: dict[FieldName, str]) -> Pair:
+    def _example(self, record: base.Record, values: dict[base.FieldName, str]) -> Pair:
         return Pair(values["source"], values["target"], record.line, values.get("alignment"), record.document)
 
-    def _is_held_out(self, example: Pair, held_out: HeldOut) -> bool:
-        # A sentence that is held out stays in another document as context. As a pair it is left out when encoded.
-        if example.document is None:
-            return held_out.has(example.source)
-        return example.document in held_out.documents
-
-    def _content(self, record: Record) -> bytes:
+    def _content(self, record: base.Record) -> bytes:
         source, target, alignment = record.values["source"], record.values["target"], record.values.get("alignment")
         # The lengths keep ("ab", "c") apart from ("a", "bc"); links begin with a letter, the next record with a digit.
         content = b"%d %d " % (len(source), len(target)) + source + target
@@ -182,14 +161,14 @@ class Corpus(ExampleSource[Pair]):
 class TextPairReader(AlignedReader):
     """Two text files, and those of alignments and documents, aligned line by line."""
 
-    def __init__(self, options: TextPairOptions, languages: Languages) -> None:
+    def __init__(self, options: TextPairOptions, languages: base.TextOfFields) -> None:
         paths = options.columns()
         if options.documents == BLANK_LINES:
             del paths["document"]
         super().__init__(paths, "pair")
         self._splits_at_blank_lines = options.documents == BLANK_LINES
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[base.Record]:
         last_blank = 0
         for record in super().records():
             if self._splits_at_blank_lines:
@@ -205,11 +184,11 @@ class TextPairReader(AlignedReader):
                     raise DataError(f"{location}: names no document; every line names its own")
             yield record
 
-    def _is_blank(self, record: Record) -> bool:
+    def _is_blank(self, record: base.Record) -> bool:
         """Whether the record ends a document; raises DataError where only a part of it is blank."""
         blank = {field: not value.strip() for field, value in record.values.items()}
         if blank["source"] != blank["target"]:
-            sides: list[FieldName] = ["source", "target"]
+            sides: list[base.FieldName] = ["source", "target"]
             here, there = sides if blank["source"] else reversed(sides)
             raise DataError(
                 f"{self.location(record.line, here)}: is blank, which ends a document, but the {there} is not; "
@@ -224,7 +203,7 @@ class TextPairReader(AlignedReader):
 
 
 CORPORA: Registry[Corpus] = Registry("corpus")
-CORPORA.register("split", SplitOptions)(refuse_split)
+CORPORA.register("split", base.SplitOptions)(base.refuse_split)
 CORPORA.register("huggingface", HuggingFacePairOptions)(partial(Corpus, HuggingFaceReader))
 CORPORA.register("jsonl", JsonPairOptions)(partial(Corpus, JsonLinesReader))
 CORPORA.register("parquet", ParquetPairOptions)(partial(Corpus, ParquetReader))
@@ -233,13 +212,5 @@ CORPORA.register("text", TextPairOptions)(partial(Corpus, TextPairReader))
 
 
 def open_corpus(options: PartOptions, data: DataConfig) -> Corpus:
-    """Returns the corpus that the options describe.
-
-    Checks what is cheap to check: that files exist and have the columns. Raises DataError.
-    """
+    """Returns the corpus that the options describe. Raises DataError for files or columns that are missing."""
     return CORPORA.build(options, data)
-
-
-def open_corpora(options: Sequence[PartOptions], data: DataConfig) -> list[Corpus]:
-    """Opens several corpora. Raises one DataError for all mistakes, a line for each."""
-    return try_each(partial(open_corpus, data=data), options)

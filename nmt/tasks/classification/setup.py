@@ -12,8 +12,9 @@ from nmt.config import ClassificationConfig
 from nmt.data.batching import DocumentStream
 from nmt.data.cache import DocumentTokenizer, encode_collections, hold_out_documents, known_labels
 from nmt.data.readers.base import SplitOptions
-from nmt.data.readers.labelled import Collection, JsonDocumentOptions, Splitter, open_collection, open_collections
+from nmt.data.readers.labelled import Collection, JsonDocumentOptions, Splitter, open_collection
 from nmt.data.tokenizer import Tokenizer, TokenizerPair, learn_one, load_files
+from nmt.errors import try_each
 from nmt.evaluation.testsets import read_labelled
 from nmt.kernels.choice import choose_packed
 from nmt.model.classifier import DocumentClassifier
@@ -35,9 +36,10 @@ def open_data(config: ClassificationConfig, runtime: Runtime) -> tuple[list[Coll
     Raises `NmtError`.
     """
     data = config.data
+    opened = partial(open_collection, data=data)
     if isinstance(data.validation, SplitOptions):
-        return open_collections(data.train, data), None
-    *training, validation = open_collections([*data.train, data.validation], data)
+        return try_each(opened, data.train), None
+    *training, validation = try_each(opened, [*data.train, data.validation])
     return training, validation
 
 

@@ -16,9 +16,9 @@ from nmt.data.cache import EncodedCorpus, encode_corpora, hold_out_pairs
 from nmt.data.cache.pair_encoding import length_reasons
 from nmt.data.cache.statistics import TextReport
 from nmt.data.readers.base import Counts, SplitOptions
-from nmt.data.readers.pairs import Corpus, JsonPairOptions, Pair, open_corpora, open_corpus
+from nmt.data.readers.pairs import Corpus, JsonPairOptions, Pair, open_corpus
 from nmt.data.tokenizer import TokenizerPair, learn, load_or_none
-from nmt.errors import ConfigError
+from nmt.errors import ConfigError, try_each
 from nmt.kernels.choice import FORCED, choose_kernels
 from nmt.model.modules import without_memory
 from nmt.model.translator import Translator
@@ -43,9 +43,10 @@ def open_data(config: TranslationConfig, runtime: Runtime) -> tuple[list[Corpus]
         # The network's own reasons against these kernels were checked with the config.
         choose_kernels(config.runtime.kernel, runtime.device)
     data = config.data
+    opened = partial(open_corpus, data=data)
     if isinstance(data.validation, SplitOptions):
-        return open_corpora(data.train, data), None
-    *training, validation = open_corpora([*data.train, data.validation], data)
+        return try_each(opened, data.train), None
+    *training, validation = try_each(opened, [*data.train, data.validation])
     return training, validation
 
 
