@@ -69,7 +69,7 @@ def test_a_batch_holds_its_documents(collection: EncodedCollection) -> None:
     assert int(batch.sentences_B.sum()) == len(batch.words_N)
     assert batch.documents == len(batch.rows) == len(batch.sentences_B)
     assert batch.labels_B.tolist() == collection.labels(batch.rows).tolist()
-    ids, words, sentences = collection.sentences(batch.rows[1:2])
+    ids, words, sentences = collection.documents(batch.rows[1:2])
     start, size = int(batch.sentences_B[0]), int(batch.sentences_B[1])
     assert sentences.tolist() == [size]
     assert batch.words_N[start : start + size].tolist() == words.tolist()
