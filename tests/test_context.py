@@ -13,7 +13,6 @@ from torch import Tensor
 
 from nmt.data.batching import Batch, BatchPast, Lookback, Past
 from nmt.kernels.choice import choose_kernels
-from nmt.kernels.tape import StepKernels
 from nmt.model.attention import SCORES
 from nmt.model.context import CONTEXTS, ContextWeights, Sentences
 from nmt.model.context.hierarchical import HierarchicalAttention, HierarchicalOptions
@@ -23,6 +22,7 @@ from nmt.training.objectives import TranslationObjective
 from tests.conftest import CPU
 from tests.contexts import DOCUMENTS, SOURCES, TARGETS, batch_of, in_turn, networks, readouts
 from tests.networks import model_options, network
+from tests.reference_steps import ReferenceKernels
 
 WHERE = ("encoder", "decoder", "both")
 everywhere = pytest.mark.parametrize("where", WHERE)
@@ -369,7 +369,7 @@ def test_steps_differentiated_by_hand_give_the_same(where: str) -> None:
     model = translator(where=where)
     batch = batch_of(list(range(10)), model.context.lookback)
     gradients = []
-    for steps in (None, StepKernels()):
+    for steps in (None, ReferenceKernels()):
         model.zero_grad()
         found = readouts(follow(model, batch, steps), batch)
         torch.cat([each.flatten() for each in found]).logsumexp(0).backward()

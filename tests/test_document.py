@@ -18,7 +18,8 @@ from nmt.config import schema
 from nmt.data.batching import documents_batch
 from nmt.errors import ConfigError
 from nmt.kernels.choice import choose_packed
-from nmt.kernels.packed import PackedGru, Packing, gru_by_hand, row_softmax, row_sum
+from nmt.kernels.gru.native import gru_layer
+from nmt.kernels.packed import PackedGru, Packing, row_softmax, row_sum
 from nmt.model.attention import SCORES
 from nmt.model.attention.base import Coverage, Encoded
 from nmt.model.attention.pooling import Pooling
@@ -397,7 +398,7 @@ def test_only_a_gru_is_run_by_hand() -> None:
     model = classifier(level(cell="lstm"))
     assert model.encoder.obstacle() == "model.word.cell is not gru"
     document = some_document([3, 2])
-    assert torch.equal(encode(model, document, gru=gru_by_hand).word_weights_W, encode(model, document).word_weights_W)
+    assert torch.equal(encode(model, document, gru=gru_layer).word_weights_W, encode(model, document).word_weights_W)
     with pytest.raises(ConfigError, match=r"runtime\.kernel: fused cannot be had: model\.word\.cell is not gru"):
         choose_packed("fused", torch.device("cpu"), model.encoder.obstacle())
     assert choose_packed("auto", torch.device("cpu"), "").gru

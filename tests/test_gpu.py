@@ -17,7 +17,6 @@ from nmt.config.schema import SearchConfig
 from nmt.data.batching import documents_batch
 from nmt.kernels import cross_entropy
 from nmt.kernels.choice import choose_kernels
-from nmt.kernels.packed import PackedGru, gru_by_hand
 from nmt.search import translate_batch
 from nmt.tasks.training import train
 from nmt.training.trainer import Trainer
@@ -230,14 +229,13 @@ def test_a_gpu_run_translates_on_a_cpu(tmp_path: Path) -> None:
     assert len(records(config.run, "validation")) == 2
 
 
-@pytest.mark.parametrize("gru", [None, gru_by_hand], ids=["library", "operations"])
 @pytest.mark.parametrize("score", ["additive", "dot", "mean"])
-def test_documents_are_encoded_as_on_the_cpu(score: str, gru: PackedGru | None) -> None:
+def test_documents_are_encoded_as_on_the_cpu(score: str) -> None:
     gradients, outputs = [], []
     for device in (torch.device("cpu"), GPU):
         model = classifier(level(score), level(score)).to(device).train()
         batch = documents_batch([some_document(shape, seed) for seed, shape in enumerate(SHAPES)]).to(device)
-        logits_BK, encoded = model(batch.ids_W, batch.words_N, batch.sentences_B, gru)
+        logits_BK, encoded = model(batch.ids_W, batch.words_N, batch.sentences_B)
         logits_BK.logsumexp(-1).sum().backward()
         outputs.append([logits_BK.detach().cpu(), encoded.word_weights_W.cpu(), encoded.sentence_weights_N.cpu()])
         gradients.append([parameter.grad.cpu() for parameter in model.parameters() if parameter.grad is not None])

@@ -19,15 +19,15 @@ from torch import Tensor
 
 from nmt.config import schema
 from nmt.kernels.choice import Kernels, choose_kernels
-from nmt.kernels.tape import FactoredSteps, Graphs, StepKernels, Tape
-from nmt.kernels.tape.graphs import rounded
+from nmt.kernels.tape import BatchShape, Tape
 from nmt.kernels.tape.operations import Operation
-from nmt.kernels.tape.structure import Extents
+from nmt.kernels.tape.replay import GraphReplayer, rounded
 from nmt.model.translator import Translator
 from nmt.tasks.training import train
 from nmt.tasks.translation import setup
 from tests.cuda_graphs import RecordedGraphs
 from tests.networks import model_options, network, sentences
+from tests.reference_steps import ReferenceKernels
 from tests.runs import records, run_config, write_corpus
 from tests.test_model import named
 from tests.test_recurrence import FED, RECORDED, STACKED, flat
@@ -47,11 +47,9 @@ NETWORK = {"score": "general", "wiring": "luong"}
 class Passes:
     """Passes through a network, forward and backward, with a loss that depends on all outputs or on some."""
 
-    def __init__(
-        self, translator: Translator, graphs: Graphs | None = None, steps: type[StepKernels] = FactoredSteps
-    ) -> None:
+    def __init__(self, translator: Translator, graphs: GraphReplayer | None = None) -> None:
         self.translator = translator
-        self.steps = None if graphs is None else steps(graphs)
+        self.steps = None if graphs is None else ReferenceKernels(graphs)
         self.parameters = [each for name, each in translator.named_parameters() if "projection" not in name]
 
     def outputs(self, source: Sequence[int], target: Sequence[int], seed: int = 0) -> list[Tensor]:
@@ -83,8 +81,8 @@ def recorded() -> RecordedGraphs:
 
 
 @pytest.fixture
-def graphs(recorded: RecordedGraphs) -> Graphs:
-    return Graphs(recorded)
+def graphs(recorded: RecordedGraphs) -> GraphReplayer:
+    return GraphReplayer(recorded)
 
 
 REPLAYED = [
@@ -95,14 +93,13 @@ REPLAYED = [
 ]
 
 
-@pytest.mark.parametrize("steps", [StepKernels, FactoredSteps])
 @pytest.mark.parametrize("options", REPLAYED, ids=named)
 def test_what_is_replayed_is_what_autograd_makes(
-    options: dict[str, Any], steps: type[StepKernels], recorded: RecordedGraphs, graphs: Graphs
+    options: dict[str, Any], recorded: RecordedGraphs, graphs: GraphReplayer
 ) -> None:
     """Outputs and every gradient, several shapes in turn through one graph; none is touched by what comes after it."""
     translator = network(model_options(**options))
-    by_autograd, replayed = Passes(translator), Passes(translator, graphs, steps)
+    by_autograd, replayed = Passes(translator), Passes(translator, graphs)
     expected = [by_autograd.all(*shape, seed=seed) for seed, shape in enumerate(SHAPES)]
     found = [replayed.all(*shape, seed=seed) for seed, shape in enumerate(SHAPES)]
     same([each for row in found for each in row], [each for row in expected for each in row])
@@ -111,7 +108,7 @@ def test_what_is_replayed_is_what_autograd_makes(
     )
 
 
-def test_weights_are_read_where_they_are(recorded: RecordedGraphs, graphs: Graphs) -> None:
+def test_weights_are_read_where_they_are(recorded: RecordedGraphs, graphs: GraphReplayer) -> None:
     """An update between two passes is seen, and another network with the same operations has graphs of its own."""
     one, other = (network(model_options(**NETWORK), seed) for seed in (0, 1))
     for _ in range(4):
@@ -123,7 +120,7 @@ def test_weights_are_read_where_they_are(recorded: RecordedGraphs, graphs: Graph
     assert (recorded.captured, recorded.replays) == (4, 12)
 
 
-def test_a_second_pass_begins_before_the_first_has_come_back(recorded: RecordedGraphs, graphs: Graphs) -> None:
+def test_a_second_pass_begins_before_the_first_has_come_back(recorded: RecordedGraphs, graphs: GraphReplayer) -> None:
     translator = network(model_options(**NETWORK))
     by_autograd, replayed = Passes(translator), Passes(translator, graphs)
     for shape in (*SHAPES[:2], LARGER, LARGER):
@@ -139,7 +136,7 @@ def test_a_second_pass_begins_before_the_first_has_come_back(recorded: RecordedG
     assert recorded.replays == before + 4, "after its way back the memory is free"
 
 
-def test_a_pass_that_never_comes_back_gives_way(recorded: RecordedGraphs, graphs: Graphs) -> None:
+def test_a_pass_that_never_comes_back_gives_way(recorded: RecordedGraphs, graphs: GraphReplayer) -> None:
     translator = network(model_options(**NETWORK))
     replayed = Passes(translator, graphs)
     replayed.all(*SHAPES[0])
@@ -161,7 +158,7 @@ def test_a_pass_that_never_comes_back_gives_way(recorded: RecordedGraphs, graphs
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_validation_has_graphs_without_a_way_back(
-    context: type[AbstractContextManager[None]], recorded: RecordedGraphs, graphs: Graphs
+    context: type[AbstractContextManager[None]], recorded: RecordedGraphs, graphs: GraphReplayer
 ) -> None:
     translator = network(model_options(**NETWORK))
     by_autograd, replayed = Passes(translator), Passes(translator, graphs)
@@ -178,7 +175,7 @@ def test_validation_has_graphs_without_a_way_back(
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_a_loss_may_depend_on_some_outputs(which: int, graphs: Graphs) -> None:
+def test_a_loss_may_depend_on_some_outputs(which: int, graphs: GraphReplayer) -> None:
     """A gradient that does not come is zero, whatever came in its place before."""
     translator = network(model_options(**NETWORK))
     by_autograd, replayed = Passes(translator), Passes(translator, graphs)
@@ -191,7 +188,7 @@ def test_a_loss_may_depend_on_some_outputs(which: int, graphs: Graphs) -> None:
 def test_only_so_many_graphs_are_kept(recorded: RecordedGraphs) -> None:
     """The one that has not been used for longest goes; it is captured anew when its shape comes again."""
     translator = network(model_options(**NETWORK))
-    by_autograd, replayed = Passes(translator), Passes(translator, Graphs(recorded, kept=2))
+    by_autograd, replayed = Passes(translator), Passes(translator, GraphReplayer(recorded, most_graphs=2))
     third = ((17,), (3,))
     captured = []
     for shape in [SHAPES[0], LARGER, third, SHAPES[0], LARGER, SHAPES[0], third, SHAPES[0], LARGER]:
@@ -200,7 +197,7 @@ def test_only_so_many_graphs_are_kept(recorded: RecordedGraphs) -> None:
     assert captured == [0, 0, 0, 1, 2, 2, 3, 3, 4]
 
 
-def test_what_is_not_a_number_does_not_stay(graphs: Graphs) -> None:
+def test_what_is_not_a_number_does_not_stay(graphs: GraphReplayer) -> None:
     """A diverged batch ruins none that comes after it, however small."""
     translator = network(model_options(**NETWORK))
     by_autograd, replayed = Passes(translator), Passes(translator, graphs)
@@ -214,7 +211,7 @@ def test_what_is_not_a_number_does_not_stay(graphs: Graphs) -> None:
 
 
 @pytest.mark.parametrize("wiring", ["bahdanau", "luong"])
-def test_dropout_is_drawn_outside(wiring: str, recorded: RecordedGraphs, graphs: Graphs) -> None:
+def test_dropout_is_drawn_outside(wiring: str, recorded: RecordedGraphs, graphs: GraphReplayer) -> None:
     dropout = schema.DropoutConfig(embedding=0.3, layer=0.3, output=0.3)
     options = model_options(score="general", wiring=wiring, decoder_layers=2, dropout=dropout)
     translator = network(options).train()
@@ -227,11 +224,13 @@ def test_dropout_is_drawn_outside(wiring: str, recorded: RecordedGraphs, graphs:
     assert recorded.replays == 2 * (len(SHAPES) - 1)
 
 
-def test_bf16_products_are_as_near_the_exact_result_as_without_graphs(recorded: RecordedGraphs, graphs: Graphs) -> None:
+def test_bf16_products_are_as_near_the_exact_result_as_without_graphs(
+    recorded: RecordedGraphs, graphs: GraphReplayer
+) -> None:
     for score, wiring in (("additive", "bahdanau"), ("general", "luong")):
         translator = network(model_options(score=score, wiring=wiring)).float()
         by_autograd, replayed, by_hand = Passes(translator), Passes(translator, graphs), Passes(translator)
-        by_hand.steps = FactoredSteps()
+        by_hand.steps = ReferenceKernels()
         for shape in SHAPES:
             exact = flat(by_autograd.all(*shape))
             with torch.autocast("cpu", torch.bfloat16):
@@ -240,47 +239,50 @@ def test_bf16_products_are_as_near_the_exact_result_as_without_graphs(recorded: 
     assert recorded.replays == 4 * (len(SHAPES) - 1)
 
 
-def test_one_graphs_memory_is_that_of_all(graphs: Graphs) -> None:
+def test_one_graphs_memory_is_that_of_all(graphs: GraphReplayer) -> None:
     """Of shapes that differ in the order of their extents alone: nothing is allocated for the second."""
     passes = Passes(network(model_options(**NETWORK)), graphs)
     sizes = []
     for shape in (((8,) * 16, (4,) * 16), ((8,) * 8, (8,) * 8)):
         passes.all(*shape)
         passes.all(*shape)
-        sizes.append(sum(whole.nbytes for whole in graphs._room._wholes.values()))
+        sizes.append(sum(whole.nbytes for whole in graphs._buffers._buffers.values()))
     assert sizes[1] == sizes[0] > 0
 
 
-def extents() -> Iterator[Extents]:
+def batches() -> Iterator[BatchShape]:
     for size in range(1, 300):
-        yield Extents(size, 301 - size, 1 + size * 7 % 300)
+        yield BatchShape(size, 301 - size, 1 + size * 7 % 300)
 
 
 def test_rounding_adds_little() -> None:
     """At most an eighth of steps and a quarter of sentences and positions, or less than a unit; twice is once."""
-    for each in extents():
+    for each in batches():
         up = rounded(each)
         assert rounded(up) == up
         for size, larger, share, unit in zip(each, up, (4, 8, 4), (8, 2, 8), strict=True):
             assert size <= larger < max(size + unit, size * (1 + 1 / share))
             assert larger % unit == 0
-    assert len({rounded(Extents(1, steps, 1)).steps for steps in range(65, 129)}) == 8
-    assert len({rounded(Extents(size, 1, 1)).sentences for size in range(65, 129)}) == 4
+    assert len({rounded(BatchShape(1, steps, 1)).steps for steps in range(65, 129)}) == 8
+    assert len({rounded(BatchShape(size, 1, 1)).sentences for size in range(65, 129)}) == 4
 
 
-def test_an_operation_that_hides_what_it_reads_is_not_replayed(graphs: Graphs) -> None:
+def test_an_operation_that_hides_what_it_reads_is_not_replayed(graphs: GraphReplayer) -> None:
     """Otherwise another batch would be computed with what this one read."""
 
     class Hiding(Operation):
         def __init__(self, thing: object) -> None:
             self.thing = thing
 
-    loop = Tape(FactoredSteps(graphs), torch.zeros(1, 1, 1))
-    loop._outputs = loop.passing(1), loop.passing(1)
-    for thing, message in ((torch.zeros(1), "from outside"), (torch.Generator(), "a Generator holds")):
-        loop._operations = [Hiding(thing)]
+    tape = Tape(ReferenceKernels(graphs), torch.zeros(1, 1, 1))
+    tape._outputs = tape.intermediate(1), tape.intermediate(1)
+    for thing, message in (
+        (torch.zeros(1), "is an input of its tape"),
+        (torch.Generator(), "the state of a Generator"),
+    ):
+        tape._operations = [Hiding(thing)]
         with pytest.raises(AssertionError, match=message):
-            assert loop.structure
+            assert tape.structure
 
 
 def test_structures_differ_in_what_reads_what() -> None:
@@ -288,12 +290,12 @@ def test_structures_differ_in_what_reads_what() -> None:
 
     def structure(crossed: bool) -> Any:
         weights = torch.zeros(1, 1), torch.zeros(1, 1)
-        loop = Tape(FactoredSteps(), torch.zeros(1, 1, 1))
-        one, other = loop.passing(1), loop.passing(1)
-        loop.product(one.after, weights[0])
-        loop.product(other.after, weights[1])
-        loop._outputs = (other, one) if crossed else (one, other)
-        return loop.structure[1][1]
+        tape = Tape(ReferenceKernels(), torch.zeros(1, 1, 1))
+        one, other = tape.intermediate(1), tape.intermediate(1)
+        tape.product(one.after, weights[0])
+        tape.product(other.after, weights[1])
+        tape._outputs = (other, one) if crossed else (one, other)
+        return tape.structure[2]
 
     assert structure(False) == structure(False) != structure(True)
 
@@ -307,7 +309,7 @@ def test_a_training_with_graphs_learns_what_one_without_learns(
 
     def chosen(*arguments: Any) -> Kernels:
         kernels = choose_kernels(*arguments)
-        return replace(kernels, steps=None if kernels.steps is None else FactoredSteps(Graphs(recorded)))
+        return replace(kernels, steps=None if kernels.steps is None else ReferenceKernels(GraphReplayer(recorded)))
 
     for kernel in ("reference", "fused"):
         config = run_config(tmp_path, f"run={tmp_path}/{kernel}", f"runtime.kernel={kernel}", "training.max_epochs=2")

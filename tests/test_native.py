@@ -17,21 +17,23 @@ import pytest
 import torch
 from torch import Tensor
 
+from nmt.errors import ConfigError
 from nmt.kernels import cross_entropy
+from nmt.kernels.attention import native as attention
 from nmt.kernels.choice import choose_kernels
+from nmt.kernels.gru.native import gru_forward, gru_step
+from nmt.kernels.lstm.native import lstm_forward, lstm_step
 from nmt.kernels.native import build, inference
 from nmt.kernels.native.calls import can_be_called
 from nmt.kernels.native.logits import chunk_losses
-from nmt.kernels.native.steps import NativeSteps
-from nmt.kernels.packed import gru_by_hand
 from nmt.kernels.products import Factor
-from nmt.kernels.tape import Annotations, Entering, FactoredSteps, StepKernels
+from nmt.kernels.rnn.native import rnn_backward, rnn_forward, search_gates
+from nmt.kernels.steps import Annotations, GateInputs
 from tests.compiled import needs_compiler
 
 CPU = torch.device("cpu")
-# Of float32, and of what bf16 rounds on the way.
-TOLERANCE = {torch.float32: 3e-6, torch.bfloat16: 2e-2, torch.float64: 1e-13}
-FORMATS = pytest.mark.parametrize("short", list(TOLERANCE), ids=lambda dtype: str(dtype).partition(".")[2])
+DTYPES = [torch.float32, torch.bfloat16, torch.float64]
+FORMATS = pytest.mark.parametrize("short", DTYPES, ids=lambda dtype: str(dtype).partition(".")[2])
 # No multiple of a vector, and more than one of them.
 UNITS, FEATURES, HIDDEN = 67, 83, 37
 
@@ -63,21 +65,20 @@ def source_of(short: torch.dtype, additive: bool, sentences: int = 5, positions:
     return Annotations(keys, memory, bias_BS, drawn(UNITS, dtype=short) if additive else None)
 
 
-def looked(steps: StepKernels, source: Annotations, query_QBA: Tensor, given: dict[str, Tensor]) -> dict[str, Tensor]:
+def looked(source: Annotations, query_QBA: Tensor, given: dict[str, Tensor]) -> dict[str, Tensor]:
     """What looks make of the source, and their gradients, in the format of the source."""
     queries, sentences, _ = query_QBA.shape
     short, wide = source.memory.dtype, source.bias.dtype
-    cast = steps.prepare(source)
-    steps.check(cast)
+    cast = attention.attention_prepare(source)
     context_QBC = torch.empty(queries, sentences, FEATURES, dtype=short)
     scores_QBS = torch.empty(queries, sentences, source.bias.shape[1], dtype=wide)
     normalizer_QB = torch.empty(queries, sentences, dtype=wide)
-    steps.look(query_QBA, cast, context_QBC, scores_QBS, normalizer_QB)
+    attention.attention_forward(query_QBA, cast, context_QBC, scores_QBS, normalizer_QB)
     found = {"context": context_QBC, "scores": scores_QBS, "normalizer": normalizer_QB}
     for kind, dtype in (("short", short), ("exact", wide)):
         d_context_QBC = given["d_context"].to(wide, copy=True)
         d_query_QBA, d_looked_QBS = given["d_query"].to(dtype, copy=True), torch.empty_like(scores_QBS)
-        steps.look_backward(
+        attention.attention_backward(
             *(query_QBA, cast, scores_QBS, normalizer_QB, d_context_QBC, given["sent"].to(short)),
             *(given["d_weights"].to(wide), d_query_QBA, d_looked_QBS),
             add=kind == "exact",
@@ -85,7 +86,9 @@ def looked(steps: StepKernels, source: Annotations, query_QBA: Tensor, given: di
         found |= {f"d_query {kind}": d_query_QBA, f"d_context {kind}": d_context_QBC, f"d_weights {kind}": d_looked_QBS}
     if source.energy is not None:
         d_scores_QBS = given["d_scores"].to(wide).masked_fill(source.bias == -torch.inf, 0.0)
-        found["d_keys"], found["d_energy"] = steps.keys_backward(query_QBA, cast.keys, cast.energy, d_scores_QBS)
+        found["d_keys"], found["d_energy"] = attention.attention_keys_backward(
+            query_QBA, cast.keys, cast.energy, d_scores_QBS
+        )
     return found
 
 
@@ -95,98 +98,17 @@ def gradients_of(queries: int, source: Annotations) -> dict[str, Tensor]:
     return {name: drawn(queries, sentences, size) for name, size in shapes.items()}
 
 
-def agree(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        size = value[value.isfinite()].abs().max().item()
-        torch.testing.assert_close(
-            found[name].double(), value.double(), rtol=0, atol=tolerance * size, msg=lambda text, name=name: name + text
-        )
-
-
-@needs_compiler
-@FORMATS
-@pytest.mark.parametrize("additive", [True, False], ids=["additive", "product"])
-@pytest.mark.parametrize("queries", [1, 3])
-def test_looks_are_those_of_the_equations(short: torch.dtype, additive: bool, queries: int) -> None:
-    """The reference in double precision is given the same numbers, rounded to the format."""
-    source = source_of(short, additive)
-    # A part of something wider, as a joined product leaves it.
-    query_QBA = drawn(queries, len(source.bias), UNITS + 5, dtype=short)[..., :UNITS]
-    given = gradients_of(queries, source)
-    found = looked(NativeSteps(), source, query_QBA, given)
-    in_double = Annotations(*(None if each is None else each.double() for each in source))
-    expected = looked(
-        StepKernels(), in_double, query_QBA.double(), {name: each.to(short) for name, each in given.items()}
-    )
-    agree(found, expected, TOLERANCE[short])
-    assert found["context"][:, -1].abs().max() == 0.0
-    assert found["normalizer"][:, -1].abs().max() == 0.0
-
-
-GATES = {"gru": 3, "lstm": 4, "mix": 1}
-
-
-def stepped(
-    steps: StepKernels, cell: str, given: dict[str, Tensor], parts: int, sent: bool, short: torch.dtype
-) -> dict[str, Tensor]:
-    """A step of a cell, whose input comes in one part or two, and its gradients."""
-    wide, rows, width = exact(short), len(given["state"]), GATES[cell] * HIDDEN
-    input_BG, more_BG, recurrent_BG = (given[name].to(short)[:, :width] for name in ("input", "more", "recurrent"))
-    entering = Entering(input_BG, recurrent_BG, more_BG if parts == 2 else None)
-    before_BH = given["state"].to(wide)
-    after_BH, copy_BH = torch.empty(rows, HIDDEN, dtype=wide), torch.empty(rows, HIDDEN, dtype=short)
-    cell_BH = torch.empty_like(after_BH)
-    if cell == "gru":
-        steps.gru(entering, before_BH, after_BH, copy_BH)
-    elif cell == "lstm":
-        steps.lstm(entering, before_BH, cell_BH, after_BH, copy_BH)
-    else:
-        steps.mix(entering, after_BH, copy_BH)
-    found = {"after": after_BH, "copy": copy_BH}
-    d_one_BG, d_other_BG = torch.empty(2, rows, width + 2, dtype=short)[..., :width].unbind(0)
-    d_before_BH = given["d_before"].to(wide, copy=True)
-    arrived = given["d_after"].to(wide), given["sent"].to(short) if sent else None
-    if cell == "gru":
-        steps.gru_backward(entering, before_BH, *arrived, d_one_BG, d_other_BG, d_before_BH)
-        return found | {"d_input": d_one_BG, "d_recurrent": d_other_BG, "d_before": d_before_BH}
-    alone_BG = torch.empty_like(d_one_BG)
-    for places in ((alone_BG, None), (d_one_BG, d_other_BG)):
-        d_before_BH.copy_(given["d_before"])
-        if cell == "lstm":
-            d_cell_BH = given["d_cell"].to(wide)
-            steps.lstm_backward(entering, before_BH, cell_BH, *arrived, d_cell_BH, *places, d_before_BH)
-        else:
-            steps.mix_backward(after_BH, *arrived, *places)
-    assert torch.equal(d_one_BG, d_other_BG)
-    assert torch.equal(d_one_BG, alone_BG)
-    return found | {"d_gates": d_one_BG} | ({"cell": cell_BH, "d_before": d_before_BH} if cell == "lstm" else {})
-
-
-@needs_compiler
-@FORMATS
-@pytest.mark.parametrize("parts", [1, 2])
-@pytest.mark.parametrize("sent", [False, True])
-@pytest.mark.parametrize("cell", GATES)
-def test_cells_are_those_of_the_equations(cell: str, short: torch.dtype, parts: int, sent: bool) -> None:
-    sizes = {"input": 4, "more": 4, "recurrent": 4, "state": 1, "d_after": 1, "d_before": 1, "d_cell": 1, "sent": 1}
-    given = {name: drawn(6, size * HIDDEN + 3 * (size > 1), scale=2.0).to(short) for name, size in sizes.items()}
-    found = stepped(NativeSteps(), cell, given, parts, sent, short)
-    in_double = {name: each.double() for name, each in given.items()}
-    agree(found, stepped(StepKernels(), cell, in_double, parts, sent, torch.float64), TOLERANCE[short])
-
-
 @needs_compiler
 @FORMATS
 def test_a_mixture_may_be_kept_in_the_format_of_products_alone(short: torch.dtype) -> None:
-    entering = Entering(drawn(6, HIDDEN, dtype=short), drawn(6, HIDDEN, dtype=short))
+    entering = GateInputs(drawn(6, HIDDEN, dtype=short), drawn(6, HIDDEN, dtype=short))
     d_mixed, mixed, both = drawn(6, HIDDEN, dtype=exact(short)), *(torch.empty(6, HIDDEN, dtype=short) for _ in "ab")
-    NativeSteps().mix(entering, mixed, None)
-    NativeSteps().mix(entering, torch.empty(6, HIDDEN, dtype=exact(short)), both)
+    rnn_forward(entering, mixed, None)
+    rnn_forward(entering, torch.empty(6, HIDDEN, dtype=exact(short)), both)
     assert torch.equal(mixed, both)
     gradients = [torch.empty_like(mixed) for _ in range(2)]
-    NativeSteps().mix_backward(mixed, d_mixed, None, gradients[0], None)
-    NativeSteps().mix_backward(mixed.to(exact(short)), d_mixed, None, gradients[1], None)
+    rnn_backward(mixed, d_mixed, None, gradients[0], None)
+    rnn_backward(mixed.to(exact(short)), d_mixed, None, gradients[1], None)
     assert torch.equal(*gradients)
 
 
@@ -196,17 +118,17 @@ def test_a_step_of_the_search_is_that_of_training(short: torch.dtype) -> None:
     from_input, from_state = drawn(2, 3, 4 * HIDDEN, dtype=short), drawn(2, 3, 4 * HIDDEN, dtype=short)
     gru_input, gru_state = from_input[..., : 3 * HIDDEN], from_state[..., : 3 * HIDDEN]
     state = drawn(2, 3, HIDDEN, dtype=exact(short))
-    assert not inference.can_step(from_input, from_state, state)
+    assert search_gates(from_input, from_state, state) is None
     with torch.no_grad():
-        assert inference.can_step(from_input, from_state, state)
-        assert not inference.can_step(from_input[:1], from_state, state)
-        found = inference.gru_step(gru_input, gru_state, state)
-        output, cell = inference.lstm_step(from_input, from_state, state)
+        assert search_gates(from_input, from_state, state) is not None
+        assert search_gates(from_input[:1], from_state, state) is None
+        (found,) = gru_step(gru_input, gru_state, (state,))
+        output, cell = lstm_step(from_input, from_state, (state, state))
     after, after_cell = torch.empty(2, 6, HIDDEN, dtype=exact(short)).unbind(0)
-    NativeSteps().gru(Entering(gru_input.flatten(0, 1), gru_state.flatten(0, 1)), state.flatten(0, 1), after, None)
+    gru_forward(GateInputs(gru_input.flatten(0, 1), gru_state.flatten(0, 1)), state.flatten(0, 1), after, None)
     assert torch.equal(found, after.view(2, 3, HIDDEN))
-    entering = Entering(from_input.flatten(0, 1), from_state.flatten(0, 1))
-    NativeSteps().lstm(entering, state.flatten(0, 1), after_cell, after, None)
+    entering = GateInputs(from_input.flatten(0, 1), from_state.flatten(0, 1))
+    lstm_forward(entering, state.flatten(0, 1), after_cell, after, None)
     assert torch.equal(output, after.view(2, 3, HIDDEN))
     assert torch.equal(cell, after_cell.view(2, 3, HIDDEN))
 
@@ -218,10 +140,10 @@ def test_gates_saturate() -> None:
     nothing, state = torch.zeros(1, 18), torch.full((1, 6), 0.25)
     after = torch.empty(1, 6)
     kept = torch.cat([torch.zeros(6), large, torch.zeros(6)]).unsqueeze(0)
-    NativeSteps().gru(Entering(kept, nothing), state, after, None)
+    gru_forward(GateInputs(kept, nothing), state, after, None)
     assert after[0].tolist() == [0.25, 0.0, 0.25, 0.0, 0.25, 0.0]
     taken = torch.cat([torch.zeros(6), torch.full((6,), -1e4), large]).unsqueeze(0)
-    NativeSteps().gru(Entering(taken, nothing), state, after, None)
+    gru_forward(GateInputs(taken, nothing), state, after, None)
     assert after[0].tolist() == [1.0, -1.0, 1.0, -1.0, 1.0, -1.0]
 
 
@@ -267,7 +189,7 @@ def test_what_is_no_number_is_not_lost(short: torch.dtype) -> None:
         source = source_of(short, additive)
         query_QBA = drawn(1, len(source.bias), UNITS, dtype=short)
         query_QBA[0, 1, 3] = torch.nan
-        found = looked(NativeSteps(), source, query_QBA, gradients_of(1, source))
+        found = looked(source, query_QBA, gradients_of(1, source))
         for name in ("context", "d_query short", "d_query exact"):
             assert found[name].isnan().any(-1).tolist() == [[False, True, False, False, False]], name
 
@@ -277,7 +199,7 @@ def test_no_number_of_any_bits_becomes_one_in_bf16() -> None:
     state = torch.full((1, 4), -1, dtype=torch.int32).view(torch.float32)
     assert state.isnan().all()
     copy, gates = torch.zeros(1, 4, dtype=torch.bfloat16), torch.zeros(1, 12, dtype=torch.bfloat16)
-    NativeSteps().gru(Entering(gates, gates), state, torch.empty(1, 4), copy)
+    gru_forward(GateInputs(gates, gates), state, torch.empty(1, 4), copy)
     assert copy.isnan().all()
 
 
@@ -291,7 +213,7 @@ def test_scores_may_be_large(short: torch.dtype) -> None:
     )
     context = torch.empty(1, 1, FEATURES, dtype=short)
     scores, normalizer = torch.empty(1, 1, 4, dtype=exact(short)), torch.empty(1, 1, dtype=exact(short))
-    NativeSteps().look(torch.full((1, 1, 1), 4.0, dtype=short), source, context, scores, normalizer)
+    attention.attention_forward(torch.full((1, 1, 1), 4.0, dtype=short), source, context, scores, normalizer)
     assert scores[0, 0].tolist() == [1024.0, 2048.0, 2048.0, -2048.0]
     assert context[0, 0, :5].tolist() == [0.0, 0.5, 0.5, 0.0, 0.0]
     assert normalizer.item() == pytest.approx(2048.0 + math.log(2.0))
@@ -310,11 +232,11 @@ def test_neither_neighbours_nor_threads_change_a_number(short: torch.dtype) -> N
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
-            found.append(looked(NativeSteps(), source, query_QBA, given))
+            found.append(looked(source, query_QBA, given))
     finally:
         torch.set_num_threads(threads)
     one = Annotations(*(None if each is None else each[17:18] for each in source[:3]), source.energy)
-    alone = looked(NativeSteps(), one, query_QBA[:, 17:18], {name: each[:, 17:18] for name, each in given.items()})
+    alone = looked(one, query_QBA[:, 17:18], {name: each[:, 17:18] for name, each in given.items()})
     for name, value in found[0].items():
         assert torch.equal(value, found[1][name]), name
         assert torch.equal(value, found[2][name]), name
@@ -378,12 +300,11 @@ def operations() -> None:
     library, why = build.load()
     assert library is None
     kernels = choose_kernels("auto", CPU)
-    assert (type(kernels.steps), kernels.gru, kernels.cross_entropy) == (
-        FactoredSteps,
-        gru_by_hand,
-        cross_entropy.fused,
-    )
+    assert (kernels.steps, kernels.gru, kernels.cross_entropy) == (None, None, cross_entropy.fused)
     assert why in kernels.reason
+    with pytest.raises(ConfigError, match=r"runtime\.kernel: fused cannot be had: ") as error:
+        choose_kernels("fused", CPU)
+    assert why in str(error.value)
     with torch.no_grad():
         assert not can_be_called(torch.zeros(1))
 

@@ -11,13 +11,17 @@ import torch
 
 from nmt.config import schema
 from nmt.errors import ConfigError
-from nmt.kernels.tape import FactoredSteps, StepKernels
+from nmt.kernels.native.build import load
+from nmt.kernels.steps import StepKernels
 from nmt.model.translator import Translator
-from tests.compiled import HAS_ONEDNN_BF16, KINDS, STEPS
+from tests.compiled import HAS_ONEDNN_BF16, STEPS, needs_compiler
 from tests.networks import VOCABULARY, model_options, network, sentences
+from tests.reference_steps import ReferenceKernels
 from tests.runs import run_config, write_corpus
 from tests.test_kernels import LargeTensors
 from tests.test_model import NETWORKS, build, named
+
+NATIVE = [StepKernels("native")] if load()[0] else []
 
 WIRED: list[dict[str, Any]] = [
     {"wiring": "bahdanau"},
@@ -71,7 +75,7 @@ def flat(*parts: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat([tensor.flatten().float() for part in parts for tensor in part])
 
 
-@pytest.mark.parametrize("steps", [StepKernels(), *STEPS], ids=["reference", *KINDS])
+@pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("options", RECORDED, ids=named)
 def test_a_recorded_recurrence_is_that_of_autograd(options: dict[str, Any], steps: StepKernels) -> None:
     translator = network(model_options(**options))
@@ -103,7 +107,7 @@ def test_a_network_that_is_not_recorded_says_why() -> None:
 def test_what_is_not_recorded_runs_as_without_steps() -> None:
     translator = network(model_options(score="general", window="local_monotonic", wiring="luong"))
     expected, gradients = outputs_and_gradients(translator, None)
-    actual, found = outputs_and_gradients(translator, StepKernels())
+    actual, found = outputs_and_gradients(translator, ReferenceKernels())
     assert all(torch.equal(one, other) for one, other in zip([*actual, *found], [*expected, *gradients], strict=True))
 
 
@@ -123,7 +127,7 @@ def test_bf16_products_stay_near_the_exact_result() -> None:
             exact = flat(*outputs_and_gradients(translator, None))
             with torch.autocast("cpu", torch.bfloat16):
                 by_autograd = flat(*outputs_and_gradients(translator, None)) - exact
-                by_hand = flat(*outputs_and_gradients(translator, StepKernels())) - exact
+                by_hand = flat(*outputs_and_gradients(translator, ReferenceKernels())) - exact
             assert 0 < by_autograd.norm() <= 0.03 * exact.norm()
             ratios.append(float(by_hand.norm() / by_autograd.norm()))
         assert 0 < sum(ratios) / len(ratios) <= 1
@@ -144,7 +148,7 @@ def test_states_are_exact_whatever_format_the_encoder_leaves(cell: str, bridge: 
         for memory_BSC in (encoded.memory_BSC, encoded.memory_BSC.bfloat16()):
             state = translator.decoder.start(replace(encoded, memory_BSC=memory_BSC))
             assert {part.dtype for part in state.recurrent} == {state.prepared.bias.dtype} == {torch.float32}
-        for steps in (None, StepKernels(), FactoredSteps()):
+        for steps in (None, ReferenceKernels(), *NATIVE):
             found = flat(*outputs_and_gradients(translator, steps))
             assert (found - expected).norm() <= 0.03 * expected.norm()
 
@@ -160,7 +164,7 @@ def test_annotations_in_the_format_of_products_leave_the_steps_exact(bridge: str
         encoded = translator.encode(*sentences(5, 2))
         state = translator.start(encoded)
         by_autograd = flat(*outputs_and_gradients(translator, None)) - exact
-        by_hand = flat(*outputs_and_gradients(translator, StepKernels())) - exact
+        by_hand = flat(*outputs_and_gradients(translator, ReferenceKernels())) - exact
     assert encoded.memory_BSC.dtype == torch.bfloat16
     assert {part.dtype for part in state.recurrent} == {state.prepared.bias.dtype} == {torch.float32}
     assert 0 < by_hand.norm() <= 0.03 * exact.norm()
@@ -176,7 +180,7 @@ def test_the_backward_pass_makes_nothing_as_large_as_a_weight_or_the_source_in_a
         target_BT, _ = sentences(steps, size=11)
         encoded = translator.encode(source_BS, lengths_B)
         with LargeTensors(40 * 128) as large:
-            readout_BTR, _ = translator.readout(encoded, target_BT, StepKernels())
+            readout_BTR, _ = translator.readout(encoded, target_BT, ReferenceKernels())
             readout_BTR.sum().backward()
         counts.append(large.count)
     assert counts[0] == counts[1] > 0
@@ -225,7 +229,7 @@ def test_a_fused_run_learns_what_a_reference_run_learns(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("wiring", ["bahdanau", "luong", "conditional", "gnmt"])
-@pytest.mark.parametrize("steps", STEPS, ids=KINDS)
+@pytest.mark.parametrize("steps", STEPS)
 def test_dropout_is_the_same_whichever_way_a_recurrence_is_computed(
     wiring: str, layers: int, steps: StepKernels
 ) -> None:
@@ -241,6 +245,7 @@ def test_dropout_is_the_same_whichever_way_a_recurrence_is_computed(
     torch.testing.assert_close(others, gradients, rtol=0, atol=1e-11)
 
 
+@needs_compiler
 def test_gradients_through_scores_survive_half_precision() -> None:
     """Those of a look's scores add up to nothing: rounded one by one, what they move the query's map by is noise."""
     torch.manual_seed(0)
@@ -256,4 +261,4 @@ def test_gradients_through_scores_survive_half_precision() -> None:
         return found
 
     exact = gradient(None, enabled=False)
-    assert (gradient(FactoredSteps(), enabled=True) - exact).norm() < 0.015 * exact.norm()
+    assert (gradient(StepKernels("native"), enabled=True) - exact).norm() < 0.015 * exact.norm()

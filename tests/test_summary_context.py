@@ -14,7 +14,6 @@ from nmt.config import schema
 from nmt.data.batching import Past
 from nmt.errors import ConfigError
 from nmt.kernels.choice import choose_kernels
-from nmt.kernels.tape import StepKernels
 from nmt.model.attention import SCORES
 from nmt.model.context import Sentences
 from nmt.model.context.summary import SummaryContext, SummaryOptions
@@ -25,6 +24,7 @@ from nmt.training.objectives import TranslationObjective
 from tests.conftest import CPU
 from tests.contexts import DOCUMENTS, SOURCES, batch_of, in_turn, networks, readouts
 from tests.networks import VOCABULARY, model_options, network
+from tests.reference_steps import ReferenceKernels
 
 WHERE = ("start", "gates", "both")
 everywhere = pytest.mark.parametrize("where", WHERE)
@@ -231,7 +231,7 @@ def test_told_at_the_start_alone_the_recurrence_is_still_differentiated_by_hand(
     assert model.obstacle() == ""
     batch = batch_of(list(range(10)), model.context.lookback)
     gradients = []
-    for steps in (None, StepKernels()):
+    for steps in (None, ReferenceKernels()):
         model.zero_grad()
         found = follow(model, batch, steps).readout_BTR
         (found * torch.linspace(0.0, 1.0, found.numel()).view_as(found)).sum().backward()

@@ -19,12 +19,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from nmt.data.batching import Batch
 from nmt.kernels import cross_entropy
 from nmt.kernels.choice import choose_kernels
-from nmt.kernels.packed import PackedGru, gru_by_hand
-from nmt.kernels.tape import FactoredSteps
+from nmt.kernels.packed import PackedGru
 from nmt.model.encoder import RecurrentEncoder
 from nmt.training.objectives import TranslationObjective
 from nmt.training.optimizers import MovingAverage
 from tests.networks import model_options, network, sentences
+from tests.reference_steps import ReferenceKernels
 
 DEVICE = torch.device("meta")
 NETWORKS: list[dict[str, Any]] = [
@@ -76,7 +76,7 @@ def update(options: dict[str, Any], kernel: str) -> None:
     kernels = choose_kernels(kernel, torch.device("cpu"), translator.obstacle())
     if kernel == "fused":
         # Compiled kernels need numbers.
-        kernels = replace(kernels, cross_entropy=cross_entropy.fused, steps=FactoredSteps(), gru=gru_by_hand)
+        kernels = replace(kernels, cross_entropy=cross_entropy.fused, steps=ReferenceKernels(), gru=None)
     objective = TranslationObjective(translator, kernels, 0.1)
     parameters = list(translator.parameters())
     average = MovingAverage(parameters, 0.9)

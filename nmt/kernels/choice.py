@@ -13,12 +13,12 @@ from torch import Tensor
 
 from nmt.errors import ConfigError
 from nmt.kernels import cross_entropy
+from nmt.kernels.gru.native import gru_layer
 from nmt.kernels.native.build import load
 from nmt.kernels.native.logits import chunk_losses
-from nmt.kernels.native.packed import compiled_gru
-from nmt.kernels.native.steps import NativeSteps
-from nmt.kernels.packed import PackedGru, gru_by_hand
-from nmt.kernels.tape import FactoredSteps, Graphs, StepKernels
+from nmt.kernels.packed import PackedGru
+from nmt.kernels.steps import StepKernels
+from nmt.kernels.tape.replay import GraphReplayer
 
 Wanted = Literal["auto", "reference", "fused", "graphed"]
 
@@ -87,10 +87,12 @@ def choose_packed(wanted: Wanted, device: torch.device, obstacle: str) -> Packed
         return PackedKernel(None, "kernel reference, as asked: recurrent layers run by PyTorch")
     if device.type != "cpu":
         return PackedKernel(None, f"kernel {wanted}: recurrent layers run by cuDNN")
-    _insist(wanted, obstacle)
+    missing = load()[1]
+    _insist(wanted, obstacle or missing)
+    if missing:
+        return PackedKernel(None, f"kernel {wanted}: recurrent layers run by PyTorch")
     but = f", but {obstacle}" if obstacle else ""
-    gru = compiled_gru if load()[0] else gru_by_hand
-    return PackedKernel(gru, f"kernel {wanted}: recurrent layers are differentiated by hand{but}")
+    return PackedKernel(gru_layer, f"kernel {wanted}: recurrent layers are differentiated by hand{but}")
 
 
 def _steps(wanted: Wanted, device: torch.device, obstacle: str) -> tuple[StepKernels | None, str]:
@@ -101,14 +103,11 @@ def _steps(wanted: Wanted, device: torch.device, obstacle: str) -> tuple[StepKer
     if missing:
         return None, f"the recurrence is not fused: {missing}"
     if device.type == "cuda":
-        from nmt.kernels.fused import FusedSteps
-
         said = "attention in a recurrence runs by Triton kernels"
         if wanted == "graphed":
-            return FusedSteps(Graphs()), f"{said}, replayed from CUDA graphs"
-        return FusedSteps(), said
-    steps = NativeSteps() if load()[0] else FactoredSteps()
-    return steps, "attention in a recurrence is differentiated by hand"
+            return StepKernels("triton", GraphReplayer()), f"{said}, replayed from CUDA graphs"
+        return StepKernels("triton"), said
+    return StepKernels("native"), "attention in a recurrence is differentiated by hand"
 
 
 def refusal(wanted: Wanted, missing: str) -> str:
@@ -125,14 +124,16 @@ def _insist(wanted: Wanted, missing: str) -> None:
 
 
 def _missing(device: torch.device) -> str:
-    """What the device lacks for Triton kernels; a CPU needs none."""
+    """What the device lacks: a C compiler for a CPU, Triton for a GPU."""
+    if device.type == "cpu":
+        return load()[1]
     if device.type != "cuda":
-        return ""
+        return f"there are no kernels for {device.type}"
     if importlib.util.find_spec("triton") is None:
         return "the package triton is not installed"
     if torch.cuda.get_device_capability(device) < LEAST_CAPABILITY:
         return f"{torch.cuda.get_device_name(device)} is older than what Triton compiles for"
     # Imported late: a machine without a GPU need not have Triton.
-    from nmt.kernels import fused
+    from nmt.kernels.rnn.triton import unsupported_reason
 
-    return fused.missing(device)
+    return unsupported_reason(device)

@@ -22,8 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from nmt.kernels.dropout import dropout
-from nmt.kernels.gates import tanh_
-from nmt.kernels.products import Factors, linear
+from nmt.kernels.products import linear
 from nmt.runtime import product_dtype
 
 
@@ -178,113 +177,6 @@ def _by_layers(stack: nn.GRU, inputs_PX: Tensor, packing: Packing, gru: PackedGr
     return inputs_PX, (torch.cat(finals),)
 
 
-def gru_by_hand(gates_PG: Tensor, recurrent_DGH: Tensor, biases_DG: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
-    """The layer as operations of PyTorch, differentiated by hand."""
-    found: tuple[Tensor, Tensor] = _PackedGru.apply(  # type: ignore[no-untyped-call]
-        gates_PG, recurrent_DGH, biases_DG, packing
-    )
-    return found
-
-
-class _PackedGru(torch.autograd.Function):
-    """The recurrence of `nmt.kernels.gates.gru_step`, its second direction over the mirrored rows.
-
-    The input's half of the gates is [P, D x G]; outputs are [P, C], the last states [D, R, H].
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, gates_PG: Tensor, recurrent_DGH: Tensor, biases_DG: Tensor, packing: Packing
-    ) -> tuple[Tensor, Tensor]:
-        directions, _, hidden = recurrent_DGH.shape
-        short, exact = recurrent_DGH.dtype, biases_DG.dtype
-        sizes = packing.sizes_T.tolist()
-        gates_DPG = by_direction(gates_PG, directions, packing, exact)
-        factors = Factors(recurrent_DGH)
-        biases_D1G, short_biases_DG = biases_DG.unsqueeze(1), biases_DG.to(short)
-        outputs_DPH, entries_DPH, candidates_DPH = gates_DPG.new_empty(3, *gates_DPG.shape[:2], hidden)
-        sigmoids_DPG = gates_DPG.new_empty(*gates_DPG.shape[:2], 2 * hidden)
-        factors_DPH = outputs_DPH if short == exact else torch.empty_like(outputs_DPH, dtype=short)
-        from_state_DRG = biases_D1G.expand(-1, sizes[0], -1)
-        state_DRH = gates_DPG.new_zeros(directions, sizes[0], hidden)
-        steps = zip(
-            sizes,
-            gates_DPG[..., : 2 * hidden].split_with_sizes(sizes, 1),
-            gates_DPG[..., 2 * hidden :].split_with_sizes(sizes, 1),
-            sigmoids_DPG.split_with_sizes(sizes, 1),
-            sigmoids_DPG[..., :hidden].split_with_sizes(sizes, 1),
-            sigmoids_DPG[..., hidden:].split_with_sizes(sizes, 1),
-            entries_DPH.split_with_sizes(sizes, 1),
-            candidates_DPH.split_with_sizes(sizes, 1),
-            outputs_DPH.split_with_sizes(sizes, 1),
-            factors_DPH.split_with_sizes(sizes, 1),
-            strict=True,
-        )
-        before: Tensor | None = None
-        for rows, gates, entry, sigmoids, reset, update, from_state, new, output, factor in steps:
-            if before is not None:
-                from_state_DRG = factors.product(before[:, :rows], short_biases_DG)
-            torch.add(gates, from_state_DRG[..., : 2 * hidden], out=sigmoids).sigmoid_()
-            from_state.copy_(from_state_DRG[..., 2 * hidden :])
-            tanh_(torch.addcmul(entry, reset, from_state, out=new))
-            torch.lerp(new, state_DRH[:, :rows], update, out=output)
-            if factor is not output:
-                factor.copy_(output)
-            state_DRH, before = output, factor
-        ctx.save_for_backward(recurrent_DGH, entries_DPH, sigmoids_DPG, candidates_DPH, outputs_DPH, factors_DPH)
-        ctx.packing, ctx.sizes = packing, sizes
-        return _side_by_side(outputs_DPH, packing), outputs_DPH.index_select(1, packing.last_R)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, d_outputs_PC: Tensor, d_finals_DRH: Tensor) -> tuple[Tensor | None, ...]:
-        recurrent_DGH, entries_DPH, sigmoids_DPG, candidates_DPH, outputs_DPH, factors_DPH = ctx.saved_tensors
-        directions = len(candidates_DPH)
-        short, exact = recurrent_DGH.dtype, outputs_DPH.dtype
-        sizes: list[int] = ctx.sizes
-        packing: Packing = ctx.packing
-        total_DPH = by_direction(d_outputs_PC, directions, packing, exact)
-        total_DPH.index_add_(1, packing.last_R, d_finals_DRH)
-        before_DPH = before_each(outputs_DPH, packing)
-        reset_DPH, update_DPH = sigmoids_DPG.chunk(2, -1)
-        # h' = n + z (h - n): what a gradient of h' is multiplied by, for r, z and the candidate's recurrent half.
-        entry_DPH = (1.0 - update_DPH) * (1.0 - candidates_DPH.square())
-        slopes_DPGH = torch.stack(
-            (
-                entry_DPH * entries_DPH * reset_DPH * (1.0 - reset_DPH),
-                (before_DPH - candidates_DPH) * update_DPH * (1.0 - update_DPH),
-                entry_DPH * reset_DPH,
-            ),
-            2,
-        )
-        from_state_DPGH = torch.empty_like(slopes_DPGH, dtype=short)
-        from_state_DPG = from_state_DPGH.flatten(2)
-        steps = zip(
-            total_DPH.split_with_sizes(sizes, 1),
-            slopes_DPGH.split_with_sizes(sizes, 1),
-            update_DPH.split_with_sizes(sizes, 1),
-            from_state_DPGH.split_with_sizes(sizes, 1),
-            from_state_DPG.split_with_sizes(sizes, 1),
-            strict=True,
-        )
-        factors = Factors(recurrent_DGH.transpose(1, 2))
-        after: tuple[Tensor, ...] | None = None
-        for total, slopes, update, from_state, flat in reversed(list(steps)):
-            if after is not None:
-                total_after, update_after, flat_after = after
-                before = total[:, : total_after.shape[1]]
-                before.addcmul_(total_after, update_after).add_(factors.product(flat_after))
-            torch.mul(total.unsqueeze(2), slopes, out=from_state)
-            after = total, update, flat
-        weights_DGH = from_state_DPG.transpose(1, 2) @ (
-            before_DPH if short == exact else before_each(factors_DPH, packing)
-        )
-        biases_DG = from_state_DPG.sum(1, dtype=exact)
-        # The input's half of the candidate is not reset.
-        torch.mul(total_DPH, entry_DPH, out=from_state_DPGH[:, :, 2])
-        return _side_by_side(from_state_DPG, packing), weights_DGH, biases_DG, None
-
-
 def by_direction(rows_PF: Tensor, directions: int, packing: Packing, dtype: torch.dtype) -> Tensor:
     """A fresh [D, P, F / D] of [P, F], each direction in the order in which it runs."""
     parts_PF = rows_PF.chunk(directions, 1)
@@ -293,13 +185,6 @@ def by_direction(rows_PF: Tensor, directions: int, packing: Packing, dtype: torc
     if directions == 2:
         apart_DPF[1].copy_(parts_PF[1].index_select(0, packing.mirrored_P))
     return apart_DPF
-
-
-def _side_by_side(apart_DPF: Tensor, packing: Packing) -> Tensor:
-    """The opposite: [P, D x F] of [D, P, F]."""
-    if len(apart_DPF) == 1:
-        return apart_DPF[0]
-    return torch.cat((apart_DPF[0], apart_DPF[1].index_select(0, packing.mirrored_P)), 1)
 
 
 def before_each(states_DPH: Tensor, packing: Packing) -> Tensor:

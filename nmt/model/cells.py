@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.config.registry import PartOptions, Registry
-from nmt.kernels.gates import gru_step, lstm_step, rnn_step
-from nmt.kernels.native import inference
+from nmt.kernels.gru.native import gru_step
+from nmt.kernels.lstm.native import lstm_step
 from nmt.kernels.products import linear
+from nmt.kernels.rnn.reference import rnn_step
 from nmt.kernels.tape import Row, Tape, Term, Value
 
 State = tuple[Tensor, ...]
@@ -106,12 +107,12 @@ class Cell(nn.Module):
     def carry(self, tape: Tape, state: State) -> Values:
         """What a tape carries of this layer, from a state with one query. Products read the output alone."""
         output, *rest = state
-        return tape.carried(output), *(tape.carried(part, "exact") for part in rest)
+        return tape.carried(output), *(tape.carried(part, "state") for part in rest)
 
-    def passing(self, tape: Tape) -> Values:
+    def intermediate(self, tape: Tape) -> Values:
         """A state of this layer within a step of a tape."""
-        rest = (tape.passing(self.hidden_size, "exact") for _ in range(self.parts - 1))
-        return tape.passing(self.hidden_size), *rest
+        rest = (tape.intermediate(self.hidden_size, "state") for _ in range(self.parts - 1))
+        return tape.intermediate(self.hidden_size), *rest
 
     def record(self, tape: Tape, inputs: Sequence[Term], before: Rows, after: Rows) -> None:
         """Record a step from `before` to `after`, the input's half of the gates being the sum of `inputs`."""
@@ -194,14 +195,13 @@ class GruCell(Cell):
 
     @staticmethod
     def step(projected: Tensor, recurrent: Tensor, state: State) -> State:
-        step = inference.gru_step if inference.can_step(projected, recurrent, state[0]) else gru_step
-        return (step(projected, recurrent, state[0]),)
+        return gru_step(projected, recurrent, state)
 
     def obstacle(self) -> str:
         return ""
 
     def record(self, tape: Tape, inputs: Sequence[Term], before: Rows, after: Rows) -> None:
-        tape.gru(inputs, self.recurrent(tape, before), before[0], after[0])
+        tape.gated("gru", inputs, self.recurrent(tape, before), before[0], after[0])
 
 
 @CELLS.register("lstm", LstmOptions)
@@ -214,8 +214,7 @@ class LstmCell(Cell):
 
     @staticmethod
     def step(projected: Tensor, recurrent: Tensor, state: State) -> State:
-        step = inference.lstm_step if inference.can_step(projected, recurrent, state[1]) else lstm_step
-        return step(projected, recurrent, state[1])
+        return lstm_step(projected, recurrent, state)
 
     def obstacle(self) -> str:
         return ""
@@ -233,10 +232,10 @@ class RnnCell(Cell):
 
     @staticmethod
     def step(projected: Tensor, recurrent: Tensor, state: State) -> State:
-        return (rnn_step(projected, recurrent),)
+        return rnn_step(projected, recurrent, state)
 
     def obstacle(self) -> str:
         return ""
 
     def record(self, tape: Tape, inputs: Sequence[Term], before: Rows, after: Rows) -> None:
-        tape.mix(inputs, self.recurrent(tape, before), after[0])
+        tape.tanh(inputs, self.recurrent(tape, before), after[0])

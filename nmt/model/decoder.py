@@ -10,7 +10,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from nmt.config import schema
-from nmt.kernels.tape import StepKernels
+from nmt.kernels.steps import StepKernels
 from nmt.model.attention import AttentionWeights, Encoded
 from nmt.model.embedding import Embedding
 from nmt.model.wiring import DecoderState, build_wiring

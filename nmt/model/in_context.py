@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nmt.data.batching import Batch, Past
 from nmt.kernels.packed import PackedGru
-from nmt.kernels.tape import StepKernels
+from nmt.kernels.steps import StepKernels
 from nmt.model.attention import AttentionWeights, Encoded
 from nmt.model.context import ContextWeights, Sentences
 from nmt.model.translator import Narrowed, Translator

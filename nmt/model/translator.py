@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from nmt.config import schema
 from nmt.kernels.packed import PackedGru
-from nmt.kernels.tape import StepKernels
+from nmt.kernels.steps import StepKernels
 from nmt.model.attention import AttentionWeights, Encoded
 from nmt.model.context import CONTEXTS
 from nmt.model.decoder import Decoder, Told

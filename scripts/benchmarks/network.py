@@ -221,7 +221,7 @@ def what_is_fused(kernels: Kernels) -> str:
     """Returns a name for the chosen kernels."""
     if kernels.is_reference:
         return "reference"
-    if kernels.steps is not None and kernels.steps.graphs is not None:
+    if kernels.steps is not None and kernels.steps.replayer is not None:
         return "graphed"
     parts = {"loss": True, "encoder": kernels.gru is not None, "recurrence": kernels.steps is not None}
     return "fused" if all(parts.values()) else "fused " + " and ".join(name for name, fused in parts.items() if fused)

@@ -20,7 +20,7 @@ import torch
 from nmt.runtime import cpu_flags
 
 FOLDER = Path(__file__).parent
-SOURCES = ("kernels.c", "kernels.h", "cells.h", "dropout.h", "integers.h")
+SOURCES = (FOLDER / "kernels.c", *sorted(FOLDER.parent.glob("*/*.h")))
 OPTIONS = ("-std=gnu11", "-O3", "-fPIC", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp")
 """Nothing among them lets the compiler change what a sum is; where its order is free, the source says so."""
 PATIENCE = 120.0
@@ -63,8 +63,8 @@ def _library(command: list[str]) -> Library:
     """Loads the kernels from the folder of this user, and compiles them if they are not there."""
     version = _run([command[0], "--version"])
     digest = hashlib.sha256("\0".join([version, *command, platform.machine(), *sorted(cpu_flags())]).encode())
-    for name in SOURCES:
-        digest.update((FOLDER / name).read_bytes())
+    for source in SOURCES:
+        digest.update(source.read_bytes())
     name, folder = f"kernels-{digest.hexdigest()[:16]}", _folder()
     for path in sorted(folder.glob(f"{name}-*.so")) if folder else []:
         if _is_whole(path):
@@ -72,7 +72,7 @@ def _library(command: list[str]) -> Library:
         path.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(prefix="nmt-") as scratch:
         made, linked = Path(scratch) / "kernels.o", Path(scratch) / "kernels.so"
-        _run([*command, "-c", str(FOLDER / SOURCES[0]), "-o", str(made)])
+        _run([*command, "-c", str(SOURCES[0]), "-o", str(made)])
         # Without OpenMP's own library: the one that PyTorch has loaded is to be found.
         _run([command[0], "-shared", "-o", str(linked), str(made), "-lm"])
         if folder:

@@ -6,15 +6,13 @@ O outputs of a product.
 
 from __future__ import annotations
 
-import ctypes
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nmt.kernels.native.calls import Entering, address, calls, can_be_called
+from nmt.kernels.native.calls import address, calls
 
 PANEL = 16
 """Outputs that lie side by side in a weight of integers (integers.h)."""
@@ -31,48 +29,6 @@ def additive_scores(query: Tensor, keys: Tensor, energy_A: Tensor) -> Tensor:
         *(query.data_ptr(), keys.data_ptr(), energy_A.data_ptr(), scores.data_ptr()),
     )
     return scores
-
-
-def can_step(from_input: Tensor, from_state: Tensor, state: Tensor) -> bool:
-    """Whether `gru_step` and `lstm_step` take these."""
-    return (
-        can_be_called(from_input, from_state, state)
-        and from_input.dtype == from_state.dtype
-        and from_input.shape == from_state.shape
-        and from_input.shape[:-1] == state.shape[:-1]
-        and state.dtype == torch.promote_types(from_input.dtype, torch.float32)
-    )
-
-
-def gru_step(from_input: Tensor, from_state: Tensor, state: Tensor) -> Tensor:
-    """As `gates.gru_step`; both halves [..., 3 x H] in one format."""
-    state, after = state.contiguous(), torch.empty_like(state, memory_format=torch.contiguous_format)
-    entering = _entering(from_input, from_state, state)
-    calls(from_input.dtype).gru(ctypes.byref(entering.of), state.data_ptr(), after.data_ptr(), None)
-    return after
-
-
-def lstm_step(from_input: Tensor, from_state: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-    """As `gates.lstm_step`; both halves [..., 4 x H] in one format."""
-    cell = cell.contiguous()
-    after, after_cell = torch.empty_like(cell), torch.empty_like(cell)
-    entering = _entering(from_input, from_state, cell)
-    addresses = (cell.data_ptr(), after_cell.data_ptr(), after.data_ptr())
-    calls(from_input.dtype).lstm(ctypes.byref(entering.of), *addresses, None)
-    return after, after_cell
-
-
-class _Kept(NamedTuple):
-    of: Entering
-    rows: tuple[Tensor, Tensor]
-    """What it has the addresses of."""
-
-
-def _entering(from_input: Tensor, from_state: Tensor, state: Tensor) -> _Kept:
-    rows = from_input.contiguous(), from_state.contiguous()
-    hidden, width = state.shape[-1], from_input.shape[-1]
-    addresses = (rows[0].data_ptr(), None, rows[1].data_ptr())
-    return _Kept(Entering(state.numel() // hidden, hidden, *addresses, width, 0, width), rows)
 
 
 def log_softmax(logits: Tensor) -> Tensor:

@@ -1,22 +1,322 @@
-"""Attentive recurrences, recorded as a few operations and differentiated by hand."""
+"""A recurrence over target positions that is recorded as a few operations and differentiated by hand.
 
-from nmt.kernels.tape.attend import attend
-from nmt.kernels.tape.cells import Entering
-from nmt.kernels.tape.factors import FactoredSteps
-from nmt.kernels.tape.graphs import Graphs
-from nmt.kernels.tape.recording import Tape
-from nmt.kernels.tape.steps import Annotations, StepKernels
-from nmt.kernels.tape.values import Row, Term, Value
+Autograd runs dozens of small operations for a step, back and forth, and adds a gradient as large as every weight and
+as the source for each step. Here a step has a handful of operations, and these gradients are one product each at the
+end.
+A wiring records its step as it stands in its paper:
 
-__all__ = [
-    "Annotations",
-    "Entering",
-    "FactoredSteps",
-    "Graphs",
-    "Row",
-    "StepKernels",
-    "Tape",
-    "Term",
-    "Value",
-    "attend",
-]
+    tape = Tape(kernels, projected_BTG)
+    state = tape.carried(first_B1H)
+    context = tape.attend(tape.product(state.before, W), annotations)
+    inputs = (tape.input(projected_BTG), tape.product(context.after, C))
+    tape.gated("gru", inputs, tape.product(state.before, U, b), state.before, state.after)
+    hidden_BTH, context_BTC, weights_BTS = tape.run(state, context)
+
+An operation may read what those before it wrote, and the states of the step before. Products of one row are joined.
+
+Shapes: B sentences, T steps, S source positions, F features of a value, H hidden, C context, G gates x H.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import FunctionType
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from nmt.kernels.steps import Annotations, StepKernels
+from nmt.kernels.tape.operations import (
+    Attend,
+    Formats,
+    GatedCell,
+    Lstm,
+    Operation,
+    Product,
+    Row,
+    Run,
+    Scale,
+    Sum,
+    Tanh,
+    Term,
+    Value,
+)
+from nmt.runtime import product_dtype
+
+__all__ = ["BatchShape", "Input", "Outputs", "Replayer", "Row", "Tape", "Term", "Value"]
+
+Outputs = tuple[Tensor, Tensor, Tensor]
+"""The rows after all steps of two values, [B, T, F] each, and the attention weights, [B, T, S]."""
+Gradients = Callable[..., "list[Tensor | None]"]
+"""From the gradients of the outputs to those of the inputs."""
+
+
+class Replayer(Protocol):
+    """Runs tapes that resemble earlier ones without calling their operations."""
+
+    def run(self, tape: Tape) -> tuple[Outputs, Gradients] | None:
+        """The outputs of a tape and its backward pass; None where the tape must run itself."""
+
+
+class BatchShape(NamedTuple):
+    """The sizes that differ from batch to batch."""
+
+    sentences: int
+    steps: int
+    positions: int
+
+    def sizes(self, axes: str) -> tuple[int, ...]:
+        """The sizes of these axes: B sentences, T steps, S source positions."""
+        return tuple(self["BTS".index(axis)] for axis in axes)
+
+
+@dataclass(frozen=True)
+class Input:
+    """A tensor that operations read and none of them wrote."""
+
+    tensor: Tensor
+    axes: str
+    """Of its first dimensions, B, T and S: those that differ from batch to batch. Empty for a weight, which is updated
+    in place."""
+    padding: float = 0.0
+    """The value of added elements, where it is made larger."""
+
+    def shape(self, batch: BatchShape) -> tuple[int, ...]:
+        """Its shape in a batch of this shape."""
+        return (*batch.sizes(self.axes), *self.tensor.shape[len(self.axes) :])
+
+    @property
+    def kind(self) -> Hashable:
+        """All that is the same in every batch: of a weight, its address."""
+        sizes = tuple(self.tensor.shape[len(self.axes) :])
+        address = () if self.axes else (self.tensor.data_ptr(), self.tensor.stride())
+        return self.axes, self.padding, self.tensor.dtype, sizes, address
+
+
+class Tape:
+    """Records the operations of a step, then runs all steps."""
+
+    def __init__(self, kernels: StepKernels, projected_BTG: Tensor) -> None:
+        batch, positions, _ = projected_BTG.shape
+        dtype = product_dtype(projected_BTG)
+        self.device_type = projected_BTG.device.type
+        self._kernels = kernels
+        self._run = Run(
+            positions,
+            batch,
+            projected_BTG.device,
+            dtype,
+            torch.promote_types(dtype, torch.float32),
+            needs_backward=torch.is_grad_enabled(),
+        )
+        self._operations: list[Operation] = []
+        self._values: list[Value] = []
+        self._step_inputs: list[tuple[Tensor, Term]] = []
+        self._inputs: dict[int, Input] = {}
+        self._attend: Attend | None = None
+
+    def input(self, input_BTG: Tensor) -> Term:
+        """Records an input of all steps."""
+        assert input_BTG.stride(-1) == 1 or input_BTG.shape[-1] == 1, "features lie side by side"
+        term = Term()
+        self._step_inputs.append((self._input(input_BTG, "BT"), term))
+        return term
+
+    def carried(self, first_B1F: Tensor, formats: Formats = "both") -> Value:
+        """Records a state that is carried from step to step."""
+        return self._value(Value(first_B1F.shape[2], self._input(first_B1F, "B"), formats=formats))
+
+    def intermediate(self, features: int, formats: Formats = "both") -> Value:
+        """Records a state within a step."""
+        return self._value(Value(features, formats=formats))
+
+    def product(self, row: Row, weight_NF: Tensor, bias_N: Tensor | None = None) -> Term:
+        """Records W x + b of a row."""
+        self._input(weight_NF, "")
+        if bias_N is not None:
+            self._input(bias_N, "")
+        for operation in self._operations:
+            if isinstance(operation, Product) and operation.row == row:
+                return operation.add(weight_NF, bias_N)
+        product = Product(row)
+        self._operations.append(product)
+        return product.add(weight_NF, bias_N)
+
+    def attend(self, query: Row | Term, source: Annotations, context: Value | None = None) -> Value:
+        """Records attention, once a step; returns the context, which is `context` where it is carried."""
+        assert self._attend is None, "attention once a step"
+        self._input(source.keys, "BS")
+        self._input(source.memory, "BS")
+        self._input(source.bias, "BS", padding=-torch.inf)
+        if source.energy is not None:
+            self._input(source.energy, "")
+        context = self.intermediate(source.memory.shape[2], "operand") if context is None else context
+        self._attend = Attend(self._kernels, query, source, context.after)
+        self._operations.append(self._attend)
+        return context
+
+    def gated(self, cell: str, inputs: Sequence[Term], recurrent: Term, before: Row, after: Row) -> None:
+        """Records a step of the gated cell of this name; the input's half of the gates may be a sum of two terms."""
+        self._operations.append(GatedCell(self._kernels, cell, inputs, recurrent, before, after))
+
+    def lstm(self, inputs: Sequence[Term], recurrent: Term, cell: tuple[Row, Row], after: Row) -> None:
+        """Records a step of a long short-term memory: `cell` before and after it, and its output."""
+        self._operations.append(Lstm(self._kernels, inputs, recurrent, cell, after))
+
+    def tanh(self, inputs: Sequence[Term], recurrent: Term, after: Row) -> None:
+        """Records the tanh of the sum of all terms."""
+        self._operations.append(Tanh(self._kernels, inputs, recurrent, after))
+
+    def scale(self, row: Row, scale_BTF: Tensor) -> Value:
+        """Records a row times the scale of each step, for products to read."""
+        scaled = self.intermediate(row.value.features, "operand")
+        self._operations.append(Scale(row, self._input(scale_BTF, "BT"), scaled.after))
+        return scaled
+
+    def sum(self, one: Row, other: Row) -> Value:
+        """Records the sum of two rows."""
+        total = self.intermediate(one.value.features)
+        self._operations.append(Sum(one, other, total.after))
+        return total
+
+    def run(self, hidden: Value, context: Value) -> Outputs:
+        """Runs all steps; returns the rows of two values after them, and the attention weights."""
+        self._outputs = hidden, context
+        outputs: Outputs = _RunTape.apply(self, *(each.tensor for each in self.inputs))  # type: ignore[no-untyped-call]
+        return outputs
+
+    @property
+    def replayer(self) -> Replayer | None:
+        replayer: Replayer | None = self._kernels.replayer
+        return replayer
+
+    @property
+    def needs_backward(self) -> bool:
+        """Whether there will be a backward pass."""
+        return self._run.needs_backward
+
+    @property
+    def inputs(self) -> list[Input]:
+        return list(self._inputs.values())
+
+    @property
+    def batch(self) -> BatchShape:
+        assert self._attend is not None, "an attentive recurrence attends"
+        return BatchShape(self._run.batch, self._run.steps, self._attend.source.bias.shape[1])
+
+    @property
+    def structure(self) -> Hashable:
+        """Equal for two tapes that differ in numbers and batch shape alone.
+
+        It covers everything that recorded objects hold, so that a new operation need not describe itself: an attribute
+        of an unknown kind is an error, and so is a tensor that is no input of the tape.
+        """
+        numbers = {id(each.tensor): number for number, each in enumerate(self.inputs)}
+        seen: dict[int, int] = {}
+
+        def describe(thing: object) -> Hashable:
+            if thing is None or isinstance(thing, (bool, int, float, str, torch.dtype)):
+                return thing
+            if isinstance(thing, (list, tuple)):
+                return tuple(map(describe, thing))
+            if isinstance(thing, Tensor):
+                assert id(thing) in numbers, "a tensor that an operation holds is an input of its tape"
+                return "input", numbers[id(thing)]
+            if isinstance(thing, StepKernels):
+                return type(thing).__qualname__, thing.implementation
+            if id(thing) in seen:
+                return "seen", seen[id(thing)]
+            seen[id(thing)] = len(seen)
+            holds_state = hasattr(thing, "__dict__") and not isinstance(thing, FunctionType)
+            assert holds_state, f"the state of a {type(thing).__name__} is not known"
+            return type(thing), *((name, describe(value)) for name, value in vars(thing).items())
+
+        recorded = describe((self._operations, self._values, self._step_inputs, self._outputs))
+        return replace(self._run, steps=0, batch=0), tuple(each.kind for each in self.inputs), recorded
+
+    def on(self, tensors: Sequence[Tensor], batch: BatchShape) -> Tape:
+        """The same recording, not yet run, of other input tensors, in the order of `inputs`."""
+        others: dict[int, Any] = {id(each.tensor): tensor for each, tensor in zip(self.inputs, tensors, strict=True)}
+        tape = copy.deepcopy(self, others | {id(self._kernels): self._kernels})
+        tape._run = replace(self._run, steps=batch.steps, batch=batch.sentences)
+        tape._inputs = {id(each.tensor): each for each in tape.inputs}
+        return tape
+
+    def forward(self) -> Outputs:
+        """Runs all steps."""
+        assert self._attend is not None, "an attentive recurrence attends"
+        for input_BTG, term in self._step_inputs:
+            term.bind(input_BTG.transpose(0, 1), self._run)
+        for value in self._values:
+            value.begin(self._run)
+        for operation in self._operations:
+            operation.begin(self._run)
+        for step in range(self._run.steps):
+            for operation in self._operations:
+                operation.forward(step)
+        hidden, context = self._outputs
+        return hidden.output_BTF, context.output_BTF, self._attend.weights_BTS
+
+    def backward(
+        self, d_hidden_BTF: Tensor | None, d_context_BTF: Tensor | None, d_weights_BTS: Tensor | None
+    ) -> list[Tensor | None]:
+        """Returns the gradients of `inputs` from those of the outputs."""
+        assert self._attend is not None
+        d_outputs_BTF: Mapping[Value, Tensor | None] = dict(
+            zip(self._outputs, (d_hidden_BTF, d_context_BTF), strict=True)
+        )
+        for value in self._values:
+            value.begin_backward(d_outputs_BTF.get(value))
+        self._attend.begin_backward_weights(d_weights_BTS)
+        for operation in self._operations:
+            operation.begin_backward()
+        for step in reversed(range(self._run.steps)):
+            for operation in reversed(self._operations):
+                operation.backward(step)
+        total: dict[int, Tensor] = {}
+        for tensor, gradient in self._gradients():
+            total[id(tensor)] = total[id(tensor)] + gradient if id(tensor) in total else gradient
+        return [total.get(id(each.tensor)) for each in self.inputs]
+
+    def _gradients(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for operation in self._operations:
+            yield from operation.finish()
+        for value in self._values:
+            if value.first is not None:
+                yield value.first, value.d_first().to(value.first.dtype)
+        for input_BTG, term in self._step_inputs:
+            assert term.gradient_TBN is not None, "an operation reads the input"
+            yield input_BTG, term.gradient_TBN.transpose(0, 1)
+
+    def _value(self, value: Value) -> Value:
+        self._values.append(value)
+        return value
+
+    def _input(self, tensor: Tensor, axes: str, padding: float = 0.0) -> Tensor:
+        """Registers a tensor that gets a gradient and may be another one in the next batch."""
+        self._inputs[id(tensor)] = Input(tensor, axes, padding)
+        return tensor
+
+
+class _RunTape(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tape: Tape, *inputs: Tensor) -> Outputs:
+        ctx.set_materialize_grads(False)
+        ctx.device_type = tape.device_type
+        with torch.autocast(tape.device_type, enabled=False):
+            replayed = tape.replayer.run(tape) if tape.replayer is not None else None
+            outputs, ctx.tape_backward = replayed or (tape.forward(), tape.backward)
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *d_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
+        assert ctx.tape_backward is not None, "a recurrence is differentiated once"
+        # Its rows are freed with it.
+        tape_backward, ctx.tape_backward = ctx.tape_backward, None
+        with torch.autocast(ctx.device_type, enabled=False):
+            return None, *tape_backward(*d_outputs)

@@ -23,7 +23,8 @@ from torch.nn import functional as F
 from nmt.config.registry import Registry
 from nmt.config.schema import NetworkPartOptions
 from nmt.kernels.additive import additive_scores
-from nmt.kernels.tape import Row, StepKernels, Tape, Value
+from nmt.kernels.steps import StepKernels
+from nmt.kernels.tape import Row, Tape, Value
 from nmt.kernels.windows import Source
 from nmt.model.attention.encoded import Encoded
 from nmt.model.attention.weights import AttentionWeights

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nmt.config import schema
 from nmt.config.schema import NetworkPartOptions, Size
-from nmt.kernels.gates import gru_step
+from nmt.kernels.gru.reference import gru_step
 from nmt.model.attention.base import COVERAGES, Coverage, Prepared
 
 Carried = tuple[Tensor, ...]
@@ -142,4 +142,4 @@ class NeuralCoverage(TermCoverage):
     def update(self, carried: Carried, weights: Tensor, query: Tensor, prepared: Prepared) -> Carried:
         (coverage,), (from_memory,) = carried, prepared.covered
         from_input = from_memory.unsqueeze(-3) + self.query(query).unsqueeze(-2) + weights.unsqueeze(-1) * self.weight
-        return (gru_step(from_input, self.recurrent(coverage), coverage),)
+        return gru_step(from_input, self.recurrent(coverage), (coverage,))

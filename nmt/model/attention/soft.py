@@ -14,7 +14,9 @@ from torch.nn import functional as F
 
 from nmt.config.schema import AttentionConfig
 from nmt.kernels.additive import exponentials
-from nmt.kernels.tape import Annotations, Row, StepKernels, Tape, Value, attend
+from nmt.kernels.attention import attend
+from nmt.kernels.steps import Annotations, StepKernels
+from nmt.kernels.tape import Row, Tape, Value
 from nmt.model.attention.base import (
     COVERAGES,
     SCORES,
@@ -93,7 +95,7 @@ class SoftAttention(Attention):
         form = self.score.form()
         assert form is not None
         asked = query if form.query is None else tape.product(query, form.query)
-        return tape.look(asked, _annotations(prepared, form), context)
+        return tape.attend(asked, _annotations(prepared, form), context)
 
     def look(self, query: Tensor, prepared: Prepared, carried: Carried, position: int | None) -> tuple[Mixed, Carried]:
         """Look with queries [..., Q, H]; what is carried is [..., Q, S, K] here."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nmt.config.registry import Registry
 from nmt.config.schema import NetworkPartOptions
 from nmt.data.batching import Lookback, Past
-from nmt.kernels.tape import StepKernels
+from nmt.kernels.steps import StepKernels
 from nmt.model.attention import Encoded, Prepared
 
 

@@ -16,7 +16,7 @@ from nmt.config import schema
 from nmt.config.registry import PartOptions
 from nmt.config.schema import ScoreChoice
 from nmt.data.batching import Lookback, Past
-from nmt.kernels.tape import StepKernels
+from nmt.kernels.steps import StepKernels
 from nmt.model.attention import Encoded, Prepared, build_attention
 from nmt.model.attention.base import ScoreOptions
 from nmt.model.attention.coverage import NoCoverageOptions

@@ -20,7 +20,7 @@ from nmt.config.schema import ScoreChoice
 from nmt.data.batching import Lookback, Past
 from nmt.kernels.dropout import dropout
 from nmt.kernels.packed import Packing
-from nmt.kernels.tape import StepKernels
+from nmt.kernels.steps import StepKernels
 from nmt.model.attention import Encoded, Summary
 from nmt.model.attention.base import ScoreOptions
 from nmt.model.attention.pooling import Pooling

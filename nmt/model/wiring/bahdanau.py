@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from nmt.config import schema
-from nmt.kernels.tape import StepKernels, Tape, Term, Value
+from nmt.kernels.steps import StepKernels
+from nmt.kernels.tape import Tape, Term, Value
 from nmt.model.attention import AttentionWeights, build_attention
 from nmt.model.attention.base import ScoreOptions
 from nmt.model.bridge import Bridge

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from nmt.config import schema
 from nmt.config.registry import Registry
-from nmt.kernels.tape import StepKernels, Tape, Term, Value
+from nmt.kernels.steps import StepKernels
+from nmt.kernels.tape import Tape, Term, Value
 from nmt.model.attention import Attention, AttentionWeights, Encoded, Look, Prepared, Summary
 from nmt.model.bridge import Bridge
 from nmt.model.context import Translated
@@ -158,7 +159,7 @@ class Wiring(nn.Module):
         """`scan` from this state, with the recurrence recorded and run by `steps`."""
         projected_BTG = self.project(inputs_BTE)
         tape = Tape(steps, projected_BTG)
-        hidden, context = self.record(tape, tape.given(projected_BTG), state)
+        hidden, context = self.record(tape, tape.input(projected_BTG), state)
         hidden_BTH, context_BTC, weights_BTS = tape.run(hidden, context)
         weights = AttentionWeights(weights_BTS.unsqueeze(2), None, None, weights_BTS.shape[2])
         return Output(hidden_BTH, context_BTC), weights

@@ -8,7 +8,8 @@ from typing import Literal
 from torch import Tensor
 
 from nmt.config import schema
-from nmt.kernels.tape import StepKernels, Tape, Term, Value
+from nmt.kernels.steps import StepKernels
+from nmt.kernels.tape import Tape, Term, Value
 from nmt.model.attention import AttentionWeights, build_attention
 from nmt.model.attention.base import ScoreOptions
 from nmt.model.bridge import Bridge
@@ -75,7 +76,7 @@ class ConditionalWiring(Wiring):
 
     def record(self, tape: Tape, projected: Term, state: DecoderState) -> tuple[Value, Value]:
         carried = self.before.carry(tape, state.recurrent[: self.parts])
-        between = rows_after(self.before.passing(tape))
+        between = rows_after(self.before.intermediate(tape))
         self.before.record(tape, (projected,), rows_before(carried), between)
         context = self.attention.record(tape, between[0], state.prepared)
         inputs = (tape.product(context.after, *self.behind.input_weights),)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from nmt.config import schema
-from nmt.kernels.tape import StepKernels, Tape, Term, Value
+from nmt.kernels.steps import StepKernels
+from nmt.kernels.tape import Tape, Term, Value
 from nmt.model.attention import AttentionWeights, Encoded, Look, build_attention
 from nmt.model.bridge import Bridge
 from nmt.model.cells import CELLS, State, rows_after, rows_before
@@ -93,7 +94,7 @@ class GnmtWiring(Wiring):
     def record(self, tape: Tape, projected: Term, state: DecoderState) -> tuple[Value, Value]:
         assert self.feed is not None, "without context feeding the first layer is computed at all positions at once"
         layer = self.lowest.carry(tape, state.recurrent[: self.parts])
-        context = tape.carried(state.recurrent[-1], "short")
+        context = tape.carried(state.recurrent[-1], "operand")
         before, after = rows_before(layer), rows_after(layer)
         self.lowest.record(tape, (projected, tape.product(context.before, self.feed.weight)), before, after)
         self.attention.record(tape, before[0] if self.looks_back else after[0], state.prepared, context)

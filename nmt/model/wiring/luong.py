@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from nmt.config import schema
 from nmt.kernels.products import Linear
-from nmt.kernels.tape import StepKernels, Tape, Term, Value
+from nmt.kernels.steps import StepKernels
+from nmt.kernels.tape import Tape, Term, Value
 from nmt.model.attention import AttentionWeights, Encoded, Look, build_attention
 from nmt.model.bridge import Bridge
 from nmt.model.readout import Output, Readout, readout_size
@@ -96,12 +97,12 @@ class LuongWiring(Wiring):
     def record(self, tape: Tape, projected: Term, state: DecoderState) -> tuple[Value, Value]:
         assert self.feed is not None, "without input feeding all positions are computed at once"
         *states, fed = state.recurrent
-        attentional = tape.carried(fed, "short")
+        attentional = tape.carried(fed, "operand")
         inputs = (projected, tape.product(attentional.before, self.feed.weight))
         top = self.stack.record(tape, inputs, self.stack.carry(tape, tuple(states)), state.dropped)
         context = self.attention.record(tape, top.after, state.prepared)
         from_context, from_top = self.mix.weight[:, : self.context_size], self.mix.weight[:, self.context_size :]
-        tape.mix((tape.product(context.after, from_context),), tape.product(top.after, from_top), attentional.after)
+        tape.tanh((tape.product(context.after, from_context),), tape.product(top.after, from_top), attentional.after)
         return attentional, context
 
     def _attentional(self, top: Tensor, look: Look) -> Output:

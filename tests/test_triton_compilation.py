@@ -16,11 +16,14 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from nmt.kernels.fused import gates, look, look_backward, sums
-from nmt.kernels.fused.layout import blocks
+from nmt.kernels.attention import triton as attention
+from nmt.kernels.attention.triton import blocks
+from nmt.kernels.gru import triton as gru
+from nmt.kernels.lstm import triton as lstm
+from nmt.kernels.rnn import triton as rnn
 
-FULL = {"bias", "scores", "normalizer", "d_context", "d_weights", "d_looked", "d_scores", "d_energy"}
-FULL |= {"before", "after", "d_after", "d_before", "d_mixed", "cell", "after_cell", "d_after_cell", "d_cell"}
+FULL = {"bias", "scores", "normalizer", "d_context", "d_weights", "d_all_weights", "d_scores", "d_energy"}
+FULL |= {"before", "after", "d_after", "d_before", "cell", "after_cell", "d_after_cell", "d_cell"}
 
 
 def compile_kernel(kernel, pointers, short, **fixed):
@@ -37,22 +40,22 @@ source = "query keys memory energy scores normalizer"
 for short in ("bf16", "fp32"):
     for additive in (True, False):
         sizes = blocks(512, 300)
-        compile_kernel(look._look, f"{source} bias context", short, ADDITIVE=additive, **sizes)
-        gradients = f"{source} d_context sent d_weights d_query d_looked"
-        flags = {"ADDITIVE": additive, "SENT": True, "WEIGHED": additive, "ADD": not additive}
-        compile_kernel(look_backward._look_backward, gradients, short, **flags, **sizes)
+        compile_kernel(attention._attention, f"{source} bias context", short, ADDITIVE=additive, **sizes)
+        gradients = f"{source} d_context pending d_weights d_query d_all_weights"
+        flags = {"ADDITIVE": additive, "PENDING": True, "WEIGHED": additive, "ADD": not additive}
+        compile_kernel(attention._attention_backward, gradients, short, **flags, **sizes)
     keys = "query keys energy d_scores d_keys d_energy"
-    compile_kernel(look_backward._keys_backward, keys, short, BLOCK_S=16, BLOCK_A=128)
-    entering = "inputs more recurrent"
-    compile_kernel(gates._gru, f"{entering} before after copy", short, TWO=True, COPY=True, BLOCK=512)
-    gradients = f"{entering} before d_after sent d_inputs d_recurrent d_before"
-    compile_kernel(gates._gru_backward, gradients, short, TWO=True, SENT=True, BLOCK=512)
-    compile_kernel(sums._lstm, f"{entering} cell after_cell after copy", short, TWO=True, COPY=True, BLOCK=1024)
-    gradients = f"{entering} cell after_cell d_after sent d_after_cell d_one d_other d_cell"
-    compile_kernel(sums._lstm_backward, gradients, short, TWO=True, SENT=True, OTHER=True, BLOCK=1024)
-    compile_kernel(sums._mix, f"{entering} mixed copy", short, TWO=False, COPY=False, BLOCK=256)
-    gradients = "mixed d_mixed sent d_one d_other"
-    compile_kernel(sums._mix_backward, gradients, short, SENT=True, OTHER=True, BLOCK=256)
+    compile_kernel(attention._keys_backward, keys, short, BLOCK_S=16, BLOCK_A=128)
+    gates = "inputs more recurrent"
+    compile_kernel(gru._gru, f"{gates} before after copy", short, TWO=True, COPY=True, BLOCK=512)
+    gradients = f"{gates} before d_after pending d_inputs d_recurrent d_before"
+    compile_kernel(gru._gru_backward, gradients, short, TWO=True, PENDING=True, BLOCK=512)
+    compile_kernel(lstm._lstm, f"{gates} cell after_cell after copy", short, TWO=True, COPY=True, BLOCK=1024)
+    gradients = f"{gates} cell after_cell d_after pending d_after_cell d_gates d_copy d_cell"
+    compile_kernel(lstm._lstm_backward, gradients, short, TWO=True, PENDING=True, DOUBLE=True, BLOCK=1024)
+    compile_kernel(rnn._rnn, f"{gates} after copy", short, TWO=False, COPY=False, BLOCK=256)
+    gradients = "after d_after pending d_gates d_copy"
+    compile_kernel(rnn._rnn_backward, gradients, short, PENDING=True, DOUBLE=True, BLOCK=256)
 """
 
 
@@ -77,6 +80,9 @@ def test_every_kernel_compiles(tmp_path: Path) -> None:
 
 def test_where_no_kernel_can_be_launched_the_reason_is_found(tmp_path: Path) -> None:
     """Here because there is no GPU; elsewhere, say, because there is no C compiler."""
-    done = compiled("import torch; from nmt.kernels import fused; print(fused.missing(torch.device('cpu')))", tmp_path)
+    done = compiled(
+        "import torch; from nmt.kernels.rnn import triton; print(triton.unsupported_reason(torch.device('cpu')))",
+        tmp_path,
+    )
     assert done.stdout.startswith("Triton launches no kernel here ("), done.stderr
     assert len(done.stdout.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""A step of a gated recurrent unit as one kernel.
+"""A step of a gated recurrent unit as one Triton kernel, forward and backward.
 
 Shapes: B sentences, G = 3 x H gates, H hidden.
 """
@@ -10,16 +10,16 @@ import triton.language as tl
 from torch import Tensor
 from triton.language import constexpr
 
-from nmt.kernels.fused.layout import block, entered, from_input, grid, of, tanh
-from nmt.kernels.tape import Entering
+from nmt.kernels.rnn.triton import block, gate_arguments, gate_sum, grid, input_half, tanh
+from nmt.kernels.steps import GateInputs
 
 
 @triton.jit
 def _gates(inputs, more, recurrent, b, input_b, more_b, recurrent_b, hidden, h, inside, TWO: constexpr):
-    """Reset, update and candidate, and the recurrent part of the candidate (`gates.gru_step`)."""
-    reset = tl.sigmoid(entered(inputs, more, recurrent, b, input_b, more_b, recurrent_b, h, inside, TWO))
-    update = tl.sigmoid(entered(inputs, more, recurrent, b, input_b, more_b, recurrent_b, hidden + h, inside, TWO))
-    from_n = from_input(inputs, more, b, input_b, more_b, 2 * hidden + h, inside, TWO)
+    """Reset, update and candidate, and the recurrent part of the candidate (`reference.gru_step`)."""
+    reset = tl.sigmoid(gate_sum(inputs, more, recurrent, b, input_b, more_b, recurrent_b, h, inside, TWO))
+    update = tl.sigmoid(gate_sum(inputs, more, recurrent, b, input_b, more_b, recurrent_b, hidden + h, inside, TWO))
+    from_n = input_half(inputs, more, b, input_b, more_b, 2 * hidden + h, inside, TWO)
     recurrent_n = tl.load(recurrent + b * recurrent_b + 2 * hidden + h, mask=inside, other=0.0).to(tl.float32)
     return reset, update, tanh(from_n + reset * recurrent_n), recurrent_n
 
@@ -58,7 +58,7 @@ def _gru_backward(
     recurrent,
     before,
     d_after,
-    sent,
+    pending,
     d_inputs,
     d_recurrent,
     d_before,
@@ -69,7 +69,7 @@ def _gru_backward(
     d_recurrent_b,
     hidden,
     TWO: constexpr,
-    SENT: constexpr,
+    PENDING: constexpr,
     BLOCK: constexpr,
 ):
     b = tl.program_id(0).to(tl.int64)
@@ -80,8 +80,8 @@ def _gru_backward(
     )
     state = tl.load(before + b * hidden + h, mask=inside, other=0.0)
     gradient = tl.load(d_after + b * hidden + h, mask=inside, other=0.0)
-    if SENT:
-        gradient += tl.load(sent + b * hidden + h, mask=inside, other=0.0).to(tl.float32)
+    if PENDING:
+        gradient += tl.load(pending + b * hidden + h, mask=inside, other=0.0).to(tl.float32)
     d_candidate = gradient * (1.0 - update) * (1.0 - candidate * candidate)
     d_update = gradient * (state - candidate) * update * (1.0 - update)
     d_reset = d_candidate * recurrent_n * reset * (1.0 - reset)
@@ -97,9 +97,8 @@ def _gru_backward(
     tl.store(d_before, tl.load(d_before, mask=inside, other=0.0) + gradient * update, mask=inside)
 
 
-def gru(entering: Entering, before_BH: Tensor, after_BH: Tensor, copy_BH: Tensor | None) -> None:
-    """As `CellSteps.gru`."""
-    parts, strides = of(entering)
+def gru_forward(gates: GateInputs, before_BH: Tensor, after_BH: Tensor, copy_BH: Tensor | None) -> None:
+    parts, strides = gate_arguments(gates)
     _gru[grid(before_BH)](
         *parts,
         before_BH,
@@ -107,28 +106,27 @@ def gru(entering: Entering, before_BH: Tensor, after_BH: Tensor, copy_BH: Tensor
         after_BH if copy_BH is None else copy_BH,
         *strides,
         before_BH.shape[1],
-        TWO=entering.more_BG is not None,
+        TWO=gates.more_BG is not None,
         COPY=copy_BH is not None,
         BLOCK=block(before_BH),
     )
 
 
 def gru_backward(
-    entering: Entering,
+    gates: GateInputs,
     before_BH: Tensor,
     d_after_BH: Tensor,
-    sent_BH: Tensor | None,
+    pending_BH: Tensor | None,
     d_input_BG: Tensor,
     d_recurrent_BG: Tensor,
     d_before_BH: Tensor,
 ) -> None:
-    """As `CellSteps.gru_backward`."""
-    parts, strides = of(entering)
+    parts, strides = gate_arguments(gates)
     _gru_backward[grid(before_BH)](
         *parts,
         before_BH,
         d_after_BH,
-        d_after_BH if sent_BH is None else sent_BH,
+        d_after_BH if pending_BH is None else pending_BH,
         d_input_BG,
         d_recurrent_BG,
         d_before_BH,
@@ -136,7 +134,7 @@ def gru_backward(
         d_input_BG.stride(0),
         d_recurrent_BG.stride(0),
         before_BH.shape[1],
-        TWO=entering.more_BG is not None,
-        SENT=sent_BH is not None,
+        TWO=gates.more_BG is not None,
+        PENDING=pending_BH is not None,
         BLOCK=block(before_BH),
     )

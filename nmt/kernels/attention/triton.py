@@ -1,0 +1,342 @@
+"""Attention as Triton kernels: forward, backward, and the gradient of the keys.
+
+A program of the first two serves one query of one sentence. It reads keys and memory once, a block of positions at a
+time, and holds all features of a position, so that neither the hidden units [B, Q, S, A] nor a second pass is needed:
+the softmax is normalised on the way (Milakov 2018). The backward pass computes the hidden units again.
+
+Shapes: Q queries, B sentences, S source positions, A attention units, C memory features.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.language import constexpr
+
+from nmt.kernels.rnn.triton import tanh
+from nmt.kernels.steps import Annotations
+
+TILE = 8192
+"""Elements of keys, and of memory, that a program holds at a time: 32 a thread."""
+MOST_POSITIONS = 32
+"""Of a block, where features are few."""
+
+
+@triton.jit
+def _attention(
+    query,
+    keys,
+    memory,
+    bias,
+    energy,
+    context,
+    scores,
+    normalizer,
+    query_q,
+    query_b,
+    keys_b,
+    keys_s,
+    memory_b,
+    memory_s,
+    batch,
+    positions,
+    units,
+    features,
+    ADDITIVE: constexpr,
+    BLOCK_S: constexpr,
+    BLOCK_A: constexpr,
+    BLOCK_C: constexpr,
+):
+    b = tl.program_id(0).to(tl.int64)
+    q = tl.program_id(1).to(tl.int64)
+    row = q * batch + b
+    a = tl.arange(0, BLOCK_A)
+    c = tl.arange(0, BLOCK_C)
+    query_row = tl.load(query + q * query_q + b * query_b + a, mask=a < units, other=0.0).to(tl.float32)
+    if ADDITIVE:
+        energy_row = tl.load(energy + a, mask=a < units, other=0.0).to(tl.float32)
+    largest = -float("inf")
+    total = 0.0
+    context_row = tl.zeros([BLOCK_C], dtype=tl.float32)
+    for start in range(0, positions, BLOCK_S):
+        s = start + tl.arange(0, BLOCK_S)
+        inside = s < positions
+        key = tl.load(
+            keys + b * keys_b + s[:, None] * keys_s + a[None, :],
+            mask=inside[:, None] & (a < units)[None, :],
+            other=0.0,
+        ).to(tl.float32)
+        value = tl.load(
+            memory + b * memory_b + s[:, None] * memory_s + c[None, :],
+            mask=inside[:, None] & (c < features)[None, :],
+            other=0.0,
+        ).to(tl.float32)
+        if ADDITIVE:
+            score = tl.sum(energy_row[None, :] * tanh(query_row[None, :] + key), 1)
+        else:
+            score = tl.sum(query_row[None, :] * key, 1)
+        score += tl.load(bias + b * positions + s, mask=inside, other=-float("inf"))
+        tl.store(scores + row * positions + s, score, mask=inside)
+        new_largest = tl.maximum(largest, tl.max(score, 0))
+        # Where nothing has been allowed so far there is no new_largest score to subtract.
+        shift = tl.where(new_largest == -float("inf"), 0.0, new_largest)
+        rescale = tl.exp(largest - shift)
+        weight = tl.exp(score - shift)
+        total = total * rescale + tl.sum(weight, 0)
+        context_row = context_row * rescale + tl.sum(weight[:, None] * value, 0)
+        largest = new_largest
+    empty = total == 0.0
+    total = tl.where(empty, 1.0, total)
+    tl.store(normalizer + row, tl.where(empty, 0.0, largest + tl.log(total)))
+    tl.store(context + row * features + c, context_row / total, mask=c < features)
+
+
+@triton.jit
+def _attention_backward(
+    query,
+    keys,
+    memory,
+    energy,
+    scores,
+    normalizer,
+    d_context,
+    pending,
+    d_weights,
+    d_query,
+    d_all_weights,
+    query_q,
+    query_b,
+    keys_b,
+    keys_s,
+    memory_b,
+    memory_s,
+    d_query_q,
+    d_query_b,
+    batch,
+    positions,
+    units,
+    features,
+    ADDITIVE: constexpr,
+    PENDING: constexpr,
+    WEIGHED: constexpr,
+    ADD: constexpr,
+    BLOCK_S: constexpr,
+    BLOCK_A: constexpr,
+    BLOCK_C: constexpr,
+):
+    b = tl.program_id(0).to(tl.int64)
+    q = tl.program_id(1).to(tl.int64)
+    row = q * batch + b
+    a = tl.arange(0, BLOCK_A)
+    c = tl.arange(0, BLOCK_C)
+    query_row = tl.load(query + q * query_q + b * query_b + a, mask=a < units, other=0.0).to(tl.float32)
+    if ADDITIVE:
+        energy_row = tl.load(energy + a, mask=a < units, other=0.0).to(tl.float32)
+    d_context += row * features
+    d_context_row = tl.load(d_context + c, mask=c < features, other=0.0)
+    if PENDING:
+        d_context_row += tl.load(pending + row * features + c, mask=c < features, other=0.0).to(tl.float32)
+        tl.store(d_context + c, d_context_row, mask=c < features)
+    log_total = tl.load(normalizer + row)
+    # d_score = weight * (d_weight - mean), whose mean is known at the end: both parts of the sum are kept until then.
+    mean = 0.0
+    raised = tl.zeros([BLOCK_A], dtype=tl.float32)
+    lowered = tl.zeros([BLOCK_A], dtype=tl.float32)
+    for start in range(0, positions, BLOCK_S):
+        s = start + tl.arange(0, BLOCK_S)
+        inside = s < positions
+        key = tl.load(
+            keys + b * keys_b + s[:, None] * keys_s + a[None, :],
+            mask=inside[:, None] & (a < units)[None, :],
+            other=0.0,
+        ).to(tl.float32)
+        value = tl.load(
+            memory + b * memory_b + s[:, None] * memory_s + c[None, :],
+            mask=inside[:, None] & (c < features)[None, :],
+            other=0.0,
+        ).to(tl.float32)
+        score = tl.load(scores + row * positions + s, mask=inside, other=-float("inf"))
+        weight = tl.exp(score - log_total)
+        d_weight = tl.sum(value * d_context_row[None, :], 1)
+        if WEIGHED:
+            d_weight += tl.load(d_weights + row * positions + s, mask=inside, other=0.0)
+        tl.store(d_all_weights + row * positions + s, d_weight, mask=inside)
+        if ADDITIVE:
+            hidden = tanh(query_row[None, :] + key)
+            slope = energy_row[None, :] * (1.0 - hidden * hidden)
+        else:
+            slope = key
+        weighted = weight * d_weight
+        mean += tl.sum(weighted, 0)
+        raised += tl.sum(weighted[:, None] * slope, 0)
+        lowered += tl.sum(weight[:, None] * slope, 0)
+    gradient = raised - mean * lowered
+    d_query += q * d_query_q + b * d_query_b
+    if ADD:
+        gradient += tl.load(d_query + a, mask=a < units, other=0.0).to(tl.float32)
+    tl.store(d_query + a, gradient, mask=a < units)
+
+
+@triton.jit
+def _keys_backward(
+    query,
+    keys,
+    energy,
+    d_scores,
+    d_keys,
+    d_energy,
+    query_q,
+    query_b,
+    keys_b,
+    keys_s,
+    queries,
+    batch,
+    positions,
+    units,
+    BLOCK_S: constexpr,
+    BLOCK_A: constexpr,
+):
+    b = tl.program_id(0).to(tl.int64)
+    s = tl.program_id(1) * BLOCK_S + tl.arange(0, BLOCK_S)
+    a = tl.program_id(2) * BLOCK_A + tl.arange(0, BLOCK_A)
+    inside = (s < positions)[:, None] & (a < units)[None, :]
+    key = tl.load(keys + b * keys_b + s[:, None] * keys_s + a[None, :], mask=inside, other=0.0).to(tl.float32)
+    d_key = tl.zeros([BLOCK_S, BLOCK_A], dtype=tl.float32)
+    d_energy_row = tl.zeros([BLOCK_S, BLOCK_A], dtype=tl.float32)
+    query += b * query_b
+    d_scores += b * positions
+    for _ in range(0, queries):
+        query_row = tl.load(query + a, mask=a < units, other=0.0).to(tl.float32)
+        d_score = tl.load(d_scores + s, mask=s < positions, other=0.0)
+        hidden = tanh(query_row[None, :] + key)
+        d_energy_row += d_score[:, None] * hidden
+        d_key += d_score[:, None] * (1.0 - hidden * hidden)
+        query += query_q
+        d_scores += batch * positions
+    energy_row = tl.load(energy + a, mask=a < units, other=0.0).to(tl.float32)
+    tl.store(d_keys + (b * positions + s[:, None]) * units + a[None, :], d_key * energy_row[None, :], mask=inside)
+    part = b * tl.num_programs(1) + tl.program_id(1)
+    tl.store(d_energy + part * units + a, tl.sum(d_energy_row, 0), mask=a < units)
+
+
+@functools.cache
+def blocks(units: int, features: int) -> dict[str, int]:
+    """Sizes of what a program holds, and its number of warps."""
+    block_a, block_c = triton.next_power_of_2(units), triton.next_power_of_2(features)
+    widest = max(block_a, block_c)
+    block_s = max(1, min(MOST_POSITIONS, TILE // widest))
+    num_warps = 8 if widest * block_s > TILE // 2 else 4
+    return {"BLOCK_S": block_s, "BLOCK_A": block_a, "BLOCK_C": block_c, "num_warps": num_warps}
+
+
+def attention_prepare(source: Annotations) -> Annotations:
+    """Checks what the kernels rely on: they look at nothing but addresses and strides."""
+    for tensor in (source.keys, source.memory):
+        assert tensor.stride(-1) == 1 or tensor.shape[-1] == 1, "features lie side by side"
+    assert source.bias.is_contiguous()
+    assert source.bias.dtype == torch.float32, "kernels compute in single precision"
+    return source
+
+
+def attention_forward(
+    query_QBA: Tensor, source: Annotations, context_QBC: Tensor, scores_QBS: Tensor, normalizer_QB: Tensor
+) -> None:
+    keys, memory, bias, energy = source
+    queries, batch, units = query_QBA.shape
+    _attention[(batch, queries)](
+        query_QBA,
+        keys,
+        memory,
+        bias,
+        query_QBA if energy is None else energy,
+        context_QBC,
+        scores_QBS,
+        normalizer_QB,
+        *query_QBA.stride()[:2],
+        *keys.stride()[:2],
+        *memory.stride()[:2],
+        batch,
+        keys.shape[1],
+        units,
+        memory.shape[2],
+        ADDITIVE=energy is not None,
+        **blocks(units, memory.shape[2]),
+    )
+
+
+def attention_backward(
+    query_QBA: Tensor,
+    source: Annotations,
+    scores_QBS: Tensor,
+    normalizer_QB: Tensor,
+    d_context_QBC: Tensor,
+    pending_QBC: Tensor | None,
+    d_weights_QBS: Tensor | None,
+    d_query_QBA: Tensor,
+    d_all_weights_QBS: Tensor,
+    *,
+    add: bool,
+) -> None:
+    keys, memory, _, energy = source
+    pending = d_context_QBC if pending_QBC is None else pending_QBC
+    d_weights = d_all_weights_QBS if d_weights_QBS is None else d_weights_QBS
+    queries, batch, units = query_QBA.shape
+    _attention_backward[(batch, queries)](
+        query_QBA,
+        keys,
+        memory,
+        query_QBA if energy is None else energy,
+        scores_QBS,
+        normalizer_QB,
+        d_context_QBC,
+        pending,
+        d_weights,
+        d_query_QBA,
+        d_all_weights_QBS,
+        *query_QBA.stride()[:2],
+        *keys.stride()[:2],
+        *memory.stride()[:2],
+        *d_query_QBA.stride()[:2],
+        batch,
+        keys.shape[1],
+        units,
+        memory.shape[2],
+        ADDITIVE=energy is not None,
+        PENDING=pending_QBC is not None,
+        WEIGHED=d_weights_QBS is not None,
+        ADD=add,
+        **blocks(units, memory.shape[2]),
+    )
+
+
+def attention_keys_backward(
+    query_QBA: Tensor, keys_BSA: Tensor, energy_A: Tensor, d_scores_QBS: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Each program sums over all queries; the energy's parts are summed here."""
+    queries, batch, units = query_QBA.shape
+    positions = keys_BSA.shape[1]
+    block_s, block_a = 16, min(128, triton.next_power_of_2(units))
+    grid = (batch, triton.cdiv(positions, block_s), triton.cdiv(units, block_a))
+    d_keys_BSA = torch.empty_like(keys_BSA, memory_format=torch.contiguous_format)
+    d_energy_BNA = d_scores_QBS.new_empty(batch, grid[1], units)
+    _keys_backward[grid](
+        query_QBA,
+        keys_BSA,
+        energy_A,
+        d_scores_QBS,
+        d_keys_BSA,
+        d_energy_BNA,
+        *query_QBA.stride()[:2],
+        *keys_BSA.stride()[:2],
+        queries,
+        batch,
+        positions,
+        units,
+        BLOCK_S=block_s,
+        BLOCK_A=block_a,
+    )
+    return d_keys_BSA, d_energy_BNA.sum((0, 1))

@@ -1,0 +1,160 @@
+"""A gated recurrent unit in C (gru.h): its steps, and layers over packed rows.
+
+Shapes: B sentences, H hidden, G = 3 x H gates. Of layers: D directions, P elements in packed order, R rows of a step or
+of the first, C = D x H outputs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from ctypes import c_int64, c_void_p
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from nmt.kernels.gru import reference
+from nmt.kernels.native.calls import address, declare
+from nmt.kernels.packed import Packing, before_each, by_direction
+from nmt.kernels.products import Factors
+from nmt.kernels.rnn.native import address_and_stride, native_gates, search_gates
+from nmt.kernels.steps import GateInputs
+
+_calls = declare(
+    {"gru": "pppp", "gru_backward": "pppppspsp", "packed_gru": "psssppppp", "packed_gru_backward": "psssspppp"}
+)
+
+
+class _Packed(ctypes.Structure):
+    """Of gru.h."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("directions", "elements", "hidden")),
+        *((name, c_void_p) for name in ("mirrored", "sigmoids", "entries", "candidates", "outputs")),
+    )
+
+
+def gru_step(from_input: Tensor, from_state: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """A step of the search, without gradients; the reference where it is not supported."""
+    gates = search_gates(from_input, from_state, state[0])
+    if gates is None:
+        return reference.gru_step(from_input, from_state, state)
+    before_BH = state[0].contiguous().flatten(0, -2)
+    after_BH = torch.empty_like(before_BH)
+    gru_forward(gates, before_BH, after_BH, None)
+    return (after_BH.view(state[0].shape),)
+
+
+def gru_forward(gates: GateInputs, before_BH: Tensor, after_BH: Tensor, copy_BH: Tensor | None) -> None:
+    _calls(gates.input_BG.dtype).gru(
+        *(ctypes.byref(native_gates(gates, before_BH)), before_BH.data_ptr()),
+        *(after_BH.data_ptr(), address(copy_BH)),
+    )
+
+
+def gru_backward(
+    gates: GateInputs,
+    before_BH: Tensor,
+    d_after_BH: Tensor,
+    pending_BH: Tensor | None,
+    d_input_BG: Tensor,
+    d_recurrent_BG: Tensor,
+    d_before_BH: Tensor,
+) -> None:
+    _calls(gates.input_BG.dtype).gru_backward(
+        *(ctypes.byref(native_gates(gates, before_BH)), before_BH.data_ptr()),
+        *(d_after_BH.data_ptr(), address(pending_BH)),
+        *(*address_and_stride(d_input_BG), *address_and_stride(d_recurrent_BG), d_before_BH.data_ptr()),
+    )
+
+
+def gru_layer(gates_PG: Tensor, recurrent_DGH: Tensor, biases_DG: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
+    """A layer over packed rows (`packed.PackedGru`): its outputs [P, C] and last states [D, R, H].
+
+    Both directions run in the same steps, and the gradients of the weights are one product each at the end. PyTorch's
+    layer cuts the packed input into steps, and the gradient of every cut is as large as the whole input.
+    """
+    outputs: tuple[Tensor, Tensor] = _GruLayer.apply(  # type: ignore[no-untyped-call]
+        gates_PG, recurrent_DGH, biases_DG, packing
+    )
+    return outputs
+
+
+class _GruLayer(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, gates_PG: Tensor, recurrent_DGH: Tensor, biases_DG: Tensor, packing: Packing
+    ) -> tuple[Tensor, Tensor]:
+        elements, (directions, _, hidden) = len(gates_PG), recurrent_DGH.shape
+        compute_dtype, accumulation_dtype = recurrent_DGH.dtype, biases_DG.dtype
+        assert gates_PG.device.type == "cpu"
+        gates_PG = gates_PG.to(compute_dtype).contiguous()
+        sigmoids_DPG = biases_DG.new_empty(directions, elements, 2 * hidden)
+        entries_DPH, candidates_DPH, outputs_DPH = biases_DG.new_empty(3, directions, elements, hidden).unbind(0)
+        is_one = compute_dtype == accumulation_dtype
+        operands_DPH = outputs_DPH if is_one else torch.empty_like(outputs_DPH, dtype=compute_dtype)
+        outputs_PC = biases_DG.new_empty(elements, directions * hidden)
+        saved = (sigmoids_DPG, entries_DPH, candidates_DPH, outputs_DPH)
+        packed, kernels = _packed(packing, *saved), _calls(compute_dtype)
+        weights = Factors(recurrent_DGH)
+        compute_biases_DG = biases_DG.to(compute_dtype)
+        recurrent_halves: tuple[Tensor, ...] = ()
+        for first, rows, before in _steps(packing):
+            if first:
+                recurrent_halves = weights.products(operands_DPH[:, before : before + rows], compute_biases_DG)
+            kernels.packed_gru(
+                *(ctypes.byref(packed), first, rows, before, gates_PG.data_ptr(), _addresses(recurrent_halves)),
+                *(biases_DG.data_ptr(), None if is_one else operands_DPH.data_ptr(), outputs_PC.data_ptr()),
+            )
+        ctx.save_for_backward(recurrent_DGH, *saved, operands_DPH)
+        ctx.packing = packing
+        return outputs_PC, outputs_DPH.index_select(1, packing.last_R)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_outputs_PC: Tensor, d_finals_DRH: Tensor) -> tuple[Tensor | None, ...]:
+        recurrent_DGH, *saved, operands_DPH = ctx.saved_tensors
+        packing: Packing = ctx.packing
+        directions, gates, _ = recurrent_DGH.shape
+        compute_dtype, accumulation_dtype = recurrent_DGH.dtype, saved[-1].dtype
+        d_states_DPH = by_direction(d_outputs_PC, directions, packing, accumulation_dtype)
+        d_states_DPH.index_add_(1, packing.last_R, d_finals_DRH)
+        elements = d_states_DPH.shape[1]
+        d_recurrent_DPG = d_states_DPH.new_empty(directions, elements, gates, dtype=compute_dtype)
+        d_gates_PG = d_states_DPH.new_empty(elements, directions * gates, dtype=compute_dtype)
+        packed, kernels = _packed(packing, *saved), _calls(compute_dtype)
+        weights = Factors(recurrent_DGH.transpose(1, 2))
+        pending: tuple[Tensor, ...] = ()
+        rows_after = 0
+        for first, rows, before in reversed(list(_steps(packing))):
+            if rows_after:
+                after = first + rows
+                pending = weights.products(d_recurrent_DPG[:, after : after + rows_after])
+            kernels.packed_gru_backward(
+                *(ctypes.byref(packed), first, rows, before, rows_after, _addresses(pending)),
+                *(d_states_DPH.data_ptr(), d_recurrent_DPG.data_ptr(), d_gates_PG.data_ptr()),
+            )
+            rows_after = rows
+        d_weights_DGH = d_recurrent_DPG.transpose(1, 2) @ before_each(operands_DPH, packing)
+        return d_gates_PG, d_weights_DGH, d_recurrent_DPG.sum(1, dtype=accumulation_dtype), None
+
+
+def _steps(packing: Packing) -> Iterator[tuple[int, int, int]]:
+    """The first element of each step, how many there are, and the first of the step before."""
+    first = before = 0
+    for rows in packing.sizes_T.tolist():
+        yield first, rows, before
+        first, before = first + rows, first
+
+
+def _packed(packing: Packing, sigmoids_DPG: Tensor, *saved_DPH: Tensor) -> _Packed:
+    directions, elements, hidden = saved_DPH[0].shape
+    mirrored = packing.mirrored_P if directions == 2 else None
+    addresses = (address(mirrored), sigmoids_DPG.data_ptr(), *(each.data_ptr() for each in saved_DPH))
+    return _Packed(directions, elements, hidden, *addresses)
+
+
+def _addresses(tensors: tuple[Tensor, ...]) -> Any:
+    return (c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))

@@ -1,0 +1,1 @@
+"""Simple recurrence: the tanh of a sum."""

@@ -1,0 +1,79 @@
+"""The operations of a recurrence's step, as `nmt.kernels.tape` and `nmt.kernels.attention.attend` call them.
+
+They write where the caller says, so that a loop over positions need not allocate, and sum gradients in at least single
+precision. States and sums have the accumulation dtype, operands and results of products the compute dtype.
+
+Shapes: Q queries or steps, B sentences, S source positions, A attention units, C memory features, H hidden,
+G gates x H. Gate inputs, queries, keys, memory and their gradients may be parts of wider tensors, features side by
+side; everything else is contiguous.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, Literal, NamedTuple
+
+from torch import Tensor
+
+
+class Annotations(NamedTuple):
+    """The source that queries are compared with, and whose memory is mixed."""
+
+    keys: Tensor
+    """[B, S, A]."""
+    memory: Tensor
+    """[B, S, C], in the dtype of the keys."""
+    bias: Tensor
+    """Added to the scores, [B, S]: 0 at the positions of a sentence, minus infinity at padding."""
+    energy: Tensor | None
+    """v [A] of the score v' tanh(query + key); None for the score query' key."""
+
+
+class GateInputs(NamedTuple):
+    """Pre-activations [B, G] of a cell's gates, as two or three terms of a sum."""
+
+    input_BG: Tensor
+    """The product with the input."""
+    recurrent_BG: Tensor
+    """The product with the state before."""
+    more_BG: Tensor | None = None
+    """A second term of the input's half."""
+
+
+class StepKernels:
+    """The functions of `nmt.kernels.<operation>.<implementation>`, by their names.
+
+    `copy` is a second place for a result, in the compute dtype. `d_after` is the gradient of a result; its second part,
+    `pending`, is in the compute dtype. Either is None where there is none.
+
+    - gru_forward(gates, before, after, copy), and for other cells whose state is their output `<cell>_forward`;
+    - gru_backward(gates, before, d_after, pending, d_input, d_recurrent, d_before): writes the gradients of both halves
+      of the gates, and adds that of the state before.
+    - lstm_forward(gates, cell, after_cell, after, copy);
+    - lstm_backward(gates, cell, after_cell, d_after, pending, d_after_cell, d_gates, d_gates_copy, d_cell): the
+      gradient of the gates' sum is written to one place or two.
+    - rnn_forward(gates, after, copy): tanh of the sum;
+    - rnn_backward(after, d_after, pending, d_gates, d_gates_copy).
+    - attention_prepare(source): the source as the other functions take it, computed once for all steps;
+    - attention_forward(query_QBA, source, context_QBC, scores_QBS, normalizer_QB): writes the context, the biased
+      scores and the logarithm of the softmax's denominator. Where every position is excluded, normalizer and context
+      are 0;
+    - attention_backward(query_QBA, source, scores_QBS, normalizer_QB, d_context_QBC, pending_QBC, d_weights_QBS,
+      d_query_QBA, d_all_weights_QBS, add): the gradient of the queries, written or, with `add`, added. `d_context`
+      becomes the sum of both its parts; `d_weights` is that of losses of the weights, or None; `d_all_weights` gets
+      the whole gradient of the weights;
+    - attention_keys_backward(query_QBA, keys_BSA, energy_A, d_scores_QBS): the gradients [B, S, A] of the keys and [A]
+      of the energy, of all queries together.
+    """
+
+    def __init__(self, implementation: Literal["native", "triton"], replayer: Any = None) -> None:
+        self.implementation = implementation
+        self.replayer = replayer
+        """Replays recordings of these steps (`nmt.kernels.tape.Replayer`); None: every operation is called."""
+
+    def function(self, name: str) -> Callable[..., Any]:
+        """Returns the function of this name, `<operation>_<pass>`."""
+        operation = name.partition("_")[0]
+        function: Callable[..., Any] = getattr(import_module(f"nmt.kernels.{operation}.{self.implementation}"), name)
+        return function
