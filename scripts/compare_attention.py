@@ -258,8 +258,8 @@ def time_all(systems: Sequence[System]) -> None:
     from nmt.evaluation.testsets import from_config
     from nmt.runtime import set_up, tear_down
     from nmt.tasks.components import read_translation
-    from nmt.tasks.translation.loading import join, load_model
-    from nmt.tasks.translation.translation import translate_lines
+    from nmt.tasks.translation.loading import build_system, load_model
+    from nmt.tasks.translation.translate import translate_lines
     from scripts.benchmarks.network import Update, Variant, caption_batches
 
     say("timing")
@@ -268,7 +268,7 @@ def time_all(systems: Sequence[System]) -> None:
     configs = {run.name: read_translation(run.folder / "config.yaml") for run in runs}
     runtime = set_up(configs[BASELINE].runtime)
     models = {run.name: load_model(run.folder, "best", runtime) for run in runs}
-    loaded = {name: join([model], runtime, model.config.search) for name, model in models.items()}
+    loaded = {name: build_system([model], runtime, model.config.search) for name, model in models.items()}
     vocabulary = loaded[BASELINE].tokenizers.target.size
     batches = [batch.to(device) for batch in caption_batches(configs[BASELINE].training.batch_tokens, vocabulary)]
     tokens = statistics.mean(batch.target_tokens for batch in batches)

@@ -23,9 +23,9 @@ from nmt.config.schema import RuntimeConfig, SearchConfig
 from nmt.data.cache.word_links import words_of
 from nmt.evaluation.metrics import corpus_scores
 from nmt.runtime import format_table, set_up, set_up_logging
-from nmt.tasks.translation.document_translation import translate_text
-from nmt.tasks.translation.loading import System, join, load_model
-from nmt.tasks.translation.looking_back import LookBack, look_back
+from nmt.tasks.translation.forced_decoding import ContextAttention, context_attention
+from nmt.tasks.translation.loading import System, build_system, load_model
+from nmt.tasks.translation.translate import translate_lines
 from nmt.visualization.attention_map import AttentionMap
 from nmt.visualization.fonts import Fonts
 from nmt.visualization.heatmap import render_heatmap
@@ -121,7 +121,7 @@ class Measured:
 def measure(name: str, system: System, search: SearchConfig, test: TestText) -> Measured:
     """Translates the test set with the true and with other sentences before; measures the attention."""
     hypotheses, shuffled = (
-        [best[0].text for best in translate_text(system, sources, search, documents=test.documents)]
+        [best[0].text for best in translate_lines(system, sources, search, documents=test.documents)]
         for sources in (test.sources, test.shuffled())
     )
     looks = {side: on_the_noun(system, test, side) for side in sides(system)}
@@ -143,15 +143,17 @@ def pieces(system: System, test: TestText) -> tuple[list[list[int]], list[list[i
     return tokenizers.source.encode(test.sources), tokenizers.target.encode(test.references)
 
 
-def looks_of(system: System, test: TestText, side: str) -> Iterator[tuple[Pronoun, LookBack, npt.NDArray[np.float64]]]:
-    """Yields for each pronoun the attention of its sentence, and the weights of the pronoun over the words before."""
+def looks_of(
+    system: System, test: TestText, side: str
+) -> Iterator[tuple[Pronoun, ContextAttention, npt.NDArray[np.float64]]]:
+    """Of each pronoun, where its sentence looked, and the weights of the words that the pronoun itself looked at."""
     tokenizer = system.tokenizers.source if side == "source" else system.tokenizers.target
     texts = test.sources if side == "source" else test.references
-    looks = look_back(system, *pieces(system, test), test.documents, 4096)
+    looks = context_attention(system, *pieces(system, test), test.documents, 4096)
     by_row = {look.row: look for look in looks if look.side == side}
     for pronoun in test.pronouns:
         look = by_row[pronoun.row]
-        own, before = (np.asarray(words_of(texts[row], tokenizer)) for row in (look.row, look.before))
+        own, before = (np.asarray(words_of(texts[row], tokenizer)) for row in (look.row, look.context_row))
         weights_S = look.words_QS[:-1][own == pronoun.words[side]].mean(0)
         # Without the end symbol, which is no word.
         words = np.zeros(before.max() + 1)
@@ -179,8 +181,10 @@ def draw(system: System, test: TestText, folder: Path, count: int) -> None:
         tokenizer = system.tokenizers.source if side == "source" else system.tokenizers.target
         texts = test.sources if side == "source" else test.references
         for _, (pronoun, look, _) in zip(range(count), looks_of(system, test, side), strict=False):
-            before, own = (tuple(tokenizer.pieces(ids[side][row])) for row in (look.before, look.row))
-            shown = AttentionMap(texts[look.before], texts[look.row], before, own, look.words_QS[None], None, None, 0.0)
+            before, own = (tuple(tokenizer.pieces(ids[side][row])) for row in (look.context_row, look.row))
+            shown = AttentionMap(
+                texts[look.context_row], texts[look.row], before, own, look.words_QS[None], None, None, 0.0
+            )
             path = folder / f"{pronoun.row + 1:04d}.{side}.svg"
             path.write_bytes(render_heatmap(shown, fonts.families, "svg"))
 
@@ -200,7 +204,7 @@ def main() -> int:
     test, found = read_test(), []
     for name, run in runs.items():
         model = load_model(run, None, runtime)
-        system = join([model], runtime)
+        system = build_system([model], runtime)
         found.append(measure(name, system, model.config.search, test))
         draw(system, test, options.runs / "plots", options.plots)
     report(found, len(test.pronouns))

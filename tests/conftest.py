@@ -32,7 +32,7 @@ from nmt.kernels.choice import choose_kernels
 from nmt.model.translator import Translator
 from nmt.runtime import Runtime, rng_state, set_rng_state
 from nmt.tasks.components import parse_saved_config
-from nmt.tasks.translation.loading import System, TrainedModel, join, load_model, vocabulary
+from nmt.tasks.translation.loading import System, TrainedModel, build_system, load_model, vocabulary
 from nmt.training.objectives import TranslationObjective
 
 SOURCES = [
@@ -192,7 +192,7 @@ def model(checkpoint: Path) -> TrainedModel:
 @pytest.fixture(scope="session")
 def system(model: TrainedModel) -> System:
     """The small translator as something that translates."""
-    return join([model], CPU)
+    return build_system([model], CPU)
 
 
 @pytest.fixture

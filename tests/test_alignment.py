@@ -16,24 +16,24 @@ from nmt.config.schema import SearchConfig
 from nmt.data.tokenizer import TokenizerPair
 from nmt.data.words import count_words, words_of_spans
 from nmt.errors import DataError
+from nmt.evaluation.alignment import (
+    LINKINGS,
+    UNITS,
+    AlignmentScores,
+    GoldAlignment,
+    Linking,
+    align,
+    pharaoh,
+    read_gold,
+    score_alignments,
+    unit_weights,
+)
 from nmt.model.attention import AttentionWeights
 from nmt.model.context import Context
 from nmt.model.translator import Translator
-from nmt.tasks.translation.alignment import (
-    LINKINGS,
-    UNITS,
-    Linking,
-    align,
-    align_look,
-    align_texts,
-    align_translation,
-    merge,
-    pharaoh,
-)
-from nmt.tasks.translation.gold import Agreement, Gold, agreement, as_text, as_values, read_gold
+from nmt.tasks.translation.forced_decoding import align_pair, align_texts, forced_attention
 from nmt.tasks.translation.loading import System
-from nmt.tasks.translation.looking import look
-from nmt.tasks.translation.translation import Wanted, translate_lines
+from nmt.tasks.translation.translate import Request, translate_lines
 from nmt.visualization.attention_map import AttentionMap
 from tests.conftest import CPU, REFERENCES, SOURCES, small_config, small_translator
 
@@ -63,7 +63,7 @@ def test_words() -> None:
     #   the    0.6                 0.1 + 0.1
     #   big   (0.4 + 0.1) / 2     (0.3 + 0.2 + 0.1 + 0.7) / 2
     #   .      0.25                0.125 + 0.125      (argmax takes the first of equals)
-    assert merge(WEIGHTS, SOURCE_WORDS, TARGET_WORDS) == pytest.approx(
+    assert unit_weights(WEIGHTS, SOURCE_WORDS, TARGET_WORDS) == pytest.approx(
         np.array([[0.6, 0.2], [0.25, 0.65], [0.25, 0.25]])
     )
     pairs = align(WEIGHTS, SOURCE_WORDS, TARGET_WORDS, "argmax")
@@ -180,25 +180,25 @@ def test_links_count_the_words_of_the_file(tokenizers: TokenizerPair) -> None:
     # One head looks at "der", the other at the second dot a little more.
     weights[0, :, 0], weights[1, :, -3] = 0.9, 1.0
     found = AttentionMap(source, target, pieces[0], pieces[1], weights, None, None, -1.0)
-    assert align_look(found, tokenizers, "words", "argmax") == [(2, 0), (2, 1)]
+    assert align_pair(found, tokenizers, "words", "argmax") == [(2, 0), (2, 1)]
     dot = len(pieces[0]) - 2
-    assert align_look(found, tokenizers, "pieces", "argmax") == [(dot, row) for row in range(len(pieces[1]))]
+    assert align_pair(found, tokenizers, "pieces", "argmax") == [(dot, row) for row in range(len(pieces[1]))]
 
 
 def test_a_translation_is_aligned_as_a_pair_is(system: System) -> None:
     lines = ["  der  hund schläft im\u00a0garten .", SOURCES[3], "der hund \u0007 schläft"]
     for line, (best, *_) in zip(
-        lines, translate_lines(system, lines, SearchConfig(), Wanted(attention=True)), strict=True
+        lines, translate_lines(system, lines, SearchConfig(), Request(attention=True)), strict=True
     ):
-        (found,) = look(system, [line], [best.text], 4096)
+        (found,) = forced_attention(system, [line], [best.text], 4096)
         assert found is not None
         assert found.target_pieces == best.pieces
         for unit, linking in product(UNITS, LINKINGS):
-            assert align_translation(best, unit, linking) == align_look(found, system.tokenizers, unit, linking)
-            assert [align_look(found, system.tokenizers, unit, linking)] == align_texts(
+            assert best.alignment(unit, linking) == align_pair(found, system.tokenizers, unit, linking)
+            assert [align_pair(found, system.tokenizers, unit, linking)] == align_texts(
                 system, [line], [best.text], 4096, unit, linking
             )
-        assert max(source for source, _ in align_translation(best, "words")) < count_words(line)
+        assert max(source for source, _ in best.alignment("words")) < count_words(line)
 
 
 def test_a_translation_with_unknown_pieces_has_words_of_its_own(tokenizers: TokenizerPair) -> None:
@@ -207,17 +207,17 @@ def test_a_translation_with_unknown_pieces_has_words_of_its_own(tokenizers: Toke
         translator.projection.bias[tokenizers.target.unk] = 100.0
     system = System((translator,), tokenizers, CPU)
     search = SearchConfig(kind="greedy", max_length_ratio=0.1, max_length_offset=3)
-    ((best,),) = translate_lines(system, ["hund"], search, Wanted(attention=True))
+    ((best,),) = translate_lines(system, ["hund"], search, Request(attention=True))
     assert best.text.split() == ["⁇", "⁇", "⁇"]
     assert best.words == (0, 1, 2)
-    assert align_translation(best, "words", "argmax") == [(0, 0), (0, 1), (0, 2)]
+    assert best.alignment("words", "argmax") == [(0, 0), (0, 1), (0, 2)]
 
 
 def test_a_line_that_was_cut_off_is_aligned_as_far_as_it_goes(system: System) -> None:
-    wanted = Wanted(attention=True, max_length=6)
+    wanted = Request(attention=True, max_length=6)
     ((best, *_),) = translate_lines(system, [SOURCES[4]], SearchConfig(), wanted)
     assert len(best.source_words) == len(best.source_pieces) == 6
-    assert max(source for source, _ in align_translation(best, "words")) <= best.source_words[-1] < 5
+    assert max(source for source, _ in best.alignment("words")) <= best.source_words[-1] < 5
 
 
 def test_a_cut_off_pair_is_aligned_as_far_as_it_goes(system: System) -> None:
@@ -280,33 +280,33 @@ def test_a_model_gives_the_alignment_that_its_attention_has(
 # Agreement with alignments made by hand
 
 GOLD = [
-    Gold(sure={(0, 0), (1, 1)}, possible={(0, 0), (1, 1), (1, 2), (2, 2)}),
-    Gold(sure={(0, 0)}, possible={(0, 0)}),
+    GoldAlignment(sure={(0, 0), (1, 1)}, possible={(0, 0), (1, 1), (1, 2), (2, 2)}),
+    GoldAlignment(sure={(0, 0)}, possible={(0, 0)}),
 ]
 
 
 def test_rates_by_hand() -> None:
     # Pair 1: |A| = 3, |S| = 2, |P| = 4; of A, 0-0 is sure and 1-2 possible. Pair 2: all are 1.
     # Precision (2 + 1) / (3 + 1), recall (1 + 1) / (2 + 1), AER 1 - (2 + 3) / (4 + 3).
-    found = agreement([[(0, 0), (1, 2), (2, 1)], [(0, 0)]], GOLD)
-    assert found == Agreement(links=4, sure=3, possible=5, found_sure=2, found_possible=3)
+    found = score_alignments([[(0, 0), (1, 2), (2, 1)], [(0, 0)]], GOLD)
+    assert found == AlignmentScores(links=4, sure=3, possible=5, found_sure=2, found_possible=3)
     assert found.precision == 3 / 4
     assert found.recall == 2 / 3
     assert found.error_rate == pytest.approx(2 / 7)
-    assert as_text(found).splitlines()[2].split() == ["75.00", "66.67", "28.57", "4", "3", "5"]
-    assert as_values(found)["aer"] == found.error_rate
+    assert found.as_text().splitlines()[2].split() == ["75.00", "66.67", "28.57", "4", "3", "5"]
+    assert found.as_json()["aer"] == found.error_rate
 
 
 def test_the_best_has_no_error_and_may_leave_out_what_is_only_possible() -> None:
     for chosen in ([set(gold.sure) for gold in GOLD], [set(gold.possible) for gold in GOLD]):
-        found = agreement(chosen, GOLD)
+        found = score_alignments(chosen, GOLD)
         assert (found.precision, found.recall, found.error_rate) == (1.0, 1.0, 0.0)
-    nothing = agreement([[], []], GOLD)
+    nothing = score_alignments([[], []], GOLD)
     assert (nothing.precision, nothing.recall, nothing.error_rate) == (None, 0.0, 1.0)
-    assert agreement([[(5, 5)], [(5, 5)]], GOLD).error_rate == 1.0
-    empty = agreement([], [])
+    assert score_alignments([[(5, 5)], [(5, 5)]], GOLD).error_rate == 1.0
+    empty = score_alignments([], [])
     assert (empty.precision, empty.recall, empty.error_rate) == (None, None, None)
-    assert as_text(empty).splitlines()[2].split() == ["-", "-", "-", "0", "0", "0"]
+    assert empty.as_text().splitlines()[2].split() == ["-", "-", "-", "0", "0", "0"]
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -316,9 +316,9 @@ def test_gold_files(tmp_path: Path, first: int) -> None:
     path.write_bytes(gzip.compress("\n".join(lines).encode()))
     assert read_gold(str(path), first, ["a  b", "c", "d"], [" a b", "c", "d"]) == [
         # A link that is sure is possible, too.
-        Gold({(0, 0), (1, 0)}, {(0, 0), (0, 1), (1, 0)}),
-        Gold(set(), set()),
-        Gold(set(), {(0, 0)}),
+        GoldAlignment({(0, 0), (1, 0)}, {(0, 0), (0, 1), (1, 0)}),
+        GoldAlignment(set(), set()),
+        GoldAlignment(set(), {(0, 0)}),
     ]
 
 

@@ -21,7 +21,7 @@ from nmt.config import TranslationConfig
 from nmt.config.schema import SearchConfig
 from nmt.data.batching import Batch, Lookback
 from nmt.data.batching.batch import collate
-from nmt.data.batching.past import read_back
+from nmt.data.batching.past import document_positions, group_by_document, read_back, sentences_before
 from nmt.data.cache import flatten
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import DataError
@@ -32,15 +32,11 @@ from nmt.model.translator import Translator
 from nmt.runtime import is_out_of_memory
 from nmt.runtime.worker_pool import WorkerPool
 from nmt.tasks.components import parse_saved_config
-from nmt.tasks.translation import document_translation
-from nmt.tasks.translation.document_translation import translate_text
-from nmt.tasks.translation.documents import grouped, places, rows_before
+from nmt.tasks.translation import translate as translating
 from nmt.tasks.translation.evaluation import evaluate as measure
-from nmt.tasks.translation.likelihood import forced_loss
-from nmt.tasks.translation.loading import System, join, load_model, vocabulary
-from nmt.tasks.translation.looking import look_at_pieces
-from nmt.tasks.translation.streaming import document_windows, split_at_blank_lines
-from nmt.tasks.translation.translation import Translation, Wanted, translate_lines
+from nmt.tasks.translation.forced_decoding import forced_attention_of_ids, forced_loss
+from nmt.tasks.translation.loading import System, build_system, load_model, vocabulary
+from nmt.tasks.translation.translate import Request, Translation, document_windows, number_documents, translate_lines
 from nmt.training.objectives import TranslationObjective
 from tests.conftest import CPU, REFERENCES, SOURCES, Call, save_small
 
@@ -77,7 +73,7 @@ def config(context: str, tests: str = "{}") -> TranslationConfig:
 def batch_of(tokenizers: TokenizerPair, lookback: Lookback | None) -> Batch:
     """All lines and their references, with all that is read before them."""
     source, target = tokenizers.source.encode(LINES), tokenizers.target.encode(TARGETS)
-    before = rows_before(DOCUMENTS, np.asarray([len(ids) for ids in source]))
+    before = sentences_before(DOCUMENTS, np.asarray([len(ids) for ids in source]))
     read = read_back(np.arange(len(LINES)), before, lookback)
     return collate(
         flatten([source[row] for row in read.rows]),
@@ -118,7 +114,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def context(folder: Path) -> System:
-    return join([load_model(folder, None, CPU)], CPU)
+    return build_system([load_model(folder, None, CPU)], CPU)
 
 
 def texts(found: list[list[Translation]]) -> list[str]:
@@ -133,19 +129,19 @@ def scores(found: list[list[Translation]]) -> list[float]:
 
 
 def test_places_and_what_stands_before_by_hand() -> None:
-    assert places([7, 7, 3, 3, 3, 7]).tolist() == [0, 1, 0, 1, 2, 0]
-    assert places([]).tolist() == []
-    before = rows_before([7, 7, 3, 3, 3, 7], np.array([1, 1, 0, 2, 2, 1]))
+    assert document_positions([7, 7, 3, 3, 3, 7]).tolist() == [0, 1, 0, 1, 2, 0]
+    assert document_positions([]).tolist() == []
+    before = sentences_before([7, 7, 3, 3, 3, 7], np.array([1, 1, 0, 2, 2, 1]))
     assert before(np.array([-1, 0, 1, 2, 3, 4, 5])).tolist() == [-1, -1, 0, -1, -1, 3, -1]
-    before = rows_before([1, 1, 1, 1], np.array([2, 0, 0, 2]))
+    before = sentences_before([1, 1, 1, 1], np.array([2, 0, 0, 2]))
     assert before(np.arange(4)).tolist() == [-1, 0, 0, 0]
-    assert grouped("abcdef", [7, 7, 3, 3, 3, 7]) == [["a", "b"], ["c", "d", "e"], ["f"]]
+    assert group_by_document("abcdef", [7, 7, 3, 3, 3, 7]) == [["a", "b"], ["c", "d", "e"], ["f"]]
 
 
 def test_blank_lines_end_documents() -> None:
     lines = ["", "a", "b", " ", "", "c", "\t", "d"]
-    numbers = split_at_blank_lines(lines)
-    by_document = [[line for line in group if line.strip()] for group in grouped(lines, numbers)]
+    numbers = number_documents(lines)
+    by_document = [[line for line in group if line.strip()] for group in group_by_document(lines, numbers)]
     assert [group for group in by_document if group] == [["a", "b"], ["c"], ["d"]]
 
 
@@ -176,11 +172,11 @@ def test_translations_are_scored_as_training_sees_them(context: System, tokenize
 
     What a document's sentences were told of those before, training tells them in one batch.
     """
-    found = translate_text(context, LINES, SEARCH, documents=DOCUMENTS)
+    found = translate_lines(context, LINES, SEARCH, documents=DOCUMENTS)
     source = tokenizers.source.encode(LINES)
     target = [list(best[0].ids) for best in found]
     lookback = context.translators[0].context.lookback
-    before = rows_before(DOCUMENTS, np.asarray([len(ids) for ids in source]))
+    before = sentences_before(DOCUMENTS, np.asarray([len(ids) for ids in source]))
     read = read_back(np.arange(len(LINES)), before, lookback)
     batch = collate(flatten(source), flatten(target), np.arange(len(LINES)), tokenizers, past=read.past)
     model = context.translators[0]
@@ -192,18 +188,18 @@ def test_translations_are_scored_as_training_sees_them(context: System, tokenize
     ]
     assert scores(found) == pytest.approx(expected, abs=1e-4)
     alone = scores(translate_lines(context, LINES, SEARCH))
-    first = places(DOCUMENTS) == 0
+    first = document_positions(DOCUMENTS) == 0
     assert np.asarray(scores(found))[first] == pytest.approx(np.asarray(alone)[first], abs=1e-4)
     assert np.abs(np.asarray(scores(found)) - alone)[~first].max() > 0.05
 
 
 def test_a_document_does_not_depend_on_the_others(context: System) -> None:
     """Alone, in any order, and in batches of any size."""
-    lines, numbers = grouped(LINES, DOCUMENTS), sorted(set(DOCUMENTS))
-    alone = [translate_text(context, each, SEARCH, documents=[0] * len(each)) for each in lines]
+    lines, numbers = group_by_document(LINES, DOCUMENTS), sorted(set(DOCUMENTS))
+    alone = [translate_lines(context, each, SEARCH, documents=[0] * len(each)) for each in lines]
     for seed, batch_tokens in ((0, 4096), (1, 30), (2, 1)):
         order = random.Random(seed).sample(numbers, len(numbers))
-        together = translate_text(
+        together = translate_lines(
             context,
             [line for number in order for line in lines[number]],
             SearchConfig(beam_size=3, batch_tokens=batch_tokens),
@@ -220,37 +216,37 @@ def test_a_shortlist_of_everything_changes_nothing(context: System) -> None:
             return np.arange(context.tokenizers.target.size)
 
     short = SearchConfig(**{**SEARCH.model_dump(), "shortlist": 1})
-    found = translate_text(replace(context, lexicon=Everything()), LINES, short, documents=DOCUMENTS)
-    expected = translate_text(context, LINES, SEARCH, documents=DOCUMENTS)
+    found = translate_lines(replace(context, lexicon=Everything()), LINES, short, documents=DOCUMENTS)
+    expected = translate_lines(context, LINES, SEARCH, documents=DOCUMENTS)
     assert texts(found) == texts(expected)
     assert scores(found) == pytest.approx(scores(expected), abs=1e-4)
     assert scores(expected) != pytest.approx(scores(translate_lines(context, LINES, SEARCH)), abs=1e-4)
 
 
 def test_sentence_k_of_every_document_is_translated_together(context: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(document_translation, "SHARES", 1)
+    monkeypatch.setattr(translating, "SHARES", 1)
     seen: list[int] = []
     handle = context.translators[0].decoder.register_forward_pre_hook(lambda *_: None)
-    translate_batch = document_translation.Task.translate
+    translate_batch = translating.EncodedLines.translate
 
     def counted(
-        task: document_translation.Task, system: System, rows: list[int], models: list[object]
+        task: translating.EncodedLines, system: System, rows: list[int], models: list[object]
     ) -> list[list[Translation]]:
         seen.append(len(rows))
-        assert {places(DOCUMENTS)[task.numbers[row] - 1] for row in rows} == {len(seen) - 1}
+        assert {document_positions(DOCUMENTS)[task.numbers[row] - 1] for row in rows} == {len(seen) - 1}
         return translate_batch(task, system, rows, models)
 
-    monkeypatch.setattr(document_translation.Task, "translate", counted)
+    monkeypatch.setattr(translating.EncodedLines, "translate", counted)
     with handle:
-        translate_text(context, LINES, SEARCH, documents=DOCUMENTS)
+        translate_lines(context, LINES, SEARCH, documents=DOCUMENTS)
     assert seen == [5, 4, 2, 1]
 
 
 def test_a_blank_line_is_passed_over(context: System) -> None:
     """It has no translation, and does not count as one of the sentences before."""
-    plain = translate_text(context, LINES[4:8], SEARCH, documents=[0] * 4)
+    plain = translate_lines(context, LINES[4:8], SEARCH, documents=[0] * 4)
     with_blanks = ["", LINES[4], " ", "", LINES[5], LINES[6], "\t", LINES[7], ""]
-    found = translate_text(context, with_blanks, SEARCH, documents=[0] * 9)
+    found = translate_lines(context, with_blanks, SEARCH, documents=[0] * 9)
     assert [number for number, each in enumerate(found) if not each] == [0, 2, 3, 6, 8]
     assert scores([each for each in found if each]) == pytest.approx(scores(plain), abs=1e-4)
 
@@ -260,26 +256,28 @@ def test_it_looks_back_no_further_than_it_should(context: System) -> None:
     reach = context.translators[0].context.lookback.reach
     lines = [LINES[number % 6] for number in range(reach + 3)]
     changed = [LINES[(number + 3) % 6] if number < 2 else line for number, line in enumerate(lines)]
-    one, other = (scores(translate_text(context, each, SEARCH, documents=[0] * len(each))) for each in (lines, changed))
+    one, other = (
+        scores(translate_lines(context, each, SEARCH, documents=[0] * len(each))) for each in (lines, changed)
+    )
     assert one[-1] == pytest.approx(other[-1], abs=1e-5)
     assert one[2] != pytest.approx(other[2], abs=1e-5)
 
 
 def test_running_out_of_memory_halves_the_documents(context: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = translate_text(context, LINES, SEARCH, documents=DOCUMENTS)
-    translate_batch = document_translation.Task.translate
+    expected = translate_lines(context, LINES, SEARCH, documents=DOCUMENTS)
+    translate_batch = translating.EncodedLines.translate
 
     def tight(
-        task: document_translation.Task, system: System, rows: list[int], models: list[object]
+        task: translating.EncodedLines, system: System, rows: list[int], models: list[object]
     ) -> list[list[Translation]]:
         if len(rows) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return translate_batch(task, system, rows, models)
 
-    monkeypatch.setattr(document_translation, "SHARES", 1)
-    monkeypatch.setattr(document_translation.Task, "translate", tight)
+    monkeypatch.setattr(translating, "SHARES", 1)
+    monkeypatch.setattr(translating.EncodedLines, "translate", tight)
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
-    found = translate_text(context, LINES, SEARCH, documents=DOCUMENTS)
+    found = translate_lines(context, LINES, SEARCH, documents=DOCUMENTS)
     assert texts(found) == texts(expected)
     assert scores(found) == pytest.approx(scores(expected), abs=1e-4)
 
@@ -293,40 +291,41 @@ class Sent(WorkerPool):
 
 
 def test_processes_share_documents_out(context: System) -> None:
-    expected = translate_text(context, LINES, SEARCH, documents=DOCUMENTS)
-    found = translate_text(replace(context, pool=Sent(2)), LINES, SEARCH, documents=DOCUMENTS)
+    expected = translate_lines(context, LINES, SEARCH, documents=DOCUMENTS)
+    found = translate_lines(replace(context, pool=Sent(2)), LINES, SEARCH, documents=DOCUMENTS)
     assert found == expected
 
 
 def test_sampling_and_prefixes_follow_the_lines(context: System) -> None:
     search = SearchConfig(kind="sampling")
     one, same = (
-        translate_text(context, LINES, search, Wanted(seed=5), documents=DOCUMENTS, first_line=3) for _ in range(2)
+        translate_lines(context, LINES, search, Request(seed=5), documents=DOCUMENTS, first_line=3) for _ in range(2)
     )
     assert texts(one) == texts(same)
-    assert texts(one) != texts(translate_text(context, LINES, search, Wanted(seed=6), documents=DOCUMENTS))
+    assert texts(one) != texts(translate_lines(context, LINES, search, Request(seed=6), documents=DOCUMENTS))
     prefixes = ["the"] * len(LINES)
-    found = translate_text(context, LINES, SEARCH, documents=DOCUMENTS, prefixes=prefixes)
+    found = translate_lines(context, LINES, SEARCH, documents=DOCUMENTS, prefixes=prefixes)
     assert all(text.startswith("the") for text in texts(found))
 
 
 def test_without_documents_or_context_lines_are_translated_as_ever(context: System, system: System) -> None:
-    assert translate_text(context, LINES, SEARCH) == translate_lines(context, LINES, SEARCH)
-    assert translate_text(system, LINES, SEARCH, documents=DOCUMENTS) == translate_lines(system, LINES, SEARCH)
+    assert translate_lines(context, LINES, SEARCH) == translate_lines(context, LINES, SEARCH)
+    assert translate_lines(system, LINES, SEARCH, documents=DOCUMENTS) == translate_lines(system, LINES, SEARCH)
 
 
 def test_an_ensemble_gives_each_its_own_past(folder: Path, checkpoint: Path, context: System) -> None:
     """With itself it says what it says alone; beside a model without context each does what it does."""
     model, plain = load_model(folder, None, CPU), load_model(checkpoint, None, CPU)
-    alone = translate_text(context, LINES, SEARCH, documents=DOCUMENTS)
-    twice = translate_text(join([model, model], CPU), LINES, SEARCH, documents=DOCUMENTS)
+    alone = translate_lines(context, LINES, SEARCH, documents=DOCUMENTS)
+    twice = translate_lines(build_system([model, model], CPU), LINES, SEARCH, documents=DOCUMENTS)
     assert texts(twice) == texts(alone)
     assert scores(twice) == pytest.approx(scores(alone), abs=1e-4)
-    mixed = translate_text(join([plain, model], CPU), LINES, SEARCH, documents=DOCUMENTS)
+    mixed = translate_lines(build_system([plain, model], CPU), LINES, SEARCH, documents=DOCUMENTS)
     assert len(mixed) == len(LINES)
     kernels = choose_kernels("auto", CPU.device)
     pair, single = (
-        forced_loss(join(models, CPU), LINES, TARGETS, 200, kernels, DOCUMENTS) for models in ([model, model], [model])
+        forced_loss(build_system(models, CPU), LINES, TARGETS, 200, kernels, DOCUMENTS)
+        for models in ([model, model], [model])
     )
     assert pair.total == pytest.approx(single.total, rel=1e-5)
 
@@ -351,7 +350,7 @@ def test_the_loss_of_references_is_the_objectives(
 
 def test_looks_are_those_of_documents(context: System, tokenizers: TokenizerPair) -> None:
     ids = [side.encode(text) for side, text in ((tokenizers.source, LINES), (tokenizers.target, TARGETS))]
-    looks = look_at_pieces(context, *ids, 100, documents=DOCUMENTS)
+    looks = forced_attention_of_ids(context, *ids, 100, documents=DOCUMENTS)
     total = forced_loss(context, LINES, TARGETS, 100, KERNELS, DOCUMENTS).total
     assert -sum(each.log_probability for each in looks) == pytest.approx(total, rel=1e-5)
     assert [each.source for each in looks] == tokenizers.source.decode(ids[0])
@@ -361,7 +360,7 @@ def test_a_part_of_a_validation_text_is_translated_in_its_documents(context: Sys
     found = measure(
         context, LINES, [TARGETS], SEARCH, KERNELS, metrics=("bleu",), sentences=6, documents=DOCUMENTS, samples=20
     )
-    assert found.hypotheses == texts(translate_text(context, LINES, SEARCH, documents=DOCUMENTS))[:6]
+    assert found.hypotheses == texts(translate_lines(context, LINES, SEARCH, documents=DOCUMENTS))[:6]
     assert found.loss.total == forced_loss(context, LINES, TARGETS, SEARCH.batch_tokens, KERNELS, DOCUMENTS).total
     assert found.scores["bleu"].signature.endswith("bs.unit:document")
 
@@ -371,11 +370,11 @@ def test_a_part_of_a_validation_text_is_translated_in_its_documents(context: Sys
 
 def split(lines: list[str]) -> str:
     """The lines with blank ones between documents."""
-    return "\n\n".join("\n".join(group) for group in grouped(lines, DOCUMENTS)) + "\n"
+    return "\n\n".join("\n".join(group) for group in group_by_document(lines, DOCUMENTS)) + "\n"
 
 
 def test_documents_in_documents_out(call: Call, folder: Path, context: System) -> None:
-    expected = texts(translate_text(context, LINES, SEARCH, documents=DOCUMENTS))
+    expected = texts(translate_lines(context, LINES, SEARCH, documents=DOCUMENTS))
     ended = call(translate.main, "--model", folder, "--documents", stdin=split(LINES).encode())
     assert (ended.code, ended.output, ended.errors) == (0, split(expected), "")
     # Blank lines come back where they stood, however many there are; a window holds whole documents.
@@ -423,7 +422,7 @@ def files(tmp_path: Path) -> Path:
 
 def test_evaluation_keeps_documents(call: Call, folder: Path, files: Path, context: System) -> None:
     """By blank lines, by a file of names, and from the config; what is kept has the blank lines of its source."""
-    expected = texts(translate_text(context, LINES, SEARCH, documents=DOCUMENTS))
+    expected = texts(translate_lines(context, LINES, SEARCH, documents=DOCUMENTS))
     loss = forced_loss(context, LINES, TARGETS, 4096, KERNELS, DOCUMENTS).per_piece
     common = ("--model", folder, "--samples", 20, "--json", "--metrics", "chrf", "--output", files / "out")
     for name, documents in (("split", ("--documents",)), ("plain", ("--documents", files / "plain.docid"))):

@@ -21,12 +21,11 @@ from nmt.evaluation.metrics import corpus_scores
 from nmt.evaluation.testsets import TestSet, from_config, from_files
 from nmt.kernels.choice import choose_kernels
 from nmt.model.translator import Translator
-from nmt.tasks.translation.alignment import align_texts
 from nmt.tasks.translation.comparison import baseline_file, baseline_model, is_model, measure
 from nmt.tasks.translation.evaluation import evaluate, validation_search, validator
-from nmt.tasks.translation.likelihood import Loss, forced_loss
-from nmt.tasks.translation.loading import System, TrainedModel, join, load_model
-from nmt.tasks.translation.translation import Wanted, translate_lines
+from nmt.tasks.translation.forced_decoding import Loss, align_texts, forced_loss
+from nmt.tasks.translation.loading import System, TrainedModel, build_system, load_model
+from nmt.tasks.translation.translate import Request, translate_lines
 from tests.conftest import CPU, REFERENCES, SOURCES, save_small, small_config, small_translator
 
 ROOT = Path(__file__).parent.parent
@@ -164,9 +163,9 @@ RANK = """
 import json, sys
 from nmt.config import schema
 from nmt.config.schema import SearchConfig
-from nmt.tasks.translation.alignment import align_texts
+from nmt.tasks.translation.forced_decoding import align_texts
 from nmt.tasks.translation.evaluation import evaluate
-from nmt.tasks.translation.loading import join, load_model
+from nmt.tasks.translation.loading import build_system, load_model
 from nmt.kernels.choice import choose_kernels
 from nmt.runtime import set_up, tear_down
 
@@ -175,10 +174,10 @@ runtime = set_up(schema.RuntimeConfig(device="cpu", precision="fp32", threads=1)
 model = load_model(checkpoint, None, runtime)
 search = SearchConfig(beam_size=2, batch_tokens=20)
 kernels = choose_kernels("auto", runtime.device)
-found = evaluate(join([model], runtime), sources, [references], search, kernels, samples=20)
+found = evaluate(build_system([model], runtime), sources, [references], search, kernels, samples=20)
 scores = {name: [score.value, score.confidence] for name, score in found.scores.items()}
 result = {"world": runtime.world, "hypotheses": found.hypotheses, "scores": scores, "loss": found.loss.total}
-result["alignments"] = align_texts(join([model], runtime), sources, references, 20)
+result["alignments"] = align_texts(build_system([model], runtime), sources, references, 20)
 with open(f"{folder}/{runtime.rank}.json", "w") as file:
     json.dump(result, file)
 tear_down()
@@ -229,14 +228,14 @@ def test_a_baseline_is_compared(model: TrainedModel, system: System, tmp_path: P
         KERNELS,
         metrics=["bleu"],
         samples=50,
-        wanted=Wanted(),
+        request=Request(),
         baseline=baseline_file(hypotheses),
     ).comparisons
     assert compared is not None
     assert compared["bleu"].system == pytest.approx(100.0)
     assert compared["bleu"].baseline < 100.0
 
-    same = baseline_model(model.path, None, CPU, lambda search: search, Wanted())
+    same = baseline_model(model.path, None, CPU, lambda search: search, Request())
     assert same(test_set) == REFERENCES
     assert is_model(model.path)
     assert not is_model(hypotheses)
@@ -284,4 +283,4 @@ def test_configured_sets_are_found_by_name(tmp_path: Path, tokenizers: Tokenizer
 
 
 def test_a_system_is_in_evaluation_mode(model: TrainedModel) -> None:
-    assert not join([model], CPU).translators[0].training
+    assert not build_system([model], CPU).translators[0].training

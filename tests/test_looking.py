@@ -12,10 +12,9 @@ from nmt.config.schema import SearchConfig
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import ConfigError, NmtError
 from nmt.kernels.choice import choose_kernels
-from nmt.tasks.translation.likelihood import forced_loss
-from nmt.tasks.translation.loading import System, join, load_model
-from nmt.tasks.translation.looking import look, look_at_pieces
-from nmt.tasks.translation.translation import Wanted, translate_lines
+from nmt.tasks.translation.forced_decoding import forced_attention, forced_attention_of_ids, forced_loss
+from nmt.tasks.translation.loading import System, build_system, load_model
+from nmt.tasks.translation.translate import Request, translate_lines
 from nmt.visualization.attention_map import AttentionMap
 from tests.conftest import CPU, REFERENCES, SOURCES, save_small, small_config, small_translator
 
@@ -32,11 +31,11 @@ def system_of(tokenizers: TokenizerPair, *attentions: str, seed: int = 1) -> Sys
 
 
 def looks_of(system: System, batch_tokens: int = 4096) -> list[AttentionMap]:
-    return [one for one in look(system, *SIDES, batch_tokens) if one is not None]
+    return [one for one in forced_attention(system, *SIDES, batch_tokens) if one is not None]
 
 
 def test_a_look_says_what_was_looked_at(system: System) -> None:
-    found = look(system, *SIDES, 4096)
+    found = forced_attention(system, *SIDES, 4096)
     assert [one is None for one in found] == [False, True, False, True, False]
     for one, source, target in zip(found, *SIDES, strict=True):
         if one is None:
@@ -77,12 +76,12 @@ def test_a_look_does_not_depend_on_the_pairs_around_it(system: System, batch_tok
 def test_pieces_without_text(system: System) -> None:
     source = system.tokenizers.source.encode(SIDES[0])
     target = system.tokenizers.target.encode(SIDES[1])
-    found = look_at_pieces(system, source, target, 60)
+    found = forced_attention_of_ids(system, source, target, 60)
     assert [one.target for one in found] == SIDES[1]
     assert found[1].weights_NTS.tolist() == [[[1.0]] * (len(target[1]) + 1)]
     for one, other in zip([found[0], found[2], found[4]], looks_of(system, 60), strict=True):
         assert np.allclose(one.weights_NTS, other.weights_NTS, atol=1e-5)
-    assert look_at_pieces(system, [], [], 60) == []
+    assert forced_attention_of_ids(system, [], [], 60) == []
 
 
 def test_a_source_that_was_read_backwards_is_shown_in_the_order_of_the_text(
@@ -92,17 +91,17 @@ def test_a_source_that_was_read_backwards_is_shown_in_the_order_of_the_text(
     saved = [save_small(tmp_path / str(reverse), tokenizers, reverse_source=reverse) for reverse in (False, True)]
     models = [load_model(folder, None, CPU) for folder in saved]
     models[0].translator.load_state_dict(models[1].translator.state_dict())
-    plain, backwards = (join([model], CPU) for model in models)
+    plain, backwards = (build_system([model], CPU) for model in models)
     source, target = tokenizers.source.encode(SOURCES[:2]), tokenizers.target.encode(REFERENCES[:2])
-    expected = look_at_pieces(plain, [ids[::-1] for ids in source], target, 60)
-    for ids, one, other in zip(source, look_at_pieces(backwards, source, target, 60), expected, strict=True):
+    expected = forced_attention_of_ids(plain, [ids[::-1] for ids in source], target, 60)
+    for ids, one, other in zip(source, forced_attention_of_ids(backwards, source, target, 60), expected, strict=True):
         assert one.source_pieces == tuple(tokenizers.source.pieces(ids))
         order = [*reversed(range(len(ids))), len(ids)]
         assert np.allclose(one.weights_NTS, other.weights_NTS[..., order], atol=1e-5)
         assert one.log_probability == pytest.approx(other.log_probability, rel=1e-4)
     lines = [SOURCES[0]]
-    ((best, *_),) = translate_lines(backwards, lines, SearchConfig(beam_size=3), Wanted(attention=True))
-    (shown,) = look_at_pieces(backwards, [best.source_ids], [best.ids], 60)
+    ((best, *_),) = translate_lines(backwards, lines, SearchConfig(beam_size=3), Request(attention=True))
+    (shown,) = forced_attention_of_ids(backwards, [best.source_ids], [best.ids], 60)
     assert np.allclose(best.attention, shown.weights_NTS[0], atol=1e-5)
 
 
@@ -154,8 +153,8 @@ def test_without_attention_there_is_nothing_to_look_at(tokenizers: TokenizerPair
 
 def test_long_pairs_are_cut_off_with_a_warning(system: System, caplog: pytest.LogCaptureFixture) -> None:
     done: list[int] = []
-    found = look(system, *SIDES, 60, max_length=9, first_line=41, advance=done.append)
-    whole = look(system, *SIDES, 60)
+    found = forced_attention(system, *SIDES, 60, max_length=9, first_line=41, advance=done.append)
+    whole = forced_attention(system, *SIDES, 60)
     assert found[0] is not None
     assert whole[0] is not None
     assert found[0].source_pieces == whole[0].source_pieces[:9]
@@ -183,4 +182,4 @@ def test_a_batch_that_is_too_large_is_done_in_parts_and_a_pair_is_named(
         assert [one.source for one in found] == [one.source for one in expected]
         assert "out of memory with 3 sentences at once" in caplog.records[0].getMessage()
         with pytest.raises(NmtError, match=r"^line 8: out of memory on cpu with this pair alone, of .* shorten it$"):
-            look(system, ["", " ".join(SOURCES)], ["a", "b"], 4096, first_line=7)
+            forced_attention(system, ["", " ".join(SOURCES)], ["a", "b"], 4096, first_line=7)

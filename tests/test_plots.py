@@ -31,10 +31,8 @@ from nmt.cli import translate
 from nmt.config.schema import SearchConfig
 from nmt.data.tokenizer import TokenizerPair
 from nmt.tasks.translation import drawing
-from nmt.tasks.translation.layout import TextLayout
 from nmt.tasks.translation.loading import TrainedModel
-from nmt.tasks.translation.streaming import translate_stream
-from nmt.tasks.translation.translation import BEST
+from nmt.tasks.translation.translate import BEST, translate_stream
 from nmt.visualization import fonts, heatmap
 from nmt.visualization.attention_map import AttentionMap, in_visual_order, with_direction_marks
 from nmt.visualization.fonts import DEFAULT_FONT, Fonts
@@ -380,7 +378,7 @@ def test_a_page_of_two_models(
     call: Call, checkpoint: Path, tmp_path: Path, tokenizers: TokenizerPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setattr(drawing, "AT_ONCE", 2)
+    monkeypatch.setattr(drawing, "LINES_IN_MEMORY", 2)
     other = save_small(tmp_path / "other", tokenizers, seed=2, attention="luong2015_local_predictive", updates=10)
     page = tmp_path / "page.html"
     arguments = ["--model", checkpoint, "--plot", page, "--plot-beside", other]
@@ -410,10 +408,11 @@ def test_every_system_translates_by_its_own_search(model: TrainedModel, tmp_path
     ]
     done: list[int] = []
     with drawing.drawing(page, systems, BEST, done.append) as drawn:
-        stream = translate_stream(
-            systems[0].system, SOURCES[:3], systems[0].search, TextLayout(), window=2, then=drawn.add
-        )
-        assert "".join(stream).splitlines() == REFERENCES[:3]
+        written = []
+        for translated in translate_stream(systems[0].system, SOURCES[:3], systems[0].search, window=2):
+            written += [best[0].text for best in translated.translations]
+            drawn.add(translated)
+        assert written == REFERENCES[:3]
     sentences = Reader(page.read_text(encoding="utf-8")).data["sentences"]
     assert [sentence["attention"][0]["target"] for sentence in sentences] == REFERENCES[:3]
     assert {len(sentence["attention"][1]["target_pieces"]) for sentence in sentences} == {2}

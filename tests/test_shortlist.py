@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from nmt.cli import average, evaluate, lexicon, translate
 from nmt.config.schema import SearchConfig
 from nmt.data.cache import EncodedPairs, WeightedRows, flatten, lookup_pairs
-from nmt.data.lexicon import Lexicon, Table, estimate
+from nmt.data.lexicon import LEXICON_FILE, Lexicon, Table, estimate
 from nmt.data.lexicon.estimation import Numbers
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import DataError
@@ -28,9 +28,8 @@ from nmt.runtime import Runtime
 from nmt.runtime.worker_pool import WorkerPool
 from nmt.search import Hypothesis, translate_batch
 from nmt.tasks.training import train
-from nmt.tasks.translation.lexicon import LEXICON_FILE, load_lexicon
-from nmt.tasks.translation.loading import TrainedModel, join, load_model
-from nmt.tasks.translation.translation import Wanted, translate_lines
+from nmt.tasks.translation.loading import TrainedModel, build_system, load_lexicon, load_model
+from nmt.tasks.translation.translate import Request, translate_lines
 from tests.conftest import CPU, REFERENCES, SOURCES, Call
 from tests.networks import BOS, EOS, model_options, network, sentences
 from tests.runs import run_config, write_corpus
@@ -335,7 +334,7 @@ def test_lines_are_translated_with_a_shortlist(
     trained = load_model(checkpoint, None, Runtime(torch.device("cpu"), None, "tests"))
     if weights:
         pack(trained.translator, weights)
-    system = replace(join([trained], CPU), pool=None, lexicon=some_lexicon(trained.tokenizers))
+    system = replace(build_system([trained], CPU), pool=None, lexicon=some_lexicon(trained.tokenizers))
     if shared:
         pool = WorkerPool(2)
         pool.start(system, 2, 1)
@@ -346,13 +345,13 @@ def test_lines_are_translated_with_a_shortlist(
     options = SearchConfig(beam_size=3, shortlist=20, shortlist_frequent=5, batch_tokens=24)
     found = translate_lines(system, SOURCES, options)
     assert [best[0].text for best in found] == [
-        best[0].text for best in translate_lines(join([model], CPU), SOURCES, SearchConfig(beam_size=3))
+        best[0].text for best in translate_lines(build_system([model], CPU), SOURCES, SearchConfig(beam_size=3))
     ]
     for line, (best, *_) in zip(SOURCES, found, strict=True):
         assert system.lexicon is not None
         own = system.lexicon.pieces(trained.tokenizers.source.encode([line])[0], 5, 20)
         assert set(best.ids) <= set(own.tolist())
-    assert translate_lines(system, SOURCES[:1], options, Wanted(attention=True))[0][0].attention is not None
+    assert translate_lines(system, SOURCES[:1], options, Request(attention=True))[0][0].attention is not None
 
 
 # The command, and what a user can get wrong.

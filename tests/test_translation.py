@@ -16,13 +16,20 @@ import pytest
 import torch
 
 from nmt.checkpoint import Snapshot, write_checkpoint
+from nmt.cli.translate import render_json, render_text
 from nmt.config.schema import SearchConfig
+from nmt.data.readers.files import line_windows
 from nmt.data.tokenizer import TokenizerPair, learn
 from nmt.errors import CheckpointError, ConfigError, DataError, NmtError
-from nmt.tasks.translation.layout import JsonLayout, TextLayout
-from nmt.tasks.translation.loading import System, TrainedModel, join, load_ensemble, load_model
-from nmt.tasks.translation.streaming import translate_stream, windows
-from nmt.tasks.translation.translation import Translation, Wanted, batches, encode_lines, translate_lines
+from nmt.tasks.translation.loading import System, TrainedModel, build_system, load_ensemble, load_model
+from nmt.tasks.translation.translate import (
+    Request,
+    Translation,
+    encode_lines,
+    length_batches,
+    translate_lines,
+    translate_stream,
+)
 from tests.conftest import CPU, REFERENCES, SOURCES, save_small, small_config, small_translator
 
 SEARCH = SearchConfig(beam_size=3)
@@ -78,23 +85,23 @@ def test_the_model_does_not_see_blank_lines(system: System) -> None:
 
 def test_batches_hold_every_row_once_within_their_bound() -> None:
     lengths = np.random.default_rng(1).integers(0, 30, 200).tolist()
-    plan = list(batches(lengths, 100))
+    plan = list(length_batches(lengths, 100))
     assert sorted(row for rows in plan for row in rows) == [row for row, length in enumerate(lengths) if length]
     assert all(len(rows) * (max(lengths[row] for row in rows) + 1) <= 100 for rows in plan)
     flat = [lengths[row] for rows in plan for row in rows]
     assert flat == sorted(flat, reverse=True)
-    assert list(batches([500, 3], 100)) == [[0], [1]]
+    assert list(length_batches([500, 3], 100)) == [[0], [1]]
     for world in (2, 3):
-        shares = [list(batches(lengths, 100, rank, world)) for rank in range(world)]
+        shares = [list(length_batches(lengths, 100, rank, world)) for rank in range(world)]
         assert [shares[number % world][number // world] for number in range(len(plan))] == plan
 
 
 def test_sampling_depends_on_the_seed_and_the_line_alone(system: System) -> None:
     search = SearchConfig(kind="sampling", temperature=2.0)
-    together = translate_lines(system, SOURCES, search, Wanted(seed=7))
-    later = translate_lines(system, SOURCES[2:], search, Wanted(seed=7), first_line=3)
+    together = translate_lines(system, SOURCES, search, Request(seed=7))
+    later = translate_lines(system, SOURCES[2:], search, Request(seed=7), first_line=3)
     assert texts(later) == texts(together)[2:]
-    assert texts(translate_lines(system, SOURCES, search, Wanted(seed=8))) != texts(together)
+    assert texts(translate_lines(system, SOURCES, search, Request(seed=8))) != texts(together)
 
 
 def test_translating_leaves_the_random_generators_alone(system: System, checkpoint: Path) -> None:
@@ -108,7 +115,7 @@ def test_translating_leaves_the_random_generators_alone(system: System, checkpoi
 
 
 def test_scores_and_pieces_belong_to_the_text(system: System) -> None:
-    for line, translations in zip(SOURCES, translate_lines(system, SOURCES, SEARCH, Wanted(n_best=3)), strict=True):
+    for line, translations in zip(SOURCES, translate_lines(system, SOURCES, SEARCH, Request(n_best=3)), strict=True):
         scores = [translation.score for translation in translations]
         assert scores == sorted(scores, reverse=True)
         for translation in translations:
@@ -120,7 +127,7 @@ def test_scores_and_pieces_belong_to_the_text(system: System) -> None:
 
 
 def test_attention_has_a_row_a_piece_and_sums_to_one(system: System) -> None:
-    ((best, *_),) = translate_lines(system, SOURCES[:1], SEARCH, Wanted(attention=True))
+    ((best, *_),) = translate_lines(system, SOURCES[:1], SEARCH, Request(attention=True))
     assert best.attention is not None
     assert best.attention.shape == (len(best.pieces) + 1, len(best.source_pieces) + 1)
     assert np.allclose(best.attention.sum(1), 1.0, atol=1e-5)
@@ -158,7 +165,7 @@ def test_a_long_line_is_cut_off_with_a_warning_or_translated_whole(
     long = " ".join(SOURCES)
     pieces = len(system.tokenizers.source.encode([long])[0])
     cut, whole = (
-        translate_lines(system, ["hund", long], SEARCH, Wanted(max_length=limit), first_line=41)[1][0]
+        translate_lines(system, ["hund", long], SEARCH, Request(max_length=limit), first_line=41)[1][0]
         for limit in (9, None)
     )
     assert cut.source_pieces == whole.source_pieces[:9]
@@ -182,7 +189,7 @@ def test_only_the_beginning_of_a_very_long_line_is_tokenized(
 
 def test_a_line_of_a_million_characters_costs_no_more_than_its_beginning(system: System) -> None:
     started = time.perf_counter()
-    [found] = translate_lines(system, ["hund" * 250_000], SEARCH, Wanted(max_length=9, attention=True))
+    [found] = translate_lines(system, ["hund" * 250_000], SEARCH, Request(max_length=9, attention=True))
     assert len(found[0].source_pieces) == len(found[0].source_words) == 9
     assert time.perf_counter() - started < 1.5
 
@@ -231,18 +238,18 @@ ALIGNED = dataclasses.replace(
 
 
 def test_text_layouts() -> None:
-    assert TextLayout().render(3, "the dog", [BEST]) == "der Hund\n"
-    assert TextLayout().render(3, "", []) == "\n"
-    assert TextLayout(scores=True).render(3, "the dog", [BEST]) == "der Hund ||| -0.2500\n"
-    assert TextLayout(alignments="pieces").render(3, "the dog", [ALIGNED]) == "der Hund ||| 0-0 2-1\n"
-    assert TextLayout(alignments="words", scores=True).render(3, "", [ALIGNED]) == "der Hund ||| -0.2500 ||| 0-0 1-1\n"
-    both = TextLayout(n_best=2).render(3, "the dog", [BEST, SECOND])
+    assert render_text(3, "the dog", [BEST]) == "der Hund\n"
+    assert render_text(3, "", []) == "\n"
+    assert render_text(3, "the dog", [BEST], scores=True) == "der Hund ||| -0.2500\n"
+    assert render_text(3, "the dog", [ALIGNED], unit="pieces") == "der Hund ||| 0-0 2-1\n"
+    assert render_text(3, "", [ALIGNED], unit="words", scores=True) == "der Hund ||| -0.2500 ||| 0-0 1-1\n"
+    both = render_text(3, "the dog", [BEST, SECOND], n_best=2)
     assert both == "2 ||| der Hund ||| -0.2500\n2 ||| ein Hund ||| -1.0000\n"
-    assert TextLayout(n_best=2).render(1, "", []) == "0 ||| \n"
+    assert render_text(1, "", [], n_best=2) == "0 ||| \n"
 
 
 def test_json_layout() -> None:
-    text = JsonLayout().render(3, "the\u2028dog", [ALIGNED, SECOND])
+    text = render_json(3, "the\u2028dog", [ALIGNED, SECOND])
     assert text.endswith("}\n")
     assert text.count("\n") == 1
     content = json.loads(text)
@@ -250,7 +257,7 @@ def test_json_layout() -> None:
     assert [hypothesis["text"] for hypothesis in content["hypotheses"]] == ["der Hund", "ein Hund"]
     assert content["hypotheses"][0]["alignments"] == {"pieces": "0-0 2-1", "words": "0-0 1-1"}
     assert content["hypotheses"][1]["alignments"] is None
-    assert json.loads(JsonLayout().render(1, "", []))["hypotheses"] == []
+    assert json.loads(render_json(1, "", []))["hypotheses"] == []
 
 
 # Streams
@@ -259,10 +266,12 @@ def test_json_layout() -> None:
 @pytest.mark.parametrize("size", [1, 3, 100])
 def test_windows_change_nothing(system: System, size: int) -> None:
     done: list[int] = []
-    parts = list(translate_stream(system, iter(LINES), SEARCH, TextLayout(), window=size, advance=done.append))
+    parts = list(translate_stream(system, iter(LINES), SEARCH, window=size, advance=done.append))
     assert len(parts) == math.ceil(len(LINES) / size)
     assert sum(done) == len(LINES)
-    assert "".join(parts).splitlines() == texts(translate_lines(system, LINES, SEARCH))
+    assert [each for part in parts for each in texts(part.translations)] == texts(
+        translate_lines(system, LINES, SEARCH)
+    )
 
 
 def test_lines_before_a_mistake_are_still_given() -> None:
@@ -270,11 +279,11 @@ def test_lines_before_a_mistake_are_still_given() -> None:
         yield from "abcde"
         raise DataError("standard input:6: not UTF-8")
 
-    found = windows(lines(), 3)
+    found = line_windows(lines(), 3)
     assert [next(found), next(found)] == [["a", "b", "c"], ["d", "e"]]
     with pytest.raises(DataError, match="standard input:6"):
         next(found)
-    assert list(windows([], 3)) == []
+    assert list(line_windows([], 3)) == []
 
 
 @pytest.mark.parametrize(
@@ -282,7 +291,7 @@ def test_lines_before_a_mistake_are_still_given() -> None:
     [(["a"], "p.txt: has 1 lines, fewer than the input"), (["", "", "", ""], "p.txt: has more lines than the input")],
 )
 def test_prefixes_go_line_by_line(system: System, prefixes: list[str], message: str) -> None:
-    stream = translate_stream(system, SOURCES[:3], SEARCH, TextLayout(), window=1, prefixes=("p.txt", iter(prefixes)))
+    stream = translate_stream(system, SOURCES[:3], SEARCH, window=1, prefixes=("p.txt", iter(prefixes)))
     given = []
     with pytest.raises(DataError, match=message):
         given.extend(stream)
@@ -308,12 +317,12 @@ def test_a_folder_translates_when_copied_alone(
     monkeypatch.chdir(tmp_path)
     model = load_model("elsewhere/copy", None, CPU)
     assert model.path == Path("elsewhere/copy")
-    assert texts(translate_lines(join([model], CPU), SOURCES, model.config.search)) == REFERENCES
+    assert texts(translate_lines(build_system([model], CPU), SOURCES, model.config.search)) == REFERENCES
     assert copy.name == "copy"
 
 
 def test_an_ensemble_of_one_model_with_itself_is_that_model(model: TrainedModel) -> None:
-    once, twice = (translate_lines(join([model] * times, CPU), SOURCES, SEARCH) for times in (1, 2))
+    once, twice = (translate_lines(build_system([model] * times, CPU), SOURCES, SEARCH) for times in (1, 2))
     assert texts(once) == texts(twice)
     for (alone, *_), (doubled, *_) in zip(once, twice, strict=True):
         assert doubled.log_probability == pytest.approx(alone.log_probability, abs=1e-4)
@@ -333,7 +342,7 @@ def test_an_ensemble_shares_its_tokenizers(checkpoint: Path, tmp_path: Path, tok
 @pytest.mark.parametrize("preset", ["bahdanau2015", "sutskever2014", "cho2014"])
 def test_every_preset_translates(preset: str, tmp_path: Path, tokenizers: TokenizerPair) -> None:
     model = load_model(save_small(tmp_path / "m", tokenizers, attention=preset, updates=0), None, CPU)
-    ((best, *_),) = translate_lines(join([model], CPU), SOURCES[:1], SEARCH, Wanted(attention=True))
+    ((best, *_),) = translate_lines(build_system([model], CPU), SOURCES[:1], SEARCH, Request(attention=True))
     assert (best.attention is not None) == model.has_attention == (preset == "bahdanau2015")
 
 

@@ -25,7 +25,7 @@ from nmt.errors import NmtError
 from nmt.model.packing import pack
 from nmt.runtime.worker_pool import LARGE_BATCH, WorkerPool, divide_threads
 from nmt.tasks.translation.loading import System
-from nmt.tasks.translation.translation import Wanted, translate_lines
+from nmt.tasks.translation.translate import Request, translate_lines
 from tests.conftest import SOURCES
 
 ROOT = Path(__file__).parent.parent
@@ -133,7 +133,7 @@ def test_a_translation_does_not_depend_on_the_number_of_processes(system: System
         for kind in ("beam", "sampling"):
             search = SearchConfig(kind=kind, beam_size=3, batch_tokens=1)
             done: list[int] = []
-            wanted = Wanted(n_best=2, attention=True, seed=3)
+            wanted = Request(n_best=2, attention=True, seed=3)
             expected = translate_lines(replace(system, pool=None), lines, search, wanted)
             while not pool.workers.ready:
                 time.sleep(0.05)
@@ -157,7 +157,7 @@ def test_a_translation_does_not_depend_on_the_number_of_threads(system: System, 
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            found.append(translate_lines(system, SOURCES * 3, SearchConfig(beam_size=3), Wanted(n_best=3)))
+            found.append(translate_lines(system, SOURCES * 3, SearchConfig(beam_size=3), Request(n_best=3)))
     finally:
         torch.set_num_threads(before)
     assert found[0] == found[1] == found[2]

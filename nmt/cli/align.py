@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from nmt.cli.common import Parser, check_files, run
+from nmt.cli.common import Parser, check_files, run, writing
 from nmt.cli.options import (
     add_line_options,
     add_linking_option,
@@ -24,8 +24,7 @@ from nmt.config.schema import Tokens
 from nmt.errors import ConfigError, counted
 
 if TYPE_CHECKING:
-    from nmt.tasks.translation.alignment import Alignment
-    from nmt.tasks.translation.gold import Agreement, Gold
+    from nmt.evaluation.alignment import Alignment, AlignmentScores, GoldAlignment
     from nmt.tasks.translation.loading import TrainedModel
 
 DESCRIPTION = """Align pairs of sentences by where the model looks while it is made to say each target. One line for
@@ -89,11 +88,10 @@ def _align(options: argparse.Namespace) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from tqdm import tqdm
 
+    from nmt.evaluation.alignment import pharaoh, score_alignments
     from nmt.runtime import broadcast_object, logger, set_up, set_up_logging, tear_down
-    from nmt.tasks.translation.alignment import align_texts, pharaoh
-    from nmt.tasks.translation.gold import agreement
-    from nmt.tasks.translation.loading import join, load_ensemble
-    from nmt.tasks.translation.streaming import writing
+    from nmt.tasks.translation.forced_decoding import align_texts
+    from nmt.tasks.translation.loading import build_system, load_ensemble
 
     with ExitStack() as stack:
         with naming_flags():
@@ -104,7 +102,7 @@ def _align(options: argparse.Namespace) -> int:
         sources, targets, gold = broadcast_object(_read(options) if runtime.is_main else ([], [], []))
         models = load_ensemble(options.model, options.checkpoint, runtime)
         _check_attention(models)
-        system = join(models, runtime)
+        system = build_system(models, runtime)
         write: Callable[[str], None] | None = None
         if runtime.is_main and (options.output is not None or options.gold is None):
             write = stack.enter_context(writing(options.output))
@@ -133,14 +131,14 @@ def _align(options: argparse.Namespace) -> int:
         if blank and runtime.is_main:
             logger.warning("%d of %d pairs have an empty side: their alignments are blank", blank, len(sources))
         if options.gold is not None and runtime.is_main:
-            _report(options, agreement(alignments, gold), models, len(sources))
+            _report(options, score_alignments(alignments, gold), models, len(sources))
     return 0
 
 
-def _read(options: argparse.Namespace) -> tuple[list[str], list[str], list[Gold]]:
+def _read(options: argparse.Namespace) -> tuple[list[str], list[str], list[GoldAlignment]]:
     """Sources, targets and what was aligned by hand."""
+    from nmt.evaluation.alignment import read_gold
     from nmt.evaluation.testsets import read_aligned
-    from nmt.tasks.translation.gold import read_gold
 
     sources, targets = read_aligned(options.source, [options.target])
     gold = read_gold(options.gold, options.gold_from or 0, sources, targets) if options.gold is not None else []
@@ -158,13 +156,11 @@ def _check_attention(models: Sequence[TrainedModel]) -> None:
         raise ConfigError(f"--model: {models[0].path} has no attention to align by; choose a model that has")
 
 
-def _report(options: argparse.Namespace, found: Agreement, models: Sequence[TrainedModel], pairs: int) -> None:
-    from nmt.tasks.translation.gold import as_text, as_values
-    from nmt.tasks.translation.streaming import writing
+def _report(options: argparse.Namespace, found: AlignmentScores, models: Sequence[TrainedModel], pairs: int) -> None:
 
     with writing(None) as write:
         if not options.json:
-            write(f"{options.gold}: {counted(pairs, 'pair')}\n{as_text(found)}")
+            write(f"{options.gold}: {counted(pairs, 'pair')}\n{found.as_text()}")
             return
         values = {
             "models": [str(model.path) for model in models],
@@ -172,7 +168,7 @@ def _report(options: argparse.Namespace, found: Agreement, models: Sequence[Trai
             "target": options.target,
             "gold": options.gold,
             "pairs": pairs,
-            **as_values(found),
+            **found.as_json(),
         }
         write(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from nmt.cli.common import Parser, run
+from nmt.cli.common import Parser, run, writing
 from nmt.cli.options import of_type
 from nmt.config.schema import Positive
 from nmt.errors import CheckpointError
@@ -38,9 +38,8 @@ def _average(run: Path, last: int, output: Path) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from nmt.checkpoint import RunFolder, Snapshot, average, find, load_model_files, write_checkpoint
     from nmt.checkpoint.folder import CONFIG_FILE
+    from nmt.data.lexicon import LEXICON_FILE
     from nmt.tasks.components import parse_saved_config
-    from nmt.tasks.translation.lexicon import LEXICON_FILE
-    from nmt.tasks.translation.streaming import writing
 
     folders = RunFolder(run).checkpoints()
     if not folders:

@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmt.cli.common import Parser, check_files, file_path, run
+from nmt.cli.common import Parser, check_files, file_path, run, writing
 from nmt.cli.options import add_checkpoint_option, add_machine_options, machine_options, naming_flags, of_type
 from nmt.config.schema import Positive
 from nmt.errors import ConfigError
@@ -82,7 +82,6 @@ def _classify(options: argparse.Namespace) -> int:
     from nmt.data.readers.files import iterate_lines, read_lines
     from nmt.runtime import set_up, set_up_logging
     from nmt.tasks.classification.labelling import classify_stream, load_classifier
-    from nmt.tasks.translation.streaming import writing
 
     set_up_logging(None, is_main=True)
     with naming_flags():

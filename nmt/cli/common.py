@@ -10,8 +10,8 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -175,6 +175,41 @@ def output_files(output: str | None, test_sets: Sequence[str], suffix: str) -> l
             except OSError as error:
                 raise DataError(f"--output: {file} cannot be written: {error.strerror}") from error
     return files
+
+
+@contextmanager
+def writing(path: str | None) -> Iterator[Callable[[str], None]]:
+    """A function that writes text to a file, by default to standard output, and flushes; in UTF-8 in every locale.
+
+    Raises `DataError` where the file or the disk refuses, and `BrokenPipeError` where the reader has left.
+    """
+
+    def write(text: str) -> None:
+        try:
+            stream.write(text.encode())
+            stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise _write_error(path, error) from error
+
+    try:
+        stream = Path(path).open("wb") if path is not None else sys.stdout.buffer  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise _write_error(path, error) from error
+    try:
+        yield write
+    finally:
+        if path is not None:
+            try:
+                stream.close()
+            # What could not be written before is tried again.
+            except OSError as error:
+                raise _write_error(path, error) from error
+
+
+def _write_error(path: str | None, error: OSError) -> DataError:
+    return DataError(f"{path or 'standard output'}: cannot be written: {error.strerror or error}")
 
 
 def file_path(text: str) -> Path:

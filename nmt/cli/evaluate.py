@@ -7,10 +7,11 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nmt.cli.common import Parser, check_files, output_files, run
+from nmt.cli.common import Parser, check_files, output_files, run, writing
 from nmt.cli.evaluate_labels import add_label_options, evaluate_labelling, refuse_other_options
 from nmt.cli.options import (
     add_line_options,
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
     from nmt.config.schema import SearchConfig
     from nmt.evaluation.testsets import TestSet
     from nmt.runtime import Runtime
-    from nmt.tasks.translation.comparison import Baseline, Result
+    from nmt.tasks.translation.comparison import Baseline, TestSetResult
     from nmt.tasks.translation.loading import TrainedModel
-    from nmt.tasks.translation.translation import Wanted
+    from nmt.tasks.translation.translate import Request
 
 DESCRIPTION = """Translate test sets and score the translations: BLEU, chrF and TER with their signatures and bootstrap
 confidence intervals, loss and perplexity of the references. Or label documents: accuracy and macro F1 with bootstrap
@@ -125,8 +126,8 @@ def _evaluate(parser: Parser, options: argparse.Namespace) -> int:
     from nmt.kernels.choice import choose_kernels
     from nmt.runtime import broadcast_object, logger, set_up, set_up_logging, tear_down
     from nmt.tasks.translation.comparison import measure
-    from nmt.tasks.translation.loading import join, load_ensemble, task_of_model
-    from nmt.tasks.translation.translation import Wanted
+    from nmt.tasks.translation.loading import build_system, load_ensemble, task_of_model
+    from nmt.tasks.translation.translate import Request
 
     with ExitStack() as stack:
         with naming_flags():
@@ -143,17 +144,17 @@ def _evaluate(parser: Parser, options: argparse.Namespace) -> int:
         search = search_options(options, models[0].config.search)
         # One process reads, so that one downloads.
         sets = broadcast_object(_test_sets(options, models[0]) if runtime.is_main else [])
-        wanted = Wanted(max_length=longest_line(options), seed=options.seed)
+        request = Request(max_length=longest_line(options), seed=options.seed)
         for test_set in sets:
-            if any(model.looks_back for model in models) and test_set.documents is None:
+            if any(model.uses_context for model in models) and test_set.documents is None:
                 logger.warning("%s has no documents: every sentence stands alone", test_set.name)
         names = [test_set.name for test_set in sets]
         files = output_files(options.output, names, models[0].config.data.target_language) if runtime.is_main else []
-        baseline = _baseline(options, runtime, wanted, sets)
+        baseline = _baseline(options, runtime, request, sets)
         hidden = not runtime.is_main or not (options.progress or sys.stderr.isatty())
         total = sum(len(test_set.sources) for test_set in sets) // runtime.world
         with naming_flags(), tqdm(unit=" sentences", total=total, leave=False, disable=hidden) as progress:
-            system = join(models, runtime, search)
+            system = build_system(models, runtime, search)
             results = [
                 measure(
                     system,
@@ -162,7 +163,7 @@ def _evaluate(parser: Parser, options: argparse.Namespace) -> int:
                     choose_kernels("auto", runtime.device),
                     metrics=options.metrics,
                     samples=options.samples,
-                    wanted=wanted,
+                    request=request,
                     baseline=baseline,
                     advance=progress.update,
                 )
@@ -185,7 +186,7 @@ def _test_sets(options: argparse.Namespace, model: TrainedModel) -> list[TestSet
 
 
 def _baseline(
-    options: argparse.Namespace, runtime: Runtime, wanted: Wanted, sets: Sequence[TestSet]
+    options: argparse.Namespace, runtime: Runtime, request: Request, sets: Sequence[TestSet]
 ) -> Baseline | None:
     from nmt.tasks.translation.comparison import baseline_file, baseline_model, is_model
 
@@ -193,7 +194,7 @@ def _baseline(
         return None
     path = Path(options.baseline)
     if is_model(path):
-        return baseline_model(path, options.checkpoint, runtime, lambda search: search_options(options, search), wanted)
+        return baseline_model(path, options.checkpoint, runtime, partial(search_options, options), request)
     if len(sets) > 1:
         names = ", ".join(test_set.name for test_set in sets)
         raise ConfigError(
@@ -204,13 +205,12 @@ def _baseline(
 
 def _write(
     options: argparse.Namespace,
-    results: Sequence[Result],
+    results: Sequence[TestSetResult],
     models: Sequence[TrainedModel],
     search: SearchConfig,
     files: Sequence[Path],
 ) -> None:
     from nmt.tasks.translation.report import as_text, as_values
-    from nmt.tasks.translation.streaming import writing
 
     for file, result in zip(files, results, strict=options.output is not None):
         with writing(str(file)) as write:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nmt.cli.common import Parser, output_files
+from nmt.cli.common import Parser, output_files, writing
 from nmt.cli.options import naming_flags
 from nmt.errors import ConfigError, counted
 
@@ -85,7 +85,6 @@ def _write(
 ) -> None:
     from nmt.data.readers.labelled import one_line
     from nmt.evaluation.label_metrics import label_score_values
-    from nmt.tasks.translation.streaming import writing
 
     for file, evaluation in zip(files, evaluations, strict=options.output is not None):
         with writing(str(file)) as write:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from nmt.cli.common import Parser, run
+from nmt.cli.common import Parser, run, writing
 from nmt.cli.options import add_checkpoint_option, of_type
 from nmt.config.schema import Positive
 
@@ -41,8 +41,7 @@ def _main(arguments: list[str] | None = None) -> int:
 def _build(options: argparse.Namespace) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from nmt.runtime import set_up_logging
-    from nmt.tasks.translation.lexicon import build_lexicon
-    from nmt.tasks.translation.streaming import writing
+    from nmt.tasks.translation.loading import build_lexicon
 
     set_up_logging(None, is_main=True)
     built = build_lexicon(options.model, options.checkpoint, options.candidates, options.iterations, options.pairs)

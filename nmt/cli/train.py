@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from nmt.cli.common import INTERRUPTED, Parser, run
+from nmt.cli.common import INTERRUPTED, Parser, run, writing
 
 DESCRIPTION = """Train a translator, or a classifier of documents, as a YAML describes it. The same command again
 continues a run that was stopped.
@@ -46,7 +46,6 @@ def _run(options: argparse.Namespace) -> int:
     # Imported late: a mistake in the arguments should not wait for PyTorch.
     from nmt.config import dump_config
     from nmt.tasks.components import read_config
-    from nmt.tasks.translation.streaming import writing
 
     config = read_config(options.config, options.overrides)
     if options.print_config:

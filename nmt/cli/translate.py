@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nmt.cli.common import Parser, check_files, file_path, run
+from nmt.cli.common import Parser, check_files, file_path, run, writing
 from nmt.cli.options import (
     add_line_options,
     add_linking_option,
@@ -28,9 +30,11 @@ from nmt.errors import ConfigError
 from nmt.visualization.pages import is_page, plot_path_problems
 
 if TYPE_CHECKING:
+    from nmt.evaluation.alignment import Linking, Unit
     from nmt.runtime import Runtime
-    from nmt.tasks.translation.drawing import Plotted
+    from nmt.tasks.translation.drawing import PlottedSystem
     from nmt.tasks.translation.loading import TrainedModel
+    from nmt.tasks.translation.translate import Translation
 
 DESCRIPTION = """Translate standard input to standard output: one line out for every line in, a blank line for a blank
 one, in order. With --documents blank lines end documents, and a model with context reads a line in its own."""
@@ -41,6 +45,7 @@ counted from 0. With --format jsonl there is an object for each line, with hypot
 alignments."""
 
 WINDOW = 2000
+SEPARATOR = " ||| "
 
 
 def main() -> None:
@@ -120,10 +125,8 @@ def _translate(options: argparse.Namespace) -> int:
     from nmt.data.readers.files import iterate_lines, read_lines
     from nmt.runtime import logger, set_up, set_up_logging
     from nmt.tasks.translation.drawing import drawing, plotted_system
-    from nmt.tasks.translation.layout import JsonLayout, Layout, TextLayout
-    from nmt.tasks.translation.loading import join, load_ensemble
-    from nmt.tasks.translation.streaming import translate_stream, writing
-    from nmt.tasks.translation.translation import Wanted
+    from nmt.tasks.translation.loading import build_system, load_ensemble
+    from nmt.tasks.translation.translate import Request, translate_stream
 
     set_up_logging(None, is_main=True)
     with naming_flags():
@@ -133,13 +136,19 @@ def _translate(options: argparse.Namespace) -> int:
         _check_attention("--alignments", "align by", models)
     if options.plot is not None:
         _check_attention("--plot", "look at", models)
-    if any(model.looks_back for model in models) and not options.documents:
+    if any(model.uses_context for model in models) and not options.documents:
         logger.warning("the model looks back to the lines before; without --documents every line stands alone")
     search = search_options(options, models[0].config.search)
-    layout: Layout = JsonLayout(options.linking)
+    render = partial(render_json, linking=options.linking)
     if options.format == "text":
-        layout = TextLayout(options.n_best, options.scores, options.alignments, options.linking)
-    wanted = Wanted(
+        render = partial(
+            render_text,
+            n_best=options.n_best,
+            scores=options.scores,
+            unit=options.alignments,
+            linking=options.linking,
+        )
+    request = Request(
         n_best=options.n_best,
         attention=options.format == "jsonl" or options.alignments is not None,
         max_length=longest_line(options),
@@ -152,33 +161,33 @@ def _translate(options: argparse.Namespace) -> int:
     prefixes = (options.prefixes, read_lines(options.prefixes)) if options.prefixes else None
     window = 1 if interactive else options.window
     with naming_flags():
-        system = join(models, runtime, search)
+        system = build_system(models, runtime, search)
         plotted = [plotted_system(models, runtime, search, " + ".join(options.model)), *_beside(options, runtime)]
     with (
         naming_flags(),
         writing(options.output) as write,
         tqdm(unit=" lines", disable=hidden) as progress,
-        drawing(options.plot, plotted, wanted, progress.update) if options.plot else nullcontext() as plot,
+        drawing(options.plot, plotted, request, progress.update) if options.plot else nullcontext() as plot,
     ):
         # Drawing takes longer than translating: where there is any, it is what progress shows.
-        advance, then = (None, plot.add) if plot else (progress.update, None)
-        for text in translate_stream(
+        for translated in translate_stream(
             system,
             lines,
             search,
-            layout,
-            wanted,
+            request,
             window=window,
             prefixes=prefixes,
             documents=options.documents,
-            advance=advance,
-            then=then,
+            advance=None if plot else progress.update,
         ):
-            write(text)
+            numbered = enumerate(zip(translated.lines, translated.translations, strict=True), translated.first_line)
+            write("".join(render(number, line, translations) for number, (line, translations) in numbered))
+            if plot:
+                plot.add(translated)
     return 0
 
 
-def _beside(options: argparse.Namespace, runtime: Runtime) -> Iterator[Plotted]:
+def _beside(options: argparse.Namespace, runtime: Runtime) -> Iterator[PlottedSystem]:
     """The systems that are shown beside the one that translates."""
     from nmt.tasks.translation.drawing import plotted_system
     from nmt.tasks.translation.loading import load_ensemble
@@ -198,6 +207,67 @@ def _check_plot(options: argparse.Namespace) -> None:
         problems.append(f"--plot: {options.plot} is what --output writes; name another")
     if problems:
         raise ConfigError(*problems)
+
+
+def render_text(
+    number: int,
+    line: str,
+    translations: Sequence[Translation],
+    *,
+    n_best: int = 1,
+    scores: bool = False,
+    unit: Unit | None = None,
+    linking: Linking = "grow-diag",
+) -> str:
+    """Returns a line for each translation of line `number`: `[NUMBER ||| ] TEXT [ ||| SCORE] [ ||| ALIGNMENT]`.
+
+    With `n_best` above 1 as Moses writes it: with the number of the line, from 0, and the score. A blank line gives a
+    blank line.
+    """
+    from nmt.evaluation.alignment import pharaoh
+
+    if not translations:
+        return f"{number - 1}{SEPARATOR}\n" if n_best > 1 else "\n"
+    rows = []
+    for translation in translations:
+        fields = [str(number - 1)] if n_best > 1 else []
+        fields.append(translation.text)
+        if scores or n_best > 1:
+            fields.append(f"{translation.score:.4f}")
+        if unit is not None:
+            fields.append(pharaoh(translation.alignment(unit, linking)))
+        rows.append(SEPARATOR.join(fields) + "\n")
+    return "".join(rows)
+
+
+def render_json(number: int, line: str, translations: Sequence[Translation], *, linking: Linking = "grow-diag") -> str:
+    """Returns a JSON object with all results of line `number`, counted from 1.
+
+    `log_probabilities` has one number more than `pieces`, for the end. `alignments` is null without attention.
+    """
+    from nmt.evaluation.alignment import UNITS, pharaoh
+
+    hypotheses = [
+        {
+            "text": each.text,
+            "score": each.score,
+            "log_probability": each.log_probability,
+            "pieces": list(each.pieces),
+            "log_probabilities": list(each.piece_log_probabilities),
+            "alignments": None
+            if each.attention is None
+            else {unit: pharaoh(each.alignment(unit, linking)) for unit in UNITS},
+        }
+        for each in translations
+    ]
+    content = {
+        "line": number,
+        "source": line,
+        "source_pieces": list(translations[0].source_pieces) if translations else [],
+        "translation": translations[0].text if translations else "",
+        "hypotheses": hypotheses,
+    }
+    return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _check_attention(flag: str, purpose: str, models: Sequence[TrainedModel]) -> None:

@@ -5,10 +5,12 @@ Shapes: B sentences, S source positions, T target positions, Q queries, R readou
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -122,6 +124,54 @@ class InContext:
     def narrowed(self, pieces_P: Tensor) -> Narrowed:
         """Its steps, for a search among these pieces."""
         return self._translator.narrowed(pieces_P)
+
+
+class DocumentMemory:
+    """States of the sentences that a translator has translated, as far back as its context reaches."""
+
+    def __init__(self, translator: Translator, documents: Sequence[Sequence[int]]) -> None:
+        """`documents` are the rows of their sentences."""
+        lookback = translator.context.lookback
+        self.translator = translator
+        self._reach = 0 if lookback is None else lookback.sentences
+        self._document = {row: number for number, rows in enumerate(documents) for row in rows}
+        self._states: list[deque[Remembered]] = [deque(maxlen=self._reach) for _ in documents]
+
+    def before(self, rows: Sequence[int]) -> Before | None:
+        """Returns the states before these sentences; None where all are the first of their documents."""
+        states = [list(reversed(self._states[self._document[row]])) for row in rows]
+        flat = [each for sentences in states for each in sentences]
+        if not flat:
+            return None
+        past_BP = np.full((len(rows), self._reach), -1)
+        past_BP[np.arange(self._reach) < np.asarray([[len(sentences)] for sentences in states])] = range(len(flat))
+        device = self.translator.projection.weight.device
+        return Before(Past.of(past_BP).to(device), Remembered.join(flat))
+
+    def read(self, batch: Batch) -> dict[int, Remembered]:
+        """Returns the states of sentences and their translations, by row; `add` stores them."""
+        if not self._reach:
+            return {}
+        rows = batch.rows.tolist()
+        states = remember(self.translator, batch, self.before(rows))
+        lengths = zip(batch.source_lengths_B.tolist(), batch.target_lengths_B.tolist(), strict=True)
+        return {
+            row: Remembered(_sentence(states.sources, number, source), _sentence(states.targets, number, target))
+            for number, (row, (source, target)) in enumerate(zip(rows, lengths, strict=True))
+        }
+
+    def add(self, states: dict[int, Remembered]) -> None:
+        """Stores the states of sentences, each the next one of its document."""
+        for row, each in states.items():
+            self._states[self._document[row]].append(each)
+
+
+def _sentence(sentences: Sentences | None, number: int, length: int) -> Sentences | None:
+    """One of the sentences, copied without padding, so that it does not hold on to the others."""
+    if sentences is None:
+        return None
+    part = (slice(number, number + 1), slice(length))
+    return Sentences(sentences.states_MSC[part].clone(), sentences.mask_MS[part].clone())
 
 
 def remember(translator: Translator, batch: Batch, before: Before | None) -> Remembered:

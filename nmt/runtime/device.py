@@ -5,17 +5,19 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 
 from nmt.config import schema
-from nmt.errors import ConfigError
+from nmt.errors import ConfigError, NmtError
 from nmt.runtime import processes
+from nmt.runtime.log import logger
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """Parameters of `mallopt`, as in malloc.h."""
@@ -25,6 +27,8 @@ KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 """Environment variables with the sizes of oneDNN's cache, and of PyTorch's above it."""
 CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 """Files with the memory that a container may use, in the second and the first version of Linux's control groups."""
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,41 @@ def product_dtype(tensor: torch.Tensor) -> torch.dtype:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, of a GPU or of the machine: PyTorch's CPU allocator has no error class of its own."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
+def in_halves(
+    work: Callable[[Sequence[int]], Result], rows: Sequence[int], out_of_memory: Callable[[int], str]
+) -> Iterator[tuple[Sequence[int], Result]]:
+    """Yields the rows and `work(rows)`, or where memory runs out those of ever smaller parts of the rows.
+
+    Raises `NmtError` with the message `out_of_memory(row)` where a row does not fit alone.
+    """
+    pending = [rows]
+    while pending:
+        part = pending.pop()
+        result = _attempt(work, part)
+        if result is not None:
+            yield part, result
+            continue
+        if len(part) == 1:
+            raise NmtError(out_of_memory(part[0]))
+        logger.warning(
+            "out of memory with %d sentences at once: going on with half of them; a smaller batch_tokens or beam_size "
+            "avoids this",
+            len(part),
+        )
+        middle = len(part) // 2
+        pending += [part[middle:], part[:middle]]
+
+
+def _attempt(work: Callable[[Sequence[int]], Result], rows: Sequence[int]) -> Result | None:
+    """None where memory runs out. A function of its own: the error, gone when it returns, holds on to the tensors."""
+    try:
+        return work(rows)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
 
 
 def _choose_device(choice: str, local_rank: int) -> tuple[torch.device, str]:

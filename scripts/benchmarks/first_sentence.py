@@ -21,7 +21,7 @@ def main(model: str, sentence: str) -> dict[str, Any]:
 
     def imports() -> Any:
         import nmt.tasks.translation.loading
-        import nmt.tasks.translation.translation
+        import nmt.tasks.translation.translate
 
         return nmt.tasks.translation
 
@@ -31,10 +31,10 @@ def main(model: str, sentence: str) -> dict[str, Any]:
 
     runtime = set_up(RuntimeConfig(device="cpu", precision="fp32"))
     loaded = note("load", lambda: translation.loading.load_model(model, None, runtime))
-    system = translation.loading.join([loaded], runtime)
+    system = translation.loading.build_system([loaded], runtime)
 
     def translate() -> str:
-        found = translation.translation.translate_lines(system, [sentence.rstrip("\n")], loaded.config.search)
+        found = translation.translate.translate_lines(system, [sentence.rstrip("\n")], loaded.config.search)
         text: str = found[0][0].text
         return text.strip()
 

@@ -6,9 +6,9 @@ to, N those of the L x P that there are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from nmt.data.batching.tensors import pinned
 Rows = npt.NDArray[np.int64]
 RowsBefore = Callable[[Rows], Rows]
 """The row before each of some rows in its document, -1 where there is none, and for -1."""
+Documents = Sequence[int]
+"""The number of each sentence's document: a document ends where the number changes."""
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,32 @@ def read_back(rows: Rows, rows_before: RowsBefore, lookback: Lookback | None) ->
         sources = Past.of(_positions(known, before_DP))
     targets = Past.of(_positions(known, before_BP))
     return Reading(known, translated, BatchPast(len(rows), known, sources, targets))
+
+
+def document_positions(documents: Documents) -> Rows:
+    """Returns the position of each sentence in its document, counted from 0."""
+    numbers, rows = np.asarray(documents, np.int64), np.arange(len(documents))
+    begins = np.append(True, numbers[1:] != numbers[:-1])[: len(rows)]
+    return rows - np.maximum.accumulate(np.where(begins, rows, 0))
+
+
+def sentences_before(documents: Documents, lengths: npt.NDArray[np.int64]) -> RowsBefore:
+    """Finds the sentence before others in their documents; those without pieces are passed over."""
+    rows = np.arange(len(lengths))
+    latest = np.maximum.accumulate(np.where(lengths > 0, rows, -1))
+    before = np.append(-1, latest)[: len(rows)]
+    before = np.where(before >= rows - document_positions(documents), before, -1)
+    return lambda some: np.where(some < 0, -1, before[some])
+
+
+def group_by_document(items: Iterable[Item], documents: Documents) -> list[list[Item]]:
+    """Returns the items of each document."""
+    groups: list[list[Item]] = []
+    for item, position in zip(items, document_positions(documents).tolist(), strict=True):
+        if position == 0:
+            groups.append([])
+        groups[-1].append(item)
+    return groups
 
 
 def _before(rows: Rows, rows_before: RowsBefore, sentences: int) -> Rows:

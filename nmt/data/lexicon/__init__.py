@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from nmt.data.lexicon.estimation import Pairs, Table, estimate
-from nmt.data.lexicon.lexicon import Lexicon
+from nmt.data.lexicon.lexicon import LEXICON_FILE, Lexicon
 
-__all__ = ["Lexicon", "Pairs", "Table", "estimate"]
+__all__ = ["LEXICON_FILE", "Lexicon", "Pairs", "Table", "estimate"]

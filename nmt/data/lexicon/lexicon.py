@@ -16,6 +16,8 @@ from nmt.data.lexicon.estimation import Table
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import DataError
 
+LEXICON_FILE = "lexicon.safetensors"
+"""Name in a run or a checkpoint folder."""
 FORMAT = 1
 """Version of the file's layout; another one is refused."""
 NONE = -1
@@ -47,7 +49,7 @@ class Lexicon:
         candidates = np.full((tokenizers.source.size, most), NONE, np.int32)
         candidates[source[kept], rank[kept]] = target[kept]
         frequent = np.argsort(-table.occurrences, kind="stable").astype(np.int32)
-        return cls(frequent, candidates, _fingerprints(tokenizers))
+        return cls(frequent, candidates, tokenizers.fingerprints)
 
     @property
     def most(self) -> int:
@@ -83,7 +85,7 @@ class Lexicon:
                 lexicon = cls(frequent, candidates, (about["tokenizers"][0], about["tokenizers"][1]))
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}: not a lexicon, or damaged; build it again with nmt-lexicon") from error
-        if lexicon.tokenizers != _fingerprints(tokenizers):
+        if lexicon.tokenizers != tokenizers.fingerprints:
             raise DataError(f"{path}: made for other tokenizers than the model's; build it again with nmt-lexicon")
         sizes = (tokenizers.target.size,), tokenizers.source.size
         whole = frequent.shape == sizes[0] and candidates.ndim == 2 and len(candidates) == sizes[1]
@@ -91,7 +93,3 @@ class Lexicon:
         if not whole or ids.dtype != np.int32 or ids.min() < NONE or ids.max() >= tokenizers.target.size:
             raise DataError(f"{path}: not a lexicon, or damaged; build it again with nmt-lexicon")
         return lexicon
-
-
-def _fingerprints(tokenizers: TokenizerPair) -> tuple[str, str]:
-    return tokenizers.source.fingerprint, tokenizers.target.fingerprint

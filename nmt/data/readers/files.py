@@ -11,10 +11,11 @@ import os
 import stat
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from nmt.errors import DataError
+from nmt.errors import DataError, NmtError
 
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 LONGEST_LINE = 1 << 26
@@ -116,6 +117,23 @@ def _decode(lines: Iterable[bytes], name: str) -> Iterator[str]:
             yield line.decode()
         except UnicodeDecodeError as error:
             raise DataError(broken_utf8_message(f"{name}:{number}", error)) from error
+
+
+def line_windows(lines: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Yields up to `size` lines at a time. A mistake in the text is raised after the lines before it were yielded."""
+    iterator = iter(lines)
+    while True:
+        window: list[str] = []
+        try:
+            for line in islice(iterator, size):
+                window.append(line)
+        except NmtError:
+            if window:
+                yield window
+            raise
+        if not window:
+            return
+        yield window
 
 
 def broken_utf8_message(location: str, error: UnicodeDecodeError) -> str:

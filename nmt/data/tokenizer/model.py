@@ -149,6 +149,11 @@ class TokenizerPair:
         """Whether both sides have one vocabulary, so that an id means the same piece on both."""
         return self.source.fingerprint == self.target.fingerprint
 
+    @property
+    def fingerprints(self) -> tuple[str, str]:
+        """Of both tokenizers."""
+        return self.source.fingerprint, self.target.fingerprint
+
     def save(self, folder: Path) -> None:
         """Write `tokenizer.model`, or `source.model` and `target.model`, in place of any that were there."""
         files = {"tokenizer": self.source} if self.shared else {"source": self.source, "target": self.target}

@@ -21,6 +21,7 @@ from nmt.data.batching.plan import fill
 from nmt.data.cache import DocumentTokenizer, TokenizedSentence
 from nmt.data.cache.collection import Sentences
 from nmt.data.readers.base import SEPARATOR
+from nmt.data.readers.files import line_windows
 from nmt.data.tokenizer import Tokenizer
 from nmt.errors import ConfigError
 from nmt.evaluation.label_metrics import LabelScores, label_scores
@@ -28,10 +29,8 @@ from nmt.evaluation.testsets import LabelledTestSet
 from nmt.kernels.choice import choose_packed
 from nmt.kernels.packed import PackedGru
 from nmt.model.classifier import DocumentClassifier
-from nmt.runtime import Runtime, gather_objects
-from nmt.runtime.halving import in_halves
+from nmt.runtime import Runtime, gather_objects, in_halves
 from nmt.tasks.base import load_checkpoint, restore_network
-from nmt.tasks.translation.streaming import windows
 from nmt.training.progress import ValidationResult
 
 Boundaries = Literal["auto", "tab", "split"]
@@ -201,7 +200,7 @@ def classify_stream(
     Raises `NmtError` for a mistake in the input, after everything before it was yielded.
     """
     first, reader = 1, model.reader
-    for part in windows(lines, window):
+    for part in line_windows(lines, window):
         documents = [_sentences(line, number, reader, boundaries) for number, line in enumerate(part, start=first)]
         shown = [tuple(reader.encode_with_text(sentences)) if weights else () for sentences in documents]
         ids = (

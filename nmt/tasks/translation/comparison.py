@@ -1,11 +1,10 @@
-"""A system on test sets, beside a baseline: translations in a file, or another model."""
+"""Evaluation of a system on test sets, and comparison with a baseline: translations in a file, or another model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from nmt.config.schema import SearchConfig
 from nmt.data.readers.files import read_lines
@@ -15,18 +14,19 @@ from nmt.evaluation.metrics import MetricComparison, MetricName, paired_bootstra
 from nmt.evaluation.testsets import TestSet
 from nmt.kernels.choice import Kernels
 from nmt.runtime import Runtime
-from nmt.tasks.translation.document_translation import translate_text
 from nmt.tasks.translation.evaluation import Evaluation, evaluate
-from nmt.tasks.translation.loading import System, join, load_model
-from nmt.tasks.translation.translation import Wanted
+from nmt.tasks.translation.loading import System, Which, build_system, load_model
+from nmt.tasks.translation.translate import Request, translate_lines
 
 Baseline = Callable[[TestSet], Sequence[str]]
-"""Gives its translations of a test set."""
+"""Returns its translations of a test set."""
 
 
 @dataclass(frozen=True)
-class Result:
-    """One test set: what was found, and how it compares with the baseline."""
+class TestSetResult:
+    """Evaluation of a test set, and its comparison with the baseline."""
+
+    __test__ = False  # pytest would take it for tests
 
     test_set: TestSet
     evaluation: Evaluation
@@ -41,12 +41,12 @@ def measure(
     *,
     metrics: Sequence[MetricName],
     samples: int,
-    wanted: Wanted,
+    request: Request,
     baseline: Baseline | None = None,
     advance: Callable[[int], object] | None = None,
-) -> Result:
-    """Evaluate a system on a test set, and compare it; the arguments are those of `evaluate`."""
-    found = evaluate(
+) -> TestSetResult:
+    """Evaluates a system on a test set, and compares it with the baseline; other arguments as for `evaluate`."""
+    evaluation = evaluate(
         system,
         test_set.sources,
         test_set.references,
@@ -54,61 +54,61 @@ def measure(
         kernels,
         metrics=metrics,
         samples=samples,
-        wanted=wanted,
+        request=request,
         documents=test_set.documents,
         advance=advance,
     )
     if baseline is None:
-        return Result(test_set, found)
-    compared = paired_bootstrap(
+        return TestSetResult(test_set, evaluation)
+    comparisons = paired_bootstrap(
         baseline(test_set),
-        found.hypotheses,
+        evaluation.hypotheses,
         test_set.references,
         metrics,
         samples=samples or BOOTSTRAP_SAMPLES,
         documents=test_set.documents,
     )
-    return Result(test_set, found, compared)
+    return TestSetResult(test_set, evaluation, comparisons)
 
 
 def is_model(path: Path) -> bool:
-    """Whether a baseline is something to translate with: a folder, or the pointer to one in a run."""
+    """Whether a baseline is a model: a folder, or the pointer to one in a run."""
     return not path.is_file() or path.name in ("best", "last")
 
 
 def baseline_file(path: Path) -> Baseline:
-    """Translations in a file, line by line; raises `DataError`."""
+    """Reads the translations of a file, one a line; raises `DataError`."""
     lines = list(read_lines(path))
 
     def translations(test_set: TestSet) -> Sequence[str]:
-        found = test_set.sentences_of(lines)
-        if len(found) != len(test_set.sources):
+        sentences = test_set.sentences_of(lines)
+        if len(sentences) != len(test_set.sources):
             raise DataError(
                 f"{path} has {len(lines)} lines and {test_set.name} has {len(test_set.sources)}; line n of the "
                 "baseline must translate line n of the test set"
             )
-        return found
+        return sentences
 
     return translations
 
 
 def baseline_model(
     path: Path,
-    which: Literal["best", "last"] | None,
+    which: Which,
     runtime: Runtime,
     search_of: Callable[[SearchConfig], SearchConfig],
-    wanted: Wanted,
+    request: Request,
 ) -> Baseline:
-    """Translations that another model makes, with its own config's search as `search_of` changes it.
+    """Loads another model that translates with its own config's search, changed by `search_of`.
 
     Raises `CheckpointError`.
     """
     model = load_model(path, which, runtime)
     search = search_of(model.config.search)
-    system = join([model], runtime, search)
+    system = build_system([model], runtime, search)
 
     def translations(test_set: TestSet) -> Sequence[str]:
-        found = translate_text(system, test_set.sources, search, wanted, documents=test_set.documents)
-        return [best[0].text if best else "" for best in found]
+        results = translate_lines(system, test_set.sources, search, request, documents=test_set.documents)
+        return [best[0].text if best else "" for best in results]
 
     return translations

@@ -1,4 +1,4 @@
-"""Where translations looked, drawn: a folder of pictures, or a page to step through."""
+"""Attention of translations, drawn: a folder of pictures, or a page to step through."""
 
 from __future__ import annotations
 
@@ -10,30 +10,28 @@ from typing import Protocol
 
 from nmt.checkpoint.durable import new_file
 from nmt.config.schema import SearchConfig
+from nmt.data.batching.past import Documents
 from nmt.errors import DataError
 from nmt.runtime import Runtime, logger
-from nmt.tasks.translation.document_translation import translate_text
-from nmt.tasks.translation.documents import Documents
-from nmt.tasks.translation.loading import System, TrainedModel, join
-from nmt.tasks.translation.looking import look_at_pieces
-from nmt.tasks.translation.streaming import Window
-from nmt.tasks.translation.translation import Translation, Wanted
+from nmt.tasks.translation.forced_decoding import forced_attention_of_ids
+from nmt.tasks.translation.loading import System, TrainedModel, build_system
+from nmt.tasks.translation.translate import Request, TranslatedLines, Translation, translate_lines
 from nmt.visualization.attention_map import AttentionMap
 from nmt.visualization.pages import PageSystem, TranslationPage, is_page
 
-AT_ONCE = 64
+LINES_IN_MEMORY = 64
 """Lines whose weights are in memory together."""
 
 
 class Canvas(Protocol):
-    """Something to draw on."""
+    """A page or a folder to draw on."""
 
     def add(self, line: int, source: str, looks: Sequence[AttentionMap | None]) -> None:
-        """Draw a line of the input, numbered from 1: for each system its look, None where it has nothing to say."""
+        """Draws a line of the input, numbered from 1: the attention of each system, None without a translation."""
 
 
 @dataclass(frozen=True)
-class Plotted:
+class PlottedSystem:
     """A system whose translations are drawn."""
 
     system: System
@@ -41,50 +39,51 @@ class Plotted:
     shown: PageSystem
 
 
-def plotted_system(models: Sequence[TrainedModel], runtime: Runtime, search: SearchConfig, name: str) -> Plotted:
-    """The models as one system to draw, under this name."""
+def plotted_system(models: Sequence[TrainedModel], runtime: Runtime, search: SearchConfig, name: str) -> PlottedSystem:
+    """Combines the models to a system that is drawn under this name."""
     data = models[0].config.data
-    return Plotted(join(models, runtime, search), search, PageSystem(name, data.source_language, data.target_language))
+    shown = PageSystem(name, data.source_language, data.target_language)
+    return PlottedSystem(build_system(models, runtime, search), search, shown)
 
 
 class Drawing:
-    """Draws windows of translations, the best of each line; its first system made them, others make their own."""
+    """Draws the best translation of each line. The first system made them; the others translate the lines here."""
 
     def __init__(
-        self, canvas: Canvas, systems: Sequence[Plotted], wanted: Wanted, advance: Callable[[int], object]
+        self, canvas: Canvas, systems: Sequence[PlottedSystem], request: Request, advance: Callable[[int], object]
     ) -> None:
-        """`wanted` are the length and the seed of translations; `advance` is told how many lines have been drawn."""
+        """`request` has the length and the seed of translations; `advance` is called after each line with 1."""
         self._canvas = canvas
         self._systems = systems
-        self._wanted = Wanted(max_length=wanted.max_length, seed=wanted.seed)
+        self._request = Request(max_length=request.max_length, seed=request.seed)
         self._advance = advance
 
-    def add(self, window: Window) -> None:
-        """Draw a window, except for lines without a translation.
+    def add(self, translated: TranslatedLines) -> None:
+        """Draws lines, except those without a translation.
 
         Raises `NmtError` where a line does not fit into memory, or a file cannot be written.
         """
-        found = [window.translations]
+        translations = [translated.translations]
         for other in self._systems[1:]:
-            found.append(
-                translate_text(
+            translations.append(
+                translate_lines(
                     other.system,
-                    window.lines,
+                    translated.lines,
                     other.search,
-                    self._wanted,
-                    documents=window.documents,
-                    prefixes=window.prefixes,
-                    first_line=window.first_line,
+                    self._request,
+                    documents=translated.documents,
+                    prefixes=translated.prefixes,
+                    first_line=translated.first_line,
                 )
             )
-        for part in _parts(window):
-            first = window.first_line + part.start
-            documents = None if window.documents is None else window.documents[part]
+        for part in _parts(translated):
+            first = translated.first_line + part.start
+            documents = None if translated.documents is None else translated.documents[part]
             columns = [
-                _looks(plotted, best[part], first, documents)
-                for plotted, best in zip(self._systems, found, strict=True)
+                _attention_of_best(plotted, best[part], first, documents)
+                for plotted, best in zip(self._systems, translations, strict=True)
             ]
-            for line, (source, *looks) in enumerate(zip(window.lines[part], *columns, strict=True), start=first):
+            for line, (source, *looks) in enumerate(zip(translated.lines[part], *columns, strict=True), start=first):
                 if any(looks):
                     self._canvas.add(line, source, looks)
                 self._advance(1)
@@ -92,105 +91,99 @@ class Drawing:
 
 @contextmanager
 def drawing(
-    path: Path, systems: Sequence[Plotted], wanted: Wanted, advance: Callable[[int], object]
+    path: Path, systems: Sequence[PlottedSystem], request: Request, advance: Callable[[int], object]
 ) -> Iterator[Drawing]:
-    """A drawing of systems, to which windows are added: a page, which is there when the block has ended without an
-    error, or a folder, in which every picture is whole as soon as it is there.
+    """A drawing of systems: a page, which exists when the block has ended without an error, or a folder, in which every
+    picture is complete as soon as it exists.
 
     Raises `DataError` where nothing can be written.
     """
-    canvas = _page(path, [plotted.shown for plotted in systems]) if is_page(path) else _folder(path)
-    with canvas as opened:
-        yield Drawing(opened, systems, wanted, advance)
-
-
-@contextmanager
-def writing_page(path: Path) -> Iterator[Callable[[str], object]]:
-    """What writes a page, which is there when the block has ended without an error; raises `DataError`."""
-
-    def write(text: str) -> None:
-        with _refusals(path):
-            file.write(text.encode())
-
-    with ExitStack() as stack:
-        with _refusals(path):
-            file = stack.enter_context(new_file(path))
-        yield write
-        with _refusals(path):
-            stack.close()
-
-
-@contextmanager
-def _page(path: Path, systems: Sequence[PageSystem]) -> Iterator[Canvas]:
+    if not is_page(path):
+        yield Drawing(_Pictures(path), systems, request, advance)
+        return
     with writing_page(path) as write:
-        page = TranslationPage(write, systems)
-        yield page
+        page = TranslationPage(write, [plotted.shown for plotted in systems])
+        yield Drawing(page, systems, request, advance)
         page.end()
 
 
 @contextmanager
-def _folder(path: Path) -> Iterator[Canvas]:
-    with _refusals(path):
-        path.mkdir(parents=True, exist_ok=True)
-    yield _Pictures(path)
+def writing_page(path: Path) -> Iterator[Callable[[str], object]]:
+    """A function that writes to a page, which exists when the block has ended without an error; raises `DataError`."""
+
+    def write(text: str) -> None:
+        with _write_errors(path):
+            file.write(text.encode())
+
+    with ExitStack() as stack:
+        with _write_errors(path):
+            file = stack.enter_context(new_file(path))
+        yield write
+        with _write_errors(path):
+            stack.close()
 
 
 class _Pictures:
-    """A PNG and an SVG of each line, called by its number."""
+    """A folder with a PNG and an SVG of each line, named by its number."""
 
     def __init__(self, folder: Path) -> None:
         # Imported late: a page needs no matplotlib.
         from nmt.visualization import heatmap
         from nmt.visualization.fonts import Fonts
 
+        with _write_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._heatmap = heatmap
         self._fonts = Fonts()
 
     def add(self, line: int, source: str, looks: Sequence[AttentionMap | None]) -> None:
         (look,) = looks
-        assert look is not None, "a line without a look is not drawn"
+        assert look is not None, "a line without a translation is not drawn"
         for side in look.labels:
             for problem in self._fonts.add(side):
                 logger.warning("line %d: %s", line, problem)
         for kind in self._heatmap.IMAGE_FORMATS:
             picture = self._heatmap.render_heatmap(look, self._fonts.families, kind)
             path = self._folder / f"{line:04d}.{kind}"
-            with _refusals(path), new_file(path) as file:
+            with _write_errors(path), new_file(path) as file:
                 file.write(picture)
 
 
-def _parts(window: Window) -> Iterator[slice]:
+def _parts(translated: TranslatedLines) -> Iterator[slice]:
     """Lines whose weights are in memory together: whole documents, where there are any."""
-    start, lines, documents = 0, len(window.lines), window.documents
+    start, lines, documents = 0, len(translated.lines), translated.documents
     while start < lines:
-        stop = min(start + AT_ONCE, lines)
+        stop = min(start + LINES_IN_MEMORY, lines)
         while documents is not None and stop < lines and documents[stop] == documents[stop - 1]:
             stop += 1
         yield slice(start, stop)
         start = stop
 
 
-def _looks(
-    plotted: Plotted, found: Sequence[Sequence[Translation]], first_line: int, documents: Documents | None
+def _attention_of_best(
+    plotted: PlottedSystem,
+    translations: Sequence[Sequence[Translation]],
+    first_line: int,
+    documents: Documents | None,
 ) -> list[AttentionMap | None]:
-    """Where the best translations looked; None for a line without one."""
-    rows = [row for row, translations in enumerate(found) if translations]
-    looks = look_at_pieces(
+    """Attention of the best translations; None for a line without one."""
+    rows = [row for row, hypotheses in enumerate(translations) if hypotheses]
+    looks = forced_attention_of_ids(
         plotted.system,
-        [found[row][0].source_ids for row in rows],
-        [found[row][0].ids for row in rows],
+        [translations[row][0].source_ids for row in rows],
+        [translations[row][0].ids for row in rows],
         plotted.search.batch_tokens,
         [first_line + row for row in rows],
         documents=None if documents is None else [documents[row] for row in rows],
     )
     by_row = dict(zip(rows, looks, strict=True))
-    return [by_row.get(row) for row in range(len(found))]
+    return [by_row.get(row) for row in range(len(translations))]
 
 
 @contextmanager
-def _refusals(path: Path) -> Iterator[None]:
-    """What the disk refuses is the user's to mend."""
+def _write_errors(path: Path) -> Iterator[None]:
+    """Raises an `OSError` as a `DataError` that names the file."""
     try:
         yield
     except OSError as error:

@@ -7,17 +7,16 @@ from dataclasses import dataclass
 
 from nmt.config import TranslationConfig
 from nmt.config.schema import SearchConfig
+from nmt.data.batching.past import Documents
 from nmt.data.tokenizer import TokenizerPair
 from nmt.evaluation import BOOTSTRAP_SAMPLES, MetricScore
 from nmt.evaluation.metrics import ALL_METRICS, MetricName, corpus_scores
 from nmt.kernels.choice import Kernels
 from nmt.model.translator import Translator
 from nmt.runtime import Runtime
-from nmt.tasks.translation.document_translation import translate_text
-from nmt.tasks.translation.documents import Documents
-from nmt.tasks.translation.likelihood import Loss, forced_loss
+from nmt.tasks.translation.forced_decoding import Loss, forced_loss
 from nmt.tasks.translation.loading import System
-from nmt.tasks.translation.translation import BEST, Wanted
+from nmt.tasks.translation.translate import BEST, Request, translate_lines
 from nmt.training.progress import ValidationResult
 
 
@@ -43,7 +42,7 @@ def evaluate(
     metrics: Sequence[MetricName] = ALL_METRICS,
     sentences: int | None = None,
     samples: int = 0,
-    wanted: Wanted = BEST,
+    request: Request = BEST,
     documents: Documents | None = None,
     advance: Callable[[int], object] | None = None,
 ) -> Evaluation:
@@ -60,7 +59,7 @@ def evaluate(
         metrics: what the translations are scored by.
         sentences: how many are translated, from the beginning; by default all. The loss is that of all.
         samples: of the bootstrap that gives confidence intervals; 0 for none.
-        wanted: as for `translate_lines`.
+        request: as for `translate_lines`.
         documents: the number of each sentence's document; None where every sentence stands alone.
         advance: told how many sentences have been translated since it was last called.
 
@@ -69,7 +68,7 @@ def evaluate(
     """
     assert not any(translator.training for translator in system.translators)
     translated = None if documents is None else documents[:sentences]
-    found = translate_text(system, sources[:sentences], search, wanted, documents=translated, advance=advance)
+    found = translate_lines(system, sources[:sentences], search, request, documents=translated, advance=advance)
     hypotheses = [translations[0].text if translations else "" for translations in found]
     compared = [list(stream[:sentences]) for stream in references]
     scores = corpus_scores(

@@ -1,34 +1,39 @@
-"""Saved models, ready to translate."""
+"""Saved translation models, alone or as an ensemble, and the lexicon of their run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from nmt.checkpoint import Metadata, find, load_model_files, read_metadata
-from nmt.checkpoint.folder import CONFIG_FILE
+from nmt.checkpoint import Metadata, find, read_metadata
+from nmt.checkpoint.durable import replace_file
+from nmt.checkpoint.folder import CONFIG_FILE, read_config_text
 from nmt.config import TranslationConfig
 from nmt.config.schema import SearchConfig
-from nmt.data.lexicon import Lexicon
+from nmt.data.cache import EncodedPairs, WeightedRows, lookup_pairs
+from nmt.data.lexicon import LEXICON_FILE, Lexicon, estimate
+from nmt.data.readers.pairs import CorpusOptions
 from nmt.data.tokenizer import TokenizerPair
-from nmt.errors import CheckpointError
-from nmt.model.modules import without_memory
+from nmt.errors import CheckpointError, ConfigError, DataError, counted
 from nmt.model.packing import pack
 from nmt.model.translator import Translator, Vocabulary
-from nmt.runtime import Runtime, rng_state, set_rng_state
-from nmt.runtime.worker_pool import Job, JobResult, WorkerPool
+from nmt.runtime import Runtime, logger
+from nmt.runtime.worker_pool import WorkerPool
+from nmt.tasks.base import load_checkpoint, restore_network
 from nmt.tasks.components import has_attention, parse_saved_config
-from nmt.tasks.translation.lexicon import load_lexicon
+
+Which = Literal["best", "last"] | None
+"""Which checkpoint of a run; None takes the best, or the last where none is best yet."""
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A checkpoint in memory: nothing outside of its folder was read."""
+    """A checkpoint in memory. Nothing outside of its folder was read."""
 
     translator: Translator
     """In evaluation mode, on the device."""
@@ -40,89 +45,71 @@ class TrainedModel:
 
     @property
     def has_attention(self) -> bool:
-        """Whether there are weights to align by."""
+        """Whether there are attention weights over source positions."""
         return has_attention(self.config.model)
 
     @property
-    def looks_back(self) -> bool:
-        """Whether it translates a sentence as one of a document."""
+    def uses_context(self) -> bool:
+        """Whether the translator reads the sentences before in the document."""
         return self.translator.context.lookback is not None
 
 
 @dataclass(frozen=True)
 class System:
-    """What translates: one translator, or several that are averaged, and the tokenizers that they share."""
+    """One translator, or an ensemble whose probabilities are averaged, with the tokenizers that they share."""
 
     translators: tuple[Translator, ...]
     """In evaluation mode, on the runtime's device."""
     tokenizers: TokenizerPair
     runtime: Runtime
     pool: WorkerPool | None = None
-    """Shares batches out to worker processes; None does everything in this one."""
+    """Shares batches out to worker processes; None computes everything in this process."""
     lexicon: Lexicon | None = None
-    """What a search with a shortlist needs."""
-
-    def run(self, parts: Sequence[Job[JobResult]], sentences: int) -> Iterator[tuple[int, JobResult]]:
-        """The number of each part, of so many sentences in all, with `part(system)`, as they are finished."""
-        if self.pool is None:
-            return ((number, part(self)) for number, part in enumerate(parts))
-        return self.pool.run(replace(self, pool=None), parts, sentences)
+    """For a search with a shortlist."""
 
 
 def vocabulary(tokenizers: TokenizerPair) -> Vocabulary:
-    """What the network has to know of the tokenizers."""
+    """Returns the sizes and ids that the network needs from the tokenizers."""
     return Vocabulary(tokenizers.source.size, tokenizers.target.size, tokenizers.target.bos)
 
 
-def task_of_model(path: Path | str, which: Literal["best", "last"] | None) -> str:
-    """What the model of a run or of a checkpoint folder has learned; raises `CheckpointError`."""
+def task_of_model(path: Path | str, which: Which) -> str:
+    """Returns the task that the model of a run or of a checkpoint folder was trained for; raises `CheckpointError`."""
     return read_metadata(find(path, which)).task
 
 
-def load_model(path: Path | str, which: Literal["best", "last"] | None, runtime: Runtime) -> TrainedModel:
-    """The model of a run, of a checkpoint folder or of a pointer file; leaves the random generators as they are.
+def load_model(path: Path | str, which: Which, runtime: Runtime) -> TrainedModel:
+    """Loads the model of a run, a checkpoint folder or a pointer file; leaves the random generators unchanged.
 
-    `which` chooses between the checkpoints of a run; None takes the best, or the last where none is best yet.
     Raises `CheckpointError`, among others for a model that labels documents, or `ConfigError` for a config that was
     edited wrongly.
     """
-    folder = find(path, which)
-    loaded = load_model_files(folder)
-    config = parse_saved_config(loaded.config_text, str(folder / CONFIG_FILE))
-    if not isinstance(config, TranslationConfig):
-        raise CheckpointError(f"{folder}: this model labels documents, it does not translate; nmt-classify uses it")
-    network = partial(Translator, config.model, vocabulary(loaded.tokenizers), config.data.reverse_source)
-    # Names and shapes are compared before the network takes memory: an edited config may describe a huge one.
-    loaded.load_into(without_memory(network))
-    before = rng_state()
-    translator = network()
-    set_rng_state(before)
-    loaded.load_into(translator)
-    translator.to(runtime.device).eval()
+    refusal = "this model labels documents, it does not translate; nmt-classify uses it"
+    loaded, config = load_checkpoint(path, which, TranslationConfig, refusal)
+    sizes = vocabulary(loaded.tokenizers)
+    translator = restore_network(partial(Translator, config.model, sizes, config.data.reverse_source), loaded, runtime)
     if runtime.weights is not None:
         pack(translator, runtime.weights)
-    return TrainedModel(translator, loaded.tokenizers, config, loaded.metadata, folder)
+    return TrainedModel(translator, loaded.tokenizers, config, loaded.metadata, loaded.path)
 
 
-def load_ensemble(
-    paths: Sequence[Path | str], which: Literal["best", "last"] | None, runtime: Runtime
-) -> list[TrainedModel]:
-    """Models that translate together. Raises `CheckpointError` where two of them have other tokenizers."""
+def load_ensemble(paths: Sequence[Path | str], which: Which, runtime: Runtime) -> list[TrainedModel]:
+    """Loads the models of an ensemble; raises `CheckpointError` where two of them have different tokenizers."""
     assert paths, "an ensemble has members"
     models = [load_model(path, which, runtime) for path in paths]
     first = models[0]
     problems = [
         f"{model.path}: has another tokenizer than {first.path}; models of an ensemble share their vocabularies"
         for model in models[1:]
-        if _fingerprints(model) != _fingerprints(first)
+        if model.tokenizers.fingerprints != first.tokenizers.fingerprints
     ]
     if problems:
         raise CheckpointError(*problems)
     return models
 
 
-def join(models: Sequence[TrainedModel], runtime: Runtime, search: SearchConfig | None = None) -> System:
-    """The models as one system, for such a search. Raises `NmtError` where its shortlist cannot be had."""
+def build_system(models: Sequence[TrainedModel], runtime: Runtime, search: SearchConfig | None = None) -> System:
+    """Combines models for translating, and loads the lexicon if the search needs it; raises `NmtError` without one."""
     pool = WorkerPool(torch.get_num_threads()) if runtime.device.type == "cpu" and runtime.world == 1 else None
     tokenizers = models[0].tokenizers
     lexicon = None
@@ -131,5 +118,77 @@ def join(models: Sequence[TrainedModel], runtime: Runtime, search: SearchConfig 
     return System(tuple(model.translator for model in models), tokenizers, runtime, pool, lexicon)
 
 
-def _fingerprints(model: TrainedModel) -> tuple[str, str]:
-    return model.tokenizers.source.fingerprint, model.tokenizers.target.fingerprint
+def load_lexicon(folders: Sequence[Path], tokenizers: TokenizerPair, candidates: int) -> Lexicon:
+    """Loads the lexicon of checkpoints that translate together: that of the first one that has one.
+
+    Raises `DataError` where it is damaged, and `ConfigError` where there is none with so many candidates.
+    """
+    file = next((path for folder in folders for path in _lexicon_files(folder) if path.is_file()), None)
+    if file is None:
+        raise ConfigError(
+            f"search.shortlist: {folders[0]} has no lexicon, neither there nor in its run; build it with nmt-lexicon "
+            f"--model {folders[0]}"
+        )
+    lexicon = Lexicon.load(file, tokenizers)
+    if candidates > lexicon.most:
+        raise ConfigError(
+            f"search.shortlist: {file} has {lexicon.most} candidates of a piece, not {candidates}; lower it, or build "
+            f"the lexicon again with nmt-lexicon --candidates {candidates}"
+        )
+    return lexicon
+
+
+def build_lexicon(path: Path | str, which: Which, candidates: int, iterations: int, most_rows: int) -> Path:
+    """Builds the lexicon of a model from its encoded training text, and writes it into its run, or its own folder.
+
+    Args:
+        path: a run or a checkpoint.
+        which: checkpoint of a run.
+        candidates: most translations of each source piece.
+        iterations: of expectation-maximisation.
+        most_rows: pairs that are read; of a larger training text every n-th one.
+
+    Raises `CheckpointError`, or `DataError` where the encoded training text is gone.
+    """
+    folder = find(path, which)
+    tokenizers = TokenizerPair.load(folder)
+    pairs, parts = _training_text(folder)
+    sizes = tokenizers.source.size, tokenizers.target.size
+    table = estimate(pairs, *sizes, iterations=iterations, parts=parts, most_rows=most_rows)
+    file = _lexicon_files(folder)[-1]
+    try:
+        replace_file(file, Lexicon.of(table, candidates, tokenizers).to_bytes())
+    except OSError as error:
+        raise DataError(f"{file}: cannot be written: {error.strerror or error}") from error
+    return file
+
+
+def _lexicon_files(folder: Path) -> list[Path]:
+    """Where the lexicon of a checkpoint may be: beside it, or in its run, where it is written."""
+    run = _run_of(folder)
+    return [folder / LEXICON_FILE] + ([run / LEXICON_FILE] if run is not None else [])
+
+
+def _run_of(folder: Path) -> Path | None:
+    return folder.parent.parent if folder.resolve().parent.name == "checkpoints" else None
+
+
+def _training_text(folder: Path) -> tuple[EncodedPairs, list[WeightedRows]]:
+    """The pairs that the checkpoint was trained on, from the first cache that has them, and their parts."""
+    file = folder / CONFIG_FILE
+    config = parse_saved_config(read_config_text(folder), str(file))
+    if not isinstance(config, TranslationConfig):
+        raise CheckpointError(f"{folder}: this model labels documents; shortlists are for translating")
+    run = _run_of(folder)
+    caches = [Path(config.data.cache)] if config.data.cache else []
+    caches += [each / "cache" for each in (run, Path(config.run)) if each is not None]
+    key = read_metadata(folder).data.get("train", "")
+    for cache in dict.fromkeys(caches):
+        if key and (pairs := lookup_pairs(cache, key)) is not None:
+            logger.info("%s in %s", counted(len(pairs), "pair"), cache)
+            weights = [corpus.weight for corpus in config.data.train if isinstance(corpus, CorpusOptions)]
+            return pairs, pairs.parts_with(weights)
+    raise DataError(
+        f"{folder}: the encoded training text is not in {' or '.join(map(str, dict.fromkeys(caches)))}; the command "
+        f"that trained the model puts it there again: nmt-train --config {(run or folder) / 'config.yaml'}"
+    )

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from nmt.data.batching.past import group_by_document
 from nmt.errors import counted
 from nmt.evaluation import score_rows, score_values
 from nmt.evaluation.metrics import comparison_rows, comparison_values
 from nmt.runtime import format_table
-from nmt.tasks.translation.comparison import Result
-from nmt.tasks.translation.documents import grouped
+from nmt.tasks.translation.comparison import TestSetResult
 
 
-def as_text(results: Sequence[Result], baseline: str | None) -> str:
+def as_text(results: Sequence[TestSetResult], baseline: str | None) -> str:
     """Tables for a person; `baseline` is what the comparisons call theirs."""
     return "\n\n".join("\n".join(_lines(result, baseline)) for result in results) + "\n"
 
 
-def as_values(result: Result) -> dict[str, Any]:
+def as_values(result: TestSetResult) -> dict[str, Any]:
     """Plain values, for JSON; what is not finite becomes None."""
     loss = result.evaluation.loss
     values: dict[str, Any] = {
@@ -35,7 +35,7 @@ def as_values(result: Result) -> dict[str, Any]:
     return values
 
 
-def _lines(result: Result, baseline: str | None) -> list[str]:
+def _lines(result: TestSetResult, baseline: str | None) -> list[str]:
     test_set, loss = result.test_set, result.evaluation.loss
     heading = f"{test_set.name}: {counted(len(test_set.sources), 'sentence')}"
     if documents := _documents(result):
@@ -54,9 +54,9 @@ def _lines(result: Result, baseline: str | None) -> list[str]:
     return lines
 
 
-def _documents(result: Result) -> int | None:
+def _documents(result: TestSetResult) -> int | None:
     documents = result.test_set.documents
-    return None if documents is None else len(grouped(documents, documents))
+    return None if documents is None else len(group_by_document(documents, documents))
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -1,0 +1,426 @@
+"""Forced decoding: given translations, each piece predicted from those before it (teacher forcing).
+
+Loss of the translations, attention weights and alignments, and the weights of the document context.
+
+Shapes: B sentences, T target positions, S source positions, N heads or target pieces of the batch, padding left out,
+R readout; Q positions of a sentence with the end symbol last.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from nmt.data.batching import Batch, Lookback
+from nmt.data.batching.batch import collate
+from nmt.data.batching.document_plan import by_length, cut_documents
+from nmt.data.batching.past import Documents, document_positions, read_back, sentences_before
+from nmt.data.batching.plan import Lengths, Rows, cut
+from nmt.data.cache import flatten
+from nmt.data.cache.word_links import words_of
+from nmt.data.tokenizer import TokenizerPair
+from nmt.errors import CheckpointError, ConfigError
+from nmt.evaluation.alignment import Alignment, Linking, Unit, align
+from nmt.kernels.choice import Kernels
+from nmt.kernels.cross_entropy import chunks
+from nmt.model.attention import AttentionWeights
+from nmt.model.context import ContextWeights
+from nmt.model.in_context import follow
+from nmt.model.translator import Translator
+from nmt.runtime import gather_objects, in_halves
+from nmt.tasks.translation.loading import System
+from nmt.tasks.translation.translate import encode_lines
+from nmt.training.objectives import TranslationObjective, target_rows
+from nmt.visualization.attention_map import AttentionMap
+
+Ids = Sequence[Sequence[int]]
+"""Rows of pieces, without end symbols."""
+Advance = Callable[[int], object]
+PairsResult = TypeVar("PairsResult")
+
+
+def map_pairs(
+    system: System,
+    sources: Ids,
+    targets: Ids,
+    batch_tokens: int,
+    work: Callable[[Sequence[Batch]], PairsResult],
+    lines: Sequence[int],
+    documents: Documents | None = None,
+) -> Iterator[tuple[Sequence[int], PairsResult]]:
+    """Yields rows and the result of `work` for batches of pairs of similar length, of this process's share.
+
+    Pairs x longest side, its end included, is `batch_tokens` or less; a longer pair is a batch alone. The batches are
+    the same whatever the number of processes. Empty sides are their end symbol. Computes without gradients, and in the
+    runtime's format. `work` gets a batch for each translator, of the same pairs, with the sentences before them that
+    this translator reads in their `documents`; without documents every pair stands alone.
+
+    Raises:
+        NmtError: a pair does not fit into memory; `lines` are the numbers of pairs in messages.
+    """
+    lengths = [np.fromiter(map(len, side), np.int64, len(side)) for side in (sources, targets)]
+    lookbacks = [translator.context.lookback for translator in system.translators]
+    before = sentences_before(range(len(sources)) if documents is None else documents, lengths[0])
+    order, bounds = _planned(lengths[0] + 1, lengths[1] + 1, batch_tokens, lookbacks, documents)
+    runtime = system.runtime
+
+    def run(rows: Sequence[int]) -> PairsResult:
+        batches = {lookback: _batch(rows, lookback).to(runtime.device) for lookback in set(lookbacks)}
+        with torch.inference_mode(), runtime.autocast():
+            return work([batches[lookback] for lookback in lookbacks])
+
+    def _batch(rows: Sequence[int], lookback: Lookback | None) -> Batch:
+        pairs = np.asarray(rows)
+        read = read_back(pairs, before, lookback)
+        return collate(
+            flatten([sources[row] for row in read.rows]),
+            flatten([targets[row] for row in read.rows[: read.translated]]),
+            pairs,
+            system.tokenizers,
+            past=read.past,
+        )
+
+    def out_of_memory(row: int) -> str:
+        pieces = f"{len(sources[row])} source and {len(targets[row])} target pieces"
+        return f"line {lines[row]}: out of memory on {runtime.device} with this pair alone, of {pieces}; shorten it"
+
+    for number in range(runtime.rank, len(bounds) - 1, runtime.world):
+        yield from in_halves(run, order[bounds[number] : bounds[number + 1]].tolist(), out_of_memory)
+
+
+def _planned(
+    source: Lengths,
+    target: Lengths,
+    batch_tokens: int,
+    lookbacks: Sequence[Lookback | None],
+    documents: Documents | None,
+) -> tuple[Rows, Rows]:
+    """Order of the pairs, and the bounds of batches: by length, or document by document."""
+    reach = max(0 if lookback is None else lookback.reach for lookback in lookbacks)
+    longest = np.maximum(source, target)
+    if documents is None or not reach:
+        order: Rows = np.lexsort((source, target))
+        return order, cut(longest[order], batch_tokens)
+    sentences = document_positions(documents)
+    order = by_length(longest, sentences)
+    stretches = cut_documents(longest[order], np.full(len(order), True), sentences[order], reach, batch_tokens)
+    return order, np.asarray([*(stretch.first for stretch in stretches), len(order)])
+
+
+def _log_probabilities(system: System, readouts_NR: Sequence[Tensor], target_N: Tensor) -> Tensor:
+    """[N] log of the mean of the translators' probabilities of each piece, as the search averages them.
+
+    Logits exist for a chunk of pieces at a time.
+    """
+    results = []
+    for rows in chunks(len(target_N)):
+        parts = [
+            torch.log_softmax(translator.projection(readout_NR[rows]).float(), -1).gather(1, target_N[rows, None])
+            for translator, readout_NR in zip(system.translators, readouts_NR, strict=True)
+        ]
+        results.append(torch.logsumexp(torch.cat(parts, 1), 1) - math.log(len(parts)))
+    return torch.cat(results)
+
+
+# Loss
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Negative log-likelihood of given translations, without label smoothing."""
+
+    total: float
+    """Sum over the pieces, in nats."""
+    pieces: int
+    """Target pieces, the end of each sentence counted."""
+
+    @property
+    def per_piece(self) -> float:
+        """The loss as training logs it."""
+        return self.total / self.pieces
+
+    @property
+    def perplexity(self) -> float:
+        """Per piece; comparable between systems of one target tokenizer only."""
+        if self.per_piece >= 700.0:
+            return math.inf
+        return math.exp(self.per_piece) if self.total == self.total else math.nan
+
+    def __add__(self, other: Loss) -> Loss:
+        return Loss(self.total + other.total, self.pieces + other.pieces)
+
+
+def forced_loss(
+    system: System,
+    sources: Sequence[str],
+    references: Sequence[str],
+    batch_tokens: int,
+    kernels: Kernels,
+    documents: Documents | None = None,
+) -> Loss:
+    """Returns the loss of the references; all processes share the work.
+
+    The batches, and so the result, are the same whatever the number of processes. Empty sides are their end symbol. Of
+    `documents`, translators with context read the references before a sentence.
+    Raises `NmtError` where a pair does not fit into memory.
+    """
+    source, target = system.tokenizers.source.encode(sources), system.tokenizers.target.encode(references)
+
+    def work(batches: Sequence[Batch]) -> float:
+        if len(system.translators) == 1:
+            return float(TranslationObjective(system.translators[0], kernels, 0.0)(batches[0]).negative_log_likelihood)
+        readouts_NR = []
+        for translator, batch in zip(system.translators, batches, strict=True):
+            rows_N = target_rows(batch).to(batch.target_BT.device)
+            readouts_NR.append(follow(translator, batch).readout_BTR.flatten(0, 1)[rows_N])
+            target_N = batch.target_BT.flatten()[rows_N]
+        return float(-_log_probabilities(system, readouts_NR, target_N).sum())
+
+    numbers = range(1, len(source) + 1)
+    mine = [total for _, total in map_pairs(system, source, target, batch_tokens, work, numbers, documents)]
+    # An exact sum: the order of the processes does not show in the last digit.
+    total = math.fsum(part for share in gather_objects(mine) for part in share)
+    return Loss(total, sum(len(ids) + 1 for ids in target))
+
+
+# Attention weights
+
+
+def forced_attention(
+    system: System,
+    sources: Sequence[str],
+    targets: Sequence[str],
+    batch_tokens: int,
+    max_length: int | None = None,
+    first_line: int = 1,
+    advance: Advance | None = None,
+) -> list[AttentionMap | None]:
+    """Returns the attention weights under teacher forcing of each pair; None for a pair with an empty side.
+
+    Several processes share the batches out and all return all results.
+
+    Args:
+        system: translators. Of several, the weights are the mean of those that have attention.
+        sources, targets: text without line ends, as many of one as of the other.
+        batch_tokens: bound of pairs x longest side of a batch, ends included.
+        max_length: pieces after which either side is cut off, with a warning; None takes every pair whole.
+        first_line: number of the first pair, for messages.
+        advance: is called with the number of pairs done since the last call; with several processes, of its own share.
+
+    Raises:
+        ConfigError: no translator has attention.
+        CheckpointError: a pair has no finite probability.
+        NmtError: a pair does not fit into memory.
+    """
+    assert len(sources) == len(targets), "a source and a target make a pair"
+    tokenizers = system.tokenizers
+    _, source = encode_lines(tokenizers.source, sources, max_length, first_line, ", source")
+    _, target = encode_lines(tokenizers.target, targets, max_length, first_line, ", target")
+    rows = [row for row in range(len(source)) if source[row] and target[row]]
+    if advance is not None:
+        advance(len(source) - len(rows))
+    weights = forced_attention_of_ids(
+        system,
+        [source[row] for row in rows],
+        [target[row] for row in rows],
+        batch_tokens,
+        [first_line + row for row in rows],
+        advance,
+    )
+    results: list[AttentionMap | None] = [None] * len(source)
+    for row, one in zip(rows, weights, strict=True):
+        results[row] = replace(one, source=sources[row], target=targets[row])
+    return results
+
+
+def forced_attention_of_ids(
+    system: System,
+    sources: Ids,
+    targets: Ids,
+    batch_tokens: int,
+    lines: Sequence[int] | None = None,
+    advance: Advance | None = None,
+    documents: Documents | None = None,
+) -> list[AttentionMap]:
+    """The same for pieces as a search returns them, without end symbols; an empty side is its end symbol alone.
+
+    Text is the decoded pieces. `lines` are the numbers of the pairs in messages, by default from 1. Of `documents`,
+    translators with context read the pairs before a pair.
+    """
+    assert len(sources) == len(targets), "a source and a target make a pair"
+    lines = lines or range(1, len(sources) + 1)
+
+    def work(batches: Sequence[Batch]) -> list[AttentionMap]:
+        rows = batches[0].rows
+        results = list(_attention(system, batches, [sources[row] for row in rows], [targets[row] for row in rows]))
+        for row, one in zip(rows, results, strict=True):
+            # Weights that are not finite are refused when a model is loaded; large ones overflow here.
+            if not (math.isfinite(one.log_probability) and np.isfinite(one.weights_NTS).all()):
+                raise CheckpointError(
+                    f"line {lines[row]}: the model gives no finite probability to this pair; use an earlier checkpoint"
+                )
+        return results
+
+    mine: dict[int, AttentionMap] = {}
+    for rows, results in map_pairs(system, sources, targets, batch_tokens, work, lines, documents):
+        mine.update(zip(rows, results, strict=True))
+        if advance is not None:
+            advance(len(rows))
+    everywhere = {row: one for share in gather_objects(mine) for row, one in share.items()}
+    return [everywhere[row] for row in range(len(sources))]
+
+
+def _attention(system: System, batches: Sequence[Batch], sources: Ids, targets: Ids) -> Iterator[AttentionMap]:
+    readouts_NR: list[Tensor] = []
+    attentions: list[AttentionWeights] = []
+    for translator, batch in zip(system.translators, batches, strict=True):
+        rows_N = target_rows(batch).to(batch.target_BT.device)
+        target_N = batch.target_BT.flatten()[rows_N]
+        readout_BTR, weights, *_ = follow(translator, batch)
+        readouts_NR.append(readout_BTR.flatten(0, 1)[rows_N])
+        if weights is not None:
+            attentions.append(weights)
+    if not attentions:
+        raise ConfigError("model.attention: no model has attention to look at; choose one that has")
+    totals_B = _sentence_sums(_log_probabilities(system, readouts_NR, target_N), batch).tolist()
+    single = attentions[0] if len(system.translators) == 1 else None
+    weights_BTNS = single.dense() if single else _mean(attentions, sources, targets)
+    # One transfer for the batch, not one for each sentence.
+    weights_BNTS = weights_BTNS.transpose(1, 2).float().cpu().numpy()
+    centers_BNT = None
+    if single is not None and single.centers_BQN is not None:
+        centers_BNT = single.centers_BQN.transpose(1, 2).float().cpu().numpy()
+    tokenizers = system.tokenizers
+    texts = zip(tokenizers.source.decode(sources), tokenizers.target.decode(targets), strict=True)
+    for row, (source, target) in enumerate(texts):
+        positions = len(targets[row]) + 1
+        yield AttentionMap(
+            source=source,
+            target=target,
+            source_pieces=tuple(tokenizers.source.pieces(sources[row])),
+            target_pieces=tuple(tokenizers.target.pieces(targets[row])),
+            # Copies, so that a short sentence does not hold on to the padding of its batch.
+            weights_NTS=weights_BNTS[row, :, :positions, : len(sources[row]) + 1].copy(),
+            centers_NT=None if centers_BNT is None else centers_BNT[row, :, :positions].copy(),
+            half_width=single.half_width if single else None,
+            log_probability=totals_B[row],
+        )
+
+
+def _mean(attentions: Sequence[AttentionWeights], sources: Ids, targets: Ids) -> Tensor:
+    """[B, T, 1, S] the mean over translators, whose batches may have longer sentences as context."""
+    pairs, positions = len(sources), [max(map(len, side)) + 1 for side in (targets, sources)]
+    parts = [weights.mean()[:pairs, : positions[0], : positions[1]] for weights in attentions]
+    return torch.stack(parts).mean(0)[:, :, None]
+
+
+def _sentence_sums(values_N: Tensor, batch: Batch) -> Tensor:
+    """[B] sums over the pieces of each pair's target."""
+    lengths_B = batch.target_lengths_B[: batch.pairs]
+    sentence_N = torch.repeat_interleave(torch.arange(batch.pairs), lengths_B).to(values_N.device)
+    return values_N.new_zeros(batch.pairs).index_add(0, sentence_N, values_N)
+
+
+def align_texts(
+    system: System,
+    sources: Sequence[str],
+    targets: Sequence[str],
+    batch_tokens: int,
+    unit: Unit = "words",
+    linking: Linking = "grow-diag",
+    max_length: int | None = None,
+    first_line: int = 1,
+    advance: Advance | None = None,
+) -> list[Alignment | None]:
+    """Aligns pairs by attention under teacher forcing; arguments, errors and None as those of `forced_attention`."""
+    attention = forced_attention(system, sources, targets, batch_tokens, max_length, first_line, advance)
+    return [None if one is None else align_pair(one, system.tokenizers, unit, linking) for one in attention]
+
+
+def align_pair(
+    attention: AttentionMap, tokenizers: TokenizerPair, unit: Unit, linking: Linking = "grow-diag"
+) -> Alignment:
+    """Aligns a pair by its attention weights, the mean of the heads."""
+    sides = [(attention.source, attention.source_pieces, tokenizers.source)]
+    sides.append((attention.target, attention.target_pieces, tokenizers.target))
+    # A pair that was cut off has fewer pieces than its text.
+    source, target = (
+        range(len(pieces)) if unit == "pieces" else words_of(text, tokenizer)[: len(pieces)]
+        for text, pieces, tokenizer in sides
+    )
+    return align(attention.weights_NTS.mean(0), source, target, linking)
+
+
+# Weights of the document context
+
+
+@dataclass(frozen=True)
+class ContextAttention:
+    """Weights with which the positions of a sentence attended to one of the sentences before it."""
+
+    row: int
+    context_row: int
+    """Row of the sentence before."""
+    side: Literal["source", "target"]
+    """Whether source positions attended to a source, or target positions to a translation."""
+    words_QS: npt.NDArray[np.float32]
+    """Mean of the heads over the positions S of the sentence before. Row q of the target side has the weights with
+    which piece q was predicted."""
+    sentence_Q: npt.NDArray[np.float32]
+    """Weight of this sentence among those before."""
+
+
+def context_attention(
+    system: System, sources: Ids, targets: Ids, documents: Documents, batch_tokens: int
+) -> list[ContextAttention]:
+    """Returns the context weights of the pairs, which are pieces without end symbols, of every translator.
+
+    In order: row by row, the nearest sentence first. Raises `NmtError` where a pair does not fit into memory.
+    """
+
+    def work(batches: Sequence[Batch]) -> list[ContextAttention]:
+        pairs = zip(system.translators, batches, strict=True)
+        return [each for translator, batch in pairs for each in _context_weights(translator, batch)]
+
+    lines = range(1, len(sources) + 1)
+    results: list[ContextAttention] = []
+    for _, weights in map_pairs(system, sources, targets, batch_tokens, work, lines, documents):
+        results += weights
+    return sorted(results, key=lambda each: (each.row, each.side, -each.context_row))
+
+
+def _context_weights(translator: Translator, batch: Batch) -> Iterator[ContextAttention]:
+    result = follow(translator, batch)
+    if result.read is not None:
+        yield from _weights_of_side(result.read, batch, "source", batch.source_lengths_B.tolist())
+    if result.told is not None:
+        yield from _weights_of_side(result.told, batch, "target", batch.target_lengths_B.tolist())
+
+
+def _weights_of_side(
+    weights: ContextWeights, batch: Batch, side: Literal["source", "target"], lengths: Sequence[int]
+) -> Iterator[ContextAttention]:
+    assert batch.past is not None, "a translator with context has read sentences before"
+    rows, past = batch.past.rows.tolist(), weights.past
+    slots, sentences = past.present_LP.shape[1], past.sentence_L.tolist()
+    words_NQS, sentences_LQP = weights.words_NQS.float().cpu().numpy(), weights.sentences_LQP.float().cpu().numpy()
+    for number, (index, before) in enumerate(zip(past.place_N.tolist(), past.row_N.tolist(), strict=True)):
+        reader, slot = divmod(index, slots)
+        sentence = sentences[reader]
+        # Sentences that are read as context alone have context as well.
+        if sentence < batch.pairs:
+            positions = slice(lengths[sentence])
+            yield ContextAttention(
+                row=rows[sentence],
+                context_row=rows[before],
+                side=side,
+                words_QS=words_NQS[number, positions, : lengths[before]].copy(),
+                sentence_Q=sentences_LQP[reader, positions, slot].copy(),
+            )

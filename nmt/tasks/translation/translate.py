@@ -1,0 +1,454 @@
+"""Raw text in, raw text out: lines alone, lines of documents, and streams of lines.
+
+A result does not depend on the lines around it, nor on the number of processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import accumulate, islice, pairwise, zip_longest
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from nmt.config.schema import SearchConfig
+from nmt.data.batching import Batch, pad_sources
+from nmt.data.batching.batch import collate
+from nmt.data.batching.past import Documents, group_by_document
+from nmt.data.batching.plan import cut
+from nmt.data.cache import flatten
+from nmt.data.cache.word_links import words_of
+from nmt.data.readers.files import line_windows
+from nmt.data.tokenizer import Tokenizer
+from nmt.data.words import words_of_spans
+from nmt.errors import DataError, NmtError
+from nmt.evaluation.alignment import Alignment, Linking, Unit, align
+from nmt.model.in_context import DocumentMemory, InContext, Remembered
+from nmt.runtime import gather_objects, in_halves, logger
+from nmt.search import Hypothesis, Model, translate_batch
+from nmt.tasks.translation.loading import System
+
+LONG_LINE = 1 << 14
+"""Characters up to which lines are always tokenized whole."""
+LONGEST_PIECE = 16
+"""Characters of the longest piece that SentencePiece learns."""
+SHARES = 8
+"""Parts into which documents are divided at least, where there are so many, for processes to share out. It does not
+depend on their number, and neither do the results."""
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A translation of a line."""
+
+    text: str
+    """Without line ends, whatever the pieces spell."""
+    score: float
+    """Orders the translations of a line: see `nmt.search.Hypothesis`."""
+    log_probability: float
+    """Of the whole translation in nats, its end included."""
+    pieces: tuple[str, ...]
+    piece_log_probabilities: tuple[float, ...]
+    """Of each piece and, last, of the end."""
+    source_pieces: tuple[str, ...]
+    """After truncation."""
+    attention: npt.NDArray[np.floating] | None = field(default=None, compare=False, repr=False)
+    """[target, source] weights, both with the end symbol; None if not requested, or without attention."""
+    source_words: tuple[int, ...] = ()
+    """With `attention`: the word of the line, counted from 0, that each source piece belongs to."""
+    words: tuple[int, ...] = ()
+    """With `attention`: the word of the text that each piece belongs to."""
+    source_ids: tuple[int, ...] = ()
+    """Of the source pieces."""
+    ids: tuple[int, ...] = ()
+    """Of the pieces."""
+
+    def alignment(self, unit: Unit, linking: Linking = "grow-diag") -> Alignment:
+        """Aligns source and translation by the attention weights, which must have been requested."""
+        assert self.attention is not None, "translated without attention"
+        if unit == "words":
+            return align(self.attention, self.source_words, self.words, linking)
+        return align(self.attention, range(len(self.source_pieces)), range(len(self.pieces)), linking)
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which results are requested of each line."""
+
+    n_best: int = 1
+    attention: bool = False
+    max_length: int | None = None
+    """Pieces after which a line is cut off, with a warning; None translates every line whole."""
+    seed: int = 1
+    """Of sampling: each line draws by this seed and its number."""
+
+
+BEST = Request()
+PartResult = Sequence[tuple[Sequence[int], list[list[Translation]]]]
+"""Indices of lines in a part of the work, and their translations."""
+
+
+def translate_lines(
+    system: System,
+    lines: Sequence[str],
+    search: SearchConfig,
+    request: Request = BEST,
+    *,
+    documents: Documents | None = None,
+    prefixes: Sequence[str] | None = None,
+    first_line: int = 1,
+    advance: Callable[[int], object] | None = None,
+) -> list[list[Translation]]:
+    """Translates lines in batches of similar length, or those of documents in turn if a translator uses context.
+
+    The first sentences of several documents are translated together, then the second ones, and so on. A translator
+    with target context reads the best translation of each sentence before.
+
+    Several processes share the batches out, and all return all results: those of `torchrun`, or on a CPU workers (see
+    `WorkerPool`).
+
+    Args:
+        system: translators and tokenizers.
+        lines: text without line ends. A blank line has no translation, and the model does not see it.
+        search: section of the config; `batch_tokens` bounds the padded source pieces of a batch.
+        request: results of each line.
+        documents: the number of each line's document; None translates every line by itself.
+        prefixes: text that each translation begins with, one a line; blank leaves the search free.
+        first_line: number of the first line, for messages and for the seeds of sampling.
+        advance: is called with the number of lines done since the last call; with several processes, of its own share.
+
+    Returns:
+        For each line its translations, best first.
+
+    Raises:
+        ConfigError: the search cannot give the requested results.
+        CheckpointError: the model gives no finite probabilities.
+        NmtError: a line does not fit into memory.
+    """
+    runtime = system.runtime
+    encoded = EncodedLines.of(system, lines, search, request, prefixes, first_line)
+    parts: list[Callable[[System], PartResult]]
+    if documents is None or all(translator.context.lookback is None for translator in system.translators):
+        lengths = [len(ids) for ids in encoded.sources]
+        rows = list(length_batches(lengths, search.batch_tokens, runtime.rank, runtime.world))
+        parts = [partial(_translate_batch, encoded.select(batch)) for batch in rows]
+        sentences = sum(map(len, rows))
+    else:
+        batches = _document_batches(encoded, documents)[runtime.rank :: runtime.world]
+        rows = [[row for document in batch for row in document] for batch in batches]
+        parts = [
+            partial(_translate_documents, encoded.select(flat), [len(document) for document in batch])
+            for flat, batch in zip(rows, batches, strict=True)
+        ]
+        sentences = sum(map(len, batches))  # that are translated together: one of each document
+    advance = advance or (lambda _: None)
+    advance(sum(not ids for ids in encoded.sources))
+    results: dict[int, list[Translation]] = {}
+    finished: Iterable[tuple[int, PartResult]] = ((number, part(system)) for number, part in enumerate(parts))
+    if system.pool is not None:
+        finished = system.pool.run(replace(system, pool=None), parts, sentences)
+    for number, result in finished:
+        for indices, translations in result:
+            results.update(zip((rows[number][index] for index in indices), translations, strict=True))
+            advance(len(indices))
+    if runtime.world > 1:
+        results = {row: each for share in gather_objects(results) for row, each in share.items()}
+    return [results.get(row, []) for row in range(len(lines))]
+
+
+@dataclass(frozen=True)
+class EncodedLines:
+    """Lines as pieces, with the search and the request for them."""
+
+    lines: Sequence[str]
+    sources: list[list[int]]
+    """Pieces of the lines."""
+    prefixes: list[list[int]] | None
+    """Pieces that each translation begins with."""
+    search: SearchConfig
+    request: Request
+    numbers: Sequence[int]
+    """Of the lines, for messages and for the seeds of sampling."""
+
+    @classmethod
+    def of(
+        cls,
+        system: System,
+        lines: Sequence[str],
+        search: SearchConfig,
+        request: Request,
+        prefixes: Sequence[str] | None,
+        first_line: int,
+    ) -> EncodedLines:
+        tokenizers = system.tokenizers
+        lines, sources = encode_lines(tokenizers.source, lines, request.max_length, first_line)
+        prefix_ids = tokenizers.target.encode(prefixes) if prefixes is not None else None
+        assert prefix_ids is None or len(prefix_ids) == len(lines), "one prefix a line"
+        return cls(lines, sources, prefix_ids, search, request, range(first_line, first_line + len(lines)))
+
+    def select(self, rows: Sequence[int]) -> EncodedLines:
+        """Returns these lines alone."""
+        return replace(
+            self,
+            lines=[self.lines[row] for row in rows],
+            sources=[self.sources[row] for row in rows],
+            prefixes=None if self.prefixes is None else [self.prefixes[row] for row in rows],
+            numbers=[self.numbers[row] for row in rows],
+        )
+
+    def translate(
+        self, system: System, rows: Sequence[int], models: Sequence[Model] | None = None
+    ) -> list[list[Translation]]:
+        """Translates these lines, none of them blank, by `models`, by default the system's translators."""
+        source, request = system.tokenizers.source, self.request
+        batch = pad_sources([self.sources[row] for row in rows], source.eos, source.pad)
+        with system.runtime.autocast():
+            results = translate_batch(
+                system.translators if models is None else models,
+                batch.source_BS.to(system.runtime.device, non_blocking=True),
+                batch.source_lengths_B,
+                self.search,
+                special=system.tokenizers.target,
+                n_best=request.n_best,
+                prefix=[self.prefixes[row] for row in rows] if self.prefixes is not None else None,
+                shortlists=self._shortlists(system, rows),
+                seed=request.seed,
+                numbers=[self.numbers[row] for row in rows],
+                want_attention=request.attention,
+            )
+        return [self._translations(system, row, hypotheses) for row, hypotheses in zip(rows, results, strict=True)]
+
+    def _shortlists(self, system: System, rows: Sequence[int]) -> list[npt.NDArray[np.int32]] | None:
+        """The target pieces of each of these lines; None for the whole vocabulary."""
+        if not self.search.shortlist:
+            return None
+        lexicon, search = system.lexicon, self.search
+        assert lexicon is not None, "the system was built for another search"
+        return [lexicon.pieces(self.sources[row], search.shortlist_frequent, search.shortlist) for row in rows]
+
+    def _translations(self, system: System, row: int, hypotheses: Sequence[Hypothesis]) -> list[Translation]:
+        tokenizers, line, source = system.tokenizers, self.lines[row], self.sources[row]
+        target = tokenizers.target
+        source_pieces = tuple(tokenizers.source.pieces(source))
+        source_words: tuple[int, ...] = ()
+        if any(hypothesis.attention is not None for hypothesis in hypotheses):
+            source_words = tuple(words_of(line, tokenizers.source)[: len(source)])
+        # Bytes and symbols of the user's own can spell a line end: one line in is one line out.
+        decoded = target.decode([hypothesis.ids for hypothesis in hypotheses])
+        texts = [text.replace("\r", " ").replace("\n", " ") for text in decoded]
+        return [
+            Translation(
+                text=text,
+                score=hypothesis.score,
+                log_probability=hypothesis.log_probability,
+                pieces=tuple(target.pieces(hypothesis.ids)),
+                piece_log_probabilities=hypothesis.token_log_probabilities,
+                source_pieces=source_pieces,
+                attention=hypothesis.attention,
+                source_words=source_words,
+                words=tuple(words_of_spans(text, target.decoded_spans(hypothesis.ids))) if source_words else (),
+                source_ids=tuple(source),
+                ids=hypothesis.ids,
+            )
+            for text, hypothesis in zip(texts, hypotheses, strict=True)
+        ]
+
+    def out_of_memory(self, system: System, row: int) -> str:
+        """Returns the message for a line that does not fit into memory alone."""
+        return (
+            f"line {self.numbers[row]}: out of memory on {system.runtime.device} with this line alone, of "
+            f"{len(self.sources[row])} pieces and with a beam of {self.search.beam_size}; use a smaller beam, or "
+            "truncate long lines"
+        )
+
+
+def _translate_batch(encoded: EncodedLines, system: System) -> PartResult:
+    work = partial(encoded.translate, system)
+    return list(in_halves(work, range(len(encoded.lines)), partial(encoded.out_of_memory, system)))
+
+
+def _translate_documents(encoded: EncodedLines, sizes: Sequence[int], system: System) -> PartResult:
+    """Translates documents of so many lines each, which follow one another: sentence k of each after the k-1st."""
+    indices = iter(range(len(encoded.lines)))
+    documents = [list(islice(indices, size)) for size in sizes]
+    memories = [DocumentMemory(translator, documents) for translator in system.translators]
+    last = {rows[-1] for rows in documents}
+
+    def work(rows: Sequence[int]) -> tuple[list[list[Translation]], list[dict[int, Remembered]]]:
+        models = [InContext(memory.translator, memory.before(rows)) for memory in memories]
+        results = encoded.translate(system, rows, models)
+        best = {row: translations[0].ids for row, translations in zip(rows, results, strict=True) if row not in last}
+        if not best:
+            return results, [{} for _ in memories]
+        batch: Batch = collate(
+            flatten([encoded.sources[row] for row in best]),
+            flatten(list(best.values())),
+            np.asarray(list(best)),
+            system.tokenizers,
+        ).to(system.runtime.device)
+        with torch.inference_mode(), system.runtime.autocast():
+            return results, [memory.read(batch) for memory in memories]
+
+    finished: list[tuple[Sequence[int], list[list[Translation]]]] = []
+    for sentences in zip_longest(*documents):
+        rows = [row for row in sentences if row is not None]
+        for part, (results, remembered) in in_halves(work, rows, partial(encoded.out_of_memory, system)):
+            for memory, each in zip(memories, remembered, strict=True):
+                memory.add(each)
+            finished.append((part, results))
+    return finished
+
+
+def _document_batches(encoded: EncodedLines, documents: Documents) -> list[list[Sequence[int]]]:
+    """The documents as the rows of their lines, in batches of about as many sentences, one sentence of each at a time
+    within the search's bound of tokens; blank lines are left out."""
+    rows = [
+        [row for row in each if encoded.sources[row]]
+        for each in group_by_document(range(len(encoded.lines)), documents)
+    ]
+    rows = [each for each in rows if each]
+    longest = np.asarray([max(len(encoded.sources[row]) for row in each) + 1 for each in rows], np.int64)
+    order = np.lexsort((-longest, -np.asarray([len(each) for each in rows], np.int64)))
+    size = max(-(-len(rows) // SHARES), 1)
+    batches: list[list[Sequence[int]]] = []
+    for start in range(0, len(order), size):
+        share = order[start : start + size]
+        bounds = cut(longest[share], encoded.search.batch_tokens)
+        batches += [[rows[number] for number in share[a:b]] for a, b in pairwise(bounds)]
+    return batches
+
+
+def length_batches(lengths: Sequence[int], batch_tokens: int, rank: int = 0, world: int = 1) -> Iterator[list[int]]:
+    """Yields rows of similar length, the longest first, every `world`-th batch; empty rows are left out.
+
+    Rows x longest row, its end included, is `batch_tokens` or less; a longer row is a batch alone. The same batches
+    whatever the number of processes.
+    """
+    with_end = np.asarray(lengths, np.int64) + 1
+    order = np.argsort(-with_end, kind="stable")
+    order = order[with_end[order] > 1]
+    bounds = cut(with_end[order], batch_tokens)
+    for start, stop in islice(pairwise(bounds), rank, None, world):
+        yield order[start:stop].tolist()
+
+
+def encode_lines(
+    tokenizer: Tokenizer, lines: Sequence[str], max_length: int | None, first_line: int, side: str = ""
+) -> tuple[list[str], list[list[int]]]:
+    """Returns the lines and their first `max_length` pieces, with a warning for each line that has more.
+
+    None takes all pieces.
+    Of a line of very many characters only the beginning is tokenized and returned, because SentencePiece takes seconds
+    for a million of them. The beginning ends at a space and is far longer than `max_length` pieces, so the pieces are
+    those of the whole line. A line without spaces may be cut anywhere.
+    """
+    texts = list(lines)
+    if max_length is None:
+        return texts, tokenizer.encode(texts)
+    size = max(LONG_LINE, LONGEST_PIECE * (max_length + 1))
+    texts = [_beginning(line, size) for line in lines]
+    encoded = tokenizer.encode(texts)
+    for row, (line, ids) in enumerate(zip(lines, encoded, strict=True)):
+        # Normalisation can leave few pieces of many characters, such as spaces.
+        while len(ids) <= max_length and len(texts[row]) < len(line):
+            texts[row] = _beginning(line, 2 * len(texts[row]))
+            (ids,) = tokenizer.encode([texts[row]])
+        if len(ids) > max_length:
+            whole = len(texts[row]) == len(line)
+            had = f"of its {len(ids)} pieces" if whole else f"pieces; it has {len(line):,} characters"
+            logger.warning("line %d%s: truncated to %d %s", first_line + row, side, max_length, had)
+        encoded[row] = ids[:max_length]
+    return texts, encoded
+
+
+def _beginning(line: str, size: int) -> str:
+    """Returns the first `size` characters, up to twice as many if a space follows there, or a shorter line whole."""
+    if len(line) <= size:
+        return line
+    end = line.find(" ", size, 2 * size)
+    return line[: end if end >= 0 else size]
+
+
+@dataclass(frozen=True)
+class TranslatedLines:
+    """Consecutive lines of a stream that were translated together."""
+
+    first_line: int
+    """Its number, counted from 1."""
+    lines: list[str]
+    prefixes: list[str] | None
+    translations: list[list[Translation]]
+    documents: list[int] | None = None
+    """The number of each line's document; None where every line stands alone."""
+
+
+def translate_stream(
+    system: System,
+    lines: Iterable[str],
+    search: SearchConfig,
+    request: Request = BEST,
+    *,
+    window: int,
+    prefixes: tuple[str, Iterator[str]] | None = None,
+    documents: bool = False,
+    advance: Callable[[int], object] | None = None,
+) -> Iterator[TranslatedLines]:
+    """Translates lines in order, `window` at a time.
+
+    `prefixes` are the name of a file and its lines, one for each line of the input, that its translation begins with.
+    With `documents` blank lines end documents, and a window has whole documents.
+    Raises `NmtError` for a mistake in either, after everything before it was yielded.
+    """
+    first = 1
+    for part in (document_windows if documents else line_windows)(lines, window):
+        part_prefixes = None
+        if prefixes is not None:
+            part_prefixes = list(islice(prefixes[1], len(part)))
+            if len(part_prefixes) < len(part):
+                raise DataError(
+                    f"{prefixes[0]}: has {first - 1 + len(part_prefixes)} lines, fewer than the input; give one for "
+                    "each line"
+                )
+        numbers = number_documents(part) if documents else None
+        translations = translate_lines(
+            system,
+            part,
+            search,
+            request,
+            documents=numbers,
+            prefixes=part_prefixes,
+            first_line=first,
+            advance=advance,
+        )
+        yield TranslatedLines(first, part, part_prefixes, translations, numbers)
+        first += len(part)
+    if prefixes is not None and next(prefixes[1], None) is not None:
+        raise DataError(f"{prefixes[0]}: has more lines than the input, which has {first - 1}; give one for each line")
+
+
+def document_windows(lines: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Yields whole documents, which end with a blank line, until they have `size` lines or more.
+
+    A mistake in the text is raised after the lines before it were yielded.
+    """
+    window: list[str] = []
+    try:
+        for line in lines:
+            window.append(line)
+            if len(window) >= size and not line.strip():
+                yield window
+                window = []
+    except NmtError:
+        if window:
+            yield window
+        raise
+    if window:
+        yield window
+
+
+def number_documents(lines: Sequence[str]) -> list[int]:
+    """Returns the number of each line's document; a blank line belongs to the one that follows it."""
+    return list(accumulate(int(not line.strip()) for line in lines))
