@@ -24,13 +24,13 @@ from nmt.errors import NmtError
 _log = logging.getLogger(__name__)
 
 Part = TypeVar("Part")
-Means = TypeVar("Means")
+Resources = TypeVar("Resources")
 Result = TypeVar("Result")
 
 CANNOT_LOCK = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL})
 """Errors of a file system that has no locks."""
 _IN_FLIGHT = 3
-"""Parts of a stream that each worker has before it, at most."""
+"""Largest number of parts of a stream that wait for each worker."""
 
 
 def lock(path: Path, *, wait: bool) -> FileLock:
@@ -56,7 +56,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class Workers(Generic[Part, Means, Result]):
+class Workers(Generic[Part, Resources, Result]):
     """Processes that apply one function to many parts.
 
     They are started by `spawn`: forking a process whose libraries run threads can deadlock. A worker takes as long to
@@ -66,13 +66,13 @@ class Workers(Generic[Part, Means, Result]):
 
     def __init__(
         self,
-        work: Callable[[Part, Means], Result],
-        begin: Callable[..., Means],
+        work: Callable[[Part, Resources], Result],
+        begin: Callable[..., Resources],
         arguments: tuple[Any, ...],
         count: int,
         killed: NmtError,
     ) -> None:
-        """`work(part, means)` is done by `count` workers, each with `means = begin(*arguments)` of its own.
+        """Starts `count` workers, each with its own `resources = begin(*arguments)`, for `work(part, resources)`.
 
         Both are functions of a module. `killed` is raised if a worker is killed, as the system does when memory runs
         out.
@@ -93,7 +93,7 @@ class Workers(Generic[Part, Means, Result]):
         return any(each.done() for each in self._starting)
 
     def in_order(self, parts: Iterable[Part]) -> Iterator[tuple[Part, Result]]:
-        """Each part of a stream with its result, in order; a bounded number of parts is in memory at a time."""
+        """Yields each part of a stream with its result, in order; a bounded number of parts is in memory at a time."""
         waiting: deque[tuple[Part, Future[Result]]] = deque()
         try:
             for part in parts:
@@ -107,7 +107,7 @@ class Workers(Generic[Part, Means, Result]):
             raise self._killed from None
 
     def as_finished(self, parts: Sequence[Part]) -> Iterator[tuple[int, Result]]:
-        """The number of each part with its result, as they are finished."""
+        """Yields the number of each part with its result, as they are finished."""
         numbers: dict[Future[Result], int] = {}
         try:
             for number, part in enumerate(parts):
@@ -121,7 +121,7 @@ class Workers(Generic[Part, Means, Result]):
                 future.cancel()
 
     def close(self) -> None:
-        """Ends the workers, whatever they are at."""
+        """Ends the workers, also in the middle of a part."""
         for process in self._processes:
             process.terminate()
         self._pool.shutdown(cancel_futures=True)
@@ -129,7 +129,7 @@ class Workers(Generic[Part, Means, Result]):
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Holds Ctrl-C back. Processes that start meanwhile inherit this, and never get the one of a terminal's group."""
+    """Blocks Ctrl-C. Processes that start meanwhile inherit this, and ignore the one of a terminal's group."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -141,7 +141,7 @@ def _interrupts_held() -> Iterator[None]:
 
 
 _started: list[tuple[Callable[[Any, Any], Any], Any]] = []
-"""In a worker: its function and the means."""
+"""In a worker: its function and its resources."""
 
 
 def _start_worker(work: Callable[[Any, Any], Any], begin: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
@@ -152,7 +152,7 @@ def _start_worker(work: Callable[[Any, Any], Any], begin: Callable[..., Any], ar
 
 
 def _end_with_parent() -> None:
-    """Ends this worker when the process that started it is gone: it would wait for parts for ever."""
+    """Ends this worker when the process that started it has ended; it would wait for parts for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
@@ -160,8 +160,8 @@ def _end_with_parent() -> None:
 
 
 def _work(part: Any) -> Any:
-    work, means = _started[0]
-    return work(part, means)
+    work, resources = _started[0]
+    return work(part, resources)
 
 
 def _nothing() -> None:

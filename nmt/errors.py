@@ -1,4 +1,4 @@
-"""What a user can get wrong. Everything else is our own fault and keeps its traceback."""
+"""Mistakes that a user can fix. All other errors are our own fault and keep their traceback."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REMEDIES = {
     errno.EROFS: "name a place that can be written",
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
 }
-"""What to do about an error of the system, where its own text does not say it."""
+"""Remedies for errors of the system, where its own text has none."""
 
 
 def reason(error: OSError) -> str:
@@ -48,9 +48,9 @@ def line_of(error: UnicodeDecodeError) -> int:
 
 
 def on_one_line(text: str) -> str:
-    """The text with spaces for line breaks, and other control characters, which can rewrite a terminal, as escapes."""
+    """Returns the text with spaces for line breaks, and escapes for other control characters: terminals obey them."""
     text = text.replace("\n", " ")
-    return re.sub("[\0-\x1f\x7f-\x9f\u2028\u2029]", lambda found: found[0].encode("unicode_escape").decode(), text)
+    return re.sub("[\0-\x1f\x7f-\x9f\u2028\u2029]", lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def counted(count: int, noun: str) -> str:
@@ -76,7 +76,7 @@ class ConfigError(NmtError):
 
 
 class DataError(NmtError):
-    """A corpus or a tokenizer file cannot be used; names the file and, where there is one, the line."""
+    """A corpus or a tokenizer file cannot be used; the message names the file and, where there is one, the line."""
 
 
 class CheckpointError(NmtError):

@@ -4,7 +4,7 @@ model.safetensors     weights
 config.yaml           resolved config
 tokenizer.model       or source.model and target.model: SentencePiece
 metadata.json         versions, commit, data, metrics, sizes and SHA-256 of the other files
-training.pt           what only resuming needs; may be removed
+training.pt           state for resuming alone; may be removed
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TRAINING_FILE = "training.pt"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a checkpoint is written from."""
+    """Content of a checkpoint to write."""
 
     model: Mapping[str, Tensor]
     """The weights that translation uses (the moving average, where there is one), by parameter name."""
@@ -50,11 +50,11 @@ class Snapshot:
     data: Mapping[str, str] = field(default_factory=dict)
     """Content fingerprints of the corpora, by name."""
     training: Mapping[str, Any] | None = None
-    """What only resuming needs: tensors, numbers, strings and None in dicts, lists and tuples."""
+    """State for resuming alone: tensors, numbers, strings and None in dicts, lists and tuples."""
     average_of: tuple[str, ...] = ()
     """Checkpoints whose weights were averaged."""
     labels: tuple[str, ...] = ()
-    """What a classifier chooses from, in the order of its outputs."""
+    """Labels of a classifier, in the order of its outputs."""
 
 
 @dataclass(frozen=True)
@@ -273,7 +273,7 @@ def check_config(folder: Path) -> None:
 
 
 def average(folders: Sequence[Path]) -> dict[str, Tensor]:
-    """Mean of each tensor over the checkpoints (Junczys-Dowmunt 2016), added up in float64, in the type it had.
+    """Returns the mean of each tensor over the checkpoints (Junczys-Dowmunt 2016), summed in float64, in its own type.
 
     Integer tensors must be equal everywhere. Raises `CheckpointError` where checkpoints do not fit each other.
     """

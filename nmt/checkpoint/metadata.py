@@ -1,4 +1,4 @@
-"""What a checkpoint says about itself: `metadata.json`."""
+"""Description of a checkpoint: `metadata.json`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SavedFile(_Record):
 
 
 class Versions(_Record):
-    """What the checkpoint was written by."""
+    """Versions of the program that wrote the checkpoint."""
 
     nmt: str
     torch: str
@@ -56,9 +56,9 @@ class Metadata(_Record):
     step: int
     epoch: int
     metrics: dict[str, float | None]
-    """Of the validation at this step; None stands for what was no finite number."""
+    """Of the validation at this step; None stands for a number that was not finite."""
     best: bool
-    """It was the best of its run when it was written."""
+    """Whether it was the best of its run when it was written."""
     average_of: list[str]
     """Checkpoints whose weights this one averages; empty for one that training wrote."""
     task: str = "translation"
@@ -66,7 +66,7 @@ class Metadata(_Record):
     """Of the documents, where labels are learned."""
     target_language: str | None
     labels: list[str] = []
-    """What a classifier chooses from, in the order of its outputs."""
+    """Labels of a classifier, in the order of its outputs."""
     source_vocabulary: int
     """Pieces of the source vocabulary."""
     target_vocabulary: int
@@ -107,7 +107,7 @@ def read_metadata(folder: Path) -> Metadata:
 
 
 def describe(file: Path) -> SavedFile:
-    """Size and SHA-256 of a file."""
+    """Returns size and SHA-256 of a file."""
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         while block := stream.read(1 << 20):
@@ -132,7 +132,7 @@ def damage_of(file: Path, saved: SavedFile, remedy: str) -> str | None:
 
 @lru_cache(maxsize=1)
 def versions() -> Versions:
-    """Versions of this process. Asked for once: what runs is what was there when it started."""
+    """Returns the versions of this process. Cached, because the files on the disk may change while it runs."""
     commit, dirty = _git_state(Path(nmt.__file__).resolve())
     return Versions(
         nmt=nmt.__version__,
@@ -145,7 +145,7 @@ def versions() -> Versions:
 
 
 def _git_state(file: Path) -> tuple[str | None, bool | None]:
-    """Commit and dirtiness of the checkout that tracks this file; an environment inside some other one is not it."""
+    """Returns commit and dirtiness of the checkout that tracks this file; another checkout around it does not count."""
     if _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
         return None, None
     commit = _git(file.parent, "rev-parse", "HEAD")

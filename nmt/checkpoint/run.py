@@ -46,7 +46,7 @@ _MARKER_TEXT = (
 _LOCK = ".lock"
 _FILES = ["config.yaml", "train.log", "metrics.jsonl", "tensorboard", "cache", "checkpoints", "lexicon.safetensors"]
 _OWN = {prefix + name for name in (_MARKER, _LOCK, *_FILES) for prefix in ("", durable.TEMPORARY)}
-"""Names of what a run writes into its folder, what a kill leaves half written included."""
+"""Names of the files of a run, also those that a kill leaves half written."""
 
 
 CHANGEABLE = (
@@ -73,7 +73,7 @@ Everything else is refused. A change of `runtime.precision` or `runtime.kernel` 
 
 
 def resume_conflicts(old: ExperimentConfig, new: ExperimentConfig) -> list[str]:
-    """One line for each key that differs and may not; empty where a run of `old` can go on with `new`."""
+    """Returns one line for each key that must not differ but does; empty where a run of `old` can go on with `new`."""
     if old.task != new.task:
         return [f"task: the run was started with {old.task!r}, now it is {new.task!r}"]
     return [
@@ -149,7 +149,7 @@ class RunFolder:
         return folder
 
     def checkpoints(self) -> list[Path]:
-        """Folders of all checkpoints, oldest first."""
+        """Returns the folders of all checkpoints, oldest first."""
         try:
             entries = [entry for entry in (self.path / "checkpoints").iterdir() if _STEP.fullmatch(entry.name)]
         except (FileNotFoundError, NotADirectoryError):
@@ -157,7 +157,7 @@ class RunFolder:
         return sorted((entry for entry in entries if (entry / METADATA_FILE).is_file()), key=_order)
 
     def pointed(self, which: str) -> Path | None:
-        """The checkpoint that `best` or `last` names; None where the pointer or what it names is missing."""
+        """Returns the checkpoint that `best` or `last` names; None where the pointer or the checkpoint is missing."""
         name = self._pointer(which)
         folder = self.path / "checkpoints" / name
         return folder if _STEP.fullmatch(name) and folder in self.checkpoints() else None
@@ -263,7 +263,7 @@ class RunFolder:
             durable.replace_file(self.path / "checkpoints" / which, folder.name + "\n")
 
     def _free_name(self, step: int) -> Path:
-        """A new name even for a step that was saved before: replacing a folder is never atomic."""
+        """Returns a new name even for a step that was saved before: replacing a folder is never atomic."""
         folder = self.path / "checkpoints" / f"step-{step:08d}"
         names = chain([folder], (folder.with_name(f"{folder.name}-{again}") for again in count(1)))
         return next(name for name in names if not name.exists())
@@ -321,7 +321,7 @@ def _checkpoint_of(run: RunFolder, which: str | None) -> Path:
 
 
 def _nearest(path: Path) -> str:
-    """The end of a message: runs with a similar name, there or under `runs`."""
+    """Returns the end of a message: runs with a similar name, there or under `runs`."""
     runs = {
         folder.parent.name: folder.parent
         for parent in (Path("runs"), path.parent)

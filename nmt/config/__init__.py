@@ -1,4 +1,4 @@
-"""Configuration: the schema of the YAML, its reader and its printer. Imports no torch and knows no part."""
+"""Configuration: the schema of the YAML, its reader and its printer. Imports neither PyTorch nor any part."""
 
 from __future__ import annotations
 

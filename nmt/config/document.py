@@ -1,4 +1,4 @@
-"""Reads YAML text as a tree of values in which each value knows its line.
+"""Reads YAML text as a tree of values with their lines.
 
 The scalars are those of YAML 1.2, not of PyYAML's 1.1: `5e-4` is a number and `no` is Norwegian.
 Where the two versions of YAML disagree on a number (`010`, `1_000`, `12:30`), it is text.
@@ -19,9 +19,9 @@ import yaml
 from nmt.errors import ConfigError
 
 DEEPEST = 100
-"""Mappings and lists inside each other; a config needs about six."""
+"""Largest depth of mappings and lists; a config needs about six."""
 MOST_REPEATED = 200_000
-"""Values and characters that aliases may add: aliases of aliases grow exponentially."""
+"""Largest number of values and characters that aliases may add: aliases of aliases grow exponentially."""
 LONGEST_NUMBER = 400
 """Characters of a number: no float has more digits before its point, and Python refuses integers of 4,300."""
 MOST_PROBLEMS = 100
@@ -36,7 +36,7 @@ KeyPath = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Location:
-    """Where the user wrote something: a line of the file, or the nth `--set`, counted from 0."""
+    """Location of a value: a line of the file, or the nth `--set`, counted from 0."""
 
     line: int = 1
     override: int | None = None
@@ -49,10 +49,10 @@ class Node:
     value: dict[str, Node] | list[Node] | str | int | float | bool | None
     location: Location
     implied: bool = False
-    """Nobody wrote this value: it only leads to one that an override sets."""
+    """Whether nobody wrote this value, and it only leads to one that an override sets."""
 
     def plain(self) -> Any:
-        """The value without places."""
+        """Returns the value without locations."""
         if isinstance(self.value, dict):
             return {key: child.plain() for key, child in self.value.items()}
         if isinstance(self.value, list):
@@ -61,7 +61,7 @@ class Node:
 
     @classmethod
     def of(cls, value: Any, location: Location) -> Node:
-        """A tree of plain values that all came from one location."""
+        """Returns a tree of plain values that all have one location."""
         if isinstance(value, Mapping):
             return cls({str(key): cls.of(child, location) for key, child in value.items()}, location)
         if isinstance(value, (list, tuple)):
@@ -69,7 +69,7 @@ class Node:
         return cls(value, location)
 
     def child(self, key: str | int) -> Node | None:
-        """The value under a key or list position, if there is one."""
+        """Returns the value under a key or list position, if there is one."""
         if isinstance(self.value, dict):
             return self.value.get(str(key))
         if isinstance(self.value, list) and str(key).isdecimal() and int(key) < len(self.value):
@@ -78,9 +78,9 @@ class Node:
 
 
 def locate(root: Node, path: KeyPath, implied: bool = False) -> Location:
-    """Where the value of a path was written, or else the innermost thing around it that was.
+    """Returns the location of the value of a path, or else of the innermost value around it that was written.
 
-    With `implied`, a key that only leads to a written one counts as written.
+    With `implied`, a value that only leads to a written one counts as written.
     """
     location, node = root.location, root
     for key in path:
@@ -102,7 +102,7 @@ class Problem:
     message: str
 
     def line(self, origin: str) -> str:
-        """The mistake as the user reads it."""
+        """Formats the mistake for the user."""
         where = "--set" if self.location.override is not None else f"{origin}:{self.location.line}:"
         return f"{where} {dotted(self.path)}: {self.message}" if self.path else f"{where} {self.message}"
 
@@ -114,7 +114,7 @@ def dotted(path: KeyPath) -> str:
 
 
 def error_of(problems: list[Problem], origin: str) -> ConfigError:
-    """One error with all mistakes, those of the file by line and then those of the overrides.
+    """Returns one error with all mistakes, those of the file by line and then those of the overrides.
 
     Of more than `MOST_PROBLEMS` the first are reported.
     """
@@ -170,7 +170,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def recognise_scalars(resolver: Any) -> None:
-    """Teach a PyYAML loader or dumper class which plain scalars are not text."""
+    """Registers the plain scalars that are not text with a loader or dumper class of PyYAML."""
     for tag, (pattern, first, _) in SCALARS.items():
         if tag != _STR:
             starts = [*first, ""] if tag == _NULL else list(first)
@@ -183,7 +183,7 @@ _Loader.add_implicit_resolver(_MERGE, re.compile(r"<<\Z"), ["<"])
 
 
 class _Reading:
-    """Turns PyYAML's nodes into ours and collects mistakes on the way."""
+    """Converts PyYAML's nodes and collects mistakes on the way."""
 
     def __init__(self, origin: str, override: Location | None = None) -> None:
         self.problems: list[Problem] = []
@@ -194,7 +194,7 @@ class _Reading:
         self._repeated = 0
 
     def node(self, yaml_node: yaml.Node, path: KeyPath, location: Location) -> Node:
-        """Our node of PyYAML's; raises `ConfigError` where aliases repeat too much."""
+        """Converts a node; raises `ConfigError` where aliases repeat too much."""
         self._count(yaml_node)
         if not self._may_open(yaml_node, path):
             return Node(None, location)
@@ -210,7 +210,7 @@ class _Reading:
         return Node(self._scalar(yaml_node, path), location)
 
     def _count(self, yaml_node: yaml.Node) -> None:
-        """Count what an alias repeats: a node that was read before, and all below it, comes from an alias."""
+        """Counts what an alias repeats: a node that was read before, and all below it, comes from an alias."""
         if id(yaml_node) not in self._seen:
             self._seen.add(id(yaml_node))
             return
@@ -288,13 +288,13 @@ class _Reading:
 
 
 def _forbidden(text: str) -> str:
-    """The first character that neither UTF-8 nor a file name can hold, as `U+0000`; empty where there is none."""
+    """Returns the first character that neither UTF-8 nor a file name can hold, as `U+0000`, or nothing."""
     character = re.search("[\0\ud800-\udfff]", text)
     return f"U+{ord(character[0]):04X}" if character else ""
 
 
 def read_document(text: str, origin: str) -> tuple[Node, list[Problem]]:
-    """The tree of a YAML file that holds one mapping, with the mistakes that do not keep it from being read.
+    """Returns the tree of a YAML file that holds one mapping, with the mistakes that do not keep it from being read.
 
     Raises:
         ConfigError: the text is no YAML, not a mapping, or much larger than it is written, through aliases.
@@ -311,7 +311,7 @@ def read_document(text: str, origin: str) -> tuple[Node, list[Problem]]:
 
 
 def read_value(text: str, path: KeyPath, location: Location) -> tuple[Node, list[Problem]]:
-    """The tree of the YAML value of an override.
+    """Returns the tree of the YAML value of an override.
 
     Raises:
         ConfigError: the text is no YAML, or much larger than it is written, through aliases.

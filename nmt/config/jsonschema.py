@@ -1,7 +1,7 @@
 """The JSON schema with which editors complete and check the YAML.
 
-Written from the shapes of the fields, because pydantic's `model_json_schema` knows one form of a value: not the name
-of a part alone, not a single item without its list, not presets, which depend on where a section stands.
+It is written from the shapes of the fields. Pydantic's `model_json_schema` has the full form of a value only: not the
+name of a part alone, not a single item without its list, and no presets, which depend on the path of a section.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Schema = dict[str, Any]
 def json_schema(components: Components) -> Schema:
     """JSON schema (draft 2020-12) of the YAML, short forms included.
 
-    It knows every key, type, range and name; contradictions between values only the reader knows.
+    It has every key, type, range and name. Only the reader finds contradictions between values.
     """
     writer = _Writer(components)
     (_, top), *others = ((task, writer.section(experiment, "")) for task, experiment in TASKS.items())
@@ -50,7 +50,7 @@ class _Writer:
                 self.definitions[f"{family}.{kind}"] = {"description": entry.summary, **options}
 
     def section(self, section: type[Section], path: str) -> Schema:
-        """A section where it stands; its path decides which presets it has."""
+        """Schema of a section; its path decides which presets it has."""
         mapping = self._mapping(section, path, {})
         presets = self._presets.get(path)
         if not presets:

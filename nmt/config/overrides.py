@@ -21,7 +21,7 @@ keys in other sections."""
 
 
 def experiment_of(root: Node) -> type[ExperimentConfig]:
-    """The class of the experiment whose YAML has this tree; the first where it names none, or none that there is."""
+    """Returns the class of the experiment by its key `task`; the first one where it names none that exists."""
     named = root.child("task")
     first = next(iter(TASKS.values()))
     return TASKS.get(named.value, first) if named is not None and isinstance(named.value, str) else first
@@ -30,7 +30,7 @@ def experiment_of(root: Node) -> type[ExperimentConfig]:
 def apply_overrides(root: Node, overrides: Sequence[str], families: Mapping[str, Registry[Any]]) -> list[Problem]:
     """Writes the overrides into the tree, in their order; returns those that cannot be written.
 
-    The task comes before all others, because it says what their keys mean. Whether the keys exist is found out later,
+    The task comes before all others, because the meaning of their keys depends on it. Unknown keys are reported later,
     together with those of the file.
     """
     problems: list[Problem] = []
@@ -59,7 +59,7 @@ def _key(override: str) -> str:
 
 
 def _write(root: Node, shape: Shape | None, path: KeyPath, value: Node, families: Mapping[str, Registry[Any]]) -> str:
-    """Puts the value at its path; returns what stands in the way, or nothing."""
+    """Puts the value at its path; returns the reason why this is impossible, or nothing."""
     node = root
     for depth, step in enumerate(path):
         key, last = str(step), depth == len(path) - 1
@@ -107,7 +107,7 @@ def _write_out(node: Node, shape: Shape | None, key: str) -> None:
 
 
 def _below(shape: Shape | None, node: Node, key: str, families: Mapping[str, Registry[Any]]) -> Shape | None:
-    """What the schema expects under a key of the node, as far as it is known."""
+    """Returns what the schema expects under a key of the node, as far as it is known."""
     if shape is None:
         return None
     if shape.container is dict or (shape.container is list and isinstance(node.value, list)):
@@ -166,7 +166,7 @@ def _add(root: Node, path: list[str], leaf: Node) -> None:
 
 
 def _merged(base: Node, own: Node, shape: Shape | None) -> Node:
-    """`base` with what `own` says otherwise. Options of a part stay only while the part stays the same."""
+    """Returns `base` with the values of `own` in it. Options of a part stay only while the part stays the same."""
     if shape is not None and shape.part is not None and isinstance(own.value, dict):
         if isinstance(base.value, str):
             base = Node({"kind": Node(base.value, base.location)}, base.location)

@@ -24,7 +24,7 @@ Commentary = Callable[[FieldInfo, int], list[str]]
 
 
 def dump_config(config: ExperimentConfig, comments: bool = False) -> str:
-    """The resolved config in the order of the schema, defaults and presets written out.
+    """Prints the resolved config in the order of the schema, defaults and presets written out.
 
     Loading it with the families that it was read with gives an equal config.
     """
@@ -87,11 +87,11 @@ def _is_name(value: Any) -> bool:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what YAML 1.1 or our reader would not take for text."""
+    """Quotes text that YAML 1.1 or our reader would take for something else."""
 
 
 def _string(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    # Only this style keeps line breaks, of which YAML 1.1 knows five, on one line.
+    # Only this style keeps line breaks, of which YAML 1.1 has five, on one line.
     breaks = any(character in text for character in "\n\r\x85\u2028\u2029")
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if breaks else None)
 
@@ -109,7 +109,7 @@ def flow(value: Any) -> str:
 
 
 def reference_yaml(components: Components, task: str = "translation") -> str:
-    """A config of this task with every key, and comments that tell all that can stand there; it loads as it is."""
+    """Prints a config of this task with every key, and comments with all choices; it loads as it is."""
     experiment = TASKS[task]
     root = Node.of({"task": task, **_example(experiment, components.families)}, Location())
     config = build_config(root, [], "reference", Components(components.families, components.presets))
@@ -117,7 +117,7 @@ def reference_yaml(components: Components, task: str = "translation") -> str:
 
 
 def _example(section: type[Section], families: Families) -> dict[str, Any]:
-    """Values of the keys that a section requires."""
+    """Returns values of the keys that a section requires."""
     return {
         name: field.examples[0] if field.examples else _example_value(shape_of(field), name, families)
         for name, field in section.model_fields.items()
@@ -144,7 +144,7 @@ def _example_value(shape: Shape, name: str, families: Families) -> Any:
 
 
 class _Explanation:
-    """What to write above each field. The options of a family stand where it first occurs."""
+    """Comments above the fields of a reference. The options of a family stand where it first occurs."""
 
     def __init__(self, experiment: type[ExperimentConfig], components: Components) -> None:
         self._families = components.families
@@ -204,7 +204,7 @@ def _in_brackets(field: FieldInfo, shape: Shape) -> str:
 
 
 def difference(old: Section, new: Section) -> dict[str, tuple[Any, Any]]:
-    """Dotted paths that differ -> (value in `old`, value in `new`), in schema order.
+    """Returns dotted paths that differ -> (value in `old`, value in `new`), in schema order.
 
     Where a part was replaced by another one, its `kind` differs and the options are not compared; a list of
     another length differs as a whole; an entry that only one has is None in the other.

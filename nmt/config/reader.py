@@ -1,8 +1,8 @@
 """YAML and overrides -> a config, or one error that names all mistakes.
 
 Pydantic validates the tree of the file along the schema, from the sections down to the parts and their options. Its
-discriminated unions choose the parts. It knows no lines and no short forms, offers no names, and drops what is right
-beside what is wrong: this is what the context of the validation, `_Reading`, adds.
+discriminated unions choose the parts. `_Reading`, the context of the validation, adds what pydantic lacks: lines, short
+forms, suggestions of names, and the valid values beside wrong ones, for the rules between values.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ Check = Callable[[ExperimentConfig], Iterable[tuple[str, str]]]
 
 @dataclass(frozen=True)
 class Components:
-    """What a config may be made of, and the rules that the schema cannot know."""
+    """Families of parts, presets, and rules between parts that the schema cannot express."""
 
     families: Families
     presets: Presets = field(default_factory=dict)
     checks: Sequence[Check] = ()
-    """Where values are wrong, a rule is asked as far as the others decide it."""
+    """Each is checked as far as the valid values decide it."""
     whole_checks: Sequence[Check] = ()
     """Rules that need a config without any mistake."""
 
@@ -69,7 +69,7 @@ def load_config(path: str | Path, components: Components, overrides: Sequence[st
 
 
 def _read(path: str | Path) -> bytes:
-    """The bytes of a file or pipe. A pipe that nobody opens for writing within a second is an error, not a wait."""
+    """Returns the bytes of a file or pipe. A pipe that nobody opens for writing within a second is an error."""
     with open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | _AT_ONCE)) as file:
         read: bytes | None = b""
         if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
@@ -98,14 +98,14 @@ def parse_config(text: str, origin: str, components: Components, overrides: Sequ
 
 
 def build_config(root: Node, problems: list[Problem], origin: str, components: Components) -> ExperimentConfig:
-    """The config of a tree, which is changed on the way; `problems` are those found before.
+    """Returns the config of a tree, which it changes; `problems` are those of the steps before.
 
     Raises:
         ConfigError: there are mistakes: one line for each.
     """
     wrong = wrong_task(root)
     if wrong is not None:
-        # Without it, nobody knows what the other keys mean.
+        # The meaning of the other keys depends on it.
         raise error_of([*problems, wrong], origin)
     experiment = experiment_of(root)
     problems = problems + expand_presets(root, experiment, components.presets)
@@ -161,7 +161,7 @@ class _Reading:
     """Context in which pydantic validates a YAML: notes every mistake, and returns sections as far as they are right.
 
     Values with mistakes are unknown in a section, and beside a wrong key also those that were not written, because the
-    key may have meant them. The others are still held against each other.
+    key may have meant them. The rules between values are checked on the others.
     """
 
     def __init__(self, experiment: type[ExperimentConfig], root: Node, components: Components) -> None:
@@ -179,7 +179,7 @@ class _Reading:
             raise _EnoughError
 
     def blame_all(self, rule: Iterable[tuple[str, str]], section: KeyPath) -> None:
-        """Notes what a rule between values finds, as far as it is decided."""
+        """Notes the mistakes that a rule between values yields, as far as it is decided."""
         for path, message in decided(rule):
             self.blame((*section, *path.split(".")), message)
 
@@ -213,7 +213,8 @@ class _Reading:
             for detail in error.errors():
                 self.blame(values.path, complaint(detail, None, None)[1])
             return UNKNOWN
-        self._path = outer
+        finally:
+            self._path = outer
         unknown = {name for name, value in built.__dict__.items() if value is UNKNOWN}
         if misnamed:
             unknown |= fields.keys() - values.keys()
@@ -236,7 +237,7 @@ class _Reading:
             return UNKNOWN
 
     def _full_form(self, value: Any, shape: Shape, path: KeyPath) -> Any:
-        """The value with short forms written out: a name alone, one item without its list, nothing for the defaults."""
+        """Returns the value with short forms written out: a part's name, one item without a list, null for defaults."""
         if shape.container is list:
             if isinstance(value, list):
                 return [self._full_form(item, shape.item, (*path, index)) for index, item in enumerate(value)]
@@ -281,7 +282,7 @@ class _Reading:
         return (*path, *detail["loc"]), f"must be {expected}, not {shown(wrong)}"
 
     def _what_else(self, key: str, fields: Iterable[str], values: Values) -> str:
-        """What to write instead of an unknown key beside these values."""
+        """Returns a suggestion in place of an unknown key beside these values."""
         meant = [each for each in synonyms(key) if is_key(each, self._experiment, self.families)]
         near = nearest(key, fields)
         if not meant and near is not None:

@@ -1,7 +1,7 @@
 """Sections of the YAML, and the parts that it selects by name: `{kind: NAME, option: value}`, or only `NAME`.
 
-A part's options live in the part's own file, as a frozen pydantic model registered under its name. This module knows
-no part: the discriminated union of a family is built from its registry when the first config is read.
+A part's options live in the part's own file, as a frozen pydantic model registered under its name. This module
+imports no part: the discriminated union of a family is built from its registry when the first config is read.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Section(BaseModel):
     def contradictions(self) -> Iterable[tuple[str, str]]:
         """Yields values that exclude each other: (dotted path inside this section, what is wrong and what to do).
 
-        The reader also asks sections in which some values are wrong; reading such a value raises `UnknownValueError`,
+        The reader also checks sections in which some values are wrong; reading such a value raises `UnknownValueError`,
         which ends the rule. Rules that need different values are each wrapped in `decided`.
         """
         return ()

@@ -1,4 +1,4 @@
-"""What the annotation of a field lets stand in the YAML, for the reader and in words."""
+"""Shapes: what the annotation of a field allows in the YAML."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Shape:
 
     @property
     def item(self) -> Shape:
-        """What stands in the list, or under each name."""
+        """Shape of the values in the list, or under each name."""
         return replace(self, container=None)
 
 
@@ -72,7 +72,7 @@ def accepts_own_keys(shape: Shape) -> bool:
 
 
 def fields_in_order(section: type[Section]) -> list[tuple[str, FieldInfo]]:
-    """Fields as they are printed: a part inherits the options of its family, what it is about comes before them."""
+    """Returns the fields in the order of printing: `kind` and required ones before the options common to a family."""
     fields = list(section.model_fields.items())
     if issubclass(section, PartOptions):
         fields.sort(key=lambda item: (item[0] != "kind", not item[1].is_required()))
@@ -80,7 +80,7 @@ def fields_in_order(section: type[Section]) -> list[tuple[str, FieldInfo]]:
 
 
 def fields_below(section: type[Section], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Dotted paths of all fixed keys, with their fields."""
+    """Yields dotted paths of all fixed keys, with their fields."""
     for name, field in section.model_fields.items():
         yield prefix + name, field
         shape = shape_of(field)

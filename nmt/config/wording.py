@@ -1,4 +1,4 @@
-"""Messages: what an annotation allows, what pydantic says about a value, and the nearest name of a wrong one."""
+"""Messages about values: what an annotation allows, pydantic's errors in plain words, and the nearest valid name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TRUTHS = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "f
 
 @cache
 def all_synonyms() -> Mapping[str, tuple[str, ...]]:
-    """Words of other toolkits -> our keys for the same thing, as dotted paths."""
+    """Returns words of other toolkits -> our keys for the same thing, as dotted paths."""
     table = yaml.safe_load(Path(__file__).with_name("synonyms.yaml").read_text(encoding="utf-8"))
     keys: dict[str, tuple[str, ...]] = {}
     for ours, words in table.items():
@@ -33,20 +33,20 @@ def all_synonyms() -> Mapping[str, tuple[str, ...]]:
 
 
 def synonyms(name: str) -> Sequence[str]:
-    """Our keys for a word of another toolkit, however it is written: `--batch-size`, `batch_size`, `batchSize`."""
+    """Returns our keys for a word of another toolkit, in any spelling: `--batch-size`, `batch_size`, `batchSize`."""
     word = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.lstrip("-")).replace("-", "_").lower()
     return all_synonyms().get(word, ())
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:
-    """The choice most like `name`, in whatever case, or None if none is."""
+    """Returns the choice most like `name`, in whatever case, or None."""
     by_folded = {choice.casefold(): choice for choice in choices}
     matches = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.6)
     return by_folded[matches[0]] if matches else None
 
 
 def advice(name: str, choices: Iterable[str]) -> str:
-    """What to write instead of `name`: the nearest choice, and all there are."""
+    """Returns a suggestion in place of `name`: the nearest choice, and all choices."""
     choices = list(choices)
     near = nearest(name, choices)
     listed = f"choose from {', '.join(choices)}" if choices else "there is none to choose from"
@@ -152,7 +152,7 @@ def _sentence(detail: Mapping[str, Any], annotation: Any, value: Any) -> str:
             return f"{said}; did you mean {near!r}?"
         if expected.startswith("true") and value.lower() in _TRUTHS:
             return f"{said}; write {_TRUTHS[value.lower()]}"
-        # What looks like a number and is text was put in quotes.
+        # Text that looks like a number was put in quotes.
         if "number" in expected and any(SCALARS[tag][0].fullmatch(value) for tag in NUMBERS):
             return f"{said}; take the quotes away"
     elif expected.startswith("text") and isinstance(value, (bool, int, float)):

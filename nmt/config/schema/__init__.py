@@ -1,7 +1,7 @@
 """The fixed sections of the YAML: one class a section, every default in one place.
 
-What can be chosen by name (a cell, a score, a schedule, a kind of corpus) is a part: here only its family
-is named, its options live in its own file (see `registry.py`).
+Parts that are chosen by name (a cell, a score, a schedule, a kind of corpus) are named here by their family alone.
+Their options live in their own files (see `registry.py`).
 """
 
 from __future__ import annotations

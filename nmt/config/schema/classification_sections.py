@@ -29,16 +29,16 @@ LabelledValidationChoice = Annotated[
 
 
 class DocumentFiltersConfig(Section):
-    """What becomes of documents that are long, empty or damaged. The first two hold wherever the model is used."""
+    """Treatment of long, empty or damaged documents. The first two keys hold wherever the model is used."""
 
     max_length: Positive | None = None
     """Pieces after which a document is cut off; null reads every document whole."""
     max_sentence_length: Positive = 100
     """Pieces after which a sentence goes on as the next one, so that one long sentence does not hold up a batch."""
     empty: Literal["drop", "error"] = "drop"
-    """What happens to a document without a word."""
+    """Treatment of a document without a word."""
     broken_utf8: Literal["error", "drop"] = "error"
-    """What happens to a document with bytes that are not UTF-8."""
+    """Treatment of a document with bytes that are not UTF-8."""
 
 
 class LabelledDataConfig(Section):
@@ -55,7 +55,7 @@ class LabelledDataConfig(Section):
     test: dict[str, CollectionChoice] = Field(default_factory=dict)
     """Named test sets, for `nmt-eval`."""
     filters: DocumentFiltersConfig = DocumentFiltersConfig()
-    """What becomes of documents that are long, empty or damaged."""
+    """Treatment of long, empty or damaged documents."""
     cache: PathName | None = None
     """Folder of the encoded documents; by default `cache` in the run's folder. Runs may share one."""
     workers: Workers = 0
@@ -68,11 +68,11 @@ class LevelConfig(EncoderConfig):
     hidden_size: Size = 50
     """Units of each layer and direction."""
     score: ScoreChoice = PartOptions(kind="additive")
-    """What weighs the parts against a learned query; `mean` weighs all alike."""
+    """Score of each part against a learned query; `mean` weighs all alike."""
 
 
 class DocumentDropoutConfig(Section):
-    """What is switched off at random in training, as probabilities."""
+    """Dropout probabilities in training."""
 
     embedding: Probability = 0.2
     """Elements of the word embeddings."""
@@ -94,7 +94,7 @@ class ClassifierConfig(Section):
     sentence: LevelConfig = LevelConfig()
     """From the sentences of a document to its vector."""
     dropout: DocumentDropoutConfig = DocumentDropoutConfig()
-    """What is switched off at random in training."""
+    """Dropout in training."""
 
 
 class ClassifierStoppingConfig(StoppingConfig):
@@ -112,21 +112,21 @@ class ClassifierTrainingConfig(LearningConfig):
     label_smoothing: Probability = 0.0
     """Probability mass spread evenly over the labels."""
     early_stopping: ClassifierStoppingConfig = ClassifierStoppingConfig()
-    """When to stop, and what the best checkpoint is."""
+    """Early stopping, and the choice of the best checkpoint."""
 
 
 class ClassifierValidationConfig(Section):
-    """What is measured during training, through the same code as `nmt-eval`."""
+    """Evaluation during training, by the same code as `nmt-eval`."""
 
     samples: Count = 3
-    """Documents that are shown at every validation: those whose labels the model finds least probable."""
+    """Documents logged at every validation: those whose labels are least probable under the model."""
 
 
 class ClassificationConfig(ExperimentConfig):
-    """An experiment in which the labels of documents are learned."""
+    """Config of an experiment in document classification."""
 
     task: Literal["classification"] = "classification"
-    """What is learned: the labels of documents."""
+    """The task: labels of documents."""
     data: LabelledDataConfig
     """The documents."""
     tokenizer: SentencePieceConfig = SentencePieceConfig()
@@ -136,7 +136,7 @@ class ClassificationConfig(ExperimentConfig):
     training: ClassifierTrainingConfig = ClassifierTrainingConfig()
     """The optimization."""
     validation: ClassifierValidationConfig = ClassifierValidationConfig()
-    """What is measured during training."""
+    """Evaluation during training."""
 
     @property
     def languages(self) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ ScheduleChoice = Annotated[SerializeAsAny[PartOptions], PartOf("schedule")]
 
 
 class StoppingConfig(Section):
-    """Stop when validation no longer improves, whatever is learned."""
+    """Early stopping, for every task."""
 
     metric: str
     """Metric of the validation corpus that chooses the best checkpoint and decides when to stop."""
@@ -53,7 +53,7 @@ class StoppingConfig(Section):
 
 
 class LearningConfig(Section):
-    """The optimization, whatever is learned."""
+    """The optimization, for every task."""
 
     start_from: PathName | None = None
     """Run or checkpoint whose weights and tokenizer training starts with."""
@@ -72,9 +72,9 @@ class LearningConfig(Section):
     clip_norm: Annotated[float, Field(ge=0.0, le=1e6)] = 1.0
     """Largest norm of the gradient of an update; 0 switches clipping off."""
     label_smoothing: Probability = 0.0
-    """Probability mass spread evenly over all that could be said."""
+    """Probability mass spread evenly over all outputs."""
     ema_decay: Probability = 0.0
-    """Decay of the moving average of the weights that validation and use take; 0 switches it off."""
+    """Decay of the moving average of the weights, used in validation and in checkpoints; 0 switches it off."""
     non_finite_limit: Positive = 10
     """Updates in a row with a non-finite loss or gradient that are skipped before training stops."""
     log_every: Positive = 50
@@ -86,7 +86,7 @@ class LearningConfig(Section):
     keep_last: Positive = 3
     """Most recent checkpoints that are kept, besides the best one."""
     early_stopping: StoppingConfig
-    """When to stop, and what the best checkpoint is."""
+    """Early stopping, and the choice of the best checkpoint."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """Training has an end."""
@@ -119,11 +119,11 @@ class RuntimeConfig(Section):
     """The machine."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; `auto` takes a GPU where there is one."""
+    """Device to compute on; `auto` takes a GPU where there is one."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
-    """Number format of the matrix products; `auto` chooses for the device and says why, `int8` translates on a CPU."""
+    """Number format of the matrix products; `auto` chooses for the device and logs why, `int8` translates on a CPU."""
     kernel: Literal["auto", "reference", "fused", "graphed"] = "auto"
-    """Implementation of the recurrent inner loops; a forced choice that cannot be had is an error. `graphed` is `fused`
+    """Implementation of the recurrent inner loops; an unavailable choice is an error. `graphed` is `fused`
     with the decoder's recurrence replayed from CUDA graphs, of rounded shapes."""
     threads: Workers = 0
     """CPU threads of this process; 0 leaves the choice to PyTorch."""
@@ -137,12 +137,12 @@ class RuntimeConfig(Section):
 
 
 class ExperimentConfig(Section):
-    """What is learned from which text, how, and where the result goes. `task` says which kind of experiment it is."""
+    """Config of an experiment. `task` chooses the class, and with it the other sections."""
 
     run: PathName = Field(examples=["runs/example"])
     """Folder of the run: checkpoints, logs and metrics."""
     task: str
-    """What is learned."""
+    """The task."""
     seed: Seed = 1
     """Seed of every random choice."""
     data: Section
@@ -154,16 +154,16 @@ class ExperimentConfig(Section):
     training: LearningConfig
     """The optimization."""
     validation: Section
-    """What is measured during training."""
+    """Evaluation during training."""
     runtime: RuntimeConfig = RuntimeConfig()
     """The machine."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
-        """Integers are not trained. A precision that the device does not have is the section's own mistake."""
+        """Int8 is for translation only. A precision that the device lacks is a contradiction of the section itself."""
         if self.runtime.precision == "int8" and not any(self.runtime.contradictions()):
             yield "runtime.precision", "int8 only translates (nmt-translate --precision int8); set auto, bf16 or fp32"
 
     @property
     def languages(self) -> tuple[str, ...]:
         """Codes of the languages of the text, the source first."""
-        raise AssertionError("a task knows its languages")
+        raise NotImplementedError

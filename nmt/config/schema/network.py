@@ -20,15 +20,15 @@ Residual = Annotated[int, Field(ge=2, le=100)] | None
 
 
 class NetworkPartOptions(PartOptions):
-    """Options of a part of the network that may not go with every other part."""
+    """Options of a part of the network that may conflict with other parts."""
 
     def conflicts(self, model: ModelConfig) -> Iterable[tuple[str, str]]:
-        """What of the network this part cannot go with: (dotted path from the root, what is wrong and what to do)."""
+        """Yields conflicts with the rest of the network: (dotted path from the root, what is wrong and what to do)."""
         return ()
 
 
 class DropoutConfig(Section):
-    """What is switched off at random in training, as probabilities."""
+    """Dropout probabilities in training."""
 
     embedding: Probability = 0.2
     """Elements of the embeddings, source and target."""
@@ -64,14 +64,14 @@ class EncoderConfig(Section):
 
     @property
     def directions(self) -> tuple[int, ...]:
-        """In how many directions each layer reads, the lowest first."""
+        """Number of directions of each layer, the lowest first."""
         if self.bidirectional == "first":
             return (2, *[1] * (self.layers - 1))
         return (2 if self.bidirectional else 1,) * self.layers
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Of the outputs of each layer, the lowest first."""
+        """Width of the outputs of each layer, the lowest first."""
         return tuple(self.hidden_size * directions for directions in self.directions)
 
     @property
@@ -80,7 +80,7 @@ class EncoderConfig(Section):
         return self.widths[-1]
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
-        """A residual connection has a layer to stand in, whose input is as wide as its output."""
+        """A residual connection needs its layer, with an input as wide as the output."""
         yield from _without_layer(self.residual_from, self.layers)
         if self.bidirectional == "first" and self.residual_from == 2 <= self.layers:
             below, width = self.widths[:2]
@@ -92,7 +92,7 @@ class EncoderConfig(Section):
 
 
 class ReadoutConfig(Section):
-    """What turns the decoder's state, context and input into the vector before the vocabulary (deep output)."""
+    """Deep output: from the decoder's state, context and input to the vector before the vocabulary projection."""
 
     kind: Literal["tanh", "maxout", "linear"] = "tanh"
     """Nonlinearity; `maxout` over pairs as in Bahdanau 2015, A.2.2."""
@@ -110,7 +110,7 @@ class DecoderConfig(Section):
     layers: Layers = 1
     """Layers, one above the other."""
     bridge: Literal["final", "backward", "mean", "context", "copy", "zero"] = "final"
-    """Where the first state comes from. A layer with tanh maps the encoder's last states (`final`), those of its
+    """Source of the first state. A layer with tanh maps the encoder's last states (`final`), those of its
     backward direction alone (`backward`, Bahdanau 2015, A.2.2), the mean of its annotations (`mean`, Sennrich 2017), or
     the context of score `none` (`context`, Cho 2014, A.1). `copy` takes the encoder's last states unchanged, hidden and
     cell (Sutskever 2014; Luong 2015). `zero` starts from zeros."""
@@ -120,23 +120,23 @@ class DecoderConfig(Section):
     """Deep output."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
-        """A residual connection has a layer to stand in."""
+        """A residual connection needs its layer."""
         yield from _without_layer(self.residual_from, self.layers)
 
 
 class AttentionConfig(Section):
-    """How the decoder looks at the source: choices that combine."""
+    """Attention to the source: choices that combine."""
 
     score: ScoreChoice = PartOptions(kind="additive")
-    """What compares the decoder's state with a source position."""
+    """Score of a source position against the decoder's state."""
     window: WindowChoice = PartOptions(kind="global")
-    """Which source positions may be looked at."""
+    """Source positions that may get weight."""
     wiring: WiringChoice = PartOptions(kind="bahdanau")
-    """When the decoder looks, and where the context goes."""
+    """Order of attention and recurrence in a step, and the use of the context."""
     heads: Heads = 1
     """Attentions side by side, each with its own maps of queries and annotations."""
     coverage: CoverageChoice = PartOptions(kind="none")
-    """What the score is told of where the decoder looked before."""
+    """Input to the score from the attention of earlier steps."""
 
 
 class ModelConfig(Section):
@@ -153,11 +153,11 @@ class ModelConfig(Section):
     decoder: DecoderConfig = DecoderConfig()
     """The recurrent decoder."""
     attention: AttentionConfig = AttentionConfig()
-    """How the decoder looks at the source; the name of a published system stands for its combination."""
+    """Attention to the source; the name of a published system stands for its combination."""
     context: ContextChoice = PartOptions(kind="none")
-    """What the translator is told of the sentences before, in corpora with documents."""
+    """Context from the sentences before, in corpora with documents."""
     dropout: DropoutConfig = DropoutConfig()
-    """What is switched off at random in training."""
+    """Dropout in training."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """Sizes of a tied output, of the heads, and of the states that the bridge reads."""

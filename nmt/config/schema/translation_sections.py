@@ -31,18 +31,18 @@ ValidationChoice = Annotated[SerializeAsAny[PartOptions], PartOf("corpus", defau
 
 
 class FiltersConfig(Section):
-    """Which training pairs are left out; every pair left out is counted and reported."""
+    """Filters of training pairs; every dropped pair is counted and reported."""
 
     max_length: Positive = 100
     """Longest side in pieces; longer pairs of training and validation are dropped, never lines of a test set."""
     max_ratio: Annotated[float, Field(gt=1.0, le=1e6)] = 9.0
     """Largest ratio of the longer side to the shorter one, in pieces; pairs above it are dropped, as above."""
     empty: Literal["drop", "error"] = "drop"
-    """What happens to a training pair with an empty side. The pair goes as a whole: sides never shift."""
+    """Treatment of a training pair with an empty side. The pair goes as a whole: sides never shift."""
     broken_utf8: Literal["error", "drop"] = "error"
-    """What happens to a pair with bytes that are not UTF-8."""
+    """Treatment of a pair with bytes that are not UTF-8."""
     duplicates: Literal["keep", "drop"] = "keep"
-    """What happens to a pair that occurred before, both sides alike."""
+    """Treatment of a pair that occurred before, both sides alike."""
 
 
 class DataConfig(Section):
@@ -57,7 +57,7 @@ class DataConfig(Section):
     A single one needs no list."""
     validation: ValidationChoice
     """The corpus that measures progress and chooses the best checkpoint; `{split: 1000}` takes 1,000 pairs from the
-    training text. Its long pairs are left out as `filters` says."""
+    training text. `filters` drops its long pairs too."""
     test: dict[str, CorpusChoice] = Field(default_factory=dict)
     """Named test sets, for `nmt-eval`."""
     reverse_source: bool = False
@@ -65,7 +65,7 @@ class DataConfig(Section):
     (Sutskever 2014, section 3.3). Nothing else changes: attention weights, alignments and plots count source positions
     in the order of the text."""
     filters: FiltersConfig = FiltersConfig()
-    """Which training pairs are left out."""
+    """Filters of training pairs."""
     cache: PathName | None = None
     """Folder of the encoded corpora; by default `cache` in the run's folder. Runs may share one."""
     workers: Workers = 0
@@ -110,14 +110,14 @@ class EarlyStoppingConfig(StoppingConfig):
 
 
 class GuidedAlignmentConfig(Section):
-    """Attention learns to follow the alignments that corpora bring (Chen 2016; Liu 2016; Mi 2016)."""
+    """Second loss that guides attention by the alignments of corpora (Chen 2016; Liu 2016; Mi 2016)."""
 
     weight: Ratio = 0.0
-    """Weight of the alignment loss beside the likelihood, whose own weight is 1; 0 switches it off."""
+    """Weight of the alignment loss, beside 1 for the likelihood; 0 switches it off."""
     decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Factor of the weight at the end of every epoch."""
     loss: Literal["cross_entropy", "squared_error"] = "cross_entropy"
-    """How far attention is from the links of a target piece."""
+    """Distance of attention from the links of a target piece."""
 
 
 class TrainingConfig(LearningConfig):
@@ -130,24 +130,24 @@ class TrainingConfig(LearningConfig):
     label_smoothing: Probability = 0.1
     """Probability mass spread evenly over the vocabulary."""
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
-    """When to stop, and what the best checkpoint is."""
+    """Early stopping, and the choice of the best checkpoint."""
     guided_alignment: GuidedAlignmentConfig = GuidedAlignmentConfig()
     """A second loss, for attention, from the `alignments` of corpora."""
 
 
 class ValidationConfig(Section):
-    """What is measured during training, through the same code as `nmt-eval`."""
+    """Evaluation during training, by the same code as `nmt-eval`."""
 
     sentences: Positive = 500
     """Sentences of the validation corpus that are translated for BLEU and chrF, from its beginning."""
     beam_size: Beam = 1
     """Beam of these translations."""
     samples: Count = 3
-    """Translations that are shown at every validation."""
+    """Translations that are logged at every validation."""
 
 
 class SearchConfig(Section):
-    """How a translation is found. `nmt-translate` and `nmt-eval` may override each of these."""
+    """Search for translations. `nmt-translate` and `nmt-eval` may override each of these."""
 
     kind: Literal["beam", "greedy", "sampling"] = "beam"
     """Beam search, the most probable piece at every step, or a random draw."""
@@ -174,10 +174,10 @@ class SearchConfig(Section):
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Sample from the smallest set of pieces with this probability (Holtzman 2020)."""
     shortlist: Count = 0
-    """Translate with a part of the vocabulary: so many likely translations of each source piece, from the lexicon that
-    `nmt-lexicon` builds, and `shortlist_frequent`; 0 is the whole vocabulary."""
+    """Translate with a part of the vocabulary: this many likely translations of each source piece, from the lexicon of
+    `nmt-lexicon`, and `shortlist_frequent`; 0 is the whole vocabulary."""
     shortlist_frequent: Count = 100
-    """Pieces that a shortlist has whatever the source: the most frequent ones of the training text."""
+    """Pieces in every shortlist: the most frequent ones of the training text."""
     batch_tokens: Tokens = 4096
     """Padded source tokens translated at once."""
 
@@ -213,10 +213,10 @@ class SearchConfig(Section):
 
 
 class TranslationConfig(ExperimentConfig):
-    """An experiment in which translations are learned."""
+    """Config of an experiment in translation."""
 
     task: Literal["translation"] = "translation"
-    """What is learned: translations, or with `classification` the labels of documents."""
+    """The task: translations, or with `classification` the labels of documents."""
     data: DataConfig
     """The corpora."""
     tokenizer: TokenizerConfig = TokenizerConfig()
@@ -226,9 +226,9 @@ class TranslationConfig(ExperimentConfig):
     training: TrainingConfig = TrainingConfig()
     """The optimization."""
     validation: ValidationConfig = ValidationConfig()
-    """What is measured during training."""
+    """Evaluation during training."""
     search: SearchConfig = SearchConfig()
-    """How a translation is found."""
+    """Search for translations."""
 
     @property
     def languages(self) -> tuple[str, ...]:
