@@ -73,15 +73,15 @@ def train(config: ExperimentConfig, *, fresh: bool = False, verbose: bool = Fals
                 perplexity=setup.objective.has_perplexity,
             )
         )
-        trainer = _trainer(config, runtime, setup, metrics_logger, folder)
+        trainer = _build_trainer(config, runtime, setup, metrics_logger, folder)
         if resumed is not None and state is not None:
             trainer.restore(state, resumed)
             logger.info("going on from %s", resumed)
-        outcome = trainer.fit()
+        result = trainer.fit()
         barrier()
         if runtime.is_main:
-            _summarize(outcome, metrics_logger, folder, setup)
-    return outcome
+            _summarize(result, metrics_logger, folder, setup)
+    return result
 
 
 def check(config: ExperimentConfig, *, verbose: bool = False) -> None:
@@ -100,7 +100,7 @@ def check(config: ExperimentConfig, *, verbose: bool = False) -> None:
         setup = task.setup(config, runtime, data, scratch / "cache", None, load_initial_model(config))
         updates = _updates(config, setup, runtime)
         metrics_logger = stack.enter_context(MetricsLogger(scratch, enabled=False, log_every=1))
-        trainer = _trainer(config, runtime, setup, metrics_logger, RunFolder(scratch))
+        trainer = _build_trainer(config, runtime, setup, metrics_logger, RunFolder(scratch))
         largest = trainer.try_largest_batch()
         logger.info("largest batch: %s", largest.describe())
         logger.debug("largest batch: %s of the encoded text", largest.describe(with_rows=True))
@@ -134,9 +134,11 @@ def _log_machine(runtime: Runtime) -> None:
         logger.info("%d processes train together", runtime.world)
 
 
-def _trainer(
+def _build_trainer(
     config: ExperimentConfig, runtime: Runtime, setup: TaskSetup, metrics_logger: MetricsLogger, folder: RunFolder
 ) -> Trainer:
+    """Returns the trainer, which saves checkpoints in the folder."""
+
     def save(
         progress: Progress,
         weights: Mapping[str, Tensor],
@@ -157,23 +159,23 @@ def _trainer(
         )
         folder.save(snapshot, is_best=is_best)
 
-    # Ranks draw different dropout; a run that goes on gets back the state that its generators had.
+    # Ranks draw different dropout. A resumed run restores the states of its generators.
     seed_everything(config.seed, runtime.rank)
     return Trainer(config.training, runtime, setup.objective, setup.stream, metrics_logger, setup.validate, save)
 
 
-def _summarize(outcome: TrainingResult, metrics_logger: MetricsLogger, folder: RunFolder, setup: TaskSetup) -> None:
-    if outcome.interrupted:
+def _summarize(result: TrainingResult, metrics_logger: MetricsLogger, folder: RunFolder, setup: TaskSetup) -> None:
+    if result.interrupted:
         logger.info(
             "%s after update %s; everything is saved, the same command goes on from here",
-            outcome.reason,
-            f"{outcome.progress.step:,}",
+            result.reason,
+            f"{result.progress.step:,}",
         )
         return
     best = folder.pointed("best")
     metrics = read_metadata(best).metrics if best else {}
     numbers = {name: value for name, value in metrics.items() if value is not None}
-    if outcome.progress.skipped:
-        skipped = counted(outcome.progress.skipped, "update")
+    if result.progress.skipped:
+        skipped = counted(result.progress.skipped, "update")
         logger.info("%s skipped, because loss or gradient was not finite", skipped)
-    metrics_logger.log_summary(outcome.reason, best, numbers, outcome.progress.epoch + 1, setup.commands)
+    metrics_logger.log_summary(result.reason, best, numbers, result.progress.epoch + 1, setup.commands)

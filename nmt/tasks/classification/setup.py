@@ -24,11 +24,6 @@ from nmt.tasks.base import TaskSetup, build_network, learn_once, log_kernel, ref
 from nmt.tasks.classification.labelling import label_validator
 from nmt.training.objectives import ClassificationObjective
 
-COMMANDS = (
-    "nmt-classify --model MODEL < DOCUMENTS > LABELS",
-    "nmt-eval --model MODEL --docs DOCUMENTS --labels LABELS",
-)
-
 
 def open_data(config: ClassificationConfig, runtime: Runtime) -> tuple[list[Collection], Collection | None]:
     """Opens the documents of training and validation; the latter are None if they are split from the former.
@@ -86,7 +81,10 @@ def setup(
         validate=label_validator(config, runtime, labels, validation_set, kernel.gru),
         tokenizers=TokenizerPair(tokenizer, tokenizer),
         fingerprint=encoded.fingerprint,
-        commands=COMMANDS,
+        commands=(
+            "nmt-classify --model MODEL < DOCUMENTS > LABELS",
+            "nmt-eval --model MODEL --docs DOCUMENTS --labels LABELS",
+        ),
         labels=labels,
     )
 

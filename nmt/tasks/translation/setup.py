@@ -28,11 +28,6 @@ from nmt.tasks.translation.evaluation import validator
 from nmt.tasks.translation.loading import vocabulary
 from nmt.training.objectives import TranslationObjective
 
-COMMANDS = (
-    "nmt-translate --model MODEL < SOURCE > TRANSLATION",
-    "nmt-eval --model MODEL --source SOURCE --reference REFERENCE",
-)
-
 
 def open_data(config: TranslationConfig, runtime: Runtime) -> tuple[list[Corpus], Corpus | None]:
     """Opens the corpora of training and validation; the latter is None if it is split from the former.
@@ -88,7 +83,10 @@ def setup(
         validate=validator(config, runtime, tokenizers, sources, references, kernels, documents),
         tokenizers=tokenizers,
         fingerprint=encoded.fingerprint,
-        commands=COMMANDS,
+        commands=(
+            "nmt-translate --model MODEL < SOURCE > TRANSLATION",
+            "nmt-eval --model MODEL --source SOURCE --reference REFERENCE",
+        ),
     )
 
 
