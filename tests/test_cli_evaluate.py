@@ -9,6 +9,7 @@ import pytest
 
 from nmt.cli import evaluate
 from nmt.data.tokenizer import TokenizerPair
+from nmt.tasks.translation import evaluation
 from tests.conftest import REFERENCES, SOURCES, Call, Ended, save_small
 
 
@@ -124,7 +125,7 @@ def test_a_place_that_cannot_be_written_to_is_noticed_before_translating(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("nmt.tasks.translation.comparison.measure", lambda *_, **__: pytest.fail("translated first"))
+    monkeypatch.setattr(evaluation, "evaluate", lambda *_, **__: pytest.fail("translated first"))
     source, reference = files
     one_set = ["--model", checkpoint, "--source", source, "--reference", reference]
     missing = tmp_path / "missing" / "kept.en"

@@ -358,7 +358,13 @@ def test_looks_are_those_of_documents(context: System, tokenizers: TokenizerPair
 
 def test_a_part_of_a_validation_text_is_translated_in_its_documents(context: System) -> None:
     found = measure(
-        context, LINES, [TARGETS], SEARCH, KERNELS, metrics=("bleu",), sentences=6, documents=DOCUMENTS, samples=20
+        context,
+        TestSet("lines", LINES, [TARGETS], DOCUMENTS),
+        SEARCH,
+        KERNELS,
+        metrics=("bleu",),
+        sentences=6,
+        samples=20,
     )
     assert found.hypotheses == texts(translate_lines(context, LINES, SEARCH, documents=DOCUMENTS))[:6]
     assert found.loss.total == forced_loss(context, LINES, TARGETS, SEARCH.batch_tokens, KERNELS, DOCUMENTS).total

@@ -21,8 +21,14 @@ from nmt.evaluation.metrics import corpus_scores
 from nmt.evaluation.testsets import TestSet, from_config, from_files
 from nmt.kernels.choice import choose_kernels
 from nmt.model.translator import Translator
-from nmt.tasks.translation.comparison import baseline_file, baseline_model, is_model, measure
-from nmt.tasks.translation.evaluation import evaluate, validation_search, validator
+from nmt.tasks.translation.evaluation import (
+    baseline_file,
+    baseline_model,
+    evaluate,
+    is_model,
+    validation_search,
+    validator,
+)
 from nmt.tasks.translation.forced_decoding import Loss, align_texts, forced_loss
 from nmt.tasks.translation.loading import System, TrainedModel, build_system, load_model
 from nmt.tasks.translation.translate import Request, translate_lines
@@ -34,6 +40,8 @@ SEARCH = SearchConfig(beam_size=2)
 # What the small translator has not learned, so that scores are no round numbers; with a blank line on either side.
 HARD_SOURCES = ["ein hund läuft im garten .", "", "der kleine vogel sieht zwei katzen .", "ein ball .", "die straße ."]
 HARD_REFERENCES = ["a dog runs in the garden .", "a line .", "the small bird sees two cats .", "", "the street ."]
+SMALL = TestSet("small", SOURCES, [REFERENCES])
+HARD = TestSet("hard", HARD_SOURCES, [HARD_REFERENCES])
 
 
 def log_probability_by_steps(translators: list[Translator], pairs: TokenizerPair, source: str, target: str) -> float:
@@ -103,26 +111,28 @@ def test_the_score_of_the_search_is_that_of_the_references(system: System) -> No
 
 
 def test_evaluation_scores_what_is_translated(system: System) -> None:
-    found = evaluate(system, SOURCES, [REFERENCES], SEARCH, KERNELS)
+    found = evaluate(system, SMALL, SEARCH, KERNELS)
     assert found.hypotheses == REFERENCES
     assert list(found.scores) == ["bleu", "chrf", "ter"]
     assert found.scores["bleu"].value == pytest.approx(100.0)
     assert found.scores["ter"].value == 0.0
     assert found.scores["bleu"].confidence is None
-    with_intervals = evaluate(system, SOURCES, [REFERENCES], SEARCH, KERNELS, metrics=["bleu"], samples=10)
+    with_intervals = evaluate(system, SMALL, SEARCH, KERNELS, metrics=["bleu"], samples=10)
     assert with_intervals.scores["bleu"].confidence is not None
 
 
 def test_only_the_first_sentences_are_translated_but_all_are_predicted(system: System) -> None:
     done: list[int] = []
-    found = evaluate(system, SOURCES, [REFERENCES], SEARCH, KERNELS, sentences=2, advance=done.append)
+    found = evaluate(system, SMALL, SEARCH, KERNELS, sentences=2, advance=done.append)
     assert found.hypotheses == REFERENCES[:2]
     assert sum(done) == 2
     assert found.loss == forced_loss(system, SOURCES, REFERENCES, SEARCH.batch_tokens, KERNELS)
 
 
 def test_every_reference_counts(system: System) -> None:
-    once, twice = (evaluate(system, SOURCES, [REFERENCES] * times, SEARCH, KERNELS) for times in (1, 2))
+    once, twice = (
+        evaluate(system, TestSet("small", SOURCES, [REFERENCES] * times), SEARCH, KERNELS) for times in (1, 2)
+    )
     assert twice.loss.pieces == 2 * once.loss.pieces
     assert twice.loss.per_piece == pytest.approx(once.loss.per_piece)
     assert "nrefs:2" in twice.scores["bleu"].signature
@@ -135,7 +145,7 @@ def test_training_is_told_what_an_evaluation_finds(model: TrainedModel, system: 
     options = schema.ValidationConfig(sentences=3, beam_size=2, samples=2)
     sampling = SearchConfig(kind="sampling", temperature=3.0, top_k=5, length_penalty=0.5)
     config = model.config.model_copy(update={"validation": options, "search": sampling})
-    validate = validator(config, CPU, model.tokenizers, HARD_SOURCES, HARD_REFERENCES, KERNELS)
+    validate = validator(config, CPU, model.tokenizers, HARD, KERNELS)
     before = torch.get_rng_state()
     measured = validate(model.translator)
     assert torch.equal(torch.get_rng_state(), before)
@@ -143,7 +153,7 @@ def test_training_is_told_what_an_evaluation_finds(model: TrainedModel, system: 
 
     search = SearchConfig(beam_size=2, length_penalty=0.5)
     assert validation_search(config) == search
-    hypotheses = evaluate(system, HARD_SOURCES[:3], [HARD_REFERENCES[:3]], search, KERNELS).hypotheses
+    hypotheses = evaluate(system, TestSet("hard", HARD_SOURCES[:3], [HARD_REFERENCES[:3]]), search, KERNELS).hypotheses
     scores = corpus_scores(hypotheses, HARD_REFERENCES[:3])
     loss = forced_loss(system, HARD_SOURCES, HARD_REFERENCES, 4096, KERNELS)
     assert measured.metrics == {
@@ -164,6 +174,7 @@ import json, sys
 from nmt.config import schema
 from nmt.config.schema import SearchConfig
 from nmt.tasks.translation.forced_decoding import align_texts
+from nmt.evaluation.testsets import TestSet
 from nmt.tasks.translation.evaluation import evaluate
 from nmt.tasks.translation.loading import build_system, load_model
 from nmt.kernels.choice import choose_kernels
@@ -174,7 +185,7 @@ runtime = set_up(schema.RuntimeConfig(device="cpu", precision="fp32", threads=1)
 model = load_model(checkpoint, None, runtime)
 search = SearchConfig(beam_size=2, batch_tokens=20)
 kernels = choose_kernels("auto", runtime.device)
-found = evaluate(build_system([model], runtime), sources, [references], search, kernels, samples=20)
+found = evaluate(build_system([model], runtime), TestSet("hard", sources, [references]), search, kernels, samples=20)
 scores = {name: [score.value, score.confidence] for name, score in found.scores.items()}
 result = {"world": runtime.world, "hypotheses": found.hypotheses, "scores": scores, "loss": found.loss.total}
 result["alignments"] = align_texts(build_system([model], runtime), sources, references, 20)
@@ -200,7 +211,7 @@ def test_two_processes_find_what_one_finds(checkpoint: Path, system: System, tmp
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     search = SearchConfig(beam_size=2, batch_tokens=20)
-    alone = evaluate(system, HARD_SOURCES, [HARD_REFERENCES], search, KERNELS, samples=20)
+    alone = evaluate(system, HARD, search, KERNELS, samples=20)
     alignments = align_texts(system, HARD_SOURCES, HARD_REFERENCES, 20)
     torch.set_num_threads(threads)
     for rank in range(2):
@@ -218,12 +229,11 @@ def test_two_processes_find_what_one_finds(checkpoint: Path, system: System, tmp
 
 
 def test_a_baseline_is_compared(model: TrainedModel, system: System, tmp_path: Path) -> None:
-    test_set = TestSet("small", SOURCES, [REFERENCES])
     hypotheses = tmp_path / "baseline.en"
     hypotheses.write_text("\n".join(["a", *REFERENCES[1:]]) + "\n", encoding="utf-8")
-    compared = measure(
+    compared = evaluate(
         system,
-        test_set,
+        SMALL,
         SEARCH,
         KERNELS,
         metrics=["bleu"],
@@ -236,7 +246,7 @@ def test_a_baseline_is_compared(model: TrainedModel, system: System, tmp_path: P
     assert compared["bleu"].baseline < 100.0
 
     same = baseline_model(model.path, None, CPU, lambda search: search, Request())
-    assert same(test_set) == REFERENCES
+    assert same(SMALL) == REFERENCES
     assert is_model(model.path)
     assert not is_model(hypotheses)
 
@@ -245,7 +255,7 @@ def test_a_baseline_of_another_length_is_a_mistake(tmp_path: Path) -> None:
     short = tmp_path / "short.en"
     short.write_text("a\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"short.en has 1 lines and small has 6; line n"):
-        baseline_file(short)(TestSet("small", SOURCES, [REFERENCES]))
+        baseline_file(short)(SMALL)
 
 
 # Test sets

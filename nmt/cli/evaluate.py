@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nmt.cli.common import Parser, check_files, output_files, run, writing
-from nmt.cli.evaluate_labels import add_label_options, evaluate_labelling, refuse_other_options
 from nmt.cli.options import (
     add_line_options,
     add_machine_options,
@@ -26,14 +26,15 @@ from nmt.cli.options import (
     search_options,
 )
 from nmt.config.schema import Samples
-from nmt.errors import ConfigError
+from nmt.errors import ConfigError, counted
 from nmt.evaluation import BOOTSTRAP_SAMPLES
 
 if TYPE_CHECKING:
     from nmt.config.schema import SearchConfig
-    from nmt.evaluation.testsets import TestSet
+    from nmt.evaluation.testsets import LabelledTestSet, TestSet
     from nmt.runtime import Runtime
-    from nmt.tasks.translation.comparison import Baseline, TestSetResult
+    from nmt.tasks.classification.labelling import LabelEvaluation, TrainedClassifier
+    from nmt.tasks.translation.evaluation import Baseline, Evaluation
     from nmt.tasks.translation.loading import TrainedModel
     from nmt.tasks.translation.translate import Request
 
@@ -43,6 +44,8 @@ confidence intervals, and the confusion matrix. The test sets are those that the
 model's config names, unless --test-set, --source, --docs or --sacrebleu chooses others."""
 
 BLANK_LINES = "blank_lines"
+CLASSIFIER_OPTIONS = ("model", "checkpoint", "test_sets", "samples", "output", "json", "progress", "docs", "labels")
+"""Options for classifiers, beside those of the machine."""
 
 
 def main() -> None:
@@ -81,7 +84,8 @@ def _parser() -> Parser:
         help="test set of the model's config; may be repeated",
     )
     chosen.add_argument("--sacrebleu", metavar="NAME", help="test set of sacrebleu, from its cache where it is there")
-    add_label_options(parser)
+    parser.add_argument("--docs", metavar="FILE", help="test set of a classifier: a document a line, as in data.test")
+    parser.add_argument("--labels", metavar="FILE", help="labels of --docs, line by line")
     parser.add_argument("--reference", nargs="+", metavar="FILE", help="translations of --source, one file or several")
     parser.add_argument(
         "--documents",
@@ -125,7 +129,7 @@ def _evaluate(parser: Parser, options: argparse.Namespace) -> int:
 
     from nmt.kernels.choice import choose_kernels
     from nmt.runtime import broadcast_object, logger, set_up, set_up_logging, tear_down
-    from nmt.tasks.translation.comparison import measure
+    from nmt.tasks.translation.evaluation import evaluate
     from nmt.tasks.translation.loading import build_system, load_ensemble, task_of_model
     from nmt.tasks.translation.translate import Request
 
@@ -135,8 +139,8 @@ def _evaluate(parser: Parser, options: argparse.Namespace) -> int:
         stack.callback(tear_down)
         set_up_logging(None, runtime.is_main)
         if task_of_model(options.model[0], options.checkpoint) == "classification":
-            refuse_other_options(parser, options)
-            evaluate_labelling(options, runtime)
+            _refuse_translation_options(parser, options)
+            _evaluate_classifier(options, runtime)
             return 0
         if options.docs is not None:
             raise ConfigError(f"--docs: is for models that label documents, and {options.model[0]} translates")
@@ -155,8 +159,8 @@ def _evaluate(parser: Parser, options: argparse.Namespace) -> int:
         total = sum(len(test_set.sources) for test_set in sets) // runtime.world
         with naming_flags(), tqdm(unit=" sentences", total=total, leave=False, disable=hidden) as progress:
             system = build_system(models, runtime, search)
-            results = [
-                measure(
+            evaluations = [
+                evaluate(
                     system,
                     test_set,
                     search,
@@ -170,7 +174,7 @@ def _evaluate(parser: Parser, options: argparse.Namespace) -> int:
                 for test_set in sets
             ]
         if runtime.is_main:
-            _write(options, results, models, search, files)
+            _write_translations(options, evaluations, models, search, files)
     return 0
 
 
@@ -188,7 +192,7 @@ def _test_sets(options: argparse.Namespace, model: TrainedModel) -> list[TestSet
 def _baseline(
     options: argparse.Namespace, runtime: Runtime, request: Request, sets: Sequence[TestSet]
 ) -> Baseline | None:
-    from nmt.tasks.translation.comparison import baseline_file, baseline_model, is_model
+    from nmt.tasks.translation.evaluation import baseline_file, baseline_model, is_model
 
     if options.baseline is None:
         return None
@@ -203,29 +207,165 @@ def _baseline(
     return baseline_file(path)
 
 
-def _write(
+def _write_translations(
     options: argparse.Namespace,
-    results: Sequence[TestSetResult],
+    evaluations: Sequence[Evaluation],
     models: Sequence[TrainedModel],
     search: SearchConfig,
     files: Sequence[Path],
 ) -> None:
-    from nmt.tasks.translation.report import as_text, as_values
+    outputs = [evaluation.test_set.lines_of(evaluation.hypotheses) for evaluation in evaluations]
+    tables = [_translation_table(evaluation, options.baseline) for evaluation in evaluations]
+    values = {
+        "models": [str(model.path) for model in models],
+        "baseline": options.baseline,
+        "search": search.model_dump(),
+        "sets": [_translation_values(evaluation) for evaluation in evaluations],
+    }
+    _write(options, files, outputs, tables, values)
 
-    for file, result in zip(files, results, strict=options.output is not None):
+
+def _translation_table(evaluation: Evaluation, baseline: str | None) -> str:
+    from nmt.evaluation import score_rows
+    from nmt.evaluation.metrics import comparison_rows
+
+    test_set, loss = evaluation.test_set, evaluation.loss
+    heading = f"{test_set.name}: {counted(len(test_set.sources), 'sentence')}"
+    if test_set.document_count:
+        heading += f" in {counted(test_set.document_count, 'document')}"
+    if len(test_set.references) > 1:
+        heading += f", {len(test_set.references)} references each"
+    lines = [
+        heading,
+        f"loss of the references {loss.per_piece:.4f}, perplexity {loss.perplexity:.2f}, "
+        f"by {counted(loss.pieces, 'piece')}",
+        _table(score_rows(evaluation.scores)),
+    ]
+    if evaluation.comparisons is not None:
+        unit = " over documents" if test_set.document_count else ""
+        lines += [
+            f"compared with {baseline} by paired bootstrap{unit}",
+            _table(comparison_rows(evaluation.comparisons)),
+        ]
+    return "\n".join(lines)
+
+
+def _translation_values(evaluation: Evaluation) -> dict[str, Any]:
+    """Returns plain values for JSON; infinite ones and NaN become None."""
+    from nmt.evaluation import score_values
+    from nmt.evaluation.metrics import comparison_values
+
+    test_set, loss = evaluation.test_set, evaluation.loss
+    values: dict[str, Any] = {
+        "name": test_set.name,
+        "sentences": len(test_set.sources),
+        "documents": test_set.document_count,
+        "scores": score_values(evaluation.scores),
+        "loss": loss.per_piece if math.isfinite(loss.per_piece) else None,
+        "perplexity": loss.perplexity if math.isfinite(loss.perplexity) else None,
+        "target_pieces": loss.pieces,
+    }
+    if evaluation.comparisons is not None:
+        values["comparisons"] = comparison_values(evaluation.comparisons)
+    return values
+
+
+def _refuse_translation_options(parser: Parser, options: argparse.Namespace) -> None:
+    """Raises `ConfigError` for options that classifiers do not have."""
+    given = [
+        action.option_strings[0]
+        for action in parser._actions
+        if hasattr(options, action.dest)
+        and action.dest not in CLASSIFIER_OPTIONS
+        and not action.dest.startswith("runtime.")
+        and getattr(options, action.dest) != action.default
+    ]
+    problems = [f"{name}: is for models that translate, and {options.model[0]} labels documents" for name in given]
+    if len(options.model) > 1:
+        problems.append("--model: models that label documents are evaluated one by one; name a single one")
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _evaluate_classifier(options: argparse.Namespace, runtime: Runtime) -> None:
+    """Classifies the test sets and writes the scores."""
+    from tqdm import tqdm
+
+    from nmt.runtime import broadcast_object
+    from nmt.tasks.classification.labelling import evaluate_labels, load_classifier
+
+    with naming_flags():
+        model = load_classifier(options.model[0], options.checkpoint, runtime)
+    # One process reads, so that files may be pipes.
+    sets = broadcast_object(_labelled_sets(options, model) if runtime.is_main else [])
+    files = output_files(options.output, [each.name for each in sets], "labels") if runtime.is_main else []
+    hidden = not runtime.is_main or not (options.progress or sys.stderr.isatty())
+    total = sum(len(each.documents) for each in sets) // runtime.world
+    with tqdm(unit=" documents", total=total, leave=False, disable=hidden) as progress:
+        evaluations = [
+            evaluate_labels(model.system, each, samples=options.samples, advance=progress.update) for each in sets
+        ]
+    if runtime.is_main:
+        _write_labels(options, model, evaluations, files)
+
+
+def _labelled_sets(options: argparse.Namespace, model: TrainedClassifier) -> list[LabelledTestSet]:
+    from nmt.data.readers.labelled import TextDocumentOptions, open_collection
+    from nmt.evaluation.testsets import labelled_from_config, read_labelled
+
+    if options.docs is not None:
+        collection = open_collection(TextDocumentOptions(docs=options.docs, labels=options.labels), model.config.data)
+        return [read_labelled(collection, model.reader, model.labels, options.docs)]
+    origin = f"the config of {model.path}"
+    return labelled_from_config(model.config, options.test_sets or [], origin, model.reader, model.labels)
+
+
+def _write_labels(
+    options: argparse.Namespace, model: TrainedClassifier, evaluations: Sequence[LabelEvaluation], files: Sequence[Path]
+) -> None:
+    from nmt.data.readers.labelled import one_line
+    from nmt.evaluation import score_rows
+    from nmt.evaluation.label_metrics import confusion_rows, label_score_values
+
+    outputs, tables, sets = [], [], []
+    for evaluation in evaluations:
+        test_set, scores = evaluation.test_set, evaluation.scores
+        labels = ["" if each is None else one_line(model.labels[each.label]) for each in evaluation.predictions]
+        outputs.append(labels)
+        lines = (
+            f"{test_set.name}: {counted(len(test_set.documents), 'document')}",
+            f"loss of the labels {evaluation.loss:.4f}",
+            _table(score_rows(scores.scores)),
+            _table(confusion_rows(scores)),
+        )
+        tables.append("\n".join(lines))
+        values = {"name": test_set.name, "documents": len(test_set.documents), "loss": evaluation.loss}
+        sets.append(values | label_score_values(scores))
+    _write(options, files, outputs, tables, {"models": [str(model.path)], "sets": sets})
+
+
+def _write(
+    options: argparse.Namespace,
+    files: Sequence[Path],
+    outputs: Sequence[Sequence[str]],
+    tables: Sequence[str],
+    values: Mapping[str, Any],
+) -> None:
+    """Writes the lines of each test set to its file, and tables or JSON to standard output."""
+    for file, lines in zip(files, outputs, strict=options.output is not None):
         with writing(str(file)) as write:
-            write("".join(f"{line}\n" for line in result.test_set.lines_of(result.evaluation.hypotheses)))
+            write("".join(f"{line}\n" for line in lines))
     with writing(None) as write:
-        if not options.json:
-            write(as_text(results, options.baseline))
-            return
-        values = {
-            "models": [str(model.path) for model in models],
-            "baseline": options.baseline,
-            "search": search.model_dump(),
-            "sets": [as_values(result) for result in results],
-        }
-        write(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        if options.json:
+            write(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        else:
+            write("\n\n".join(tables) + "\n")
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    from nmt.runtime import format_table
+
+    return format_table(rows[1:], header=rows[0])
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def from_files(source: str, references: Sequence[str], documents: str | None = N
             problems += [problem for problem in error.problems if problem not in problems]
     if problems:
         raise DataError(*problems)
-    return _from_pairs(source, sides, documents == BLANK_LINES)
+    return set_of_pairs(source, sides, documents == BLANK_LINES)
 
 
 def read_aligned(source: str, translations: Sequence[str]) -> list[list[str]]:
@@ -113,7 +113,7 @@ def from_config(config: TranslationConfig, names: Sequence[str], origin: str) ->
     def read(name: str, options: PartOptions) -> TestSet:
         pairs = list(open_corpus(options, config.data))
         is_split = isinstance(options, TextPairOptions) and options.documents == BLANK_LINES
-        return _from_pairs(name, [pairs], is_split)
+        return set_of_pairs(name, [pairs], is_split)
 
     return _configured(config.data.test, names, read, origin=origin, flags="--source and --reference")
 
@@ -124,7 +124,7 @@ def from_sacrebleu(name: str, language_pair: str) -> TestSet:
     return TestSet(f"{name} {language_pair}", sources, references)
 
 
-def _from_pairs(name: str, sides: Sequence[Sequence[Pair]], is_split: bool) -> TestSet:
+def set_of_pairs(name: str, sides: Sequence[Sequence[Pair]], is_split: bool) -> TestSet:
     """Returns the test set of pairs with the same sentences, one list for each reference."""
     first = sides[0]
     documents = [pair.document for pair in first if pair.document is not None] or None

@@ -30,7 +30,7 @@ IMPORTED = (
     *(f"nmt.cli.{name}" for name in COMMANDS),
     "datasets",
     "nmt.checkpoint.folder",
-    "nmt.tasks.translation.comparison",
+    "nmt.tasks.translation.evaluation",
     "nmt.tasks.translation.drawing",
     "nmt.tasks.components",
     "nmt.tasks.classification.labelling",

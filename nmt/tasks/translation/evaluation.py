@@ -1,41 +1,52 @@
-"""Measure a system: translate, score, and predict the references. Training validates through the same code."""
+"""Evaluation of translation systems on test sets, and comparison with a baseline: a file, or another model.
+
+Training validates through the same code.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from nmt.config import TranslationConfig
 from nmt.config.schema import SearchConfig
-from nmt.data.batching.past import Documents
+from nmt.data.readers.files import read_lines
 from nmt.data.tokenizer import TokenizerPair
+from nmt.errors import DataError
 from nmt.evaluation import BOOTSTRAP_SAMPLES, MetricScore
-from nmt.evaluation.metrics import ALL_METRICS, MetricName, corpus_scores
+from nmt.evaluation.metrics import ALL_METRICS, MetricComparison, MetricName, corpus_scores, paired_bootstrap
+from nmt.evaluation.testsets import TestSet
 from nmt.kernels.choice import Kernels
 from nmt.model.translator import Translator
 from nmt.runtime import Runtime
 from nmt.tasks.translation.forced_decoding import Loss, forced_loss
-from nmt.tasks.translation.loading import System
+from nmt.tasks.translation.loading import System, Which, build_system, load_model
 from nmt.tasks.translation.translate import BEST, Request, translate_lines
 from nmt.training.progress import ValidationResult
+
+Baseline = Callable[[TestSet], Sequence[str]]
+"""Returns its translations of a test set."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a system does with a test set."""
+    """Translations of a test set, their scores, and the loss of the references."""
 
+    test_set: TestSet
     hypotheses: list[str]
     """Best translation of each sentence; empty for a blank one."""
     scores: dict[str, MetricScore]
-    """Of the translations, by metric."""
+    """By metric."""
     loss: Loss
-    """Of the references, of all that there are."""
+    """Of all references."""
+    comparisons: Mapping[str, MetricComparison] | None = None
+    """With the baseline, by metric."""
 
 
 def evaluate(
     system: System,
-    sources: Sequence[str],
-    references: Sequence[Sequence[str]],
+    test_set: TestSet,
     search: SearchConfig,
     kernels: Kernels,
     *,
@@ -43,85 +54,72 @@ def evaluate(
     sentences: int | None = None,
     samples: int = 0,
     request: Request = BEST,
-    documents: Documents | None = None,
+    baseline: Baseline | None = None,
     advance: Callable[[int], object] | None = None,
 ) -> Evaluation:
-    """Translate the sources and compare with the references.
+    """Translates a test set and scores the translations.
 
     Several processes share the work, and all get the same result, whatever their number.
 
     Args:
-        system: what is measured.
-        sources: sentences.
-        references: one or more lists of their translations.
-        search: how translations are found.
-        kernels: what computes the loss.
-        metrics: what the translations are scored by.
-        sentences: how many are translated, from the beginning; by default all. The loss is that of all.
-        samples: of the bootstrap that gives confidence intervals; 0 for none.
+        system: one model or an ensemble.
+        test_set: sentences with references.
+        search: how translations are searched.
+        kernels: implementations for the loss.
+        metrics: scores of the translations.
+        sentences: how many are translated, from the beginning; all by default. The loss is always of all.
+        samples: of the bootstrap for confidence intervals; 0 for none.
         request: as for `translate_lines`.
-        documents: the number of each sentence's document; None where every sentence stands alone.
-        advance: told how many sentences have been translated since it was last called.
+        baseline: other translations, which are compared by paired bootstrap.
+        advance: called with the number of sentences that were translated since its last call.
 
     Raises:
-        NmtError: what `translate_lines` raises, or a test set without sentences.
+        NmtError: as `translate_lines` does, or for a baseline of another length.
     """
     assert not any(translator.training for translator in system.translators)
-    translated = None if documents is None else documents[:sentences]
-    found = translate_lines(system, sources[:sentences], search, request, documents=translated, advance=advance)
-    hypotheses = [translations[0].text if translations else "" for translations in found]
-    compared = [list(stream[:sentences]) for stream in references]
+    sources, references = test_set.sources[:sentences], [each[:sentences] for each in test_set.references]
+    documents = None if test_set.documents is None else test_set.documents[:sentences]
+    translations = translate_lines(system, sources, search, request, documents=documents, advance=advance)
+    hypotheses = [best[0].text if best else "" for best in translations]
+    with_confidence, samples = samples > 0, samples or BOOTSTRAP_SAMPLES
     scores = corpus_scores(
-        hypotheses,
-        compared,
-        metrics,
-        confidence=samples > 0,
-        samples=samples or BOOTSTRAP_SAMPLES,
-        documents=translated,
+        hypotheses, references, metrics, confidence=with_confidence, samples=samples, documents=documents
     )
-    losses = [forced_loss(system, sources, stream, search.batch_tokens, kernels, documents) for stream in references]
-    return Evaluation(hypotheses, scores, sum(losses[1:], losses[0]))
+    first, *others = (
+        forced_loss(system, test_set.sources, reference, search.batch_tokens, kernels, test_set.documents)
+        for reference in test_set.references
+    )
+    comparisons = None
+    if baseline is not None:
+        baseline_hypotheses = baseline(test_set)[:sentences]
+        comparisons = paired_bootstrap(
+            baseline_hypotheses, hypotheses, references, metrics, samples=samples, documents=documents
+        )
+    return Evaluation(test_set, hypotheses, scores, sum(others, first), comparisons)
 
 
 def validator(
-    config: TranslationConfig,
-    runtime: Runtime,
-    tokenizers: TokenizerPair,
-    sources: Sequence[str],
-    references: Sequence[str],
-    kernels: Kernels,
-    documents: Documents | None = None,
+    config: TranslationConfig, runtime: Runtime, tokenizers: TokenizerPair, test_set: TestSet, kernels: Kernels
 ) -> Callable[[Translator], ValidationResult]:
-    """What measures a translator during training; called on every process, with the translator in evaluation mode.
+    """Returns the function that evaluates a translator during training; see `Validate`.
 
-    It leaves the random generators as they are. The loss is that of the whole validation corpus, BLEU and chrF are
-    those of its first `validation.sentences`.
+    It leaves the random generators unchanged. The loss is that of the whole validation corpus, BLEU and chrF are those
+    of its first `validation.sentences`.
     """
-    search = validation_search(config)
-    options = config.validation
+    search, options = validation_search(config), config.validation
 
     def validate(translator: Translator) -> ValidationResult:
-        found = evaluate(
-            System((translator,), tokenizers, runtime),
-            sources,
-            [references],
-            search,
-            kernels,
-            metrics=("bleu", "chrf"),
-            sentences=options.sentences,
-            documents=documents,
-        )
-        scores = {name: score.value for name, score in found.scores.items()}
-        shown = range(min(options.samples, len(found.hypotheses)))
+        system = System((translator,), tokenizers, runtime)
+        evaluation = evaluate(system, test_set, search, kernels, metrics=("bleu", "chrf"), sentences=options.sentences)
+        scores = {name: score.value for name, score in evaluation.scores.items()}
+        loss, hypotheses = evaluation.loss, evaluation.hypotheses
         return ValidationResult(
-            metrics={"loss": found.loss.per_piece, "perplexity": found.loss.perplexity, **scores},
+            metrics={"loss": loss.per_piece, "perplexity": loss.perplexity, **scores},
             samples=[
-                {
-                    "source": sources[row],
-                    "reference": references[row],
-                    "hypothesis": found.hypotheses[row],
-                }
-                for row in shown
+                {"source": source, "reference": reference, "hypothesis": hypothesis}
+                for source, reference, hypothesis in zip(
+                    test_set.sources, test_set.references[0], hypotheses[: options.samples], strict=False
+                )
             ],
         )
 
@@ -129,9 +127,48 @@ def validator(
 
 
 def validation_search(config: TranslationConfig) -> SearchConfig:
-    """The section `search` with the beam of the validation; never sampling, which would measure chance, nor with a
-    shortlist, whose lexicon a run need not have."""
-    chance, narrow = ("temperature", "top_k", "top_p"), ("shortlist", "shortlist_frequent")
-    neutral = {name: SearchConfig.model_fields[name].default for name in (*chance, *narrow)}
-    kept = config.search.model_dump() | neutral
-    return SearchConfig.model_validate(kept | {"kind": "beam", "beam_size": config.validation.beam_size})
+    """Returns the section `search` for validation: with the beam of `validation`, without sampling, whose scores would
+    be random, and without a shortlist, whose lexicon a run need not have."""
+    sampling, shortlist = ("temperature", "top_k", "top_p"), ("shortlist", "shortlist_frequent")
+    neutral = {name: SearchConfig.model_fields[name].default for name in (*sampling, *shortlist)}
+    values = config.search.model_dump() | neutral
+    return SearchConfig.model_validate(values | {"kind": "beam", "beam_size": config.validation.beam_size})
+
+
+def is_model(path: Path) -> bool:
+    """Returns whether a baseline is a model: a folder, or the pointer to one in a run."""
+    return not path.is_file() or path.name in ("best", "last")
+
+
+def baseline_file(path: Path) -> Baseline:
+    """Reads the translations of a file, one a line; raises `DataError`."""
+    lines = list(read_lines(path))
+
+    def translations(test_set: TestSet) -> Sequence[str]:
+        sentences = test_set.sentences_of(lines)
+        if len(sentences) != len(test_set.sources):
+            raise DataError(
+                f"{path} has {len(lines)} lines and {test_set.name} has {len(test_set.sources)}; line n of the "
+                "baseline must translate line n of the test set"
+            )
+        return sentences
+
+    return translations
+
+
+def baseline_model(
+    path: Path, which: Which, runtime: Runtime, search_of: Callable[[SearchConfig], SearchConfig], request: Request
+) -> Baseline:
+    """Loads another model that translates with its own config's search, changed by `search_of`.
+
+    Raises `CheckpointError`.
+    """
+    model = load_model(path, which, runtime)
+    search = search_of(model.config.search)
+    system = build_system([model], runtime, search)
+
+    def translations(test_set: TestSet) -> Sequence[str]:
+        results = translate_lines(system, test_set.sources, search, request, documents=test_set.documents)
+        return [best[0].text if best else "" for best in results]
+
+    return translations

@@ -16,9 +16,10 @@ from nmt.data.cache import EncodedCorpus, encode_corpora, hold_out_pairs
 from nmt.data.cache.pair_encoding import length_reasons
 from nmt.data.cache.statistics import TextReport
 from nmt.data.readers.base import Counts, SplitOptions
-from nmt.data.readers.pairs import Corpus, JsonPairOptions, Pair, open_corpus
+from nmt.data.readers.pairs import Corpus, JsonPairOptions, open_corpus
 from nmt.data.tokenizer import TokenizerPair, learn, load_or_none
 from nmt.errors import ConfigError, try_each
+from nmt.evaluation.testsets import TestSet, set_of_pairs
 from nmt.kernels.choice import FORCED, choose_kernels
 from nmt.model.modules import without_memory
 from nmt.model.translator import Translator
@@ -68,9 +69,7 @@ def setup(
     refuse_other_text(config.run, resumed, encoded.fingerprint)
     for line in encoded.report.lines():
         logger.info("%s", line)
-    pairs = _validation_pairs(validation, tokenizers, config.data.filters)
-    sources, references = [pair.source for pair in pairs], [pair.target for pair in pairs]
-    documents = [pair.document for pair in pairs if pair.document is not None] if validation.has_documents else None
+    test_set = _validation_set(validation, tokenizers, config.data.filters)
     translator = build_network(build, config, runtime, initial_model)
     kernels = choose_kernels(
         config.runtime.kernel, runtime.device, translator.obstacle(), translator.encoder.obstacle()
@@ -80,7 +79,7 @@ def setup(
     return TaskSetup(
         objective=TranslationObjective(translator, kernels, training.label_smoothing, training.guided_alignment),
         stream=_stream(config, runtime, encoded, tokenizers, translator.context.lookback),
-        validate=validator(config, runtime, tokenizers, sources, references, kernels, documents),
+        validate=validator(config, runtime, tokenizers, test_set, kernels),
         tokenizers=tokenizers,
         fingerprint=encoded.fingerprint,
         commands=(
@@ -143,7 +142,7 @@ def _stream(
     )
 
 
-def _validation_pairs(validation: Corpus, tokenizers: TokenizerPair, filters: FiltersConfig) -> list[Pair]:
+def _validation_set(validation: Corpus, tokenizers: TokenizerPair, filters: FiltersConfig) -> TestSet:
     """Returns the validation pairs that pass the length filters and logs the others.
 
     One sentence of thousands of pieces would cost more time and memory than the whole training. Blank sides stay.
@@ -166,4 +165,4 @@ def _validation_pairs(validation: Corpus, tokenizers: TokenizerPair, filters: Fi
         logger.info("validation: %s: left out: %s", validation.name, left_out)
     if not keep.any():
         raise ConfigError(f"data.validation: nothing is left of {len(pairs):,} pairs; see data.filters")
-    return [pair for pair, kept in zip(pairs, keep, strict=True) if kept]
+    return set_of_pairs("validation", [[pair for pair, kept in zip(pairs, keep, strict=True) if kept]], is_split=False)
