@@ -28,7 +28,7 @@ from nmt.config import TranslationConfig
 from nmt.data.batching.batch import collate
 from nmt.data.cache import flatten
 from nmt.data.tokenizer import TokenizerPair, learn
-from nmt.kernels.choice import choose_kernels
+from nmt.kernels.select import reference_kernels
 from nmt.model.translator import Translator
 from nmt.runtime import Runtime, rng_state, set_rng_state
 from nmt.tasks.components import parse_saved_config
@@ -85,7 +85,7 @@ def small_translator(
 ) -> Translator:
     """A translator that has learned some of the sentences by heart."""
     torch.manual_seed(seed)
-    translator = Translator(config.model, vocabulary(tokenizers), config.data.reverse_source)
+    translator = Translator(config.model, vocabulary(tokenizers), reference_kernels(), config.data.reverse_source)
     optimizer = torch.optim.Adam(translator.parameters(), lr=0.02)
     batch = collate(
         flatten(tokenizers.source.encode(SOURCES)),
@@ -93,7 +93,7 @@ def small_translator(
         np.arange(len(SOURCES)),
         tokenizers,
     )
-    objective = TranslationObjective(translator, choose_kernels("reference", CPU.device), 0.0)
+    objective = TranslationObjective(translator, 0.0)
     for _ in range(updates):
         optimizer.zero_grad()
         (objective(batch).smoothed / batch.target_tokens).backward()

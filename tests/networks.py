@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from functools import partial
+from typing import Literal, TypeVar
 
 import torch
+from torch import nn
 
 from nmt.config import schema
+from nmt.kernels.packed import PackedGru, run_packed
+from nmt.kernels.select import Kernels, reference_kernels
+from nmt.kernels.tape import StepKernels
 from nmt.model.attention import COVERAGES, SCORES, WINDOWS
+from nmt.model.attention.soft import SoftAttention
 from nmt.model.cells import CELLS
+from nmt.model.layers import RecurrentLayers
 from nmt.model.translator import Translator, Vocabulary
 from nmt.model.wiring import WIRINGS
+from nmt.model.wiring.base import Wiring
 
 BOS, EOS = 2, 3
+REFERENCE = reference_kernels()
 VOCABULARY = Vocabulary(source_size=13, target_size=11, bos=BOS)
 NO_DROPOUT = schema.DropoutConfig(embedding=0.0, layer=0.0, output=0.0)
 
@@ -77,15 +86,38 @@ def model_options(
 
 
 def network(
-    options: schema.ModelConfig, seed: int = 0, vocabulary: Vocabulary = VOCABULARY, reverse_source: bool = False
+    options: schema.ModelConfig,
+    seed: int = 0,
+    vocabulary: Vocabulary = VOCABULARY,
+    reverse_source: bool = False,
+    kernels: Kernels = REFERENCE,
 ) -> Translator:
     """A network in float64 whose weights, biases included, are far enough from zero to matter."""
     torch.manual_seed(seed)
-    translator = Translator(options, vocabulary, reverse_source).double()
+    translator = Translator(options, vocabulary, kernels, reverse_source).double()
     with torch.no_grad():
         for parameter in translator.parameters():
             parameter.uniform_(-0.5, 0.5)
     return translator.eval()
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def with_steps(network: Network, steps: StepKernels | None) -> Network:
+    """The network itself, its recurrences with attention from now on replayed by these steps, or run by autograd."""
+    for module in network.modules():
+        if isinstance(module, (SoftAttention, Wiring)):
+            module.steps = steps
+    return network
+
+
+def with_gru(network: Network, gru: PackedGru | None) -> Network:
+    """The network itself, its layers over packed rows from now on run by this layer, or by the library."""
+    for module in network.modules():
+        if isinstance(module, RecurrentLayers):
+            module.run_segment = partial(run_packed, gru=gru)
+    return network
 
 
 def sentences(*lengths: int, size: int = 13, seed: int = 0, padding: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

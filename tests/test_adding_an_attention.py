@@ -19,6 +19,7 @@ import torch
 from nmt.model import attention, wiring
 from nmt.model.attention import COVERAGES, SCORES, WINDOWS
 from nmt.model.wiring import WIRINGS
+from tests.networks import REFERENCE
 from tests.test_model import (
     WINDOW_OPTIONS,
     WIRED,
@@ -146,7 +147,7 @@ def test_the_page_adds_a_mechanism(truth: Any) -> None:
 def test_the_pages_score_is_its_equation() -> None:
     """q = W q here, m_1 = (1, 0), m_2 = (0, 2): -(|q|^2, ..) with q = (1, 1): -1 / sqrt 2, -2 / sqrt 2."""
     options = SCORES["distance"].options()
-    score = SCORES.build(options, 2, 2)
+    score = SCORES.build(options, 2, 2, REFERENCE)
     with torch.no_grad():
         score.query.weight.copy_(torch.eye(2))
     view = attention.base.View(torch.tensor([[[1.0, 0.0], [0.0, 2.0]]]), False, 2, None, None)

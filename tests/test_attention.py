@@ -16,7 +16,7 @@ from nmt.model.attention.base import COVERAGES, SCORES, WINDOWS, View
 from nmt.model.attention.none import NoneOptions
 from nmt.model.attention.presets import ATTENTION_PRESETS
 from nmt.model.wiring import WIRINGS
-from tests.networks import model_options
+from tests.networks import REFERENCE, model_options
 
 
 def encoded(memory_BSC: torch.Tensor, *lengths: int) -> Encoded:
@@ -46,7 +46,7 @@ def test_additive_by_hand() -> None:
       c = a_1 m_1 + a_2 m_2 = (0.237495, -0.237495 + 0.762505) = (0.237495, 0.525010)
     """
     options = model_options().attention.model_copy(update={"score": AdditiveOptions(hidden_size=2)})
-    attention = build_attention(options, 2, 2)
+    attention = build_attention(options, 2, 2, REFERENCE)
     set_weights(attention.score, query=[[1, 0], [0, 1]], memory=[[1, 0], [0, 1]], energy=[[1, 2]])
     memory_BSC = torch.tensor([[[1.0, -1.0], [0.0, 1.0], [9.0, 9.0]]])
     prepared = attention.prepare(encoded(memory_BSC, 2))
@@ -59,7 +59,7 @@ def test_additive_by_hand() -> None:
 
 def test_additive_bias_is_inside_the_tanh() -> None:
     """With W = U = 0, b = (0.5) and v = (2) every score is 2 tanh 0.5 = 0.924234."""
-    score = SCORES.build(AdditiveOptions(hidden_size=1), 2, 2)
+    score = SCORES.build(AdditiveOptions(hidden_size=1), 2, 2, REFERENCE)
     set_weights(score, query=[[0, 0]], memory=[[0, 0]], energy=[[2]])
     with torch.no_grad():
         score.memory.bias.fill_(0.5)
@@ -101,7 +101,7 @@ BY_HAND: list[tuple[str, dict[str, object], dict[str, object], float]] = [
 def test_scores_by_hand(kind: str, options: dict[str, object], weights: dict[str, object], first: float) -> None:
     """q = (0, 1), m_1 = (1, -1), m_2 = (0, 1), a third position of padding; c = (a_1, 1 - 2 a_1)."""
     chosen = model_options().attention.model_copy(update={"score": SCORES[kind].options(**options)})
-    attention = build_attention(chosen, 2, 2)
+    attention = build_attention(chosen, 2, 2, REFERENCE)
     with torch.no_grad():
         parameters = dict(attention.score.named_parameters())
         assert parameters.keys() == weights.keys()
@@ -117,7 +117,7 @@ def test_scores_by_hand(kind: str, options: dict[str, object], weights: dict[str
 def test_location_uses_its_first_rows_for_a_short_sentence_and_looks_at_no_position_beyond_the_last() -> None:
     """Luong 2015, section 3.1: of a long sentence the words near the end are ignored."""
     options = model_options().attention.model_copy(update={"score": SCORES["location"].options(positions=3)})
-    attention = build_attention(options, 2, 2)
+    attention = build_attention(options, 2, 2, REFERENCE)
     look = attention(torch.randn(1, 1, 2), attention.prepare(encoded(torch.randn(1, 5, 2), 5)), (), 0)
     weights_S = look.weights.mean()[0, 0]
     assert (weights_S[:3] > 0).all()
@@ -126,7 +126,9 @@ def test_location_uses_its_first_rows_for_a_short_sentence_and_looks_at_no_posit
 
 def test_location_in_a_window_beyond_the_last_position_sees_nothing() -> None:
     chosen = model_options(window="local_monotonic", window_options={"half_width": 1}).attention
-    attention = build_attention(chosen.model_copy(update={"score": SCORES["location"].options(positions=3)}), 2, 2)
+    attention = build_attention(
+        chosen.model_copy(update={"score": SCORES["location"].options(positions=3)}), 2, 2, REFERENCE
+    )
     prepared = attention.prepare(encoded(torch.randn(1, 9, 2, requires_grad=True), 9))
     look = attention(torch.randn(1, 1, 2), prepared, (), 7)
     assert not look.weights.values_BQNW.any()
@@ -140,7 +142,9 @@ def test_location_in_a_window_beyond_the_last_position_sees_nothing() -> None:
 def test_location_in_a_window_across_the_last_position_sees_what_has_a_row() -> None:
     """Positions 1 to 3, of which the last has no row: W q = (0, 0, 1) leaves weights 1 / (1 + e) and e / (1 + e)."""
     chosen = model_options(window="local_monotonic", window_options={"half_width": 1}).attention
-    attention = build_attention(chosen.model_copy(update={"score": SCORES["location"].options(positions=3)}), 2, 2)
+    attention = build_attention(
+        chosen.model_copy(update={"score": SCORES["location"].options(positions=3)}), 2, 2, REFERENCE
+    )
     with torch.no_grad():
         attention.score.query.weight.copy_(torch.tensor([[0.0, 0.0], [0.0, 0.0], [1.0, 0.0]]))
     look = attention(torch.ones(1, 1, 2), attention.prepare(encoded(torch.randn(1, 9, 2), 9)), (), 2)
@@ -156,7 +160,7 @@ def test_the_gaussian_of_local_predictive_attention_by_hand() -> None:
       a = (0.081163, 0.220624, 0.220624, 0.081163, 0)
     """
     options = model_options(score="general", window="local_predictive", window_options={"half_width": 2}).attention
-    attention = build_attention(options, 2, 1)
+    attention = build_attention(options, 2, 1, REFERENCE)
     with torch.no_grad():
         attention.window.position.zero_()
         attention.score.memory.weight.zero_()
@@ -192,7 +196,7 @@ def test_local_windows_follow_the_paper(window: str, half_width: int, at_once: b
     torch.manual_seed(half_width)
     lengths, targets = (1, 2, 3, 7, 12), 16
     options = model_options(score="general", window=window, window_options={"half_width": half_width}).attention
-    attention = build_attention(options, 3, 1).double()
+    attention = build_attention(options, 3, 1, REFERENCE).double()
     if window == "local_predictive":
         torch.nn.init.normal_(attention.window.position, std=8.0)
     source = encoded(torch.randn(len(lengths), 12, 1, dtype=torch.float64), *lengths)
@@ -233,7 +237,7 @@ def test_nothing_of_the_gradient_is_lost_on_its_way_through_the_predicted_positi
     """Moving p_t alone changes the context as the gradient says."""
     options = model_options(score="general", window="local_predictive", window_options={"half_width": 2}).attention
     torch.manual_seed(0)
-    attention = build_attention(options, 3, 2).double()
+    attention = build_attention(options, 3, 2, REFERENCE).double()
     prepared = attention.prepare(encoded(torch.randn(2, 9, 2, dtype=torch.float64), 9, 6))
     query_BQH = torch.randn(2, 4, 3, dtype=torch.float64)
 
@@ -261,7 +265,7 @@ def test_linguistic_coverage_by_hand() -> None:
       a_1 = 1 / (1 + e^-0.653397) = 0.657775
     """
     options = model_options(score_options={"hidden_size": 1}, coverage="linguistic").attention
-    attention = build_attention(options, 2, 2)
+    attention = build_attention(options, 2, 2, REFERENCE)
     with torch.no_grad():
         attention.score.query.weight.zero_()
         attention.score.memory.weight.copy_(torch.tensor([[1.0, 0.0]]))
@@ -285,7 +289,7 @@ def test_coverage_in_a_window_is_that_of_its_positions() -> None:
         coverage="linguistic",
     ).attention  # fmt: skip
     options = options.model_copy(update={"coverage": COVERAGES["linguistic"].options(max_fertility=0.0)})
-    attention = build_attention(options, 2, 2).double()
+    attention = build_attention(options, 2, 2, REFERENCE).double()
     score, term = attention.score, attention.coverage.term.weight.normal_().squeeze(1)
     memory_SC = torch.randn(5, 2).double()
     prepared = attention.prepare(encoded(memory_SC.unsqueeze(0), 5))
@@ -306,7 +310,7 @@ def test_coverage_in_a_window_is_that_of_its_positions() -> None:
 def test_neural_coverage_is_a_recurrent_unit_of_each_position() -> None:
     """Tu 2016, section 3, against the library's unit over [weight; annotation; query], position by position."""
     torch.manual_seed(0)
-    attention = build_attention(model_options(coverage="neural").attention, 3, 2).double()
+    attention = build_attention(model_options(coverage="neural").attention, 3, 2, REFERENCE).double()
     coverage = attention.coverage
     unit = torch.nn.GRUCell(1 + 2 + 3, coverage.size).double()
     with torch.no_grad():
@@ -332,7 +336,7 @@ def test_neural_coverage_is_a_recurrent_unit_of_each_position() -> None:
 def test_heads_with_scaled_products_are_the_librarys_multi_head_attention() -> None:
     """Vaswani 2017, section 3.2.2, with masks: contexts and each head's weights."""
     torch.manual_seed(0)
-    attention = build_attention(model_options(score="scaled_dot", heads=2).attention, 6, 6).double()
+    attention = build_attention(model_options(score="scaled_dot", heads=2).attention, 6, 6, REFERENCE).double()
     library = torch.nn.MultiheadAttention(6, 2, bias=False, batch_first=True).double()
     with torch.no_grad():
         library.in_proj_weight.copy_(torch.cat([attention.query.weight, attention.key.weight, attention.value.weight]))
@@ -353,7 +357,7 @@ def test_heads_with_scaled_products_are_the_librarys_multi_head_attention() -> N
 
 def test_additive_heads_have_maps_of_their_own_and_one_score() -> None:
     """As docs/attention.md says: four heads of 2 features each, behind them one W, U, b and v for all."""
-    attention = build_attention(model_options(heads=4, sizes=(6, 3, 8)).attention, 8, 6)
+    attention = build_attention(model_options(heads=4, sizes=(6, 3, 8)).attention, 8, 6, REFERENCE)
     shapes = {name: tuple(weight.shape) for name, weight in attention.named_parameters()}
     assert shapes == {
         "attention.score.query.weight": (2, 2),
@@ -377,7 +381,7 @@ def test_the_page_about_attention_has_every_choice() -> None:
 
 def test_queries_of_a_sentence_do_not_see_each_other() -> None:
     torch.manual_seed(0)
-    attention = build_attention(model_options().attention, 4, 3)
+    attention = build_attention(model_options().attention, 4, 3, REFERENCE)
     prepared = attention.prepare(encoded(torch.randn(2, 5, 3), 5, 3))
     query_BQH = torch.randn(2, 3, 4)
     together = attention(query_BQH, prepared, (), 0).context_BQC
@@ -389,7 +393,7 @@ def test_queries_of_a_sentence_do_not_see_each_other() -> None:
 @pytest.mark.parametrize(("context", "size"), [("every_step", 3), ("first_state", 0)])
 def test_without_attention_the_context_is_the_last_state_or_nothing(context: str, size: int) -> None:
     options = model_options().attention.model_copy(update={"score": NoneOptions(context=context)})
-    attention = build_attention(options, 4, 3)
+    attention = build_attention(options, 4, 3, REFERENCE)
     assert attention.context_size == size
     memory_BSC = torch.randn(2, 5, 3)
     look = attention(torch.randn(2, 1, 4), attention.prepare(encoded(memory_BSC, 5, 3)), (), 0)

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from nmt.config import schema
+from nmt.kernels.select import reference_kernels
 from nmt.model.translator import Translator, Vocabulary
 from scripts.benchmarks import __main__ as benchmark
 from scripts.benchmarks import gnmt_v2, launches, training, translation
@@ -178,7 +179,7 @@ def test_the_network_of_gnmt_v2_is_that_of_the_system() -> None:
     assert model.attention.score.model_dump() == {"kind": "additive", "hidden_size": 1024}
     assert model.attention.wiring.model_dump()["query"] == "current"
     with torch.device("meta"):
-        parts = dict(Translator(model, Vocabulary(32_000, 32_000, 2)).parts())
+        parts = dict(Translator(model, Vocabulary(32_000, 32_000, 2), reference_kernels()).parts())
     lstm = 4 * 1024
     # 4 gates of what is read, the state before and two biases; the second layer reads both directions of the lowest.
     assert parts["encoder"] == lstm * (2 * (2 * 1024 + 2) + (3 * 1024 + 2) + 2 * (2 * 1024 + 2))

@@ -12,16 +12,14 @@ import torch
 from torch import Tensor
 
 from nmt.data.batching import Batch, BatchPast, Lookback, Past
-from nmt.kernels.choice import choose_kernels
 from nmt.model.attention import SCORES
 from nmt.model.context import CONTEXTS, ContextWeights, Sentences
 from nmt.model.context.hierarchical import HierarchicalAttention, HierarchicalOptions
 from nmt.model.in_context import Before, InContext, Remembered, follow, remember
 from nmt.model.translator import Translator
 from nmt.training.objectives import TranslationObjective
-from tests.conftest import CPU
 from tests.contexts import DOCUMENTS, SOURCES, TARGETS, batch_of, in_turn, networks, readouts
-from tests.networks import model_options, network
+from tests.networks import REFERENCE, model_options, network, with_steps
 from tests.reference_steps import ReferenceKernels
 
 WHERE = ("encoder", "decoder", "both")
@@ -43,7 +41,7 @@ def translator(network_options: dict[str, Any] | None = None, seed: int = 0, **o
 
 
 def attention(size: int, **options: Any) -> HierarchicalAttention:
-    module = HierarchicalAttention(context_options(**options), size).double()
+    module = HierarchicalAttention(context_options(**options), size, REFERENCE).double()
     with torch.no_grad():
         generator = torch.Generator().manual_seed(4)
         for parameter in module.parameters():
@@ -57,7 +55,7 @@ def test_both_levels_and_the_gate_by_hand() -> None:
     The sentence before the second one has the words 0 and 1, the one before that the words 1, 3 and padding.
     h = 1: scores 0 and ln 2, weights 1/3 and 2/3, s_1 = 2/3; scores ln 2 and 3 ln 2, weights 2/10 and 8/10, s_2 = 2.6.
     """
-    module = HierarchicalAttention(context_options(word="dot", sentence="dot"), 1).double()
+    module = HierarchicalAttention(context_options(word="dot", sentence="dot"), 1, REFERENCE).double()
     with torch.no_grad():
         for layer, weight in (
             (module.word_query, math.log(2)),
@@ -285,7 +283,7 @@ def test_selected_states_know_their_own_past(where: str) -> None:
 def test_every_parameter_gets_a_gradient(where: str) -> None:
     model = translator(where=where, feed_forward=6, heads=2)
     batch = batch_of(list(range(10)), model.context.lookback)
-    losses = TranslationObjective(model, choose_kernels("reference", CPU.device), 0.1)(batch)
+    losses = TranslationObjective(model, 0.1)(batch)
     losses.smoothed.backward()
     without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
     assert without == []
@@ -297,7 +295,7 @@ def test_gradients_by_finite_differences(where: str, feed_forward: int | None) -
     """In float64, for some elements of every parameter, through sentences that are pairs and others that are not."""
     model = translator(where=where, feed_forward=feed_forward, seed=3)
     batch = batch_of([1, 2, 5, 6], model.context.lookback)
-    objective = TranslationObjective(model, choose_kernels("reference", CPU.device), 0.1)
+    objective = TranslationObjective(model, 0.1)
     objective(batch).smoothed.backward()
     step = 1e-6
     generator = torch.Generator().manual_seed(0)
@@ -326,7 +324,7 @@ def test_gradients_flow_into_the_sentences_before_unless_they_are_stopped(where:
     changed = Batch(
         source_BS, batch.source_lengths_B, target_BT, batch.target_lengths_B, batch.rows, 1, past=batch.past
     )
-    TranslationObjective(model, choose_kernels("reference", CPU.device), 0.0)(changed).smoothed.backward()
+    TranslationObjective(model, 0.0)(changed).smoothed.backward()
     reached = {
         "source": float(model.encoder.embedding.table.weight.grad[7].abs().max()),
         # As an output, not as an input: the table is tied, but no pair has the piece as its target.
@@ -371,7 +369,7 @@ def test_steps_differentiated_by_hand_give_the_same(where: str) -> None:
     gradients = []
     for steps in (None, ReferenceKernels()):
         model.zero_grad()
-        found = readouts(follow(model, batch, steps), batch)
+        found = readouts(follow(with_steps(model, steps), batch), batch)
         torch.cat([each.flatten() for each in found]).logsumexp(0).backward()
         gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
     for name, gradient in gradients[0].items():

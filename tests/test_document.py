@@ -17,9 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from nmt.config import schema
 from nmt.data.batching import documents_batch
 from nmt.errors import ConfigError
-from nmt.kernels.choice import choose_packed
 from nmt.kernels.gru.native import gru_layer
 from nmt.kernels.packed import PackedGru, Packing, row_softmax, row_sum
+from nmt.kernels.select import Kernels, UnsupportedReasons, choose_kernels
 from nmt.model.attention import SCORES
 from nmt.model.attention.base import Coverage, Encoded
 from nmt.model.attention.pooling import Pooling
@@ -30,6 +30,7 @@ from nmt.model.classifier import DocumentClassifier
 from nmt.model.document import EncodedDocuments
 from nmt.training.objectives import ClassificationObjective, LossScales
 from tests.compiled import GRUS
+from tests.networks import REFERENCE, with_gru
 
 LOOKING = [kind for kind, entry in SCORES.items() if entry.options().looks]
 NO_DROPOUT = schema.DocumentDropoutConfig(embedding=0.0, word=0.0, layer=0.0, output=0.0)
@@ -48,17 +49,18 @@ def classifier(
     sentence: schema.LevelConfig | None = None,
     labels: int = 3,
     dropout: schema.DocumentDropoutConfig = NO_DROPOUT,
+    kernels: Kernels = REFERENCE,
 ) -> DocumentClassifier:
     torch.manual_seed(5)
     options = schema.ClassifierConfig(
         embedding_size=4, word=word or level(), sentence=sentence or level(hidden_size=2), dropout=dropout
     )
-    return DocumentClassifier(options, VOCABULARY, labels).double()
+    return DocumentClassifier(options, VOCABULARY, labels, kernels).double()
 
 
-def encode(model: DocumentClassifier, *documents: Document, gru: PackedGru | None = None) -> EncodedDocuments:
+def encode(model: DocumentClassifier, *documents: Document) -> EncodedDocuments:
     batch = documents_batch(documents)
-    encoded: EncodedDocuments = model.encoder(batch.ids_W, batch.words_N, batch.sentences_B, gru)
+    encoded: EncodedDocuments = model.encoder(batch.ids_W, batch.words_N, batch.sentences_B)
     return encoded
 
 
@@ -287,7 +289,7 @@ def test_the_order_of_packing_is_that_of_the_library() -> None:
 def test_it_is_the_attention_of_translation_with_a_query_of_its_own(score: str) -> None:
     """The same score, in the window over the whole of padded sentences."""
     torch.manual_seed(1)
-    pooling = Pooling(SCORES[score].options(), 6).double()
+    pooling = Pooling(SCORES[score].options(), 6, REFERENCE).double()
     lengths = torch.tensor([4, 1, 3])
     packing = Packing.of(lengths, torch.device("cpu"))
     memory_BSC = torch.randn(3, 4, 6, dtype=torch.float64)
@@ -305,16 +307,17 @@ def test_it_is_the_attention_of_translation_with_a_query_of_its_own(score: str) 
 
 def test_a_score_with_a_vector_of_its_own_learns_no_query() -> None:
     """`additive` is the paper's: W_w, b_w and u_w, and nothing else."""
-    names = {name: tuple(each.shape) for name, each in Pooling(SCORES["additive"].options(), 6).named_parameters()}
+    pooling = Pooling(SCORES["additive"].options(), 6, REFERENCE)
+    names = {name: tuple(each.shape) for name, each in pooling.named_parameters()}
     assert names == {"score.memory.weight": (6, 6), "score.memory.bias": (6,), "score.energy.weight": (1, 6)}
-    assert [name for name, _ in Pooling(SCORES["dot"].options(), 6).named_parameters()] == ["query_H"]
-    assert not list(Pooling(SCORES["mean"].options(), 6).parameters())
+    assert [name for name, _ in Pooling(SCORES["dot"].options(), 6, REFERENCE).named_parameters()] == ["query_H"]
+    assert not list(Pooling(SCORES["mean"].options(), 6, REFERENCE).parameters())
 
 
 def test_mean_is_the_average() -> None:
     packing = Packing.of(torch.tensor([2, 3]), torch.device("cpu"))
     memory_PC = torch.tensor([[1.0], [10.0], [2.0], [20.0], [6.0]])
-    vectors_NC, weights_P = Pooling(SCORES["mean"].options(), 1)(memory_PC, packing)
+    vectors_NC, weights_P = Pooling(SCORES["mean"].options(), 1, REFERENCE)(memory_PC, packing)
     # The longer row comes first in every step: 1, 2, 6 and 10, 20.
     assert vectors_NC.tolist() == [[15.0], [3.0]]
     assert weights_P.tolist() == pytest.approx([1 / 3, 0.5, 1 / 3, 0.5, 1 / 3])
@@ -364,7 +367,7 @@ def test_dropout_draws_16_bits_an_element() -> None:
     """Of embeddings, between layers of both levels, of the vectors of sentences and documents: not by PyTorch."""
     levels = level().model_copy(update={"layers": 2})
     dropout = schema.DocumentDropoutConfig(embedding=0.3, word=0.0, layer=0.3, output=0.3)
-    model = classifier(levels, levels, dropout=dropout).train()
+    model = classifier(levels, levels, dropout=dropout, kernels=choose_kernels("auto", torch.device("cpu"))).train()
     batch = documents_batch([some_document([4, 6])])
     with torch.profiler.profile() as profile:
         model(batch.ids_W, batch.words_N, batch.sentences_B)
@@ -384,7 +387,7 @@ def test_the_kernel_by_hand_is_the_library(bidirectional: Any, layers: int, gru:
     found = []
     for run in (None, gru):
         model.zero_grad()
-        encoded = encode(model, *documents, gru=run)
+        encoded = encode(with_gru(model, run), *documents)
         factors = torch.arange(encoded.vectors_BC.numel(), dtype=torch.float64).sin().view_as(encoded.vectors_BC)
         (encoded.vectors_BC * factors).sum().backward()
         gradients = [each.grad.clone() for each in model.encoder.parameters() if each.grad is not None]
@@ -396,19 +399,20 @@ def test_the_kernel_by_hand_is_the_library(bidirectional: Any, layers: int, gru:
 
 def test_only_a_gru_is_run_by_hand() -> None:
     model = classifier(level(cell="lstm"))
-    assert model.encoder.obstacle() == "model.word.cell is not gru"
+    assert model.encoder.unsupported_reason() == "model.word.cell is not gru"
     document = some_document([3, 2])
-    assert torch.equal(encode(model, document, gru=gru_layer).word_weights_W, encode(model, document).word_weights_W)
+    by_library, native = (encode(with_gru(model, gru), document) for gru in (None, gru_layer))
+    assert torch.equal(native.word_weights_W, by_library.word_weights_W)
     with pytest.raises(ConfigError, match=r"runtime\.kernel: fused cannot be had: model\.word\.cell is not gru"):
-        choose_packed("fused", torch.device("cpu"), model.encoder.obstacle())
-    assert choose_packed("auto", torch.device("cpu"), "").gru
-    assert not choose_packed("reference", torch.device("cpu"), "").gru
+        choose_kernels("fused", torch.device("cpu"), model.unsupported_reasons())
+    assert choose_kernels("auto", torch.device("cpu"), UnsupportedReasons("", None)).layers is not REFERENCE.layers
+    assert choose_kernels("reference", torch.device("cpu"), UnsupportedReasons("", None)).layers is REFERENCE.layers
 
 
 def flops(model: DocumentClassifier, *documents: Document, gru: PackedGru | None) -> int:
     batch = documents_batch(documents)
     with FlopCounterMode(display=False) as counter:
-        model(batch.ids_W, batch.words_N, batch.sentences_B, gru)[0].sum().backward()
+        model(batch.ids_W, batch.words_N, batch.sentences_B)[0].sum().backward()
     return int(counter.get_total_flops())
 
 

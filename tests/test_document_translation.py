@@ -26,7 +26,7 @@ from nmt.data.cache import flatten
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import DataError
 from nmt.evaluation.testsets import TestSet, from_files
-from nmt.kernels.choice import choose_kernels
+from nmt.kernels.select import reference_kernels
 from nmt.model.in_context import follow
 from nmt.model.translator import Translator
 from nmt.runtime import is_out_of_memory
@@ -63,7 +63,6 @@ SEARCH = SearchConfig(beam_size=3)
 LINES = [SOURCES[number] for number in (0, 1, 2, 3, 4, 5, 1, 0, 3, 2, 5, 4)]
 TARGETS = [REFERENCES[number] for number in (0, 1, 2, 3, 4, 5, 1, 0, 3, 2, 5, 4)]
 DOCUMENTS = [0, 0, 0, 1, 2, 2, 2, 2, 3, 3, 4, 4]
-KERNELS = choose_kernels("reference", CPU.device)
 
 
 def config(context: str, tests: str = "{}") -> TranslationConfig:
@@ -88,7 +87,7 @@ def save(folder: Path, context: str, tokenizers: TokenizerPair, tests: str = "{}
     """A model that has learned some of the sentences by heart, with context that matters a little."""
     torch.manual_seed(1)
     chosen = config(context, tests)
-    model = Translator(chosen.model, vocabulary(tokenizers))
+    model = Translator(chosen.model, vocabulary(tokenizers), reference_kernels())
     with torch.no_grad():
         for parameter in model.context.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
@@ -97,7 +96,7 @@ def save(folder: Path, context: str, tokenizers: TokenizerPair, tests: str = "{}
                 parameter.zero_()
     batch = batch_of(tokenizers, model.context.lookback)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
-    objective = TranslationObjective(model, KERNELS, 0.0)
+    objective = TranslationObjective(model, 0.0)
     for _ in range(updates):
         optimizer.zero_grad()
         (objective(batch).smoothed / batch.target_tokens).backward()
@@ -322,10 +321,8 @@ def test_an_ensemble_gives_each_its_own_past(folder: Path, checkpoint: Path, con
     assert scores(twice) == pytest.approx(scores(alone), abs=1e-4)
     mixed = translate_lines(build_system([plain, model], CPU), LINES, SEARCH, documents=DOCUMENTS)
     assert len(mixed) == len(LINES)
-    kernels = choose_kernels("auto", CPU.device)
     pair, single = (
-        forced_loss(build_system(models, CPU), LINES, TARGETS, 200, kernels, DOCUMENTS)
-        for models in ([model, model], [model])
+        forced_loss(build_system(models, CPU), LINES, TARGETS, 200, DOCUMENTS) for models in ([model, model], [model])
     )
     assert pair.total == pytest.approx(single.total, rel=1e-5)
 
@@ -340,18 +337,18 @@ def test_the_loss_of_references_is_the_objectives(
     """In one batch of all documents, whatever the batches in which it is measured."""
     batch = batch_of(tokenizers, context.translators[0].context.lookback)
     with torch.inference_mode():
-        expected = float(TranslationObjective(context.translators[0], KERNELS, 0.0)(batch).negative_log_likelihood)
-    found = forced_loss(context, LINES, TARGETS, batch_tokens, KERNELS, DOCUMENTS)
+        expected = float(TranslationObjective(context.translators[0], 0.0)(batch).negative_log_likelihood)
+    found = forced_loss(context, LINES, TARGETS, batch_tokens, DOCUMENTS)
     assert found.total == pytest.approx(expected, rel=1e-5)
     assert found.pieces == batch.target_tokens
-    alone = forced_loss(context, LINES, TARGETS, batch_tokens, KERNELS)
+    alone = forced_loss(context, LINES, TARGETS, batch_tokens)
     assert abs(alone.total - expected) > 1e-2
 
 
 def test_looks_are_those_of_documents(context: System, tokenizers: TokenizerPair) -> None:
     ids = [side.encode(text) for side, text in ((tokenizers.source, LINES), (tokenizers.target, TARGETS))]
     looks = forced_attention_of_ids(context, *ids, 100, documents=DOCUMENTS)
-    total = forced_loss(context, LINES, TARGETS, 100, KERNELS, DOCUMENTS).total
+    total = forced_loss(context, LINES, TARGETS, 100, DOCUMENTS).total
     assert -sum(each.log_probability for each in looks) == pytest.approx(total, rel=1e-5)
     assert [each.source for each in looks] == tokenizers.source.decode(ids[0])
 
@@ -361,13 +358,12 @@ def test_a_part_of_a_validation_text_is_translated_in_its_documents(context: Sys
         context,
         TestSet("lines", LINES, [TARGETS], DOCUMENTS),
         SEARCH,
-        KERNELS,
         metrics=("bleu",),
         sentences=6,
         samples=20,
     )
     assert found.hypotheses == texts(translate_lines(context, LINES, SEARCH, documents=DOCUMENTS))[:6]
-    assert found.loss.total == forced_loss(context, LINES, TARGETS, SEARCH.batch_tokens, KERNELS, DOCUMENTS).total
+    assert found.loss.total == forced_loss(context, LINES, TARGETS, SEARCH.batch_tokens, DOCUMENTS).total
     assert found.scores["bleu"].signature.endswith("bs.unit:document")
 
 
@@ -429,7 +425,7 @@ def files(tmp_path: Path) -> Path:
 def test_evaluation_keeps_documents(call: Call, folder: Path, files: Path, context: System) -> None:
     """By blank lines, by a file of names, and from the config; what is kept has the blank lines of its source."""
     expected = texts(translate_lines(context, LINES, SEARCH, documents=DOCUMENTS))
-    loss = forced_loss(context, LINES, TARGETS, 4096, KERNELS, DOCUMENTS).per_piece
+    loss = forced_loss(context, LINES, TARGETS, 4096, DOCUMENTS).per_piece
     common = ("--model", folder, "--samples", 20, "--json", "--metrics", "chrf", "--output", files / "out")
     for name, documents in (("split", ("--documents",)), ("plain", ("--documents", files / "plain.docid"))):
         ended = call(

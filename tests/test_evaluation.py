@@ -19,7 +19,6 @@ from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import ConfigError, DataError
 from nmt.evaluation.metrics import corpus_scores
 from nmt.evaluation.testsets import TestSet, from_config, from_files
-from nmt.kernels.choice import choose_kernels
 from nmt.model.translator import Translator
 from nmt.tasks.translation.evaluation import (
     baseline_file,
@@ -35,7 +34,6 @@ from nmt.tasks.translation.translate import Request, translate_lines
 from tests.conftest import CPU, REFERENCES, SOURCES, save_small, small_config, small_translator
 
 ROOT = Path(__file__).parent.parent
-KERNELS = choose_kernels("auto", CPU.device)
 SEARCH = SearchConfig(beam_size=2)
 # What the small translator has not learned, so that scores are no round numbers; with a blank line on either side.
 HARD_SOURCES = ["ein hund läuft im garten .", "", "der kleine vogel sieht zwei katzen .", "ein ball .", "die straße ."]
@@ -74,7 +72,7 @@ def test_the_loss_is_the_mean_of_the_steps(model: TrainedModel, system: System, 
         log_probability_by_steps([model.translator], model.tokenizers, source, target)
         for source, target in zip(HARD_SOURCES, HARD_REFERENCES, strict=True)
     ]
-    loss = forced_loss(system, HARD_SOURCES, HARD_REFERENCES, batch_tokens, choose_kernels(kernel, CPU.device))
+    loss = forced_loss(system, HARD_SOURCES, HARD_REFERENCES, batch_tokens)
     assert loss.pieces == sum(len(ids) + 1 for ids in model.tokenizers.target.encode(HARD_REFERENCES))
     assert loss.total == pytest.approx(-sum(expected), rel=1e-5)
     assert loss.per_piece == pytest.approx(-sum(expected) / loss.pieces, rel=1e-5)
@@ -88,7 +86,7 @@ def test_the_loss_of_an_ensemble_is_that_of_the_mean_probability(model: TrainedM
         for source, target in zip(HARD_SOURCES, HARD_REFERENCES, strict=True)
     ]
     system = System((model.translator, friend), model.tokenizers, CPU)
-    loss = forced_loss(system, HARD_SOURCES, HARD_REFERENCES, 100, KERNELS)
+    loss = forced_loss(system, HARD_SOURCES, HARD_REFERENCES, 100)
     assert loss.total == pytest.approx(-sum(expected), rel=1e-5)
 
 
@@ -102,37 +100,33 @@ def test_the_score_of_the_search_is_that_of_the_references(system: System) -> No
     for line, (best, *_) in zip(SOURCES, translate_lines(system, SOURCES, SEARCH), strict=True):
         # The pieces of the text are those of the search wherever it found the usual segmentation.
         if list(best.pieces) == system.tokenizers.target.pieces(system.tokenizers.target.encode([best.text])[0]):
-            assert forced_loss(system, [line], [best.text], 100, KERNELS).total == pytest.approx(
-                -best.log_probability, rel=1e-4
-            )
+            assert forced_loss(system, [line], [best.text], 100).total == pytest.approx(-best.log_probability, rel=1e-4)
 
 
 # Scores
 
 
 def test_evaluation_scores_what_is_translated(system: System) -> None:
-    found = evaluate(system, SMALL, SEARCH, KERNELS)
+    found = evaluate(system, SMALL, SEARCH)
     assert found.hypotheses == REFERENCES
     assert list(found.scores) == ["bleu", "chrf", "ter"]
     assert found.scores["bleu"].value == pytest.approx(100.0)
     assert found.scores["ter"].value == 0.0
     assert found.scores["bleu"].confidence is None
-    with_intervals = evaluate(system, SMALL, SEARCH, KERNELS, metrics=["bleu"], samples=10)
+    with_intervals = evaluate(system, SMALL, SEARCH, metrics=["bleu"], samples=10)
     assert with_intervals.scores["bleu"].confidence is not None
 
 
 def test_only_the_first_sentences_are_translated_but_all_are_predicted(system: System) -> None:
     done: list[int] = []
-    found = evaluate(system, SMALL, SEARCH, KERNELS, sentences=2, advance=done.append)
+    found = evaluate(system, SMALL, SEARCH, sentences=2, advance=done.append)
     assert found.hypotheses == REFERENCES[:2]
     assert sum(done) == 2
-    assert found.loss == forced_loss(system, SOURCES, REFERENCES, SEARCH.batch_tokens, KERNELS)
+    assert found.loss == forced_loss(system, SOURCES, REFERENCES, SEARCH.batch_tokens)
 
 
 def test_every_reference_counts(system: System) -> None:
-    once, twice = (
-        evaluate(system, TestSet("small", SOURCES, [REFERENCES] * times), SEARCH, KERNELS) for times in (1, 2)
-    )
+    once, twice = (evaluate(system, TestSet("small", SOURCES, [REFERENCES] * times), SEARCH) for times in (1, 2))
     assert twice.loss.pieces == 2 * once.loss.pieces
     assert twice.loss.per_piece == pytest.approx(once.loss.per_piece)
     assert "nrefs:2" in twice.scores["bleu"].signature
@@ -145,7 +139,7 @@ def test_training_is_told_what_an_evaluation_finds(model: TrainedModel, system: 
     options = schema.ValidationConfig(sentences=3, beam_size=2, samples=2)
     sampling = SearchConfig(kind="sampling", temperature=3.0, top_k=5, length_penalty=0.5)
     config = model.config.model_copy(update={"validation": options, "search": sampling})
-    validate = validator(config, CPU, model.tokenizers, HARD, KERNELS)
+    validate = validator(config, CPU, model.tokenizers, HARD)
     before = torch.get_rng_state()
     measured = validate(model.translator)
     assert torch.equal(torch.get_rng_state(), before)
@@ -153,9 +147,9 @@ def test_training_is_told_what_an_evaluation_finds(model: TrainedModel, system: 
 
     search = SearchConfig(beam_size=2, length_penalty=0.5)
     assert validation_search(config) == search
-    hypotheses = evaluate(system, TestSet("hard", HARD_SOURCES[:3], [HARD_REFERENCES[:3]]), search, KERNELS).hypotheses
+    hypotheses = evaluate(system, TestSet("hard", HARD_SOURCES[:3], [HARD_REFERENCES[:3]]), search).hypotheses
     scores = corpus_scores(hypotheses, HARD_REFERENCES[:3])
-    loss = forced_loss(system, HARD_SOURCES, HARD_REFERENCES, 4096, KERNELS)
+    loss = forced_loss(system, HARD_SOURCES, HARD_REFERENCES, 4096)
     assert measured.metrics == {
         "loss": loss.per_piece,
         "perplexity": loss.perplexity,
@@ -177,15 +171,14 @@ from nmt.tasks.translation.forced_decoding import align_texts
 from nmt.evaluation.testsets import TestSet
 from nmt.tasks.translation.evaluation import evaluate
 from nmt.tasks.translation.loading import build_system, load_model
-from nmt.kernels.choice import choose_kernels
+from nmt.kernels.select import choose_kernels
 from nmt.runtime import set_up, tear_down
 
 checkpoint, folder, sources, references = sys.argv[1], sys.argv[2], *map(json.loads, sys.argv[3:])
 runtime = set_up(schema.RuntimeConfig(device="cpu", precision="fp32", threads=1))
 model = load_model(checkpoint, None, runtime)
 search = SearchConfig(beam_size=2, batch_tokens=20)
-kernels = choose_kernels("auto", runtime.device)
-found = evaluate(build_system([model], runtime), TestSet("hard", sources, [references]), search, kernels, samples=20)
+found = evaluate(build_system([model], runtime), TestSet("hard", sources, [references]), search, samples=20)
 scores = {name: [score.value, score.confidence] for name, score in found.scores.items()}
 result = {"world": runtime.world, "hypotheses": found.hypotheses, "scores": scores, "loss": found.loss.total}
 result["alignments"] = align_texts(build_system([model], runtime), sources, references, 20)
@@ -211,7 +204,7 @@ def test_two_processes_find_what_one_finds(checkpoint: Path, system: System, tmp
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     search = SearchConfig(beam_size=2, batch_tokens=20)
-    alone = evaluate(system, HARD, search, KERNELS, samples=20)
+    alone = evaluate(system, HARD, search, samples=20)
     alignments = align_texts(system, HARD_SOURCES, HARD_REFERENCES, 20)
     torch.set_num_threads(threads)
     for rank in range(2):
@@ -235,7 +228,6 @@ def test_a_baseline_is_compared(model: TrainedModel, system: System, tmp_path: P
         system,
         SMALL,
         SEARCH,
-        KERNELS,
         metrics=["bleu"],
         samples=50,
         request=Request(),

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from nmt.data.batching.batch import Batch, collate
 from nmt.data.cache import flatten
 from nmt.data.tokenizer import TokenizerPair
-from nmt.kernels.choice import choose_kernels
+from nmt.kernels.select import choose_kernels
 from nmt.model.translator import Translator, Vocabulary
 from nmt.runtime import Runtime
 from nmt.tasks.components import read_config
@@ -46,11 +46,13 @@ def batch(tokenizers: TokenizerPair) -> Batch:
 def translator(tokenizers: TokenizerPair) -> Translator:
     """Of the size that Multi30k is trained with: 8 million parameters."""
     torch.manual_seed(1)
-    return Translator(read_config(MULTI30K).model, Vocabulary(6000, 6000, tokenizers.target.bos))
+    return Translator(
+        read_config(MULTI30K).model, Vocabulary(6000, 6000, tokenizers.target.bos), choose_kernels("auto", CPU.device)
+    )
 
 
 def objective_of(translator: Translator) -> TranslationObjective:
-    return TranslationObjective(translator, choose_kernels("auto", CPU.device, translator.obstacle()), 0.1)
+    return TranslationObjective(translator, 0.1)
 
 
 def watch_buckets(parallel: DistributedDataParallel) -> list[int]:

@@ -16,12 +16,12 @@ from nmt.checkpoint import RunFolder
 from nmt.config.schema import SearchConfig
 from nmt.data.batching import documents_batch
 from nmt.kernels import cross_entropy
-from nmt.kernels.choice import choose_kernels
+from nmt.kernels.select import choose_kernels
 from nmt.search import translate_batch
 from nmt.tasks.training import train
 from nmt.training.trainer import Trainer
 from tests.documents import document_config, write_all
-from tests.networks import BOS, EOS, model_options, network, sentences
+from tests.networks import BOS, EOS, model_options, network, sentences, with_steps
 from tests.runs import final_weights, records, run_config, write_corpus
 from tests.test_document import SHAPES, classifier, level, some_document
 from tests.test_model import build, every_network
@@ -85,11 +85,11 @@ def test_a_recurrence_by_kernels_never_waits(
     source_BS, lengths_B = sentences(5, 2, 7)
     target_BT = sentences(6, 3, 4, size=11)[0].to(GPU)
     encoded = translator.encode(source_BS.to(GPU), lengths_B)
-    steps = choose_kernels(kernel, GPU, translator.obstacle()).steps
+    with_steps(translator, choose_kernels(kernel, GPU, translator.unsupported_reasons()).steps)
 
     def pass_through() -> None:
         with torch.autocast("cuda", torch.bfloat16):
-            readout_BTR, _ = translator.readout(encoded, target_BT, steps)
+            readout_BTR, _ = translator.readout(encoded, target_BT)
         torch.autograd.grad(readout_BTR.sum(), list(translator.decoder.wiring.parameters()), retain_graph=True)
 
     # What is done once, compiling for one, and capturing, may wait.
@@ -107,7 +107,9 @@ def test_a_recurrence_from_graphs_is_that_of_its_steps(
 ) -> None:
     """Through shapes that are seen first, captured and replayed, with weights that move in between."""
     translator = network(model_options(score=score, wiring=wiring, cell=cell)).float().to(GPU).train()
-    fused, graphed = (choose_kernels(kernel, GPU, translator.obstacle()).steps for kernel in ("fused", "graphed"))
+    fused, graphed = (
+        choose_kernels(kernel, GPU, translator.unsupported_reasons()).steps for kernel in ("fused", "graphed")
+    )
     parameters = list(translator.decoder.wiring.parameters())
 
     def found(steps: Any, source: tuple[int, ...], target: tuple[int, ...]) -> list[torch.Tensor]:
@@ -115,7 +117,7 @@ def test_a_recurrence_from_graphs_is_that_of_its_steps(
         with torch.autocast("cuda", torch.bfloat16, enabled=precision == torch.bfloat16):
             encoded = translator.encode(source_BS.to(GPU, non_blocking=True), lengths_B)
             target_BT = sentences(*target, size=11)[0].to(GPU, non_blocking=True)
-            readout_BTR, _ = translator.readout(encoded, target_BT, steps)
+            readout_BTR, _ = with_steps(translator, steps).readout(encoded, target_BT)
         return [readout_BTR.detach(), *torch.autograd.grad(readout_BTR.float().sin().sum(), parameters)]
 
     shapes = [((5, 2, 7), (6, 3, 4)), ((8, 8, 8), (5, 8, 1)), ((30, 20, 9), (9, 4, 2)), ((6, 5, 4), (7, 7, 7))]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from nmt.config import schema
-from nmt.kernels.choice import Kernels, choose_kernels
+from nmt.kernels.select import Kernels, choose_kernels
 from nmt.kernels.tape import BatchShape, Tape
 from nmt.kernels.tape.operations import Operation
 from nmt.kernels.tape.replay import GraphReplayer, rounded
@@ -26,7 +26,7 @@ from nmt.model.translator import Translator
 from nmt.tasks.training import train
 from nmt.tasks.translation import setup
 from tests.cuda_graphs import RecordedGraphs
-from tests.networks import model_options, network, sentences
+from tests.networks import model_options, network, sentences, with_steps
 from tests.reference_steps import ReferenceKernels
 from tests.runs import records, run_config, write_corpus
 from tests.test_model import named
@@ -56,7 +56,7 @@ class Passes:
         source_BS, lengths_B = sentences(*source, seed=seed)
         target_BT, _ = sentences(*target, size=11, seed=seed)
         encoded = self.translator.encode(source_BS, lengths_B)
-        readout_BTR, weights = self.translator.readout(encoded, target_BT, self.steps)
+        readout_BTR, weights = with_steps(self.translator, self.steps).readout(encoded, target_BT)
         assert weights is not None
         return [readout_BTR, weights.dense()]
 

@@ -23,7 +23,7 @@ from nmt.data.batching.batch import encoded_batch
 from nmt.data.cache import encode_corpora
 from nmt.data.readers.pairs import open_corpus
 from nmt.errors import ConfigError
-from nmt.kernels.choice import choose_kernels
+from nmt.kernels.select import choose_kernels
 from nmt.model.translator import Translator
 from nmt.tasks.training import train
 from nmt.tasks.translation.loading import load_model
@@ -111,8 +111,7 @@ def small_batch(with_links: bool = True) -> Batch:
 
 
 def objective(translator: Translator, loss: Any = "cross_entropy") -> TranslationObjective:
-    kernels = choose_kernels("reference", CPU.device)
-    return TranslationObjective(translator, kernels, 0.1, schema.GuidedAlignmentConfig(loss=loss))
+    return TranslationObjective(translator, 0.1, schema.GuidedAlignmentConfig(loss=loss))
 
 
 @pytest.mark.parametrize("heads", [1, 2])

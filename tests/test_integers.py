@@ -6,16 +6,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from nmt.kernels import integers
-from nmt.kernels.integers import EXACT_INPUTS, CompiledIntegers, Integers, OnednnIntegers
-from nmt.kernels.native.build import load
-from nmt.kernels.native.calls import can_be_called
+from nmt.kernels import select
+from nmt.kernels.linear.int8 import (
+    EXACT_INPUTS,
+    Int8Product,
+    NativeInt8Product,
+    OnednnInt8Product,
+    OnednnNativeInt8Product,
+)
 from tests.compiled import needs_compiler
 
 KINDS = [
-    pytest.param(Integers, id="floats"),
-    pytest.param(OnednnIntegers, id="onednn"),
-    pytest.param(CompiledIntegers, id="compiled", marks=needs_compiler),
+    pytest.param(Int8Product, id="reference"),
+    pytest.param(OnednnInt8Product, id="onednn"),
+    pytest.param(OnednnNativeInt8Product, id="onednn and native", marks=needs_compiler),
+    pytest.param(NativeInt8Product, id="native", marks=needs_compiler),
 ]
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -28,7 +33,7 @@ def whole(rows: int, columns: int, least: int = -126) -> Tensor:
 
 
 @every_kind
-def test_a_product_by_hand(kind: type[Integers]) -> None:
+def test_a_product_by_hand(kind: type[Int8Product]) -> None:
     """x = (2, -1), scale 2/127: q = (127, -64). w = (1, 0.5), scale 1/127: q = (127, 64): the half rounds to even.
 
     (127 * 127 - 64 * 64) * 2 / 127 / 127 = 1.49209..., plus a bias of 10; in truth 2 - 0.5 + 10.
@@ -42,7 +47,7 @@ def test_a_product_by_hand(kind: type[Integers]) -> None:
 @pytest.mark.parametrize(
     ("inputs", "outputs"), [(1, 1), (1, 16), (1, 33), (2, 1), (2, 16), (7, 17), (64, 33), (131, 48)]
 )
-def test_sums_are_exact(kind: type[Integers], rows: int, inputs: int, outputs: int) -> None:
+def test_sums_are_exact(kind: type[Int8Product], rows: int, inputs: int, outputs: int) -> None:
     """Of panels and blocks that are full, of some that are not, and of pairs that lack their second half."""
     weight, given = whole(outputs, inputs), whole(rows, inputs)
     bias = torch.arange(outputs) - 5
@@ -53,7 +58,7 @@ def test_sums_are_exact(kind: type[Integers], rows: int, inputs: int, outputs: i
 
 
 @every_kind
-def test_sums_that_float32_does_not_hold_are_exact(kind: type[Integers]) -> None:
+def test_sums_that_float32_does_not_hold_are_exact(kind: type[Int8Product]) -> None:
     """Rounded once, when the sum of 32 bits becomes a float."""
     inputs = 3 * EXACT_INPUTS + 5
     weight, given = whole(20, inputs, least=100), whole(3, inputs, least=100)
@@ -68,17 +73,16 @@ def test_so_many_products_add_up_exactly_in_float32() -> None:
 
 
 @every_kind
-def test_all_kinds_find_the_same(kind: type[Integers]) -> None:
-    """Rows of any size, and where gradients are recorded, which does without what is compiled."""
+def test_all_kinds_find_the_same(kind: type[Int8Product]) -> None:
+    """Rows of any size, whether gradients are recorded or not."""
     generator = torch.Generator().manual_seed(3)
     weight, bias = torch.randn(45, 67, generator=generator), torch.randn(45, generator=generator)
     rows = torch.randn(9, 67, generator=generator) * torch.logspace(-3, 3, 9).unsqueeze(1)
     rows[4] = 0.0
     for constant in (None, bias):
-        expected = Integers(weight).product(rows, constant)
+        expected = Int8Product(weight).product(rows, constant)
         torch.testing.assert_close(kind(weight).product(rows, constant), expected, rtol=1e-6, atol=1e-5)
         with torch.no_grad():
-            assert can_be_called(rows) == (load()[0] is not None)
             found = kind(weight).product(rows, constant)
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-5)
         assert torch.equal(found[4], torch.zeros(45) if constant is None else constant)
@@ -89,7 +93,7 @@ def test_all_kinds_find_the_same(kind: type[Integers]) -> None:
 @pytest.mark.parametrize("strides", [(1, 1), (7, 1), (1, 3), (90, 2)])
 @pytest.mark.parametrize(("rows", "inputs"), [(1, 1), (1, 30), (3, 1)])
 def test_strides_of_sizes_that_are_one(
-    kind: type[Integers], rows: int, inputs: int, strides: tuple[int, int], recorded: bool
+    kind: type[Int8Product], rows: int, inputs: int, strides: tuple[int, int], recorded: bool
 ) -> None:
     """PyTorch gives such sizes any stride and calls the tensor contiguous; oneDNN reads the stride."""
     weight, given = whole(20, inputs).float(), whole(rows, inputs).float()
@@ -101,7 +105,7 @@ def test_strides_of_sizes_that_are_one(
 
 
 @every_kind
-def test_rows_that_lie_apart(kind: type[Integers]) -> None:
+def test_rows_that_lie_apart(kind: type[Int8Product]) -> None:
     weight, given = whole(20, 32).float(), whole(6, 32).float()
     wide = torch.zeros(6, 64)
     wide[:, ::2] = given
@@ -111,7 +115,7 @@ def test_rows_that_lie_apart(kind: type[Integers]) -> None:
 
 @torch.no_grad()
 @every_kind
-def test_a_row_depends_neither_on_others_nor_on_threads(kind: type[Integers]) -> None:
+def test_a_row_depends_neither_on_others_nor_on_threads(kind: type[Int8Product]) -> None:
     generator, threads = torch.Generator().manual_seed(4), torch.get_num_threads()
     factor = kind(torch.randn(130, 96, generator=generator))
     rows = torch.randn(61, 96, generator=generator)
@@ -130,8 +134,8 @@ def test_a_row_depends_neither_on_others_nor_on_threads(kind: type[Integers]) ->
 @every_kind
 @pytest.mark.parametrize("recorded", [True, False])
 @pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
-def test_what_is_no_number_stays_none(kind: type[Integers], recorded: bool, wrong: float) -> None:
-    """As operations of PyTorch, where gradients are recorded, and compiled."""
+def test_what_is_no_number_stays_none(kind: type[Int8Product], recorded: bool, wrong: float) -> None:
+    """Whether gradients are recorded or not."""
     rows = torch.ones(3, 67)
     rows[1, 40] = wrong
     with torch.set_grad_enabled(recorded):
@@ -143,16 +147,18 @@ def test_what_is_no_number_stays_none(kind: type[Integers], recorded: bool, wron
 @pytest.mark.parametrize(
     ("flags", "library", "chosen"),
     [
-        ({"avx2", "avx512_vnni"}, object(), OnednnIntegers),
-        ({"avx2", "avx512_vnni"}, None, OnednnIntegers),
-        ({"avx2"}, object(), CompiledIntegers),
-        ({"avx2"}, None, Integers),
+        ({"avx2", "avx512_vnni"}, object(), OnednnNativeInt8Product),
+        ({"avx2", "avx512_vnni"}, None, OnednnInt8Product),
+        ({"avx2"}, object(), NativeInt8Product),
+        ({"avx2"}, None, Int8Product),
     ],
 )
 def test_the_fastest_is_chosen(
-    flags: set[str], library: object, chosen: type[Integers], monkeypatch: pytest.MonkeyPatch
+    flags: set[str], library: object, chosen: type[Int8Product], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """oneDNN without VNNI takes fifty times as long."""
-    monkeypatch.setattr(integers, "cpu_flags", lambda: frozenset(flags))
-    monkeypatch.setattr(integers, "load", lambda: (library, ""))
-    assert type(integers.integers(torch.ones(4, 4))) is chosen
+    monkeypatch.setattr(select, "cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(select, "load", lambda: (library, ""))
+    kernels = select.choose_kernels("auto", torch.device("cpu"), weights="int8")
+    assert kernels.weights is not None
+    assert type(kernels.weights(torch.ones(4, 4)).integers) is chosen

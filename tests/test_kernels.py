@@ -15,12 +15,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nmt.errors import ConfigError
 from nmt.kernels import cross_entropy
-from nmt.kernels.choice import choose_kernels
+from nmt.kernels.select import UnsupportedReasons, choose_kernels
 from nmt.kernels.windows import Source
 from nmt.model.attention import Encoded, build_attention
 from nmt.model.cells import CELLS, library_stack
 from tests.compiled import KINDS, LOSSES, needs_compiler
-from tests.networks import model_options
+from tests.networks import REFERENCE, model_options
 
 Loss = Callable[..., cross_entropy.Losses]
 chunked = pytest.mark.parametrize("fused", LOSSES, ids=KINDS)
@@ -105,17 +105,18 @@ def test_a_forced_kernel_is_what_one_gets() -> None:
 @needs_compiler
 def test_a_forced_kernel_that_cannot_be_had_is_a_mistake() -> None:
     cpu, obstacle = torch.device("cpu"), "model.decoder.cell has no fused form"
-    assert obstacle in choose_kernels("auto", cpu, obstacle).reason
-    assert choose_kernels("auto", cpu, obstacle).steps is None
+    unsupported = UnsupportedReasons(recurrence=obstacle)
+    assert obstacle in choose_kernels("auto", cpu, unsupported).reason
+    assert choose_kernels("auto", cpu, unsupported).steps is None
     with pytest.raises(ConfigError, match=rf"runtime\.kernel: fused cannot be had: {obstacle}"):
-        choose_kernels("fused", cpu, obstacle)
+        choose_kernels("fused", cpu, unsupported)
 
 
 @pytest.mark.parametrize("kind", list(CELLS))
 def test_cells_are_those_of_the_library(kind: str) -> None:
     """Our step, repeated with the library's weights, gives the library's outputs and gradients; so does `scan`."""
     torch.manual_seed(0)
-    cell = CELLS.build(CELLS[kind].options(), 4, 3).double()
+    cell = CELLS.build(CELLS[kind].options(), 4, 3, REFERENCE).double()
     with torch.no_grad():
         for parameter in cell.parameters():
             parameter.uniform_(-1, 1)
@@ -215,7 +216,7 @@ class LargeTensors(TorchDispatchMode):
 def test_a_step_of_local_attention_makes_nothing_as_large_as_the_source_backward_included(window: str) -> None:
     """Four times as many steps need no more such tensors: what is as large as the source is made once."""
     options = model_options(score="dot", window=window, window_options={"half_width": 2}).attention
-    attention = build_attention(options, 4, 4)
+    attention = build_attention(options, 4, 4, REFERENCE)
     counts = []
     for steps in (3, 12):
         memory = torch.randn(1, 500, 4, requires_grad=True)

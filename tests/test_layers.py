@@ -17,7 +17,7 @@ from nmt.model.layers import RecurrentLayers, Segment, segments
 from nmt.model.translator import Translator
 from nmt.tasks.components import read_config
 from tests.compiled import GRUS
-from tests.networks import VOCABULARY, model_options, network, sentences
+from tests.networks import REFERENCE, VOCABULARY, model_options, network, sentences
 
 CPU = torch.device("cpu")
 GNMT: dict[str, Any] = {"layers": 4, "bidirectional": "first", "residual_from": 3}
@@ -186,7 +186,7 @@ def test_parts_count_every_layer() -> None:
     lowest = 2 * gates * hidden * (6 + hidden + 2)
     second = gates * hidden * (2 * hidden + hidden + 2)
     upper = 2 * gates * hidden * (2 * hidden + 2)
-    assert dict(Translator(options, VOCABULARY).parts())["encoder"] == lowest + second + upper
+    assert dict(Translator(options, VOCABULARY, REFERENCE).parts())["encoder"] == lowest + second + upper
 
 
 MISTAKES = [

@@ -19,7 +19,7 @@ from nmt.model.attention import SCORES, WINDOWS
 from nmt.model.attention.presets import ATTENTION_PRESETS
 from nmt.model.translator import Translator, Vocabulary
 from nmt.search import translate_batch
-from tests.networks import BOS, EOS, model_options
+from tests.networks import BOS, EOS, REFERENCE, model_options
 
 SYMBOLS, LONGEST, BATCH = 8, 6, 64
 # Without attention a vector of 48 numbers has to hold the sequence, and takes longer to.
@@ -57,7 +57,7 @@ def learned(options: dict[str, Any], reverse: bool, seed: int) -> float:
     """The share of unseen sequences that the trained network translates without a mistake."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    translator = Translator(model_options(**options, sizes=(16, 24, 48)), VOCABULARY)
+    translator = Translator(model_options(**options, sizes=(16, 24, 48)), VOCABULARY, REFERENCE)
     optimizer = torch.optim.Adam(translator.parameters(), lr=5e-3)
     updates = UPDATES_WITHOUT_ATTENTION if options.get("score") == "none" else UPDATES
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)

@@ -11,7 +11,6 @@ import torch
 from nmt.config.schema import SearchConfig
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import ConfigError, NmtError
-from nmt.kernels.choice import choose_kernels
 from nmt.tasks.translation.forced_decoding import forced_attention, forced_attention_of_ids, forced_loss
 from nmt.tasks.translation.loading import System, build_system, load_model
 from nmt.tasks.translation.translate import Request, translate_lines
@@ -47,7 +46,7 @@ def test_a_look_says_what_was_looked_at(system: System) -> None:
         assert one.weights_NTS.dtype == np.float32
         assert np.allclose(one.weights_NTS.sum(2), 1.0, atol=1e-5)
         assert (one.centers_NT, one.half_width) == (None, None)
-        loss = forced_loss(system, [source], [target], 4096, choose_kernels("reference", CPU.device))
+        loss = forced_loss(system, [source], [target], 4096)
         assert one.log_probability == pytest.approx(-loss.total, rel=1e-4)
 
 
@@ -133,7 +132,7 @@ def test_an_ensemble_looks_where_its_members_look_on_average(tokenizers: Tokeniz
         assert one.weights_NTS.shape[0] == 1
         assert np.allclose(one.weights_NTS[0], expected, atol=1e-6)
         assert (one.centers_NT, one.half_width) == (None, None)
-        loss = forced_loss(both, [one.source], [one.target], 4096, choose_kernels("reference", CPU.device))
+        loss = forced_loss(both, [one.source], [one.target], 4096)
         assert one.log_probability == pytest.approx(-loss.total, rel=1e-4)
 
 

@@ -14,7 +14,7 @@ from nmt.model.cells import CELLS
 from nmt.model.modules import without_memory
 from nmt.model.translator import Translator
 from nmt.model.wiring import WIRINGS, DecoderState
-from tests.networks import BOS, EOS, NO_DROPOUT, VOCABULARY, model_options, network, sentences
+from tests.networks import BOS, EOS, NO_DROPOUT, REFERENCE, VOCABULARY, model_options, network, sentences
 
 TIGHT: dict[str, Any] = {"rtol": 0.0, "atol": 1e-10}
 
@@ -296,7 +296,7 @@ def test_the_decoders_input_is_the_target_shifted_by_one() -> None:
 def test_embeddings_are_tied_as_asked(tie: str, shared: set[tuple[str, str]]) -> None:
     from nmt.model.translator import Vocabulary
 
-    translator = Translator(model_options(tie=tie), Vocabulary(11, 11, BOS))
+    translator = Translator(model_options(tie=tie), Vocabulary(11, 11, BOS), REFERENCE)
     weights = {
         "source": translator.encoder.embedding.table.weight,
         "target": translator.decoder.embedding.table.weight,
@@ -344,7 +344,7 @@ def test_a_state_knows_its_position() -> None:
 def test_a_network_without_memory_has_the_same_parts_and_draws_nothing() -> None:
     model = model_options(score="concat", coverage="neural", cell="lstm", tie="none", decoder_layers=2)
     before = torch.get_rng_state()
-    empty = without_memory(lambda: Translator(model, VOCABULARY))
+    empty = without_memory(lambda: Translator(model, VOCABULARY, REFERENCE))
     assert torch.equal(torch.get_rng_state(), before)
     assert {parameter.device.type for parameter in empty.parameters()} == {"meta"}
-    assert empty.parts() == Translator(model, VOCABULARY).parts()
+    assert empty.parts() == Translator(model, VOCABULARY, REFERENCE).parts()

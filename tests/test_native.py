@@ -19,15 +19,16 @@ from torch import Tensor
 
 from nmt.errors import ConfigError
 from nmt.kernels import cross_entropy
+from nmt.kernels.additive import exponentials
 from nmt.kernels.attention import native as attention
-from nmt.kernels.choice import choose_kernels
 from nmt.kernels.gru.native import gru_forward, gru_step
+from nmt.kernels.linear.int8 import native_quantize
+from nmt.kernels.linear.onednn import Factor
 from nmt.kernels.lstm.native import lstm_forward, lstm_step
 from nmt.kernels.native import build, inference
-from nmt.kernels.native.calls import can_be_called
 from nmt.kernels.native.logits import chunk_losses
-from nmt.kernels.products import Factor
 from nmt.kernels.rnn.native import rnn_backward, rnn_forward, search_gates
+from nmt.kernels.select import choose_kernels, reference_kernels
 from nmt.kernels.steps import Annotations, GateInputs
 from tests.compiled import needs_compiler
 
@@ -252,7 +253,7 @@ def test_scores_and_log_softmax_of_the_search(short: torch.dtype) -> None:
     query, keys, energy = drawn(2, 3, 5, UNITS, dtype=wide), drawn(2, 3, 7, UNITS, dtype=wide), drawn(UNITS, dtype=wide)
     logits = drawn(4, 501, dtype=short, scale=3.0)
     with torch.no_grad():
-        scores = inference.additive_scores(query.mul(2).exp(), keys.mul(2).exp(), energy)
+        scores = inference.additive_scores(query, keys, exponentials(keys), energy)
         spread = inference.log_softmax(logits)
     expected = torch.tanh(query.double().unsqueeze(-2) + keys.double().unsqueeze(-3)) @ energy.double()
     torch.testing.assert_close(scores.double(), expected, rtol=0, atol=1e-5)
@@ -265,7 +266,7 @@ def test_integers_are_those_of_the_operations() -> None:
     rows = torch.zeros(9, 67)
     rows[1:] = drawn(8, 67, dtype=torch.float32, scale=5.0)
     scale_M1 = rows.abs().amax(1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny) / 127
-    integers, scale_M = inference.quantized(rows)
+    integers, scale_M = native_quantize(rows)
     assert torch.equal(scale_M, scale_M1.squeeze(1))
     assert torch.equal(integers, (rows / scale_M1).round().to(torch.int8))
 
@@ -300,13 +301,19 @@ def operations() -> None:
     library, why = build.load()
     assert library is None
     kernels = choose_kernels("auto", CPU)
-    assert (kernels.steps, kernels.gru, kernels.cross_entropy) == (None, None, cross_entropy.fused)
+    reference = reference_kernels()
+    assert (kernels.steps, kernels.layers, kernels.cross_entropy) == (None, reference.layers, cross_entropy.fused)
+    assert (kernels.dropout, kernels.cells, kernels.log_softmax, kernels.additive_scores) == (
+        reference.dropout,
+        reference.cells,
+        reference.log_softmax,
+        reference.additive_scores,
+    )
     assert why in kernels.reason
+    assert why in kernels.warning
     with pytest.raises(ConfigError, match=r"runtime\.kernel: fused cannot be had: ") as error:
         choose_kernels("fused", CPU)
     assert why in str(error.value)
-    with torch.no_grad():
-        assert not can_be_called(torch.zeros(1))
 
 
 def test_without_a_compiler(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:

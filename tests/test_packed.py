@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,12 +12,12 @@ from torch import Tensor, nn
 
 from nmt.config import schema
 from nmt.errors import ConfigError
-from nmt.kernels.choice import choose_kernels, choose_packed
 from nmt.kernels.gru.native import gru_layer
 from nmt.kernels.packed import PackedGru, Packing, run_packed
+from nmt.kernels.select import UnsupportedReasons, choose_kernels
 from nmt.model.translator import Translator
 from tests.compiled import GRUS, needs_compiler
-from tests.networks import model_options, network, sentences
+from tests.networks import model_options, network, sentences, with_gru
 
 CPU = torch.device("cpu")
 DROPOUT = schema.DropoutConfig(embedding=0.3, layer=0.4, output=0.2, source_word=0.2)
@@ -159,7 +160,7 @@ def encoded(translator: Translator, gru: PackedGru | None) -> list[Tensor]:
     """Annotations, last states and all gradients of the encoder, in training."""
     translator.zero_grad()
     torch.manual_seed(7)
-    found = translator.train().encode(*sentences(5, 2, 7, 1, padding=2), gru)
+    found = with_gru(translator, gru).train().encode(*sentences(5, 2, 7, 1, padding=2))
     outputs = [found.memory_BSC, *(part for parts in found.final_LBF for part in parts)]
     sum(part.sin().mul(torch.arange(1, part.shape[-1] + 1)).sum() for part in outputs).backward()
     gradients = [each.grad.clone() for each in translator.encoder.parameters() if each.grad is not None]
@@ -184,7 +185,7 @@ def encoded(translator: Translator, gru: PackedGru | None) -> list[Tensor]:
 def test_the_encoder_by_hand_is_the_reference(options: dict[str, Any], gru: PackedGru) -> None:
     """With the same dropout: kernels take the same numbers from the generator."""
     translator = network(model_options(dropout=DROPOUT, **options))
-    assert translator.encoder.obstacle() == ""
+    assert translator.encoder.unsupported_reason() == ""
     torch.testing.assert_close(encoded(translator, gru), encoded(translator, None), rtol=0, atol=1e-12)
 
 
@@ -193,7 +194,7 @@ def test_padding_stays_zero(gru: PackedGru) -> None:
     translator = network(model_options(layer_normalization=True))
     source_BS, lengths_B = sentences(5, 2, padding=3)
     for run in (None, gru):
-        memory_BSC = translator.encode(source_BS, lengths_B, run).memory_BSC
+        memory_BSC = with_gru(translator, run).encode(source_BS, lengths_B).memory_BSC
         assert memory_BSC.shape[1] == 8
         for row, length in enumerate(lengths_B.tolist()):
             assert memory_BSC[row, length:].abs().sum() == 0.0
@@ -203,21 +204,25 @@ def test_padding_stays_zero(gru: PackedGru) -> None:
 @by_hand
 def test_another_cell_is_run_by_the_library_or_refused(gru: PackedGru) -> None:
     translator = network(model_options(encoder_cell="lstm"))
-    obstacle = translator.encoder.obstacle()
+    obstacle = translator.encoder.unsupported_reason()
     assert obstacle == "model.encoder.cell is not gru"
     assert len(encoded(translator, gru)) == len(encoded(translator, None))
     torch.testing.assert_close(encoded(translator, gru), encoded(translator, None), rtol=0, atol=0)
-    assert obstacle in choose_kernels("auto", CPU, encoder_obstacle=obstacle).reason
+    assert obstacle in choose_kernels("auto", CPU, UnsupportedReasons(obstacle)).reason
     with pytest.raises(ConfigError, match=rf"runtime\.kernel: fused cannot be had: {obstacle}"):
-        choose_kernels("fused", CPU, encoder_obstacle=obstacle)
+        choose_kernels("fused", CPU, UnsupportedReasons(obstacle))
 
 
 @needs_compiler
 def test_which_kernel_runs_where() -> None:
-    chosen = [choose_kernels(wanted, CPU).gru for wanted in ("auto", "reference", "fused")]
-    assert chosen == [gru_layer, None, gru_layer]
+    auto, reference, fused = (choose_kernels(kernel, CPU).layers for kernel in ("auto", "reference", "fused"))
+    assert isinstance(auto, partial)
+    assert isinstance(fused, partial)
+    assert auto.keywords["gru"] is fused.keywords["gru"] is gru_layer
+    assert reference is run_packed
     # cuDNN is fused, and takes every cell.
-    assert choose_packed("fused", torch.device("cuda"), "model.encoder.cell is not gru").gru is None
+    unsupported = UnsupportedReasons("model.encoder.cell is not gru", None)
+    assert choose_kernels("fused", torch.device("cuda"), unsupported).layers is run_packed
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])

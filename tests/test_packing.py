@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nmt.kernels import packed_weights, products
-from nmt.kernels.integers import CompiledIntegers, Integers, OnednnIntegers
-from nmt.kernels.packed_weights import Bf16Weight, Int8Weight, PackedWeight
-from nmt.model import packing
+from nmt.kernels.linear import onednn
+from nmt.kernels.linear.quantization import (
+    Bf16Weight,
+    Fp32Weight,
+    Int8Weight,
+    NativeInt8Weight,
+    OnednnInt8Weight,
+    OnednnNativeInt8Weight,
+    PrepackedWeight,
+    has_prepacked_weights,
+    prepack,
+)
+from nmt.kernels.select import Kernels
 from nmt.model.attention.presets import ATTENTION_PRESETS
 from nmt.model.cells import CELLS
-from nmt.model.packing import pack
 from nmt.model.translator import Translator, Vocabulary
 from nmt.tasks.components import read_translation
 from tests.compiled import needs_compiler, needs_onednn_bf16
-from tests.networks import BOS, model_options, network, sentences
+from tests.networks import BOS, REFERENCE, model_options, network, sentences
 from tests.test_model import named
 
 SIZES = (24, 20, 40)
@@ -68,14 +77,14 @@ def test_bf16_is_what_autocast_computes() -> None:
     layer, rows = nn.Linear(24, 40), torch.randn(7, 24)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         expected = layer(rows)
-        pack(layer, "bf16")
+        prepack(layer, Bf16Weight)
         assert isinstance(layer.weight, Bf16Weight)
         assert torch.equal(layer(rows), expected)
 
 
 def test_what_is_no_product_sees_the_weight_as_it_was() -> None:
     matrix = torch.randn(4, 8)
-    weight: PackedWeight = Int8Weight(matrix)
+    weight: PrepackedWeight = Int8Weight(matrix)
     assert torch.equal(weight[:, 2:], matrix[:, 2:])
     assert type(weight + 1) is torch.Tensor
 
@@ -85,8 +94,9 @@ def test_what_is_no_product_sees_the_weight_as_it_was() -> None:
 def test_a_packed_translator_translates_as_before(options: dict[str, Any]) -> None:
     """Sources of several lengths, three steps: int8 within its rounding, the smallest products untouched."""
     translator = network(model_options(**options, encoder_layers=2, sizes=SIZES)).float().eval()
-    packed = network(model_options(**options, encoder_layers=2, sizes=SIZES)).float().eval()
-    pack(packed, "int8")
+    kernels = replace(REFERENCE, weights=Int8Weight)
+    packed = network(model_options(**options, encoder_layers=2, sizes=SIZES), kernels=kernels).float().eval()
+    kernels.prepack(packed)
     source_BS, lengths_B = sentences(5, 2, 7)
     logits = []
     for each in (translator, packed):
@@ -107,35 +117,39 @@ def test_a_packed_translator_translates_as_before(options: dict[str, Any]) -> No
     [{"encoder_layers": 2}, {"encoder_layers": 4, "bidirectional": "first", "encoder_residual_from": 3}],
     ids=["both directions", "gnmt"],
 )
-def test_an_encoder_step_by_step_is_the_library_s(
-    cell: str, shape: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_encoder_step_by_step_is_the_library_s(cell: str, shape: dict[str, Any]) -> None:
     """With weights that are as exact as before: outputs, padding and last states, sentences in any order."""
 
-    class Exact(PackedWeight):
+    class Exact(PrepackedWeight):
         def product(self, inputs: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
             return F.linear(inputs, self.as_subclass(torch.Tensor), bias)
 
-    monkeypatch.setitem(packing.FORMATS, "int8", Exact)
+    class NotRun(AssertionError):
+        """The library sees such weights as they were, and would not multiply by what they are."""
+
+    def not_run(*arguments: Any) -> Any:
+        raise NotRun
+
     options = model_options(score="dot", wiring="luong", cell=cell, sizes=SIZES, **shape)
-    expected, actual = (network(options).eval() for _ in range(2))
-    pack(actual, "int8")
+    expected = network(options).eval()
+    kernels = replace(REFERENCE, weights=Exact, layers=not_run)
+    actual = network(options, kernels=kernels).eval()
+    kernels.prepack(actual)
     source_BS, lengths_B = sentences(2, 7, 1, 5)
-    assert all(packing.is_packed(segment) for segment in actual.encoder.segments)
+    assert all(has_prepacked_weights(segment) for segment in actual.encoder.segments)
     one = expected.encode(source_BS, lengths_B)
-    # The library sees such weights as they were, and would not multiply by what they are.
-    monkeypatch.setattr("nmt.model.layers.run_packed", None)
     other = actual.encode(source_BS, lengths_B)
     torch.testing.assert_close(other.memory_BSC, one.memory_BSC, rtol=0, atol=1e-12)
     torch.testing.assert_close(other.final_LBF, one.final_LBF, rtol=0, atol=1e-12)
 
 
 FORMS = [
-    pytest.param("fp32", None, 5e-6, id="float32"),
-    pytest.param("bf16", None, 0.02, id="bf16", marks=needs_onednn_bf16),
-    pytest.param("int8", OnednnIntegers, 0.04, id="int8 by oneDNN"),
-    pytest.param("int8", CompiledIntegers, 0.04, id="int8 compiled", marks=needs_compiler),
-    pytest.param("int8", Integers, 0.04, id="int8 by floats"),
+    pytest.param(Fp32Weight, 5e-6, id="float32"),
+    pytest.param(Bf16Weight, 0.02, id="bf16", marks=needs_onednn_bf16),
+    pytest.param(OnednnInt8Weight, 0.04, id="int8 by oneDNN"),
+    pytest.param(OnednnNativeInt8Weight, 0.04, id="int8 by oneDNN, compiled", marks=needs_compiler),
+    pytest.param(NativeInt8Weight, 0.04, id="int8 compiled", marks=needs_compiler),
+    pytest.param(Int8Weight, 0.04, id="int8 by floats"),
 ]
 CONFIGS = Path(__file__).parent.parent / "configs"
 SYSTEMS = {preset: (f"attention/{preset}", "") for preset in ATTENTION_PRESETS} | {
@@ -145,13 +159,14 @@ SYSTEMS = {preset: (f"attention/{preset}", "") for preset in ATTENTION_PRESETS} 
 }
 
 
-def system_of(config: str, override: str) -> Translator:
+def system_of(config: str, override: str, kernels: Kernels = REFERENCE) -> Translator:
     """A small translator of this config, its weights far from zero, every product of vectors wide enough to pack."""
     layers = read_translation(CONFIGS / f"{config}.yaml").model.encoder.layers
     sizes = ["model.embedding_size=24", "model.encoder.hidden_size=32", "model.decoder.hidden_size=32"]
     options = read_translation(CONFIGS / f"{config}.yaml", [*sizes, *([override] if override else [])]).model
     assert options.encoder.layers == layers
-    return network(options, vocabulary=Vocabulary(source_size=40, target_size=40, bos=BOS)).float()
+    vocabulary = Vocabulary(source_size=40, target_size=40, bos=BOS)
+    return network(options, vocabulary=vocabulary, kernels=kernels).float()
 
 
 @lru_cache
@@ -177,17 +192,17 @@ def forced(translator: Translator) -> tuple[Tensor, Tensor]:
     return one, other
 
 
-@pytest.mark.parametrize(("kind", "integers", "bound"), FORMS)
+@pytest.mark.parametrize(("weights", "bound"), FORMS)
 @pytest.mark.parametrize("name", list(SYSTEMS))
 def test_every_system_predicts_in_every_format_as_in_float32(
-    name: str, kind: packing.Format, integers: Any, bound: float, monkeypatch: pytest.MonkeyPatch
+    name: str, weights: type[PrepackedWeight], bound: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bounds are of the mean difference of a piece's log-probability, in nats. They are -3.7 to -5.8 on average."""
-    monkeypatch.setattr(products, "FEWEST_WEIGHTS", 0)
-    monkeypatch.setattr(packed_weights, "integers", integers)
-    translator = system_of(*SYSTEMS[name])
-    pack(translator, kind)
-    with torch.autocast("cpu", torch.bfloat16, enabled=kind == "bf16"):
+    monkeypatch.setattr(onednn, "FEWEST_WEIGHTS", 0)
+    kernels = replace(REFERENCE, weights=weights)
+    translator = system_of(*SYSTEMS[name], kernels=kernels)
+    kernels.prepack(translator)
+    with torch.autocast("cpu", torch.bfloat16, enabled=weights is Bf16Weight):
         found = forced(translator)
     for one, other in zip(found, references(name), strict=True):
         assert (one - other).abs().mean() < bound

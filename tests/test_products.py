@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nmt.kernels import products
-from nmt.kernels.products import Factor, Factors, Linear, blocked_products, linear, suits
-from scripts.benchmarks.network import Update, Variant, caption_batches, flop_counter, model_options
+from nmt.kernels.linear import onednn
+from nmt.kernels.linear.onednn import Factor, Factors, linear, suits
+from scripts.benchmarks.network import Update, Variant, caption_batches, comparable, flop_counter, model_options
 from tests.compiled import needs_onednn_bf16
 
 FORMATS = [torch.float32, pytest.param(torch.bfloat16, marks=needs_onednn_bf16)]
@@ -16,7 +16,7 @@ FORMATS = [torch.float32, pytest.param(torch.bfloat16, marks=needs_onednn_bf16)]
 
 def pretend(monkeypatch: pytest.MonkeyPatch, vectors: str) -> None:
     """To run on a processor with these vectors."""
-    monkeypatch.setattr(products, "_vectors", lambda: vectors)
+    monkeypatch.setattr(onednn, "_vectors", lambda: vectors)
 
 
 @pytest.fixture(autouse=True)
@@ -25,8 +25,8 @@ def everything_suits(monkeypatch: pytest.MonkeyPatch) -> None:
     if not torch.backends.mkldnn.is_available():
         pytest.skip("PyTorch was built without oneDNN")
     pretend(monkeypatch, "AVX512")
-    monkeypatch.setattr(products, "FEWEST_WEIGHTS", 1)
-    monkeypatch.setattr(products, "FEWEST_ROWS", 1)
+    monkeypatch.setattr(onednn, "FEWEST_WEIGHTS", 1)
+    monkeypatch.setattr(onednn, "FEWEST_ROWS", 1)
 
 
 def whole(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -97,17 +97,13 @@ def test_a_row_does_not_depend_on_how_many_there_are(dtype: torch.dtype) -> None
 
 
 def test_gradients_are_those_of_pytorch() -> None:
-    inputs, layer = whole(2, 9, 24).requires_grad_(), Linear(24, 40)
-    with torch.no_grad():
-        layer.weight.copy_(whole(40, 24))
-        layer.bias.copy_(whole(40))
-    found, arrives = {}, whole(2, 9, 40)
-    for wanted in (False, True):
-        with blocked_products(wanted):
-            outputs = layer(inputs)
-        assert (type(outputs.grad_fn).__name__ == "_LinearBackward") == wanted
-        found[wanted] = (outputs, *torch.autograd.grad(outputs, (inputs, layer.weight, layer.bias), arrives))
-    for blocked, plain in zip(found[True], found[False], strict=True):
+    operands = [each.requires_grad_() for each in (whole(2, 9, 24), whole(40, 24), whole(40))]
+    found, arrives = [], whole(2, 9, 40)
+    for product in (F.linear, linear):
+        outputs = product(*operands)
+        assert (type(outputs.grad_fn).__name__ == "_LinearBackward") == (product is linear)
+        found.append((outputs, *torch.autograd.grad(outputs, operands, arrives)))
+    for plain, blocked in zip(*found, strict=True):
         assert torch.equal(blocked, plain)
 
 
@@ -116,8 +112,7 @@ def test_what_it_is_not_for_goes_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> 
     weight = whole(40, 24).requires_grad_()
 
     def is_blocked(inputs: torch.Tensor, matrix: torch.Tensor) -> bool:
-        with blocked_products(True):
-            return type(linear(inputs, matrix).grad_fn).__name__ == "_LinearBackward"
+        return type(linear(inputs, matrix).grad_fn).__name__ == "_LinearBackward"
 
     assert is_blocked(whole(9, 24), weight)
     assert not is_blocked(whole(9, 24).double(), weight.double())
@@ -128,7 +123,7 @@ def test_what_it_is_not_for_goes_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> 
         assert not is_blocked(whole(9, 24), weight)
     finally:
         torch._C._set_mkldnn_enabled(True)
-    monkeypatch.setattr(products, "FEWEST_ROWS", 10)
+    monkeypatch.setattr(onednn, "FEWEST_ROWS", 10)
     assert not is_blocked(whole(9, 24), weight)
     assert is_blocked(whole(10, 24), weight)
 
@@ -136,7 +131,11 @@ def test_what_it_is_not_for_goes_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("attention", ["bahdanau2015", "luong2015_global_general"])
 @pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-5), pytest.param("bf16", 2e-2, marks=needs_onednn_bf16)])
 def test_a_network_s_gradients_are_those_of_the_reference(attention: str, precision: str, bound: float) -> None:
-    model, batch, cpu = model_options(attention, quick=True), caption_batches(128, 100)[0], torch.device("cpu")
+    model, batch, cpu = (
+        comparable(model_options(attention, quick=True)),
+        caption_batches(128, 100)[0],
+        torch.device("cpu"),
+    )
     expected = Update(model, 100, Variant("fp32", "reference"), cpu).gradients(batch)
     found = Update(model, 100, Variant(precision, "auto"), cpu).gradients(batch)
     assert 0 < (found - expected).norm() / expected.norm() < bound

@@ -15,7 +15,7 @@ from nmt.kernels.native.build import load
 from nmt.kernels.steps import StepKernels
 from nmt.model.translator import Translator
 from tests.compiled import HAS_ONEDNN_BF16, STEPS, needs_compiler
-from tests.networks import VOCABULARY, model_options, network, sentences
+from tests.networks import REFERENCE, VOCABULARY, model_options, network, sentences, with_steps
 from tests.reference_steps import ReferenceKernels
 from tests.runs import run_config, write_corpus
 from tests.test_kernels import LargeTensors
@@ -62,7 +62,7 @@ def outputs_and_gradients(
     """Readout and weights, and the gradients of a loss that depends on all of both."""
     source_BS, lengths_B = sentences(5, 2, 7)
     target_BT, _ = sentences(6, 3, 4, size=11)
-    readout_BTR, weights = translator.readout(translator.encode(source_BS, lengths_B), target_BT, steps)
+    readout_BTR, weights = with_steps(translator, steps).readout(translator.encode(source_BS, lengths_B), target_BT)
     assert weights is not None
     outputs = [readout_BTR, weights.dense()]
     parameters = [parameter for name, parameter in translator.named_parameters() if "projection" not in name]
@@ -79,7 +79,7 @@ def flat(*parts: list[torch.Tensor]) -> torch.Tensor:
 @pytest.mark.parametrize("options", RECORDED, ids=named)
 def test_a_recorded_recurrence_is_that_of_autograd(options: dict[str, Any], steps: StepKernels) -> None:
     translator = network(model_options(**options))
-    assert translator.obstacle() == ""
+    assert translator.unsupported_reasons().recurrence == ""
     expected, gradients = outputs_and_gradients(translator, None)
     actual, found = outputs_and_gradients(translator, steps)
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
@@ -87,12 +87,12 @@ def test_a_recorded_recurrence_is_that_of_autograd(options: dict[str, Any], step
     with torch.no_grad():
         source_BS, lengths_B = sentences(5, 2, 7)
         target_BT, _ = sentences(6, 3, 4, size=11)
-        readout_BTR, _ = translator.readout(translator.encode(source_BS, lengths_B), target_BT, steps)
+        readout_BTR, _ = with_steps(translator, steps).readout(translator.encode(source_BS, lengths_B), target_BT)
     assert torch.equal(readout_BTR, actual[0]), "the same where nothing is kept for a backward pass"
 
 
 def test_a_network_that_is_not_recorded_says_why() -> None:
-    reasons = {build(options).obstacle() for options in NETWORKS}
+    reasons = {build(options).unsupported_reasons().recurrence for options in NETWORKS}
     assert reasons == {
         "",
         "model.attention.coverage has no fused form",
@@ -180,7 +180,7 @@ def test_the_backward_pass_makes_nothing_as_large_as_a_weight_or_the_source_in_a
         target_BT, _ = sentences(steps, size=11)
         encoded = translator.encode(source_BS, lengths_B)
         with LargeTensors(40 * 128) as large:
-            readout_BTR, _ = translator.readout(encoded, target_BT, ReferenceKernels())
+            readout_BTR, _ = with_steps(translator, ReferenceKernels()).readout(encoded, target_BT)
             readout_BTR.sum().backward()
         counts.append(large.count)
     assert counts[0] == counts[1] > 0
@@ -249,14 +249,14 @@ def test_dropout_is_the_same_whichever_way_a_recurrence_is_computed(
 def test_gradients_through_scores_survive_half_precision() -> None:
     """Those of a look's scores add up to nothing: rounded one by one, what they move the query's map by is noise."""
     torch.manual_seed(0)
-    translator = Translator(model_options(sizes=(64, 64, 128)), VOCABULARY)
+    translator = Translator(model_options(sizes=(64, 64, 128)), VOCABULARY, REFERENCE)
     asked = translator.decoder.wiring.attention.score.query.weight
     source_BS, lengths_B = sentences(19, 22, 17)
     target_BT, _ = sentences(6, 9, 4, size=11)
 
     def gradient(steps: StepKernels | None, enabled: bool) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            readout_BTR, _ = translator.readout(translator.encode(source_BS, lengths_B), target_BT, steps)
+            readout_BTR, _ = with_steps(translator, steps).readout(translator.encode(source_BS, lengths_B), target_BT)
         (found,) = torch.autograd.grad(readout_BTR.float().sin().sum(), asked)
         return found
 

@@ -21,17 +21,15 @@ from nmt.data.lexicon import LEXICON_FILE, Lexicon, Table, estimate
 from nmt.data.lexicon.estimation import Numbers
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import DataError
-from nmt.kernels.packed_weights import Bf16Weight, Int8Weight
-from nmt.model.packing import pack
+from nmt.kernels.linear.quantization import Bf16Weight, Int8Weight
 from nmt.model.translator import Vocabulary
-from nmt.runtime import Runtime
 from nmt.runtime.worker_pool import WorkerPool
 from nmt.search import Hypothesis, translate_batch
 from nmt.tasks.training import train
 from nmt.tasks.translation.loading import TrainedModel, build_system, load_lexicon, load_model
 from nmt.tasks.translation.translate import Request, translate_lines
 from tests.conftest import CPU, REFERENCES, SOURCES, Call
-from tests.networks import BOS, EOS, model_options, network, sentences
+from tests.networks import BOS, EOS, REFERENCE, model_options, network, sentences
 from tests.runs import run_config, write_corpus
 
 TARGET = 11
@@ -310,15 +308,16 @@ def test_some_outputs_of_a_packed_weight_are_those_of_the_whole(kind: type[Any])
     assert torch.equal(F.linear(rows, part, bias[some]), F.linear(rows, weight, bias)[:, some])
 
 
-@pytest.mark.parametrize("kind", ["int8", "bf16"])
+@pytest.mark.parametrize("kind", [Int8Weight, Bf16Weight])
 def test_packed_weights_translate_with_a_shortlist(kind: Any) -> None:
     """A whole vocabulary gives what no shortlist gives; with a shorter one all is on the list."""
-    translator = network(model_options(sizes=(24, 20, 40)), vocabulary=Vocabulary(13, 40, bos=BOS)).float()
-    pack(translator, kind)
+    kernels, vocabulary = replace(REFERENCE, weights=kind), Vocabulary(13, 40, bos=BOS)
+    translator = network(model_options(sizes=(24, 20, 40)), vocabulary=vocabulary, kernels=kernels).float()
+    kernels.prepack(translator)
     options = SearchConfig(kind="beam", beam_size=3, min_length_ratio=1.0)
 
     def found(lists: list[list[int]] | None) -> list[list[Hypothesis]]:
-        with torch.autocast("cpu", torch.bfloat16, enabled=kind == "bf16"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=kind is Bf16Weight):
             return search(lists, 5, 2, options=options, models=[translator])
 
     assert found([list(range(40))] * 2) == found(None)
@@ -331,9 +330,7 @@ def test_lines_are_translated_with_a_shortlist(
     model: TrainedModel, weights: Any, shared: bool, checkpoint: Path
 ) -> None:
     """Of sentences known by heart it finds the references, in every format and by several processes."""
-    trained = load_model(checkpoint, None, Runtime(torch.device("cpu"), None, "tests"))
-    if weights:
-        pack(trained.translator, weights)
+    trained = load_model(checkpoint, None, replace(CPU, weights=weights))
     system = replace(build_system([trained], CPU), pool=None, lexicon=some_lexicon(trained.tokenizers))
     if shared:
         pool = WorkerPool(2)

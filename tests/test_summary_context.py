@@ -13,7 +13,7 @@ from torch import Tensor
 from nmt.config import schema
 from nmt.data.batching import Past
 from nmt.errors import ConfigError
-from nmt.kernels.choice import choose_kernels
+from nmt.kernels.select import Kernels, UnsupportedReasons, choose_kernels
 from nmt.model.attention import SCORES
 from nmt.model.context import Sentences
 from nmt.model.context.summary import SummaryContext, SummaryOptions
@@ -21,9 +21,8 @@ from nmt.model.in_context import Before, InContext, Remembered, follow, remember
 from nmt.model.translator import Translator
 from nmt.tasks.components import read_config
 from nmt.training.objectives import TranslationObjective
-from tests.conftest import CPU
 from tests.contexts import DOCUMENTS, SOURCES, batch_of, in_turn, networks, readouts
-from tests.networks import VOCABULARY, model_options, network
+from tests.networks import REFERENCE, VOCABULARY, model_options, network, with_steps
 from tests.reference_steps import ReferenceKernels
 
 WHERE = ("start", "gates", "both")
@@ -32,12 +31,15 @@ BEFORE = {0: [], 1: [0], 2: [0, 1], 3: [], 4: [], 5: [4], 6: [4, 5], 7: [5, 6], 
 """The two rows before each row of the documents, in the order in which they are read."""
 
 
-def translator(network_options: dict[str, Any] | None = None, seed: int = 0, **options: Any) -> Translator:
+def translator(
+    network_options: dict[str, Any] | None = None, seed: int = 0, kernels: Kernels = REFERENCE, **options: Any
+) -> Translator:
     """Whose summary says something from the beginning."""
     for level in ("word", "sentence"):
         options[level] = SCORES[options.get(level, "additive")].options()
     context = SummaryOptions(**{"past": 2, "hidden_size": 4, **options})
-    found = network(model_options(**(network_options or {})).model_copy(update={"context": context}), seed)
+    model = model_options(**(network_options or {})).model_copy(update={"context": context})
+    found = network(model, seed, kernels=kernels)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in found.context.parameters():
@@ -62,9 +64,7 @@ def test_the_summary_written_out_once_more() -> None:
     assert context.lookback is not None
     batch = batch_of(list(range(10)), context.lookback)
     with torch.no_grad():
-        encoded, weights = context.read(
-            model.encode(batch.source_BS, batch.source_lengths_B), batch.past.sources, None, None
-        )
+        encoded, weights = context.read(model.encode(batch.source_BS, batch.source_lengths_B), batch.past.sources, None)
         assert weights is None
         for row, before in BEFORE.items():
             expected = torch.zeros(8, dtype=torch.float64)
@@ -81,7 +81,7 @@ def test_the_start_and_a_step_by_hand() -> None:
     context, wiring = model.context, model.decoder.wiring
     batch = batch_of([0, 1], context.lookback)
     with torch.no_grad():
-        encoded, _ = context.read(model.encode(batch.source_BS, batch.source_lengths_B), batch.past.sources, None, None)
+        encoded, _ = context.read(model.encode(batch.source_BS, batch.source_lengths_B), batch.past.sources, None)
         summary = encoded.summary
         alone = model.decoder.start(model.encode(batch.source_BS, batch.source_lengths_B)).recurrent[0][1, 0]
         told = model.decoder.start(encoded).recurrent[0][1, 0]
@@ -119,7 +119,7 @@ def test_training_begins_at_the_translator_without_context(where: str) -> None:
     context = SummaryOptions(
         past=2, where=where, word=SCORES["additive"].options(), sentence=SCORES["additive"].options()
     )
-    model = Translator(model_options().model_copy(update={"context": context}), VOCABULARY).double()
+    model = Translator(model_options().model_copy(update={"context": context}), VOCABULARY, REFERENCE).double()
     batch = batch_of(list(range(10)), model.context.lookback)
     with torch.no_grad():
         found = follow(model, batch).readout_BTR
@@ -210,7 +210,7 @@ def test_selected_states_know_their_own_past() -> None:
 def test_every_weight_of_the_context_learns() -> None:
     """Against central differences, one element of each."""
     model = translator()
-    objective = TranslationObjective(model, choose_kernels("reference", CPU.device), 0.1)
+    objective = TranslationObjective(model, 0.1)
     batch = batch_of([2, 6, 7, 3], model.context.lookback)
     objective(batch).smoothed.backward()
     for name, parameter in model.context.named_parameters():
@@ -228,12 +228,12 @@ def test_every_weight_of_the_context_learns() -> None:
 
 def test_told_at_the_start_alone_the_recurrence_is_still_differentiated_by_hand() -> None:
     model = translator(where="start")
-    assert model.obstacle() == ""
+    assert model.unsupported_reasons() == UnsupportedReasons()
     batch = batch_of(list(range(10)), model.context.lookback)
     gradients = []
     for steps in (None, ReferenceKernels()):
         model.zero_grad()
-        found = follow(model, batch, steps).readout_BTR
+        found = follow(with_steps(model, steps), batch).readout_BTR
         (found * torch.linspace(0.0, 1.0, found.numel()).view_as(found)).sum().backward()
         gradients.append([parameter.grad.clone() for parameter in model.context.parameters()])
     for one, other in zip(*gradients, strict=True):
@@ -255,7 +255,8 @@ def test_a_level_that_looks_at_nothing_is_refused() -> None:
 
 def test_dropout_draws_16_bits_an_element() -> None:
     """Of the encoder's output and of the sentences before: not by PyTorch."""
-    model = translator({"dropout": schema.DropoutConfig(embedding=0.0, layer=0.3, output=0.0)}).train()
+    dropout = schema.DropoutConfig(embedding=0.0, layer=0.3, output=0.0)
+    model = translator({"dropout": dropout}, kernels=choose_kernels("auto", torch.device("cpu"))).train()
     batch = batch_of(list(range(10)), model.context.lookback)
     with torch.profiler.profile() as profile:
         follow(model, batch)

@@ -18,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nmt.data.batching import Batch
 from nmt.kernels import cross_entropy
-from nmt.kernels.choice import choose_kernels
 from nmt.kernels.packed import PackedGru
+from nmt.kernels.select import reference_kernels
 from nmt.model.encoder import RecurrentEncoder
 from nmt.training.objectives import TranslationObjective
 from nmt.training.optimizers import MovingAverage
@@ -69,15 +69,15 @@ def update(options: dict[str, Any], kernel: str) -> None:
 
     The step is left out: PyTorch's fused rules refuse `meta`; test_trainer.py watches them on a CPU.
     """
-    translator = network(model_options(**options)).float().train().to(DEVICE)
     source_BS, source_lengths_B = sentences(5, 2, 7)
     target_BT, target_lengths_B = sentences(6, 3, 4, size=11)
     batch = Batch(source_BS, source_lengths_B, target_BT, target_lengths_B, np.arange(3), 13)
-    kernels = choose_kernels(kernel, torch.device("cpu"), translator.obstacle())
+    kernels = reference_kernels()
     if kernel == "fused":
         # Compiled kernels need numbers.
-        kernels = replace(kernels, cross_entropy=cross_entropy.fused, steps=ReferenceKernels(), gru=None)
-    objective = TranslationObjective(translator, kernels, 0.1)
+        kernels = replace(kernels, cross_entropy=cross_entropy.fused, steps=ReferenceKernels())
+    translator = network(model_options(**options), kernels=kernels).float().train().to(DEVICE)
+    objective = TranslationObjective(translator, 0.1)
     parameters = list(translator.parameters())
     average = MovingAverage(parameters, 0.9)
     with Watch():

@@ -15,7 +15,7 @@ from nmt.model.attention.presets import ATTENTION_PRESETS
 from nmt.model.cells import Cell
 from nmt.model.translator import Translator
 from nmt.tasks.components import read_config
-from tests.networks import BOS, VOCABULARY, model_options, network, sentences
+from tests.networks import BOS, REFERENCE, VOCABULARY, model_options, network, sentences
 from tests.test_model import build
 
 SOURCE_BS, LENGTHS_B = sentences(5, 3)
@@ -455,7 +455,7 @@ def test_a_config_without_the_newer_keys_means_what_it_meant(tmp_path: Any) -> N
     }
     assert config.model.attention.score.model_dump() == {"kind": "none", "context": "every_step", "mapped": False}
     assert config.data.reverse_source is False
-    names = dict(Translator(config.model, VOCABULARY).named_parameters())
+    names = dict(Translator(config.model, VOCABULARY, REFERENCE).named_parameters())
     assert [name for name in names if name.startswith("decoder.wiring")] == [
         *(f"decoder.wiring.stack.cells.0.layer.{name}_l0" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")),
         "decoder.wiring.context.weight",

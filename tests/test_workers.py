@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import operator
 import os
 import signal
@@ -22,11 +21,10 @@ import torch
 from nmt.concurrency import Workers
 from nmt.config.schema import SearchConfig
 from nmt.errors import NmtError
-from nmt.model.packing import pack
 from nmt.runtime.worker_pool import LARGE_BATCH, WorkerPool, divide_threads
-from nmt.tasks.translation.loading import System
+from nmt.tasks.translation.loading import System, load_model
 from nmt.tasks.translation.translate import Request, translate_lines
-from tests.conftest import SOURCES
+from tests.conftest import CPU, SOURCES
 
 ROOT = Path(__file__).parent.parent
 KILLED = NmtError("a worker was killed")
@@ -120,12 +118,11 @@ def test_a_process_that_works_alone_has_threads_where_they_help(help: bool, thre
     assert torch.get_num_threads() == before
 
 
-def test_a_translation_does_not_depend_on_the_number_of_processes(system: System) -> None:
+def test_a_translation_does_not_depend_on_the_number_of_processes(system: System, checkpoint: Path) -> None:
     """Every line a batch of its own, by one process and by two: pieces, scores, attention; packed weights are sent."""
-    ensemble = [copy.deepcopy(system.translators[0]) for _ in range(2)]
-    for translator, precision in zip(ensemble, ("fp32", "int8"), strict=True):
-        pack(translator, precision)
-    system = replace(system, translators=tuple(ensemble))
+    runtimes = (replace(CPU, weights=precision) for precision in ("fp32", "int8"))
+    ensemble = tuple(load_model(checkpoint, None, runtime).translator for runtime in runtimes)
+    system = replace(system, translators=ensemble)
     lines = [*SOURCES, "", *SOURCES]
     with closing(WorkerPool(2)) as pool:
         pool.start(replace(system, pool=None), 2, 1)
@@ -149,9 +146,10 @@ def test_a_translation_does_not_depend_on_the_number_of_processes(system: System
 
 @torch.inference_mode()
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_a_translation_does_not_depend_on_the_number_of_threads(system: System, precision: Any) -> None:
-    translator = copy.deepcopy(system.translators[0])
-    pack(translator, precision)
+def test_a_translation_does_not_depend_on_the_number_of_threads(
+    system: System, checkpoint: Path, precision: Any
+) -> None:
+    translator = load_model(checkpoint, None, replace(CPU, weights=precision)).translator
     system = replace(system, translators=(translator,), pool=None)
     before, found = torch.get_num_threads(), []
     try:

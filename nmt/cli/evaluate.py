@@ -127,7 +127,6 @@ def _evaluate(parser: Parser, options: argparse.Namespace) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from tqdm import tqdm
 
-    from nmt.kernels.choice import choose_kernels
     from nmt.runtime import broadcast_object, logger, set_up, set_up_logging, tear_down
     from nmt.tasks.translation.evaluation import evaluate
     from nmt.tasks.translation.loading import build_system, load_ensemble, task_of_model
@@ -164,7 +163,6 @@ def _evaluate(parser: Parser, options: argparse.Namespace) -> int:
                     system,
                     test_set,
                     search,
-                    choose_kernels("auto", runtime.device),
                     metrics=options.metrics,
                     samples=options.samples,
                     request=request,

@@ -17,9 +17,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nmt.kernels.native import inference
-from nmt.kernels.native.calls import can_be_called
-
 LIMITS = {torch.float32: 43.0, torch.float64: 350.0}
 """Arguments beyond are taken for these, so that no exponential is infinite or zero and their product is never
 undefined; tanh is 1 to the last bit from 9 and 19 on."""
@@ -42,8 +39,6 @@ def additive_scores(query: Tensor, keys: Tensor, exponential_keys: Tensor, energ
 
     `exponential_keys` are `exponentials` of the keys, which serve all queries.
     """
-    if can_be_called(query, exponential_keys) and query.shape[:-2] == keys.shape[:-2]:
-        return inference.additive_scores(exponentials(query), exponential_keys, energy_A.to(exponential_keys.dtype))
     scores: Tensor = _AdditiveScores.apply(  # type: ignore[no-untyped-call]
         query, keys, exponential_keys, energy_A
     )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nmt.kernels.products import Factor
+from nmt.kernels.linear.onednn import Factor
 from nmt.runtime import product_dtype
 
 CHUNK = 512
@@ -36,6 +36,11 @@ def reference(readout_NR: Tensor, weight_VR: Tensor, bias_V: Tensor, target_N: T
     likelihood = -log_probabilities_NV.gather(1, target_N.unsqueeze(1)).sum()
     spread = -log_probabilities_NV.mean(-1).sum()
     return Losses((1 - smoothing) * likelihood + smoothing * spread, likelihood.detach())
+
+
+def log_softmax(logits: Tensor) -> Tensor:
+    """Over the last dimension, in at least single precision."""
+    return logits.to(_at_least_single(logits.dtype)).log_softmax(-1)
 
 
 class ChunkLosses(NamedTuple):

@@ -9,22 +9,23 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from nmt.kernels.native.calls import are_there, calls
+from nmt.kernels.native.calls import FORMATS, calls
 
 LEVELS = 2**16
 """Probabilities are multiples of one part in these."""
 
 
-def dropout(inputs: Tensor, probability: float, training: bool) -> Tensor:
-    """Each element zero with this probability, and otherwise larger by as much as keeps its expectation.
+def native_dropout(inputs: Tensor, probability: float, training: bool) -> Tensor:
+    """`torch.nn.functional.dropout` by a compiled kernel.
 
-    On a CPU the probability is rounded to a multiple of 1 / 65,536, the expectation is exact, and what is kept for the
-    backward pass is a byte for each element. The bits come from PyTorch's generator or, where kernels are compiled,
-    from one of theirs, whose key is drawn from it.
+    The probability is rounded to a multiple of 1 / 65,536, the expectation is exact, and what is kept for the backward
+    pass is a byte for each element. The bits come from a Philox generator, whose key is drawn from PyTorch's. Where the
+    probability is rounded to 0 or 1, and for other formats than those of the kernels, PyTorch's dropout runs.
     """
-    if not training or not probability or inputs.device.type != "cpu" or round(probability * LEVELS) in (0, LEVELS):
+    dropped = round(probability * LEVELS)
+    if not training or dropped in (0, LEVELS) or inputs.dtype not in FORMATS:
         return F.dropout(inputs, probability, training)
-    outputs: Tensor = _Dropout.apply(inputs, round(probability * LEVELS))  # type: ignore[no-untyped-call]
+    outputs: Tensor = _Dropout.apply(inputs, dropped)  # type: ignore[no-untyped-call]
     return outputs
 
 
@@ -32,15 +33,10 @@ class _Dropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, dropped: int) -> Tensor:
         ctx.scale = LEVELS / (LEVELS - dropped)
-        if are_there(inputs.dtype):
-            inputs, key = inputs.contiguous(), _draw(1)
-            outputs, kept = torch.empty_like(inputs), torch.empty_like(inputs, dtype=torch.int8)
-            places = (inputs.data_ptr(), outputs.data_ptr(), kept.data_ptr())
-            calls(inputs.dtype).dropout(inputs.numel(), key.data_ptr(), dropped, ctx.scale, *places)
-        else:
-            bits = _draw(-(-inputs.numel() // 4)).view(torch.int16)[: inputs.numel()]
-            kept = (bits >= dropped - LEVELS // 2).view(inputs.shape).view(torch.int8)
-            outputs = _scaled(inputs, kept, ctx.scale)
+        inputs, key = inputs.contiguous(), torch.empty(1, dtype=torch.int64).random_(-(2**63), None)
+        outputs, kept = torch.empty_like(inputs), torch.empty_like(inputs, dtype=torch.int8)
+        addresses = (inputs.data_ptr(), outputs.data_ptr(), kept.data_ptr())
+        calls(inputs.dtype).dropout(inputs.numel(), key.data_ptr(), dropped, ctx.scale, *addresses)
         ctx.save_for_backward(kept)
         return outputs
 
@@ -48,20 +44,8 @@ class _Dropout(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, d_outputs: Tensor) -> tuple[Tensor | None, None]:
         (kept,) = ctx.saved_tensors
-        if not are_there(d_outputs.dtype):
-            return _scaled(d_outputs, kept, ctx.scale), None
         d_outputs = d_outputs.contiguous()
         d_inputs = torch.empty_like(d_outputs)
-        places = (d_outputs.data_ptr(), kept.data_ptr(), d_inputs.data_ptr())
-        calls(d_outputs.dtype).dropout_backward(d_outputs.numel(), ctx.scale, *places)
+        addresses = (d_outputs.data_ptr(), kept.data_ptr(), d_inputs.data_ptr())
+        calls(d_outputs.dtype).dropout_backward(d_outputs.numel(), ctx.scale, *addresses)
         return d_inputs, None
-
-
-def _draw(count: int) -> Tensor:
-    """Numbers of 64 random bits."""
-    return torch.empty(count, dtype=torch.int64).random_(-(2**63), None)
-
-
-def _scaled(rows: Tensor, kept: Tensor, scale: float) -> Tensor:
-    # Bytes are converted several times as fast as truth values.
-    return kept.to(rows.dtype).mul_(scale).mul_(rows)

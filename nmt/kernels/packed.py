@@ -19,10 +19,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
-from nmt.kernels.dropout import dropout
-from nmt.kernels.products import linear
 from nmt.runtime import product_dtype
 
 
@@ -126,23 +125,34 @@ PackedGru = Callable[[Tensor, Tensor, Tensor, Packing], tuple[Tensor, Tensor]]
 of the recurrence, to the outputs [P, C] and the last states [D, R, H]."""
 
 
+Dropout = Callable[[Tensor, float, bool], Tensor]
+LinearProduct = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+
 def run_packed(
-    stack: nn.RNNBase, inputs_PX: Tensor, packing: Packing, gru: PackedGru | None
+    stack: nn.RNNBase,
+    inputs_PX: Tensor,
+    packing: Packing,
+    gru: PackedGru | None = None,
+    dropout: Dropout = F.dropout,
+    linear: LinearProduct = F.linear,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The outputs [P, C] of the top layer of a recurrent stack, and the parts of the last states, [L x D, R, H] each.
 
-    `gru` runs the layers of a stack of GRUs; None leaves them to the library.
+    `gru` runs the layers of a stack of GRUs, with `linear` for their inputs; the library runs other cells, and all of
+    them where it is None.
     """
-    if gru is not None:
-        assert isinstance(stack, nn.GRU), "only gated recurrent units are differentiated by hand"
-        return _by_layers(stack, inputs_PX, packing, gru)
+    if gru is not None and isinstance(stack, nn.GRU):
+        return _by_layers(stack, inputs_PX, packing, gru, dropout, linear)
     if inputs_PX.device.type == "cpu" and stack.training and stack.dropout and stack.num_layers > 1:
-        return _layer_by_layer(stack, inputs_PX, packing)
+        return _layer_by_layer(stack, inputs_PX, packing, dropout)
     packed, final = stack(PackedSequence(inputs_PX, packing.sizes_T))
     return packed.data, final if isinstance(final, tuple) else (final,)
 
 
-def _layer_by_layer(stack: nn.RNNBase, inputs_PX: Tensor, packing: Packing) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _layer_by_layer(
+    stack: nn.RNNBase, inputs_PX: Tensor, packing: Packing, dropout: Dropout
+) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The library's layers, with the same draws of dropout between them as those run by hand."""
     run: Any = {"LSTM": torch.lstm, "GRU": torch.gru, "RNN_TANH": torch.rnn_tanh}[stack.mode]
     directions = 2 if stack.bidirectional else 1
@@ -151,14 +161,16 @@ def _layer_by_layer(stack: nn.RNNBase, inputs_PX: Tensor, packing: Packing) -> t
     finals = []
     for layer in range(stack.num_layers):
         if layer:
-            inputs_PX = dropout(inputs_PX, stack.dropout, training=True)
+            inputs_PX = dropout(inputs_PX, stack.dropout, True)
         weights = [weight for side in stack.all_weights[layer * directions :][:directions] for weight in side]
         inputs_PX, *final = run(inputs_PX, packing.sizes_T, first, weights, True, 1, 0.0, True, stack.bidirectional)
         finals.append(final)
     return inputs_PX, tuple(torch.cat(part) for part in zip(*finals, strict=True))
 
 
-def _by_layers(stack: nn.GRU, inputs_PX: Tensor, packing: Packing, gru: PackedGru) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _by_layers(
+    stack: nn.GRU, inputs_PX: Tensor, packing: Packing, gru: PackedGru, dropout: Dropout, linear: LinearProduct
+) -> tuple[Tensor, tuple[Tensor, ...]]:
     directions = 2 if stack.bidirectional else 1
     finals = []
     for layer in range(stack.num_layers):

@@ -17,10 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.config.registry import PartOptions, Registry
-from nmt.kernels.gru.native import gru_step
-from nmt.kernels.lstm.native import lstm_step
-from nmt.kernels.products import linear
-from nmt.kernels.rnn.reference import rnn_step
+from nmt.kernels.select import Kernels
 from nmt.kernels.tape import Row, Tape, Term, Value
 
 State = tuple[Tensor, ...]
@@ -54,11 +51,14 @@ class Cell(nn.Module):
     library: ClassVar[Callable[..., nn.RNNBase]]
     """PyTorch's own implementation of the same equations, for whole sequences."""
 
-    def __init__(self, options: PartOptions, input_size: int, hidden_size: int) -> None:
+    def __init__(self, options: PartOptions, input_size: int, hidden_size: int, kernels: Kernels) -> None:
         super().__init__()
         self.hidden_size = hidden_size
         self.layer = library_stack(options, input_size, hidden_size, layers=1, bidirectional=False, dropout=0.0)
         self.projected_size = self.gates * hidden_size
+        self.step = kernels.cells[options.kind]
+        """From both halves of the gates' pre-activations [..., G] and the state [..., H] to the state after a step."""
+        self.product = kernels.linear
 
     @property
     def input_weights(self) -> tuple[Tensor, Tensor]:
@@ -74,7 +74,7 @@ class Cell(nn.Module):
 
     def project(self, inputs: Tensor) -> Tensor:
         """The input's half of the gates' pre-activations, [.., G] of inputs [.., input_size]."""
-        return linear(inputs, *self.input_weights)
+        return self.product(inputs, *self.input_weights)
 
     def recur(self, hidden: Tensor) -> Tensor:
         """The recurrent half of the gates' pre-activations, [.., G] of states [.., H]."""
@@ -89,18 +89,13 @@ class Cell(nn.Module):
         recurrent_BQG = self.recur(state[0])
         return self.step(projected_BQG, recurrent_BQG if beside_BQG is None else recurrent_BQG + beside_BQG, state)
 
-    @staticmethod
-    def step(projected: Tensor, recurrent: Tensor, state: State) -> State:
-        """The state [..., H] after one step, of both halves of the gates' pre-activations [..., G]."""
-        raise AssertionError("a cell has its own step")
-
     def scan(self, inputs_BTX: Tensor, state: State) -> Tensor:
         """The outputs [B, T, H] of all positions, from a state with one query, by the library's own kernels."""
         first = tuple(part.transpose(0, 1).contiguous() for part in state)
         outputs_BTH: Tensor = self.layer(inputs_BTX.to(first[0].dtype), first if self.parts > 1 else first[0])[0]
         return outputs_BTH
 
-    def obstacle(self) -> str:
+    def unsupported_reason(self) -> str:
         """What keeps a step from being recorded, with its path in the YAML; empty where nothing does."""
         return "model.decoder.cell has no fused form"
 
@@ -193,11 +188,7 @@ class GruCell(Cell):
     gates = 3
     library = nn.GRU
 
-    @staticmethod
-    def step(projected: Tensor, recurrent: Tensor, state: State) -> State:
-        return gru_step(projected, recurrent, state)
-
-    def obstacle(self) -> str:
+    def unsupported_reason(self) -> str:
         return ""
 
     def record(self, tape: Tape, inputs: Sequence[Term], before: Rows, after: Rows) -> None:
@@ -212,11 +203,7 @@ class LstmCell(Cell):
     parts = 2
     library = nn.LSTM
 
-    @staticmethod
-    def step(projected: Tensor, recurrent: Tensor, state: State) -> State:
-        return lstm_step(projected, recurrent, state)
-
-    def obstacle(self) -> str:
+    def unsupported_reason(self) -> str:
         return ""
 
     def record(self, tape: Tape, inputs: Sequence[Term], before: Rows, after: Rows) -> None:
@@ -230,11 +217,7 @@ class RnnCell(Cell):
     gates = 1
     library = nn.RNN
 
-    @staticmethod
-    def step(projected: Tensor, recurrent: Tensor, state: State) -> State:
-        return rnn_step(projected, recurrent, state)
-
-    def obstacle(self) -> str:
+    def unsupported_reason(self) -> str:
         return ""
 
     def record(self, tape: Tape, inputs: Sequence[Term], before: Rows, after: Rows) -> None:

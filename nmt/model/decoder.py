@@ -10,7 +10,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from nmt.config import schema
-from nmt.kernels.steps import StepKernels
+from nmt.kernels.select import Kernels
 from nmt.model.attention import AttentionWeights, Encoded
 from nmt.model.embedding import Embedding
 from nmt.model.wiring import DecoderState, build_wiring
@@ -22,11 +22,11 @@ Told = Callable[[Tensor], Tensor]
 class Decoder(nn.Module):
     """Reads the target so far and says what comes next."""
 
-    def __init__(self, embedding: Embedding, model: schema.ModelConfig, memory_size: int) -> None:
+    def __init__(self, embedding: Embedding, model: schema.ModelConfig, memory_size: int, kernels: Kernels) -> None:
         super().__init__()
         self.embedding = embedding
-        self.wiring = build_wiring(model, model.embedding_size, memory_size)
-        self.readout = self.wiring.build_readout(model, model.embedding_size)
+        self.wiring = build_wiring(model, model.embedding_size, memory_size, kernels)
+        self.readout = self.wiring.build_readout(model, model.embedding_size, kernels)
 
     def start(self, encoded: Encoded) -> DecoderState:
         """The state before the first piece, with one hypothesis a sentence."""
@@ -42,11 +42,11 @@ class Decoder(nn.Module):
         return state, self.readout(output if told is None else output.with_hidden(told(output.hidden)), inputs_BQE)
 
     def scan(
-        self, encoded: Encoded, previous_BT: Tensor, steps: StepKernels | None = None, told: Told | None = None
+        self, encoded: Encoded, previous_BT: Tensor, told: Told | None = None
     ) -> tuple[Tensor, AttentionWeights | None]:
         """Readout [B, T, R] of all positions of known targets, and where each of them looked; `told` as for `step`."""
         inputs_BTE = self.embedding(previous_BT)
-        output, weights = self.wiring.scan(inputs_BTE, encoded, steps)
+        output, weights = self.wiring.scan(inputs_BTE, encoded)
         return self.readout(output if told is None else output.with_hidden(told(output.hidden)), inputs_BTE), weights
 
     def states(self, encoded: Encoded, previous_BT: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from nmt.config import schema
-from nmt.kernels.dropout import dropout
-from nmt.kernels.packed import PackedGru, Packing
+from nmt.kernels.packed import Packing
+from nmt.kernels.select import Kernels
 from nmt.model.attention.base import ScoreOptions
 from nmt.model.attention.pooling import Pooling
 from nmt.model.embedding import Embedding
@@ -38,17 +38,17 @@ class EncodedDocuments:
 class Level(RecurrentLayers):
     """The parts of a whole, read in order, and what of them matters."""
 
-    def __init__(self, options: schema.LevelConfig, input_size: int, dropout: float) -> None:
+    def __init__(self, options: schema.LevelConfig, input_size: int, dropout: float, kernels: Kernels) -> None:
         super().__init__()
         assert isinstance(options.score, ScoreOptions), "a score has the options of a score"
-        self.add_layers(options, input_size, dropout)
-        self.attention = Pooling(options.score, self.output_size)
+        self.add_layers(options, input_size, dropout, kernels)
+        self.attention = Pooling(options.score, self.output_size, kernels)
 
-    def forward(self, parts_PX: Tensor, packing: Packing, gru: PackedGru | None) -> tuple[Tensor, Tensor]:
+    def forward(self, parts_PX: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
         """The vector of each whole [N, C], zero for an empty one, and the weight of each part in it [P]."""
         if not len(parts_PX):
             return parts_PX.new_zeros(packing.rows, self.output_size), parts_PX.new_zeros(0)
-        annotations_PC, _ = self.run(parts_PX, packing, gru)
+        annotations_PC, _ = self.run(parts_PX, packing)
         pooled: tuple[Tensor, Tensor] = self.attention(annotations_PC, packing)
         return pooled
 
@@ -70,34 +70,33 @@ class HierarchicalEncoder(nn.Module):
         embedding: Embedding,
         embedding_size: int,
         dropout: float,
+        kernels: Kernels,
     ) -> None:
         """`embedding` looks the words up; `dropout` is that of sentence vectors, and between recurrent layers."""
         super().__init__()
         self.embedding = embedding
         self.dropout = dropout
-        self.word = Level(word, embedding_size, dropout)
-        self.sentence = Level(sentence, self.word.output_size, dropout)
+        self.drop = kernels.dropout
+        self.word = Level(word, embedding_size, dropout, kernels)
+        self.sentence = Level(sentence, self.word.output_size, dropout, kernels)
         self.output_size = self.sentence.output_size
 
-    def obstacle(self) -> str:
-        """Which layers cannot run by the hand-made kernel, with their path in the YAML; empty where all can."""
+    def unsupported_reason(self) -> str:
+        """Why some layers run by the library alone, with the path in the YAML; empty where none does."""
         stuck = [name for name, level in (("word", self.word), ("sentence", self.sentence)) if not level.can_be_fused]
         return " and ".join(f"model.{name}.cell is not gru" for name in stuck)
 
-    def forward(
-        self, ids_W: Tensor, words_N: Tensor, sentences_B: Tensor, gru: PackedGru | None = None
-    ) -> EncodedDocuments:
+    def forward(self, ids_W: Tensor, words_N: Tensor, sentences_B: Tensor) -> EncodedDocuments:
         """Encode documents of any shape.
 
         Args:
             ids_W: the words, sentence after sentence and document after document.
             words_N: words of each sentence, on the CPU; 0 for an empty one.
             sentences_B: sentences of each document, on the CPU; 0 for an empty one.
-            gru: runs the layers that can be, which is faster on a CPU.
         """
         device = ids_W.device
         words = Packing.of(words_N, device)
-        sentences_NC, weights_P = self.word(self.embedding(ids_W.index_select(0, words.element_P)), words, gru)
+        sentences_NC, weights_P = self.word(self.embedding(ids_W.index_select(0, words.element_P)), words)
         word_weights_W = weights_P.new_zeros(len(ids_W)).index_copy(0, words.element_P, weights_P)
 
         full_N = words_N.cpu() > 0
@@ -105,7 +104,7 @@ class HierarchicalEncoder(nn.Module):
         sentences = Packing.of(document_N[full_N].bincount(minlength=len(sentences_B)), device)
         # Packing counts the sentences that have words; this is which of all sentences each is.
         sentence_P = full_N.nonzero().squeeze(1).to(device, non_blocking=True).index_select(0, sentences.element_P)
-        sentences_NC = dropout(sentences_NC, self.dropout, self.training)
-        vectors_BC, weights_P = self.sentence(sentences_NC.index_select(0, sentence_P), sentences, gru)
+        sentences_NC = self.drop(sentences_NC, self.dropout, self.training)
+        vectors_BC, weights_P = self.sentence(sentences_NC.index_select(0, sentence_P), sentences)
         sentence_weights_N = weights_P.new_zeros(len(words_N)).index_copy(0, sentence_P, weights_P)
         return EncodedDocuments(vectors_BC, word_weights_W, sentence_weights_N)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from nmt.config import schema
-from nmt.kernels.dropout import dropout
-from nmt.kernels.packed import PackedGru, Packing
+from nmt.kernels.packed import Packing
+from nmt.kernels.select import Kernels
 from nmt.model.attention import Encoded
 from nmt.model.embedding import Embedding
 from nmt.model.layers import RecurrentLayers
@@ -29,24 +29,24 @@ class RecurrentEncoder(RecurrentLayers):
         options: schema.EncoderConfig,
         embedding: Embedding,
         model: schema.ModelConfig,
+        kernels: Kernels,
         reverse_source: bool = False,
     ) -> None:
         super().__init__()
         self.embedding = embedding
         self.reverse_source = reverse_source
         self.dropout = model.dropout.layer
-        self.add_layers(options, model.embedding_size, self.dropout)
+        self.add_layers(options, model.embedding_size, self.dropout, kernels)
         self.norm = nn.LayerNorm(self.output_size) if model.layer_normalization else nn.Identity()
 
-    def obstacle(self) -> str:
-        """What keeps its layers from the hand-made kernel, with its path in the YAML; empty where nothing does."""
+    def unsupported_reason(self) -> str:
+        """Why its layers run by the library alone, with the path in the YAML; empty where they need not."""
         return "" if self.can_be_fused else "model.encoder.cell is not gru"
 
-    def forward(self, source_BS: Tensor, lengths_B: Tensor, gru: PackedGru | None = None) -> Encoded:
+    def forward(self, source_BS: Tensor, lengths_B: Tensor) -> Encoded:
         """Encode sentences of `lengths_B` pieces, padded to the right with anything.
 
-        `lengths_B` stays on the CPU: packing reads it there, and a copy back from a GPU would wait for it. `gru` runs
-        the layers that can be, which is faster on a CPU.
+        `lengths_B` stays on the CPU: packing reads it there, and a copy back from a GPU would wait for it.
         """
         batch, positions = source_BS.shape
         packing = Packing.of(lengths_B, source_BS.device)
@@ -57,9 +57,9 @@ class RecurrentEncoder(RecurrentLayers):
             position_P = torch.where(position_P < last_P, last_P - 1 - position_P, position_P)
         place_P = packing.row_P * positions + position_P
         inputs_PE = self.embedding(source_BS.flatten().index_select(0, place_P))
-        outputs_PC, finals = self.run(inputs_PE, packing, gru)
+        outputs_PC, finals = self.run(inputs_PE, packing)
         # Before padding comes back, which so stays exactly zero.
-        outputs_PC = dropout(self.norm(outputs_PC), self.dropout, self.training)
+        outputs_PC = self.drop(self.norm(outputs_PC), self.dropout, self.training)
         memory_PC = outputs_PC.new_zeros(batch * positions, self.output_size).index_copy(0, place_P, outputs_PC)
         mask_BS = torch.arange(positions) < packing.lengths_N.unsqueeze(1)
         return Encoded(

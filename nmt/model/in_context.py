@@ -15,8 +15,6 @@ import torch
 from torch import Tensor
 
 from nmt.data.batching import Batch, Past
-from nmt.kernels.packed import PackedGru
-from nmt.kernels.steps import StepKernels
 from nmt.model.attention import AttentionWeights, Encoded
 from nmt.model.context import ContextWeights, Sentences
 from nmt.model.translator import Narrowed, Translator
@@ -35,40 +33,34 @@ class Followed(NamedTuple):
     """Where the target positions looked in the translations before; None where none did."""
 
 
-def follow(
-    translator: Translator, batch: Batch, steps: StepKernels | None = None, gru: PackedGru | None = None
-) -> Followed:
+def follow(translator: Translator, batch: Batch) -> Followed:
     """Predict the targets of a batch, the pairs among them with what its `past` says stands before them.
-
-    `steps` runs the decoder's recurrence, and `gru` the encoder's layers, by hand, where nothing keeps them from it.
 
     Of a sentence that only others look at there is a readout as well, without context.
     """
-    encoded = translator.encode(batch.source_BS, batch.source_lengths_B, gru)
+    encoded = translator.encode(batch.source_BS, batch.source_lengths_B)
     past = batch.past
     if past is None:
-        return Followed(*translator.readout(encoded, batch.target_BT, steps), None, None)
-    read, telling = None, _Telling(translator, past.targets, batch.target_lengths_B, steps)
+        return Followed(*translator.readout(encoded, batch.target_BT), None, None)
+    read, telling = None, _Telling(translator, past.targets, batch.target_lengths_B)
     if past.sources:
-        encoded, read = translator.context.read(encoded, past.sources, None, steps)
+        encoded, read = translator.context.read(encoded, past.sources, None)
     encoded = encoded.first(len(batch.target_BT))
-    readout_BTR, weights = translator.readout(encoded, batch.target_BT, steps, telling if past.targets else None)
+    readout_BTR, weights = translator.readout(encoded, batch.target_BT, telling if past.targets else None)
     return Followed(readout_BTR, weights, read, telling.weights)
 
 
 class _Telling:
     """Tells the decoder's states of those of the translations before, all of which are among them."""
 
-    def __init__(
-        self, translator: Translator, past: Past | None, target_lengths_B: Tensor, steps: StepKernels | None
-    ) -> None:
+    def __init__(self, translator: Translator, past: Past | None, target_lengths_B: Tensor) -> None:
         self.weights: ContextWeights | None = None
-        self._translator, self._past, self._lengths_B, self._steps = translator, past, target_lengths_B, steps
+        self._translator, self._past, self._lengths_B = translator, past, target_lengths_B
 
     def __call__(self, states_BTH: Tensor) -> Tensor:
         assert self._past is not None
         before = _sentences(states_BTH, self._lengths_B)
-        told_BTH, self.weights = self._translator.context.tell(states_BTH, self._past, before, self._steps)
+        told_BTH, self.weights = self._translator.context.tell(states_BTH, self._past, before)
         return told_BTH
 
 
@@ -104,6 +96,7 @@ class InContext:
         """`before` None: nothing stands before any of the sentences."""
         self._translator = translator
         self._before = before
+        self.log_softmax = translator.log_softmax
 
     def encode(self, source_BS: Tensor, lengths_B: Tensor) -> Encoded:
         """Read the sources, and what stands before them."""
@@ -190,7 +183,7 @@ def remember(translator: Translator, batch: Batch, before: Before | None) -> Rem
 def _in_context(translator: Translator, encoded: Encoded, before: Before | None) -> Encoded:
     if before is None or before.remembered.sources is None:
         return encoded
-    joined, _ = translator.context.read(encoded, before.past, before.remembered.sources, None)
+    joined, _ = translator.context.read(encoded, before.past, before.remembered.sources)
     return joined
 
 

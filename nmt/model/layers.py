@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.config import schema
-from nmt.kernels.dropout import dropout
-from nmt.kernels.packed import PackedGru, Packing, State, run_packed, scan, zeros
+from nmt.kernels.linear.quantization import has_prepacked_weights
+from nmt.kernels.packed import Packing, State, scan, zeros
+from nmt.kernels.select import Kernels
 from nmt.model.cells import Cell, cell_class, library_stack
 from nmt.model.modules import module_list
-from nmt.model.packing import is_packed
 
 
 class Segment(NamedTuple):
@@ -54,7 +54,7 @@ class RecurrentLayers(nn.Module):
     stack: nn.RNNBase
     above: Sequence[nn.RNNBase]
 
-    def add_layers(self, options: schema.EncoderConfig, input_size: int, dropout: float) -> None:
+    def add_layers(self, options: schema.EncoderConfig, input_size: int, dropout: float, kernels: Kernels) -> None:
         """Where a module's own are registered: optimizers know parameters by their order.
 
         The lowest segment is `stack`, as if there were no other.
@@ -62,6 +62,10 @@ class RecurrentLayers(nn.Module):
         self.cell = cell_class(options.cell)
         self.output_size = options.output_size
         self.between = dropout
+        self.drop = kernels.dropout
+        self.run_segment = kernels.layers if kernels.weights is None else self._run_prepacked
+        self.library_layers = kernels.layers
+        self.cell_step = kernels.cells[options.cell.kind]
         self.residual_from = options.residual_from
         sizes = (input_size, *options.widths)
         stacks = [
@@ -85,23 +89,16 @@ class RecurrentLayers(nn.Module):
 
     @property
     def can_be_fused(self) -> bool:
-        """Whether its layers can run by the hand-made kernel."""
+        """Whether its layers have an implementation beside the library's."""
         return isinstance(self.stack, nn.GRU)
 
-    def run(self, below_PX: Tensor, packing: Packing, gru: PackedGru | None) -> tuple[Tensor, list[State]]:
-        """The outputs [P, C] of the top layer, and the last states of each segment: parts [L x D, R, H], as packed.
-
-        `gru` runs the layers if it can, which is faster on a CPU.
-        """
-        gru = gru if self.can_be_fused else None
+    def run(self, below_PX: Tensor, packing: Packing) -> tuple[Tensor, list[State]]:
+        """The outputs [P, C] of the top layer, and the last states of each segment: parts [L x D, R, H], as packed."""
         finals: list[State] = []
         layer = 0
         for segment in self.segments:
-            inputs_PX = dropout(below_PX, self.between, self.training) if layer else below_PX
-            if is_packed(segment):
-                outputs_PX, final = self._step_by_step(segment, inputs_PX, packing)
-            else:
-                outputs_PX, final = run_packed(segment, inputs_PX, packing, gru)
+            inputs_PX = self.drop(below_PX, self.between, self.training) if layer else below_PX
+            outputs_PX, final = self.run_segment(segment, inputs_PX, packing)
             layer += segment.num_layers
             adds = self.residual_from is not None and layer >= self.residual_from
             below_PX = outputs_PX + below_PX if adds else outputs_PX
@@ -124,8 +121,10 @@ class RecurrentLayers(nn.Module):
             layers += zip(*parts, strict=True)
         return tuple(layers)
 
-    def _step_by_step(self, segment: nn.RNNBase, rows_PX: Tensor, packing: Packing) -> tuple[Tensor, State]:
-        """What the library's stack does, in evaluation mode, with weights that it cannot take."""
+    def _run_prepacked(self, segment: nn.RNNBase, rows_PX: Tensor, packing: Packing) -> tuple[Tensor, State]:
+        """The segment in evaluation mode; step by step with prepacked weights, which the library cannot take."""
+        if not has_prepacked_weights(segment):
+            return self.library_layers(segment, rows_PX, packing)
         sizes: list[int] = packing.sizes_T.tolist()
         directions = 2 if segment.bidirectional else 1
         finals: list[State] = []
@@ -143,4 +142,4 @@ class RecurrentLayers(nn.Module):
         return rows_PX, tuple(torch.stack(part) for part in zip(*finals, strict=True))
 
     def _step(self, weight_state: Tensor, bias_state: Tensor, projected: Tensor, state: State) -> State:
-        return self.cell.step(projected, F.linear(state[0], weight_state, bias_state), state)
+        return self.cell_step(projected, F.linear(state[0], weight_state, bias_state), state)

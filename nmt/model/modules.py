@@ -1,4 +1,4 @@
-"""What all networks share: typed lists of modules, and networks without memory."""
+"""What all networks share: typed lists of modules, a linear layer, and networks without memory."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+from nmt.kernels.select import Kernels
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -15,6 +17,17 @@ Module = TypeVar("Module", bound=nn.Module)
 def module_list(modules: Iterable[Module]) -> Sequence[Module]:
     """An `nn.ModuleList`, which registers its members, typed as what it holds: PyTorch types them as `Module`."""
     return cast("Sequence[Module]", nn.ModuleList(modules))
+
+
+class Linear(nn.Linear):
+    """A linear layer that is mostly run over all positions at once."""
+
+    def __init__(self, in_features: int, out_features: int, kernels: Kernels, *, bias: bool = True) -> None:
+        super().__init__(in_features, out_features, bias)
+        self.product = kernels.linear
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.product(input, self.weight, self.bias)
 
 
 def without_memory(build: Callable[[], Module]) -> Module:

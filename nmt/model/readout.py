@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from nmt.config import schema
-from nmt.kernels.dropout import dropout
-from nmt.kernels.products import Linear
+from nmt.kernels.select import Kernels
+from nmt.model.modules import Linear
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,18 @@ class Output:
 class Readout(nn.Module):
     """The vector that the vocabulary projection sees."""
 
-    def __init__(self, model: schema.ModelConfig) -> None:
+    def __init__(self, model: schema.ModelConfig, kernels: Kernels) -> None:
         super().__init__()
         self.size = readout_size(model)
         self.norm = nn.LayerNorm(self.size) if model.layer_normalization else nn.Identity()
         self.dropout = model.dropout.output
+        self.drop = kernels.dropout
 
     def forward(self, output: Output, inputs_BTE: Tensor) -> Tensor:
         """Readout [B, T, R] of every position."""
         # Dropout draws in the order of the memory: the same, whichever way a recurrence was computed.
         mixed_BTR = self.norm(self.mixed(output, inputs_BTE)).contiguous()
-        return dropout(mixed_BTR, self.dropout, self.training)
+        return self.drop(mixed_BTR, self.dropout, self.training)
 
     def mixed(self, output: Output, inputs_BTE: Tensor) -> Tensor:
         """The same before it is normalised and dropped out: here the decoder's state itself."""
@@ -56,10 +57,13 @@ class DeepOutput(Readout):
     others hand over s_t, as its successors do. f is tanh, the identity, or the maximum of pairs.
     """
 
-    def __init__(self, model: schema.ModelConfig, hidden_size: int, context_size: int, input_size: int) -> None:
-        super().__init__(model)
+    def __init__(
+        self, model: schema.ModelConfig, hidden_size: int, context_size: int, input_size: int, kernels: Kernels
+    ) -> None:
+        super().__init__(model, kernels)
         self.kind = model.decoder.readout.kind
-        self.mix = Linear(hidden_size + context_size + input_size, self.size * (2 if self.kind == "maxout" else 1))
+        units = self.size * (2 if self.kind == "maxout" else 1)
+        self.mix = Linear(hidden_size + context_size + input_size, units, kernels)
         nn.init.xavier_uniform_(self.mix.weight)
         nn.init.zeros_(self.mix.bias)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nmt.config import schema
-from nmt.kernels.dropout import dropout
+from nmt.kernels.select import Kernels
 from nmt.kernels.tape import Tape, Term, Value
 from nmt.model.cells import CELLS, State, Values, rows_after, rows_before
 from nmt.model.modules import module_list
@@ -28,17 +28,21 @@ class Stack(nn.Module):
     (He 2016; Wu 2016, section 3.1). There may be no layer at all.
     """
 
-    def __init__(self, model: schema.ModelConfig, input_size: int, *, first: int = 0, context_size: int = 0) -> None:
+    def __init__(
+        self, model: schema.ModelConfig, input_size: int, kernels: Kernels, *, first: int = 0, context_size: int = 0
+    ) -> None:
         super().__init__()
         decoder = model.decoder
         self.first = first
         self.dropout = model.dropout.layer
+        self.drop = kernels.dropout
         self.residual_from = decoder.residual_from
         self.cells = module_list(
             CELLS.build(
                 decoder.cell,
                 (input_size if layer == first else decoder.hidden_size) + context_size,
                 decoder.hidden_size,
+                kernels,
             )
             for layer in range(first, decoder.layers)
         )
@@ -75,11 +79,11 @@ class Stack(nn.Module):
             return ()
         readers = list(self.cells)[not self.first :]
         ones = [cell.recurrent_weights[0].new_ones(batch, positions, cell.hidden_size) for cell in readers]
-        return tuple(dropout(each, self.dropout, True) for each in ones)
+        return tuple(self.drop(each, self.dropout, True) for each in ones)
 
-    def obstacle(self) -> str:
+    def unsupported_reason(self) -> str:
         """What keeps a step of the whole stack from being recorded, with its path in the YAML."""
-        return self.cells[0].obstacle()
+        return self.cells[0].unsupported_reason()
 
     def carry(self, tape: Tape, state: State) -> list[Values]:
         """What a tape carries of each layer, from a state with one query."""
@@ -117,7 +121,7 @@ class Stack(nn.Module):
             if factors:
                 below = below * factors[number - (not self.first)]
             else:
-                below = dropout(below, self.dropout, self.training)
+                below = self.drop(below, self.dropout, self.training)
         return below if context is None else torch.cat([below, context.to(below.dtype)], -1)
 
     def _output(self, number: int, output: Tensor, below: Tensor | None) -> Tensor:

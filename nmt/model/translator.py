@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.config import schema
-from nmt.kernels.packed import PackedGru
-from nmt.kernels.steps import StepKernels
+from nmt.kernels.select import Kernels, UnsupportedReasons
 from nmt.model.attention import AttentionWeights, Encoded
 from nmt.model.context import CONTEXTS
 from nmt.model.decoder import Decoder, Told
@@ -41,7 +40,9 @@ class Translator(nn.Module):
     that stand in documents go through `nmt.model.in_context`.
     """
 
-    def __init__(self, model: schema.ModelConfig, vocabulary: Vocabulary, reverse_source: bool = False) -> None:
+    def __init__(
+        self, model: schema.ModelConfig, vocabulary: Vocabulary, kernels: Kernels, reverse_source: bool = False
+    ) -> None:
         """`reverse_source` is `data.reverse_source` of the config that `model` is a section of."""
         super().__init__()
         dropout = model.dropout
@@ -50,13 +51,22 @@ class Translator(nn.Module):
         assert not tied_source or vocabulary.source_size == vocabulary.target_size, "tied but of different sizes"
         source_table = target_table if tied_source else embedding_table(vocabulary.source_size, model.embedding_size)
         self.bos = vocabulary.bos
+        self.kernels = kernels
+        self.log_softmax = kernels.log_softmax
         self.encoder = RecurrentEncoder(
-            model.encoder, Embedding(source_table, dropout.source_word, dropout.embedding), model, reverse_source
+            model.encoder,
+            Embedding(source_table, dropout.source_word, dropout.embedding, kernels),
+            model,
+            kernels,
+            reverse_source,
         )
         self.decoder = Decoder(
-            Embedding(target_table, dropout.target_word, dropout.embedding), model, self.encoder.output_size
+            Embedding(target_table, dropout.target_word, dropout.embedding, kernels),
+            model,
+            self.encoder.output_size,
+            kernels,
         )
-        self.context = CONTEXTS.build(model.context, model, self.decoder.wiring.hidden_size)
+        self.context = CONTEXTS.build(model.context, model, self.decoder.wiring.hidden_size, kernels)
         self.projection = nn.Linear(self.decoder.readout.size, vocabulary.target_size)
         nn.init.zeros_(self.projection.bias)
         if model.tie in ("target_output", "all"):
@@ -64,12 +74,9 @@ class Translator(nn.Module):
         else:
             nn.init.xavier_uniform_(self.projection.weight)
 
-    def encode(self, source_BS: Tensor, lengths_B: Tensor, gru: PackedGru | None = None) -> Encoded:
-        """Read sentences of `lengths_B` pieces (on the CPU), padded to the right with any valid id.
-
-        `gru` runs the encoder's layers that can be.
-        """
-        encoded: Encoded = self.encoder(source_BS, lengths_B, gru)
+    def encode(self, source_BS: Tensor, lengths_B: Tensor) -> Encoded:
+        """Read sentences of `lengths_B` pieces (on the CPU), padded to the right with any valid id."""
+        encoded: Encoded = self.encoder(source_BS, lengths_B)
         return encoded
 
     def start(self, encoded: Encoded) -> DecoderState:
@@ -93,23 +100,23 @@ class Translator(nn.Module):
         return Narrowed(self, weight_PR, self.projection.bias.index_select(0, pieces_P))
 
     def readout(
-        self, encoded: Encoded, target_BT: Tensor, steps: StepKernels | None = None, told: Told | None = None
+        self, encoded: Encoded, target_BT: Tensor, told: Told | None = None
     ) -> tuple[Tensor, AttentionWeights | None]:
         """Readout [B, T, R] that predicts each piece of the target from those before, and where each looked for it.
 
-        The logits are `projection` of the readout; the loss takes them in pieces and never holds them all. `steps`
-        runs a recurrence with attention in it, unless there is an `obstacle`; without it autograd does. `told` makes
+        The logits are `projection` of the readout; the loss takes them in pieces and never holds them all. `told` makes
         of the decoder's states what they are in their documents.
         """
-        return self.decoder.scan(encoded, self.previous(target_BT), steps, told)
+        return self.decoder.scan(encoded, self.previous(target_BT), told)
 
     def previous(self, target_BT: Tensor) -> Tensor:
         """What the decoder reads before each piece of the target."""
         return torch.cat([torch.full_like(target_BT[:, :1], self.bos), target_BT[:, :-1]], 1)
 
-    def obstacle(self) -> str:
-        """What keeps the decoder's recurrence from being fused, with its path in the YAML; empty where nothing does."""
-        return self.context.obstacle() or self.decoder.wiring.obstacle()
+    def unsupported_reasons(self) -> UnsupportedReasons:
+        """Why the encoder's layers and the decoder's recurrence run by their reference alone."""
+        recurrence = self.context.unsupported_reason() or self.decoder.wiring.unsupported_reason()
+        return UnsupportedReasons(self.encoder.unsupported_reason(), recurrence)
 
     def forward(self, source_BS: Tensor, lengths_B: Tensor, target_BT: Tensor) -> Tensor:
         """Logits [B, T, V] of every position of the target."""

@@ -16,9 +16,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from nmt.kernels.native import inference
-from nmt.kernels.native.calls import can_be_called
-
 
 class State(Protocol):
     """State of a decoder. Immutable: a step returns a new one."""
@@ -55,6 +52,10 @@ class Model(StepModel, Protocol):
         """Returns the `State` before the first piece, with one hypothesis a sentence."""
         ...
 
+    def log_softmax(self, logits: Tensor) -> Tensor:
+        """Returns log-probabilities over the last dimension, in float32 or better."""
+        ...
+
     def narrowed(self, pieces_P: Tensor) -> StepModel:
         """Returns a model whose steps give the logits [B, Q, P] of these pieces alone."""
         ...
@@ -71,6 +72,7 @@ class Ensemble:
     ) -> None:
         assert models, "an ensemble needs at least one model"
         self._models: Sequence[StepModel] = models
+        self._log_softmax = [model.log_softmax for model in models]
         self._states: list[State] = [model.start(model.encode(source_BS, lengths_B)) for model in models]
         self._vocabularies: SentenceVocabularies | None = None
         if shortlists is not None:
@@ -88,10 +90,7 @@ class Ensemble:
             if self._vocabularies is not None:
                 logits_BQV = self._vocabularies.logits(logits_BQV)
             # On a CPU log_softmax over everything costs a third of logsumexp, although it writes more.
-            if can_be_called(logits_BQV):
-                parts.append(inference.log_softmax(logits_BQV))
-            else:
-                parts.append(logits_BQV.to(torch.promote_types(logits_BQV.dtype, torch.float32)).log_softmax(-1))
+            parts.append(self._log_softmax[index](logits_BQV))
         if len(parts) == 1:
             return parts[0]
         assert len({part.shape for part in parts}) == 1, "models of an ensemble share their target vocabulary"

@@ -16,7 +16,7 @@ from nmt.config.schema import LearningConfig, SentencePieceConfig
 from nmt.data.batching import UpdateStream
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import CheckpointError, ConfigError, counted
-from nmt.kernels.native.build import load
+from nmt.kernels.select import Kernels, WeightFormat, choose_kernels, reference_kernels
 from nmt.model.modules import without_memory
 from nmt.runtime import (
     Runtime,
@@ -128,11 +128,11 @@ def refuse_other_text(run: str, resumed: Path | None, fingerprint: str) -> None:
         )
 
 
-def log_kernel(reason: str, kernel: str, runtime: Runtime) -> None:
-    """Logs the chosen kernels for debugging and, on a CPU, the reason why none are compiled."""
-    logger.debug("%s", reason)
-    if runtime.device.type == "cpu" and kernel != "reference" and (missing := load()[1]):
-        logger.info("no compiled kernels, so training is slower: %s", missing)
+def log_kernels(kernels: Kernels) -> None:
+    """Logs the chosen kernels for debugging and, if training is slower than it could be, the reason."""
+    logger.debug("%s", kernels.reason)
+    if kernels.warning:
+        logger.info("%s", kernels.warning)
 
 
 class Network(Protocol):
@@ -182,15 +182,24 @@ def load_checkpoint(
     return loaded, config
 
 
-def restore_network(build: Callable[[], NetworkT], loaded: Loaded, runtime: Runtime) -> NetworkT:
-    """Returns the network of a checkpoint on the device, in evaluation mode; leaves the random generators unchanged."""
+def restore_network(
+    build: Callable[[Kernels], NetworkT], loaded: Loaded, runtime: Runtime, weights: WeightFormat | None = None
+) -> NetworkT:
+    """Returns the network of a checkpoint on the device, in evaluation mode, its weights prepacked in the format.
+
+    Leaves the random generators unchanged.
+    """
     # Names and shapes are compared before the network takes memory: an edited config may describe a huge one.
-    loaded.load_into(without_memory(build))
+    outline: Any = without_memory(lambda: build(reference_kernels()))
+    loaded.load_into(outline)
+    kernels = choose_kernels("auto", runtime.device, outline.unsupported_reasons(), weights)
     before = rng_state()
-    network = build()
+    network = build(kernels)
     set_rng_state(before)
     loaded.load_into(network)
-    return network.to(runtime.device).eval()
+    network.to(runtime.device).eval()
+    kernels.prepack(network)
+    return network
 
 
 def load_initial_model(config: ExperimentConfig) -> Loaded | None:

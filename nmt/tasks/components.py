@@ -23,7 +23,7 @@ from nmt.data.readers.base import SplitOptions
 from nmt.data.readers.labelled import COLLECTIONS
 from nmt.data.readers.pairs import CORPORA, CorpusOptions
 from nmt.errors import ConfigError
-from nmt.kernels.choice import FORCED, refusal
+from nmt.kernels.select import FORCED, reference_kernels, refusal
 from nmt.model.attention import COVERAGES, SCORES, WINDOWS
 from nmt.model.attention.base import ScoreOptions
 from nmt.model.attention.presets import ATTENTION_PRESETS
@@ -187,16 +187,16 @@ def _graphs_are_for_translators(config: ClassificationConfig) -> Iterator[tuple[
 @_only_for(TranslationConfig)
 def _translator_has_forced_kernels(config: TranslationConfig) -> Iterator[tuple[str, str]]:
     if config.runtime.kernel in FORCED:
-        network = without_memory(lambda: Translator(config.model, Vocabulary(1, 1, 0)))
-        if refused := refusal(config.runtime.kernel, network.obstacle()):
+        network = without_memory(lambda: Translator(config.model, Vocabulary(1, 1, 0), reference_kernels()))
+        if refused := refusal(config.runtime.kernel, network.unsupported_reasons().recurrence):
             yield "runtime.kernel", refused
 
 
 @_only_for(ClassificationConfig)
 def _classifier_has_forced_kernels(config: ClassificationConfig) -> Iterator[tuple[str, str]]:
     if config.runtime.kernel in FORCED:
-        network = without_memory(lambda: DocumentClassifier(config.model, vocabulary_size=1, labels=1))
-        if refused := refusal(config.runtime.kernel, network.encoder.obstacle()):
+        network = without_memory(lambda: DocumentClassifier(config.model, 1, 1, reference_kernels()))
+        if refused := refusal(config.runtime.kernel, network.unsupported_reasons().layers):
             yield "runtime.kernel", refused
 
 

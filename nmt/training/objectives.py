@@ -17,9 +17,6 @@ from torch.nn import functional as F
 
 from nmt.config.schema import GuidedAlignmentConfig
 from nmt.data.batching import AnyBatch, Batch, DocumentBatch, Links
-from nmt.kernels.choice import Kernels
-from nmt.kernels.packed import PackedGru
-from nmt.kernels.products import blocked_products
 from nmt.model.classifier import DocumentClassifier
 from nmt.model.in_context import follow
 from nmt.model.translator import Translator
@@ -133,12 +130,11 @@ class TranslationObjective(Objective):
     def __init__(
         self,
         translator: Translator,
-        kernels: Kernels,
         label_smoothing: float,
         guidance: GuidedAlignmentConfig = GuidedAlignmentConfig(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__(translator)
-        self.kernels = kernels
+        self.cross_entropy = translator.kernels.cross_entropy
         self.label_smoothing = label_smoothing
         self.guidance = guidance
         self.alignment_loss = ALIGNMENT_LOSSES[guidance.loss]
@@ -156,11 +152,10 @@ class TranslationObjective(Objective):
 
     def forward(self, batch: Batch) -> TranslationLosses:
         """Returns the sums over the target pieces, end symbols included, padding excluded."""
-        with blocked_products(self.kernels.blocked):
-            readout_BTR, weights, *_ = follow(self.model, batch, self.kernels.steps, self.kernels.gru)
+        readout_BTR, weights, *_ = follow(self.model, batch)
         rows_N = target_rows(batch).to(batch.target_BT.device, non_blocking=True)
         projection = self.model.projection
-        smoothed, likelihood = self.kernels.cross_entropy(
+        smoothed, likelihood = self.cross_entropy(
             readout_BTR.flatten(0, 1).index_select(0, rows_N),
             projection.weight,
             projection.bias,
@@ -243,10 +238,9 @@ class ClassificationObjective(Objective):
     has_perplexity = False
     model: DocumentClassifier
 
-    def __init__(self, classifier: DocumentClassifier, label_smoothing: float, gru: PackedGru | None = None) -> None:
+    def __init__(self, classifier: DocumentClassifier, label_smoothing: float) -> None:
         super().__init__(classifier)
         self.label_smoothing = label_smoothing
-        self.gru = gru
 
     def counts(self, batch: DocumentBatch) -> tuple[int, ...]:
         return batch.documents, batch.documents
@@ -256,7 +250,7 @@ class ClassificationObjective(Objective):
 
     def forward(self, batch: DocumentBatch) -> LabelLosses:
         """Returns the sums over the documents."""
-        logits_BK, _ = self.model(batch.ids_W, batch.words_N, batch.sentences_B, self.gru)
+        logits_BK, _ = self.model(batch.ids_W, batch.words_N, batch.sentences_B)
         logits_BK = logits_BK.to(torch.promote_types(logits_BK.dtype, torch.float32))
         return LabelLosses(
             F.cross_entropy(logits_BK, batch.labels_B, reduction="sum", label_smoothing=self.label_smoothing),

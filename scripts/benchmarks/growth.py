@@ -88,7 +88,7 @@ def measure(
         )
         batch = even_batch(shape.batch, shape.source, shape.target, shape.vocabulary).to(device)
         update = Update(model, shape.vocabulary, variant, device)
-        compared = comparable(model, device)
+        compared = comparable(model)
         expected = Update(compared, shape.vocabulary, Variant("fp32", "reference"), device).gradients(batch)
         difference(Update(compared, shape.vocabulary, variant, device), expected, batch)
         updates.append(update)

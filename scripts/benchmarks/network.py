@@ -16,8 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from nmt.config import TranslationConfig, schema
 from nmt.data.batching import Batch
 from nmt.data.batching.plan import plan_window
-from nmt.kernels.choice import Kernels, choose_kernels
-from nmt.kernels.products import Factor
+from nmt.kernels.linear.onednn import Factor
+from nmt.kernels.select import Kernels, UnsupportedReasons, choose_kernels, reference_kernels
+from nmt.model.modules import without_memory
 from nmt.model.translator import Translator, Vocabulary
 from nmt.tasks.components import parse_saved_config
 from nmt.training.objectives import TranslationObjective
@@ -136,15 +137,14 @@ def random_batch(source: Any, target: Any, vocabulary: int, generator: torch.Gen
 class Update:
     """One update of a fresh model: forward, backward, clipping, AdamW.
 
-    Every instance has the same weights and draws the same dropout.
+    Every instance has the same weights.
     """
 
     def __init__(self, model: schema.ModelConfig, vocabulary: int, variant: Variant, device: torch.device) -> None:
         torch.manual_seed(1)
-        self.translator = Translator(model, Vocabulary(vocabulary, vocabulary, bos=2)).to(device).train()
-        obstacles = self.translator.obstacle(), self.translator.encoder.obstacle()
-        self.kernels = choose_kernels(variant.kernel, device, *obstacles)
-        self.objective = TranslationObjective(self.translator, self.kernels, label_smoothing=0.1)
+        self.kernels = choose_kernels(variant.kernel, device, unsupported_reasons(model))
+        self.translator = Translator(model, Vocabulary(vocabulary, vocabulary, bos=2), self.kernels).to(device).train()
+        self.objective = TranslationObjective(self.translator, label_smoothing=0.1)
         self.optimizer = OPTIMIZERS.build(AdamWOptions(), self.translator)
         self.device = device
         self.variant = variant
@@ -162,7 +162,7 @@ class Update:
         (losses.smoothed / batch.target_tokens).backward()
 
     def gradients(self, batch: Batch) -> torch.Tensor:
-        """Returns all gradients of a batch as one vector, with the same dropout in every variant."""
+        """Returns all gradients of a batch as one vector."""
         torch.manual_seed(2)
         self.backward(batch)
         flat = [parameter.grad.flatten() for parameter in self.translator.parameters() if parameter.grad is not None]
@@ -185,10 +185,8 @@ class Update:
         return seconds(run, self.device) / len(batches)
 
 
-def comparable(model: schema.ModelConfig, device: torch.device) -> schema.ModelConfig:
-    """Returns the network whose gradients are compared: without dropout on a GPU, where each format draws its own."""
-    if device.type == "cpu":
-        return model
+def comparable(model: schema.ModelConfig) -> schema.ModelConfig:
+    """Returns the network whose gradients are compared: without dropout, which implementations draw differently."""
     none = schema.DropoutConfig.model_validate(dict.fromkeys(schema.DropoutConfig.model_fields, 0.0))
     return model.model_copy(update={"dropout": none})
 
@@ -212,18 +210,22 @@ def difference(update: Update, expected: torch.Tensor, batch: Batch) -> float:
 
 def can_be_graphed(model: schema.ModelConfig, device: torch.device) -> bool:
     """Returns whether the decoder's recurrence is replayed from CUDA graphs on the device."""
-    with torch.device("meta"):
-        translator = Translator(model, Vocabulary(1, 1, 0))
-    return device.type == "cuda" and choose_kernels("auto", device, translator.obstacle()).steps is not None
+    return device.type == "cuda" and choose_kernels("auto", device, unsupported_reasons(model)).steps is not None
+
+
+def unsupported_reasons(model: schema.ModelConfig) -> UnsupportedReasons:
+    """Returns why parts of the network have no implementation but the reference."""
+    return without_memory(lambda: Translator(model, Vocabulary(1, 1, 0), reference_kernels())).unsupported_reasons()
 
 
 def what_is_fused(kernels: Kernels) -> str:
     """Returns a name for the chosen kernels."""
-    if kernels.is_reference:
+    reference = reference_kernels()
+    if kernels.cross_entropy is reference.cross_entropy:
         return "reference"
     if kernels.steps is not None and kernels.steps.replayer is not None:
         return "graphed"
-    parts = {"loss": True, "encoder": kernels.gru is not None, "recurrence": kernels.steps is not None}
+    parts = {"loss": True, "encoder": kernels.layers is not reference.layers, "recurrence": kernels.steps is not None}
     return "fused" if all(parts.values()) else "fused " + " and ".join(name for name, fused in parts.items() if fused)
 
 

@@ -140,7 +140,7 @@ def measure(
 def _differences(
     model: schema.ModelConfig, vocabulary: int, variants: list[Variant], batch: Batch, device: torch.device
 ) -> dict[Variant, float]:
-    model = comparable(model, device)
+    model = comparable(model)
     expected = Update(model, vocabulary, Variant("fp32", "reference"), device).gradients(batch)
     return {variant: difference(Update(model, vocabulary, variant, device), expected, batch) for variant in variants}
 

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from nmt.config import schema
-from nmt.model.packing import pack
+from nmt.kernels.select import choose_kernels
 from nmt.model.translator import Translator, Vocabulary
 from nmt.runtime import format_table, set_up
 from nmt.runtime.worker_pool import WorkerPool
 from nmt.search import Hypothesis, translate_batch
-from scripts.benchmarks.network import FIRST_PIECE, flop_counter, model_options, product_rate
+from scripts.benchmarks.network import FIRST_PIECE, flop_counter, model_options, product_rate, unsupported_reasons
 
 Precision = Literal["fp32", "bf16", "int8"]
 AGREEMENT: dict[str, float] = {"fp32": 1e-5, "bf16": 5e-2, "int8": 5e-2}
@@ -208,9 +208,10 @@ def network(
 ) -> Translator:
     """Returns a translator with the same fresh weights for all variants, prepacked for translation."""
     torch.manual_seed(1)
-    translator = Translator(model, Vocabulary(vocabulary, vocabulary, bos=Special.bos)).to(device).eval()
-    if packed and device.type == "cpu":
-        pack(translator, precision)
+    weights = precision if packed and device.type == "cpu" else None
+    kernels = choose_kernels("auto", device, unsupported_reasons(model), weights)
+    translator = Translator(model, Vocabulary(vocabulary, vocabulary, bos=Special.bos), kernels).to(device).eval()
+    kernels.prepack(translator)
     return translator
 
 

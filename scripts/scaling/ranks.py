@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from nmt.config import TranslationConfig
 from nmt.data.batching import Batch
-from nmt.kernels.choice import choose_kernels
+from nmt.kernels.select import choose_kernels
 from nmt.model.translator import Translator, Vocabulary
 from nmt.runtime import all_reduce_sum, set_up, tear_down
 from nmt.tasks.components import read_config
@@ -96,9 +96,8 @@ def buckets() -> dict[str, Any]:
     assert isinstance(config, TranslationConfig), "the config translates"
     runtime = set_up(config.runtime)
     size = config.tokenizer.vocabulary_size
-    translator = Translator(config.model, Vocabulary(size, size, bos=2))
-    kernels = choose_kernels("auto", runtime.device, translator.obstacle())
-    parallel = data_parallel(TranslationObjective(translator, kernels, config.training.label_smoothing), runtime.device)
+    translator = Translator(config.model, Vocabulary(size, size, bos=2), choose_kernels("auto", runtime.device))
+    parallel = data_parallel(TranslationObjective(translator, config.training.label_smoothing), runtime.device)
     ready: list[tuple[float, int]] = []
 
     # Without annotations: PyTorch compares them with classes, and here they are strings.

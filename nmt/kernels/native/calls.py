@@ -31,7 +31,7 @@ SINGLE_SIGNATURES = {
     "integer_product": "sssppppp",
     "draw": "usp",
 }
-"""Of the kernels of kernels.c and integers.h that have but one format; a key beside what others take."""
+"""Of the kernels of kernels.c and int8.h that have but one format; a key beside what others take."""
 
 
 class Calls:

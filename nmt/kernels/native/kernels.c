@@ -112,4 +112,4 @@ void draw(uint64_t key, size count, uint32_t *words) {
 #define LIMIT 350.0
 #include "kernels.h"
 
-#include "integers.h"
+#include "../linear/int8.h"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from nmt.kernels.cross_entropy import ChunkLosses
+from nmt.kernels.linear.onednn import Factor
 from nmt.kernels.native.calls import calls
-from nmt.kernels.products import Factor
 
 
 def chunk_losses(

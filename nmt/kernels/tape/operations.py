@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from nmt.kernels.attention import attention_weights, source_gradients
-from nmt.kernels.products import Factor
+from nmt.kernels.linear.onednn import Factor
 from nmt.kernels.steps import Annotations, GateInputs, StepKernels
 
 Formats = Literal["both", "operand", "state"]

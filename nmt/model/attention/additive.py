@@ -7,8 +7,9 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from nmt.config.schema import Size
-from nmt.kernels.products import Linear
+from nmt.kernels.select import Kernels
 from nmt.model.attention.base import SCORES, Form, Score, ScoreOptions, View
+from nmt.model.modules import Linear
 
 
 class AdditiveOptions(ScoreOptions):
@@ -30,11 +31,12 @@ class AdditiveScore(Score):
     of the paper. A learned query would add the constant W q to b, and nothing else.
     """
 
-    def __init__(self, options: AdditiveOptions, query_size: int, memory_size: int) -> None:
+    def __init__(self, options: AdditiveOptions, query_size: int, memory_size: int, kernels: Kernels) -> None:
         super().__init__()
         self.units = options.hidden_size or query_size or memory_size
         self.query = nn.Linear(query_size, self.units, bias=False) if query_size else None
-        self.memory = Linear(memory_size, self.units)
+        self.memory = Linear(memory_size, self.units, kernels)
+        self.kernels = kernels
         self.energy = nn.Linear(self.units, 1, bias=False)
         for layer in (self.query, self.memory, self.energy):
             if layer is not None:
@@ -47,7 +49,7 @@ class AdditiveScore(Score):
 
     def forward(self, query: Tensor, view: View) -> Tensor:
         asked = None if self.query is None else self.query(query)
-        return view.additive(asked, self.energy.weight.squeeze(0))
+        return view.additive(asked, self.energy.weight.squeeze(0), self.kernels)
 
     def form(self) -> Form | None:
         return None if self.query is None else Form(self.query.weight, self.energy.weight.squeeze(0))

@@ -22,8 +22,7 @@ from torch.nn import functional as F
 
 from nmt.config.registry import Registry
 from nmt.config.schema import NetworkPartOptions
-from nmt.kernels.additive import additive_scores
-from nmt.kernels.steps import StepKernels
+from nmt.kernels.select import Kernels
 from nmt.kernels.tape import Row, Tape, Value
 from nmt.kernels.windows import Source
 from nmt.model.attention.encoded import Encoded
@@ -101,11 +100,8 @@ class Attention(nn.Module):
         """Look with queries of one target position, counted from 0; None where query q is the one of position q."""
         raise AssertionError("an attention looks at its memory")
 
-    def scan(self, query_BTH: Tensor, prepared: Prepared, steps: StepKernels | None = None) -> Look:
-        """Look with the queries of all target positions: at once, unless something is carried from each to the next.
-
-        `steps` runs what it can run faster than the reference.
-        """
+    def scan(self, query_BTH: Tensor, prepared: Prepared) -> Look:
+        """Look with the queries of all target positions: at once, unless something is carried from each to the next."""
         carried = self.start(prepared)
         if not carried:
             at_once: Look = self(query_BTH, prepared, carried, None)
@@ -116,8 +112,8 @@ class Attention(nn.Module):
             carried = looks[-1].carried
         return Look.join(looks)
 
-    def obstacle(self) -> str:
-        """What keeps a look from being recorded, with its path in the YAML; empty where nothing does."""
+    def unsupported_reason(self) -> str:
+        """Why a look cannot be recorded, with the path in the YAML; empty where it can."""
         return "model.attention.score compares nothing"
 
     def record(self, tape: Tape, query: Row, prepared: Prepared, context: Value | None = None) -> Value:
@@ -149,12 +145,12 @@ class View:
             return (self.keys @ query.unsqueeze(-1)).squeeze(-1)
         return query @ self.keys.transpose(-1, -2)
 
-    def additive(self, query: Tensor | None, energy_A: Tensor) -> Tensor:
+    def additive(self, query: Tensor | None, energy_A: Tensor, kernels: Kernels) -> Tensor:
         """energy' tanh(query + key + coverage) of queries [..., Q, A], [..., Q, W]; without a query energy' tanh(key),
         Q = 1."""
         assert self.keys is not None, "prepared without keys"
         if query is not None and self.exponentials is not None and self.covered is None:
-            return additive_scores(query, self.keys, self.exponentials, energy_A)
+            return kernels.additive_scores(query, self.keys, self.exponentials, energy_A)
         total = self.keys if self.own else self.keys.unsqueeze(-3)
         if query is not None:
             total = query.unsqueeze(-2) + total

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.config.schema import Size
-from nmt.kernels.products import linear
+from nmt.kernels.select import Kernels
 from nmt.model.attention.base import SCORES, Form, Score, ScoreOptions, View
 
 
@@ -30,9 +30,10 @@ class ConcatScore(Score):
     Without a query it is v' tanh(W m).
     """
 
-    def __init__(self, options: ConcatOptions, query_size: int, memory_size: int) -> None:
+    def __init__(self, options: ConcatOptions, query_size: int, memory_size: int, kernels: Kernels) -> None:
         super().__init__()
         self.query_size = query_size
+        self.kernels = kernels
         self.units = options.hidden_size or query_size or memory_size
         self.joint = nn.Linear(query_size + memory_size, self.units, bias=False)
         self.energy = nn.Linear(self.units, 1, bias=False)
@@ -40,11 +41,11 @@ class ConcatScore(Score):
         nn.init.xavier_uniform_(self.energy.weight)
 
     def keys(self, memory: Tensor) -> Tensor:
-        return linear(memory, self.joint.weight[:, self.query_size :])
+        return self.kernels.linear(memory, self.joint.weight[:, self.query_size :], None)
 
     def forward(self, query: Tensor, view: View) -> Tensor:
         asked = F.linear(query, self.joint.weight[:, : self.query_size]) if self.query_size else None
-        return view.additive(asked, self.energy.weight.squeeze(0))
+        return view.additive(asked, self.energy.weight.squeeze(0), self.kernels)
 
     def form(self) -> Form | None:
         if not self.query_size:

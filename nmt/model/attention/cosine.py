@@ -7,6 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nmt.kernels.select import Kernels
 from nmt.model.attention.base import SCORES, Score, ScoreOptions, View
 
 
@@ -24,7 +25,7 @@ class CosineScore(Score):
     A cosine is 1 at most: beta begins at 10, so that a softmax over a sentence can tell positions apart at all.
     """
 
-    def __init__(self, options: CosineOptions, query_size: int, memory_size: int) -> None:
+    def __init__(self, options: CosineOptions, query_size: int, memory_size: int, kernels: Kernels) -> None:
         super().__init__()
         self.key = nn.Linear(query_size, memory_size, bias=False)
         self.strength = nn.Linear(query_size, 1)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nmt.config import schema
 from nmt.config.registry import PartOptions
+from nmt.kernels.select import Kernels
 from nmt.model.attention.base import SCORES, Form, Score, ScoreOptions, View
 
 
@@ -37,7 +38,7 @@ class DotOptions(SameSizeOptions):
 class DotScore(Score):
     """q' m (Luong 2015, section 3.1); decoder states and annotations must be of one size."""
 
-    def __init__(self, options: PartOptions, query_size: int, memory_size: int) -> None:
+    def __init__(self, options: PartOptions, query_size: int, memory_size: int, kernels: Kernels) -> None:
         super().__init__()
         assert query_size == memory_size, "a product of vectors of one size"
 

@@ -6,8 +6,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from nmt.kernels.products import Linear
+from nmt.kernels.select import Kernels
 from nmt.model.attention.base import SCORES, Form, Score, ScoreOptions, View
+from nmt.model.modules import Linear
 
 
 class GeneralOptions(ScoreOptions):
@@ -21,9 +22,9 @@ class GeneralOptions(ScoreOptions):
 class GeneralScore(Score):
     """q' W m (Luong 2015, section 3.1); W m is computed once for a sentence."""
 
-    def __init__(self, options: GeneralOptions, query_size: int, memory_size: int) -> None:
+    def __init__(self, options: GeneralOptions, query_size: int, memory_size: int, kernels: Kernels) -> None:
         super().__init__()
-        self.memory = Linear(memory_size, query_size, bias=False)
+        self.memory = Linear(memory_size, query_size, kernels, bias=False)
         nn.init.xavier_uniform_(self.memory.weight)
 
     def keys(self, memory: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.config.schema import Positions
+from nmt.kernels.select import Kernels
 from nmt.model.attention.base import SCORES, Score, ScoreOptions, View
 
 
@@ -30,7 +31,7 @@ class LocationScore(Score):
 
     reads_memory: ClassVar[bool] = False
 
-    def __init__(self, options: LocationOptions, query_size: int, memory_size: int) -> None:
+    def __init__(self, options: LocationOptions, query_size: int, memory_size: int, kernels: Kernels) -> None:
         super().__init__()
         self.positions = options.positions
         self.query = nn.Linear(query_size, options.positions, bias=False)

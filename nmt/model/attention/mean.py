@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from nmt.config import schema
+from nmt.kernels.select import Kernels
 from nmt.model.attention.base import SCORES, Score, ScoreOptions, View
 
 
@@ -30,7 +31,7 @@ class MeanScore(Score):
 
     reads_memory: ClassVar[bool] = False
 
-    def __init__(self, options: MeanOptions, query_size: int, memory_size: int) -> None:
+    def __init__(self, options: MeanOptions, query_size: int, memory_size: int, kernels: Kernels) -> None:
         super().__init__()
 
     def keys(self, memory: Tensor) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nmt.config import schema
+from nmt.kernels.select import Kernels
 from nmt.model.attention.base import SCORES, Attention, Look, Prepared, Score, ScoreOptions
 from nmt.model.attention.encoded import Encoded
 
@@ -47,7 +48,7 @@ class NoneOptions(ScoreOptions):
 class NoScore(Score):
     """Nothing is compared: the context is the encoder's last state, or there is none."""
 
-    def __init__(self, options: NoneOptions, query_size: int, memory_size: int) -> None:
+    def __init__(self, options: NoneOptions, query_size: int, memory_size: int, kernels: Kernels) -> None:
         super().__init__()
         self.gives_context, self.mapped = options.gives_context, options.mapped
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nmt.kernels.packed import Packing, row_softmax, row_sum
+from nmt.kernels.select import Kernels
 from nmt.model.attention.base import SCORES, ScoreOptions, View
 
 
@@ -22,12 +23,12 @@ class Pooling(nn.Module):
     Rows have any length. What is masked weighs exactly zero.
     """
 
-    def __init__(self, options: ScoreOptions, memory_size: int) -> None:
+    def __init__(self, options: ScoreOptions, memory_size: int, kernels: Kernels) -> None:
         super().__init__()
         assert options.looks, "a score that looks at nothing gives no weights"
         # A product needs a query as wide as the memory.
         query_size = memory_size if options.needs_query else 0
-        self.score = SCORES.build(options, query_size, memory_size)
+        self.score = SCORES.build(options, query_size, memory_size, kernels)
         self.query_H = nn.Parameter(torch.empty(query_size)) if query_size else None
         if self.query_H is not None:
             nn.init.normal_(self.query_H, std=query_size**-0.5)

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from nmt.config.schema import AttentionConfig
 from nmt.kernels.additive import exponentials
 from nmt.kernels.attention import attend
-from nmt.kernels.steps import Annotations, StepKernels
+from nmt.kernels.select import Kernels
+from nmt.kernels.steps import Annotations
 from nmt.kernels.tape import Row, Tape, Value
 from nmt.model.attention.base import (
     COVERAGES,
@@ -40,12 +41,13 @@ Carried = tuple[Tensor, ...]
 class SoftAttention(Attention):
     """A score inside a window, with or without coverage."""
 
-    def __init__(self, score: Score, window: Window, coverage: Coverage, memory_size: int) -> None:
+    def __init__(self, score: Score, window: Window, coverage: Coverage, memory_size: int, kernels: Kernels) -> None:
         super().__init__()
         self.score = score
         self.window = window
         self.coverage = coverage
         self.context_size = memory_size
+        self.steps = kernels.steps
 
     def prepare(self, encoded: Encoded) -> Prepared:
         # Cast once for the sentence: autocast would cast again at every step.
@@ -76,15 +78,15 @@ class SoftAttention(Attention):
         )
         return Look(mixed.context, weights, carried)
 
-    def scan(self, query_BTH: Tensor, prepared: Prepared, steps: StepKernels | None = None) -> Look:
-        form = None if self.obstacle() else self.score.form()
-        if steps is None or form is None or form.energy is None or form.query is None:
+    def scan(self, query_BTH: Tensor, prepared: Prepared) -> Look:
+        form = None if self.unsupported_reason() else self.score.form()
+        if self.steps is None or form is None or form.energy is None or form.query is None:
             # A score that is a product is one product for all positions: there is nothing to gain.
             return super().scan(query_BTH, prepared)
-        context_BTC, weights_BTS = attend(steps, F.linear(query_BTH, form.query), _annotations(prepared, form))
+        context_BTC, weights_BTS = attend(self.steps, F.linear(query_BTH, form.query), _annotations(prepared, form))
         return Look(context_BTC, AttentionWeights(weights_BTS.unsqueeze(2), None, None, weights_BTS.shape[2]))
 
-    def obstacle(self) -> str:
+    def unsupported_reason(self) -> str:
         if self.score.form() is None:
             return "model.attention.score has no fused form"
         if not self.window.is_whole:
@@ -154,7 +156,7 @@ class MultiHeadAttention(Attention):
         context_BQC = self.output(mixed.context.transpose(1, 2).flatten(2))
         return Look(context_BQC, weights, tuple(part.transpose(1, 2) for part in by_head))
 
-    def obstacle(self) -> str:
+    def unsupported_reason(self) -> str:
         return "model.attention.heads is not 1"
 
     def _split(self, features: Tensor) -> Tensor:
@@ -166,16 +168,16 @@ def _annotations(prepared: Prepared, form: Form) -> Annotations:
     return Annotations(prepared.keys, prepared.memory, prepared.bias, form.energy)
 
 
-def build_attention(options: AttentionConfig, query_size: int, memory_size: int) -> Attention:
+def build_attention(options: AttentionConfig, query_size: int, memory_size: int, kernels: Kernels) -> Attention:
     """The attention of these options for queries [.., query_size] over a memory [.., memory_size]."""
     heads = options.heads
     assert query_size % heads == 0, "heads of equal size"
     # A head compares and mixes what its own maps make of queries and memory.
     sizes = (query_size, memory_size) if heads == 1 else (query_size // heads, query_size // heads)
-    score = SCORES.build(options.score, *sizes)
+    score = SCORES.build(options.score, *sizes, kernels)
     alone = score.alone(memory_size)
     if alone is not None:
         return alone
     window = WINDOWS.build(options.window, sizes[0])
-    soft = SoftAttention(score, window, COVERAGES.build(options.coverage, score.units, *sizes), sizes[1])
+    soft = SoftAttention(score, window, COVERAGES.build(options.coverage, score.units, *sizes), sizes[1], kernels)
     return soft if heads == 1 else MultiHeadAttention(heads, soft, query_size, memory_size)

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from nmt.config.registry import Registry
 from nmt.config.schema import NetworkPartOptions
 from nmt.data.batching import Lookback, Past
-from nmt.kernels.steps import StepKernels
 from nmt.model.attention import Encoded, Prepared
 
 
@@ -84,22 +83,18 @@ class Context(nn.Module):
     lookback: Lookback | None = None
     """What it wants of them; None where it wants nothing."""
 
-    def obstacle(self) -> str:
-        """What keeps the decoder's recurrence from being fused, with its path in the YAML; empty where nothing does."""
+    def unsupported_reason(self) -> str:
+        """Why the decoder's recurrence cannot be recorded, with the path in the YAML; empty where it can."""
         return ""
 
-    def read(
-        self, encoded: Encoded, past: Past, before: Sentences | None, steps: StepKernels | None
-    ) -> tuple[Encoded, ContextWeights | None]:
+    def read(self, encoded: Encoded, past: Past, before: Sentences | None) -> tuple[Encoded, ContextWeights | None]:
         """The sources as they stand in their documents.
 
         `before` are the states that the encoder gave of the sentences before; None: they are among the sources.
         """
         raise AssertionError("no source looks back")
 
-    def tell(
-        self, states_BTH: Tensor, past: Past, before: Sentences, steps: StepKernels | None
-    ) -> tuple[Tensor, ContextWeights | None]:
+    def tell(self, states_BTH: Tensor, past: Past, before: Sentences) -> tuple[Tensor, ContextWeights | None]:
         """The decoder's states [B, T, H] of all positions as they stand in their documents.
 
         `before` are the states that the decoder had in the sentences before.

@@ -16,7 +16,7 @@ from nmt.config import schema
 from nmt.config.registry import PartOptions
 from nmt.config.schema import ScoreChoice
 from nmt.data.batching import Lookback, Past
-from nmt.kernels.steps import StepKernels
+from nmt.kernels.select import Kernels
 from nmt.model.attention import Encoded, Prepared, build_attention
 from nmt.model.attention.base import ScoreOptions
 from nmt.model.attention.coverage import NoCoverageOptions
@@ -74,7 +74,7 @@ class HierarchicalAttention(nn.Module):
     f_w and f_s are linear. The paper has no b; the authors' program does. Where nothing comes before, h'_t is h_t.
     """
 
-    def __init__(self, options: HierarchicalOptions, size: int) -> None:
+    def __init__(self, options: HierarchicalOptions, size: int, kernels: Kernels) -> None:
         super().__init__()
 
         def attention(score: PartOptions) -> schema.AttentionConfig:
@@ -84,8 +84,8 @@ class HierarchicalAttention(nn.Module):
 
         self.backpropagate = options.backpropagate
         self.word_query, self.sentence_query = nn.Linear(size, size), nn.Linear(size, size)
-        self.word = build_attention(attention(options.word), size, size)
-        self.sentence = build_attention(attention(options.sentence), size, size)
+        self.word = build_attention(attention(options.word), size, size, kernels)
+        self.sentence = build_attention(attention(options.sentence), size, size, kernels)
         self.feed_forward = nn.Identity() if options.feed_forward is None else _feed_forward(size, options.feed_forward)
         self.gate_state, self.gate_context = nn.Linear(size, size), nn.Linear(size, size, bias=False)
         for layer in (self.word_query, self.sentence_query, self.gate_state, self.gate_context):
@@ -100,9 +100,7 @@ class HierarchicalAttention(nn.Module):
             sentences = sentences.detach()
         return self.word.prepare(Encoded(sentences.states_MSC, sentences.mask_MS, ()))
 
-    def forward(
-        self, states_BQC: Tensor, past: Past, words: Prepared, steps: StepKernels | None = None
-    ) -> tuple[Tensor, ContextWeights]:
+    def forward(self, states_BQC: Tensor, past: Past, words: Prepared) -> tuple[Tensor, ContextWeights]:
         """The states with their context; those of a sentence with nothing before it are left as they are.
 
         `words` are what is remembered of M sentences.
@@ -110,7 +108,7 @@ class HierarchicalAttention(nn.Module):
         states_LQC = states_BQC.index_select(0, past.sentence_L)
         owner_N = past.place_N // past.present_LP.shape[1]
         joined_LQC, words_NQS, sentences_LQP = self._join(
-            states_LQC, owner_N, past.place_N, words.select(past.row_N), past.present_LP, steps
+            states_LQC, owner_N, past.place_N, words.select(past.row_N), past.present_LP
         )
         return states_BQC.index_copy(0, past.sentence_L, joined_LQC), ContextWeights(past, words_NQS, sentences_LQP)
 
@@ -131,7 +129,7 @@ class HierarchicalAttention(nn.Module):
         has_past_B1 = present_BP.any(1, keepdim=True)
         # Where there is nothing, something is looked at, and what comes of it is not taken: no softmax over nothing.
         joined_BQC, _, _ = self._join(
-            states_BQC, place_N // present_BP.shape[1], place_N, translated.words, present_BP | ~has_past_B1, None
+            states_BQC, place_N // present_BP.shape[1], place_N, translated.words, present_BP | ~has_past_B1
         )
         return torch.where(has_past_B1.unsqueeze(2), joined_BQC, states_BQC)
 
@@ -142,12 +140,11 @@ class HierarchicalAttention(nn.Module):
         place_N: Tensor,
         words: Prepared,
         present_LP: Tensor,
-        steps: StepKernels | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The states with their context, and the weights of both levels."""
         sentences, queries, size = states_LQC.shape
         places = present_LP.shape[1]
-        look = self.word.scan(self.word_query(states_LQC).index_select(0, owner_N), words, steps)
+        look = self.word.scan(self.word_query(states_LQC).index_select(0, owner_N), words)
         assert look.weights is not None, "both levels look at something"
         summaries_NQC = look.context_BQC
         all_of_them = summaries_NQC.new_zeros(sentences * places, queries, size)
@@ -169,25 +166,26 @@ class HierarchicalAttention(nn.Module):
 class HierarchicalContext(Context):
     """Attention over the words of each sentence before, then over these sentences (Miculicich 2018)."""
 
-    def __init__(self, options: HierarchicalOptions, model: schema.ModelConfig, hidden_size: int) -> None:
+    def __init__(
+        self, options: HierarchicalOptions, model: schema.ModelConfig, hidden_size: int, kernels: Kernels
+    ) -> None:
         super().__init__()
         self.lookback = lookback = options.lookback
-        self.encoder = HierarchicalAttention(options, model.encoder.output_size) if lookback.sources else None
-        self.decoder = HierarchicalAttention(options, hidden_size) if lookback.targets else None
+        self.encoder, self.decoder = None, None
+        if lookback.sources:
+            self.encoder = HierarchicalAttention(options, model.encoder.output_size, kernels)
+        if lookback.targets:
+            self.decoder = HierarchicalAttention(options, hidden_size, kernels)
 
-    def read(
-        self, encoded: Encoded, past: Past, before: Sentences | None, steps: StepKernels | None
-    ) -> tuple[Encoded, ContextWeights | None]:
+    def read(self, encoded: Encoded, past: Past, before: Sentences | None) -> tuple[Encoded, ContextWeights | None]:
         assert self.encoder is not None, "the encoder looks back"
         words = self.encoder.remember(before or Sentences(encoded.memory_BSC, encoded.mask_BS))
-        memory_BSC, weights = self.encoder(encoded.memory_BSC, past, words, steps)
+        memory_BSC, weights = self.encoder(encoded.memory_BSC, past, words)
         return encoded.with_memory(memory_BSC), weights
 
-    def tell(
-        self, states_BTH: Tensor, past: Past, before: Sentences, steps: StepKernels | None
-    ) -> tuple[Tensor, ContextWeights | None]:
+    def tell(self, states_BTH: Tensor, past: Past, before: Sentences) -> tuple[Tensor, ContextWeights | None]:
         assert self.decoder is not None, "the decoder looks back"
-        joined: tuple[Tensor, ContextWeights] = self.decoder(states_BTH, past, self.decoder.remember(before), steps)
+        joined: tuple[Tensor, ContextWeights] = self.decoder(states_BTH, past, self.decoder.remember(before))
         return joined
 
     def start(self, past: Past, before: Sentences, sentences: int) -> Translated:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from nmt.config import schema
 from nmt.config.registry import PartOptions
+from nmt.kernels.select import Kernels
 from nmt.model.context.base import CONTEXTS, Context, ContextOptions
 
 
@@ -20,5 +21,5 @@ class NoContextOptions(ContextOptions):
 class NoContext(Context):
     """Every sentence by itself."""
 
-    def __init__(self, options: PartOptions, model: schema.ModelConfig, hidden_size: int) -> None:
+    def __init__(self, options: PartOptions, model: schema.ModelConfig, hidden_size: int, kernels: Kernels) -> None:
         super().__init__()

@@ -18,9 +18,8 @@ from nmt.config import schema
 from nmt.config.registry import PartOptions
 from nmt.config.schema import ScoreChoice
 from nmt.data.batching import Lookback, Past
-from nmt.kernels.dropout import dropout
 from nmt.kernels.packed import Packing
-from nmt.kernels.steps import StepKernels
+from nmt.kernels.select import Kernels
 from nmt.model.attention import Encoded, Summary
 from nmt.model.attention.base import ScoreOptions
 from nmt.model.attention.pooling import Pooling
@@ -77,15 +76,16 @@ class SummaryContext(Context):
     the translator without context. Where nothing was said before, D is 0, and so is all that comes of it.
     """
 
-    def __init__(self, options: SummaryOptions, model: schema.ModelConfig, hidden_size: int) -> None:
+    def __init__(self, options: SummaryOptions, model: schema.ModelConfig, hidden_size: int, kernels: Kernels) -> None:
         super().__init__()
         decoder, cell = model.decoder, cell_class(model.decoder.cell)
         self.lookback = options.lookback
         self.dropout = model.dropout.layer
+        self.drop = kernels.dropout
         assert isinstance(options.word, ScoreOptions), "a score has the options of a score"
-        self.words = Pooling(options.word, model.encoder.output_size)
+        self.words = Pooling(options.word, model.encoder.output_size, kernels)
         level = schema.LevelConfig(cell=model.encoder.cell, hidden_size=options.hidden_size, score=options.sentence)
-        self.sentences = Level(level, model.encoder.output_size, model.dropout.layer)
+        self.sentences = Level(level, model.encoder.output_size, model.dropout.layer, kernels)
         size, gates = self.sentences.output_size, cell.gates * decoder.hidden_size
         self.state_size = decoder.hidden_size
         self.first, self.gate_state, self.gate_input, self.enter = None, None, None, None
@@ -100,12 +100,10 @@ class SummaryContext(Context):
                 nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(self.enter.weight)
 
-    def obstacle(self) -> str:
+    def unsupported_reason(self) -> str:
         return "" if self.enter is None else "model.context.where has no fused form unless it is start"
 
-    def read(
-        self, encoded: Encoded, past: Past, before: Sentences | None, steps: StepKernels | None
-    ) -> tuple[Encoded, ContextWeights | None]:
+    def read(self, encoded: Encoded, past: Past, before: Sentences | None) -> tuple[Encoded, ContextWeights | None]:
         vector_BD = self.summarize(past, before or Sentences(encoded.memory_BSC, encoded.mask_BS), len(encoded.mask_BS))
         first_BAH = None
         if self.first is not None:
@@ -118,9 +116,9 @@ class SummaryContext(Context):
         summaries_MC = self._sentence_vectors(before)
         oldest_first_N = _oldest_first(past.count_L).to(past.row_N.device, non_blocking=True)
         read_NC = summaries_MC.index_select(0, past.row_N.index_select(0, oldest_first_N))
-        read_NC = dropout(read_NC, self.dropout, self.training)
+        read_NC = self.drop(read_NC, self.dropout, self.training)
         packing = Packing.of(past.count_L, read_NC.device)
-        vectors_LD, _ = self.sentences(read_NC.index_select(0, packing.element_P), packing, gru=None)
+        vectors_LD, _ = self.sentences(read_NC.index_select(0, packing.element_P), packing)
         summary_BD: Tensor = vectors_LD.new_zeros(sentences, vectors_LD.shape[1])
         return summary_BD.index_copy(0, past.sentence_L, vectors_LD)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nmt.config import schema
-from nmt.kernels.steps import StepKernels
+from nmt.kernels.select import Kernels
 from nmt.kernels.tape import Tape, Term, Value
 from nmt.model.attention import AttentionWeights, build_attention
 from nmt.model.attention.base import ScoreOptions
@@ -50,15 +50,17 @@ class BahdanauWiring(Wiring):
     `reset_context` the new state of a GRU is tanh(W E y_{t-1} + r * (U s_{t-1} + C c_t)) (Cho 2014, A.1).
     """
 
-    def __init__(self, options: BahdanauOptions, model: schema.ModelConfig, input_size: int, memory_size: int) -> None:
-        super().__init__()
+    def __init__(
+        self, options: BahdanauOptions, model: schema.ModelConfig, input_size: int, memory_size: int, kernels: Kernels
+    ) -> None:
+        super().__init__(kernels)
         self.hidden_size = model.decoder.hidden_size
         self.reads_before = options.readout_state == "previous"
         self.resets_context = options.reset_context
-        self.stack = Stack(model, input_size)
+        self.stack = Stack(model, input_size, kernels)
         cell = self.stack.cells[0]
         self.parts = cell.parts
-        self.attention = build_attention(model.attention, self.hidden_size, memory_size)
+        self.attention = build_attention(model.attention, self.hidden_size, memory_size, kernels)
         self.context_size = self.attention.context_size
         if self.context_size:
             self.context = gate_input(self.context_size, cell.projected_size, cell.gates)
@@ -86,10 +88,10 @@ class BahdanauWiring(Wiring):
         )
         return state.after(recurrent, look), Output(query_BQH if self.reads_before else top_BQH, look.context_BQC)
 
-    def obstacle(self) -> str:
+    def unsupported_reason(self) -> str:
         if self.resets_context:
             return "model.attention.wiring.reset_context has no fused form"
-        return self.attention.obstacle() or self.stack.obstacle()
+        return self.attention.unsupported_reason() or self.stack.unsupported_reason()
 
     def record(self, tape: Tape, projected: Term, state: DecoderState) -> tuple[Value, Value]:
         layers = self.stack.carry(tape, state.recurrent)
@@ -98,10 +100,8 @@ class BahdanauWiring(Wiring):
         top = self.stack.record(tape, inputs, layers, state.dropped)
         return layers[-1][0] if self.reads_before else top, context
 
-    def scan_recorded(
-        self, inputs_BTE: Tensor, state: DecoderState, steps: StepKernels
-    ) -> tuple[Output, AttentionWeights]:
-        output, weights = super().scan_recorded(inputs_BTE, state, steps)
+    def scan_recorded(self, inputs_BTE: Tensor, state: DecoderState) -> tuple[Output, AttentionWeights]:
+        output, weights = super().scan_recorded(inputs_BTE, state)
         if not self.reads_before:
             return output, weights
         first_B1H = state.recurrent[-self.parts].to(output.hidden.dtype)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from nmt.config import schema
 from nmt.config.registry import Registry
-from nmt.kernels.steps import StepKernels
+from nmt.kernels.select import Kernels
 from nmt.kernels.tape import Tape, Term, Value
 from nmt.model.attention import Attention, AttentionWeights, Encoded, Look, Prepared, Summary
 from nmt.model.bridge import Bridge
@@ -102,9 +102,13 @@ class Wiring(nn.Module):
     attention: Attention
     bridge: Bridge
 
-    def build_readout(self, model: schema.ModelConfig, input_size: int) -> Readout:
+    def __init__(self, kernels: Kernels) -> None:
+        super().__init__()
+        self.steps = kernels.steps
+
+    def build_readout(self, model: schema.ModelConfig, input_size: int, kernels: Kernels) -> Readout:
         """The readout of what this wiring puts out."""
-        return DeepOutput(model, self.hidden_size, self.context_size, input_size)
+        return DeepOutput(model, self.hidden_size, self.context_size, input_size, kernels)
 
     def start(self, encoded: Encoded) -> DecoderState:
         """The state before the first position, with one hypothesis a sentence."""
@@ -126,17 +130,14 @@ class Wiring(nn.Module):
         """Factors of dropout between the layers that a step runs one after another, for all positions."""
         return ()
 
-    def scan(
-        self, inputs_BTE: Tensor, encoded: Encoded, steps: StepKernels | None = None
-    ) -> tuple[Output, AttentionWeights | None]:
+    def scan(self, inputs_BTE: Tensor, encoded: Encoded) -> tuple[Output, AttentionWeights | None]:
         """All positions of known targets: outputs [B, T, ...], and where each looked.
 
-        The weights are for looking at and for extra losses; they cost nothing that the steps do not need. `steps`
-        runs the recurrence where nothing keeps it from being recorded, and without it autograd does.
+        The weights are for looking at and for extra losses; they cost nothing that the steps do not need.
         """
         state = replace(self.start(encoded), dropped=self.draw(*inputs_BTE.shape[:2]))
-        if steps is not None and not self.obstacle() and not encoded.enters_steps:
-            return self.scan_recorded(inputs_BTE, state, steps)
+        if self.can_record(encoded):
+            return self.scan_recorded(inputs_BTE, state)
         hiddens, contexts, weights = [], [], []
         for projected_BG in self.project(inputs_BTE).unbind(1):
             state, output = self.advance(projected_BG.unsqueeze(1), state)
@@ -145,20 +146,23 @@ class Wiring(nn.Module):
             weights.append(state.weights)
         return Output(torch.cat(hiddens, 1), torch.cat(contexts, 1)), AttentionWeights.join(weights)
 
-    def obstacle(self) -> str:
-        """What keeps the recurrence from being recorded, with its path in the YAML; empty where nothing does."""
+    def unsupported_reason(self) -> str:
+        """Why the recurrence cannot be recorded, with the path in the YAML; empty where it can."""
         return "model.attention.wiring has no fused form"
+
+    def can_record(self, encoded: Encoded) -> bool:
+        """Whether `scan_recorded` runs the recurrence over these sentences; otherwise autograd does."""
+        return self.steps is not None and not self.unsupported_reason() and not encoded.enters_steps
 
     def record(self, tape: Tape, projected: Term, state: DecoderState) -> tuple[Value, Value]:
         """Record one step, as `advance` makes it; the values of the hidden state and the context that it puts out."""
         raise AssertionError("nothing keeps this recurrence from being recorded")
 
-    def scan_recorded(
-        self, inputs_BTE: Tensor, state: DecoderState, steps: StepKernels
-    ) -> tuple[Output, AttentionWeights]:
-        """`scan` from this state, with the recurrence recorded and run by `steps`."""
+    def scan_recorded(self, inputs_BTE: Tensor, state: DecoderState) -> tuple[Output, AttentionWeights]:
+        """`scan` from this state, with the recurrence recorded and replayed."""
+        assert self.steps is not None
         projected_BTG = self.project(inputs_BTE)
-        tape = Tape(steps, projected_BTG)
+        tape = Tape(self.steps, projected_BTG)
         hidden, context = self.record(tape, tape.input(projected_BTG), state)
         hidden_BTH, context_BTC, weights_BTS = tape.run(hidden, context)
         weights = AttentionWeights(weights_BTS.unsqueeze(2), None, None, weights_BTS.shape[2])
@@ -168,9 +172,9 @@ class Wiring(nn.Module):
 WIRINGS: Registry[Wiring] = Registry("wiring")
 
 
-def build_wiring(model: schema.ModelConfig, input_size: int, memory_size: int) -> Wiring:
+def build_wiring(model: schema.ModelConfig, input_size: int, memory_size: int, kernels: Kernels) -> Wiring:
     """The wiring that the model's options name, for inputs [.., input_size] and a memory [.., memory_size]."""
-    return WIRINGS.build(model.attention.wiring, model, input_size, memory_size)
+    return WIRINGS.build(model.attention.wiring, model, input_size, memory_size, kernels)
 
 
 def gate_input(features: int, projected_size: int, gates: int) -> nn.Linear:

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from nmt.config import schema
-from nmt.kernels.steps import StepKernels
+from nmt.kernels.select import Kernels
 from nmt.kernels.tape import Tape, Term, Value
 from nmt.model.attention import AttentionWeights, build_attention
 from nmt.model.attention.base import ScoreOptions
@@ -44,16 +44,21 @@ class ConditionalWiring(Wiring):
     """
 
     def __init__(
-        self, options: ConditionalOptions, model: schema.ModelConfig, input_size: int, memory_size: int
+        self,
+        options: ConditionalOptions,
+        model: schema.ModelConfig,
+        input_size: int,
+        memory_size: int,
+        kernels: Kernels,
     ) -> None:
-        super().__init__()
+        super().__init__(kernels)
         decoder = model.decoder
         self.hidden_size = decoder.hidden_size
-        self.attention = build_attention(model.attention, self.hidden_size, memory_size)
+        self.attention = build_attention(model.attention, self.hidden_size, memory_size, kernels)
         self.context_size = self.attention.context_size
-        self.before = CELLS.build(decoder.cell, input_size, self.hidden_size)
-        self.behind = CELLS.build(decoder.cell, self.context_size, self.hidden_size)
-        self.above = Stack(model, self.hidden_size, first=1)
+        self.before = CELLS.build(decoder.cell, input_size, self.hidden_size, kernels)
+        self.behind = CELLS.build(decoder.cell, self.context_size, self.hidden_size, kernels)
+        self.above = Stack(model, self.hidden_size, kernels, first=1)
         self.parts = self.before.parts
         self.bridge = Bridge(model, self.parts, memory_size)
 
@@ -71,8 +76,8 @@ class ConditionalWiring(Wiring):
         top_BQH, above = self.above.step(state.recurrent[self.parts :], below=lowest[0], factors=state.factors)
         return state.after(lowest + above, look), Output(top_BQH, look.context_BQC)
 
-    def obstacle(self) -> str:
-        return self.attention.obstacle() or self.before.obstacle()
+    def unsupported_reason(self) -> str:
+        return self.attention.unsupported_reason() or self.before.unsupported_reason()
 
     def record(self, tape: Tape, projected: Term, state: DecoderState) -> tuple[Value, Value]:
         carried = self.before.carry(tape, state.recurrent[: self.parts])
@@ -83,10 +88,8 @@ class ConditionalWiring(Wiring):
         self.behind.record(tape, inputs, between, rows_after(carried))
         return carried[0], context
 
-    def scan_recorded(
-        self, inputs_BTE: Tensor, state: DecoderState, steps: StepKernels
-    ) -> tuple[Output, AttentionWeights]:
+    def scan_recorded(self, inputs_BTE: Tensor, state: DecoderState) -> tuple[Output, AttentionWeights]:
         # No attention stands in the recurrence of the layers above: the library runs them over all positions.
-        output, weights = super().scan_recorded(inputs_BTE, state, steps)
+        output, weights = super().scan_recorded(inputs_BTE, state)
         top_BTH = self.above.scan(state.recurrent[self.parts :], output.hidden, factors=state.dropped)
         return Output(top_BTH, output.context), weights

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nmt.config import schema
-from nmt.kernels.steps import StepKernels
+from nmt.kernels.select import Kernels
 from nmt.kernels.tape import Tape, Term, Value
 from nmt.model.attention import AttentionWeights, Encoded, Look, build_attention
 from nmt.model.bridge import Bridge
@@ -38,14 +38,16 @@ class GnmtWiring(Wiring):
     well (Chen 2018: the context goes into all layers), c_0 = 0. The readout sees c_t, as in Chen 2018.
     """
 
-    def __init__(self, options: GnmtOptions, model: schema.ModelConfig, input_size: int, memory_size: int) -> None:
-        super().__init__()
+    def __init__(
+        self, options: GnmtOptions, model: schema.ModelConfig, input_size: int, memory_size: int, kernels: Kernels
+    ) -> None:
+        super().__init__(kernels)
         self.hidden_size = model.decoder.hidden_size
         self.looks_back = options.query == "previous"
-        self.attention = build_attention(model.attention, self.hidden_size, memory_size)
+        self.attention = build_attention(model.attention, self.hidden_size, memory_size, kernels)
         self.context_size = self.attention.context_size
-        self.lowest = CELLS.build(model.decoder.cell, input_size, self.hidden_size)
-        self.above = Stack(model, self.hidden_size, first=1, context_size=self.context_size)
+        self.lowest = CELLS.build(model.decoder.cell, input_size, self.hidden_size, kernels)
+        self.above = Stack(model, self.hidden_size, kernels, first=1, context_size=self.context_size)
         self.parts = self.lowest.parts
         self.fed_size = self.context_size if options.context_feeding else 0
         fed = (self.fed_size, self.lowest.projected_size, self.lowest.gates)
@@ -60,15 +62,13 @@ class GnmtWiring(Wiring):
         top_BQH, above = self.above.step(above, below=lowest[0], context=look.context_BQC)
         return state.after(self._joined(lowest, above, look), look), Output(top_BQH, look.context_BQC)
 
-    def scan(
-        self, inputs_BTE: Tensor, encoded: Encoded, steps: StepKernels | None = None
-    ) -> tuple[Output, AttentionWeights | None]:
+    def scan(self, inputs_BTE: Tensor, encoded: Encoded) -> tuple[Output, AttentionWeights | None]:
         state = self.start(encoded)
         above = state.recurrent[self.parts : None if self.feed is None else -1]
         if self.feed is None and not encoded.enters_steps:
-            lowest_BTH, look = self._scan_lowest(inputs_BTE, state, steps)
-        elif steps is not None and not self.obstacle() and not encoded.enters_steps:
-            output, weights = self.scan_recorded(inputs_BTE, state, steps)
+            lowest_BTH, look = self._scan_lowest(inputs_BTE, state)
+        elif self.can_record(encoded):
+            output, weights = self.scan_recorded(inputs_BTE, state)
             lowest_BTH, look = output.hidden, Look(output.context, weights)
         else:
             lowest_BTH, look = self._step_lowest(inputs_BTE, state)
@@ -87,9 +87,9 @@ class GnmtWiring(Wiring):
     def _joined(self, lowest: State, above: State, look: Look) -> State:
         return lowest + above + (() if self.feed is None else (look.context_BQC,))
 
-    def obstacle(self) -> str:
+    def unsupported_reason(self) -> str:
         # Without context feeding there is no recurrence with attention in it.
-        return "" if self.feed is None else self.attention.obstacle() or self.lowest.obstacle()
+        return "" if self.feed is None else self.attention.unsupported_reason() or self.lowest.unsupported_reason()
 
     def record(self, tape: Tape, projected: Term, state: DecoderState) -> tuple[Value, Value]:
         assert self.feed is not None, "without context feeding the first layer is computed at all positions at once"
@@ -100,12 +100,12 @@ class GnmtWiring(Wiring):
         self.attention.record(tape, before[0] if self.looks_back else after[0], state.prepared, context)
         return layer[0], context
 
-    def _scan_lowest(self, inputs_BTE: Tensor, state: DecoderState, steps: StepKernels | None) -> tuple[Tensor, Look]:
+    def _scan_lowest(self, inputs_BTE: Tensor, state: DecoderState) -> tuple[Tensor, Look]:
         """The first layer at all positions at once, and what it saw."""
         before = state.recurrent[: self.parts]
         lowest_BTH = self.lowest.scan(inputs_BTE, before)
         query_BTH = torch.cat([before[0], lowest_BTH[:, :-1]], 1) if self.looks_back else lowest_BTH
-        return lowest_BTH, self.attention.scan(query_BTH, state.prepared, steps)
+        return lowest_BTH, self.attention.scan(query_BTH, state.prepared)
 
     def _step_lowest(self, inputs_BTE: Tensor, state: DecoderState) -> tuple[Tensor, Look]:
         """The same, one position after another; the layers above wait."""

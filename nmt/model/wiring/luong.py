@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from nmt.config import schema
-from nmt.kernels.products import Linear
-from nmt.kernels.steps import StepKernels
+from nmt.kernels.select import Kernels
 from nmt.kernels.tape import Tape, Term, Value
 from nmt.model.attention import AttentionWeights, Encoded, Look, build_attention
 from nmt.model.bridge import Bridge
+from nmt.model.modules import Linear
 from nmt.model.readout import Output, Readout, readout_size
 from nmt.model.stack import Factors, Stack
 from nmt.model.wiring.base import WIRINGS, DecoderState, Wiring, gate_input
@@ -46,22 +46,24 @@ class LuongWiring(Wiring):
     it enters the next step where there is input feeding (section 3.3), a_0 = 0.
     """
 
-    def __init__(self, options: LuongOptions, model: schema.ModelConfig, input_size: int, memory_size: int) -> None:
-        super().__init__()
+    def __init__(
+        self, options: LuongOptions, model: schema.ModelConfig, input_size: int, memory_size: int, kernels: Kernels
+    ) -> None:
+        super().__init__(kernels)
         decoder_size = model.decoder.hidden_size
         self.hidden_size = readout_size(model)
-        self.stack = Stack(model, input_size)
+        self.stack = Stack(model, input_size, kernels)
         cell = self.stack.cells[0]
-        self.attention = build_attention(model.attention, decoder_size, memory_size)
+        self.attention = build_attention(model.attention, decoder_size, memory_size, kernels)
         self.context_size = self.attention.context_size
-        self.mix = Linear(self.context_size + decoder_size, self.hidden_size, bias=False)
+        self.mix = Linear(self.context_size + decoder_size, self.hidden_size, kernels, bias=False)
         nn.init.xavier_uniform_(self.mix.weight)
         self.fed_size = self.hidden_size if options.input_feeding else 0
         self.feed = gate_input(self.hidden_size, cell.projected_size, cell.gates) if options.input_feeding else None
         self.bridge = Bridge(model, cell.parts, memory_size)
 
-    def build_readout(self, model: schema.ModelConfig, input_size: int) -> Readout:
-        return Readout(model)
+    def build_readout(self, model: schema.ModelConfig, input_size: int, kernels: Kernels) -> Readout:
+        return Readout(model, kernels)
 
     def project(self, inputs_BTE: Tensor) -> Tensor:
         return self.stack.cells[0].project(inputs_BTE)
@@ -80,19 +82,17 @@ class LuongWiring(Wiring):
             recurrent += (output.hidden,)
         return state.after(recurrent, look), output
 
-    def scan(
-        self, inputs_BTE: Tensor, encoded: Encoded, steps: StepKernels | None = None
-    ) -> tuple[Output, AttentionWeights | None]:
+    def scan(self, inputs_BTE: Tensor, encoded: Encoded) -> tuple[Output, AttentionWeights | None]:
         if self.feed is not None or encoded.enters_steps:
-            return super().scan(inputs_BTE, encoded, steps)
+            return super().scan(inputs_BTE, encoded)
         state = self.start(encoded)
         top_BTH = self.stack.scan(state.recurrent, inputs_BTE)
-        look = self.attention.scan(top_BTH, state.prepared, steps)
+        look = self.attention.scan(top_BTH, state.prepared)
         return self._attentional(top_BTH, look), look.weights
 
-    def obstacle(self) -> str:
+    def unsupported_reason(self) -> str:
         # Without input feeding there is no recurrence with attention in it.
-        return "" if self.feed is None else self.attention.obstacle() or self.stack.obstacle()
+        return "" if self.feed is None else self.attention.unsupported_reason() or self.stack.unsupported_reason()
 
     def record(self, tape: Tape, projected: Term, state: DecoderState) -> tuple[Value, Value]:
         assert self.feed is not None, "without input feeding all positions are computed at once"

@@ -26,8 +26,6 @@ from nmt.data.tokenizer import Tokenizer
 from nmt.errors import ConfigError
 from nmt.evaluation.label_metrics import LabelScores, label_scores
 from nmt.evaluation.testsets import LabelledTestSet
-from nmt.kernels.choice import choose_packed
-from nmt.kernels.packed import PackedGru
 from nmt.model.classifier import DocumentClassifier
 from nmt.runtime import Runtime, gather_objects, in_halves
 from nmt.tasks.base import load_checkpoint, restore_network
@@ -47,8 +45,6 @@ class ClassifierSystem:
     runtime: Runtime
     batch_tokens: int
     """Words of a batch."""
-    gru: PackedGru | None
-    """Kernel of the recurrent layers; None: PyTorch's."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +108,7 @@ def load_classifier(path: Path | str, which: Literal["best", "last"] | None, run
     loaded, config = load_checkpoint(path, which, ClassificationConfig, refusal)
     labels, tokenizer = tuple(loaded.metadata.labels), loaded.tokenizers.source
     network = restore_network(partial(DocumentClassifier, config.model, tokenizer.size, len(labels)), loaded, runtime)
-    gru = choose_packed("auto", runtime.device, network.encoder.obstacle()).gru
-    system = ClassifierSystem(network, labels, runtime, config.training.batch_tokens, gru)
+    system = ClassifierSystem(network, labels, runtime, config.training.batch_tokens)
     return TrainedClassifier(system, tokenizer, config, loaded.path)
 
 
@@ -143,7 +138,7 @@ def classify(
     def work(rows: Sequence[int]) -> list[Prediction]:
         batch = documents_batch([documents[row] for row in rows]).to(runtime.device)
         with torch.inference_mode(), runtime.autocast():
-            logits_BK, encoded = system.network(batch.ids_W, batch.words_N, batch.sentences_B, system.gru)
+            logits_BK, encoded = system.network(batch.ids_W, batch.words_N, batch.sentences_B)
         probabilities_BK = torch.softmax(logits_BK.double(), 1).cpu().numpy()
         if not weights:
             return [Prediction(probabilities_K) for probabilities_K in probabilities_BK]
@@ -271,12 +266,11 @@ def label_validator(
     runtime: Runtime,
     labels: tuple[str, ...],
     test_set: LabelledTestSet,
-    gru: PackedGru | None,
 ) -> Callable[[DocumentClassifier], ValidationResult]:
     """Returns the function that evaluates a classifier during training; see `Validate`."""
 
     def validate(network: DocumentClassifier) -> ValidationResult:
-        system = ClassifierSystem(network, labels, runtime, config.training.batch_tokens, gru)
+        system = ClassifierSystem(network, labels, runtime, config.training.batch_tokens)
         evaluation = evaluate_labels(system, test_set)
         worst = np.argsort(-evaluation.losses, kind="stable")[: config.validation.samples]
         return ValidationResult(

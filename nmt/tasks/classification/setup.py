@@ -16,11 +16,11 @@ from nmt.data.readers.labelled import Collection, JsonDocumentOptions, Splitter,
 from nmt.data.tokenizer import Tokenizer, TokenizerPair, learn_one, load_files
 from nmt.errors import try_each
 from nmt.evaluation.testsets import read_labelled
-from nmt.kernels.choice import choose_packed
+from nmt.kernels.select import choose_kernels, reference_kernels
 from nmt.model.classifier import DocumentClassifier
 from nmt.model.modules import without_memory
 from nmt.runtime import Runtime, logger
-from nmt.tasks.base import TaskSetup, build_network, learn_once, log_kernel, refuse_other_text, report_size
+from nmt.tasks.base import TaskSetup, build_network, learn_once, log_kernels, refuse_other_text, report_size
 from nmt.tasks.classification.labelling import label_validator
 from nmt.training.objectives import ClassificationObjective
 
@@ -58,15 +58,16 @@ def setup(
     reader = DocumentTokenizer.of(tokenizer, config.data.language, config.data.filters)
     build = partial(DocumentClassifier, config.model, tokenizer.size, len(labels))
     # Built on the device meta first: its size is reported before any memory is allocated.
-    report_size(without_memory(build), config.training, runtime)
+    outline = without_memory(lambda: build(reference_kernels()))
+    report_size(outline, config.training, runtime)
     encoded = encode_collections(collections, reader, labels, config.data.filters, cache, config.data.workers)
     refuse_other_text(config.run, resumed, encoded.fingerprint)
     for line in encoded.report.lines():
         logger.info("%s", line)
     validation_set = read_labelled(validation, reader, labels, "validation")
-    classifier = build_network(build, config, runtime, initial_model)
-    kernel = choose_packed(config.runtime.kernel, runtime.device, classifier.encoder.obstacle())
-    log_kernel(kernel.reason, config.runtime.kernel, runtime)
+    kernels = choose_kernels(config.runtime.kernel, runtime.device, outline.unsupported_reasons())
+    log_kernels(kernels)
+    classifier = build_network(partial(build, kernels), config, runtime, initial_model)
     stream = DocumentStream(
         encoded,
         batch_tokens=config.training.batch_tokens,
@@ -76,9 +77,9 @@ def setup(
         accumulation=config.training.accumulation,
     )
     return TaskSetup(
-        objective=ClassificationObjective(classifier, config.training.label_smoothing, kernel.gru),
+        objective=ClassificationObjective(classifier, config.training.label_smoothing),
         stream=stream,
-        validate=label_validator(config, runtime, labels, validation_set, kernel.gru),
+        validate=label_validator(config, runtime, labels, validation_set),
         tokenizers=TokenizerPair(tokenizer, tokenizer),
         fingerprint=encoded.fingerprint,
         commands=(

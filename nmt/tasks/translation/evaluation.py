@@ -17,7 +17,6 @@ from nmt.errors import DataError
 from nmt.evaluation import BOOTSTRAP_SAMPLES, MetricScore
 from nmt.evaluation.metrics import ALL_METRICS, MetricComparison, MetricName, corpus_scores, paired_bootstrap
 from nmt.evaluation.testsets import TestSet
-from nmt.kernels.choice import Kernels
 from nmt.model.translator import Translator
 from nmt.runtime import Runtime
 from nmt.tasks.translation.forced_decoding import Loss, forced_loss
@@ -48,7 +47,6 @@ def evaluate(
     system: System,
     test_set: TestSet,
     search: SearchConfig,
-    kernels: Kernels,
     *,
     metrics: Sequence[MetricName] = ALL_METRICS,
     sentences: int | None = None,
@@ -65,7 +63,6 @@ def evaluate(
         system: one model or an ensemble.
         test_set: sentences with references.
         search: how translations are searched.
-        kernels: implementations for the loss.
         metrics: scores of the translations.
         sentences: how many are translated, from the beginning; all by default. The loss is always of all.
         samples: of the bootstrap for confidence intervals; 0 for none.
@@ -86,7 +83,7 @@ def evaluate(
         hypotheses, references, metrics, confidence=with_confidence, samples=samples, documents=documents
     )
     first, *others = (
-        forced_loss(system, test_set.sources, reference, search.batch_tokens, kernels, test_set.documents)
+        forced_loss(system, test_set.sources, reference, search.batch_tokens, test_set.documents)
         for reference in test_set.references
     )
     comparisons = None
@@ -99,7 +96,7 @@ def evaluate(
 
 
 def validator(
-    config: TranslationConfig, runtime: Runtime, tokenizers: TokenizerPair, test_set: TestSet, kernels: Kernels
+    config: TranslationConfig, runtime: Runtime, tokenizers: TokenizerPair, test_set: TestSet
 ) -> Callable[[Translator], ValidationResult]:
     """Returns the function that evaluates a translator during training; see `Validate`.
 
@@ -110,7 +107,7 @@ def validator(
 
     def validate(translator: Translator) -> ValidationResult:
         system = System((translator,), tokenizers, runtime)
-        evaluation = evaluate(system, test_set, search, kernels, metrics=("bleu", "chrf"), sentences=options.sentences)
+        evaluation = evaluate(system, test_set, search, metrics=("bleu", "chrf"), sentences=options.sentences)
         scores = {name: score.value for name, score in evaluation.scores.items()}
         loss, hypotheses = evaluation.loss, evaluation.hypotheses
         return ValidationResult(

@@ -28,7 +28,6 @@ from nmt.data.cache.word_links import words_of
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import CheckpointError, ConfigError
 from nmt.evaluation.alignment import Alignment, Linking, Unit, align
-from nmt.kernels.choice import Kernels
 from nmt.kernels.cross_entropy import chunks
 from nmt.model.attention import AttentionWeights
 from nmt.model.context import ContextWeights
@@ -162,7 +161,6 @@ def forced_loss(
     sources: Sequence[str],
     references: Sequence[str],
     batch_tokens: int,
-    kernels: Kernels,
     documents: Documents | None = None,
 ) -> Loss:
     """Returns the loss of the references; all processes share the work.
@@ -175,7 +173,7 @@ def forced_loss(
 
     def work(batches: Sequence[Batch]) -> float:
         if len(system.translators) == 1:
-            return float(TranslationObjective(system.translators[0], kernels, 0.0)(batches[0]).negative_log_likelihood)
+            return float(TranslationObjective(system.translators[0], 0.0)(batches[0]).negative_log_likelihood)
         readouts_NR = []
         for translator, batch in zip(system.translators, batches, strict=True):
             rows_N = target_rows(batch).to(batch.target_BT.device)

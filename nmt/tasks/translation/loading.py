@@ -20,7 +20,6 @@ from nmt.data.lexicon import LEXICON_FILE, Lexicon, estimate
 from nmt.data.readers.pairs import CorpusOptions
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import CheckpointError, ConfigError, DataError, counted
-from nmt.model.packing import pack
 from nmt.model.translator import Translator, Vocabulary
 from nmt.runtime import Runtime, logger
 from nmt.runtime.worker_pool import WorkerPool
@@ -87,9 +86,8 @@ def load_model(path: Path | str, which: Which, runtime: Runtime) -> TrainedModel
     refusal = "this model labels documents, it does not translate; nmt-classify uses it"
     loaded, config = load_checkpoint(path, which, TranslationConfig, refusal)
     sizes = vocabulary(loaded.tokenizers)
-    translator = restore_network(partial(Translator, config.model, sizes, config.data.reverse_source), loaded, runtime)
-    if runtime.weights is not None:
-        pack(translator, runtime.weights)
+    build = partial(Translator, config.model, sizes, reverse_source=config.data.reverse_source)
+    translator = restore_network(build, loaded, runtime, runtime.weights)
     return TrainedModel(translator, loaded.tokenizers, config, loaded.metadata, loaded.path)
 
 

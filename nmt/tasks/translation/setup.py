@@ -20,11 +20,11 @@ from nmt.data.readers.pairs import Corpus, JsonPairOptions, open_corpus
 from nmt.data.tokenizer import TokenizerPair, learn, load_or_none
 from nmt.errors import ConfigError, try_each
 from nmt.evaluation.testsets import TestSet, set_of_pairs
-from nmt.kernels.choice import FORCED, choose_kernels
+from nmt.kernels.select import FORCED, choose_kernels, reference_kernels
 from nmt.model.modules import without_memory
 from nmt.model.translator import Translator
 from nmt.runtime import Runtime, logger
-from nmt.tasks.base import TaskSetup, build_network, learn_once, log_kernel, refuse_other_text, report_size
+from nmt.tasks.base import TaskSetup, build_network, learn_once, log_kernels, refuse_other_text, report_size
 from nmt.tasks.translation.evaluation import validator
 from nmt.tasks.translation.loading import vocabulary
 from nmt.training.objectives import TranslationObjective
@@ -60,9 +60,10 @@ def setup(
     if validation is None:
         validation = _hold_out_validation(config, corpora, cache)
     tokenizers = _tokenizers(config, runtime, corpora, resumed or (initial_model.path if initial_model else None))
-    build = partial(Translator, config.model, vocabulary(tokenizers), config.data.reverse_source)
+    build = partial(Translator, config.model, vocabulary(tokenizers), reverse_source=config.data.reverse_source)
     # Built on the device meta first: its size is reported before any memory is allocated.
-    report_size(without_memory(build), config.training, runtime)
+    outline = without_memory(lambda: build(reference_kernels()))
+    report_size(outline, config.training, runtime)
     encoded = encode_corpora(
         corpora, tokenizers, config.data.filters, cache, config.data.workers, keep_text=config.tokenizer.sampling > 0.0
     )
@@ -70,16 +71,14 @@ def setup(
     for line in encoded.report.lines():
         logger.info("%s", line)
     test_set = _validation_set(validation, tokenizers, config.data.filters)
-    translator = build_network(build, config, runtime, initial_model)
-    kernels = choose_kernels(
-        config.runtime.kernel, runtime.device, translator.obstacle(), translator.encoder.obstacle()
-    )
-    log_kernel(kernels.reason, config.runtime.kernel, runtime)
+    kernels = choose_kernels(config.runtime.kernel, runtime.device, outline.unsupported_reasons())
+    log_kernels(kernels)
+    translator = build_network(partial(build, kernels), config, runtime, initial_model)
     training = config.training
     return TaskSetup(
-        objective=TranslationObjective(translator, kernels, training.label_smoothing, training.guided_alignment),
+        objective=TranslationObjective(translator, training.label_smoothing, training.guided_alignment),
         stream=_stream(config, runtime, encoded, tokenizers, translator.context.lookback),
-        validate=validator(config, runtime, tokenizers, test_set, kernels),
+        validate=validator(config, runtime, tokenizers, test_set),
         tokenizers=tokenizers,
         fingerprint=encoded.fingerprint,
         commands=(

@@ -12,9 +12,6 @@ Shapes: ... any leading dimensions, M rows of them together, N outputs, F featur
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
@@ -29,8 +26,6 @@ FEWEST_WEIGHTS = 2**15
 """Below, calling oneDNN costs more than it saves."""
 FEWEST_ROWS = 512
 """Of a single product: laying out its weight costs what some 100 to 500 rows gain."""
-
-_BLOCKED: ContextVar[bool] = ContextVar("blocked", default=False)
 
 
 def suits(weight_NF: Tensor, *, few_rows: bool = False) -> bool:
@@ -119,34 +114,16 @@ class Factors:
         return torch.baddbmm(biases_DN.unsqueeze(1), rows_DMF, weights_DFN)
 
 
-@contextmanager
-def blocked_products(wanted: bool) -> Iterator[None]:
-    """Within it, `linear` multiplies by oneDNN where that is faster; gradients follow what was chosen going forward."""
-    before = _BLOCKED.set(wanted)
-    try:
-        yield
-    finally:
-        _BLOCKED.reset(before)
-
-
 def linear(inputs: Tensor, weight_NF: Tensor, bias_N: Tensor | None = None) -> Tensor:
-    """`torch.nn.functional.linear`, for inputs [..., F] of many rows."""
+    """`torch.nn.functional.linear` by oneDNN, for inputs [..., F] of many rows; PyTorch's own where that is faster."""
     if (
-        _BLOCKED.get()
-        and inputs.numel() >= FEWEST_ROWS * weight_NF.shape[1]
+        inputs.numel() >= FEWEST_ROWS * weight_NF.shape[1]
         and inputs.dtype == product_dtype(inputs) == weight_NF.dtype == torch.float32
         and suits(weight_NF)
     ):
         outputs: Tensor = _Linear.apply(inputs, weight_NF, bias_N)  # type: ignore[no-untyped-call]
         return outputs
     return F.linear(inputs, weight_NF, bias_N)
-
-
-class Linear(torch.nn.Linear):
-    """A layer that is mostly run over all positions at once."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return linear(input, self.weight, self.bias)
 
 
 class _Linear(torch.autograd.Function):

@@ -1,0 +1,211 @@
+"""Chooses the implementation of every operation of a run, once, and says why."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nmt.errors import ConfigError
+from nmt.kernels import additive, cross_entropy
+from nmt.kernels.dropout import native_dropout
+from nmt.kernels.gru import native as native_gru
+from nmt.kernels.gru import reference as reference_gru
+from nmt.kernels.linear import onednn
+from nmt.kernels.linear.quantization import (
+    Bf16Weight,
+    Fp32Weight,
+    Int8Weight,
+    NativeInt8Weight,
+    OnednnInt8Weight,
+    OnednnNativeInt8Weight,
+    PrepackedWeight,
+    prepack,
+)
+from nmt.kernels.lstm import native as native_lstm
+from nmt.kernels.lstm import reference as reference_lstm
+from nmt.kernels.native import inference
+from nmt.kernels.native.build import load
+from nmt.kernels.native.logits import chunk_losses
+from nmt.kernels.packed import Packing, run_packed
+from nmt.kernels.rnn.reference import rnn_step
+from nmt.kernels.steps import StepKernels
+from nmt.kernels.tape.replay import GraphReplayer
+from nmt.runtime import cpu_flags
+
+KernelName = Literal["auto", "reference", "fused", "graphed"]
+"""Values of `runtime.kernel`."""
+WeightFormat = Literal["fp32", "bf16", "int8"]
+
+LEAST_CAPABILITY = (8, 0)
+"""Of a GPU that Triton compiles for."""
+FORCED: tuple[KernelName, ...] = ("fused", "graphed")
+"""Values that are an error where they cannot be had."""
+
+States = tuple[Tensor, ...]
+"""The parts of a cell's state, [..., H] each, its output first."""
+CellStep = Callable[[Tensor, Tensor, States], States]
+"""Both halves of the gates' pre-activations, [..., gates x H] each, and the state before to the state after."""
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The implementations of a run's operations. A network receives them when it is built."""
+
+    cross_entropy: Callable[[Tensor, Tensor, Tensor, Tensor, float], cross_entropy.Losses]
+    """Readout [N, R], weight [V, R], bias [V], targets [N] and label smoothing to losses."""
+    dropout: Callable[[Tensor, float, bool], Tensor]
+    """Inputs, probability and whether the network is in training."""
+    linear: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    """`torch.nn.functional.linear` for inputs of many rows."""
+    additive_scores: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    """v' tanh(q + k), as `additive.additive_scores`."""
+    log_softmax: Callable[[Tensor], Tensor]
+    """Over the last dimension, in at least single precision."""
+    cells: Mapping[str, CellStep]
+    """One step of each recurrent cell, by the name that the YAML has for it."""
+    layers: Callable[[nn.RNNBase, Tensor, Packing], tuple[Tensor, States]]
+    """A stack of recurrent layers over packed rows, as `packed.run_packed`."""
+    steps: StepKernels | None
+    """Replays a recorded recurrence with attention; None: autograd runs one operation after another."""
+    weights: type[PrepackedWeight] | None
+    """The class that a translator's constant weights are prepacked in; None leaves them as they are."""
+    reason: str
+    """One sentence for the log."""
+    warning: str = ""
+    """Why training is slower than it could be; empty where it is not."""
+
+    def prepack(self, network: nn.Module) -> None:
+        """Prepacks the weights of a loaded network, where these kernels are for that."""
+        if self.weights is not None:
+            prepack(network, self.weights)
+
+
+class UnsupportedReasons(NamedTuple):
+    """Why parts of a network have no implementation but the reference, with the path in the YAML; empty: they have."""
+
+    layers: str = ""
+    """Of the recurrent layers over packed rows."""
+    recurrence: str | None = ""
+    """Of the decoder's recurrence with attention; None where the network has no decoder."""
+
+
+def reference_kernels(reason: str = "") -> Kernels:
+    """The equations as they stand, by operations of PyTorch alone."""
+    return Kernels(
+        cross_entropy=cross_entropy.reference,
+        dropout=F.dropout,
+        linear=F.linear,
+        additive_scores=additive.additive_scores,
+        log_softmax=cross_entropy.log_softmax,
+        cells={"gru": reference_gru.gru_step, "lstm": reference_lstm.lstm_step, "rnn": rnn_step},
+        layers=run_packed,
+        steps=None,
+        weights=None,
+        reason=reason,
+    )
+
+
+def choose_kernels(
+    kernel: KernelName,
+    device: torch.device,
+    unsupported: UnsupportedReasons = UnsupportedReasons(),  # noqa: B008 - immutable
+    weights: WeightFormat | None = None,
+) -> Kernels:
+    """The kernels that `runtime.kernel` asks for, on this device.
+
+    With `weights` they are for a translator whose weights are constant, and prepacked in this format: its products all
+    go through `torch.nn.functional.linear`. Raises `ConfigError` where `fused` or `graphed` cannot be had.
+    """
+    reference = reference_kernels("kernel reference, as asked: PyTorch runs every equation as it stands")
+    if kernel == "reference":
+        return reference
+    steps, recurrence = _choose_steps(kernel, device, unsupported.recurrence)
+    loss = f"the loss makes {cross_entropy.CHUNK} rows of logits at a time, once"
+    if device.type != "cpu":
+        reason = f"kernel {kernel}: recurrent layers run by cuDNN; {loss}{recurrence}"
+        return replace(reference, cross_entropy=cross_entropy.fused, steps=steps, reason=reason)
+    library, missing = load()
+    _refuse(kernel, unsupported.layers or missing)
+    chosen = replace(reference, cross_entropy=cross_entropy.fused, linear=onednn.linear, steps=steps)
+    if library:
+        but = f", but {unsupported.layers}" if unsupported.layers else ""
+        chosen = replace(
+            chosen,
+            cross_entropy=partial(cross_entropy.fused, of_chunk=chunk_losses),
+            dropout=native_dropout,
+            additive_scores=inference.additive_scores,
+            log_softmax=inference.log_softmax,
+            cells={"gru": native_gru.gru_step, "lstm": native_lstm.lstm_step, "rnn": rnn_step},
+            layers=partial(run_packed, gru=native_gru.gru_layer, dropout=native_dropout, linear=onednn.linear),
+            reason=f"kernel {kernel}: recurrent layers are differentiated by hand{but}; {loss}{recurrence}; what "
+            "stands between the products is compiled",
+        )
+    else:
+        reason = f"kernel {kernel}: recurrent layers run by PyTorch; {loss}{recurrence}; nothing is compiled: {missing}"
+        chosen = replace(chosen, reason=reason, warning=f"no compiled kernels, so training is slower: {missing}")
+    if weights is not None:
+        chosen = replace(chosen, linear=F.linear, layers=run_packed, steps=None, weights=_choose_weights(weights))
+    return chosen
+
+
+def refusal(kernel: KernelName, reason: str | None) -> str:
+    """Why a forced kernel cannot be had and what to do, where something does not support it; else empty."""
+    if not reason or kernel not in FORCED:
+        return ""
+    return f"{kernel} cannot be had: {reason}; set it to auto or reference"
+
+
+def _refuse(kernel: KernelName, reason: str) -> None:
+    """Raises `ConfigError` where a forced kernel cannot be had."""
+    if refused := refusal(kernel, reason):
+        raise ConfigError(f"runtime.kernel: {refused}")
+
+
+def _choose_steps(kernel: KernelName, device: torch.device, unsupported: str | None) -> tuple[StepKernels | None, str]:
+    if unsupported is None:
+        return None, ""
+    reason = unsupported or _unsupported_device(device)
+    if kernel == "graphed" and device.type != "cuda":
+        reason = reason or "CUDA graphs are replayed on a GPU alone"
+    _refuse(kernel, reason)
+    if reason:
+        return None, f"; the recurrence is not fused: {reason}"
+    if device.type == "cuda":
+        said = "; attention in a recurrence runs by Triton kernels"
+        if kernel == "graphed":
+            return StepKernels("triton", GraphReplayer()), f"{said}, replayed from CUDA graphs"
+        return StepKernels("triton"), said
+    return StepKernels("native"), "; attention in a recurrence is differentiated by hand"
+
+
+def _choose_weights(weights: WeightFormat) -> type[PrepackedWeight]:
+    """The fastest products of this format on this processor."""
+    if weights != "int8":
+        return Fp32Weight if weights == "fp32" else Bf16Weight
+    compiled = load()[0] is not None
+    if "avx512_vnni" in cpu_flags() and torch._C._get_mkldnn_enabled():
+        return OnednnNativeInt8Weight if compiled else OnednnInt8Weight
+    return NativeInt8Weight if compiled else Int8Weight
+
+
+def _unsupported_device(device: torch.device) -> str:
+    """What the device lacks: a C compiler for a CPU, Triton for a GPU."""
+    if device.type == "cpu":
+        return load()[1]
+    if device.type != "cuda":
+        return f"there are no kernels for {device.type}"
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton is not installed"
+    if torch.cuda.get_device_capability(device) < LEAST_CAPABILITY:
+        return f"{torch.cuda.get_device_name(device)} is older than what Triton compiles for"
+    # Imported late: a machine without a GPU need not have Triton.
+    from nmt.kernels.rnn.triton import unsupported_reason
+
+    return unsupported_reason(device)
