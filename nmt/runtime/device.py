@@ -137,6 +137,11 @@ def product_dtype(tensor: torch.Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
 
 
+def pinned(tensor: torch.Tensor) -> torch.Tensor:
+    """Returns the tensor in pinned memory where there is a GPU, so that its copy there overlaps with computation."""
+    return tensor.pin_memory() if torch.cuda.is_available() else tensor
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, of a GPU or of the machine: PyTorch's CPU allocator has no error class of its own."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)

@@ -12,14 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from nmt.data.batching.links import Links, link_pieces
 from nmt.data.batching.past import BatchPast, Lookback, read_back
-from nmt.data.batching.tensors import describe_rows, pinned
+from nmt.data.batching.plan import describe_rows
 from nmt.data.cache import EncodedCorpus, Ragged, flatten
 from nmt.data.tokenizer import Tokenizer, TokenizerPair
 from nmt.data.words import words_of_spans
 from nmt.errors import counted
+from nmt.runtime import pinned
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,11 @@ class Batch:
 
 
 def pad_sources(sources: Sequence[Sequence[int]], eos: int, pad: int) -> SourceBatch:
-    """Lists of ids, without end symbols, as a batch; an empty list becomes the end symbol alone."""
+    """Returns lists of ids, without end symbols, as a batch; an empty list becomes the end symbol alone."""
     assert sources
-    return SourceBatch(*_padded(flatten(sources), eos, pad))
+    rows = [torch.tensor([*ids, eos]) for ids in sources]
+    lengths_B = torch.tensor([len(row) for row in rows])
+    return SourceBatch(pinned(pad_sequence(rows, batch_first=True, padding_value=pad)), pinned(lengths_B))
 
 
 def collate(

@@ -14,12 +14,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from nmt.data.batching.plan import Plan, Rows, plan_documents
-from nmt.data.batching.tensors import describe_rows, pinned
+from nmt.data.batching.plan import Plan, Rows, describe_rows, plan_documents
 from nmt.data.batching.updates import UpdateStream
 from nmt.data.batching.windows import BLOCK_ROWS, WINDOW_ROWS, Windows
 from nmt.data.cache import EncodedCollection
 from nmt.errors import counted
+from nmt.runtime import pinned
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from nmt.data.batching.tensors import pinned
 from nmt.data.cache import Ragged
+from nmt.runtime import pinned
 
 _ROW = 1 << 32
 """Further than any word: row and word make one number, and ascending rows of ascending words an ascending array."""

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from nmt.data.batching.tensors import pinned
+from nmt.runtime import pinned
 
 Rows = npt.NDArray[np.int64]
 RowsBefore = Callable[[Rows], Rows]

@@ -12,6 +12,7 @@ Rows = npt.NDArray[np.int64]
 Lengths = npt.NDArray[Any]
 
 _BLOCK = 1 << 18
+_SHOWN_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -147,3 +148,8 @@ def shuffled(batches: int, group: int, rng: np.random.Generator) -> npt.NDArray[
     groups = np.delete(order, slice(start, start + rest)).reshape(whole, group)
     groups = rng.permuted(rng.permutation(groups), axis=1)
     return np.concatenate([groups.reshape(-1), rng.permutation(order[start : start + rest])])
+
+
+def describe_rows(rows: Rows) -> str:
+    """Returns the first row numbers, for messages: `rows 12, 7, 903, ...`."""
+    return "rows " + ", ".join(map(str, rows[:_SHOWN_ROWS])) + (", ..." if len(rows) > _SHOWN_ROWS else "")
