@@ -1,20 +1,20 @@
-"""nmt-align: which words of a translation stand for which of the source."""
+"""nmt-align: word alignments of given translations, by attention."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from nmt.cli.common import Parser, check_files, run, writing
+from nmt.cli.common import Parser, check_paths, run, write_json, writing
 from nmt.cli.options import (
     add_line_options,
     add_linking_option,
     add_machine_options,
     add_model_options,
+    add_progress_option,
     longest_line,
     machine_options,
     naming_flags,
@@ -24,18 +24,17 @@ from nmt.config.schema import Tokens
 from nmt.errors import ConfigError, counted
 
 if TYPE_CHECKING:
-    from nmt.evaluation.alignment import Alignment, AlignmentScores, GoldAlignment
-    from nmt.tasks.translation.loading import TrainedModel
+    from nmt.evaluation.alignment import Alignment, GoldAlignment
 
-DESCRIPTION = """Align pairs of sentences by where the model looks while it is made to say each target. One line for
-each pair, in order, in the Pharaoh format: SOURCE-TARGET for each link, counted from 0, words being what spaces
-separate in the files; a blank line for a pair with an empty side."""
+DESCRIPTION = """Aligns pairs of sentences by the model's attention under teacher forcing. Writes one line per pair, in
+order, in the Pharaoh format: SOURCE-TARGET for each link of words, which spaces separate in the files, counted from 0.
+A pair with an empty side gives a blank line."""
 EPILOG = """With --gold, standard output has precision, recall and alignment error rate instead (Och and Ney 2003), and
-the alignments go to --output alone. A file of gold alignments has a line for each pair, 3-4 for a sure link of source
-and target word, 3p4 for a possible one."""
+the alignments are written to --output only. A file of gold alignments has a line for each pair: 3-4 is a sure link of
+source and target word, 3p4 a possible one."""
 
 WINDOW = 2000
-"""Alignment that are sorted by length, aligned and written together."""
+"""Pairs that are sorted by length, aligned and written together."""
 
 
 def main() -> None:
@@ -51,7 +50,7 @@ def _main(arguments: list[str] | None = None) -> int:
     if options.gold is not None and options.unit == "pieces":
         parser.error("--gold is about words; leave out --unit pieces")
     machine_options(options)
-    check_files([options.source, options.target, options.gold], options.output)
+    check_paths([options.source, options.target, options.gold], options.output)
     return _align(options)
 
 
@@ -64,26 +63,30 @@ def _parser() -> Parser:
     parser.add_argument("--target", required=True, metavar="FILE", help="its translation, line by line")
     parser.add_argument("--output", metavar="FILE", help="write the alignments to this file, not to standard output")
     parser.add_argument(
-        "--unit", choices=("words", "pieces"), default="words", help="what is aligned, pieces being SentencePiece's"
+        "--unit",
+        choices=("words", "pieces"),
+        default="words",
+        help="align words or SentencePiece pieces (default: words)",
     )
     add_linking_option(parser)
-    parser.add_argument("--gold", metavar="FILE", help="alignments made by hand, to be compared with")
+    parser.add_argument("--gold", metavar="FILE", help="gold alignments to compare with")
     parser.add_argument(
-        "--gold-from", type=int, choices=(0, 1), help="number of the first word in the file of --gold; default: 0"
+        "--gold-from", type=int, choices=(0, 1), help="number of the first word in the file of --gold (default: 0)"
     )
-    parser.add_argument("--json", action="store_true", help="write what --gold finds as JSON instead of a table")
+    parser.add_argument("--json", action="store_true", help="write the results of --gold as JSON instead of a table")
     parser.add_argument(
         "--batch-tokens",
         type=of_type(Tokens),
         metavar="N",
-        help="padded tokens of the longer side computed at once; default: search.batch_tokens of the model's config",
+        help="padded tokens of the longer side in a batch (default: search.batch_tokens of the model's config)",
     )
-    parser.add_argument("--progress", action="store_true", help="show progress even where no terminal is")
+    add_progress_option(parser)
     add_line_options(parser)
     add_machine_options(parser)
     return parser
 
 
+@naming_flags()
 def _align(options: argparse.Namespace) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from tqdm import tqdm
@@ -94,25 +97,27 @@ def _align(options: argparse.Namespace) -> int:
     from nmt.tasks.translation.loading import build_system, load_ensemble
 
     with ExitStack() as stack:
-        with naming_flags():
-            runtime = set_up(machine_options(options))
+        runtime = set_up(machine_options(options))
         stack.callback(tear_down)
         set_up_logging(None, runtime.is_main)
         # One process reads, so that files may be pipes.
         sources, targets, gold = broadcast_object(_read(options) if runtime.is_main else ([], [], []))
         models = load_ensemble(options.model, options.checkpoint, runtime)
-        _check_attention(models)
+        if not any(model.has_attention for model in models):
+            raise ConfigError(f"--model: {models[0].path} has no attention to align by; choose a model that has")
         system = build_system(models, runtime)
+        writes_lines = options.output is None and options.gold is None
         write: Callable[[str], None] | None = None
-        if runtime.is_main and (options.output is not None or options.gold is None):
+        if runtime.is_main and (writes_lines or options.output is not None):
             write = stack.enter_context(writing(options.output))
-        hidden = not runtime.is_main or not (options.progress or _has_screen(options))
-        alignments: list[Alignment] = []
-        blank = 0
+        # A progress bar would mix with the lines of the output on the same terminal.
+        has_terminal = sys.stderr.isatty() and not (writes_lines and sys.stdout.isatty())
+        hidden = not runtime.is_main or not (options.progress or has_terminal)
+        alignments: list[Alignment | None] = []
         with tqdm(unit=" pairs", total=len(sources) // runtime.world, leave=False, disable=hidden) as progress:
             for start in range(0, len(sources), WINDOW):
                 rows = slice(start, start + WINDOW)
-                found = align_texts(
+                aligned = align_texts(
                     system,
                     sources[rows],
                     targets[rows],
@@ -123,54 +128,31 @@ def _align(options: argparse.Namespace) -> int:
                     first_line=start + 1,
                     advance=progress.update,
                 )
-                blank += found.count(None)
-                if gold:
-                    alignments += [alignment or [] for alignment in found]
+                alignments += aligned
                 if write is not None:
-                    write("".join(f"{pharaoh(alignment or [])}\n" for alignment in found))
+                    write("".join(f"{pharaoh(alignment or [])}\n" for alignment in aligned))
+        blank = alignments.count(None)
         if blank and runtime.is_main:
             logger.warning("%d of %d pairs have an empty side: their alignments are blank", blank, len(sources))
         if options.gold is not None and runtime.is_main:
-            _report(options, score_alignments(alignments, gold), models, len(sources))
+            scores = score_alignments([alignment or [] for alignment in alignments], gold)
+            with writing(None) as write:
+                if options.json:
+                    values = {"models": [str(model.path) for model in models], "source": options.source}
+                    values |= {"target": options.target, "gold": options.gold, "pairs": len(sources)}
+                    write_json(write, values | scores.as_json())
+                else:
+                    write(f"{options.gold}: {counted(len(sources), 'pair')}\n{scores.as_text()}")
     return 0
 
 
 def _read(options: argparse.Namespace) -> tuple[list[str], list[str], list[GoldAlignment]]:
-    """Sources, targets and what was aligned by hand."""
     from nmt.evaluation.alignment import read_gold
     from nmt.evaluation.testsets import read_aligned
 
     sources, targets = read_aligned(options.source, [options.target])
     gold = read_gold(options.gold, options.gold_from or 0, sources, targets) if options.gold is not None else []
     return sources, targets, gold
-
-
-def _has_screen(options: argparse.Namespace) -> bool:
-    """Whether a bar stands on a terminal of its own: between the lines of the output it helps nobody."""
-    writes_lines = options.output is None and options.gold is None
-    return sys.stderr.isatty() and not (writes_lines and sys.stdout.isatty())
-
-
-def _check_attention(models: Sequence[TrainedModel]) -> None:
-    if not any(model.has_attention for model in models):
-        raise ConfigError(f"--model: {models[0].path} has no attention to align by; choose a model that has")
-
-
-def _report(options: argparse.Namespace, found: AlignmentScores, models: Sequence[TrainedModel], pairs: int) -> None:
-
-    with writing(None) as write:
-        if not options.json:
-            write(f"{options.gold}: {counted(pairs, 'pair')}\n{found.as_text()}")
-            return
-        values = {
-            "models": [str(model.path) for model in models],
-            "source": options.source,
-            "target": options.target,
-            "gold": options.gold,
-            "pairs": pairs,
-            **found.as_json(),
-        }
-        write(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmt.cli.common import Parser, check_files, file_path, run, writing
-from nmt.cli.options import add_checkpoint_option, add_machine_options, machine_options, naming_flags, of_type
-from nmt.config.schema import Positive
+from nmt.cli.common import Parser, check_paths, file_path, open_stream, run
+from nmt.cli.options import (
+    add_machine_options,
+    add_model_options,
+    add_stream_options,
+    machine_options,
+    naming_flags,
+)
 from nmt.errors import ConfigError
 from nmt.visualization.pages import is_page, plot_path_problems
 
@@ -20,8 +24,8 @@ if TYPE_CHECKING:
     from nmt.data.cache import TokenizedSentence
     from nmt.tasks.classification.labelling import ClassifiedDocument, TrainedClassifier
 
-DESCRIPTION = """Label the documents of standard input, one a line, its sentences separated by TAB: one line out for
-every line in, LABEL and PROBABILITY separated by TAB, a blank line for a blank one, in order. A line without TAB is
+DESCRIPTION = """Labels the documents of standard input, one a line, its sentences separated by TAB. Writes one output
+line per input line, in order: LABEL and PROBABILITY, separated by TAB. Blank lines stay blank. A line without TAB is
 split into sentences."""
 EPILOG = """With --format jsonl there is an object for each line, with the probabilities of all labels, the weight of
 each sentence, and the weight of each word and piece in its sentence."""
@@ -38,48 +42,33 @@ def _main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     machine_options(options)
     _check_plot(options)
-    check_files([options.input], options.output)
+    check_paths([options.input], options.output)
     return _classify(options)
 
 
 def _parser() -> Parser:
     parser = Parser("nmt-classify", DESCRIPTION, EPILOG)
-    parser.add_argument("--model", required=True, metavar="PATH", help="a run's folder or a checkpoint")
-    add_checkpoint_option(parser)
-    parser.add_argument("--input", metavar="FILE", help="read this file, compressed or not, instead of standard input")
-    parser.add_argument("--output", metavar="FILE", help="write this file instead of standard output")
-    parser.add_argument("--format", choices=("text", "jsonl"), default="text", help="default: text")
+    add_model_options(parser, ensemble=False)
+    add_stream_options(parser, "label", WINDOW)
     parser.add_argument(
         "--sentences",
         choices=("auto", "tab", "split"),
         default="auto",
-        help="where sentences end: at TAB, where the rules of the language say so, or at TAB in a line that has one; "
-        "default: auto",
+        help="how a line is split into sentences: at TAB, by the rules of its language, or at TAB if it has one "
+        "(default: auto)",
     )
     parser.add_argument(
         "--plot",
         type=file_path,
         metavar="PAGE",
-        help="draw each document with the weights of its sentences and words on one page, whose name ends in .html",
+        help="draw the weights of the sentences and words of each document on one page, whose name ends in .html",
     )
-    parser.add_argument(
-        "--window",
-        type=of_type(Positive),
-        default=WINDOW,
-        metavar="N",
-        help=f"lines that are read ahead, sorted by size and written together; default: {WINDOW}",
-    )
-    parser.add_argument("--interactive", action="store_true", help="label each line as it comes, as from a terminal")
-    parser.add_argument("--progress", action="store_true", help="show progress even where no terminal is")
     add_machine_options(parser)
     return parser
 
 
 def _classify(options: argparse.Namespace) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
-    from tqdm import tqdm
-
-    from nmt.data.readers.files import iterate_lines, read_lines
     from nmt.runtime import set_up, set_up_logging
     from nmt.tasks.classification.labelling import classify_stream, load_classifier
 
@@ -87,14 +76,9 @@ def _classify(options: argparse.Namespace) -> int:
     with naming_flags():
         runtime = set_up(machine_options(options))
         model = load_classifier(options.model, options.checkpoint, runtime)
-    interactive = options.interactive or (options.input is None and sys.stdin.isatty())
-    # No progress bar between lines of output on the same screen.
-    hidden = not options.progress and (interactive or not sys.stderr.isatty() or sys.stdout.isatty())
-    lines = read_lines(options.input) if options.input else iterate_lines(sys.stdin.buffer, "standard input")
     as_output = _as_json if options.format == "jsonl" else _as_text
     with (
-        writing(options.output) as write,
-        tqdm(unit=" documents", disable=hidden) as progress,
+        open_stream(options, " documents") as (lines, window, write, advance),
         _drawing(options.plot, model, options.model) if options.plot else nullcontext() as draw,
     ):
         for documents in classify_stream(
@@ -102,8 +86,8 @@ def _classify(options: argparse.Namespace) -> int:
             lines,
             boundaries=options.sentences,
             weights=options.format == "jsonl" or options.plot is not None,
-            window=1 if interactive else options.window,
-            advance=progress.update,
+            window=window,
+            advance=advance,
         ):
             write("".join(as_output(document, model) for document in documents))
             if draw is not None:

@@ -1,11 +1,12 @@
-"""What all commands share: how arguments are read, and how a program ends.
+"""Parser of arguments, files and exit codes of all commands.
 
-Nothing here imports PyTorch: help and mistakes in the arguments come at once.
+PyTorch is not imported here, so that help and mistakes in the arguments are printed at once.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import sys
@@ -132,8 +133,8 @@ def _flush() -> None:
         raise NmtError(f"standard output: cannot be written: {error.strerror}") from error
 
 
-def check_files(read: Iterable[str | None], written: str | None = None) -> None:
-    """Before a model is loaded: what is read is there, and is not what is written. Raises `DataError`."""
+def check_paths(read: Iterable[str | None], written: str | None = None) -> None:
+    """Raises `DataError` unless the files to read exist and differ from the one to write; before a model is loaded."""
     problems = []
     for path in map(Path, filter(None, read)):
         if not path.exists():
@@ -146,9 +147,9 @@ def check_files(read: Iterable[str | None], written: str | None = None) -> None:
 
 
 def output_files(output: str | None, test_sets: Sequence[str], suffix: str) -> list[Path]:
-    """The files that `--output` names for these test sets: one for a single set, else one for each in a folder.
+    """Returns the files of `--output` for these test sets: the file of a single set, or one for each in a folder.
 
-    Makes the folder and empty files, so that a place that cannot be written to is noticed before hours of work. Raises
+    Creates the folder and empty files, so that a path that cannot be written is reported before hours of work. Raises
     `DataError`.
     """
     if output is None:
@@ -212,9 +213,31 @@ def _write_error(path: str | None, error: OSError) -> DataError:
     return DataError(f"{path or 'standard output'}: cannot be written: {error.strerror or error}")
 
 
+@contextmanager
+def open_stream(
+    options: argparse.Namespace, unit: str
+) -> Iterator[tuple[Iterator[str], int, Callable[[str], None], Callable[[int], object]]]:
+    """Opens the stream that `add_stream_options` describes: lines, size of a window, output and progress."""
+    from tqdm import tqdm
+
+    from nmt.data.readers.files import iterate_lines, read_lines
+
+    interactive = options.interactive or (options.input is None and sys.stdin.isatty())
+    # A progress bar would mix with the output on the same terminal.
+    hidden = not options.progress and (interactive or not sys.stderr.isatty() or sys.stdout.isatty())
+    lines = read_lines(options.input) if options.input else iterate_lines(sys.stdin.buffer, "standard input")
+    with writing(options.output) as write, tqdm(unit=unit, disable=hidden) as progress:
+        yield lines, 1 if interactive else options.window, write, progress.update
+
+
+def write_json(write: Callable[[str], None], values: Any) -> None:
+    """Writes values as indented JSON; raises ValueError for NaN and infinity."""
+    write(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
 def file_path(text: str) -> Path:
-    """The path that an argument names."""
-    if problem := _wrong_name(text):
+    """Returns the path of an argument."""
+    if problem := _path_problem(text):
         raise argparse.ArgumentTypeError(problem)
     return Path(text)
 
@@ -223,26 +246,26 @@ _EMPTY = "must not be empty"
 _LONGEST_NAME = 1000
 
 
-def _wrong_name(text: str) -> str | None:
-    """What keeps an argument from being a name. An empty one would mean the current folder."""
+def _path_problem(text: str) -> str | None:
+    # An empty path would be the current folder.
     if not text:
         return _EMPTY
     return f"must have at most {_LONGEST_NAME:,} characters" if len(text) > _LONGEST_NAME else None
 
 
 class Parser(argparse.ArgumentParser):
-    """Arguments are written out, and a mistake is one line that names the nearest option."""
+    """Parses options that are written out in full; a mistake is one line with the nearest option."""
 
     def __init__(
         self, prog: str, description: str, epilog: str | None = None, instead: Mapping[str, str] | None = None
     ) -> None:
-        """`instead` says what to write for options that a user may expect here, because another command has them."""
+        """`instead` has advice for options that only other commands have."""
         super().__init__(prog=prog, description=description, epilog=epilog, allow_abbrev=False)
         self._instead = instead or {}
         self.add_argument("--version", action="version", version=f"{prog} (nmt-attention) {nmt.__version__}")
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        """As in the base, but an unknown option is reported before what it leaves missing, and no value is empty."""
+        """Reports an unknown option before a missing one, and refuses empty values."""
         given = list(sys.argv[1:] if args is None else args)
         for word in given[: given.index("--") if "--" in given else None]:
             name = word.partition("=")[0]
@@ -252,13 +275,13 @@ class Parser(argparse.ArgumentParser):
         for action in self._actions:
             value = getattr(options, action.dest, None)
             for text in value if isinstance(value, list) else [value]:
-                problem = _wrong_name(text) if isinstance(text, str) and action.metavar != "KEY=VALUE" else None
+                problem = _path_problem(text) if isinstance(text, str) and action.metavar != "KEY=VALUE" else None
                 if problem or text == "":
                     self.error(f"{'/'.join(action.option_strings) or action.metavar}: {problem or _EMPTY}")
         return options, rest
 
     def error(self, message: str) -> NoReturn:
-        """Exit with 2 and one line."""
+        """Exits with code 2 and one line."""
         line = on_one_line(" ".join(message.removeprefix("argument ").split()))
         self.exit(USER_ERROR, f"{self.prog}: {line}\n")
 

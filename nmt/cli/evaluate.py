@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmt.cli.common import Parser, check_files, output_files, run, writing
+from nmt.cli.common import Parser, check_paths, output_files, run, writing
 from nmt.cli.options import (
     add_line_options,
     add_machine_options,
@@ -67,7 +67,7 @@ def _main(arguments: list[str] | None = None) -> int:
     machine_options(options)
     named = None if options.documents == BLANK_LINES else options.documents
     read = [options.source, *(options.reference or ()), named, options.baseline, options.docs, options.labels]
-    check_files(read, options.output)
+    check_paths(read, options.output)
     return _evaluate(parser, options)
 
 

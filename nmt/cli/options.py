@@ -1,4 +1,4 @@
-"""Options that come from the sections of the YAML: one flag a key, with its text, its type and its bounds."""
+"""Options that several commands share. Sections of the YAML give a flag for each key, with its text and type."""
 
 from __future__ import annotations
 
@@ -20,77 +20,92 @@ from nmt.errors import ConfigError
 LONGEST_LINE = 1000
 MACHINE = ("device", "precision", "threads")
 PRECISION = "fp32"
-"""Not `auto`: in a shorter format a translation would depend on the machine, and on the lines around it."""
+"""Not `auto`: in bf16 a translation would depend on the machine, and on the lines around it."""
 
 Options = TypeVar("Options", bound=Section)
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """What translates."""
+def add_model_options(parser: argparse.ArgumentParser, *, ensemble: bool = True) -> None:
+    """Adds `--model`, which may be repeated for an `ensemble`, and `--checkpoint`."""
+    text = "run folder or checkpoint"
+    if ensemble:
+        text += "; repeat for an ensemble, which averages the probabilities of its models"
+    parser.add_argument("--model", action="append" if ensemble else "store", required=True, metavar="PATH", help=text)
     parser.add_argument(
-        "--model",
-        action="append",
-        required=True,
-        metavar="PATH",
-        help="a run's folder or a checkpoint; repeat it for an ensemble, whose probabilities are averaged",
+        "--checkpoint", choices=("best", "last"), help="checkpoint of a run (default: best, or last if there is none)"
     )
-    add_checkpoint_option(parser)
 
 
-def add_checkpoint_option(parser: argparse.ArgumentParser) -> None:
-    """Which of a run's checkpoints is meant."""
+def add_stream_options(parser: argparse.ArgumentParser, verb: str, window: int) -> None:
+    """Adds the options of commands that read and write a stream of lines."""
+    parser.add_argument("--input", metavar="FILE", help="read this file, compressed or not, instead of standard input")
+    parser.add_argument("--output", metavar="FILE", help="write this file instead of standard output")
+    parser.add_argument("--format", choices=("text", "jsonl"), default="text", help="output format (default: text)")
     parser.add_argument(
-        "--checkpoint", choices=("best", "last"), help="which checkpoint of a run; default: best, where there is one"
+        "--window",
+        type=of_type(Positive),
+        default=window,
+        metavar="N",
+        help=f"lines that are read ahead, sorted by length and written together (default: {window})",
     )
+    parser.add_argument(
+        "--interactive", action="store_true", help=f"{verb} each line as soon as it arrives, as at a terminal"
+    )
+    add_progress_option(parser)
+
+
+def add_progress_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--progress", action="store_true", help="show progress even without a terminal")
 
 
 def add_line_options(parser: argparse.ArgumentParser) -> None:
-    """What happens to a line."""
+    """Adds the options for long lines; `longest_line` evaluates them."""
     parser.add_argument(
         "--max-length",
         type=of_type(Positive),
         default=LONGEST_LINE,
         metavar="N",
-        help=f"pieces from which on a line is a long one; default: {LONGEST_LINE}",
+        help=f"pieces above which a line is overlong (default: {LONGEST_LINE})",
     )
     parser.add_argument(
         "--overlong",
         choices=("truncate", "translate"),
         default="truncate",
-        help="a longer line is cut off there, with a warning, or taken whole; default: truncate",
+        help="truncate an overlong line, with a warning, or translate it whole (default: truncate)",
     )
 
 
 def longest_line(given: argparse.Namespace) -> int | None:
-    """Pieces after which a line is cut off, or None where no line is."""
+    """Returns the number of pieces after which a line is truncated, or None if no line is."""
     return int(given.max_length) if given.overlong == "truncate" else None
 
 
 def add_linking_option(parser: argparse.ArgumentParser) -> None:
-    """How alignments are read off attention."""
     parser.add_argument(
         "--linking",
         choices=("grow-diag", "argmax"),
         default="grow-diag",
-        help="argmax: each target word with the source word that it looked at most; grow-diag: also the other way "
-        "round, what both say and what touches it, so that words may have several links or none; default: grow-diag",
+        help="how words are linked. argmax: each target word with the source word of the largest weight. grow-diag: "
+        "also each source word with a target word; links of both directions, and neighbours of these links, so that a "
+        "word may have several links or none (default: grow-diag)",
     )
 
 
 def add_search_options(parser: argparse.ArgumentParser) -> None:
-    """A flag for every key of the section `search`."""
+    """Adds a flag for every key of the section `search`."""
     group = parser.add_argument_group("search", "Defaults are those of the model's own config.")
     for name, field in SearchConfig.model_fields.items():
         _add(group, "search", name, field, doc_of(field))
 
 
 def add_seed_option(parser: argparse.ArgumentParser) -> None:
-    """What sampling draws by."""
-    parser.add_argument("--seed", type=of_type(Seed), default=1, metavar="N", help="of --kind sampling; default: 1")
+    parser.add_argument(
+        "--seed", type=of_type(Seed), default=1, metavar="N", help="random seed for sampling (default: 1)"
+    )
 
 
 def add_machine_options(parser: argparse.ArgumentParser) -> None:
-    """Flags for where to compute. The machine of the training says nothing about this one."""
+    """Adds flags of the section `runtime`; the config's own section describes the machine of the training."""
     group = parser.add_argument_group("machine")
     for name in MACHINE:
         field = RuntimeConfig.model_fields[name]
@@ -99,30 +114,31 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
 
 
 def search_options(given: argparse.Namespace, base: SearchConfig) -> SearchConfig:
-    """The search of the model's config with the flags that were given; raises `ConfigError`.
+    """Returns the search of the model's config with the given flags; raises `ConfigError`.
 
-    What the config says and a given flag makes pointless (a temperature, with `--kind beam`) is left out.
+    Values of the config that contradict a given flag (a temperature, with `--kind beam`) are left out, with a warning.
     """
-    values = _given(given, "search", SearchConfig.model_fields)
-    kept = base.model_dump()
-    for name, _ in _contradictions(SearchConfig, kept | values):
-        if name not in values:
-            # Imported late: it brings PyTorch.
+    flags = _given(given, "search", SearchConfig.model_fields)
+    values = base.model_dump()
+    for name, _ in _contradictions(SearchConfig, values | flags):
+        if name not in flags:
+            # Imported late: it imports PyTorch.
             from nmt.runtime import logger
 
-            logger.warning("search.%s of the model's config does not go with %s: left out", name, _flags(values))
-            kept[name] = SearchConfig.model_fields[name].default
-    return _build(SearchConfig, kept | values)
+            names = ", ".join(map(_flag, flags))
+            logger.warning("search.%s of the model's config does not go with %s: left out", name, names)
+            values[name] = SearchConfig.model_fields[name].default
+    return _build(SearchConfig, values | flags)
 
 
 def machine_options(given: argparse.Namespace) -> RuntimeConfig:
-    """Where to compute, by the flags; raises `ConfigError`."""
+    """Returns the section `runtime` that the flags describe; raises `ConfigError`."""
     return _build(RuntimeConfig, {"precision": PRECISION} | _given(given, "runtime", MACHINE))
 
 
 @contextmanager
 def naming_flags() -> Iterator[None]:
-    """Mistakes in keys of the YAML that are flags here are called by the flag."""
+    """Replaces keys of the YAML by flags in the messages of a `ConfigError`; also a decorator."""
     try:
         yield
     except ConfigError as error:
@@ -132,7 +148,7 @@ def naming_flags() -> Iterator[None]:
 
 
 def of_type(annotation: Any) -> Callable[[str], Any]:
-    """A reader of an argument's text; the message of a wrong one says what it must be."""
+    """Returns a parser of an argument's text; its error says which values are valid."""
 
     def read(text: str) -> Any:
         try:
@@ -151,13 +167,9 @@ def _add(group: argparse._ArgumentGroup, section: str, name: str, field: FieldIn
     if field.annotation is bool:
         group.add_argument(_flag(name), action=argparse.BooleanOptionalAction, **settings)
         return
-    choices = choices_of(annotation)
-    metavar = "|".join(choices) if choices else {int: "N", float: "X"}[_number(field.annotation)]
+    is_float = float in (field.annotation, *get_args(field.annotation))
+    metavar = "|".join(choices_of(annotation)) or ("X" if is_float else "N")
     group.add_argument(_flag(name), type=of_type(annotation), metavar=metavar, **settings)
-
-
-def _number(annotation: Any) -> type:
-    return float if float in (annotation, *get_args(annotation)) else int
 
 
 def _given(options: argparse.Namespace, section: str, names: Iterable[str]) -> dict[str, Any]:
@@ -166,14 +178,13 @@ def _given(options: argparse.Namespace, section: str, names: Iterable[str]) -> d
 
 
 def _build(section: type[Options], values: Mapping[str, Any]) -> Options:
-    found = _contradictions(section, values)
-    if found:
-        raise ConfigError(*(f"{_flag(name)}: {_in_flags(problem)}" for name, problem in found))
+    if problems := _contradictions(section, values):
+        raise ConfigError(*(f"{_flag(name)}: {_in_flags(problem)}" for name, problem in problems))
     return section.model_validate(values)
 
 
 def _contradictions(section: type[Section], values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Values are right by themselves: what remains are contradictions between them."""
+    # Each value is valid by itself.
     return list(section.model_construct(**values).contradictions())
 
 
@@ -184,7 +195,3 @@ def _in_flags(problem: str) -> str:
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
-
-
-def _flags(values: Iterable[str]) -> str:
-    return ", ".join(map(_flag, values))
