@@ -28,7 +28,7 @@ from nmt.model.attention.windows import GlobalWindow, GlobalWindowOptions
 from nmt.model.cells import CELLS
 from nmt.model.classifier import DocumentClassifier
 from nmt.model.document import EncodedDocuments
-from nmt.training.objectives import ClassificationObjective, LossScales
+from nmt.training.objectives import ClassificationObjective
 from tests.compiled import GRUS
 from tests.networks import REFERENCE, with_gru
 
@@ -329,8 +329,8 @@ def test_gradients_by_finite_differences(score: str) -> None:
     model = classifier(level(score, hidden_size=2), level(score, hidden_size=2))
     batch = documents_batch([some_document([2, 0, 3]), some_document([1, 2], seed=2)], [1, 0])
     objective = ClassificationObjective(model, 0.1)
-    scales = LossScales((0.5, 0.0))
-    scales.total(objective(batch)).backward()
+    scales = (0.5, 0.0)
+    objective(batch).loss(scales).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         flat = parameter.data.view(-1)
@@ -339,7 +339,7 @@ def test_gradients_by_finite_differences(score: str) -> None:
             for step in (1e-6, -2e-6):
                 flat[element] += step
                 with torch.no_grad():
-                    values.append(float(scales.total(objective(batch))))
+                    values.append(float(objective(batch).loss(scales)))
             flat[element] += 1e-6
             slope = (values[0] - values[1]) / 2e-6
             assert float(parameter.grad.view(-1)[element]) == pytest.approx(slope, rel=1e-5, abs=1e-8), name
@@ -349,7 +349,7 @@ def test_gradients_by_finite_differences(score: str) -> None:
 def test_every_parameter_gets_a_gradient(score: str) -> None:
     model = classifier(level(score), level(score))
     batch = documents_batch([some_document([4, 6]), some_document([1, 2, 3], seed=2)], [1, 0])
-    LossScales((1.0, 0.0)).total(ClassificationObjective(model, 0.0)(batch)).backward()
+    ClassificationObjective(model, 0.0)(batch).loss((1.0, 0.0)).backward()
     without = [name for name, each in model.named_parameters() if each.grad is None or not each.grad.abs().sum()]
     assert without == []
 

@@ -20,7 +20,7 @@ from nmt.model.translator import Translator, Vocabulary
 from nmt.runtime import Runtime
 from nmt.tasks.components import read_config
 from nmt.training.metrics_logger import MetricsLogger
-from nmt.training.objectives import LossScales, TranslationObjective
+from nmt.training.objectives import TranslationObjective
 from nmt.training.trainer import Trainer, data_parallel
 from tests.conftest import CPU, REFERENCES, SOURCES
 
@@ -77,7 +77,7 @@ def test_half_of_the_gradients_travel_while_the_encoder_is_still_to_come(transla
     translator.encoder.stack.weight_ih_l1.register_post_accumulate_grad_hook(lambda _: travelling.append(sum(sent)))
     for _ in range(2):  # The first backward pass finds out in which order gradients come.
         sent.clear()
-        parallel(batch).minimised()[0].backward()
+        parallel(batch).smoothed.backward()
         translator.zero_grad()
     everything = sum(parameter.nbytes for parameter in translator.parameters())
     assert sum(sent) == everything
@@ -99,9 +99,9 @@ def test_gradients_of_an_update_travel_once(tmp_path: Path, translator: Translat
         assert isinstance(trainer.parallel, DistributedDataParallel)
         sent = watch_buckets(trainer.parallel)
         for _ in range(3):
-            trainer.forward_backward(batch, LossScales((1.0, 0.0)), exchange=False)
+            trainer.forward_backward(batch, (1.0, 0.0), exchange=False)
             assert not sent
-            trainer.forward_backward(batch, LossScales((1.0, 0.0)), exchange=True)
+            trainer.forward_backward(batch, (1.0, 0.0), exchange=True)
             assert sum(sent) == sum(parameter.nbytes for parameter in translator.parameters())
             sent.clear()
             trainer.optimizer.zero_grad(set_to_none=True)

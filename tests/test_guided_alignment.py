@@ -29,11 +29,11 @@ from nmt.tasks.training import train
 from nmt.tasks.translation.loading import load_model
 from nmt.training.objectives import (
     MIN_ATTENTION,
-    LossScales,
-    TranslationLosses,
+    LossSums,
     TranslationObjective,
     alignment_cross_entropy,
     alignment_squared_error,
+    loss_scales,
 )
 from tests.conftest import CPU
 from tests.networks import model_options, network, sentences
@@ -147,7 +147,7 @@ def test_without_links_nothing_changes() -> None:
     assert torch.equal(plain.smoothed, guided.smoothed)
     assert plain.reported().tolist() == [float(plain.negative_log_likelihood), 0.0]
     assert guided.reported().tolist() == [float(guided.negative_log_likelihood), guided.alignment.item()]
-    assert torch.equal(LossScales((0.25, 3.0)).total(plain), plain.smoothed * 0.25)
+    assert torch.equal(plain.loss((0.25, 3.0)), plain.smoothed * 0.25)
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
@@ -156,8 +156,8 @@ def test_gradients_of_the_whole_by_finite_differences(loss: str, window: str) ->
     """Of likelihood and alignment together, in float64, for some elements of every parameter that attention reaches."""
     translator = network(model_options(window=window, heads=2))
     whole = objective(translator, loss)
-    batch, scales = small_batch(), LossScales((0.2, 0.7))
-    scales.total(whole(batch)).backward()
+    batch, scales = small_batch(), (0.2, 0.7)
+    whole(batch).loss(scales).backward()
     checked = 0
     for name, parameter in translator.named_parameters():
         assert parameter.grad is not None
@@ -167,7 +167,7 @@ def test_gradients_of_the_whole_by_finite_differences(loss: str, window: str) ->
         for step in (1e-5, -2e-5):
             flat[element] += step
             with torch.no_grad():
-                values.append(float(scales.total(whole(batch))))
+                values.append(float(whole(batch).loss(scales)))
         flat[element] += 1e-5
         slope = (values[0] - values[1]) / 2e-5
         assert float(parameter.grad.flatten()[element]) == pytest.approx(slope, rel=1e-5, abs=1e-8), name
@@ -180,10 +180,10 @@ def test_gradients_of_the_whole_by_finite_differences(loss: str, window: str) ->
 
 def test_scales_by_hand() -> None:
     # 3 processes average their gradients; 12 pieces, 4 of them with links, weight 0.5: 3 / 12 and 0.5 * 3 / 4.
-    assert LossScales.of_update((12, 4), (1.0, 0.5), world=3) == LossScales((0.25, 0.375))
-    assert LossScales.of_update((12, 0), (1.0, 0.5), world=3) == LossScales((0.25, 0.0))
-    losses = TranslationLosses(torch.tensor(8.0), torch.tensor(7.0), torch.tensor(2.0))
-    assert float(LossScales((0.25, 0.375)).total(losses)) == 2.0 + 0.75
+    assert loss_scales((12, 4), (1.0, 0.5), world=3) == (0.25, 0.375)
+    assert loss_scales((12, 0), (1.0, 0.5), world=3) == (0.25, 0.0)
+    losses = LossSums(torch.tensor(8.0), torch.tensor(7.0), torch.tensor(2.0))
+    assert float(losses.loss((0.25, 0.375))) == 2.0 + 0.75
 
 
 def test_the_weight_decays_by_epochs() -> None:

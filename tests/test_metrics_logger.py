@@ -24,7 +24,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nmt import runtime
-from nmt.training.metrics_logger import MetricsLogger
+from nmt.training.metrics_logger import MetricsLogger, UpdateMetrics
+
+FINITE = torch.tensor(True)
 
 
 class Clock:
@@ -60,12 +62,7 @@ def open_logger(run: Path, clock: Clock, **changes: Any) -> MetricsLogger:
 def update(metrics: MetricsLogger, step: int, *, loss: float = 2.0, tokens: int = 100, epoch: int = 1) -> None:
     """An update with this loss per token."""
     metrics.log_update(
-        step,
-        epoch,
-        sums={"loss": (loss * tokens, tokens)},
-        tokens=tokens,
-        learning_rate=0.001,
-        gradient_norm=torch.tensor(0.5),
+        UpdateMetrics(step, epoch, {"loss": (loss * tokens, tokens)}, tokens, 0.001, torch.tensor(0.5), FINITE)
     )
 
 
@@ -108,11 +105,11 @@ def test_tensors_are_added_up_without_their_graph_and_left_alone(tmp_path: Path,
     loss_sum = weight * 2
     with open_logger(tmp_path, clock, log_every=3) as metrics:
         for step in (1, 2):
-            metrics.log_update(step, 1, sums={"loss": (loss_sum, 2)}, tokens=2, learning_rate=0.1, gradient_norm=1.0)
+            metrics.log_update(UpdateMetrics(step, 1, {"loss": (loss_sum, 2)}, 2, 0.1, 1.0, FINITE))
         assert loss_sum.item() == 6.0
         del weight, loss_sum
         assert alive() is None
-        metrics.log_update(3, 1, sums={"loss": (0.0, 0)}, tokens=0, learning_rate=0.1, gradient_norm=1.0)
+        metrics.log_update(UpdateMetrics(3, 1, {"loss": (0.0, 0)}, 0, 0.1, 1.0, FINITE))
     assert lines(tmp_path)[0]["loss"] == 3.0
 
 

@@ -30,7 +30,7 @@ from nmt.data.batching import BatchStream
 from nmt.errors import CheckpointError, ConfigError, TrainingError
 from nmt.tasks.training import check, train
 from nmt.tasks.translation import setup
-from nmt.training.deferred_metrics import DeferredMetrics
+from nmt.training.metrics_logger import DeferredMetrics
 from nmt.training.objectives import TranslationObjective
 from nmt.training.optimizers import OPTIMIZERS as ALL_OPTIMIZERS
 from nmt.training.optimizers import step_where

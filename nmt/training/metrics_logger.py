@@ -1,4 +1,4 @@
-"""Metrics logger of a training run: log lines or a progress bar, `metrics.jsonl`, TensorBoard, and a summary."""
+"""Metrics of a training run: deferred on the device, then log lines or a progress bar, `metrics.jsonl`, TensorBoard."""
 
 from __future__ import annotations
 
@@ -10,26 +10,48 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from nmt.checkpoint.durable import replace_file
-from nmt.errors import counted
+from nmt.data.batching import AnyBatch
+from nmt.errors import TrainingError, counted
 from nmt.runtime import FILE_ONLY, format_table, logger
-from nmt.training.progress import Sample
+from nmt.training.progress import Progress, Sample
 
 Number = float | Tensor
 LOSS = "loss"
 """The first term of every objective."""
+GPU_FLUSH_INTERVAL = 50
+"""Updates between two flushes on a GPU, each of which waits some milliseconds for the launched work."""
 
 _REFRESH_SECONDS = 1.0
 _DEFAULT_COLUMNS = 80
 _PERCENT_COLUMNS = len("100% ")
 _MIN_COLUMNS_FOR_BAR = 99
 """A constant, so that the bar does not come and go with the length of the numbers."""
+
+
+@dataclass(frozen=True)
+class UpdateMetrics:
+    """Metrics of an update. Its tensors may not be computed yet."""
+
+    step: int
+    epoch: int
+    """Counted from 1."""
+    sums: Mapping[str, tuple[Number, int]]
+    """The sum of each term over all ranks and its denominator, `loss` first."""
+    tokens: int
+    learning_rate: float
+    gradient_norm: Number
+    is_finite: Tensor
+    """Whether loss and gradient are finite; where not, the update was skipped."""
+    batches: Sequence[AnyBatch] = ()
 
 
 class MetricsLogger:
@@ -76,30 +98,20 @@ class MetricsLogger:
         self._refreshed = -math.inf
         self._writer = MetricsWriter(run, resumed_step) if enabled else None
 
-    def log_update(
-        self,
-        step: int,
-        epoch: int,
-        *,
-        sums: Mapping[str, tuple[Number, int]],
-        tokens: int,
-        learning_rate: float,
-        gradient_norm: Number,
-    ) -> None:
-        """Logs an update: the sum of each term over all ranks and its denominator, `loss` first, and the tokens.
+    def log_update(self, update: UpdateMetrics) -> None:
+        """Logs an update that was not skipped.
 
-        An update skipped for a non-finite loss is logged by `log_event` instead. Tensors are read only where a line or
-        the bar is due, because reading one waits for the GPU.
+        Tensors are read only where a line or the bar is due, because reading one waits for the GPU.
         """
         if self._writer is None:
             return
-        self._step = step
-        self._tokens += tokens
-        self._window.add(sums, tokens, learning_rate, gradient_norm)
+        self._step = update.step
+        self._tokens += update.tokens
+        self._window.add(update)
         if self._terminal:
-            self._advance_bar(step, epoch)
-        if step % self.log_every == 0:
-            self._log_window(step, epoch)
+            self._advance_bar(update.step, update.epoch)
+        if update.step % self.log_every == 0:
+            self._log_window(update.step, update.epoch)
 
     def log_validation(
         self,
@@ -246,6 +258,57 @@ class MetricsLogger:
             self._bar = None
 
 
+class DeferredMetrics:
+    """Buffers the metrics of updates, passes them to the metrics logger in order, and counts skipped updates.
+
+    On a CPU every update is flushed at once. On a GPU a flush waits for the device, so it happens only where a log line
+    is due or after `GPU_FLUSH_INTERVAL` updates.
+    """
+
+    def __init__(self, metrics_logger: MetricsLogger, limit: int, device: torch.device) -> None:
+        """`limit` skipped updates in a row are an error."""
+        self.flush_interval = 1 if device.type == "cpu" else GPU_FLUSH_INTERVAL
+        self._metrics_logger = metrics_logger
+        self._limit = limit
+        self._buffer: list[UpdateMetrics] = []
+
+    def append(self, update: UpdateMetrics, progress: Progress) -> None:
+        """Buffers an update and flushes where it is time, on all ranks at the same update."""
+        self._buffer.append(update)
+        if len(self._buffer) >= self.flush_interval or update.step % self._metrics_logger.log_every == 0:
+            self.flush(progress)
+
+    def flush(self, progress: Progress) -> None:
+        """Reads the buffered updates in one transfer, logs them, and counts skipped ones in `progress`.
+
+        Raises `TrainingError` after too many skipped updates in a row.
+        """
+        if not self._buffer:
+            return
+        updates, self._buffer = self._buffer, []
+        finite: list[bool] = torch.stack([update.is_finite for update in updates]).tolist()
+        for update, is_finite in zip(updates, finite, strict=True):
+            if is_finite:
+                progress.skipped_in_row = 0
+                self._metrics_logger.log_update(update)
+            else:
+                self._log_skipped(update, progress)
+
+    def _log_skipped(self, update: UpdateMetrics, progress: Progress) -> None:
+        progress.skipped += 1
+        progress.skipped_in_row += 1
+        sizes = "; ".join(batch.describe() for batch in update.batches)
+        rows = "; ".join(batch.describe(with_rows=True) for batch in update.batches)
+        logger.warning("update %d skipped: its loss or gradient is not finite (%s)", update.step, sizes)
+        logger.debug("update %d had %s of the encoded text", update.step, rows)
+        self._metrics_logger.log_event("skipped", update.step, update.epoch, {"batches": rows})
+        if progress.skipped_in_row >= self._limit:
+            raise TrainingError(
+                f"{counted(progress.skipped_in_row, 'update')} in a row had a non-finite loss or gradient, the last "
+                f"one with {sizes}; lower training.optimizer.learning_rate, or set runtime.precision to fp32"
+            )
+
+
 class MetricsWindow:
     """Sums up the updates between two log lines, on their device. Only `values` waits for the device."""
 
@@ -257,18 +320,15 @@ class MetricsWindow:
         self._learning_rate = 0.0
         self._updates = 0
 
-    def add(
-        self, sums: Mapping[str, tuple[Number, int]], tokens: int, learning_rate: float, gradient_norm: Number
-    ) -> None:
-        """Adds an update: the sum and the denominator of each term, and the tokens for the speed."""
-        for name, (total, count) in sums.items():
+    def add(self, update: UpdateMetrics) -> None:
+        for name, (total, count) in update.sums.items():
             if count:
                 # Not in place: the first tensor is the caller's. Detached: with its graph it would keep a batch alive.
                 self._sums[name] = self._sums.get(name, 0.0) + _detached(total)
                 self._counts[name] = self._counts.get(name, 0) + count
-        self._gradient_norm = self._gradient_norm + _detached(gradient_norm)
-        self._tokens += tokens
-        self._learning_rate = learning_rate
+        self._gradient_norm = self._gradient_norm + _detached(update.gradient_norm)
+        self._tokens += update.tokens
+        self._learning_rate = update.learning_rate
         self._updates += 1
 
     def values(self, seconds: float, *, perplexity: bool) -> dict[str, float]:

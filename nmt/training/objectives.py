@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,40 +26,39 @@ logarithm is infinite. Such a link costs 27.6 nats and has no gradient. A softma
 bound only where scores lie 27 apart, and 1 / MIN_ATTENTION times the loss scale of fp16 does not overflow."""
 
 
-class LossSums(Protocol):
-    """The sums of an objective's terms over a batch."""
+class LossSums(NamedTuple):
+    """Sums over the target pieces or documents of a batch, in at least single precision."""
 
-    def minimised(self) -> Sequence[Tensor | None]:
-        """The sums with gradients; None for a term that is only reported, or of which the batch has nothing."""
+    smoothed: Tensor
+    """(1 - e) * -log p + e * mean over the vocabulary or labels of -log p."""
+    negative_log_likelihood: Tensor
+    """-log p, without smoothing and without gradient."""
+    alignment: Tensor | None = None
+    """The alignment loss over the pieces with links; None for a batch without links."""
+    correct: Tensor | None = None
+    """100 for each document whose label is the most probable one, so that accuracy is in percent; has no gradient."""
+
+    def loss(self, scales: Sequence[float]) -> Tensor:
+        """Returns the part of the batch in the loss of its update, by the `loss_scales` of the terms."""
+        loss = self.smoothed * scales[0]
+        return loss if self.alignment is None else loss + self.alignment * scales[1]
 
     def reported(self) -> Tensor:
-        """The sums that are logged, [terms], without gradient and in at least single precision."""
+        """Returns the sums that are logged, [terms], without gradient."""
+        likelihood = self.negative_log_likelihood
+        second = self.alignment if self.correct is None else self.correct
+        second = torch.zeros_like(likelihood) if second is None else second.to(likelihood.dtype)
+        return torch.stack((likelihood, second)).detach()
 
 
-@dataclass(frozen=True)
-class LossScales:
-    """Factors that turn the sums of a batch into its part of the loss of an update, one a term."""
+def loss_scales(counts: Sequence[int], weights: Sequence[float], world: int) -> tuple[float, ...]:
+    """Returns the scale of each term in the loss of an update: the sum over its terms of weight x mean.
 
-    factors: tuple[float, ...]
-
-    @classmethod
-    def of_update(cls, counts: Sequence[int], weights: Sequence[float], world: int) -> LossScales:
-        """Returns the factors for the loss of an update: the sum over its terms of weight x mean.
-
-        `counts` are the denominators of the means, over all batches and ranks. `world` ranks average their gradients,
-        so their number is a factor. A term with count 0 has factor 0.
-        """
-        terms = zip(counts, weights, strict=True)
-        return cls(tuple(weight * world / count if count else 0.0 for count, weight in terms))
-
-    def total(self, sums: LossSums) -> Tensor:
-        """Returns the part of a batch in the loss of its update."""
-        total: Tensor | None = None
-        for term, factor in zip(sums.minimised(), self.factors, strict=True):
-            if term is not None:
-                total = term * factor if total is None else total + term * factor
-        assert total is not None, "an objective has a term with a gradient"
-        return total
+    `counts` are the denominators of the means, over all batches and ranks. `world` ranks average their gradients, so
+    their number is a factor. A term with count 0 has scale 0.
+    """
+    terms = zip(counts, weights, strict=True)
+    return tuple(weight * world / count if count else 0.0 for count, weight in terms)
 
 
 class Objective(nn.Module):
@@ -94,25 +92,6 @@ class Objective(nn.Module):
     def batch_counts(self, batch: AnyBatch) -> tuple[int, ...]:
         """Returns the tokens, then the counts of all terms."""
         return self.tokens(batch), *self.counts(batch)
-
-
-class TranslationLosses(NamedTuple):
-    """Sums over the target pieces of a batch, in at least single precision."""
-
-    smoothed: Tensor
-    """(1 - e) * -log p(target) + e * mean over the vocabulary of -log p."""
-    negative_log_likelihood: Tensor
-    """-log p(target), without smoothing and without gradient."""
-    alignment: Tensor | None = None
-    """The alignment loss over the pieces with links; None for a batch without links."""
-
-    def minimised(self) -> tuple[Tensor | None, ...]:
-        return self.smoothed, self.alignment
-
-    def reported(self) -> Tensor:
-        likelihood = self.negative_log_likelihood
-        alignment = torch.zeros_like(likelihood) if self.alignment is None else self.alignment
-        return torch.stack((likelihood, alignment.to(likelihood.dtype))).detach()
 
 
 class TranslationObjective(Objective):
@@ -150,7 +129,7 @@ class TranslationObjective(Objective):
         """The weight of the alignment loss decays by epoch: alignments start the training, the likelihood ends it."""
         return 1.0, self.guidance.weight * self.guidance.decay**epoch
 
-    def forward(self, batch: Batch) -> TranslationLosses:
+    def forward(self, batch: Batch) -> LossSums:
         """Returns the sums over the target pieces, end symbols included, padding excluded."""
         readout_BTR, weights, *_ = follow(self.model, batch)
         rows_N = target_rows(batch).to(batch.target_BT.device, non_blocking=True)
@@ -163,9 +142,9 @@ class TranslationObjective(Objective):
             self.label_smoothing,
         )
         if batch.links is None:
-            return TranslationLosses(smoothed, likelihood)
+            return LossSums(smoothed, likelihood)
         assert weights is not None, "links need a translator with attention"
-        return TranslationLosses(smoothed, likelihood, self.alignment_loss(weights.mean(), batch.links))
+        return LossSums(smoothed, likelihood, self.alignment_loss(weights.mean(), batch.links))
 
 
 def target_rows(batch: Batch) -> Tensor:
@@ -213,23 +192,6 @@ def _linked_weights(weights_BTS: Tensor, links: Links) -> Tensor:
     return weights_L.to(torch.promote_types(weights_L.dtype, torch.float32))
 
 
-class LabelLosses(NamedTuple):
-    """Sums over the documents of a batch, in at least single precision."""
-
-    smoothed: Tensor
-    """(1 - e) * -log p(label) + e * mean over the labels of -log p."""
-    negative_log_likelihood: Tensor
-    """-log p(label), without smoothing and without gradient."""
-    correct: Tensor
-    """100 for each document whose label is the most probable one, so that accuracy is in percent."""
-
-    def minimised(self) -> tuple[Tensor | None, ...]:
-        return self.smoothed, None
-
-    def reported(self) -> Tensor:
-        return torch.stack((self.negative_log_likelihood, self.correct.to(self.smoothed.dtype))).detach()
-
-
 class ClassificationObjective(Objective):
     """Cross-entropy of the labels (Yang 2016, eq. 12), smoothed (Szegedy 2016, section 7)."""
 
@@ -248,12 +210,12 @@ class ClassificationObjective(Objective):
     def tokens(self, batch: DocumentBatch) -> int:
         return batch.words
 
-    def forward(self, batch: DocumentBatch) -> LabelLosses:
+    def forward(self, batch: DocumentBatch) -> LossSums:
         """Returns the sums over the documents."""
         logits_BK, _ = self.model(batch.ids_W, batch.words_N, batch.sentences_B)
         logits_BK = logits_BK.to(torch.promote_types(logits_BK.dtype, torch.float32))
-        return LabelLosses(
+        return LossSums(
             F.cross_entropy(logits_BK, batch.labels_B, reduction="sum", label_smoothing=self.label_smoothing),
             F.cross_entropy(logits_BK.detach(), batch.labels_B, reduction="sum"),
-            100.0 * (logits_BK.argmax(1) == batch.labels_B).sum(),
+            correct=100.0 * (logits_BK.argmax(1) == batch.labels_B).sum(),
         )

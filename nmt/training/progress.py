@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import FrameType, TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
@@ -63,17 +63,8 @@ class Progress:
         self.epoch, self.window, self.update = position.epoch, position.window, position.update
 
 
-class SaveCheckpoint(Protocol):
-    """Writes a checkpoint. Called on rank 0 alone."""
-
-    def __call__(
-        self,
-        progress: Progress,
-        weights: Mapping[str, Tensor],
-        state: dict[str, Any],
-        metrics: dict[str, float],
-        is_best: bool,
-    ) -> None: ...
+SaveCheckpoint = Callable[[Progress, Mapping[str, Tensor], dict[str, Any], dict[str, float], bool], None]
+"""Writes a checkpoint of (progress, weights, state, metrics, whether it is the best). Called on rank 0 alone."""
 
 
 @dataclass(frozen=True)

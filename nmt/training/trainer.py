@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -26,9 +26,8 @@ from nmt.runtime import (
     rng_state,
     set_rng_state,
 )
-from nmt.training.deferred_metrics import DeferredMetrics, UpdateMetrics
-from nmt.training.metrics_logger import MetricsLogger
-from nmt.training.objectives import LossScales, LossSums, Objective
+from nmt.training.metrics_logger import DeferredMetrics, MetricsLogger, UpdateMetrics
+from nmt.training.objectives import LossSums, Objective, loss_scales
 from nmt.training.optimizers import (
     OPTIMIZERS,
     MovingAverage,
@@ -77,7 +76,7 @@ class Trainer:
         self.schedule = SCHEDULES.build(options.schedule, horizon(options, stream.updates_per_epoch(0)))
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.needs_scaler)
         self.average = MovingAverage(self.parameters, options.ema_decay) if options.ema_decay else None
-        self.deferred = DeferredMetrics(metrics_logger, objective.terms, options.non_finite_limit, runtime.device)
+        self.deferred = DeferredMetrics(metrics_logger, options.non_finite_limit, runtime.device)
         self.stopping = EarlyStopping(options.early_stopping)
         self.interrupts = Interrupts()
         self.metrics: dict[str, float] = {}
@@ -118,10 +117,10 @@ class Trainer:
         tokens, *counts = all_reduce_sum(
             torch.tensor([self.objective.batch_counts(batch) for batch in update]).sum(0)
         ).tolist()
-        scales = LossScales.of_update(counts, self.objective.weights(progress.epoch), self.runtime.world)
+        scales = loss_scales(counts, self.objective.weights(progress.epoch), self.runtime.world)
         sums = torch.zeros(len(counts), device=self.runtime.device)
         for number, batch in enumerate(update):
-            sums += self.forward_backward(batch, scales, exchange=number == len(update) - 1)
+            sums += self.forward_backward(batch, scales, number == len(update) - 1)
 
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.options.clip_norm or float("inf"))
@@ -140,15 +139,14 @@ class Trainer:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
 
-        self.deferred.append(
-            UpdateMetrics(progress.step, progress.epoch, update, reported, counts, tokens, rate, norm, is_finite),
-            progress,
-        )
+        terms = dict(zip(self.objective.terms, zip(reported, counts, strict=True), strict=True))
+        metrics = UpdateMetrics(progress.step, progress.epoch + 1, terms, tokens, rate, norm, is_finite, update)
+        self.deferred.append(metrics, progress)
         # On the host, where the ranks' CPUs communicate.
         interrupted = torch.tensor([self.interrupts.signal is not None], dtype=torch.int64)
         return any(all_reduce_sum(interrupted).tolist())
 
-    def forward_backward(self, batch: AnyBatch, scales: LossScales, exchange: bool = True) -> Tensor:
+    def forward_backward(self, batch: AnyBatch, scales: Sequence[float], exchange: bool = True) -> Tensor:
         """Adds the gradients of a batch. Returns the sums of its terms for the logs, [terms].
 
         Without `exchange` the gradients stay on their rank. Raises `TrainingError` where memory runs out.
@@ -159,7 +157,7 @@ class Trainer:
             with self.parallel.no_sync() if local else nullcontext():  # type: ignore[operator]
                 with self.runtime.autocast():
                     sums: LossSums = self.parallel(on_device)
-                self.scaler.scale(scales.total(sums) * batch.weight).backward()  # type: ignore[no-untyped-call]
+                self.scaler.scale(sums.loss(scales) * batch.weight).backward()  # type: ignore[no-untyped-call]
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -276,7 +274,7 @@ class Trainer:
         before = rng_state()
         self.model.train()
         batch: AnyBatch = self.stream.largest_batch()
-        self.forward_backward(batch, LossScales((0.0,) * len(self.objective.terms)))
+        self.forward_backward(batch, (0.0,) * len(self.objective.terms))
         self.optimizer.zero_grad(set_to_none=True)
         set_rng_state(before)
         return batch
