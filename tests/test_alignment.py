@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nmt.config.schema import SearchConfig
-from nmt.data.tokenizer import TokenizerPair
-from nmt.data.words import count_words, words_of_spans
+from nmt.data.tokenizer import TokenizerPair, count_words, words_of_spans
 from nmt.errors import DataError
 from nmt.evaluation.alignment import (
     LINKINGS,

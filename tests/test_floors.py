@@ -20,7 +20,6 @@ FLOORS = {
     "nmt.runtime": 2,
     "nmt.data.readers": 2,
     "nmt.data.tokenizer": 2,
-    "nmt.data.words": 2,
     "nmt.data.cache": 4,
     "nmt.data.lexicon": 5,
     "nmt.data.batching": 5,

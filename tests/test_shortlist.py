@@ -17,8 +17,7 @@ from torch.nn import functional as F
 from nmt.cli import average, evaluate, lexicon, translate
 from nmt.config.schema import SearchConfig
 from nmt.data.cache import EncodedPairs, WeightedRows, flatten, lookup_pairs
-from nmt.data.lexicon import LEXICON_FILE, Lexicon, Table, estimate
-from nmt.data.lexicon.estimation import Numbers
+from nmt.data.lexicon import LEXICON_FILE, Lexicon, Numbers, TranslationTable, estimate
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import DataError
 from nmt.kernels.linear.quantization import Bf16Weight, Int8Weight
@@ -70,7 +69,7 @@ BY_HAND = Listed([[A], [A, B]], [[X], [X, Y]])
 """a | x and a b | x y."""
 
 
-def as_dict(table: Table) -> dict[tuple[int, int], float]:
+def as_dict(table: TranslationTable) -> dict[tuple[int, int], float]:
     entries = zip(table.source.tolist(), table.target.tolist(), table.probability.tolist(), strict=True)
     return {(source, target): probability for source, target, probability in entries}
 
@@ -178,7 +177,7 @@ def some_lexicon(tokenizers: TokenizerPair) -> Lexicon:
 
 
 def test_a_lexicon_ranks_candidates_and_fills_up(tokenizers: TokenizerPair) -> None:
-    table = Table(
+    table = TranslationTable(
         np.asarray([4, 4, 4, 5, tokenizers.source.size]),
         np.asarray([6, 7, 8, 9, 10]),
         np.asarray([0.25, 0.5, 0.25, 1.0, 1.0]),

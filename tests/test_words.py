@@ -8,8 +8,7 @@ from itertools import pairwise
 import pytest
 
 from nmt.config.schema import TokenizerConfig
-from nmt.data.tokenizer import Tokenizer, learn
-from nmt.data.words import count_words, words_of_spans
+from nmt.data.tokenizer import Tokenizer, count_words, learn, words_of_spans
 
 TEXT = [
     "der hund läuft im garten .",

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nmt.data.readers.files import read_lines
-from nmt.data.words import count_words
+from nmt.data.tokenizer import count_words
 from nmt.errors import DataError
 from nmt.runtime import format_table
 

@@ -18,8 +18,7 @@ from nmt.data.batching.links import Links, link_pieces
 from nmt.data.batching.past import BatchPast, Lookback, read_back
 from nmt.data.batching.plan import describe_rows
 from nmt.data.cache import EncodedCorpus, Ragged, flatten
-from nmt.data.tokenizer import Tokenizer, TokenizerPair
-from nmt.data.words import words_of_spans
+from nmt.data.tokenizer import Tokenizer, TokenizerPair, words_of_spans
 from nmt.errors import counted
 from nmt.runtime import pinned
 

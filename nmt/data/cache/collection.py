@@ -44,8 +44,7 @@ from nmt.data.cache.statistics import CollectionReport, TextReport, named
 from nmt.data.cache.store import Digests, get_or_build
 from nmt.data.readers.base import LISTED_LINES, Counts
 from nmt.data.readers.labelled import Collection, Document, Splitter, all_labels, unknown_label
-from nmt.data.tokenizer import Tokenizer
-from nmt.data.words import words_of_spans
+from nmt.data.tokenizer import Tokenizer, words_of_spans
 from nmt.errors import DataError
 
 FORMAT = 1

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nmt.data.cache.columns import Ragged, flatten
-from nmt.data.tokenizer import Tokenizer, TokenizerPair
-from nmt.data.words import count_words, words_of_spans
+from nmt.data.tokenizer import Tokenizer, TokenizerPair, count_words, words_of_spans
 
 LINKS, SOURCE_WORDS, TARGET_WORDS = "links", "source_words", "target_words"
 """Columns: the source and the target word of each link in turn, and the word of each piece of either side. Pairs

@@ -22,8 +22,7 @@ from nmt.data.batching.plan import cut
 from nmt.data.cache import flatten
 from nmt.data.cache.word_links import words_of
 from nmt.data.readers.files import line_windows
-from nmt.data.tokenizer import Tokenizer
-from nmt.data.words import words_of_spans
+from nmt.data.tokenizer import Tokenizer, words_of_spans
 from nmt.errors import DataError, NmtError
 from nmt.evaluation.alignment import Alignment, Linking, Unit, align
 from nmt.model.in_context import DocumentMemory, InContext, Remembered

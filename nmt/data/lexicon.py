@@ -1,0 +1,258 @@
+"""Shortlists: the likely translations of each source piece, estimated from encoded pairs and stored in a file.
+
+IBM model 1 (Brown 1993, section 4.1) by expectation-maximisation. Every target piece of a pair is a translation of one
+of its source pieces, or of the empty piece that is added to every source, all with the same prior:
+
+    count(t | s) = sum over pairs and positions of t in them of w p(t | s) / sum over s' of the source of p(t | s')
+    p(t | s)     = count(t | s) / sum over t' of count(t' | s)
+
+A pair counts w times, the weight of its corpus. Model 1 has a single optimum except for ties, so that the result is a
+function of the pairs, without random numbers.
+
+Memory is bounded: pairs are read in blocks, and the table is a sorted array of the pieces that occur together, without
+the rarest where there are too many.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from nmt.data.cache import EncodedPairs, WeightedRows
+from nmt.data.tokenizer import TokenizerPair
+from nmt.errors import DataError
+
+LEXICON_FILE = "lexicon.safetensors"
+"""Name in a run or a checkpoint folder."""
+FORMAT = 1
+"""Version of the file's layout; other versions are refused."""
+NO_CANDIDATE = -1
+BLOCK = 1 << 21
+"""Links between pieces that are processed together: 200 MB. A pair with more of them is left out."""
+LARGEST_TABLE = 1 << 24
+"""Most entries of a table: 16 bytes each, five times as much while it grows."""
+MOST_ROWS = 1_000_000
+"""Pairs of sentences that are read; of a larger corpus every n-th one."""
+
+Numbers = npt.NDArray[np.int64]
+Weights = npt.NDArray[np.float64]
+PieceIds = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class TranslationTable:
+    """Probabilities of translations of pieces."""
+
+    source: Numbers
+    """Source pieces in ascending order; the empty piece is the number after the last one."""
+    target: Numbers
+    """The target piece of each entry, ascending for one source piece."""
+    probability: Weights
+    """p(target | source) of each entry."""
+    occurrences: Weights
+    """Number of occurrences of each target piece in an epoch, [target pieces]."""
+
+
+@dataclass(frozen=True)
+class _Links:
+    """All pairs of a source and a target piece that may be translations of each other in some pairs of sentences."""
+
+    keys: Numbers
+    """source * target_size + target of each link; the links of one target position follow each other."""
+    starts: Numbers
+    """The first link of each target position."""
+    sizes: Numbers
+    """Number of links of each target position."""
+    weights: Weights
+    """Weight of each target position."""
+
+
+def estimate(
+    pairs: EncodedPairs,
+    source_size: int,
+    target_size: int,
+    *,
+    iterations: int,
+    parts: Sequence[WeightedRows] = (),
+    most_rows: int = MOST_ROWS,
+    largest: int = LARGEST_TABLE,
+    block: int = BLOCK,
+) -> TranslationTable:
+    """Returns the table after some iterations, of which the first begins with equal probabilities.
+
+    `parts` are the weights of the pairs; without them each pair counts once.
+    """
+    assert iterations >= 1
+    rows = np.arange(min(len(pairs), most_rows), dtype=np.int64) * len(pairs) // max(min(len(pairs), most_rows), 1)
+    weights = np.ones(len(rows))
+    if parts:
+        owner = np.searchsorted([part.stop for part in parts], rows, side="right")
+        weights = np.asarray([part.weight for part in parts])[owner]
+    read = partial(_read_links, pairs, rows, weights, source_size, target_size, block)
+    keys, counts, occurrences = _first_counts(read, target_size, largest, block)
+    probability = _normalized(keys, counts, target_size)
+    for _ in range(iterations - 1):
+        counts = np.zeros(len(keys))
+        for links in read():
+            indices = np.searchsorted(keys, links.keys)
+            indices[indices == len(keys)] = 0
+            shares = np.where(keys[indices] == links.keys, probability[indices], 0.0)
+            totals = np.add.reduceat(shares, links.starts)
+            # A position whose links are all left out of the table counts nothing: 0 / 1.
+            shares /= np.repeat(np.where(totals > 0.0, totals, 1.0) / links.weights, links.sizes)
+            counts += np.bincount(indices, shares, len(keys))
+        probability = _normalized(keys, counts, target_size)
+    return TranslationTable(keys // target_size, keys % target_size, probability, occurrences)
+
+
+def _read_links(
+    pairs: EncodedPairs, rows: Numbers, weights: Weights, source_size: int, target_size: int, block: int
+) -> Iterator[_Links]:
+    """Yields the links of all pairs of these rows, a bounded number at a time."""
+    for start in range(0, len(rows), block // 16):
+        chunk, chunk_weights = rows[start : start + block // 16], weights[start : start + block // 16]
+        source_lengths, target_lengths = (lengths.astype(np.int64) for lengths in pairs.lengths(chunk))
+        sizes = (source_lengths + 1) * target_lengths
+        fits = pairs.is_pair(chunk) & (sizes > 0) & (sizes <= block)
+        chunk, chunk_weights, ends = chunk[fits], chunk_weights[fits], np.cumsum(sizes[fits])
+        first = 0
+        while first < len(chunk):
+            before = int(ends[first - 1]) if first else 0
+            last = int(np.searchsorted(ends, before + block, side="right"))
+            yield _links(pairs, chunk[first:last], chunk_weights[first:last], source_size, target_size)
+            first = last
+
+
+def _links(pairs: EncodedPairs, rows: Numbers, weights: Weights, source_size: int, target_size: int) -> _Links:
+    source, source_offsets = pairs.source(rows)
+    target, target_offsets = pairs.target(rows)
+    # The empty piece before each source.
+    source = np.insert(source.astype(np.int64), source_offsets[:-1], source_size)
+    first_source = source_offsets[:-1] + np.arange(len(rows))
+    row = np.repeat(np.arange(len(rows)), np.diff(target_offsets))
+    sizes = (np.diff(source_offsets) + 1)[row]
+    ends = np.cumsum(sizes)
+    starts = ends - sizes
+    indices = np.arange(ends[-1]) + np.repeat(first_source[row] - starts, sizes)
+    keys = source[indices] * target_size + np.repeat(target.astype(np.int64), sizes)
+    return _Links(keys, starts, sizes, weights[row])
+
+
+def _first_counts(
+    read: Callable[[], Iterator[_Links]], target_size: int, largest: int, block: int
+) -> tuple[Numbers, Weights, Weights]:
+    """The sorted keys of pieces that occur together, their first counts, and the occurrences of target pieces."""
+    keys, counts = np.empty(0, np.int64), np.empty(0)
+    occurrences = np.zeros(target_size)
+    waiting: list[tuple[Numbers, Weights]] = []
+    for links in read():
+        targets = links.keys[links.starts] % target_size
+        occurrences += np.bincount(targets, links.weights, target_size)
+        waiting.append(_summed(links.keys, np.repeat(links.weights / links.sizes, links.sizes)))
+        # Merged when as much waits as was merged before: each entry is sorted a few times, not once a block.
+        if sum(len(part) for part, _ in waiting) > max(len(keys), block):
+            keys, counts = _merged([(keys, counts), *waiting], largest)
+            waiting.clear()
+    return *_merged([(keys, counts), *waiting], largest), occurrences
+
+
+def _merged(parts: list[tuple[Numbers, Weights]], largest: int) -> tuple[Numbers, Weights]:
+    """The sum of the parts. Of more than `largest` entries about half remain, those with the largest counts."""
+    keys, counts = _summed(*(np.concatenate(side) for side in zip(*parts, strict=True)))
+    if len(keys) > largest:
+        bound = np.partition(counts, len(counts) - largest // 2)[len(counts) - largest // 2]
+        keep = counts >= bound
+        if np.count_nonzero(keep) > largest:  # Many have the same count.
+            keep = counts > bound
+        keys, counts = keys[keep], counts[keep]
+    return keys, counts
+
+
+def _summed(keys: Numbers, weights: Weights) -> tuple[Numbers, Weights]:
+    """Each key once, in ascending order, with the sum of its weights."""
+    unique, indices = np.unique(keys, return_inverse=True)
+    return unique, np.bincount(indices, weights, len(unique)).astype(np.float64, copy=False)
+
+
+def _normalized(keys: Numbers, counts: Weights, target_size: int) -> Weights:
+    sources = keys // target_size
+    totals = np.bincount(sources, counts)
+    return counts / np.where(totals > 0.0, totals, 1.0)[sources] if len(keys) else counts
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """Selects a target vocabulary for every source sentence (Jean 2015, section 3.2): the pieces that are most frequent
+    in the training text, and the most likely translations of each source piece."""
+
+    frequent: PieceIds
+    """All target pieces, the most frequent in an epoch first."""
+    candidates: PieceIds
+    """[source pieces, candidates] translations of each source piece, the most likely first, -1 after the last one."""
+    tokenizers: tuple[str, str]
+    """Fingerprints of the tokenizers of both sides."""
+
+    @classmethod
+    def of(cls, table: TranslationTable, most: int, tokenizers: TokenizerPair) -> Lexicon:
+        """Returns the lexicon with at most `most` candidates of each source piece; of equal ones the lower ids."""
+        real = (table.source < tokenizers.source.size) & (table.probability > 0.0)
+        source, target = table.source[real], table.target[real]
+        order = np.lexsort((target, -table.probability[real], source))
+        source, target = source[order], target[order]
+        rank = np.arange(len(source)) - np.searchsorted(source, source)
+        keep = rank < most
+        candidates = np.full((tokenizers.source.size, most), NO_CANDIDATE, np.int32)
+        candidates[source[keep], rank[keep]] = target[keep]
+        frequent = np.argsort(-table.occurrences, kind="stable").astype(np.int32)
+        return cls(frequent, candidates, tokenizers.fingerprints)
+
+    @property
+    def most(self) -> int:
+        """Most candidates of a source piece."""
+        return int(self.candidates.shape[1])
+
+    def pieces(self, source: Sequence[int], frequent: int, candidates: int) -> PieceIds:
+        """Returns the target pieces for a source sentence, in ascending order.
+
+        A shared vocabulary adds the source pieces, so that names and numbers can be copied.
+        """
+        assert candidates <= self.most
+        ids = np.asarray(source, np.int64)
+        copied = ids.astype(np.int32) if self.tokenizers[0] == self.tokenizers[1] else ids[:0].astype(np.int32)
+        likely = self.candidates[ids, :candidates].ravel()
+        pieces = np.unique(np.concatenate((self.frequent[:frequent], likely, copied)))
+        return pieces[np.searchsorted(pieces, 0) :]
+
+    def to_bytes(self) -> bytes:
+        """Returns the content of its file."""
+        about = {"format": FORMAT, "tokenizers": self.tokenizers}
+        return save({"frequent": self.frequent, "candidates": self.candidates}, {"lexicon": json.dumps(about)})
+
+    @classmethod
+    def load(cls, path: Path, tokenizers: TokenizerPair) -> Lexicon:
+        """Reads a lexicon; raises `DataError` where the file is damaged, or made for other tokenizers."""
+        try:
+            with safe_open(path, framework="numpy") as file:
+                about = json.loads((file.metadata() or {})["lexicon"])
+                if about["format"] != FORMAT:
+                    raise DataError(f"{path}: format {about['format']}, not {FORMAT}; build it again with nmt-lexicon")
+                frequent, candidates = file.get_tensor("frequent"), file.get_tensor("candidates")
+                lexicon = cls(frequent, candidates, (about["tokenizers"][0], about["tokenizers"][1]))
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}: not a lexicon, or damaged; build it again with nmt-lexicon") from error
+        if lexicon.tokenizers != tokenizers.fingerprints:
+            raise DataError(f"{path}: made for other tokenizers than the model's; build it again with nmt-lexicon")
+        sizes = (tokenizers.target.size,), tokenizers.source.size
+        whole = frequent.shape == sizes[0] and candidates.ndim == 2 and len(candidates) == sizes[1]
+        ids = np.concatenate((frequent, candidates.ravel() if whole else frequent))
+        if not whole or ids.dtype != np.int32 or ids.min() < NO_CANDIDATE or ids.max() >= tokenizers.target.size:
+            raise DataError(f"{path}: not a lexicon, or damaged; build it again with nmt-lexicon")
+        return lexicon
