@@ -176,9 +176,11 @@ def test_bf16_is_nearly_float32(folder: Path, kernel: str) -> None:
 
 
 def test_the_kernel_changes_no_result(folder: Path) -> None:
-    """By hand and by the library: the same training but for the last digits."""
+    """By hand and by the library: the same training but for the last digits. Without dropout, whose reference draws
+    other numbers."""
+    plain = ("model.dropout={embedding: 0, word: 0, layer: 0, output: 0}", "training.max_steps=6")
     runs = [
-        document_config(folder, f"run={folder}/{kernel}", f"runtime.kernel={kernel}", "training.max_steps=6")
+        document_config(folder, *plain, f"run={folder}/{kernel}", f"runtime.kernel={kernel}")
         for kernel in ("fused", "reference")
     ]
     for config in runs:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 from torch import nn
 
 from nmt.checkpoint import find, load_model_files, read_metadata
 from nmt.checkpoint.folder import CONFIG_FILE, Loaded
 from nmt.config import ExperimentConfig, difference
+from nmt.config.registry import PartOptions
 from nmt.config.schema import LearningConfig, SentencePieceConfig
 from nmt.data.batching import UpdateStream
+from nmt.data.readers.base import SplitOptions
 from nmt.data.tokenizer import TokenizerPair
-from nmt.errors import CheckpointError, ConfigError, counted
+from nmt.errors import CheckpointError, ConfigError, counted, try_each
 from nmt.kernels.select import Kernels, WeightFormat, choose_kernels, reference_kernels
 from nmt.model.modules import without_memory
 from nmt.runtime import (
@@ -43,6 +45,7 @@ OWN_KEYS = ("model.dropout", "model.context", "tokenizer.sampling")
 """Keys of `model` and `tokenizer` that may differ from those of the initial model."""
 
 ConfigT = TypeVar("ConfigT", bound=ExperimentConfig)
+CorpusT = TypeVar("CorpusT")
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 Learned = TypeVar("Learned")
 
@@ -65,30 +68,44 @@ class TaskSetup:
     """Labels of a classifier."""
 
 
-class Task(Protocol):
-    """The functions of a task, which are those of its module `setup`."""
+@dataclass(frozen=True)
+class Task:
+    """The functions of a task."""
 
-    def open_data(self, config: Any, runtime: Runtime) -> Any:
-        """Opens the files of training and validation, and refuses kernels that the device does not have.
+    open_data: Callable[[Any, Runtime], Any]
+    """Takes the config and the runtime. Opens the files of training and validation, and refuses kernels that the device
+    does not have. Reads no text and writes nothing. Raises `NmtError`."""
+    setup: Callable[[Any, Runtime, Any, Path, Path | None, Loaded | None], TaskSetup]
+    """Encodes the text, learns or loads the tokenizers, and builds the network. Raises `NmtError`.
 
-        Reads no text and writes nothing. Raises `NmtError`.
-        """
+    Takes the config, the runtime, the result of `open_data`, the folder for encoded text (unless the config names
+    another), the checkpoint from which training resumes, and the model whose weights and tokenizers it starts from.
+    """
 
-    def setup(
-        self, config: Any, runtime: Runtime, data: Any, cache: Path, resumed: Path | None, initial_model: Loaded | None
-    ) -> TaskSetup:
-        """Encodes the text into the cache, learns or loads the tokenizers, and builds the network.
 
-        Args:
-            config: the experiment.
-            runtime: where it runs.
-            data: result of `open_data`.
-            cache: folder of the encoded text, unless the config names another.
-            resumed: checkpoint from which training resumes.
-            initial_model: another model whose weights and tokenizers training starts from.
+def open_with_validation(
+    open_corpus: Callable[[Any], CorpusT], train: Sequence[PartOptions], validation: PartOptions
+) -> tuple[list[CorpusT], CorpusT | None]:
+    """Opens the corpora of training and validation; the latter is None if it is split from the former."""
+    if isinstance(validation, SplitOptions):
+        return try_each(open_corpus, train), None
+    *training, opened = try_each(open_corpus, [*train, validation])
+    return training, opened
 
-        Raises `NmtError`.
-        """
+
+def plan_network(build: Callable[[Kernels], Any], config: ExperimentConfig, runtime: Runtime) -> Kernels:
+    """Reports the size of the network and chooses its kernels, before any memory is allocated.
+
+    Both need its shapes alone, so it is built on the device meta. Raises `ConfigError` if training does not fit into
+    the memory, or forced kernels do not support the network.
+    """
+    outline = without_memory(lambda: build(reference_kernels()))
+    report_size(outline.parts(), config.training, runtime)
+    kernels = choose_kernels(config.runtime.kernel, runtime.device, outline.unsupported_reasons())
+    logger.debug("%s", kernels.reason)
+    if kernels.warning:
+        logger.info("%s", kernels.warning)
+    return kernels
 
 
 def build_network(
@@ -128,27 +145,11 @@ def refuse_other_text(run: str, resumed: Path | None, fingerprint: str) -> None:
         )
 
 
-def log_kernels(kernels: Kernels) -> None:
-    """Logs the chosen kernels for debugging and, if training is slower than it could be, the reason."""
-    logger.debug("%s", kernels.reason)
-    if kernels.warning:
-        logger.info("%s", kernels.warning)
+def report_size(parts: Sequence[tuple[str, int]], training: LearningConfig, runtime: Runtime) -> None:
+    """Logs the parts of a network, with their numbers of parameters, and the memory of training without the batches.
 
-
-class Network(Protocol):
-    """A network that lists its parts."""
-
-    def parts(self) -> list[tuple[str, int]]:
-        """Returns the name and the number of parameters of each part."""
-
-
-def report_size(network: Network, training: LearningConfig, runtime: Runtime) -> None:
-    """Logs the parts of a network and the memory that training takes, without the batches.
-
-    Takes a network on the device meta (`without_memory`), so that the report comes before memory is allocated.
     Raises `ConfigError` if weights, gradients and optimizer do not fit into the free memory.
     """
-    parts = network.parts()
     total = sum(count for _, count in parts)
     rows = [(name, f"{count:,}") for name, count in parts]
     for line in format_table([*rows, ("parameters", f"{total:,}")]).splitlines():

@@ -33,7 +33,10 @@ from nmt.training.progress import Progress, TrainingResult
 from nmt.training.schedules import ScheduleOptions, horizon
 from nmt.training.trainer import Trainer
 
-TASK_MODULES: Mapping[str, Task] = {"translation": translation, "classification": classification}
+TASKS_BY_NAME: Mapping[str, Task] = {
+    "translation": Task(translation.open_corpora, translation.setup),
+    "classification": Task(classification.open_collections, classification.setup),
+}
 """By the config's key `task`."""
 
 
@@ -49,7 +52,7 @@ def train(config: ExperimentConfig, *, fresh: bool = False, verbose: bool = Fals
         stack.enter_context(watching_the_others())
         folder = RunFolder(config.run)
         set_up_logging(None, runtime.is_main, verbose)
-        task = TASK_MODULES[config.task]
+        task = TASKS_BY_NAME[config.task]
         # Mistakes in the data and in the initial model leave no run folder behind.
         data = task.open_data(config, runtime)
         initial_model = load_initial_model(config) if fresh or folder.pointed("last") is None else None
@@ -95,7 +98,7 @@ def check(config: ExperimentConfig, *, verbose: bool = False) -> None:
         set_up_logging(None, runtime.is_main, verbose)
         _log_machine(runtime)
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nmt-check-")))
-        task = TASK_MODULES[config.task]
+        task = TASKS_BY_NAME[config.task]
         data = task.open_data(config, runtime)
         setup = task.setup(config, runtime, data, scratch / "cache", None, load_initial_model(config))
         updates = _updates(config, setup, runtime)

@@ -14,28 +14,20 @@ from nmt.data.cache import DocumentTokenizer, encode_collections, hold_out_docum
 from nmt.data.readers.base import SplitOptions
 from nmt.data.readers.labelled import Collection, JsonDocumentOptions, Splitter, open_collection
 from nmt.data.tokenizer import Tokenizer, TokenizerPair, learn_one, load_files
-from nmt.errors import try_each
 from nmt.evaluation.testsets import read_labelled
-from nmt.kernels.select import choose_kernels, reference_kernels
 from nmt.model.classifier import DocumentClassifier
-from nmt.model.modules import without_memory
 from nmt.runtime import Runtime, logger
-from nmt.tasks.base import TaskSetup, build_network, learn_once, log_kernels, refuse_other_text, report_size
+from nmt.tasks.base import TaskSetup, build_network, learn_once, open_with_validation, plan_network, refuse_other_text
 from nmt.tasks.classification.labelling import label_validator
 from nmt.training.objectives import ClassificationObjective
 
 
-def open_data(config: ClassificationConfig, runtime: Runtime) -> tuple[list[Collection], Collection | None]:
+def open_collections(config: ClassificationConfig, runtime: Runtime) -> tuple[list[Collection], Collection | None]:
     """Opens the documents of training and validation; the latter are None if they are split from the former.
 
     Raises `NmtError`.
     """
-    data = config.data
-    opened = partial(open_collection, data=data)
-    if isinstance(data.validation, SplitOptions):
-        return try_each(opened, data.train), None
-    *training, validation = try_each(opened, [*data.train, data.validation])
-    return training, validation
+    return open_with_validation(partial(open_collection, data=config.data), config.data.train, config.data.validation)
 
 
 def setup(
@@ -57,16 +49,12 @@ def setup(
     tokenizer = _tokenizer(config, runtime, collections, checkpoint)
     reader = DocumentTokenizer.of(tokenizer, config.data.language, config.data.filters)
     build = partial(DocumentClassifier, config.model, tokenizer.size, len(labels))
-    # Built on the device meta first: its size is reported before any memory is allocated.
-    outline = without_memory(lambda: build(reference_kernels()))
-    report_size(outline, config.training, runtime)
+    kernels = plan_network(build, config, runtime)
     encoded = encode_collections(collections, reader, labels, config.data.filters, cache, config.data.workers)
     refuse_other_text(config.run, resumed, encoded.fingerprint)
     for line in encoded.report.lines():
         logger.info("%s", line)
     validation_set = read_labelled(validation, reader, labels, "validation")
-    kernels = choose_kernels(config.runtime.kernel, runtime.device, outline.unsupported_reasons())
-    log_kernels(kernels)
     classifier = build_network(partial(build, kernels), config, runtime, initial_model)
     stream = DocumentStream(
         encoded,

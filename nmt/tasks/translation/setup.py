@@ -18,32 +18,26 @@ from nmt.data.cache.statistics import TextReport
 from nmt.data.readers.base import Counts, SplitOptions
 from nmt.data.readers.pairs import Corpus, JsonPairOptions, open_corpus
 from nmt.data.tokenizer import TokenizerPair, learn, load_or_none
-from nmt.errors import ConfigError, try_each
+from nmt.errors import ConfigError
 from nmt.evaluation.testsets import TestSet, set_of_pairs
-from nmt.kernels.select import FORCED, choose_kernels, reference_kernels
-from nmt.model.modules import without_memory
+from nmt.kernels.select import FORCED, choose_kernels
 from nmt.model.translator import Translator
 from nmt.runtime import Runtime, logger
-from nmt.tasks.base import TaskSetup, build_network, learn_once, log_kernels, refuse_other_text, report_size
+from nmt.tasks.base import TaskSetup, build_network, learn_once, open_with_validation, plan_network, refuse_other_text
 from nmt.tasks.translation.evaluation import validator
 from nmt.tasks.translation.loading import vocabulary
 from nmt.training.objectives import TranslationObjective
 
 
-def open_data(config: TranslationConfig, runtime: Runtime) -> tuple[list[Corpus], Corpus | None]:
+def open_corpora(config: TranslationConfig, runtime: Runtime) -> tuple[list[Corpus], Corpus | None]:
     """Opens the corpora of training and validation; the latter is None if it is split from the former.
 
     Raises `ConfigError` if the config forces kernels that the device does not have, and `NmtError` for the files.
     """
     if config.runtime.kernel in FORCED:
-        # The network's own reasons against these kernels were checked with the config.
+        # Whether they support the network was checked when the config was read.
         choose_kernels(config.runtime.kernel, runtime.device)
-    data = config.data
-    opened = partial(open_corpus, data=data)
-    if isinstance(data.validation, SplitOptions):
-        return try_each(opened, data.train), None
-    *training, validation = try_each(opened, [*data.train, data.validation])
-    return training, validation
+    return open_with_validation(partial(open_corpus, data=config.data), config.data.train, config.data.validation)
 
 
 def setup(
@@ -61,9 +55,7 @@ def setup(
         validation = _hold_out_validation(config, corpora, cache)
     tokenizers = _tokenizers(config, runtime, corpora, resumed or (initial_model.path if initial_model else None))
     build = partial(Translator, config.model, vocabulary(tokenizers), reverse_source=config.data.reverse_source)
-    # Built on the device meta first: its size is reported before any memory is allocated.
-    outline = without_memory(lambda: build(reference_kernels()))
-    report_size(outline, config.training, runtime)
+    kernels = plan_network(build, config, runtime)
     encoded = encode_corpora(
         corpora, tokenizers, config.data.filters, cache, config.data.workers, keep_text=config.tokenizer.sampling > 0.0
     )
@@ -71,8 +63,6 @@ def setup(
     for line in encoded.report.lines():
         logger.info("%s", line)
     test_set = _validation_set(validation, tokenizers, config.data.filters)
-    kernels = choose_kernels(config.runtime.kernel, runtime.device, outline.unsupported_reasons())
-    log_kernels(kernels)
     translator = build_network(partial(build, kernels), config, runtime, initial_model)
     training = config.training
     return TaskSetup(
