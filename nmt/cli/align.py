@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from nmt.cli.common import Parser, check_paths, run, write_json, writing
+from nmt.cli.common import Parser, check_paths, naming_flags, run, write_json, writing
 from nmt.cli.options import (
     add_line_options,
     add_linking_option,
@@ -17,7 +17,6 @@ from nmt.cli.options import (
     add_progress_option,
     longest_line,
     machine_options,
-    naming_flags,
     of_type,
 )
 from nmt.config.schema import Tokens

@@ -9,13 +9,12 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmt.cli.common import Parser, check_paths, file_path, open_stream, run
+from nmt.cli.common import Parser, check_paths, file_path, naming_flags, open_stream, run
 from nmt.cli.options import (
     add_machine_options,
     add_model_options,
     add_stream_options,
     machine_options,
-    naming_flags,
 )
 from nmt.errors import ConfigError
 from nmt.visualization.pages import is_page, plot_path_problems

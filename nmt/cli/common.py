@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import nmt
 from nmt.config.wording import nearest, synonyms
-from nmt.errors import REMEDIES, DataError, NmtError, on_one_line, reason
+from nmt.errors import REMEDIES, ConfigError, DataError, NmtError, on_one_line, reason
 
 USER_ERROR = 2
 INTERRUPTED = 128 + 2
@@ -235,6 +235,22 @@ def write_json(write: Callable[[str], None], values: Any) -> None:
     write(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def flag_of(key: str) -> str:
+    """Returns the option for a key of the YAML."""
+    return "--" + key.replace("_", "-")
+
+
+@contextmanager
+def naming_flags() -> Iterator[None]:
+    """Replaces keys of the YAML by options in the messages of a `ConfigError`; also a decorator."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(
+            *(re.sub(r"^(search|runtime)\.(\w+)", lambda key: flag_of(key[2]), line) for line in error.problems)
+        ) from error
+
+
 def file_path(text: str) -> Path:
     """Returns the path of an argument."""
     if problem := _path_problem(text):
@@ -291,7 +307,7 @@ class Parser(argparse.ArgumentParser):
         options = [option for option in self._option_string_actions if option.startswith("--")]
         keys = synonyms(name)
         for key in keys:
-            option = "--" + key.rpartition(".")[2].replace("_", "-")
+            option = flag_of(key.rpartition(".")[2])
             if option in options:
                 return f"did you mean {option}?"
         if keys and "--set" in options:

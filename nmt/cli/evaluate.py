@@ -1,9 +1,8 @@
-"""nmt-eval: how good translations are, or the labels of documents."""
+"""nmt-eval: scores of translations, or of the labels of documents."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,16 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmt.cli.common import Parser, check_paths, output_files, run, writing
+from nmt.cli.common import Parser, check_paths, naming_flags, output_files, run, write_json, writing
 from nmt.cli.options import (
     add_line_options,
     add_machine_options,
     add_model_options,
+    add_progress_option,
     add_search_options,
     add_seed_option,
     longest_line,
     machine_options,
-    naming_flags,
     of_type,
     search_options,
 )
@@ -38,10 +37,10 @@ if TYPE_CHECKING:
     from nmt.tasks.translation.loading import TrainedModel
     from nmt.tasks.translation.translate import Request
 
-DESCRIPTION = """Translate test sets and score the translations: BLEU, chrF and TER with their signatures and bootstrap
-confidence intervals, loss and perplexity of the references. Or label documents: accuracy and macro F1 with bootstrap
-confidence intervals, and the confusion matrix. The test sets are those that the
-model's config names, unless --test-set, --source, --docs or --sacrebleu chooses others."""
+DESCRIPTION = """Translates test sets and scores the translations: BLEU, chrF and TER with their signatures and
+bootstrap confidence intervals, loss and perplexity of the references. Or labels documents: accuracy and macro F1 with
+bootstrap confidence intervals, and the confusion matrix. The test sets are those of the model's config, unless
+--test-set, --source, --docs or --sacrebleu chooses others."""
 
 BLANK_LINES = "blank_lines"
 CLASSIFIER_OPTIONS = ("model", "checkpoint", "test_sets", "samples", "output", "json", "progress", "docs", "labels")
@@ -74,16 +73,16 @@ def _main(arguments: list[str] | None = None) -> int:
 def _parser() -> Parser:
     parser = Parser("nmt-eval", DESCRIPTION, instead={"--set": "a test set of the model's config is --test-set NAME"})
     add_model_options(parser)
-    chosen = parser.add_mutually_exclusive_group()
-    chosen.add_argument("--source", metavar="FILE", help="test set: file in the source language")
-    chosen.add_argument(
+    test_set = parser.add_mutually_exclusive_group()
+    test_set.add_argument("--source", metavar="FILE", help="test set: file in the source language")
+    test_set.add_argument(
         "--test-set",
         action="append",
         metavar="NAME",
         dest="test_sets",
         help="test set of the model's config; may be repeated",
     )
-    chosen.add_argument("--sacrebleu", metavar="NAME", help="test set of sacrebleu, from its cache where it is there")
+    test_set.add_argument("--sacrebleu", metavar="NAME", help="test set of sacrebleu, cached or downloaded")
     parser.add_argument("--docs", metavar="FILE", help="test set of a classifier: a document a line, as in data.test")
     parser.add_argument("--labels", metavar="FILE", help="labels of --docs, line by line")
     parser.add_argument("--reference", nargs="+", metavar="FILE", help="translations of --source, one file or several")
@@ -92,30 +91,36 @@ def _parser() -> Parser:
         nargs="?",
         const=BLANK_LINES,
         metavar="FILE",
-        help="--source and --reference are documents that end at blank lines, or those that this file names line by "
-        "line, up to the first tab: models with context read a line in its own, and the bootstrap resamples documents",
+        help="documents of --source and --reference: they end at blank lines, or this file names the document of each "
+        "line, up to the first tab; models with context use them, and the bootstrap resamples documents",
     )
-    parser.add_argument("--langpair", metavar="PAIR", help="of --sacrebleu, as de-en; default: the model's languages")
     parser.add_argument(
-        "--metrics", nargs="+", choices=("bleu", "chrf", "ter"), default=["bleu", "chrf", "ter"], help="default: all"
+        "--langpair", metavar="PAIR", help="languages of --sacrebleu, such as de-en (default: the model's)"
+    )
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        choices=("bleu", "chrf", "ter"),
+        default=["bleu", "chrf", "ter"],
+        help="metrics (default: all)",
     )
     parser.add_argument(
         "--samples",
         type=of_type(Samples),
         default=BOOTSTRAP_SAMPLES,
         metavar="N",
-        help=f"of the bootstrap for confidence intervals, 0 for none; default: {BOOTSTRAP_SAMPLES}",
+        help=f"samples of the bootstrap for confidence intervals; 0 for none (default: {BOOTSTRAP_SAMPLES})",
     )
     parser.add_argument(
         "--baseline",
         metavar="PATH",
-        help="compare by paired bootstrap with this: a file of translations, or a run or checkpoint that makes them",
+        help="file of translations, or run or checkpoint that translates, to compare with by paired bootstrap",
     )
     parser.add_argument(
-        "--output", metavar="PATH", help="keep the translations: a file, or a folder where there are several test sets"
+        "--output", metavar="PATH", help="write the translations to this file, or a folder for several test sets"
     )
     parser.add_argument("--json", action="store_true", help="write JSON instead of tables")
-    parser.add_argument("--progress", action="store_true", help="show progress even where no terminal is")
+    add_progress_option(parser)
     add_line_options(parser)
     add_seed_option(parser)
     add_search_options(parser)
@@ -123,6 +128,7 @@ def _parser() -> Parser:
     return parser
 
 
+@naming_flags()
 def _evaluate(parser: Parser, options: argparse.Namespace) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from tqdm import tqdm
@@ -133,8 +139,7 @@ def _evaluate(parser: Parser, options: argparse.Namespace) -> int:
     from nmt.tasks.translation.translate import Request
 
     with ExitStack() as stack:
-        with naming_flags():
-            runtime = set_up(machine_options(options))
+        runtime = set_up(machine_options(options))
         stack.callback(tear_down)
         set_up_logging(None, runtime.is_main)
         if task_of_model(options.model[0], options.checkpoint) == "classification":
@@ -156,7 +161,7 @@ def _evaluate(parser: Parser, options: argparse.Namespace) -> int:
         baseline = _baseline(options, runtime, request, sets)
         hidden = not runtime.is_main or not (options.progress or sys.stderr.isatty())
         total = sum(len(test_set.sources) for test_set in sets) // runtime.world
-        with naming_flags(), tqdm(unit=" sentences", total=total, leave=False, disable=hidden) as progress:
+        with tqdm(unit=" sentences", total=total, leave=False, disable=hidden) as progress:
             system = build_system(models, runtime, search)
             evaluations = [
                 evaluate(
@@ -292,8 +297,7 @@ def _evaluate_classifier(options: argparse.Namespace, runtime: Runtime) -> None:
     from nmt.runtime import broadcast_object
     from nmt.tasks.classification.labelling import evaluate_labels, load_classifier
 
-    with naming_flags():
-        model = load_classifier(options.model[0], options.checkpoint, runtime)
+    model = load_classifier(options.model[0], options.checkpoint, runtime)
     # One process reads, so that files may be pipes.
     sets = broadcast_object(_labelled_sets(options, model) if runtime.is_main else [])
     files = output_files(options.output, [each.name for each in sets], "labels") if runtime.is_main else []
@@ -355,7 +359,7 @@ def _write(
             write("".join(f"{line}\n" for line in lines))
     with writing(None) as write:
         if options.json:
-            write(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+            write_json(write, values)
         else:
             write("\n\n".join(tables) + "\n")
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from nmt.cli.common import flag_of
 from nmt.config.registry import Section
 from nmt.config.schema import Positive, RuntimeConfig, SearchConfig, Seed
 from nmt.config.shapes import annotation_of, choices_of, doc_of
@@ -125,7 +125,7 @@ def search_options(given: argparse.Namespace, base: SearchConfig) -> SearchConfi
             # Imported late: it imports PyTorch.
             from nmt.runtime import logger
 
-            names = ", ".join(map(_flag, flags))
+            names = ", ".join(map(flag_of, flags))
             logger.warning("search.%s of the model's config does not go with %s: left out", name, names)
             values[name] = SearchConfig.model_fields[name].default
     return _build(SearchConfig, values | flags)
@@ -134,17 +134,6 @@ def search_options(given: argparse.Namespace, base: SearchConfig) -> SearchConfi
 def machine_options(given: argparse.Namespace) -> RuntimeConfig:
     """Returns the section `runtime` that the flags describe; raises `ConfigError`."""
     return _build(RuntimeConfig, {"precision": PRECISION} | _given(given, "runtime", MACHINE))
-
-
-@contextmanager
-def naming_flags() -> Iterator[None]:
-    """Replaces keys of the YAML by flags in the messages of a `ConfigError`; also a decorator."""
-    try:
-        yield
-    except ConfigError as error:
-        raise ConfigError(
-            *(re.sub(r"^(search|runtime)\.(\w+)", lambda key: _flag(key[2]), line) for line in error.problems)
-        ) from error
 
 
 def of_type(annotation: Any) -> Callable[[str], Any]:
@@ -165,11 +154,11 @@ def _add(group: argparse._ArgumentGroup, section: str, name: str, field: FieldIn
     settings: dict[str, Any] = {"dest": f"{section}.{name}", "default": None, "help": text.replace("%", "%%")}
     annotation = annotation_of(field)
     if field.annotation is bool:
-        group.add_argument(_flag(name), action=argparse.BooleanOptionalAction, **settings)
+        group.add_argument(flag_of(name), action=argparse.BooleanOptionalAction, **settings)
         return
     is_float = float in (field.annotation, *get_args(field.annotation))
     metavar = "|".join(choices_of(annotation)) or ("X" if is_float else "N")
-    group.add_argument(_flag(name), type=of_type(annotation), metavar=metavar, **settings)
+    group.add_argument(flag_of(name), type=of_type(annotation), metavar=metavar, **settings)
 
 
 def _given(options: argparse.Namespace, section: str, names: Iterable[str]) -> dict[str, Any]:
@@ -179,7 +168,7 @@ def _given(options: argparse.Namespace, section: str, names: Iterable[str]) -> d
 
 def _build(section: type[Options], values: Mapping[str, Any]) -> Options:
     if problems := _contradictions(section, values):
-        raise ConfigError(*(f"{_flag(name)}: {_in_flags(problem)}" for name, problem in problems))
+        raise ConfigError(*(f"{flag_of(name)}: {_in_flags(problem)}" for name, problem in problems))
     return section.model_validate(values)
 
 
@@ -190,8 +179,4 @@ def _contradictions(section: type[Section], values: Mapping[str, Any]) -> list[t
 
 def _in_flags(problem: str) -> str:
     """`set kind: sampling` -> `set --kind sampling`."""
-    return re.sub(r"\b([a-z_]+): (\w+)", lambda match: f"{_flag(match[1])} {match[2]}", problem)
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    return re.sub(r"\b([a-z_]+): (\w+)", lambda match: f"{flag_of(match[1])} {match[2]}", problem)

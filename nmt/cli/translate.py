@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nmt.cli.common import Parser, check_paths, file_path, open_stream, run
+from nmt.cli.common import Parser, check_paths, file_path, naming_flags, open_stream, run
 from nmt.cli.options import (
     add_line_options,
     add_linking_option,
@@ -21,7 +21,6 @@ from nmt.cli.options import (
     add_stream_options,
     longest_line,
     machine_options,
-    naming_flags,
     of_type,
     search_options,
 )
