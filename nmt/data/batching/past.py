@@ -1,7 +1,6 @@
-"""The sentences before a sentence, in its document.
+"""Document context: the sentences before a sentence in its document.
 
-Shapes: B sentences that look back, L those of them that have something before them, P sentences that they look back
-to, N those of the L x P that there are.
+Shapes: B sentences, L those of them that have context, P positions back in the document, N entries of L x P that exist.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from nmt.runtime import pinned
 
 Rows = npt.NDArray[np.int64]
 RowsBefore = Callable[[Rows], Rows]
-"""The row before each of some rows in its document, -1 where there is none, and for -1."""
+"""Returns the row before each of some rows in its document, -1 where there is none, and for -1."""
 Documents = Sequence[int]
 """The number of each sentence's document: a document ends where the number changes."""
 Item = TypeVar("Item")
@@ -27,43 +26,43 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Lookback:
-    """What a model wants of the sentences before."""
+    """The document context that a model reads."""
 
     sentences: int
-    """How many it looks back to."""
+    """Number of sentences before."""
     sources: bool
-    """Whether it reads them in the source language."""
+    """Whether their sources are read."""
     targets: bool
-    """Whether it reads their translations."""
+    """Whether their translations are read."""
 
     @property
     def reach(self) -> int:
-        """Sentences back to the first one that has to be read at all.
+        """Number of sentences before that are read at all.
 
-        Where both sides are read, the translations before were themselves made with the sources before them. It goes
-        no further: what a decoder's state knows of older translations is not what is read of it.
+        If both sides are read, the translations before were made with the sources before them. Older translations,
+        which the decoder's states depend on as well, are not read.
         """
         return self.sentences * (self.sources + self.targets)
 
 
 @dataclass(frozen=True)
 class Past:
-    """Which sentences stand before others, nearest first. Sentences with nothing before them are left out."""
+    """Context of sentences, the nearest first. Sentences without context are left out."""
 
     sentence_L: Tensor
-    """int64, ascending: the sentences that have something before them."""
+    """int64, ascending: the sentences that have context."""
     present_LP: Tensor
-    """Whether there is a sentence so far back."""
+    """Whether there is a sentence so far before."""
     place_N: Tensor
-    """int64, ascending: where in L x P each of those is that are there."""
+    """int64, ascending: index in L x P of each sentence before."""
     row_N: Tensor
-    """int64: where it is found among the sentences that are remembered."""
+    """int64: its index among the encoded sentences."""
     count_L: Tensor
-    """int64, on the CPU: how many sentences there are before each."""
+    """int64, on the CPU: number of sentences before each."""
 
     @staticmethod
     def of(rows_BP: Rows) -> Past:
-        """From the rows of the remembered that stand before each sentence, nearest first, -1 where there is none."""
+        """From the rows of the encoded sentences before each sentence, nearest first, -1 where there is none."""
         has_past_B = (rows_BP >= 0).any(1)
         rows_LP = rows_BP[has_past_B]
         present_LP = rows_LP >= 0
@@ -79,7 +78,7 @@ class Past:
         return len(self.sentence_L)
 
     def to(self, device: torch.device) -> Past:
-        """The same on a device; the copy overlaps with computation where the memory is pinned."""
+        """Copies it to a device; the copy overlaps with computation where the memory is pinned."""
         return Past(
             self.sentence_L.to(device, non_blocking=True),
             self.present_LP.to(device, non_blocking=True),
@@ -91,19 +90,19 @@ class Past:
 
 @dataclass(frozen=True)
 class BatchPast:
-    """The sentences of a batch that stand before others of it."""
+    """Context of the sentences of a batch, which is in the batch as well."""
 
     pairs: int
-    """The first sentences of the batch are the pairs to learn from; the others are read as context."""
+    """Number of pairs to learn from, the first sentences of the batch; the others are context only."""
     rows: Rows
     """Row numbers of all sentences of the batch."""
     sources: Past | None
-    """What is read before the sources; None where a model does not ask for it."""
+    """Context of the sources; None where the model does not read it."""
     targets: Past | None
-    """What was translated before the pairs' targets; None where a model does not ask for it."""
+    """Context of the pairs' targets; None where the model does not read it."""
 
     def to(self, device: torch.device) -> BatchPast:
-        """The same on a device."""
+        """Copies it to a device."""
         return replace(
             self,
             sources=None if self.sources is None else self.sources.to(device),
@@ -113,29 +112,29 @@ class BatchPast:
 
 @dataclass(frozen=True)
 class Reading:
-    """Rows to read together: first the pairs, then what only others have as context."""
+    """Rows of a batch: first the pairs, then rows that are context only."""
 
     rows: Rows
     translated: int
-    """The first of them, whose targets are read as well."""
+    """Number of rows, the first ones, whose targets are read as well."""
     past: BatchPast | None
 
 
 def read_back(rows: Rows, rows_before: RowsBefore, lookback: Lookback | None) -> Reading:
-    """What has to be read so that each of the rows knows the sentences before it."""
+    """Adds the rows that the context of these rows needs."""
     if lookback is None:
         return Reading(rows, len(rows), None)
     before_BP = _before(rows, rows_before, lookback.sentences)
     beside = _new(before_BP, rows)
     known = np.concatenate([rows, beside])
     if not lookback.targets:
-        return Reading(known, len(rows), BatchPast(len(rows), known, Past.of(_positions(known, before_BP)), None))
+        return Reading(known, len(rows), BatchPast(len(rows), known, Past.of(_indices(known, before_BP)), None))
     translated, sources = len(known), None
     if lookback.sources:
         before_DP = _before(known, rows_before, lookback.sentences)
         known = np.concatenate([known, _new(before_DP, known)])
-        sources = Past.of(_positions(known, before_DP))
-    targets = Past.of(_positions(known, before_BP))
+        sources = Past.of(_indices(known, before_DP))
+    targets = Past.of(_indices(known, before_BP))
     return Reading(known, translated, BatchPast(len(rows), known, sources, targets))
 
 
@@ -166,24 +165,24 @@ def group_by_document(items: Iterable[Item], documents: Documents) -> list[list[
 
 
 def _before(rows: Rows, rows_before: RowsBefore, sentences: int) -> Rows:
-    """The rows that stand before these, [rows, sentences], nearest first, -1 where there is none."""
-    found = []
+    """[rows, sentences] the rows before, nearest first, -1 where there is none."""
+    before = []
     for _ in range(sentences):
         rows = rows_before(rows)
-        found.append(rows)
-    return np.stack(found, 1)
+        before.append(rows)
+    return np.stack(before, 1)
 
 
 def _new(before_BP: Rows, known: Rows) -> Rows:
-    """The rows among those before that are not known, each once, in order."""
+    """Rows of the context that are not in the batch yet, each once, in order."""
     return np.setdiff1d(before_BP[before_BP >= 0], known)
 
 
-def _positions(known: Rows, wanted: Rows) -> Rows:
-    """Where the wanted rows stand among the known ones; -1 stays."""
+def _indices(known: Rows, rows: Rows) -> Rows:
+    """Indices of rows among the known ones; -1 stays."""
     order = np.argsort(known, kind="stable")
-    found = order[np.searchsorted(known[order], wanted.clip(0)).clip(max=len(known) - 1)]
-    return np.where(wanted < 0, -1, found)
+    indices = order[np.searchsorted(known[order], rows.clip(0)).clip(max=len(known) - 1)]
+    return np.where(rows < 0, -1, indices)
 
 
 def _tensor(values: npt.NDArray[Any]) -> Tensor:
