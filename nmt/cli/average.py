@@ -1,4 +1,4 @@
-"""nmt-average: the mean of a run's last checkpoints."""
+"""nmt-average: mean of the last checkpoints of a run."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from nmt.cli.options import of_type
 from nmt.config.schema import Positive
 from nmt.errors import CheckpointError
 
-DESCRIPTION = """Average the weights of the last checkpoints of a run into a new checkpoint, for --model of
-nmt-translate and nmt-eval. training.keep_last says how many a run keeps."""
+DESCRIPTION = """Averages the weights of the last checkpoints of a run into a new checkpoint, for --model of
+nmt-translate and nmt-eval. A run keeps training.keep_last checkpoints."""
 
 LAST = 3
 
@@ -23,11 +23,11 @@ def main() -> None:
 
 def _main(arguments: list[str] | None = None) -> int:
     parser = Parser("nmt-average", DESCRIPTION)
-    parser.add_argument("model", metavar="RUN", help="a run's folder")
+    parser.add_argument("model", metavar="RUN", help="run folder")
     parser.add_argument(
-        "--last", type=of_type(Positive), default=LAST, metavar="K", help=f"how many checkpoints; default: {LAST}"
+        "--last", type=of_type(Positive), default=LAST, metavar="K", help=f"number of checkpoints (default: {LAST})"
     )
-    parser.add_argument("--output", required=True, metavar="FOLDER", help="the new checkpoint")
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="folder of the new checkpoint")
     options = parser.parse_args(arguments)
     if Path(options.output).exists():
         raise CheckpointError(f"{options.output}: is there already; name a new folder")

@@ -1,4 +1,4 @@
-"""nmt-train: learn what a YAML describes, a translator or a classifier of documents."""
+"""nmt-train: trains a translator or a classifier of documents."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import argparse
 
 from nmt.cli.common import INTERRUPTED, Parser, run, writing
 
-DESCRIPTION = """Train a translator, or a classifier of documents, as a YAML describes it. The same command again
-continues a run that was stopped.
-Several processes train together under torchrun: torchrun --nproc-per-node N -m nmt.cli.train --config FILE"""
+DESCRIPTION = """Trains the translator, or the classifier of documents, that a YAML describes. The same command again
+resumes a run that was stopped. To train with several processes: torchrun --nproc-per-node N -m nmt.cli.train
+--config FILE"""
 
 
 def main() -> None:
@@ -27,17 +27,17 @@ def _main(arguments: list[str] | None = None) -> int:
         dest="overrides",
         help="override a key of the YAML, such as training.batch_tokens=8192; may be repeated",
     )
-    parser.add_argument("--fresh", action="store_true", help="start again; an earlier run in the folder is put aside")
+    parser.add_argument("--fresh", action="store_true", help="start again; an earlier run in the folder is kept aside")
     parser.add_argument(
         "--verbose",
         action="store_true",
-        help="also print details of the implementation, which train.log has in any case",
+        help="print details of the implementation, which train.log has in any case",
     )
     doing = parser.add_mutually_exclusive_group()
     doing.add_argument(
-        "--check", action="store_true", help="read the data, build the model, run the largest batch; stop"
+        "--check", action="store_true", help="read the data, build the model, run the largest batch, then stop"
     )
-    doing.add_argument("--print-config", action="store_true", help="write the resolved YAML with comments, and stop")
+    doing.add_argument("--print-config", action="store_true", help="print the resolved YAML with comments, then stop")
     options = parser.parse_args(arguments)
     return _run(options)
 
