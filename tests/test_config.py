@@ -8,22 +8,37 @@ from pathlib import Path
 
 import pytest
 
-from nmt.config import dump_config, load_config, schema
+from nmt.config import Components, dump_config, load_config, parse_config, schema
 from nmt.config.document import read_document
 from nmt.config.registry import PartOptions
 from nmt.config.shapes import fields_below, shape_of
 from nmt.errors import ConfigError
 from tests.config_parts import (
     COMPONENTS,
+    FAMILIES,
     LABELLED,
+    PRESETS,
     SMALL,
     Bare,
     OptimizerOptions,
+    ScheduleOptions,
     ScoreOptions,
     TableOptions,
     TextOptions,
+    family,
     parse,
 )
+
+
+def test_a_part_is_registered_after_a_config_was_read() -> None:
+    cells = family("cell", gru=Bare)
+    components = Components({**FAMILIES, "cell": cells}, PRESETS)
+    parse_config(SMALL, "x.yaml", components)
+    cells.register("new", ScheduleOptions)(lambda options: None)
+    text = SMALL + "model: {encoder: {cell: {kind: new, warmup: 3}}, decoder: {cell: new}}\n"
+    model = parse_config(text, "x.yaml", components).model
+    assert model.encoder.cell == ScheduleOptions(kind="new", warmup=3)
+    assert model.decoder.cell == ScheduleOptions(kind="new")
 
 
 def test_defaults_are_those_of_the_schema() -> None:

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import field_validator, model_validator
 
-from nmt.config import Components, TranslationConfig, load_config, parse_config
+from nmt.config import Components, PartOptions, TranslationConfig, load_config, parse_config
 from nmt.errors import ConfigError
-from tests.config_parts import COMPONENTS, FAMILIES, LABELLED, PRESETS, SMALL, parse
+from tests.config_parts import COMPONENTS, FAMILIES, LABELLED, PRESETS, SMALL, Bare, family, parse
 
 
 def mistakes(text: str, *overrides: str) -> list[str]:
@@ -505,6 +506,43 @@ def test_rules_between_parts_are_reported_with_lines() -> None:
         "x.yaml:5: data.train.0.weight: is odd",
         "x.yaml:9: model.embedding_size: is too wide; lower it",
     )
+
+
+class Even(PartOptions):
+    """Options of a plugin with validators of its own."""
+
+    low: int = 0
+    """A number."""
+    high: int = 2
+    """An even number."""
+
+    @field_validator("high")
+    @classmethod
+    def _is_even(cls, high: int) -> int:
+        if high % 2:
+            raise ValueError(f"must be even, not {high}")
+        return high
+
+    @model_validator(mode="after")
+    def _are_ordered(self) -> Even:
+        if self.low > self.high:
+            raise ValueError(f"low ({self.low}) is above high ({self.high})")
+        return self
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("{kind: even, high: 3}", "x.yaml:8: model.encoder.cell.high: must be even, not 3"),
+        ("{kind: even, low: 5}", "x.yaml:8: model.encoder.cell: low (5) is above high (2)"),
+        ("{kind: even, low: x, high: 4}", "x.yaml:8: model.encoder.cell.low: must be a whole number, not 'x'"),
+    ],
+)
+def test_validators_of_options_have_their_lines(options: str, message: str) -> None:
+    components = Components({**FAMILIES, "cell": family("cell", gru=Bare, even=Even)}, PRESETS)
+    with pytest.raises(ConfigError) as caught:
+        parse_config(f"{SMALL}model:\n  encoder: {{cell: {options}}}\nsed: 1\n", "x.yaml", components)
+    assert caught.value.problems == (message, "x.yaml:9: sed: unknown key; did you mean 'seed'?")
 
 
 def test_a_wrong_task_is_told_before_its_keys() -> None:

@@ -14,21 +14,3 @@ from nmt.checkpoint.folder import (
 )
 from nmt.checkpoint.metadata import FORMAT, Metadata, read_metadata
 from nmt.checkpoint.run import CHANGEABLE, RunFolder, find, resume_conflicts
-
-__all__ = [
-    "CHANGEABLE",
-    "FORMAT",
-    "TRAINING_FILE",
-    "Loaded",
-    "Metadata",
-    "RunFolder",
-    "Snapshot",
-    "average",
-    "find",
-    "load_model_files",
-    "load_training_state",
-    "read_metadata",
-    "resume_conflicts",
-    "state_problems",
-    "write_checkpoint",
-]

@@ -8,24 +8,3 @@ from nmt.config.printer import difference, dump_config, reference_yaml
 from nmt.config.reader import Check, Components, Families, load_config, parse_config
 from nmt.config.registry import Entry, PartOf, PartOptions, Registry, Section
 from nmt.config.schema import ClassificationConfig, ExperimentConfig, TranslationConfig
-
-__all__ = [
-    "Check",
-    "ClassificationConfig",
-    "Components",
-    "Entry",
-    "ExperimentConfig",
-    "Families",
-    "PartOf",
-    "PartOptions",
-    "Presets",
-    "Registry",
-    "Section",
-    "TranslationConfig",
-    "difference",
-    "dump_config",
-    "json_schema",
-    "load_config",
-    "parse_config",
-    "reference_yaml",
-]

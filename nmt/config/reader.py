@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from nmt.config.document import MOST_PROBLEMS, UNKNOWN, KeyPath, Node, Problem, dotted, error_of, locate, read_document
 from nmt.config.overrides import Presets, apply_overrides, expand_presets, experiment_of
-from nmt.config.registry import PartOf, PartOptions, Registry, Section, decided
+from nmt.config.registry import PartOf, PartOptions, Registry, Section, UnknownValueError, decided
 from nmt.config.schema import TASKS, ExperimentConfig
 from nmt.config.shapes import Shape, annotation_of, fields_below, fit, shape_of
 from nmt.config.wording import advice, complaint, in_words, nearest, shown, synonyms
@@ -206,15 +206,8 @@ class _Reading:
                 known[name] = default.kind
             elif isinstance(default, Section):
                 known[name] = {}
-        try:
-            built = build(known)
-        except ValidationError as error:
-            # Fields raise nothing: this is a validator of the section itself.
-            for detail in error.errors():
-                self.blame(values.path, complaint(detail, None, None)[1])
-            return UNKNOWN
-        finally:
-            self._path = outer
+        built = build(known)
+        self._path = outer
         unknown = {name for name, value in built.__dict__.items() if value is UNKNOWN}
         if misnamed:
             unknown |= fields.keys() - values.keys()
@@ -234,6 +227,9 @@ class _Reading:
         except ValidationError as error:
             for detail in error.errors(include_url=False):
                 self.blame(*self._mistake(detail, shape, annotation_of(section.model_fields[name]), value, path))
+            return UNKNOWN
+        except UnknownValueError:
+            # A validator of the section needs a value whose mistake is noted already.
             return UNKNOWN
 
     def _full_form(self, value: Any, shape: Shape, path: KeyPath) -> Any:
@@ -262,6 +258,9 @@ class _Reading:
     def _mistake(self, detail: Mapping[str, Any], shape: Shape, annotation: Any, value: Any, path: KeyPath) -> Mistake:
         """Returns the path and the description of what pydantic found in the value of a field."""
         wrong, family = detail["input"], shape.part.family if shape.part is not None else ""
+        if isinstance(wrong, Values) and not detail["type"].startswith("union_tag"):
+            # From a validator of the section itself.
+            return wrong.path, complaint(detail, None, wrong)[1]
         if isinstance(wrong, Values):
             kinds = self.families[family]
             if "kind" not in wrong:

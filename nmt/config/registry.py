@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter, model_validator
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 
@@ -69,10 +69,25 @@ class Section(BaseModel):
             raise PydanticCustomError("contradiction", "{text}", {"text": text})
         return section
 
-    @field_validator("*", mode="wrap")
     @classmethod
-    def _validate_field(cls, value: Any, validate: Any, info: Any) -> Any:
-        return validate(value) if info.context is None else info.context.field(cls, info.field_name, value, validate)
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def around(name: str, schema: CoreSchema) -> CoreSchema:
+            def validate(value: Any, accept: Any, info: Any) -> Any:
+                return accept(value) if info.context is None else info.context.field(cls, name, value, accept)
+
+            return core_schema.with_info_wrap_validator_function(validate, schema, metadata={"around": name})
+
+        # Not `field_validator("*")`, which the validators of subclasses call: it must stand around them.
+        schema = handler(source)
+        model: Any = handler.resolve_ref_schema(schema)
+        while model["type"] != "model-fields":
+            model = model["schema"]
+        for name, field in model["fields"].items():
+            holder = field["schema"] if field["schema"]["type"] == "default" else field
+            # Pydantic asks again for the finished schema of a section that stands in another one.
+            if "around" not in holder["schema"].get("metadata", {}):
+                holder["schema"] = around(name, holder["schema"])
+        return schema
 
 
 class PartOptions(Section):

@@ -26,32 +26,3 @@ from nmt.runtime.processes import (
     watching_the_others,
 )
 from nmt.runtime.randomness import is_rng_state, rng_state, seed_everything, set_rng_state
-
-__all__ = [
-    "FILE_ONLY",
-    "Hardware",
-    "Runtime",
-    "all_reduce_sum",
-    "barrier",
-    "broadcast_object",
-    "choose_precision",
-    "cpu_flags",
-    "format_table",
-    "free_memory",
-    "gather_objects",
-    "in_bytes",
-    "in_halves",
-    "is_out_of_memory",
-    "is_rng_state",
-    "logger",
-    "pinned",
-    "product_dtype",
-    "rng_state",
-    "seed_everything",
-    "set_rng_state",
-    "set_up",
-    "set_up_logging",
-    "settle_memory",
-    "tear_down",
-    "watching_the_others",
-]
