@@ -22,7 +22,7 @@ from nmt.data.batching.links import Links, link_pieces
 from nmt.data.cache import EncodedCorpus, EncodingReport, Ragged, encode_corpora, flatten
 from nmt.data.cache.store import report_json
 from nmt.data.cache.word_links import parse_links
-from nmt.data.readers.pairs import (
+from nmt.data.readers.corpora import (
     Corpus,
     HuggingFacePairOptions,
     JsonPairOptions,

@@ -19,7 +19,7 @@ from nmt.data.batching.plan import cut, plan_window
 from nmt.data.batching.prefetch import prefetch
 from nmt.data.batching.windows import Windows
 from nmt.data.cache import EncodedCorpus, WeightedRows, encode_corpora
-from nmt.data.readers.pairs import TextPairOptions, open_corpus
+from nmt.data.readers.corpora import TextPairOptions, open_corpus
 from nmt.data.tokenizer import TokenizerPair, learn
 
 WORDS = ["Hund", "Katze", "läuft", "schläft", "der", "die", "groß", "klein", "Haus", "und"]

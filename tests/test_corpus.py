@@ -19,8 +19,7 @@ import zstandard
 from nmt.config.registry import PartOptions
 from nmt.config.schema import DataConfig, FiltersConfig
 from nmt.data.readers.base import Counts, Dropped
-from nmt.data.readers.files import iterate_lines, read_lines
-from nmt.data.readers.pairs import (
+from nmt.data.readers.corpora import (
     CORPORA,
     HuggingFacePairOptions,
     JsonPairOptions,
@@ -29,6 +28,7 @@ from nmt.data.readers.pairs import (
     TsvPairOptions,
     open_corpus,
 )
+from nmt.data.readers.files import iterate_lines, read_lines
 from nmt.errors import DataError, try_each
 
 # Characters at which `str.splitlines` would split, and blanks that stripping would eat.

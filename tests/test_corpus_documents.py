@@ -20,7 +20,7 @@ from nmt.data.cache import EncodedCorpus, EncodingReport, WeightedRows, encode_c
 from nmt.data.cache.statistics import DocumentsReport
 from nmt.data.cache.store import report_json
 from nmt.data.readers.base import Counts
-from nmt.data.readers.pairs import (
+from nmt.data.readers.corpora import (
     Corpus,
     HuggingFacePairOptions,
     JsonPairOptions,

@@ -19,7 +19,7 @@ from pyarrow import parquet
 import nmt
 from nmt.config.registry import PartOptions
 from nmt.config.schema import DataConfig
-from nmt.data.readers.pairs import (
+from nmt.data.readers.corpora import (
     Corpus,
     HuggingFacePairOptions,
     Pair,
@@ -221,7 +221,7 @@ def test_the_hub_out_of_reach_is_one_clear_line(tmp_path: Path) -> None:
     program = (
         "from nmt.config.schema import DataConfig\n"
         "from nmt.errors import DataError\n"
-        "from nmt.data.readers.pairs import HuggingFacePairOptions, open_corpus\n"
+        "from nmt.data.readers.corpora import HuggingFacePairOptions, open_corpus\n"
         "options = HuggingFacePairOptions(dataset='someone/some-corpus', name='de-en')\n"
         "data = DataConfig(source_language='de', target_language='en', train=[options], validation=options)\n"
         "corpus = open_corpus(options, data)\n"
@@ -237,7 +237,7 @@ def test_the_hub_out_of_reach_is_one_clear_line(tmp_path: Path) -> None:
 
 def test_heavy_packages_wait_until_they_are_needed() -> None:
     program = (
-        "import sys, nmt.data.readers.labelled, nmt.data.readers.pairs\n"
+        "import sys, nmt.data.readers.labelled, nmt.data.readers.corpora\n"
         "print({'datasets', 'pyarrow', 'zstandard', 'torch'} & set(sys.modules))"
     )
     assert run(program).strip() == "set()"

@@ -15,7 +15,7 @@ import pytest
 from nmt.config.schema import DataConfig, TokenizerConfig
 from nmt.data.cache import EncodedCorpus, encode_corpora, store
 from nmt.data.cache.store import Digests
-from nmt.data.readers.pairs import (
+from nmt.data.readers.corpora import (
     Corpus,
     CorpusOptions,
     JsonPairOptions,

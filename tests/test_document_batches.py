@@ -17,7 +17,7 @@ from nmt.data.batching.document_plan import cut_documents, plan_stretches
 from nmt.data.batching.past import read_back
 from nmt.data.batching.windows import Windows
 from nmt.data.cache import EncodedCorpus, encode_corpora
-from nmt.data.readers.pairs import Corpus, TextPairOptions, open_corpus
+from nmt.data.readers.corpora import Corpus, TextPairOptions, open_corpus
 from nmt.data.tokenizer import TokenizerPair, learn
 
 WORDS = ["Hund", "Katze", "läuft", "schläft", "der", "die", "groß", "klein", "Haus", "und"]

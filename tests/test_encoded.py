@@ -27,7 +27,7 @@ from nmt.data.cache import EncodedCorpus, EncodingReport, WeightedRows, encode_c
 from nmt.data.cache.encoding import Chunk, encode_chunks
 from nmt.data.cache.pair_encoding import PairTools, encode_pairs, first_occurrences, reasons_to_drop
 from nmt.data.cache.store import report_json
-from nmt.data.readers.pairs import Corpus, Pair, TextPairOptions, TsvPairOptions, open_corpus
+from nmt.data.readers.corpora import Corpus, Pair, TextPairOptions, TsvPairOptions, open_corpus
 from nmt.data.tokenizer import TokenizerPair, learn
 from nmt.errors import DataError
 
@@ -408,7 +408,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from nmt.config.schema import DataConfig
-from nmt.data.readers.pairs import TextPairOptions, open_corpus
+from nmt.data.readers.corpora import TextPairOptions, open_corpus
 from nmt.data.cache import encode_corpora
 from nmt.data.tokenizer import TokenizerPair
 folder = Path(sys.argv[2])

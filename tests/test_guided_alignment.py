@@ -21,7 +21,7 @@ from nmt.config import TranslationConfig, schema
 from nmt.data.batching import Batch, Links
 from nmt.data.batching.batch import encoded_batch
 from nmt.data.cache import encode_corpora
-from nmt.data.readers.pairs import open_corpus
+from nmt.data.readers.corpora import open_corpus
 from nmt.errors import ConfigError
 from nmt.kernels.select import choose_kernels
 from nmt.model.translator import Translator

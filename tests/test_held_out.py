@@ -15,8 +15,8 @@ from nmt.config.schema import DataConfig, FiltersConfig
 from nmt.data.cache import encode_corpora, hold_out_documents, hold_out_pairs
 from nmt.data.cache.validation_split import draw_units
 from nmt.data.readers.base import SplitOptions
+from nmt.data.readers.corpora import Corpus, JsonPairOptions, TextPairOptions, TsvPairOptions, open_corpus
 from nmt.data.readers.labelled import JsonDocumentOptions, open_collection
-from nmt.data.readers.pairs import Corpus, JsonPairOptions, TextPairOptions, TsvPairOptions, open_corpus
 from nmt.data.tokenizer import learn
 from nmt.errors import ConfigError, DataError
 from nmt.tasks.training import train

@@ -32,7 +32,7 @@ from nmt.errors import DataError
 
 LEXICON_FILE = "lexicon.safetensors"
 """Name in a run or a checkpoint folder."""
-FORMAT = 1
+LEXICON_FORMAT = 1
 """Version of the file's layout; other versions are refused."""
 NO_CANDIDATE = -1
 BLOCK = 1 << 21
@@ -159,12 +159,12 @@ def _first_counts(
         waiting.append(_summed(links.keys, np.repeat(links.weights / links.sizes, links.sizes)))
         # Merged when as much waits as was merged before: each entry is sorted a few times, not once a block.
         if sum(len(part) for part, _ in waiting) > max(len(keys), block):
-            keys, counts = _merged([(keys, counts), *waiting], largest)
+            keys, counts = _merged_counts([(keys, counts), *waiting], largest)
             waiting.clear()
-    return *_merged([(keys, counts), *waiting], largest), occurrences
+    return *_merged_counts([(keys, counts), *waiting], largest), occurrences
 
 
-def _merged(parts: list[tuple[Numbers, Weights]], largest: int) -> tuple[Numbers, Weights]:
+def _merged_counts(parts: list[tuple[Numbers, Weights]], largest: int) -> tuple[Numbers, Weights]:
     """The sum of the parts. Of more than `largest` entries about half remain, those with the largest counts."""
     keys, counts = _summed(*(np.concatenate(side) for side in zip(*parts, strict=True)))
     if len(keys) > largest:
@@ -233,7 +233,7 @@ class Lexicon:
 
     def to_bytes(self) -> bytes:
         """Returns the content of its file."""
-        about = {"format": FORMAT, "tokenizers": self.tokenizers}
+        about = {"format": LEXICON_FORMAT, "tokenizers": self.tokenizers}
         return save({"frequent": self.frequent, "candidates": self.candidates}, {"lexicon": json.dumps(about)})
 
     @classmethod
@@ -242,8 +242,10 @@ class Lexicon:
         try:
             with safe_open(path, framework="numpy") as file:
                 about = json.loads((file.metadata() or {})["lexicon"])
-                if about["format"] != FORMAT:
-                    raise DataError(f"{path}: format {about['format']}, not {FORMAT}; build it again with nmt-lexicon")
+                if about["format"] != LEXICON_FORMAT:
+                    raise DataError(
+                        f"{path}: format {about['format']}, not {LEXICON_FORMAT}; build it again with nmt-lexicon"
+                    )
                 frequent, candidates = file.get_tensor("frequent"), file.get_tensor("candidates")
                 lexicon = cls(frequent, candidates, (about["tokenizers"][0], about["tokenizers"][1]))
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:

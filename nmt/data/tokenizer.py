@@ -38,7 +38,7 @@ _SEEDS = 2**32 - 1
 # that the same text gives the same bytes on every machine.
 LEARNING_THREADS = 4
 # Longer lines would be skipped silently; SentencePiece's own limit of 4,192 bytes is a long paragraph.
-LONGEST_LINE_BYTES = 1 << 20
+LONGEST_SENTENCE_BYTES = 1 << 20
 _WORD = re.compile(rb"[^ \t]+")
 
 
@@ -253,7 +253,7 @@ def learn_one(options: SentencePieceConfig, sentences: Iterable[str], seed: int,
             unk_id=1,
             bos_id=2,
             eos_id=3,
-            max_sentence_length=LONGEST_LINE_BYTES,
+            max_sentence_length=LONGEST_SENTENCE_BYTES,
             num_threads=LEARNING_THREADS,
             minloglevel=2,
         )

@@ -14,9 +14,9 @@ from nmt.config.schema import DataConfig
 from nmt.config.wording import advice
 from nmt.data.cache import DocumentTokenizer
 from nmt.data.cache.collection import Sentences
+from nmt.data.readers.corpora import BLANK_LINES, Pair, TextPairOptions, open_corpus
 from nmt.data.readers.files import read_lines
 from nmt.data.readers.labelled import Collection, open_collection, unknown_label
-from nmt.data.readers.pairs import BLANK_LINES, Pair, TextPairOptions, open_corpus
 from nmt.errors import ConfigError, DataError, NmtError
 from nmt.evaluation.metrics import load_sacrebleu_set
 

@@ -20,8 +20,8 @@ from nmt.config import (
 from nmt.config.registry import PartOptions, decided
 from nmt.data.batching import Lookback
 from nmt.data.readers.base import SplitOptions
+from nmt.data.readers.corpora import CORPORA, CorpusOptions
 from nmt.data.readers.labelled import COLLECTIONS
-from nmt.data.readers.pairs import CORPORA, CorpusOptions
 from nmt.errors import ConfigError
 from nmt.kernels.select import FORCED, reference_kernels, refusal
 from nmt.model.attention import COVERAGES, SCORES, WINDOWS

@@ -14,7 +14,7 @@ from typing import Any
 from nmt.config.schema import DataConfig, FiltersConfig, TokenizerConfig
 from nmt.data.batching import BatchStream, Position, Update
 from nmt.data.cache import EncodedCorpus, encode_corpora
-from nmt.data.readers.pairs import Corpus, TextPairOptions, open_corpus
+from nmt.data.readers.corpora import Corpus, TextPairOptions, open_corpus
 from nmt.data.tokenizer import TokenizerPair, learn
 from scripts.scaling.ranks import agreeing, buckets
 

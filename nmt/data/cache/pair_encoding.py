@@ -41,7 +41,7 @@ from nmt.data.cache.encoding import (
 from nmt.data.cache.statistics import DocumentsReport, EncodingReport, TextReport
 from nmt.data.cache.word_links import LINKS, encode_links
 from nmt.data.readers.base import HELD_OUT, LISTED_LINES, Counts
-from nmt.data.readers.pairs import Corpus, Pair
+from nmt.data.readers.corpora import Corpus, Pair
 from nmt.data.tokenizer import Tokenizer, TokenizerPair
 from nmt.errors import DataError
 

@@ -18,7 +18,7 @@ from nmt.data.cache.pair_encoding import IS_PAIR, POSITION, build_pairs
 from nmt.data.cache.statistics import EncodingReport, named
 from nmt.data.cache.store import Digests, get_or_build, lookup
 from nmt.data.cache.word_links import LINKS, SOURCE_WORDS, TARGET_WORDS
-from nmt.data.readers.pairs import Corpus
+from nmt.data.readers.corpora import Corpus
 from nmt.data.tokenizer import TokenizerPair
 
 FORMAT = 1

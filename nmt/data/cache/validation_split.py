@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from nmt.data.cache.store import Digests, get_or_build
-from nmt.data.readers.base import SEPARATOR, Counts, ExampleSource, HeldOut, SplitOptions, text_key
+from nmt.data.readers.base import SENTENCE_SEPARATOR, Counts, ExampleSource, HeldOut, SplitOptions, text_key
+from nmt.data.readers.corpora import Corpus, Pair
 from nmt.data.readers.labelled import Collection
-from nmt.data.readers.pairs import Corpus, Pair
 from nmt.errors import ConfigError
 
 FORMAT = 1
@@ -73,12 +73,12 @@ def hold_out_documents(collections: Sequence[Collection], options: SplitOptions,
         for collection in collections:
             for document in collection.read(counts):
                 if document.text.strip():
-                    text = document.text.split(SEPARATOR) if document.is_split else document.text
+                    text = document.text.split(SENTENCE_SEPARATOR) if document.is_split else document.text
                     yield text_key(document.text, seed), [{"text": text, "label": document.label}]
 
     path, fingerprint, rows = _get_or_draw(collections, units, options, broken_utf8, cache)
     texts = frozenset(
-        text_key(text if isinstance(text, str) else SEPARATOR.join(text), options.seed)
+        text_key(text if isinstance(text, str) else SENTENCE_SEPARATOR.join(text), options.seed)
         for text in (row["text"] for row in rows)
     )
     for collection in collections:

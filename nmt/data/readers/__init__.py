@@ -1,1 +1,1 @@
-"""Text of every format as streams of examples: `pairs` of sentences and `labelled` documents."""
+"""Text of every format as streams of examples: `corpora` of pairs and `labelled` documents."""

@@ -237,7 +237,7 @@ def _to_bytes(array: pa.Array) -> list[Any]:
     import pyarrow as pa
 
     if _is_list(array.type):
-        tab = base.SEPARATOR.encode()
+        tab = base.SENTENCE_SEPARATOR.encode()
         rows = array.cast(pa.large_list(pa.large_binary())).to_pylist()
         return [None if row is None or None in row else tab.join(s.replace(tab, b" ") for s in row) for row in rows]
     if pa.types.is_integer(array.type):

@@ -23,7 +23,7 @@ NUMERIC_FIELDS: frozenset[FieldName] = frozenset({"document", "label"})
 LIST_FIELDS: frozenset[FieldName] = frozenset({"text"})
 """Fields that may be lists of sentences where a format has lists."""
 
-SEPARATOR = "\t"
+SENTENCE_SEPARATOR = "\t"
 """Separates the sentences of a document that was split already."""
 HELD_OUT = "held out for validation"
 LISTED_LINES = 5

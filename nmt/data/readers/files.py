@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, cast
 from nmt.errors import DataError, NmtError
 
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-LONGEST_LINE = 1 << 26
+LONGEST_LINE_BYTES = 1 << 26
 """Bytes of the longest line that is read. A longer one is refused, so that a file without line ends cannot fill the
 memory."""
 
@@ -80,11 +80,11 @@ def split_lines(stream: BinaryIO, name: str) -> Iterator[bytes]:
     """Yields the lines of a binary stream, without their `\\n` or `\\r\\n`, and the first without a byte order mark.
 
     A binary stream splits at `\\n` alone, so U+2028, U+0085, form feeds and the like stay inside their line.
-    Raises DataError for a line of `LONGEST_LINE` bytes or more; `name` stands for the stream in the message.
+    Raises DataError for a line of `LONGEST_LINE_BYTES` bytes or more; `name` stands for the stream in the message.
     """
-    for number, line in enumerate(iter(lambda: stream.readline(LONGEST_LINE), b""), start=1):
-        if len(line) == LONGEST_LINE:
-            raise DataError(f"{name}:{number}: a line of {LONGEST_LINE >> 20} MiB or more; is this a text file?")
+    for number, line in enumerate(iter(lambda: stream.readline(LONGEST_LINE_BYTES), b""), start=1):
+        if len(line) == LONGEST_LINE_BYTES:
+            raise DataError(f"{name}:{number}: a line of {LONGEST_LINE_BYTES >> 20} MiB or more; is this a text file?")
         if number == 1:
             line = line.removeprefix(codecs.BOM_UTF8)
         if line.endswith(b"\n"):
@@ -98,7 +98,7 @@ def iterate_lines(stream: BinaryIO, name: str) -> Iterator[str]:
     Raises DataError, with the line number, for bytes that are not UTF-8.
     """
     try:
-        yield from _decode(split_lines(stream, name), name)
+        yield from _decode_lines(split_lines(stream, name), name)
     except OSError as error:
         raise DataError(f"{name}: cannot be read: {error.strerror or error}") from error
 
@@ -108,10 +108,10 @@ def read_lines(path: str | Path) -> Iterator[str]:
 
     Raises DataError when the file is missing or damaged, or a line is not UTF-8.
     """
-    return _decode(raw_lines(Path(path), once=True), str(path))
+    return _decode_lines(raw_lines(Path(path), once=True), str(path))
 
 
-def _decode(lines: Iterable[bytes], name: str) -> Iterator[str]:
+def _decode_lines(lines: Iterable[bytes], name: str) -> Iterator[str]:
     for number, line in enumerate(lines, start=1):
         try:
             yield line.decode()

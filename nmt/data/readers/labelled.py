@@ -131,7 +131,7 @@ class Document(NamedTuple):
 
     def sentences(self, splitter: Splitter) -> list[str]:
         """Returns the sentences as they are given, or as the text is split: one at least, which may be blank."""
-        return self.text.split(base.SEPARATOR) if self.is_split else splitter.split(self.text) or [""]
+        return self.text.split(base.SENTENCE_SEPARATOR) if self.is_split else splitter.split(self.text) or [""]
 
 
 class Collection(base.ExampleSource[Document]):

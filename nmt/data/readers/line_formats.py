@@ -122,7 +122,7 @@ class JsonLinesReader(base.FileReader):
             value = str(value)
         is_list = field in base.LIST_FIELDS and isinstance(value, list)
         if isinstance(value, list) and is_list and all(isinstance(sentence, str) for sentence in value):
-            value = base.SEPARATOR.join(sentence.replace(base.SEPARATOR, " ") for sentence in value)
+            value = base.SENTENCE_SEPARATOR.join(sentence.replace(base.SENTENCE_SEPARATOR, " ") for sentence in value)
         if not isinstance(value, str):
             kind = "null" if value is None else "a list of other things" if is_list else type(value).__name__
             number = " or a whole number" if field in base.NUMERIC_FIELDS else ""

@@ -20,7 +20,7 @@ from nmt.data.batching import documents_batch
 from nmt.data.batching.plan import fill
 from nmt.data.cache import DocumentTokenizer, TokenizedSentence
 from nmt.data.cache.collection import Sentences
-from nmt.data.readers.base import SEPARATOR
+from nmt.data.readers.base import SENTENCE_SEPARATOR
 from nmt.data.readers.files import line_windows
 from nmt.data.tokenizer import Tokenizer
 from nmt.errors import ConfigError
@@ -213,8 +213,8 @@ def classify_stream(
 
 def _sentences(line: str, number: int, reader: DocumentTokenizer, boundaries: Boundaries) -> list[str]:
     """Splits a line into sentences. Raises `DataError` if the package for it is missing."""
-    if boundaries == "tab" or (boundaries == "auto" and SEPARATOR in line) or not line.strip():
-        return line.split(SEPARATOR)
+    if boundaries == "tab" or (boundaries == "auto" and SENTENCE_SEPARATOR in line) or not line.strip():
+        return line.split(SENTENCE_SEPARATOR)
     reader.splitter.check(f"line {number}")
     return reader.splitter.split(line)
 

@@ -16,7 +16,7 @@ from nmt.data.cache import EncodedCorpus, encode_corpora, hold_out_pairs
 from nmt.data.cache.pair_encoding import length_reasons
 from nmt.data.cache.statistics import TextReport
 from nmt.data.readers.base import Counts, SplitOptions
-from nmt.data.readers.pairs import Corpus, JsonPairOptions, open_corpus
+from nmt.data.readers.corpora import Corpus, JsonPairOptions, open_corpus
 from nmt.data.tokenizer import TokenizerPair, learn, load_or_none
 from nmt.errors import ConfigError
 from nmt.evaluation.testsets import TestSet, set_of_pairs
