@@ -6,7 +6,7 @@ Shapes: D documents, K labels.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,18 +46,19 @@ def label_scores(
     size = len(labels)
     pairs_D = np.asarray(true_D, np.int64) * size + np.asarray(predicted_D, np.int64)
     confusion_KK = _confusion(pairs_D, size)
-    values = {"accuracy": _accuracy(confusion_KK), "macro_f1": _macro_f1(confusion_KK)}
-    intervals: dict[str, tuple[float, float]] = {}
-    if samples:
-        generator = np.random.default_rng(seed)
-        resampled = [_confusion(generator.choice(pairs_D, len(pairs_D)), size) for _ in range(samples)]
-        for name, metric in (("accuracy", _accuracy), ("macro_f1", _macro_f1)):
+    generator = np.random.default_rng(seed)
+    resampled = [_confusion(generator.choice(pairs_D, len(pairs_D)), size) for _ in range(samples)]
+
+    def score(name: str, metric: Callable[[_IntArray], float]) -> MetricScore:
+        interval = None
+        if samples:
             low, high = np.percentile([metric(each) for each in resampled], [2.5, 97.5])
-            intervals[name] = (float(low), float(high))
-    names = {"accuracy": "accuracy", "macro_f1": "macro F1"}
+            interval = (float(low), float(high))
+        return MetricScore(name, metric(confusion_KK), confidence=interval)
+
     parts = zip(*_precision_recall_f1(confusion_KK), strict=True)
     return LabelScores(
-        {name: MetricScore(names[name], value, confidence=intervals.get(name)) for name, value in values.items()},
+        {"accuracy": score("accuracy", _accuracy), "macro_f1": score("macro F1", _macro_f1)},
         confusion_KK,
         {label: tuple(100.0 * float(part) for part in three) for label, three in zip(labels, parts, strict=True)},  # type: ignore[misc]
     )

@@ -21,14 +21,7 @@ from torch import Tensor
 from nmt.config.schema import SearchConfig
 from nmt.errors import CheckpointError, ConfigError
 from nmt.search.ensemble import Ensemble, Model, Shortlists, SpecialIds
-from nmt.search.strategies import (
-    MINUS_INFINITY,
-    BeamStrategy,
-    Constraints,
-    Continuations,
-    SamplingStrategy,
-    Strategy,
-)
+from nmt.search.strategies import MINUS_INFINITY, BeamStrategy, Constraints, Continuations, SamplingStrategy
 
 MIN_COVERAGE = 1e-10
 """Attention through a local window can leave a position with exactly nothing. Its penalty must stay finite, or all
@@ -112,7 +105,7 @@ def translate_batch(
     if not len(source_BS):
         return []
     strategy = _strategy(options, n_best, seed, range(len(source_BS)) if numbers is None else numbers)
-    device, lengths_B = source_BS.device, lengths_B.cpu()
+    lengths_B = lengths_B.cpu()
     narrowed = None if shortlists is None else Shortlists(shortlists, special, prefix)
     if narrowed is not None:
         special, prefix = narrowed.special, narrowed.prefix
@@ -122,11 +115,11 @@ def translate_batch(
         eos=special.eos,
         forbidden=[special.bos, special.pad, *([] if options.allow_unknown else [special.unk])],
         prefix=prefix,
-        device=device,
+        device=source_BS.device,
     )
     ensemble = Ensemble(models, source_BS, lengths_B, narrowed)
-    beam = BeamState.start(len(lengths_B), special.bos, options.no_repeat_ngram > 0, device)
-    words_B = (lengths_B - 1).to(device)
+    beam = BeamState.start(len(lengths_B), special.bos, options.no_repeat_ngram > 0, source_BS.device)
+    words_B = (lengths_B - 1).to(source_BS.device)
     steps = _decode(ensemble, strategy, constraints, options, beam, words_B, n_best, want_attention)
     hypotheses = steps.hypotheses(n_best, lengths_B.tolist())
     if narrowed is None:
@@ -137,7 +130,7 @@ def translate_batch(
     ]
 
 
-def _strategy(options: SearchConfig, n_best: int, seed: int, numbers: Sequence[int]) -> Strategy:
+def _strategy(options: SearchConfig, n_best: int, seed: int, numbers: Sequence[int]) -> BeamStrategy | SamplingStrategy:
     assert n_best >= 1, "no hypotheses requested"
     if options.kind == "sampling":
         return SamplingStrategy(n_best, options, seed, numbers)
@@ -168,26 +161,16 @@ class BeamState:
     @classmethod
     def start(cls, sentences: int, bos: int, keep_history: bool, device: torch.device) -> BeamState:
         """Returns one empty hypothesis a sentence."""
+        ended_B = torch.zeros(sentences, dtype=torch.int64, device=device)
+        totals_BQ = torch.zeros((sentences, 1), dtype=torch.float64, device=device)
         pieces_BQ = torch.full((sentences, 1), bos, device=device)
-        return cls(
-            sentences_B=torch.arange(sentences, device=device),
-            ended_B=torch.zeros(sentences, dtype=torch.int64, device=device),
-            totals_BQ=torch.zeros((sentences, 1), dtype=torch.float64, device=device),
-            pieces_BQ=pieces_BQ,
-            history_BQT=pieces_BQ.new_empty((sentences, 1, 0)) if keep_history else None,
-            coverage_BQS=None,
-        )
+        history_BQT = pieces_BQ.new_empty((sentences, 1, 0)) if keep_history else None
+        return cls(torch.arange(sentences, device=device), ended_B, totals_BQ, pieces_BQ, history_BQT, None)
 
     def select(self, rows_N: Tensor) -> BeamState:
         """Returns the state of the sentences in these rows."""
-        return BeamState(
-            self.sentences_B[rows_N],
-            self.ended_B[rows_N],
-            self.totals_BQ[rows_N],
-            self.pieces_BQ[rows_N],
-            None if self.history_BQT is None else self.history_BQT[rows_N],
-            None if self.coverage_BQS is None else self.coverage_BQS[rows_N],
-        )
+        values: Any = {name: value if value is None else value[rows_N] for name, value in vars(self).items()}
+        return BeamState(**values)
 
     def extend(self, chosen: Continuations, attention_BQS: Tensor | None) -> BeamState:
         """Returns the state with one more piece in every hypothesis."""
@@ -204,7 +187,7 @@ class BeamState:
 
 def _decode(
     ensemble: Ensemble,
-    strategy: Strategy,
+    strategy: BeamStrategy | SamplingStrategy,
     constraints: Constraints,
     options: SearchConfig,
     beam: BeamState,

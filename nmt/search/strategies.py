@@ -148,9 +148,6 @@ class SamplingStrategy:
         return self._uniform_TBQ[self._used - 1, sentences_B]
 
 
-Strategy = BeamStrategy | SamplingStrategy
-
-
 @dataclass(frozen=True)
 class Constraints:
     """Limits of each sentence, all counted in target pieces without the end of the sentence.
@@ -189,14 +186,11 @@ class Constraints:
         prefixes = [list(ids) for ids in prefix] if prefix is not None else [[] for _ in source_lengths]
         assert len(prefixes) == len(source_lengths), "one prefix a sentence"
         assert not any(eos in ids for ids in prefixes), "a prefix does not end the sentence"
-        max_lengths = [
-            max(math.floor(options.max_length_ratio * length + ROUNDING) + options.max_length_offset, len(ids))
-            for length, ids in zip(source_lengths, prefixes, strict=True)
-        ]
-        min_lengths = [
-            min(math.ceil(options.min_length_ratio * length - ROUNDING), limit)
-            for length, limit in zip(source_lengths, max_lengths, strict=True)
-        ]
+        max_lengths, min_lengths = [], []
+        for length, ids in zip(source_lengths, prefixes, strict=True):
+            limit = math.floor(options.max_length_ratio * length + ROUNDING) + options.max_length_offset
+            max_lengths.append(max(limit, len(ids)))
+            min_lengths.append(min(math.ceil(options.min_length_ratio * length - ROUNDING), max_lengths[-1]))
         width = max(map(len, prefixes))
         forced = [ids + [-1] * (width - len(ids)) for ids in prefixes]
         return cls(

@@ -38,8 +38,6 @@ class OptimizerOptions(PartOptions):
 
 
 class AdamWOptions(OptimizerOptions):
-    """Adam with decoupled weight decay."""
-
     kind: Literal["adamw"] = "adamw"
     """Adam with decoupled weight decay (Loshchilov 2019)."""
     betas: tuple[Probability, Probability] = (0.9, 0.98)
@@ -60,8 +58,6 @@ class AdamOptions(AdamWOptions):
 
 
 class SgdOptions(OptimizerOptions):
-    """Stochastic gradient descent."""
-
     kind: Literal["sgd"] = "sgd"
     """Stochastic gradient descent."""
     learning_rate: Rate = 1.0

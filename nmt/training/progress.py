@@ -16,7 +16,6 @@ from nmt.data.batching import Position
 
 Sample = Mapping[str, str]
 """An example that is logged at a validation, such as a source, its reference and its hypothesis, by name."""
-LOWER_IS_BETTER = frozenset({"loss"})
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ class EarlyStopping:
         value = metrics[self.options.metric]
         if math.isnan(value):
             return -math.inf
-        return -value if self.options.metric in LOWER_IS_BETTER else value
+        return -value if self.options.metric == "loss" else value
 
     def observe(self, step: int, metrics: dict[str, float]) -> bool:
         """Records a validation. Returns whether it is the best so far."""

@@ -19,15 +19,11 @@ class ScheduleOptions(PartOptions):
 
 
 class ConstantOptions(ScheduleOptions):
-    """The same rate throughout."""
-
     kind: Literal["constant"] = "constant"
     """The same rate throughout."""
 
 
 class InverseSquareRootOptions(ScheduleOptions):
-    """sqrt(warmup / step)."""
-
     kind: Literal["inverse_square_root"] = "inverse_square_root"
     """sqrt(warmup_steps / step) after the warm-up (Vaswani 2017, eq. 3)."""
     warmup_steps: Count = 1000
@@ -35,8 +31,6 @@ class InverseSquareRootOptions(ScheduleOptions):
 
 
 class CosineScheduleOptions(ScheduleOptions):
-    """Half a cosine to the floor."""
-
     kind: Literal["cosine"] = "cosine"
     """Half a cosine from the top to the floor at the last update (Loshchilov 2017, eq. 5)."""
     floor: Probability = 0.0
@@ -44,8 +38,6 @@ class CosineScheduleOptions(ScheduleOptions):
 
 
 class LinearOptions(ScheduleOptions):
-    """A straight line to the floor."""
-
     kind: Literal["linear"] = "linear"
     """A straight line from the top to the floor at the last update."""
     floor: Probability = 0.0
@@ -53,8 +45,6 @@ class LinearOptions(ScheduleOptions):
 
 
 class PlateauOptions(ScheduleOptions):
-    """Smaller whenever validation stops improving."""
-
     kind: Literal["plateau"] = "plateau"
     """Smaller whenever the metric of `early_stopping` stops improving."""
     decrease: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5

@@ -114,9 +114,8 @@ class Trainer:
         later. Returns whether a rank was interrupted.
         """
         progress = self.progress
-        tokens, *counts = all_reduce_sum(
-            torch.tensor([self.objective.batch_counts(batch) for batch in update]).sum(0)
-        ).tolist()
+        counts_by_batch = torch.tensor([self.objective.batch_counts(batch) for batch in update])
+        tokens, *counts = all_reduce_sum(counts_by_batch.sum(0)).tolist()
         scales = loss_scales(counts, self.objective.weights(progress.epoch), self.runtime.world)
         sums = torch.zeros(len(counts), device=self.runtime.device)
         for number, batch in enumerate(update):
