@@ -95,6 +95,9 @@ class TableModel:
         # Not normalised: a search that takes logits for log-probabilities would show.
         return replace(state, code_BQ=code_BQ, attention_BQS=attention_BQS), self.log_probabilities[code_BQ] + 3.0
 
+    def log_softmax(self, logits: Tensor) -> Tensor:
+        return logits.log_softmax(-1)
+
 
 class AverageModel(TableModel):
     """The average of the tables of two models."""
