@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from nmt.config.schema import DocumentFiltersConfig, LabelledDataConfig, SentencePieceConfig
@@ -53,7 +55,7 @@ def encode(tmp_path: Path, tokenizer: Tokenizer) -> Encode:
 def test_nothing_is_read_again(encode: Encode, monkeypatch: pytest.MonkeyPatch) -> None:
     first = encode()
     encode()  # The ids are checked once after they were written.
-    monkeypatch.setattr(Collection, "_limited", lambda _: pytest.fail("the text was read again"))
+    monkeypatch.setattr(Collection, "_records", lambda _: pytest.fail("the text was read again"))
     monkeypatch.setattr(store, "checksum", lambda _: pytest.fail("the ids were read again"))
     assert encode().fingerprint == first.fingerprint
     weighted = encode(weight=2.5)
@@ -98,13 +100,15 @@ def test_every_kind_names_all_of_its_files(tmp_path: Path) -> None:
     write_documents(tmp_path, "some", DOCUMENTS)
     (tmp_path / "table.tsv").write_text("text\tlabel\na\tb\n")
     (tmp_path / "lines.jsonl").write_text(json.dumps({"text": ["a"], "label": "b"}) + "\n")
+    pq.write_table(pa.table({"text": ["a"], "label": ["b"]}), tmp_path / "table.parquet")
     kinds = [
         (COLLECTIONS["text"].options(docs=f"{tmp_path}/some.txt", labels=f"{tmp_path}/some.tsv"), "some.txt some.tsv"),
         (COLLECTIONS["tsv"].options(path=f"{tmp_path}/table.tsv"), "table.tsv"),
         (COLLECTIONS["jsonl"].options(path=f"{tmp_path}/lines.jsonl"), "lines.jsonl"),
+        (COLLECTIONS["parquet"].options(path=f"{tmp_path}/table.parquet"), "table.parquet"),
     ]
-    # What is held out has the files of the training text.
-    assert {options.kind for options, _ in kinds} == set(COLLECTIONS) - {"split"}
+    # What is held out has the files of the training text, and those of a data set are not known.
+    assert {options.kind for options, _ in kinds} == set(COLLECTIONS) - {"split", "huggingface"}
     for options, names in kinds:
         collection = COLLECTIONS.build(options, LabelledDataConfig(train=[options], validation=options))
         assert " ".join(path.name for path in collection.files) == names
