@@ -25,7 +25,7 @@ if not torch.cuda.is_available():
 
 from nmt.checkpoint import Snapshot, write_checkpoint
 from nmt.config import TranslationConfig
-from nmt.data.batching.batch import collate
+from nmt.data.batching.pair_batches import collate
 from nmt.data.cache import flatten
 from nmt.data.tokenizer import TokenizerPair, learn
 from nmt.kernels.select import reference_kernels

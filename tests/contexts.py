@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from nmt.data.batching import Batch, Lookback, Past
-from nmt.data.batching.past import read_back
+from nmt.data.batching import Batch, DocumentContext, PreviousSentences
+from nmt.data.batching.document_context import add_context
 from nmt.model.context import Sentences
 from nmt.model.in_context import Before, Followed, InContext, Remembered, remember
 from nmt.model.translator import Translator
@@ -43,9 +43,9 @@ def rows_before(rows: np.ndarray) -> np.ndarray:
     return np.where((rows >= 0) & (places[rows] > 0), rows - 1, -1)
 
 
-def batch_of(rows: list[int], lookback: Lookback | None, padding: int = 0, seed: int = 0) -> Batch:
+def batch_of(rows: list[int], lookback: DocumentContext | None, padding: int = 0, seed: int = 0) -> Batch:
     """Rows of the documents above with what is read beside them; `seed` draws the ids that stand in the padding."""
-    read = read_back(np.array(rows), rows_before, lookback)
+    read = add_context(np.array(rows), rows_before, lookback)
     source_BS, _ = sentences(*SOURCES, padding=3, seed=1)
     target_BT, _ = sentences(*TARGETS, size=11, padding=3, seed=2)
     noise = torch.Generator().manual_seed(seed)
@@ -59,7 +59,7 @@ def batch_of(rows: list[int], lookback: Lookback | None, padding: int = 0, seed:
         beyond = torch.arange(chosen_ids.shape[1]) >= lengths_B.unsqueeze(1)
         parts += [torch.where(beyond, torch.randint(4, size, chosen_ids.shape, generator=noise), chosen_ids), lengths_B]
     tokens = sum(TARGETS[row] for row in rows)
-    return Batch(*parts, np.array(rows), tokens, past=read.past)
+    return Batch(*parts, np.array(rows), tokens, context=read.context)
 
 
 def readouts(found: Followed, batch: Batch) -> list[Tensor]:
@@ -67,7 +67,7 @@ def readouts(found: Followed, batch: Batch) -> list[Tensor]:
     return [found.readout_BTR[row, : int(batch.target_lengths_B[row])] for row in range(batch.pairs)]
 
 
-def in_turn(model: Translator, documents: list[list[int]], lookback: Lookback) -> dict[int, Tensor]:
+def in_turn(model: Translator, documents: list[list[int]], lookback: DocumentContext) -> dict[int, Tensor]:
     """Logits of the given translations, step by step, sentence k of every document at once as in translation."""
     logits: dict[int, Tensor] = {}
     known: dict[int, Remembered] = {}
@@ -88,7 +88,7 @@ def in_turn(model: Translator, documents: list[list[int]], lookback: Lookback) -
                 for side in ("sources", "targets")
             ]
             joined = [Sentences.join(side) if side else None for side in sides]
-            before = Before(Past.of(past_BP), Remembered(*joined))
+            before = Before(PreviousSentences.of(past_BP), Remembered(*joined))
         wrapped = InContext(model, before)
         state = wrapped.start(wrapped.encode(batch.source_BS, batch.source_lengths_B))
         steps = []

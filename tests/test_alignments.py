@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from nmt.config.registry import PartOptions
 from nmt.config.schema import DataConfig, FiltersConfig, TokenizerConfig
 from nmt.data.batching import Batch, BatchStream, Position
-from nmt.data.batching.links import Links, link_pieces
+from nmt.data.batching.pair_batches import Links, link_pieces
 from nmt.data.cache import EncodedCorpus, EncodingReport, Ragged, encode_corpora, flatten
 from nmt.data.cache.store import report_json
 from nmt.data.cache.word_links import parse_links

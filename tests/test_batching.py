@@ -14,10 +14,9 @@ import pytest
 import torch
 
 from nmt.config.schema import DataConfig, TokenizerConfig
-from nmt.data.batching import Batch, BatchStream, Position, Update, pad_sources, validation_batches
-from nmt.data.batching.plan import cut, plan_window
-from nmt.data.batching.prefetch import prefetch
-from nmt.data.batching.windows import Windows
+from nmt.data.batching import Batch, BatchStream, Position, pad_sources
+from nmt.data.batching.plan import padded_buckets, plan_pairs
+from nmt.data.batching.update_stream import Windows, prefetch
 from nmt.data.cache import EncodedCorpus, WeightedRows, encode_corpora
 from nmt.data.readers.corpora import TextPairOptions, open_corpus
 from nmt.data.tokenizer import TokenizerPair, learn
@@ -79,7 +78,7 @@ def streams(corpus: EncodedCorpus, tokenizers: TokenizerPair) -> Streams:
     return Streams(corpus, tokenizers)
 
 
-def epoch(stream: BatchStream, number: int = 0, update: int = 0) -> list[Update]:
+def epoch(stream: BatchStream, number: int = 0, update: int = 0) -> list[list[Batch]]:
     return list(stream.updates(Position(number, update)))
 
 
@@ -168,7 +167,7 @@ def test_cut_is_the_greedy_one() -> None:
             start = bounds[-1]
             if end - start > 1 and (end - start) * longest[start:end].max() > budget:
                 bounds.append(end - 1)
-        assert cut(longest, budget).tolist() == [*bounds, len(longest)]
+        assert padded_buckets(longest, budget).tolist() == [*bounds, len(longest)]
 
 
 # Weights
@@ -227,15 +226,15 @@ def test_a_rank_without_a_batch_gets_one_that_weighs_nothing(streams: Streams, t
     world = whole - 1  # one batch is left over, or the plan of this group size has a different one
     last = [epoch(streams(rank, world))[-1][0] for rank in range(world)]
     assert sum(batch.weight for batch in last) == 1
-    stand_in = last[-1]
-    assert (stand_in.weight, stand_in.target_tokens, len(stand_in.rows)) == (0.0, 0, 0)
-    assert stand_in.source_BS.tolist() == [[tokenizers.source.eos]]
-    assert stand_in.target_BT.tolist() == [[tokenizers.target.eos]]
-    assert "weight 0" in stand_in.describe()
+    dummy_batch = last[-1]
+    assert (dummy_batch.weight, dummy_batch.target_tokens, len(dummy_batch.rows)) == (0.0, 0, 0)
+    assert dummy_batch.source_BS.tolist() == [[tokenizers.source.eos]]
+    assert dummy_batch.target_BT.tolist() == [[tokenizers.target.eos]]
+    assert "weight 0" in dummy_batch.describe()
 
 
 def test_batches_of_an_update_are_of_similar_length(streams: Streams) -> None:
-    def spread(updates: list[Update]) -> float:
+    def spread(updates: list[list[Batch]]) -> float:
         return float(np.mean([np.std([batch.target_BT.shape[1] for batch in update]) for update in updates[:-1]]))
 
     alone = batches(streams())
@@ -246,7 +245,7 @@ def test_batches_of_an_update_are_of_similar_length(streams: Streams) -> None:
 def test_the_incomplete_update_is_of_any_length() -> None:
     lengths = np.repeat(np.arange(1, 51), 20)
     rows = np.arange(1000)
-    plans = [plan_window(rows, lengths, lengths, 100, 7, np.random.default_rng(number)) for number in range(40)]
+    plans = [plan_pairs(rows, lengths, lengths, 100, 7, np.random.default_rng(number)) for number in range(40)]
     assert all(len(plan) % 7 for plan in plans)
     leftover = [lengths[plan.batch(len(plan) - 1)].mean() for plan in plans]
     assert min(leftover) < 20
@@ -365,7 +364,7 @@ def test_the_memory_of_a_window_does_not_grow_with_the_corpus() -> None:
         tracemalloc.start()
         rows = windows.rows(0, len(windows) // 2)
         lengths = rows % 50 + 1
-        plan = plan_window(rows, lengths, lengths, 4096, 1, np.random.default_rng(0))
+        plan = plan_pairs(rows, lengths, lengths, 4096, 1, np.random.default_rng(0))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert len(plan.rows) == pytest.approx(1 << 18, rel=0.05)
@@ -411,28 +410,17 @@ def test_sampling_draws_again_where_the_batch_is_the_same(tmp_path: Path, tokeni
     assert drawn[0] not in drawn[1:]
 
 
-# Validation, search, the largest batch
+# Search, the largest batch
 
 
-@pytest.mark.parametrize("world", [1, 3])
-def test_validation_has_every_row_once_and_in_order_of_length(
-    corpus: EncodedCorpus, tokenizers: TokenizerPair, world: int
-) -> None:
-    ranks = [list(validation_batches(corpus, BUDGET, tokenizers, rank, world)) for rank in range(world)]
-    assert sorted(row for rank in ranks for batch in rank for row in batch.rows) == list(range(PAIRS))
-    for rank in ranks:
-        widths = [batch.target_BT.shape[1] for batch in rank]
-        assert widths == sorted(widths)
-        assert all(max(b.source_BS.numel(), b.target_BT.numel()) <= BUDGET for b in rank)
-    again = list(validation_batches(corpus, BUDGET, tokenizers, 0, world))
-    for left, right in zip(ranks[0], again, strict=True):
-        assert_same(left, right)
+def padded_elements(batch: Batch) -> int:
+    return batch.source_BS.numel() + batch.target_BT.numel()
 
 
 def test_the_largest_batch_is_one_of_the_epoch_and_none_is_larger(streams: Streams) -> None:
     largest = streams().largest_batch()
     whole = batches(streams())
-    assert largest.padded_elements == max(batch.padded_elements for batch in whole)
+    assert padded_elements(largest) == max(map(padded_elements, whole))
     assert largest.rows.tolist() in [batch.rows.tolist() for batch in whole]
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nmt.data.batching import Batch, BatchPast, Lookback, Past
+from nmt.data.batching import Batch, BatchContext, DocumentContext, PreviousSentences
 from nmt.model.attention import SCORES
 from nmt.model.context import CONTEXTS, ContextWeights, Sentences
 from nmt.model.context.hierarchical import HierarchicalAttention, HierarchicalOptions
@@ -72,7 +72,7 @@ def test_both_levels_and_the_gate_by_hand() -> None:
             torch.tensor([[True, True, False]] * 2),
         )
     )
-    past = Past.of(np.array([[-1, -1], [0, 1]]))
+    past = PreviousSentences.of(np.array([[-1, -1], [0, 1]]))
     states = torch.tensor([[[5.0]], [[1.0]]], dtype=torch.float64)
     with torch.no_grad():
         joined, weights = module(states, past, words)
@@ -97,7 +97,7 @@ def test_the_equations_written_out_once_more(feed_forward: int | None) -> None:
     states = torch.randn(4, 5, size, generator=generator, dtype=torch.float64)
     mask = torch.arange(5) < torch.tensor(lengths).unsqueeze(1)
     before = {1: [0], 2: [1, 0], 3: [2, 1]}
-    past = Past.of(np.array([[-1, -1], [0, -1], [1, 0], [2, 1]]))
+    past = PreviousSentences.of(np.array([[-1, -1], [0, -1], [1, 0], [2, 1]]))
     found, _ = module(states, past, module.remember(Sentences(states, mask)))
 
     def additive(score: Any, query: Tensor, memory: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ def test_first_sentences_pass_through_exactly(where: str) -> None:
 def test_documents_of_one_sentence_are_translated_as_without_context(where: str) -> None:
     model = translator(where=where)
     batch = batch_of([0, 3, 4, 8], model.context.lookback)
-    assert batch.past is not None
+    assert batch.context is not None
     with torch.no_grad():
         found = follow(model, batch)
         alone, _ = model.readout(model.encode(batch.source_BS, batch.source_lengths_B), batch.target_BT)
@@ -208,7 +208,7 @@ def test_the_memory_is_zero_at_padding() -> None:
     model = translator(where="encoder")
     batch = batch_of(list(range(10)), model.context.lookback, padding=2)
     encoded = model.encode(batch.source_BS, batch.source_lengths_B)
-    joined, _ = model.context.read(encoded, batch.past.sources, None, None)
+    joined, _ = model.context.read(encoded, batch.context.sources, None, None)
     assert joined.memory_BSC[~joined.mask_BS].abs().sum() == 0
     assert joined.final_LBF == encoded.final_LBF
 
@@ -253,14 +253,14 @@ def test_selected_states_know_their_own_past(where: str) -> None:
         batch = batch_of([1, 2, 3, 6], lookback)
         whole = follow(model, batch)
         known = {row: remember(model, batch_of([row], None), None) for row in (0, 4)}
-        known[1] = remember(model, batch_of([1], None), Before(Past.of(np.array([[0, -1]])), known[0]))
-        known[5] = remember(model, batch_of([5], None), Before(Past.of(np.array([[0, -1]])), known[4]))
+        known[1] = remember(model, batch_of([1], None), Before(PreviousSentences.of(np.array([[0, -1]])), known[0]))
+        known[5] = remember(model, batch_of([5], None), Before(PreviousSentences.of(np.array([[0, -1]])), known[4]))
         order = [known[row] for row in (0, 1, 0, 5, 4)]
         remembered = Remembered(
             Sentences.join([each.sources for each in order]) if lookback.sources else None,
             Sentences.join([each.targets for each in order]),
         )
-        past = Past.of(np.array([[0, -1], [1, 2], [-1, -1], [3, 4]]))
+        past = PreviousSentences.of(np.array([[0, -1], [1, 2], [-1, -1], [3, 4]]))
         wrapped = InContext(model, Before(past, remembered))
         now = batch_of([1, 2, 3, 6], None)
         state = wrapped.start(wrapped.encode(now.source_BS, now.source_lengths_B))
@@ -322,7 +322,7 @@ def test_gradients_flow_into_the_sentences_before_unless_they_are_stopped(where:
     source_BS, target_BT = torch.full_like(batch.source_BS, 5), torch.full_like(batch.target_BT, 5)
     source_BS[1:], target_BT[1:] = 7, 7
     changed = Batch(
-        source_BS, batch.source_lengths_B, target_BT, batch.target_lengths_B, batch.rows, 1, past=batch.past
+        source_BS, batch.source_lengths_B, target_BT, batch.target_lengths_B, batch.rows, 1, context=batch.context
     )
     TranslationObjective(model, 0.0)(changed).smoothed.backward()
     reached = {
@@ -391,11 +391,11 @@ def test_shorter_formats_give_nearly_the_same(where: str) -> None:
 
 
 def test_what_looks_back_is_what_the_option_says() -> None:
-    assert context_options(where="encoder").lookback == Lookback(2, True, False)
-    assert context_options(where="decoder").lookback == Lookback(2, False, True)
-    assert context_options(where="both").lookback == Lookback(2, True, True)
+    assert context_options(where="encoder").lookback == DocumentContext(2, True, False)
+    assert context_options(where="decoder").lookback == DocumentContext(2, False, True)
+    assert context_options(where="both").lookback == DocumentContext(2, True, True)
     assert CONTEXTS["none"].options().lookback is None
-    assert Lookback(3, True, True).reach == 6
+    assert DocumentContext(3, True, True).reach == 6
 
 
 def test_options_that_do_not_go_with_the_network_are_refused() -> None:
@@ -438,6 +438,6 @@ def test_weights_say_where_each_position_looked() -> None:
 
 
 def test_batch_past_follows_to_a_device() -> None:
-    past = BatchPast(1, np.arange(2), Past.of(np.array([[-1], [0]])), None).to(torch.device("meta"))
+    past = BatchContext(1, np.arange(2), PreviousSentences.of(np.array([[-1], [0]])), None).to(torch.device("meta"))
     assert past.sources is not None
     assert past.sources.row_N.device.type == "meta"

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from nmt.config.schema import DataConfig, FiltersConfig, TokenizerConfig
-from nmt.data.batching import Batch, BatchStream, Lookback, Past, Position
-from nmt.data.batching.document_plan import cut_documents, plan_stretches
-from nmt.data.batching.past import read_back
-from nmt.data.batching.windows import Windows
+from nmt.data.batching import Batch, BatchStream, DocumentContext, Position, PreviousSentences
+from nmt.data.batching.document_context import add_context
+from nmt.data.batching.plan import document_buckets, plan_pairs_with_context
+from nmt.data.batching.update_stream import Windows
 from nmt.data.cache import EncodedCorpus, encode_corpora
 from nmt.data.readers.corpora import Corpus, TextPairOptions, open_corpus
 from nmt.data.tokenizer import TokenizerPair, learn
@@ -23,7 +23,11 @@ from nmt.data.tokenizer import TokenizerPair, learn
 WORDS = ["Hund", "Katze", "läuft", "schläft", "der", "die", "groß", "klein", "Haus", "und"]
 BUDGET = 600
 MAX_LENGTH = 40
-SOURCES, TARGETS, BOTH = Lookback(3, True, False), Lookback(3, False, True), Lookback(2, True, True)
+SOURCES, TARGETS, BOTH = (
+    DocumentContext(3, True, False),
+    DocumentContext(3, False, True),
+    DocumentContext(2, True, True),
+)
 EVERY = pytest.mark.parametrize("lookback", [SOURCES, TARGETS, BOTH], ids=["sources", "targets", "both"])
 
 Document = list[tuple[str, str]]
@@ -73,7 +77,7 @@ class Streams:
 
     def __call__(
         self,
-        lookback: Lookback | None = SOURCES,
+        lookback: DocumentContext | None = SOURCES,
         rank: int = 0,
         world: int = 1,
         accumulation: int = 1,
@@ -81,7 +85,7 @@ class Streams:
         **windows: int,
     ) -> BatchStream:
         fixed = (self.corpus, BUDGET, 1, rank, world, accumulation, self.tokenizers, sampling)
-        return BatchStream(*fixed, lookback=lookback, **windows)
+        return BatchStream(*fixed, context=lookback, **windows)
 
 
 @pytest.fixture(scope="module")
@@ -104,12 +108,16 @@ def before(corpus: EncodedCorpus, row: int, count: int) -> list[int]:
     return [row - back for back in range(1, min(count, place) + 1)]
 
 
-def links(past: Past) -> dict[int, list[int]]:
+def padded_elements(batch: Batch) -> int:
+    return batch.source_BS.numel() + batch.target_BT.numel()
+
+
+def links(past: PreviousSentences) -> dict[int, list[int]]:
     """By sentence, where those before it are found, nearest first."""
     width = past.present_LP.shape[1]
-    assert past.place_N.tolist() == past.present_LP.flatten().nonzero().squeeze(1).tolist()
+    assert past.index_N.tolist() == past.present_LP.flatten().nonzero().squeeze(1).tolist()
     found: dict[int, list[int]] = {sentence: [] for sentence in past.sentence_L.tolist()}
-    for place, row in zip(past.place_N.tolist(), past.row_N.tolist(), strict=True):
+    for place, row in zip(past.index_N.tolist(), past.row_N.tolist(), strict=True):
         found[int(past.sentence_L[place // width])].append(row)
         assert len(found[int(past.sentence_L[place // width])]) == place % width + 1
     return found
@@ -126,12 +134,12 @@ def target_texts(batch: Batch, tokenizers: TokenizerPair) -> list[str]:
 
 
 def test_a_past_by_hand() -> None:
-    past = Past.of(np.array([[-1, -1, -1], [0, -1, -1], [5, 0, -1], [-1, -1, -1], [2, 1, 0]]))
+    past = PreviousSentences.of(np.array([[-1, -1, -1], [0, -1, -1], [5, 0, -1], [-1, -1, -1], [2, 1, 0]]))
     assert past.sentence_L.tolist() == [1, 2, 4]
     assert past.present_LP.tolist() == [[True, False, False], [True, True, False], [True, True, True]]
-    assert past.place_N.tolist() == [0, 3, 4, 6, 7, 8]
+    assert past.index_N.tolist() == [0, 3, 4, 6, 7, 8]
     assert past.row_N.tolist() == [0, 5, 0, 2, 1, 0]
-    assert len(Past.of(np.full((4, 2), -1))) == 0
+    assert len(PreviousSentences.of(np.full((4, 2), -1))) == 0
 
 
 def test_what_is_read_beside_by_hand() -> None:
@@ -141,33 +149,33 @@ def test_what_is_read_beside_by_hand() -> None:
         return np.where(rows > 10, rows - 1, -1)
 
     rows = np.array([15, 12])
-    read = read_back(rows, rows_before, Lookback(2, True, False))
+    read = add_context(rows, rows_before, DocumentContext(2, True, False))
     assert (read.rows.tolist(), read.translated) == ([15, 12, 10, 11, 13, 14], 2)
-    assert links(read.past.sources) == {0: [5, 4], 1: [3, 2]}
-    assert read.past.targets is None
-    read = read_back(rows, rows_before, Lookback(2, False, True))
+    assert links(read.context.sources) == {0: [5, 4], 1: [3, 2]}
+    assert read.context.targets is None
+    read = add_context(rows, rows_before, DocumentContext(2, False, True))
     assert (read.rows.tolist(), read.translated) == ([15, 12, 10, 11, 13, 14], 6)
-    assert links(read.past.targets) == {0: [5, 4], 1: [3, 2]}
-    assert read.past.sources is None
-    read = read_back(rows[:1], rows_before, Lookback(2, True, True))
+    assert links(read.context.targets) == {0: [5, 4], 1: [3, 2]}
+    assert read.context.sources is None
+    read = add_context(rows[:1], rows_before, DocumentContext(2, True, True))
     assert (read.rows.tolist(), read.translated) == ([15, 13, 14, 11, 12], 3)
-    assert links(read.past.targets) == {0: [2, 1]}
-    assert links(read.past.sources) == {0: [2, 1], 1: [4, 3], 2: [1, 4]}
-    assert read.past.pairs == 1
+    assert links(read.context.targets) == {0: [2, 1]}
+    assert links(read.context.sources) == {0: [2, 1], 1: [4, 3], 2: [1, 4]}
+    assert read.context.pairs == 1
     # A document that occurs twice in a batch looks back to either.
-    read = read_back(np.array([11, 10, 11]), rows_before, Lookback(1, True, False))
-    assert links(read.past.sources) == {0: [1], 2: [1]}
+    read = add_context(np.array([11, 10, 11]), rows_before, DocumentContext(1, True, False))
+    assert links(read.context.sources) == {0: [1], 2: [1]}
 
 
 @EVERY
 def test_every_pair_has_exactly_the_sentences_before_it(
-    streams: Streams, lookback: Lookback, tokenizers: TokenizerPair
+    streams: Streams, lookback: DocumentContext, tokenizers: TokenizerPair
 ) -> None:
     corpus, seen = streams.corpus, []
     texts = corpus.text(np.arange(len(corpus)))
     for batch in batches(streams(lookback)):
         seen += batch.rows.tolist()
-        past = batch.past
+        past = batch.context
         assert past.pairs == batch.pairs == len(batch.rows)
         sources, targets = source_texts(batch, tokenizers), target_texts(batch, tokenizers)
         assert sources[: batch.pairs] == [texts[0][row] for row in batch.rows]
@@ -196,7 +204,7 @@ def test_every_pair_has_exactly_the_sentences_before_it(
 
 
 @EVERY
-def test_batches_stay_within_the_budget_with_all_that_is_read(streams: Streams, lookback: Lookback) -> None:
+def test_batches_stay_within_the_budget_with_all_that_is_read(streams: Streams, lookback: DocumentContext) -> None:
     whole = batches(streams(lookback))
     alone = 0
     for batch in whole:
@@ -233,10 +241,13 @@ def assert_same(left: Batch, right: Batch) -> None:
     assert (left.target_tokens, left.weight) == (right.target_tokens, right.weight)
     for name in ("source_BS", "source_lengths_B", "target_BT", "target_lengths_B"):
         assert torch.equal(getattr(left, name), getattr(right, name))
-    assert (left.past is None) == (right.past is None)
-    if left.past is not None and right.past is not None:
-        assert left.past.pairs == right.past.pairs
-        for one, other in ((left.past.sources, right.past.sources), (left.past.targets, right.past.targets)):
+    assert (left.context is None) == (right.context is None)
+    if left.context is not None and right.context is not None:
+        assert left.context.pairs == right.context.pairs
+        for one, other in (
+            (left.context.sources, right.context.sources),
+            (left.context.targets, right.context.targets),
+        ):
             assert (one is None) == (other is None)
             assert one is None or links(one) == links(other)
 
@@ -323,7 +334,7 @@ def test_without_context_batches_are_those_of_a_corpus_without_documents(
         for left, right in zip(batches(streams(None), epoch), batches(plain(None), epoch), strict=True):
             assert torch.equal(left.source_BS, right.source_BS)
             assert torch.equal(left.target_BT, right.target_BT)
-            assert left.past is None
+            assert left.context is None
 
 
 def test_sampling_tokenizes_context_anew_as_well(streams: Streams, tokenizers: TokenizerPair) -> None:
@@ -343,7 +354,7 @@ def test_the_largest_batch_is_the_largest(streams: Streams) -> None:
     for lookback in (SOURCES, TARGETS, BOTH):
         largest, whole = streams(lookback).largest_batch(), batches(streams(lookback))
         assert largest.rows.tolist() in [batch.rows.tolist() for batch in whole]
-        assert largest.padded_elements > 0.9 * max(batch.padded_elements for batch in whole)
+        assert padded_elements(largest) > 0.9 * max(map(padded_elements, whole))
 
 
 def test_a_corpus_without_documents_beside_one_with(tmp_path: Path, tokenizers: TokenizerPair) -> None:
@@ -355,7 +366,7 @@ def test_a_corpus_without_documents_beside_one_with(tmp_path: Path, tokenizers: 
     corpus = encode(tmp_path, corpora, tokenizers)
     stop = corpus.parts[0].stop
     for batch in batches(Streams(corpus, tokenizers)()):
-        looking = [int(batch.rows[sentence]) for sentence in batch.past.sources.sentence_L]
+        looking = [int(batch.rows[sentence]) for sentence in batch.context.sources.sentence_L]
         assert all(row < stop for row in looking)
 
 
@@ -369,11 +380,11 @@ def test_stretches_are_the_greedy_ones() -> None:
         reach, budget = int(rng.integers(0, 4)), int(rng.integers(1, 200))
         places = np.flatnonzero(is_pair)
         number = 0
-        for stretch in cut_documents(longest, is_pair, sentences, reach, budget):
-            assert stretch.first == number
+        for bucket in document_buckets(longest, is_pair, sentences, reach, budget):
+            assert bucket.first == number
             start = places[number] - min(reach, sentences[places[number]])
-            assert stretch.read.start == start
-            inside = slice(start, stretch.read.stop)
+            assert bucket.rows_read.start == start
+            inside = slice(start, bucket.rows_read.stop)
             fits = (inside.stop - start) * longest[inside].max() <= budget
             assert fits or inside.stop == places[number] + 1
             assert is_pair[inside.stop - 1]
@@ -388,8 +399,8 @@ def test_stretches_are_the_greedy_ones() -> None:
 def test_documents_of_like_sentences_are_neighbours() -> None:
     lengths = np.repeat(np.arange(1, 51), 40)
     rng = np.random.default_rng(1)
-    plan = plan_stretches(
-        np.arange(2000), np.ones(2000, np.bool_), np.tile(np.arange(4), 500), lengths, lengths, SOURCES, 200, 1, rng
+    plan = plan_pairs_with_context(
+        np.arange(2000), np.ones(2000, np.bool_), np.tile(np.arange(4), 500), lengths, lengths, 3, False, 200, 1, rng
     )
     spread = [np.ptp(lengths[plan.batch(number)]) / lengths[plan.batch(number)].max() for number in range(len(plan))]
     assert np.mean(spread) < 0.25

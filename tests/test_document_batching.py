@@ -8,8 +8,8 @@ import torch
 
 from nmt.config.schema import DocumentFiltersConfig, LabelledDataConfig, SentencePieceConfig
 from nmt.data.batching import DocumentBatch, DocumentStream, Position, documents_batch
-from nmt.data.batching.plan import fill, plan_documents
-from nmt.data.batching.windows import Windows
+from nmt.data.batching.plan import packed_buckets, plan_documents
+from nmt.data.batching.update_stream import Windows
 from nmt.data.cache import DocumentTokenizer, EncodedCollection, encode_collections
 from nmt.data.readers.labelled import COLLECTIONS, all_labels, open_collection
 from nmt.data.tokenizer import learn_one
@@ -42,8 +42,8 @@ def epoch(one: DocumentStream, position: Position | None = None) -> list[list[Do
 
 
 def test_batches_are_filled_by_words() -> None:
-    assert fill(np.array([3, 3, 3, 20, 1, 1]), 7).tolist() == [0, 2, 3, 4, 6]
-    assert fill(np.array([], np.int64), 7).tolist() == [0]
+    assert packed_buckets(np.array([3, 3, 3, 20, 1, 1]), 7).tolist() == [0, 2, 3, 4, 6]
+    assert packed_buckets(np.array([], np.int64), 7).tolist() == [0]
 
 
 def test_an_epoch_has_every_document_once_and_batches_fit(collection: EncodedCollection) -> None:
@@ -102,9 +102,9 @@ def test_two_ranks_make_the_updates_of_one_that_accumulates(collection: EncodedC
     assert len(alone) == len(ranks[0]) == len(ranks[1]) == stream(collection, world=2).updates_per_epoch(0)
     for together, one, other in zip(alone, *ranks, strict=True):
         assert all(same(a, b) for a, b in zip(together, [*one, *other], strict=True))
-    stand_ins = [batch for update in alone for batch in update if not batch.weight]
-    assert len(stand_ins) <= 1
-    assert all((batch.words, batch.documents) == (0, 0) for batch in stand_ins)
+    dummies = [batch for update in alone for batch in update if not batch.weight]
+    assert len(dummies) <= 1
+    assert all((batch.words, batch.documents) == (0, 0) for batch in dummies)
 
 
 def windowed(collection: EncodedCollection, rank: int = 0, world: int = 1, accumulation: int = 1) -> DocumentStream:

@@ -19,9 +19,9 @@ from nmt.checkpoint import Snapshot, write_checkpoint
 from nmt.cli import evaluate, translate
 from nmt.config import TranslationConfig
 from nmt.config.schema import SearchConfig
-from nmt.data.batching import Batch, Lookback
-from nmt.data.batching.batch import collate
-from nmt.data.batching.past import document_positions, group_by_document, read_back, sentences_before
+from nmt.data.batching import Batch, DocumentContext
+from nmt.data.batching.document_context import add_context, document_positions, group_by_document, sentences_before
+from nmt.data.batching.pair_batches import collate
 from nmt.data.cache import flatten
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import DataError
@@ -69,17 +69,17 @@ def config(context: str, tests: str = "{}") -> TranslationConfig:
     return parse_saved_config(CONFIG.format(context=CONTEXTS[context], tests=tests), "context.yaml")
 
 
-def batch_of(tokenizers: TokenizerPair, lookback: Lookback | None) -> Batch:
+def batch_of(tokenizers: TokenizerPair, lookback: DocumentContext | None) -> Batch:
     """All lines and their references, with all that is read before them."""
     source, target = tokenizers.source.encode(LINES), tokenizers.target.encode(TARGETS)
     before = sentences_before(DOCUMENTS, np.asarray([len(ids) for ids in source]))
-    read = read_back(np.arange(len(LINES)), before, lookback)
+    read = add_context(np.arange(len(LINES)), before, lookback)
     return collate(
         flatten([source[row] for row in read.rows]),
         flatten([target[row] for row in read.rows[: read.translated]]),
         np.arange(len(LINES)),
         tokenizers,
-        past=read.past,
+        context=read.context,
     )
 
 
@@ -176,8 +176,8 @@ def test_translations_are_scored_as_training_sees_them(context: System, tokenize
     target = [list(best[0].ids) for best in found]
     lookback = context.translators[0].context.lookback
     before = sentences_before(DOCUMENTS, np.asarray([len(ids) for ids in source]))
-    read = read_back(np.arange(len(LINES)), before, lookback)
-    batch = collate(flatten(source), flatten(target), np.arange(len(LINES)), tokenizers, past=read.past)
+    read = add_context(np.arange(len(LINES)), before, lookback)
+    batch = collate(flatten(source), flatten(target), np.arange(len(LINES)), tokenizers, context=read.context)
     model = context.translators[0]
     with torch.inference_mode():
         logits = torch.log_softmax(model.projection(follow(model, batch).readout_BTR), -1)

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from nmt.data.batching.batch import Batch, collate
+from nmt.data.batching.pair_batches import Batch, collate
 from nmt.data.cache import flatten
 from nmt.data.tokenizer import TokenizerPair
 from nmt.kernels.select import choose_kernels

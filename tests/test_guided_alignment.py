@@ -19,7 +19,7 @@ import yaml
 from nmt.checkpoint import find
 from nmt.config import TranslationConfig, schema
 from nmt.data.batching import Batch, Links
-from nmt.data.batching.batch import encoded_batch
+from nmt.data.batching.pair_batches import encoded_batch
 from nmt.data.cache import encode_corpora
 from nmt.data.readers.corpora import open_corpus
 from nmt.errors import ConfigError

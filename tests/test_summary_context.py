@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nmt.config import schema
-from nmt.data.batching import Past
+from nmt.data.batching import PreviousSentences
 from nmt.errors import ConfigError
 from nmt.kernels.select import Kernels, UnsupportedReasons, choose_kernels
 from nmt.model.attention import SCORES
@@ -64,7 +64,9 @@ def test_the_summary_written_out_once_more() -> None:
     assert context.lookback is not None
     batch = batch_of(list(range(10)), context.lookback)
     with torch.no_grad():
-        encoded, weights = context.read(model.encode(batch.source_BS, batch.source_lengths_B), batch.past.sources, None)
+        encoded, weights = context.read(
+            model.encode(batch.source_BS, batch.source_lengths_B), batch.context.sources, None
+        )
         assert weights is None
         for row, before in BEFORE.items():
             expected = torch.zeros(8, dtype=torch.float64)
@@ -81,7 +83,7 @@ def test_the_start_and_a_step_by_hand() -> None:
     context, wiring = model.context, model.decoder.wiring
     batch = batch_of([0, 1], context.lookback)
     with torch.no_grad():
-        encoded, _ = context.read(model.encode(batch.source_BS, batch.source_lengths_B), batch.past.sources, None)
+        encoded, _ = context.read(model.encode(batch.source_BS, batch.source_lengths_B), batch.context.sources, None)
         summary = encoded.summary
         alone = model.decoder.start(model.encode(batch.source_BS, batch.source_lengths_B)).recurrent[0][1, 0]
         told = model.decoder.start(encoded).recurrent[0][1, 0]
@@ -190,7 +192,7 @@ def test_selected_states_know_their_own_past() -> None:
         whole_batch = batch_of(list(range(10)), lookback)
         whole = readouts(follow(model, whole_batch), whole_batch)
         known = [remember(model, batch_of([row], None), None).sources for row in (0, 1, 0, 5, 4)]
-        past = Past.of(np.array([[0, -1], [1, 2], [-1, -1], [3, 4]]))
+        past = PreviousSentences.of(np.array([[0, -1], [1, 2], [-1, -1], [3, 4]]))
         wrapped = InContext(model, Before(past, Remembered(Sentences.join(known), None)))
         now = batch_of([1, 2, 3, 6], None)
         state = wrapped.start(wrapped.encode(now.source_BS, now.source_lengths_B))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nmt.data.batching import Batch, Past
+from nmt.data.batching import Batch, PreviousSentences
 from nmt.model.attention import AttentionWeights, Encoded
 from nmt.model.context import ContextWeights, Sentences
 from nmt.model.translator import Narrowed, Translator
@@ -39,7 +39,7 @@ def follow(translator: Translator, batch: Batch) -> Followed:
     Of a sentence that only others look at there is a readout as well, without context.
     """
     encoded = translator.encode(batch.source_BS, batch.source_lengths_B)
-    past = batch.past
+    past = batch.context
     if past is None:
         return Followed(*translator.readout(encoded, batch.target_BT), None, None)
     read, telling = None, _Telling(translator, past.targets, batch.target_lengths_B)
@@ -53,7 +53,7 @@ def follow(translator: Translator, batch: Batch) -> Followed:
 class _Telling:
     """Tells the decoder's states of those of the translations before, all of which are among them."""
 
-    def __init__(self, translator: Translator, past: Past | None, target_lengths_B: Tensor) -> None:
+    def __init__(self, translator: Translator, past: PreviousSentences | None, target_lengths_B: Tensor) -> None:
         self.weights: ContextWeights | None = None
         self._translator, self._past, self._lengths_B = translator, past, target_lengths_B
 
@@ -85,7 +85,7 @@ class Remembered:
 class Before:
     """What stands before sentences that are to be translated."""
 
-    past: Past
+    past: PreviousSentences
     remembered: Remembered
 
 
@@ -139,7 +139,7 @@ class DocumentMemory:
         past_BP = np.full((len(rows), self._reach), -1)
         past_BP[np.arange(self._reach) < np.asarray([[len(sentences)] for sentences in states])] = range(len(flat))
         device = self.translator.projection.weight.device
-        return Before(Past.of(past_BP).to(device), Remembered.join(flat))
+        return Before(PreviousSentences.of(past_BP).to(device), Remembered.join(flat))
 
     def read(self, batch: Batch) -> dict[int, Remembered]:
         """Returns the states of sentences and their translations, by row; `add` stores them."""

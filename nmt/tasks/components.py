@@ -18,7 +18,7 @@ from nmt.config import (
     schema,
 )
 from nmt.config.registry import PartOptions, decided
-from nmt.data.batching import Lookback
+from nmt.data.batching import DocumentContext
 from nmt.data.readers.base import SplitOptions
 from nmt.data.readers.corpora import CORPORA, CorpusOptions
 from nmt.data.readers.labelled import COLLECTIONS
@@ -72,7 +72,7 @@ def has_attention(model: schema.ModelConfig) -> bool:
     return isinstance(score, ScoreOptions) and score.looks
 
 
-def lookback(model: schema.ModelConfig) -> Lookback | None:
+def lookback(model: schema.ModelConfig) -> DocumentContext | None:
     """Returns the document context that the translator reads, or None if it translates sentences alone."""
     return model.context.lookback if isinstance(model.context, ContextOptions) else None
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nmt.data.batching.windows import WINDOW_ROWS
+from nmt.data.batching.update_stream import WINDOW_ROWS
 
 HOUR = 3600.0
 GPUS_OF_A_NODE = 8

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nmt.config.schema import DataConfig, FiltersConfig, TokenizerConfig
-from nmt.data.batching import BatchStream, Position, Update
+from nmt.data.batching import Batch, BatchStream, Position
 from nmt.data.cache import EncodedCorpus, encode_corpora
 from nmt.data.readers.corpora import Corpus, TextPairOptions, open_corpus
 from nmt.data.tokenizer import TokenizerPair, learn
@@ -84,7 +84,7 @@ def reading(
     start = time.perf_counter()
     stream.updates_per_epoch(0)
     planned = time.perf_counter()
-    updates: Iterator[Update] = stream.updates(Position()) if prefetch else stream._updates(Position())
+    updates: Iterator[list[Batch]] = stream.updates(Position()) if prefetch else stream._updates(Position())
     batches = tokens = 0
     for update in updates:
         batches += len(update)

@@ -1,29 +1,25 @@
-"""Ids -> tensors in token-sized batches, padded pairs and packed documents; resumable streams that ranks share out."""
+"""Ids to tensors in token-sized batches: padded pairs and packed documents; seeded, sharded, resumable streams."""
 
 from __future__ import annotations
 
-from nmt.data.batching.batch import Batch, SourceBatch, pad_sources
-from nmt.data.batching.documents import DocumentBatch, DocumentStream, documents_batch
-from nmt.data.batching.links import Links
-from nmt.data.batching.past import BatchPast, Lookback, Past
-from nmt.data.batching.stream import BatchStream, Update, validation_batches
-from nmt.data.batching.updates import AnyBatch, Position, UpdateStream
+from nmt.data.batching.document_context import BatchContext, DocumentContext, PreviousSentences
+from nmt.data.batching.labelled_batches import DocumentBatch, DocumentStream, documents_batch
+from nmt.data.batching.pair_batches import Batch, BatchStream, Links, SourceBatch, pad_sources
+from nmt.data.batching.update_stream import AnyBatch, Position, UpdateStream
 
 __all__ = [
     "AnyBatch",
     "Batch",
-    "BatchPast",
+    "BatchContext",
     "BatchStream",
     "DocumentBatch",
+    "DocumentContext",
     "DocumentStream",
     "Links",
-    "Lookback",
-    "Past",
     "Position",
+    "PreviousSentences",
     "SourceBatch",
-    "Update",
     "UpdateStream",
     "documents_batch",
     "pad_sources",
-    "validation_batches",
 ]

@@ -1,47 +1,49 @@
-"""The order of a window: which rows make a batch, and which batches make an update."""
+"""Plans of windows: which rows make a batch, and which batches make an update."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-Rows = npt.NDArray[np.int64]
-Lengths = npt.NDArray[Any]
+from nmt.data.cache.columns import Lengths, Mask, Rows, row_blocks
 
-_BLOCK = 1 << 18
-_SHOWN_ROWS = 8
+JITTER = 0.1
+"""By how much of its mean length, at most, a document is moved among the others."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """The batches of a window. Memory: 8 bytes a row, and about 40 a row while it is made.
 
-    `rows` holds the rows in order of length, or document by document, cut into batches at `bounds`; `order` holds the
-    numbers of the batches in the order in which they are trained on.
+    Each batch is a bucket: consecutive rows in order of length, or document by document.
     """
 
     rows: Rows
+    """In the order of the buckets."""
     bounds: npt.NDArray[np.int64]
+    """Of the buckets in `rows`, [batches + 1]."""
     order: npt.NDArray[np.int64]
+    """Numbers of the buckets in the order of training."""
     largest: int
-    """Number of the batch that takes the most memory: with the most padded elements, both sides together, or words."""
+    """Number of the bucket that needs the most memory: the most padded elements, both sides together, or words."""
 
     def __len__(self) -> int:
         return len(self.order)
 
     def batch(self, position: int) -> Rows:
-        """The rows of the batch at this position of the window."""
+        """Returns the rows of the batch at this position of the window."""
         return self.rows_of(int(self.order[position]))
 
     def rows_of(self, number: int) -> Rows:
-        """The rows of the batch of this number."""
+        """Returns the rows of the bucket with this number."""
         return self.rows[self.bounds[number] : self.bounds[number + 1]]
 
 
-def plan_window(
+def plan_pairs(
     rows: Rows,
     source_lengths: Lengths,
     target_lengths: Lengths,
@@ -49,38 +51,79 @@ def plan_window(
     group: int,
     rng: np.random.Generator,
 ) -> Plan:
-    """Plan a window of these rows; the result depends on the arguments alone.
+    """Plans a window of pairs. The result depends on the arguments alone.
 
-    Lengths are those of the rows' padded tensors, end symbol included. `group` is the number of batches in a global
-    update: such batches are neighbours in length, so that no rank waits long for another.
+    Args:
+        rows: of the window.
+        source_lengths, target_lengths: of the rows' padded tensors, end symbol included.
+        batch_tokens: most sentences x longest side of a batch.
+        group: number of batches in a global update. They are neighbours in length, so that no rank waits long for
+            another.
+        rng: source of random numbers.
     """
-    order = _by_length(source_lengths, target_lengths, rng)
-    bounds = cut(np.maximum(source_lengths, target_lengths)[order], batch_tokens)
+    order = _sort_by_length(source_lengths, target_lengths, rng)
+    bounds = padded_buckets(np.maximum(source_lengths, target_lengths)[order], batch_tokens)
     widths = [np.maximum.reduceat(lengths[order], bounds[:-1]) for lengths in (source_lengths, target_lengths)]
     elements = np.diff(bounds) * (widths[0].astype(np.int64) + widths[1])
     largest = int(np.argmax(np.append(elements, 0)))
-    return Plan(rows[order], bounds, shuffled(len(bounds) - 1, group, rng), largest)
+    return Plan(rows[order], bounds, _shuffled_groups(len(bounds) - 1, group, rng), largest)
+
+
+def plan_pairs_with_context(
+    rows: Rows,
+    is_pair: Mask,
+    positions: Lengths,
+    source_lengths: Lengths,
+    target_lengths: Lengths,
+    reach: int,
+    reads_targets: bool,
+    batch_tokens: int,
+    group: int,
+    rng: np.random.Generator,
+) -> Plan:
+    """Plans a window of whole documents. The result depends on the arguments alone.
+
+    Documents with sentences of similar length are neighbours. Their sentences stay together.
+
+    Args:
+        rows: all of the window.
+        is_pair: marks the rows to train on; the others are context.
+        positions: of each row in its document.
+        reach: most sentences that are read before each pair.
+        reads_targets: whether the targets of context are read as well.
+        source_lengths, target_lengths, batch_tokens, group, rng: as for `plan_pairs`.
+    """
+    longest = np.maximum(source_lengths, target_lengths).astype(np.int64)
+    order = documents_by_length(longest, positions, rng)
+    longest, is_pair = longest[order], is_pair[order]
+    buckets = list(document_buckets(longest, is_pair, positions[order], reach, batch_tokens))
+    source, target = source_lengths[order], target_lengths[order]
+    translated = np.full(len(order), True) if reads_targets else is_pair
+    elements = [_padded_size(source[read]) + _padded_size(target[read][translated[read]]) for _, read in buckets]
+    bounds = np.asarray([*(bucket.first for bucket in buckets), np.count_nonzero(is_pair)])
+    largest = int(np.argmax([*elements, 0]))
+    return Plan(rows[order[is_pair]], bounds, _shuffled_groups(len(buckets), group, rng), largest)
 
 
 def plan_documents(
     rows: Rows, words: Lengths, longest: Lengths, batch_tokens: int, group: int, rng: np.random.Generator
 ) -> Plan:
-    """The same for documents: neighbours are alike in their words and, next, in the words of their longest sentence.
+    """Plans a window of labelled documents, in order of words, then of words of the longest sentence.
 
-    Nothing is padded, so a batch is as many words as fit. That its documents are alike keeps the steps of the recurrent
-    layers few: there are as many as the longest sentence has words, and the longest document sentences.
+    Nothing is padded, so a batch is as many words as fit. Similar documents keep the steps of the recurrent layers few:
+    there are as many as the longest sentence has words, and the longest document sentences.
     """
-    order = _by_length(longest, words, rng)
+    order = _sort_by_length(longest, words, rng)
     words = words[order].astype(np.int64)
-    bounds = fill(words, batch_tokens)
+    bounds = packed_buckets(words, batch_tokens)
     largest = int(np.argmax([*np.add.reduceat(words, bounds[:-1]), 0]))
-    return Plan(rows[order], bounds, shuffled(len(bounds) - 1, group, rng), largest)
+    return Plan(rows[order], bounds, _shuffled_groups(len(bounds) - 1, group, rng), largest)
 
 
-def fill(sizes: Lengths, batch_tokens: int) -> npt.NDArray[np.int64]:
-    """Bounds [batches + 1] of consecutive rows, each batch as large as fits: sum of its sizes <= batch_tokens.
+def packed_buckets(sizes: Lengths, batch_tokens: int) -> npt.NDArray[np.int64]:
+    """Returns the bounds [buckets + 1] of consecutive rows, as many in each as fit: sum of sizes <= batch_tokens.
 
-    A row that is larger than that is a batch alone. Python runs once a batch, not once a row.
+    A larger row is a bucket alone. Python runs once a bucket, not once a row.
     """
     ends = np.cumsum(sizes, dtype=np.int64)
     bounds = [0]
@@ -92,36 +135,39 @@ def fill(sizes: Lengths, batch_tokens: int) -> npt.NDArray[np.int64]:
     return np.asarray(bounds, np.int64)
 
 
-def cut(longest: Lengths, batch_tokens: int) -> npt.NDArray[np.int64]:
-    """Bounds [batches + 1] of consecutive rows, each batch as large as fits: rows x longest side <= batch_tokens.
+def padded_buckets(longest: Lengths, batch_tokens: int) -> npt.NDArray[np.int64]:
+    """Returns the bounds [buckets + 1] of consecutive rows, as many in each as fit: rows x longest <= batch_tokens.
 
-    A row that is longer than that is a batch alone. Python runs once a batch, not once a row.
+    A longer row is a bucket alone. Python runs once a bucket, not once a row.
     """
     bounds = [0]
     while bounds[-1] < len(longest):
         start = bounds[-1]
-        most = max(batch_tokens // int(longest[start]), 1)
-        widths = np.maximum.accumulate(longest[start : start + most].astype(np.int64))
-        fitting = int(np.searchsorted(widths * np.arange(1, len(widths) + 1), batch_tokens, side="right"))
-        bounds.append(start + max(fitting, 1))
+        bounds.append(start + max(_fitting(longest[start:], int(longest[start]), batch_tokens, 1), 1))
     return np.asarray(bounds, np.int64)
 
 
-def _by_length(source: Lengths, target: Lengths, rng: np.random.Generator) -> npt.NDArray[np.uint64]:
-    """Places in order of target length, then source length, then chance.
+def _fitting(longest: Lengths, width: int, batch_tokens: int, least: int) -> int:
+    """The number of first rows that fit into a bucket; `width` is the length of a row that it contains for certain."""
+    most = max(batch_tokens // width, least)
+    widths = np.maximum.accumulate(longest[:most].astype(np.int64))
+    return int(np.searchsorted(widths * np.arange(1, len(widths) + 1), batch_tokens, side="right"))
 
-    All of it and the place itself are packed into one integer, 16 bits each for the lengths and 32 for the rest, and
-    sorted in place: five times as fast as sorting places by a key, in half the memory.
+
+def _sort_by_length(source: Lengths, target: Lengths, rng: np.random.Generator) -> npt.NDArray[np.uint64]:
+    """Returns the indices in order of target length, then source length, then chance.
+
+    All of it and the index itself are packed into one integer, 16 bits each for the lengths and 32 for the rest, and
+    sorted in place: five times as fast as sorting indices by a key, in half the memory.
     """
-    place_bits = np.uint64(max(len(source) - 1, 0).bit_length())
-    assert place_bits < 32, "a window has fewer rows"
+    index_bits = np.uint64(max(len(source) - 1, 0).bit_length())
+    assert index_bits < 32, "a window has fewer rows"
     packed = np.empty(len(source), np.uint64)
-    for start in range(0, len(source), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        packed[block] = _sort_key(source[block], target[block], rng) >> place_bits << place_bits
+    for block in row_blocks(len(source)):
+        packed[block] = _sort_key(source[block], target[block], rng) >> index_bits << index_bits
     packed |= np.arange(len(source), dtype=np.uint64)
     packed.sort()
-    packed &= (np.uint64(1) << place_bits) - np.uint64(1)
+    packed &= (np.uint64(1) << index_bits) - np.uint64(1)
     return packed
 
 
@@ -139,7 +185,7 @@ def _sort_key(source: Lengths, target: Lengths, rng: np.random.Generator) -> npt
     return (target << np.uint64(48)) | (source << np.uint64(32)) | chance
 
 
-def shuffled(batches: int, group: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+def _shuffled_groups(batches: int, group: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """Whole groups of neighbours in a random order, each shuffled within; an incomplete group comes last."""
     order = np.arange(batches)
     whole, rest = divmod(batches, group)
@@ -150,6 +196,47 @@ def shuffled(batches: int, group: int, rng: np.random.Generator) -> npt.NDArray[
     return np.concatenate([groups.reshape(-1), rng.permutation(order[start : start + rest])])
 
 
-def describe_rows(rows: Rows) -> str:
-    """Returns the first row numbers, for messages: `rows 12, 7, 903, ...`."""
-    return "rows " + ", ".join(map(str, rows[:_SHOWN_ROWS])) + (", ..." if len(rows) > _SHOWN_ROWS else "")
+class DocumentBucket(NamedTuple):
+    """Consecutive sentences of documents."""
+
+    first: int
+    """Number of its first pair among all pairs."""
+    rows_read: slice
+    """Indices of the pairs and their context; the last one is a pair."""
+
+
+def document_buckets(
+    longest: Lengths, is_pair: Mask, positions: Lengths, reach: int, batch_tokens: int
+) -> Iterator[DocumentBucket]:
+    """Yields buckets of consecutive sentences, as many in each as fit: sentences x longest side <= batch_tokens.
+
+    A document may continue in the next bucket, where up to `reach` of its sentences are read again. They count, like
+    sentences that are no pairs. The context of a single pair is read even if it does not fit.
+    """
+    pairs, number = np.flatnonzero(is_pair), 0
+    while number < len(pairs):
+        context = int(min(positions[pairs[number]], reach))
+        start = int(pairs[number]) - context
+        fitting = _fitting(longest[start:], int(longest[start + context]), batch_tokens, context + 1)
+        following = int(np.searchsorted(pairs, start + max(fitting, context + 1)))
+        yield DocumentBucket(number, slice(start, int(pairs[following - 1]) + 1))
+        number = following
+
+
+def _padded_size(lengths: Lengths) -> int:
+    return len(lengths) * int(lengths.max())
+
+
+def documents_by_length(longest: Lengths, positions: Lengths, rng: np.random.Generator | None = None) -> Rows:
+    """Returns the indices of sentences in order of their documents' mean lengths, disturbed by chance with `rng`."""
+    begins = np.flatnonzero(positions == 0)
+    if not len(begins):
+        return begins
+    sizes = np.diff(begins, append=len(positions))
+    means = np.add.reduceat(longest, begins) / sizes
+    if rng is not None:
+        means *= rng.uniform(1 - JITTER, 1 + JITTER, len(means))
+    order = np.argsort(means, kind="stable")
+    begins, sizes = begins[order], sizes[order]
+    indices: Rows = np.arange(len(positions)) + np.repeat(begins - np.cumsum(sizes) + sizes, sizes)
+    return indices

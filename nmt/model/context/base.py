@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nmt.config.registry import Registry
 from nmt.config.schema import NetworkPartOptions
-from nmt.data.batching import Lookback, Past
+from nmt.data.batching import DocumentContext, PreviousSentences
 from nmt.model.attention import Encoded, Prepared
 
 
@@ -46,7 +46,7 @@ class Sentences:
 class ContextWeights:
     """Where the positions of sentences looked in the sentences before."""
 
-    past: Past
+    past: PreviousSentences
     words_NQS: Tensor
     """Within each of the sentences before; exactly 0 on padding."""
     sentences_LQP: Tensor
@@ -72,7 +72,7 @@ class ContextOptions(NetworkPartOptions):
     """Options of what a translator is told of the sentences before."""
 
     @property
-    def lookback(self) -> Lookback | None:
+    def lookback(self) -> DocumentContext | None:
         """What it wants of them; None where it wants nothing."""
         return None
 
@@ -80,28 +80,32 @@ class ContextOptions(NetworkPartOptions):
 class Context(nn.Module):
     """What a translator is told of the sentences before; this one tells nothing."""
 
-    lookback: Lookback | None = None
+    lookback: DocumentContext | None = None
     """What it wants of them; None where it wants nothing."""
 
     def unsupported_reason(self) -> str:
         """Why the decoder's recurrence cannot be recorded, with the path in the YAML; empty where it can."""
         return ""
 
-    def read(self, encoded: Encoded, past: Past, before: Sentences | None) -> tuple[Encoded, ContextWeights | None]:
+    def read(
+        self, encoded: Encoded, past: PreviousSentences, before: Sentences | None
+    ) -> tuple[Encoded, ContextWeights | None]:
         """The sources as they stand in their documents.
 
         `before` are the states that the encoder gave of the sentences before; None: they are among the sources.
         """
         raise AssertionError("no source looks back")
 
-    def tell(self, states_BTH: Tensor, past: Past, before: Sentences) -> tuple[Tensor, ContextWeights | None]:
+    def tell(
+        self, states_BTH: Tensor, past: PreviousSentences, before: Sentences
+    ) -> tuple[Tensor, ContextWeights | None]:
         """The decoder's states [B, T, H] of all positions as they stand in their documents.
 
         `before` are the states that the decoder had in the sentences before.
         """
         raise AssertionError("no translation looks back")
 
-    def start(self, past: Past, before: Sentences, sentences: int) -> Translated:
+    def start(self, past: PreviousSentences, before: Sentences, sentences: int) -> Translated:
         """What so many sentences that are to be translated have before them."""
         raise AssertionError("no translation looks back")
 

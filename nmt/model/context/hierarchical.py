@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from nmt.config import schema
 from nmt.config.registry import PartOptions
 from nmt.config.schema import ScoreChoice
-from nmt.data.batching import Lookback, Past
+from nmt.data.batching import DocumentContext, PreviousSentences
 from nmt.kernels.select import Kernels
 from nmt.model.attention import Encoded, Prepared, build_attention
 from nmt.model.attention.base import ScoreOptions
@@ -49,8 +49,8 @@ class HierarchicalOptions(ContextOptions):
     """Whether gradients flow into the sentences before, as in the authors' own program."""
 
     @property
-    def lookback(self) -> Lookback:
-        return Lookback(self.past, self.where in ("encoder", "both"), self.where in ("decoder", "both"))
+    def lookback(self) -> DocumentContext:
+        return DocumentContext(self.past, self.where in ("encoder", "both"), self.where in ("decoder", "both"))
 
     def conflicts(self, model: schema.ModelConfig) -> Iterator[tuple[str, str]]:
         """Both levels look at something, and heads share the states out evenly."""
@@ -100,26 +100,26 @@ class HierarchicalAttention(nn.Module):
             sentences = sentences.detach()
         return self.word.prepare(Encoded(sentences.states_MSC, sentences.mask_MS, ()))
 
-    def forward(self, states_BQC: Tensor, past: Past, words: Prepared) -> tuple[Tensor, ContextWeights]:
+    def forward(self, states_BQC: Tensor, past: PreviousSentences, words: Prepared) -> tuple[Tensor, ContextWeights]:
         """The states with their context; those of a sentence with nothing before it are left as they are.
 
         `words` are what is remembered of M sentences.
         """
         states_LQC = states_BQC.index_select(0, past.sentence_L)
-        owner_N = past.place_N // past.present_LP.shape[1]
+        owner_N = past.index_N // past.present_LP.shape[1]
         joined_LQC, words_NQS, sentences_LQP = self._join(
-            states_LQC, owner_N, past.place_N, words.select(past.row_N), past.present_LP
+            states_LQC, owner_N, past.index_N, words.select(past.row_N), past.present_LP
         )
         return states_BQC.index_copy(0, past.sentence_L, joined_LQC), ContextWeights(past, words_NQS, sentences_LQP)
 
-    def start(self, past: Past, words: Prepared, sentences: int) -> Translated:
+    def start(self, past: PreviousSentences, words: Prepared, sentences: int) -> Translated:
         """The same sentences before, in a form of which any can be selected at any step."""
-        device, places = past.place_N.device, past.present_LP.shape[1]
+        device, places = past.index_N.device, past.present_LP.shape[1]
         present_BP = torch.zeros(sentences, places, dtype=torch.bool, device=device)
         present_BP[past.sentence_L] = past.present_LP
         row_BP = torch.zeros(sentences, places, dtype=torch.int64, device=device)
         row_LP = torch.zeros(past.present_LP.shape, dtype=torch.int64, device=device)
-        row_BP[past.sentence_L] = row_LP.flatten().index_copy(0, past.place_N, past.row_N).view_as(row_LP)
+        row_BP[past.sentence_L] = row_LP.flatten().index_copy(0, past.index_N, past.row_N).view_as(row_LP)
         return Translated(words.select(row_BP.flatten()), present_BP)
 
     def step(self, states_BQC: Tensor, translated: Translated) -> Tensor:
@@ -177,18 +177,22 @@ class HierarchicalContext(Context):
         if lookback.targets:
             self.decoder = HierarchicalAttention(options, hidden_size, kernels)
 
-    def read(self, encoded: Encoded, past: Past, before: Sentences | None) -> tuple[Encoded, ContextWeights | None]:
+    def read(
+        self, encoded: Encoded, past: PreviousSentences, before: Sentences | None
+    ) -> tuple[Encoded, ContextWeights | None]:
         assert self.encoder is not None, "the encoder looks back"
         words = self.encoder.remember(before or Sentences(encoded.memory_BSC, encoded.mask_BS))
         memory_BSC, weights = self.encoder(encoded.memory_BSC, past, words)
         return encoded.with_memory(memory_BSC), weights
 
-    def tell(self, states_BTH: Tensor, past: Past, before: Sentences) -> tuple[Tensor, ContextWeights | None]:
+    def tell(
+        self, states_BTH: Tensor, past: PreviousSentences, before: Sentences
+    ) -> tuple[Tensor, ContextWeights | None]:
         assert self.decoder is not None, "the decoder looks back"
         joined: tuple[Tensor, ContextWeights] = self.decoder(states_BTH, past, self.decoder.remember(before))
         return joined
 
-    def start(self, past: Past, before: Sentences, sentences: int) -> Translated:
+    def start(self, past: PreviousSentences, before: Sentences, sentences: int) -> Translated:
         assert self.decoder is not None, "the decoder looks back"
         return self.decoder.start(past, self.decoder.remember(before), sentences)
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from nmt.config import schema
 from nmt.config.registry import PartOptions
 from nmt.config.schema import ScoreChoice
-from nmt.data.batching import Lookback, Past
+from nmt.data.batching import DocumentContext, PreviousSentences
 from nmt.kernels.packed import Packing
 from nmt.kernels.select import Kernels
 from nmt.model.attention import Encoded, Summary
@@ -46,8 +46,8 @@ class SummaryOptions(ContextOptions):
     encoder's cell."""
 
     @property
-    def lookback(self) -> Lookback:
-        return Lookback(self.past, sources=True, targets=False)
+    def lookback(self) -> DocumentContext:
+        return DocumentContext(self.past, sources=True, targets=False)
 
     def conflicts(self, model: schema.ModelConfig) -> Iterator[tuple[str, str]]:
         """Both levels weigh what they read; a first state that is copied takes no summary."""
@@ -103,7 +103,9 @@ class SummaryContext(Context):
     def unsupported_reason(self) -> str:
         return "" if self.enter is None else "model.context.where has no fused form unless it is start"
 
-    def read(self, encoded: Encoded, past: Past, before: Sentences | None) -> tuple[Encoded, ContextWeights | None]:
+    def read(
+        self, encoded: Encoded, past: PreviousSentences, before: Sentences | None
+    ) -> tuple[Encoded, ContextWeights | None]:
         vector_BD = self.summarize(past, before or Sentences(encoded.memory_BSC, encoded.mask_BS), len(encoded.mask_BS))
         first_BAH = None
         if self.first is not None:
@@ -111,7 +113,7 @@ class SummaryContext(Context):
         entering = None if self.enter is None else self._entering
         return replace(encoded, summary=Summary(vector_BD, first_BAH, entering)), None
 
-    def summarize(self, past: Past, before: Sentences, sentences: int) -> Tensor:
+    def summarize(self, past: PreviousSentences, before: Sentences, sentences: int) -> Tensor:
         """The summary [B, D] of what stands before each of so many sentences; 0 where nothing does."""
         summaries_MC = self._sentence_vectors(before)
         oldest_first_N = _oldest_first(past.count_L).to(past.row_N.device, non_blocking=True)

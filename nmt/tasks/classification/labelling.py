@@ -17,7 +17,7 @@ import torch
 
 from nmt.config import ClassificationConfig
 from nmt.data.batching import documents_batch
-from nmt.data.batching.plan import fill
+from nmt.data.batching.plan import packed_buckets
 from nmt.data.cache import DocumentTokenizer, TokenizedSentence
 from nmt.data.cache.collection import Sentences
 from nmt.data.readers.base import SENTENCE_SEPARATOR
@@ -176,7 +176,7 @@ def _batches(sizes: Sequence[int], batch_tokens: int, rank: int, world: int) -> 
     words = np.asarray(sizes, np.int64)
     order = np.argsort(-words, kind="stable")
     order = order[words[order] > 0]
-    bounds = fill(words[order], batch_tokens)
+    bounds = packed_buckets(words[order], batch_tokens)
     for number in range(rank, len(bounds) - 1, world):
         yield order[bounds[number] : bounds[number + 1]].tolist()
 

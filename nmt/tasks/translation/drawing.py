@@ -10,7 +10,7 @@ from typing import Protocol
 
 from nmt.checkpoint.durable import new_file
 from nmt.config.schema import SearchConfig
-from nmt.data.batching.past import Documents
+from nmt.data.batching.document_context import Documents
 from nmt.errors import DataError
 from nmt.runtime import Runtime, logger
 from nmt.tasks.translation.forced_decoding import forced_attention_of_ids

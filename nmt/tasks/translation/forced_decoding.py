@@ -18,12 +18,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from nmt.data.batching import Batch, Lookback
-from nmt.data.batching.batch import collate
-from nmt.data.batching.document_plan import by_length, cut_documents
-from nmt.data.batching.past import Documents, document_positions, read_back, sentences_before
-from nmt.data.batching.plan import Lengths, Rows, cut
-from nmt.data.cache import flatten
+from nmt.data.batching import Batch, DocumentContext
+from nmt.data.batching.document_context import Documents, add_context, document_positions, sentences_before
+from nmt.data.batching.pair_batches import collate
+from nmt.data.batching.plan import document_buckets, documents_by_length, padded_buckets
+from nmt.data.cache import Lengths, Rows, flatten
 from nmt.data.cache.word_links import words_of
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import CheckpointError, ConfigError
@@ -75,15 +74,15 @@ def map_pairs(
         with torch.inference_mode(), runtime.autocast():
             return work([batches[lookback] for lookback in lookbacks])
 
-    def _batch(rows: Sequence[int], lookback: Lookback | None) -> Batch:
+    def _batch(rows: Sequence[int], lookback: DocumentContext | None) -> Batch:
         pairs = np.asarray(rows)
-        read = read_back(pairs, before, lookback)
+        read = add_context(pairs, before, lookback)
         return collate(
             flatten([sources[row] for row in read.rows]),
             flatten([targets[row] for row in read.rows[: read.translated]]),
             pairs,
             system.tokenizers,
-            past=read.past,
+            context=read.context,
         )
 
     def out_of_memory(row: int) -> str:
@@ -98,7 +97,7 @@ def _planned(
     source: Lengths,
     target: Lengths,
     batch_tokens: int,
-    lookbacks: Sequence[Lookback | None],
+    lookbacks: Sequence[DocumentContext | None],
     documents: Documents | None,
 ) -> tuple[Rows, Rows]:
     """Order of the pairs, and the bounds of batches: by length, or document by document."""
@@ -106,11 +105,11 @@ def _planned(
     longest = np.maximum(source, target)
     if documents is None or not reach:
         order: Rows = np.lexsort((source, target))
-        return order, cut(longest[order], batch_tokens)
+        return order, padded_buckets(longest[order], batch_tokens)
     sentences = document_positions(documents)
-    order = by_length(longest, sentences)
-    stretches = cut_documents(longest[order], np.full(len(order), True), sentences[order], reach, batch_tokens)
-    return order, np.asarray([*(stretch.first for stretch in stretches), len(order)])
+    order = documents_by_length(longest, sentences)
+    buckets = document_buckets(longest[order], np.full(len(order), True), sentences[order], reach, batch_tokens)
+    return order, np.asarray([*(bucket.first for bucket in buckets), len(order)])
 
 
 def _log_probabilities(system: System, readouts_NR: Sequence[Tensor], target_N: Tensor) -> Tensor:
@@ -405,11 +404,11 @@ def _context_weights(translator: Translator, batch: Batch) -> Iterator[ContextAt
 def _weights_of_side(
     weights: ContextWeights, batch: Batch, side: Literal["source", "target"], lengths: Sequence[int]
 ) -> Iterator[ContextAttention]:
-    assert batch.past is not None, "a translator with context has read sentences before"
-    rows, past = batch.past.rows.tolist(), weights.past
+    assert batch.context is not None, "a translator with context has read sentences before"
+    rows, past = batch.context.rows.tolist(), weights.past
     slots, sentences = past.present_LP.shape[1], past.sentence_L.tolist()
     words_NQS, sentences_LQP = weights.words_NQS.float().cpu().numpy(), weights.sentences_LQP.float().cpu().numpy()
-    for number, (index, before) in enumerate(zip(past.place_N.tolist(), past.row_N.tolist(), strict=True)):
+    for number, (index, before) in enumerate(zip(past.index_N.tolist(), past.row_N.tolist(), strict=True)):
         reader, slot = divmod(index, slots)
         sentence = sentences[reader]
         # Sentences that are read as context alone have context as well.

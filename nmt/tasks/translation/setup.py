@@ -11,7 +11,7 @@ import numpy as np
 from nmt.checkpoint.folder import Loaded
 from nmt.config import TranslationConfig
 from nmt.config.schema import FiltersConfig
-from nmt.data.batching import BatchStream, Lookback
+from nmt.data.batching import BatchStream, DocumentContext
 from nmt.data.cache import EncodedCorpus, encode_corpora, hold_out_pairs
 from nmt.data.cache.pair_encoding import length_reasons
 from nmt.data.cache.statistics import TextReport
@@ -110,7 +110,7 @@ def _stream(
     runtime: Runtime,
     encoded: EncodedCorpus,
     tokenizers: TokenizerPair,
-    lookback: Lookback | None,
+    lookback: DocumentContext | None,
 ) -> BatchStream:
     guided = config.training.guided_alignment.weight > 0.0
     if encoded.has_links and not guided:
@@ -127,7 +127,7 @@ def _stream(
         tokenizers=tokenizers,
         sampling=config.tokenizer.sampling,
         with_links=guided,
-        lookback=lookback,
+        context=lookback,
     )
 
 

@@ -16,9 +16,9 @@ import torch
 
 from nmt.config.schema import SearchConfig
 from nmt.data.batching import Batch, pad_sources
-from nmt.data.batching.batch import collate
-from nmt.data.batching.past import Documents, group_by_document
-from nmt.data.batching.plan import cut
+from nmt.data.batching.document_context import Documents, group_by_document
+from nmt.data.batching.pair_batches import collate
+from nmt.data.batching.plan import padded_buckets
 from nmt.data.cache import flatten
 from nmt.data.cache.word_links import words_of
 from nmt.data.readers.files import line_windows
@@ -315,7 +315,7 @@ def _document_batches(encoded: EncodedLines, documents: Documents) -> list[list[
     batches: list[list[Sequence[int]]] = []
     for start in range(0, len(order), size):
         share = order[start : start + size]
-        bounds = cut(longest[share], encoded.search.batch_tokens)
+        bounds = padded_buckets(longest[share], encoded.search.batch_tokens)
         batches += [[rows[number] for number in share[a:b]] for a, b in pairwise(bounds)]
     return batches
 
@@ -329,7 +329,7 @@ def length_batches(lengths: Sequence[int], batch_tokens: int, rank: int = 0, wor
     with_end = np.asarray(lengths, np.int64) + 1
     order = np.argsort(-with_end, kind="stable")
     order = order[with_end[order] > 1]
-    bounds = cut(with_end[order], batch_tokens)
+    bounds = padded_buckets(with_end[order], batch_tokens)
     for start, stop in islice(pairwise(bounds), rank, None, world):
         yield order[start:stop].tolist()
 

@@ -1,4 +1,4 @@
-"""Labelled documents -> batches without padding, and the stream of them.
+"""Batches of labelled documents, without padding, and their stream.
 
 Shapes: B documents, N sentences of all documents, W words of all sentences.
 """
@@ -10,14 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from nmt.data.batching.plan import Plan, Rows, describe_rows, plan_documents
-from nmt.data.batching.updates import UpdateStream
-from nmt.data.batching.windows import BLOCK_ROWS, WINDOW_ROWS, Windows
-from nmt.data.cache import EncodedCollection
+from nmt.data.batching.plan import Plan, plan_documents
+from nmt.data.batching.update_stream import BLOCK_ROWS, WINDOW_ROWS, UpdateStream, Windows, describe_rows
+from nmt.data.cache import EncodedCollection, Rows
 from nmt.errors import counted
 from nmt.runtime import pinned
 
@@ -33,11 +31,11 @@ class DocumentBatch:
     sentences_B: Tensor
     """int64; sentences of each document. Stays on the CPU."""
     labels_B: Tensor
-    """int64; the place of each label."""
-    rows: npt.NDArray[np.int64]
+    """int64; the index of each label."""
+    rows: Rows
     """Row numbers in the encoded collection."""
     weight: float = 1.0
-    """Factor of the batch's loss: 1, or 0 for the stand-in of a rank that has no batch in a window's last update."""
+    """Factor of the batch's loss: 1, or 0 for the dummy batch of a rank without one in a window's last update."""
 
     @property
     def words(self) -> int:
@@ -50,7 +48,7 @@ class DocumentBatch:
         return len(self.labels_B) if self.weight else 0
 
     def to(self, device: torch.device) -> DocumentBatch:
-        """The same with its words and labels on a device; the copy overlaps with computation where memory is pinned."""
+        """Returns it with words and labels on a device; the copy overlaps with computation if the memory is pinned."""
         return replace(
             self,
             ids_W=self.ids_W.to(device, non_blocking=True),
@@ -63,14 +61,14 @@ class DocumentBatch:
         `with_rows` adds the first row numbers of the encoded text: `, rows 12, 7, 903, ...`. They count from 0.
         """
         if not self.weight:
-            return "a stand-in of weight 0"
+            return "a dummy batch of weight 0"
         documents, words = counted(len(self.sentences_B), "document"), counted(len(self.ids_W), "word")
         rows = f", {describe_rows(self.rows)}" if with_rows else ""
         return f"{documents}, {words} in {counted(len(self.words_N), 'sentence')}{rows}"
 
 
 def documents_batch(documents: Sequence[Sequence[Sequence[int]]], labels: Sequence[int] | None = None) -> DocumentBatch:
-    """Lists of sentences of ids as a batch, with the places of their labels, or all 0."""
+    """Returns documents, lists of sentences of ids, as a batch. `labels` are indices, by default all 0."""
     assert documents, "a batch has documents"
     sentences = [sentence for document in documents for sentence in document]
     return DocumentBatch(
@@ -80,12 +78,6 @@ def documents_batch(documents: Sequence[Sequence[Sequence[int]]], labels: Sequen
         labels_B=_tensor([0] * len(documents) if labels is None else labels),
         rows=np.arange(len(documents)),
     )
-
-
-def collected_batch(collection: EncodedCollection, rows: npt.NDArray[np.int64]) -> DocumentBatch:
-    """Rows of a collection as a batch."""
-    ids, words, sentences = collection.documents(rows)
-    return DocumentBatch(_tensor(ids), _tensor(words), _tensor(sentences), _tensor(collection.labels(rows)), rows)
 
 
 class DocumentStream(UpdateStream[DocumentBatch]):
@@ -112,15 +104,17 @@ class DocumentStream(UpdateStream[DocumentBatch]):
         return plan_documents(rows, words, longest, self._batch_tokens, self.group, rng)
 
     def batch(self, rows: Rows, seeds: np.random.SeedSequence) -> DocumentBatch:
-        return collected_batch(self._collection, rows)
+        collection = self._collection
+        ids, words, sentences = collection.documents(rows)
+        return DocumentBatch(_tensor(ids), _tensor(words), _tensor(sentences), _tensor(collection.labels(rows)), rows)
 
-    def stand_in(self) -> DocumentBatch:
+    def dummy_batch(self) -> DocumentBatch:
         return replace(documents_batch([[[0]]]), rows=np.empty(0, np.int64), weight=0.0)
 
     def largest_batch(self) -> DocumentBatch:
-        """The batch of the first window with the most words."""
+        """Returns the batch of the first window with the most words."""
         plan = self.planned(0, 0)
-        return collected_batch(self._collection, plan.rows_of(plan.largest))
+        return self.batch(plan.rows_of(plan.largest), np.random.SeedSequence(0))
 
 
 def _tensor(values: Any) -> Tensor:
