@@ -23,8 +23,8 @@ from nmt.kernels.tape import BatchShape, Tape
 from nmt.kernels.tape.operations import Operation
 from nmt.kernels.tape.replay import GraphReplayer, rounded
 from nmt.model.translator import Translator
+from nmt.tasks import base
 from nmt.tasks.training import train
-from nmt.tasks.translation import setup
 from tests.cuda_graphs import RecordedGraphs
 from tests.networks import model_options, network, sentences, with_steps
 from tests.reference_steps import ReferenceKernels
@@ -311,9 +311,9 @@ def test_a_training_with_graphs_learns_what_one_without_learns(
         kernels = choose_kernels(*arguments)
         return replace(kernels, steps=None if kernels.steps is None else ReferenceKernels(GraphReplayer(recorded)))
 
-    for kernel in ("reference", "fused"):
+    for kernel in ("auto", "fused"):
         config = run_config(tmp_path, f"run={tmp_path}/{kernel}", f"runtime.kernel={kernel}", "training.max_epochs=2")
-        monkeypatch.setattr(setup, "choose_kernels", choose_kernels if kernel == "reference" else chosen)
+        monkeypatch.setattr(base, "choose_kernels", choose_kernels if kernel == "auto" else chosen)
         train(config)
         losses.append([record["loss"] for record in records(config.run) if "loss" in record])
     assert recorded.replays > 20
