@@ -2,7 +2,7 @@
 
 Trains the quickstart's translator, goes on with it once without and once with context, for as long, and counts on the
 test set how many pronouns are right: in their documents, and with the sentence before taken from another document. Then
-it measures, and draws, where the pronoun looked. A run that is there already is not trained again.
+it measures and draws the attention of the pronouns. A run that is there already is not trained again.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Measured:
     right: float
     shuffled: float
     bleu: float
-    looks: dict[str, tuple[float, float]]
+    attention: dict[str, tuple[float, float]]
     """For each side with context: mean weight on the antecedent and the word before it, usually its article, and
     how often no other word has a larger one."""
 
@@ -124,9 +124,9 @@ def measure(name: str, system: System, search: SearchConfig, test: TestText) -> 
         [best[0].text for best in translate_lines(system, sources, search, documents=test.documents)]
         for sources in (test.sources, test.shuffled())
     )
-    looks = {side: on_the_noun(system, test, side) for side in sides(system)}
+    attention = {side: on_the_noun(system, test, side) for side in sides(system)}
     bleu = corpus_scores(hypotheses, test.references, ("bleu",))["bleu"].value
-    return Measured(name, test.right(hypotheses), test.right(shuffled), bleu, looks)
+    return Measured(name, test.right(hypotheses), test.right(shuffled), bleu, attention)
 
 
 def sides(system: System) -> list[str]:
@@ -143,22 +143,22 @@ def pieces(system: System, test: TestText) -> tuple[list[list[int]], list[list[i
     return tokenizers.source.encode(test.sources), tokenizers.target.encode(test.references)
 
 
-def looks_of(
+def attention_of(
     system: System, test: TestText, side: str
 ) -> Iterator[tuple[Pronoun, ContextAttention, npt.NDArray[np.float64]]]:
-    """Of each pronoun, where its sentence looked, and the weights of the words that the pronoun itself looked at."""
+    """Yields for each pronoun the attention of its sentence, and the weights of the pronoun over the words before."""
     tokenizer = system.tokenizers.source if side == "source" else system.tokenizers.target
     texts = test.sources if side == "source" else test.references
-    looks = context_attention(system, *pieces(system, test), test.documents, 4096)
-    by_row = {look.row: look for look in looks if look.side == side}
+    results = context_attention(system, *pieces(system, test), test.documents, 4096)
+    by_row = {each.row: each for each in results if each.side == side}
     for pronoun in test.pronouns:
-        look = by_row[pronoun.row]
-        own, before = (np.asarray(words_of(texts[row], tokenizer)) for row in (look.row, look.context_row))
-        weights_S = look.words_QS[:-1][own == pronoun.words[side]].mean(0)
+        attention = by_row[pronoun.row]
+        own, before = (np.asarray(words_of(texts[row], tokenizer)) for row in (attention.row, attention.context_row))
+        weights_S = attention.words_QS[:-1][own == pronoun.words[side]].mean(0)
         # Without the end symbol, which is no word.
         words = np.zeros(before.max() + 1)
         np.add.at(words, before, weights_S[:-1])
-        yield pronoun, look, words
+        yield pronoun, attention, words
 
 
 def on_the_noun(system: System, test: TestText, side: str) -> tuple[float, float]:
@@ -166,7 +166,7 @@ def on_the_noun(system: System, test: TestText, side: str) -> tuple[float, float
 
     The word before counts because annotations contain their neighbours, and the German article has the gender."""
     weights, first = [], []
-    for pronoun, _, words in looks_of(system, test, side):
+    for pronoun, _, words in attention_of(system, test, side):
         phrase = slice(max(pronoun.nouns[side] - 1, 0), pronoun.nouns[side] + 1)
         weights.append(words[phrase].sum())
         first.append(words[phrase].max() == words.max())
@@ -180,10 +180,17 @@ def draw(system: System, test: TestText, folder: Path, count: int) -> None:
     for side in sides(system):
         tokenizer = system.tokenizers.source if side == "source" else system.tokenizers.target
         texts = test.sources if side == "source" else test.references
-        for _, (pronoun, look, _) in zip(range(count), looks_of(system, test, side), strict=False):
-            before, own = (tuple(tokenizer.pieces(ids[side][row])) for row in (look.context_row, look.row))
+        for _, (pronoun, attention, _) in zip(range(count), attention_of(system, test, side), strict=False):
+            before, own = (tuple(tokenizer.pieces(ids[side][row])) for row in (attention.context_row, attention.row))
             shown = AttentionMap(
-                texts[look.context_row], texts[look.row], before, own, look.words_QS[None], None, None, 0.0
+                texts[attention.context_row],
+                texts[attention.row],
+                before,
+                own,
+                attention.words_QS[None],
+                None,
+                None,
+                0.0,
             )
             path = folder / f"{pronoun.row + 1:04d}.{side}.svg"
             path.write_bytes(render_heatmap(shown, fonts.families, "svg"))
@@ -220,7 +227,7 @@ def report(found: Sequence[Measured], pronouns: int) -> None:
             f"{each.right:.1%}",
             f"{each.shuffled:.1%}",
             f"{each.bleu:.2f}",
-            "; ".join(f"{side} {weight:.2f}, first {first:.0%}" for side, (weight, first) in each.looks.items()),
+            "; ".join(f"{side} {weight:.2f}, first {first:.0%}" for side, (weight, first) in each.attention.items()),
         )
         for each in found
     ]

@@ -143,7 +143,7 @@ def _drawing(path: Path, model: TrainedClassifier, name: str) -> Iterator[Callab
 
         def draw(document: ClassifiedDocument) -> None:
             if document.prediction is not None:
-                look = DocumentWeights(
+                content = DocumentWeights(
                     text=document.text,
                     label=model.labels[document.prediction.label],
                     probabilities=tuple(zip(model.labels, document.prediction.probabilities_K.tolist(), strict=True)),
@@ -152,7 +152,7 @@ def _drawing(path: Path, model: TrainedClassifier, name: str) -> Iterator[Callab
                         for sentence, weight, weights in _weighted_sentences(document)
                     ),
                 )
-                page.add(document.line, look)
+                page.add(document.line, content)
 
         yield draw
         page.end()

@@ -26,7 +26,7 @@ LINES_IN_MEMORY = 64
 class Canvas(Protocol):
     """A page or a folder to draw on."""
 
-    def add(self, line: int, source: str, looks: Sequence[AttentionMap | None]) -> None:
+    def add(self, line: int, source: str, maps: Sequence[AttentionMap | None]) -> None:
         """Draws a line of the input, numbered from 1: the attention of each system, None without a translation."""
 
 
@@ -83,9 +83,9 @@ class Drawing:
                 _attention_of_best(plotted, best[part], first, documents)
                 for plotted, best in zip(self._systems, translations, strict=True)
             ]
-            for line, (source, *looks) in enumerate(zip(translated.lines[part], *columns, strict=True), start=first):
-                if any(looks):
-                    self._canvas.add(line, source, looks)
+            for line, (source, *maps) in enumerate(zip(translated.lines[part], *columns, strict=True), start=first):
+                if any(maps):
+                    self._canvas.add(line, source, maps)
                 self._advance(1)
 
 
@@ -137,14 +137,14 @@ class _Pictures:
         self._heatmap = heatmap
         self._fonts = Fonts()
 
-    def add(self, line: int, source: str, looks: Sequence[AttentionMap | None]) -> None:
-        (look,) = looks
-        assert look is not None, "a line without a translation is not drawn"
-        for side in look.labels:
+    def add(self, line: int, source: str, maps: Sequence[AttentionMap | None]) -> None:
+        (attention,) = maps
+        assert attention is not None, "a line without a translation is not drawn"
+        for side in attention.labels:
             for problem in self._fonts.add(side):
                 logger.warning("line %d: %s", line, problem)
         for kind in self._heatmap.IMAGE_FORMATS:
-            picture = self._heatmap.render_heatmap(look, self._fonts.families, kind)
+            picture = self._heatmap.render_heatmap(attention, self._fonts.families, kind)
             path = self._folder / f"{line:04d}.{kind}"
             with _write_errors(path), new_file(path) as file:
                 file.write(picture)
@@ -169,7 +169,7 @@ def _attention_of_best(
 ) -> list[AttentionMap | None]:
     """Attention of the best translations; None for a line without one."""
     rows = [row for row, hypotheses in enumerate(translations) if hypotheses]
-    looks = forced_attention_of_ids(
+    maps = forced_attention_of_ids(
         plotted.system,
         [translations[row][0].source_ids for row in rows],
         [translations[row][0].ids for row in rows],
@@ -177,7 +177,7 @@ def _attention_of_best(
         [first_line + row for row in rows],
         documents=None if documents is None else [documents[row] for row in rows],
     )
-    by_row = dict(zip(rows, looks, strict=True))
+    by_row = dict(zip(rows, maps, strict=True))
     return [by_row.get(row) for row in range(len(translations))]
 
 
