@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import ConfigError, DataError
 from nmt.evaluation.metrics import corpus_scores
 from nmt.evaluation.testsets import TestSet, from_config, from_files
+from nmt.kernels.steps import StepKernels
 from nmt.model.translator import Translator
 from nmt.tasks.translation.evaluation import (
     baseline_file,
@@ -31,7 +34,9 @@ from nmt.tasks.translation.evaluation import (
 from nmt.tasks.translation.forced_decoding import Loss, align_texts, forced_loss
 from nmt.tasks.translation.loading import System, TrainedModel, build_system, load_model
 from nmt.tasks.translation.translate import Request, translate_lines
+from tests.compiled import needs_compiler
 from tests.conftest import CPU, REFERENCES, SOURCES, save_small, small_config, small_translator
+from tests.networks import with_steps
 
 ROOT = Path(__file__).parent.parent
 SEARCH = SearchConfig(beam_size=2)
@@ -65,13 +70,16 @@ def log_probability_by_steps(translators: list[Translator], pairs: TokenizerPair
 # Loss
 
 
-@pytest.mark.parametrize("kernel", ["reference", "fused"])
+@pytest.mark.parametrize("steps", [None, pytest.param(StepKernels("native"), marks=needs_compiler)])
 @pytest.mark.parametrize("batch_tokens", [1, 60, 10_000])
-def test_the_loss_is_the_mean_of_the_steps(model: TrainedModel, system: System, kernel: str, batch_tokens: int) -> None:
+def test_the_loss_is_the_mean_of_the_steps(
+    model: TrainedModel, system: System, steps: StepKernels | None, batch_tokens: int
+) -> None:
     expected = [
         log_probability_by_steps([model.translator], model.tokenizers, source, target)
         for source, target in zip(HARD_SOURCES, HARD_REFERENCES, strict=True)
     ]
+    system = replace(system, translators=(with_steps(copy.deepcopy(model.translator), steps),))
     loss = forced_loss(system, HARD_SOURCES, HARD_REFERENCES, batch_tokens)
     assert loss.pieces == sum(len(ids) + 1 for ids in model.tokenizers.target.encode(HARD_REFERENCES))
     assert loss.total == pytest.approx(-sum(expected), rel=1e-5)
@@ -171,7 +179,6 @@ from nmt.tasks.translation.forced_decoding import align_texts
 from nmt.evaluation.testsets import TestSet
 from nmt.tasks.translation.evaluation import evaluate
 from nmt.tasks.translation.loading import build_system, load_model
-from nmt.kernels.select import choose_kernels
 from nmt.runtime import set_up, tear_down
 
 checkpoint, folder, sources, references = sys.argv[1], sys.argv[2], *map(json.loads, sys.argv[3:])

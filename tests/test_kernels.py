@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,12 +16,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nmt.errors import ConfigError
 from nmt.kernels import cross_entropy
+from nmt.kernels.linear import onednn
+from nmt.kernels.native.calls import Calls
 from nmt.kernels.select import UnsupportedReasons, choose_kernels
+from nmt.kernels.steps import StepKernels
 from nmt.kernels.windows import Source
 from nmt.model.attention import Encoded, build_attention
 from nmt.model.cells import CELLS, library_stack
+from nmt.tasks.training import train
 from tests.compiled import KINDS, LOSSES, needs_compiler
 from tests.networks import REFERENCE, model_options
+from tests.runs import run_config, write_corpus
 
 Loss = Callable[..., cross_entropy.Losses]
 chunked = pytest.mark.parametrize("fused", LOSSES, ids=KINDS)
@@ -110,6 +116,29 @@ def test_a_forced_kernel_that_cannot_be_had_is_a_mistake() -> None:
     assert choose_kernels("auto", cpu, unsupported).steps is None
     with pytest.raises(ConfigError, match=rf"runtime\.kernel: fused cannot be had: {obstacle}"):
         choose_kernels("fused", cpu, unsupported)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "model.attention={score: additive, wiring: bahdanau}",
+        "model={encoder: {cell: lstm, layers: 2}, decoder: {cell: lstm, layers: 2}, attention: {score: concat}}",
+    ],
+)
+def test_the_reference_runs_nothing_else(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Updates with dropout, and validations with their loss and a beam: no kernel in C, no prepacked product of oneDNN,
+    no step that a tape records."""
+    write_corpus(tmp_path)
+    run = [f"run={tmp_path}/run", "training.max_epochs=1", "search.beam_size=3", "validation.sentences=4", model]
+
+    def refuse(*arguments: Any) -> Any:
+        raise AssertionError("not the reference")
+
+    for owner, name in ((Calls, "__getattr__"), (onednn.Factor, "product"), (StepKernels, "function")):
+        monkeypatch.setattr(owner, name, refuse)
+    train(run_config(tmp_path, *run, "runtime.kernel=reference"))
+    with pytest.raises(AssertionError, match="not the reference"):
+        train(run_config(tmp_path, f"run={tmp_path}/other", *run[1:], "runtime.kernel=auto"))
 
 
 @pytest.mark.parametrize("kind", list(CELLS))
