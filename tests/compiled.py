@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 import torch
 
-from nmt.kernels import cross_entropy
+from nmt.kernels.compiler import load
+from nmt.kernels.cross_entropy.chunked import chunked_cross_entropy
+from nmt.kernels.cross_entropy.native import native_cross_entropy
 from nmt.kernels.gru.native import gru_layer
-from nmt.kernels.native.build import load
-from nmt.kernels.native.logits import chunk_losses
 from nmt.kernels.steps import StepKernels
 from tests.reference_steps import ReferenceKernels
 
@@ -24,7 +22,6 @@ STEPS = [
     pytest.param(StepKernels("native"), marks=needs_compiler, id="native"),
 ]
 LOSSES = [
-    cross_entropy.fused,
-    pytest.param(partial(cross_entropy.fused, of_chunk=chunk_losses), marks=needs_compiler),
+    pytest.param(chunked_cross_entropy, id="chunked"),
+    pytest.param(native_cross_entropy, marks=needs_compiler, id="native"),
 ]
-KINDS = ["operations", "compiled"]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nmt.kernels.dropout import LEVELS, native_dropout
-from nmt.kernels.native.calls import calls
+from nmt.kernels.dropout import native
+from nmt.kernels.dropout.native import LEVELS, native_dropout
 from tests.compiled import needs_compiler
 
 Dropout = Callable[[Tensor, float, bool], Tensor]
@@ -38,7 +38,7 @@ def test_the_generator_is_philox() -> None:
     assert philox([ones] * 4, [ones] * 2) == [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]
     groups, key = 3, 0xA4093822_299F31D0
     words = torch.empty(groups, 4, 8, dtype=torch.int32)
-    calls(torch.float32).draw(key, groups, words.data_ptr())
+    native._calls(torch.float32).draw(key, groups, words.data_ptr())
     found = words.transpose(1, 2).flatten(0, 1).to(torch.int64) & ones
     assert found.tolist() == [philox([block, 0, 0, 0], [key & ones, key >> 32]) for block in range(8 * groups)]
 
@@ -50,7 +50,7 @@ def test_every_element_has_bits_of_its_own() -> None:
     torch.manual_seed(9)
     key = int(torch.empty(1, dtype=torch.int64).random_(-(2**63), None).view(torch.uint64).item())
     words = torch.empty(groups * 32, dtype=torch.int32)
-    calls(torch.float32).draw(key, groups, words.data_ptr())
+    native._calls(torch.float32).draw(key, groups, words.data_ptr())
     bits = words.view(torch.int16)[:size].to(torch.int64) & (LEVELS - 1)
     assert len(bits.unique()) > size - 10
     torch.manual_seed(9)

@@ -195,7 +195,7 @@ tear_down()
 """
 
 
-def test_two_processes_find_what_one_finds(checkpoint: Path, system: System, tmp_path: Path) -> None:
+def test_two_processes_find_what_one_finds(checkpoint: Path, tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -211,6 +211,7 @@ def test_two_processes_find_what_one_finds(checkpoint: Path, system: System, tmp
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     search = SearchConfig(beam_size=2, batch_tokens=20)
+    system = build_system([load_model(checkpoint, None, replace(CPU, weights="fp32"))], CPU)
     alone = evaluate(system, HARD, search, samples=20)
     alignments = align_texts(system, HARD_SOURCES, HARD_REFERENCES, 20)
     torch.set_num_threads(threads)

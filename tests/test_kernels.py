@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +14,22 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nmt.errors import ConfigError
-from nmt.kernels import cross_entropy
+from nmt.kernels.compiler import Calls
+from nmt.kernels.cross_entropy.native import native_cross_entropy
+from nmt.kernels.cross_entropy.reference import Losses, cross_entropy
 from nmt.kernels.linear import onednn
-from nmt.kernels.native.calls import Calls
 from nmt.kernels.select import UnsupportedReasons, choose_kernels
 from nmt.kernels.steps import StepKernels
 from nmt.kernels.windows import Source
 from nmt.model.attention import Encoded, build_attention
 from nmt.model.cells import CELLS, library_stack
 from nmt.tasks.training import train
-from tests.compiled import KINDS, LOSSES, needs_compiler
+from tests.compiled import LOSSES, needs_compiler
 from tests.networks import REFERENCE, model_options
 from tests.runs import run_config, write_corpus
 
-Loss = Callable[..., cross_entropy.Losses]
-chunked = pytest.mark.parametrize("fused", LOSSES, ids=KINDS)
+Loss = Callable[..., Losses]
+chunked = pytest.mark.parametrize("fused", LOSSES)
 
 
 def problem(rows: int, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
@@ -50,7 +50,7 @@ def test_cross_entropy_by_hand(fused: Loss) -> None:
     weight = torch.tensor([[1.0], [2.0], [5.0]]).log()
     expected = (math.log(8) + math.log(4) + math.log(8 / 5)) / 3
     assert expected == pytest.approx(1.311913, abs=1e-6)
-    for kernel in (cross_entropy.reference, fused):
+    for kernel in (cross_entropy, fused):
         losses = kernel(torch.ones(1, 1), weight, torch.zeros(3), torch.tensor([2]), 0.1)
         assert losses.negative_log_likelihood.item() == pytest.approx(0.470004, abs=1e-6)
         assert losses.smoothed.item() == pytest.approx(0.554195, abs=1e-6)
@@ -62,7 +62,7 @@ def test_cross_entropy_by_hand(fused: Loss) -> None:
 def test_chunked_cross_entropy_is_the_reference(rows: int, smoothing: float, fused: Loss) -> None:
     """At the borders of chunks, too; and the reference is PyTorch's."""
     values, gradients = [], []
-    for kernel in (cross_entropy.reference, fused):
+    for kernel in (cross_entropy, fused):
         inputs = problem(rows)
         losses = kernel(*inputs, smoothing)
         (losses.smoothed * 0.3).backward()
@@ -80,7 +80,7 @@ def test_chunked_cross_entropy_without_gradients_makes_none(fused: Loss) -> None
     inputs = [each.detach() for each in problem(600)]
     losses = fused(*inputs, 0.1)
     assert not losses.smoothed.requires_grad
-    torch.testing.assert_close(losses.smoothed, cross_entropy.reference(*inputs, 0.1).smoothed)
+    torch.testing.assert_close(losses.smoothed, cross_entropy(*inputs, 0.1).smoothed)
 
 
 @chunked
@@ -93,16 +93,16 @@ def test_bf16_products_leave_the_loss_in_float32(fused: Loss) -> None:
     assert all(each.grad is not None and each.grad.dtype == torch.float32 for each in inputs[:3])
     exact = [each.detach().double() if each.is_floating_point() else each for each in inputs]
     # bf16 has 8 bits: a product of 5 terms is good to about 1%.
-    assert losses.smoothed.item() == pytest.approx(cross_entropy.reference(*exact, 0.1).smoothed.item(), rel=0.01)
+    assert losses.smoothed.item() == pytest.approx(cross_entropy(*exact, 0.1).smoothed.item(), rel=0.01)
 
 
 @needs_compiler
 def test_a_forced_kernel_is_what_one_gets() -> None:
     cpu = torch.device("cpu")
     reference, fused, auto = (choose_kernels(kind, cpu) for kind in ("reference", "fused", "auto"))
-    assert (reference.cross_entropy, reference.steps) == (cross_entropy.reference, None)
+    assert (reference.cross_entropy, reference.steps) == (cross_entropy, None)
     for kernels in (fused, auto):
-        assert isinstance(kernels.cross_entropy, partial)
+        assert kernels.cross_entropy is native_cross_entropy
         assert kernels.steps is not None
         assert kernels.steps.implementation == "native"
     assert all(kernels.reason for kernels in (reference, fused, auto))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from nmt.config.schema import SearchConfig
-from nmt.kernels.cross_entropy import fused
+from nmt.kernels.cross_entropy.chunked import chunked_cross_entropy
 from nmt.model.attention import SCORES, WINDOWS
 from nmt.model.attention.presets import ATTENTION_PRESETS
 from nmt.model.translator import Translator, Vocabulary
@@ -67,7 +67,7 @@ def learned(options: dict[str, Any], reverse: bool, seed: int) -> float:
         real_N = (torch.arange(target_BT.shape[1]) < lengths_B.unsqueeze(1)).flatten()
         readout_BTR, _ = translator.readout(translator.encode(source_BS, lengths_B), target_BT)
         projection = translator.projection
-        losses = fused(
+        losses = chunked_cross_entropy(
             readout_BTR.flatten(0, 1)[real_N], projection.weight, projection.bias, target_BT.flatten()[real_N], 0.0
         )
         optimizer.zero_grad()

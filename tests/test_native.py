@@ -18,15 +18,15 @@ import torch
 from torch import Tensor
 
 from nmt.errors import ConfigError
-from nmt.kernels import cross_entropy
-from nmt.kernels.additive import exponentials
+from nmt.kernels import compiler as build
 from nmt.kernels.attention import native as attention
+from nmt.kernels.attention.additive import exponentials
+from nmt.kernels.cross_entropy import chunked
+from nmt.kernels.cross_entropy.native import log_softmax, native_chunk_losses
 from nmt.kernels.gru.native import gru_forward, gru_step
 from nmt.kernels.linear.int8 import native_quantize
 from nmt.kernels.linear.onednn import Factor
 from nmt.kernels.lstm.native import lstm_forward, lstm_step
-from nmt.kernels.native import build, inference
-from nmt.kernels.native.logits import chunk_losses
 from nmt.kernels.rnn.native import rnn_backward, rnn_forward, search_gates
 from nmt.kernels.select import choose_kernels, reference_kernels
 from nmt.kernels.steps import Annotations, GateInputs
@@ -168,7 +168,9 @@ def test_the_exponential_is_good_to_a_few_units_in_the_last_place() -> None:
     """Through a softmax of two logits 0 and x: e^x / (1 + e^x) is the gradient of the loss by x."""
     x = torch.linspace(-80.0, 15.0, 20_001)
     logits = torch.stack([torch.zeros_like(x), x], 1)
-    found = chunk_losses(*as_product(logits), torch.zeros(len(x), dtype=torch.int64), 0.0, torch.zeros(2)).d_logits_NV
+    found = native_chunk_losses(
+        *as_product(logits), torch.zeros(len(x), dtype=torch.int64), 0.0, torch.zeros(2)
+    ).d_logits_NV
     assert found is not None
     torch.testing.assert_close(found[:, 1].double(), torch.softmax(logits.double(), 1)[:, 1], rtol=3e-7, atol=0)
 
@@ -181,7 +183,7 @@ def test_what_is_no_number_is_not_lost(short: torch.dtype) -> None:
         logits = drawn(3, 50, dtype=short)
         logits[1, 7] = wrong
         d_bias = torch.zeros(50, dtype=exact(short))
-        losses = chunk_losses(*as_product(logits), torch.tensor([1, 2, 3]), 0.1, d_bias)
+        losses = native_chunk_losses(*as_product(logits), torch.tensor([1, 2, 3]), 0.1, d_bias)
         assert losses.normalizer_N.isfinite().tolist() == [True, False, True]
         assert losses.d_logits_NV is not None
         assert losses.d_logits_NV.isfinite().all(1).tolist() == [True, False, True]
@@ -253,8 +255,8 @@ def test_scores_and_log_softmax_of_the_search(short: torch.dtype) -> None:
     query, keys, energy = drawn(2, 3, 5, UNITS, dtype=wide), drawn(2, 3, 7, UNITS, dtype=wide), drawn(UNITS, dtype=wide)
     logits = drawn(4, 501, dtype=short, scale=3.0)
     with torch.no_grad():
-        scores = inference.additive_scores(query, keys, exponentials(keys), energy)
-        spread = inference.log_softmax(logits)
+        scores = attention.additive_scores(query, keys, exponentials(keys), energy)
+        spread = log_softmax(logits)
     expected = torch.tanh(query.double().unsqueeze(-2) + keys.double().unsqueeze(-3)) @ energy.double()
     torch.testing.assert_close(scores.double(), expected, rtol=0, atol=1e-5)
     assert spread.dtype == wide
@@ -302,7 +304,11 @@ def operations() -> None:
     assert library is None
     kernels = choose_kernels("auto", CPU)
     reference = reference_kernels()
-    assert (kernels.steps, kernels.layers, kernels.cross_entropy) == (None, reference.layers, cross_entropy.fused)
+    assert (kernels.steps, kernels.layers, kernels.cross_entropy) == (
+        None,
+        reference.layers,
+        chunked.chunked_cross_entropy,
+    )
     assert (kernels.dropout, kernels.cells, kernels.log_softmax, kernels.additive_scores) == (
         reference.dropout,
         reference.cells,
@@ -369,7 +375,7 @@ def test_a_damaged_library_is_compiled_anew(fresh: Path, compiler: Callable[[], 
     assert build.load()[0] is not None
     (path,) = kept(fresh / "cache")
     whole = path.read_bytes()
-    load = "import torch; from nmt.kernels.native.build import load; assert load()[0] is not None"
+    load = "import torch; from nmt.kernels.compiler import load; assert load()[0] is not None"
     for damaged in (whole[: len(whole) // 2], b"", whole[:-1] + bytes([whole[-1] ^ 1])):
         # Replaced, not written to: this process has the file in its memory.
         path.unlink()
@@ -471,7 +477,7 @@ def test_they_run_in_the_threads_of_pytorch() -> None:
     """Another OpenMP beside PyTorch's would have threads of its own: twice as many as there are processors."""
     script = (
         "import torch, os\n"
-        "from nmt.kernels.native.build import load\n"
+        "from nmt.kernels.compiler import load\n"
         "assert load()[0] is not None, load()\n"
         "print(sorted({os.path.realpath(line.split()[-1]) for line in open('/proc/self/maps') if 'gomp' in line}))"
     )
@@ -491,7 +497,7 @@ def test_numbers_by_hand() -> None:
         torch.tensor([1, 2, 0.5]).log(),
     )
     d_bias = torch.ones(3)
-    for of_chunk in (cross_entropy.chunk_losses, *([chunk_losses] if build.load()[0] else [])):
+    for of_chunk in (chunked.chunk_losses, *([native_chunk_losses] if build.load()[0] else [])):
         losses = of_chunk(Factor(weight), readout, bias, torch.tensor([2]), 0.3, d_bias.zero_())
         assert losses.normalizer_N.tolist() == pytest.approx([math.log(8.0)])
         assert losses.expected_N.tolist() == pytest.approx([math.log(5.0)])

@@ -11,7 +11,7 @@ import torch
 
 from nmt.config import schema
 from nmt.errors import ConfigError
-from nmt.kernels.native.build import load
+from nmt.kernels.compiler import load
 from nmt.kernels.steps import StepKernels
 from nmt.model.translator import Translator
 from tests.compiled import HAS_ONEDNN_BF16, STEPS, needs_compiler

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nmt.data.batching import Batch
-from nmt.kernels import cross_entropy
+from nmt.kernels.cross_entropy.chunked import chunked_cross_entropy
 from nmt.kernels.packed import PackedGru
 from nmt.kernels.select import reference_kernels
 from nmt.model.encoder import RecurrentEncoder
@@ -75,7 +75,7 @@ def update(options: dict[str, Any], kernel: str) -> None:
     kernels = reference_kernels()
     if kernel == "fused":
         # Compiled kernels need numbers.
-        kernels = replace(kernels, cross_entropy=cross_entropy.fused, steps=ReferenceKernels())
+        kernels = replace(kernels, cross_entropy=chunked_cross_entropy, steps=ReferenceKernels())
     translator = network(model_options(**options), kernels=kernels).float().train().to(DEVICE)
     objective = TranslationObjective(translator, 0.1)
     parameters = list(translator.parameters())

@@ -13,8 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.errors import ConfigError
-from nmt.kernels import additive, cross_entropy
-from nmt.kernels.dropout import native_dropout
+from nmt.kernels.attention import native as native_attention
+from nmt.kernels.attention.additive import additive_scores
+from nmt.kernels.compiler import load
+from nmt.kernels.cross_entropy import native as native_cross_entropy
+from nmt.kernels.cross_entropy import reference as reference_cross_entropy
+from nmt.kernels.cross_entropy.chunked import CHUNK, chunked_cross_entropy
+from nmt.kernels.dropout.native import native_dropout
 from nmt.kernels.gru import native as native_gru
 from nmt.kernels.gru import reference as reference_gru
 from nmt.kernels.linear import onednn
@@ -30,9 +35,6 @@ from nmt.kernels.linear.quantization import (
 )
 from nmt.kernels.lstm import native as native_lstm
 from nmt.kernels.lstm import reference as reference_lstm
-from nmt.kernels.native import inference
-from nmt.kernels.native.build import load
-from nmt.kernels.native.logits import chunk_losses
 from nmt.kernels.packed import Packing, run_packed
 from nmt.kernels.rnn.reference import rnn_step
 from nmt.kernels.steps import StepKernels
@@ -58,14 +60,14 @@ CellStep = Callable[[Tensor, Tensor, States], States]
 class Kernels:
     """The implementations of a run's operations. A network receives them when it is built."""
 
-    cross_entropy: Callable[[Tensor, Tensor, Tensor, Tensor, float], cross_entropy.Losses]
+    cross_entropy: Callable[[Tensor, Tensor, Tensor, Tensor, float], reference_cross_entropy.Losses]
     """Readout [N, R], weight [V, R], bias [V], targets [N] and label smoothing to losses."""
     dropout: Callable[[Tensor, float, bool], Tensor]
     """Inputs, probability and whether the network is in training."""
     linear: Callable[[Tensor, Tensor, Tensor | None], Tensor]
     """`torch.nn.functional.linear` for inputs of many rows."""
     additive_scores: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-    """v' tanh(q + k), as `additive.additive_scores`."""
+    """v' tanh(q + k), as `attention.additive.additive_scores`."""
     log_softmax: Callable[[Tensor], Tensor]
     """Over the last dimension, in at least single precision."""
     cells: Mapping[str, CellStep]
@@ -99,11 +101,11 @@ class UnsupportedReasons(NamedTuple):
 def reference_kernels(reason: str = "") -> Kernels:
     """The equations as they stand, by operations of PyTorch alone."""
     return Kernels(
-        cross_entropy=cross_entropy.reference,
+        cross_entropy=reference_cross_entropy.cross_entropy,
         dropout=F.dropout,
         linear=F.linear,
-        additive_scores=additive.additive_scores,
-        log_softmax=cross_entropy.log_softmax,
+        additive_scores=additive_scores,
+        log_softmax=reference_cross_entropy.log_softmax,
         cells={"gru": reference_gru.gru_step, "lstm": reference_lstm.lstm_step, "rnn": rnn_step},
         layers=run_packed,
         steps=None,
@@ -127,21 +129,21 @@ def choose_kernels(
     if kernel == "reference":
         return reference
     steps, recurrence = _choose_steps(kernel, device, unsupported.recurrence)
-    loss = f"the loss makes {cross_entropy.CHUNK} rows of logits at a time, once"
+    loss = f"the loss makes {CHUNK} rows of logits at a time, once"
     if device.type != "cpu":
         reason = f"kernel {kernel}: recurrent layers run by cuDNN; {loss}{recurrence}"
-        return replace(reference, cross_entropy=cross_entropy.fused, steps=steps, reason=reason)
+        return replace(reference, cross_entropy=chunked_cross_entropy, steps=steps, reason=reason)
     library, missing = load()
     _refuse(kernel, unsupported.layers or missing)
-    chosen = replace(reference, cross_entropy=cross_entropy.fused, linear=onednn.linear, steps=steps)
+    chosen = replace(reference, cross_entropy=chunked_cross_entropy, linear=onednn.linear, steps=steps)
     if library:
         but = f", but {unsupported.layers}" if unsupported.layers else ""
         chosen = replace(
             chosen,
-            cross_entropy=partial(cross_entropy.fused, of_chunk=chunk_losses),
+            cross_entropy=native_cross_entropy.native_cross_entropy,
             dropout=native_dropout,
-            additive_scores=inference.additive_scores,
-            log_softmax=inference.log_softmax,
+            additive_scores=native_attention.additive_scores,
+            log_softmax=native_cross_entropy.log_softmax,
             cells={"gru": native_gru.gru_step, "lstm": native_lstm.lstm_step, "rnn": rnn_step},
             layers=partial(run_packed, gru=native_gru.gru_layer, dropout=native_dropout, linear=onednn.linear),
             reason=f"kernel {kernel}: recurrent layers are differentiated by hand{but}; {loss}{recurrence}; what "

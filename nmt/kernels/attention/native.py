@@ -6,16 +6,19 @@ Shapes as in `nmt.kernels.steps`.
 from __future__ import annotations
 
 import ctypes
+import math
 from ctypes import c_int64, c_void_p
 
 import torch
 from torch import Tensor
 
-from nmt.kernels.additive import exponentials
-from nmt.kernels.native.calls import FORMATS, address, declare
+from nmt.kernels.attention import additive
+from nmt.kernels.compiler import FORMATS, address, can_be_called, declare
 from nmt.kernels.steps import Annotations
 
-_calls = declare({"attention": "pp", "attention_backward": "ppppppsspi", "attention_keys_backward": "pppp"})
+_calls = declare(
+    {"attention": "pp", "attention_backward": "ppppppsspi", "attention_keys_backward": "pppp", "scores": "sssspppp"}
+)
 
 
 class _Attention(ctypes.Structure):
@@ -30,6 +33,22 @@ class _Attention(ctypes.Structure):
     )
 
 
+def additive_scores(query: Tensor, keys: Tensor, exponential_keys: Tensor, energy_A: Tensor) -> Tensor:
+    """As `additive.additive_scores`, which computes them where a gradient is wanted or keys are broadcast."""
+    if not (can_be_called(query, exponential_keys) and query.shape[:-2] == keys.shape[:-2]):
+        return additive.additive_scores(query, keys, exponential_keys, energy_A)
+    query, keys = additive.exponentials(query).contiguous(), exponential_keys.contiguous()
+    energy_A = energy_A.to(keys.dtype).contiguous()
+    *leading, queries, units = query.shape
+    positions = keys.shape[-2]
+    scores = query.new_empty(*leading, queries, positions)
+    _calls(query.dtype).scores(
+        *(math.prod(leading), queries, positions, units),
+        *(query.data_ptr(), keys.data_ptr(), energy_A.data_ptr(), scores.data_ptr()),
+    )
+    return scores
+
+
 def attention_prepare(source: Annotations) -> Annotations:
     """The source with exponentials of the keys and an energy in the accumulation dtype, for an additive score.
 
@@ -37,7 +56,7 @@ def attention_prepare(source: Annotations) -> Annotations:
     """
     if source.energy is not None:
         # The score of bf16 products is summed in float32: so are its parts.
-        source = source._replace(keys=exponentials(source.keys), energy=source.energy.to(source.bias.dtype))
+        source = source._replace(keys=additive.exponentials(source.keys), energy=source.energy.to(source.bias.dtype))
     for tensor in (source.keys, source.memory):
         assert tensor.stride(-1) == 1 or tensor.shape[-1] == 1, "features lie side by side"
     assert source.bias.is_contiguous()

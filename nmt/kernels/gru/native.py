@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nmt.kernels.compiler import address, declare
 from nmt.kernels.gru import reference
 from nmt.kernels.linear.onednn import Factors
-from nmt.kernels.native.calls import address, declare
 from nmt.kernels.packed import Packing, before_each, by_direction
 from nmt.kernels.rnn.native import address_and_stride, native_gates, search_gates
 from nmt.kernels.steps import GateInputs

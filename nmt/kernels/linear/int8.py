@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nmt.kernels.native.calls import address, calls
+from nmt.kernels.compiler import address, declare
+
+_calls = declare({}, {"quantize": "ssppp", "dequantize": "ssppppp", "integer_product": "sssppppp"})
 
 LARGEST = 127
 """The largest integer."""
@@ -75,7 +77,7 @@ class NativeInt8Product(Int8Product):
     def product(self, rows_MI: Tensor, bias_O: Tensor | None) -> Tensor:
         rows_MI, bias_O = rows_MI.contiguous(), None if bias_O is None else bias_O.contiguous()
         outputs_MO = rows_MI.new_empty(len(rows_MI), len(self._scale_O))
-        calls(torch.float32).integer_product(
+        _calls(torch.float32).integer_product(
             *(*rows_MI.shape, len(self._scale_O), rows_MI.data_ptr(), self._panels.data_ptr()),
             *(self._scale_O.data_ptr(), address(bias_O), outputs_MO.data_ptr()),
         )
@@ -92,7 +94,7 @@ def native_quantize(rows_MI: Tensor) -> tuple[Tensor, Tensor]:
     """8-bit integers of float32 rows, and what each row of them is to be multiplied by, [M]."""
     rows_MI = rows_MI.contiguous()
     integers_MI, scale_M = torch.empty_like(rows_MI, dtype=torch.int8), rows_MI.new_empty(len(rows_MI))
-    calls(torch.float32).quantize(*rows_MI.shape, rows_MI.data_ptr(), integers_MI.data_ptr(), scale_M.data_ptr())
+    _calls(torch.float32).quantize(*rows_MI.shape, rows_MI.data_ptr(), integers_MI.data_ptr(), scale_M.data_ptr())
     return integers_MI, scale_M
 
 
@@ -100,7 +102,7 @@ def native_dequantize(sums_MO: Tensor, scale_M: Tensor, scale_O: Tensor, bias_O:
     """Sums of products of integers, scaled, with a bias in float32."""
     sums_MO, bias_O = sums_MO.contiguous(), None if bias_O is None else bias_O.contiguous()
     outputs_MO = torch.empty_like(sums_MO, dtype=torch.float32)
-    calls(torch.float32).dequantize(
+    _calls(torch.float32).dequantize(
         *(*sums_MO.shape, sums_MO.data_ptr(), scale_M.data_ptr(), scale_O.data_ptr()),
         *(address(bias_O), outputs_MO.data_ptr()),
     )

@@ -10,8 +10,8 @@ import ctypes
 import torch
 from torch import Tensor
 
+from nmt.kernels.compiler import address, declare
 from nmt.kernels.lstm import reference
-from nmt.kernels.native.calls import address, declare
 from nmt.kernels.rnn.native import address_and_stride, native_gates, search_gates
 from nmt.kernels.steps import GateInputs
 

@@ -11,7 +11,7 @@ from ctypes import c_int64, c_void_p
 import torch
 from torch import Tensor
 
-from nmt.kernels.native.calls import address, can_be_called, declare
+from nmt.kernels.compiler import address, can_be_called, declare
 from nmt.kernels.steps import GateInputs
 
 _calls = declare({"rnn": "ppp", "rnn_backward": "sspppppsps"})

@@ -27,7 +27,7 @@ from nmt.data.cache.word_links import words_of
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import CheckpointError, ConfigError
 from nmt.evaluation.alignment import Alignment, Linking, Unit, align
-from nmt.kernels.cross_entropy import chunks
+from nmt.kernels.cross_entropy.chunked import chunks
 from nmt.model.attention import AttentionWeights
 from nmt.model.context import ContextWeights
 from nmt.model.in_context import follow

@@ -9,7 +9,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from nmt.kernels.native.calls import FORMATS, calls
+from nmt.kernels.compiler import FORMATS, declare
+
+_calls = declare({"dropout": "spseppp", "dropout_backward": "seppp"}, {"draw": "usp"})
 
 LEVELS = 2**16
 """Probabilities are multiples of one part in these."""
@@ -36,7 +38,7 @@ class _Dropout(torch.autograd.Function):
         inputs, key = inputs.contiguous(), torch.empty(1, dtype=torch.int64).random_(-(2**63), None)
         outputs, kept = torch.empty_like(inputs), torch.empty_like(inputs, dtype=torch.int8)
         addresses = (inputs.data_ptr(), outputs.data_ptr(), kept.data_ptr())
-        calls(inputs.dtype).dropout(inputs.numel(), key.data_ptr(), dropped, ctx.scale, *addresses)
+        _calls(inputs.dtype).dropout(inputs.numel(), key.data_ptr(), dropped, ctx.scale, *addresses)
         ctx.save_for_backward(kept)
         return outputs
 
@@ -47,5 +49,5 @@ class _Dropout(torch.autograd.Function):
         d_outputs = d_outputs.contiguous()
         d_inputs = torch.empty_like(d_outputs)
         addresses = (d_outputs.data_ptr(), kept.data_ptr(), d_inputs.data_ptr())
-        calls(d_outputs.dtype).dropout_backward(d_outputs.numel(), ctx.scale, *addresses)
+        _calls(d_outputs.dtype).dropout_backward(d_outputs.numel(), ctx.scale, *addresses)
         return d_inputs, None

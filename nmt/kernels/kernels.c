@@ -1,6 +1,6 @@
 /* The kernels of kernels.h for each format of products: float, double, and bf16 with sums in single precision.
 
-Compiled by nmt/kernels/native/build.py with the machine's own C compiler. */
+Compiled by nmt/kernels/compiler.py with the machine's own C compiler. */
 
 #include <math.h>
 #include <stdint.h>
@@ -112,4 +112,4 @@ void draw(uint64_t key, size count, uint32_t *words) {
 #define LIMIT 350.0
 #include "kernels.h"
 
-#include "../linear/int8.h"
+#include "linear/int8.h"

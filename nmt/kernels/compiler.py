@@ -1,4 +1,4 @@
-"""Compiles the C kernels with the machine's own compiler, once, and loads them."""
+"""Compiles the C kernels of all operations with the machine's own compiler, once, loads them, and declares them."""
 
 from __future__ import annotations
 
@@ -11,20 +11,27 @@ import stat
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from ctypes import c_double, c_float, c_int, c_int64, c_uint64, c_void_p
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from nmt.runtime import cpu_flags
 
 FOLDER = Path(__file__).parent
-SOURCES = (FOLDER / "kernels.c", *sorted(FOLDER.parent.glob("*/*.h")))
+SOURCES = (FOLDER / "kernels.c", FOLDER / "kernels.h", *sorted(FOLDER.glob("*/*.h")))
 OPTIONS = ("-std=gnu11", "-O3", "-fPIC", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp")
 """Nothing among them lets the compiler change what a sum is; where its order is free, the source says so."""
 PATIENCE = 120.0
 """Seconds that a compiler may take; it takes two."""
+FORMATS = {torch.float32: "float", torch.bfloat16: "bf16", torch.float64: "double"}
+"""Suffix of the kernels by the format of products."""
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -49,6 +56,54 @@ def load() -> tuple[Library | None, str]:
     except (OSError, subprocess.SubprocessError) as error:
         said = (isinstance(error, subprocess.CalledProcessError) and error.stderr) or str(error)
         return None, f"{compiler} makes none here: {' '.join(said.split())[:200]}"
+
+
+class Calls:
+    """C kernels of one compute dtype, by name. They take addresses, and look at nothing else of a tensor."""
+
+    def __init__(self, dtype: torch.dtype, signatures: Mapping[str, str], single_signatures: Mapping[str, str]) -> None:
+        library, why = load()
+        assert library is not None, why
+        exact = c_double if dtype == torch.float64 else c_float
+        kinds = {"p": c_void_p, "s": c_int64, "u": c_uint64, "i": c_int, "e": exact}
+        named = {f"{name}_{FORMATS[dtype]}": (name, signature) for name, signature in signatures.items()}
+        named |= {name: (name, signature) for name, signature in single_signatures.items()}
+        self._functions: dict[str, Any] = {}
+        for symbol, (name, signature) in named.items():
+            function = getattr(library, symbol)
+            function.argtypes, function.restype = [kinds[kind] for kind in signature], None
+            self._functions[name] = function
+
+    def __getattr__(self, name: str) -> Any:
+        return self._functions[name]
+
+
+def can_be_called(*tensors: Tensor) -> bool:
+    """Whether no gradient is recorded, and the kernels take numbers of these formats."""
+    return not torch.is_grad_enabled() and all(
+        tensor.device.type == "cpu" and tensor.dtype in FORMATS for tensor in tensors
+    )
+
+
+def declare(
+    signatures: Mapping[str, str], single_signatures: Mapping[str, str] = MappingProxyType({})
+) -> Callable[[torch.dtype], Calls]:
+    """Returns a function to the kernels with these signatures for a compute dtype.
+
+    A letter for each argument: p an address, s a size, u 64 bits without sign, i truth, e a number in the accumulation
+    dtype. Those of `single_signatures` exist once, whatever the dtype.
+    """
+
+    @cache
+    def declared(dtype: torch.dtype) -> Calls:
+        return Calls(dtype, signatures, single_signatures)
+
+    return declared
+
+
+def address(tensor: Tensor | None) -> int | None:
+    """Of its first element."""
+    return None if tensor is None else tensor.data_ptr()
 
 
 def _processor() -> list[str]:

@@ -10,37 +10,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from nmt.kernels.cross_entropy.reference import Losses, accumulation_dtype
 from nmt.kernels.linear.onednn import Factor
 from nmt.runtime import product_dtype
 
 CHUNK = 512
 """Positions whose logits exist at a time, at most: 16 MB of float32 at 8,000 pieces, of the order of a CPU's last
 cache."""
-
-
-class Losses(NamedTuple):
-    """Sums over the positions, in at least single precision."""
-
-    smoothed: Tensor
-    """What training minimises: (1 - e) * -log p(target) + e * mean over the vocabulary of -log p."""
-    negative_log_likelihood: Tensor
-    """-log p(target), without smoothing; carries no gradient."""
-
-
-def reference(readout_NR: Tensor, weight_VR: Tensor, bias_V: Tensor, target_N: Tensor, smoothing: float) -> Losses:
-    """The equations as they stand, all logits at once."""
-    logits_NV = F.linear(readout_NR, weight_VR, bias_V)
-    log_probabilities_NV = torch.log_softmax(logits_NV.to(_at_least_single(logits_NV.dtype)), -1)
-    likelihood = -log_probabilities_NV.gather(1, target_N.unsqueeze(1)).sum()
-    spread = -log_probabilities_NV.mean(-1).sum()
-    return Losses((1 - smoothing) * likelihood + smoothing * spread, likelihood.detach())
-
-
-def log_softmax(logits: Tensor) -> Tensor:
-    """Over the last dimension, in at least single precision."""
-    return logits.to(_at_least_single(logits.dtype)).log_softmax(-1)
 
 
 class ChunkLosses(NamedTuple):
@@ -64,7 +41,7 @@ def chunk_losses(
 ) -> ChunkLosses:
     """By operations of PyTorch."""
     logits_NV = weight_VR.product(readout_NR, bias_V)
-    exact, target_N1 = _at_least_single(logits_NV.dtype), target_N.unsqueeze(1)
+    exact, target_N1 = accumulation_dtype(logits_NV.dtype), target_N.unsqueeze(1)
     expected_N1, largest_N1 = logits_NV.gather(1, target_N1), logits_NV.amax(1, keepdim=True)
     # Computed row by row, where its logits lie in the nearest cache.
     probabilities = torch.softmax(logits_NV, 1, dtype=exact, out=logits_NV if logits_NV.dtype == exact else None)
@@ -78,7 +55,7 @@ def chunk_losses(
     return ChunkLosses(normalizer_N1.squeeze(1), expected_N1.squeeze(1), probabilities.to(logits_NV.dtype))
 
 
-def fused(
+def chunked_cross_entropy(
     readout_NR: Tensor,
     weight_VR: Tensor,
     bias_V: Tensor,
@@ -86,7 +63,7 @@ def fused(
     smoothing: float,
     of_chunk: LogitLosses = chunk_losses,
 ) -> Losses:
-    """The same in chunks of positions, with the gradients computed on the way: the logits are made only once.
+    """As `reference.cross_entropy`, in chunks of positions, with the gradients on the way: logits are made once.
 
     The gradient of the weights is summed in the weights' own format, whatever the format of the products.
     """
@@ -95,10 +72,6 @@ def fused(
         readout_NR, weight_VR, bias_V, target_N, smoothing, dtype, of_chunk
     )
     return Losses(smoothed, likelihood)
-
-
-def _at_least_single(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
 
 
 def chunks(count: int) -> Iterator[slice]:
@@ -120,7 +93,7 @@ class _Chunked(torch.autograd.Function):
         dtype: torch.dtype,
         of_chunk: LogitLosses,
     ) -> tuple[Tensor, Tensor]:
-        exact = _at_least_single(dtype)
+        exact = accumulation_dtype(dtype)
         count = len(readout_NR)
         weight, bias = weight_VR.to(dtype), bias_V.to(exact)
         wanted = any(ctx.needs_input_grad[:3])

@@ -1,0 +1,1 @@
+"""Cross-entropy with label smoothing, and log-probabilities."""

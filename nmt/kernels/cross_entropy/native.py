@@ -1,0 +1,53 @@
+"""The loss of a chunk of logits, and log-probabilities, in C (cross_entropy.h).
+
+Shapes as in `cross_entropy.chunked`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nmt.kernels.compiler import can_be_called, declare
+from nmt.kernels.cross_entropy import reference
+from nmt.kernels.cross_entropy.chunked import ChunkLosses, chunked_cross_entropy
+from nmt.kernels.linear.onednn import Factor
+
+_calls = declare({"loss": "sspppeppi", "column_sums": "sspp", "log_softmax": "sspp"})
+
+
+def native_cross_entropy(
+    readout_NR: Tensor, weight_VR: Tensor, bias_V: Tensor, target_N: Tensor, smoothing: float
+) -> reference.Losses:
+    """As `chunked.chunked_cross_entropy`."""
+    return chunked_cross_entropy(readout_NR, weight_VR, bias_V, target_N, smoothing, native_chunk_losses)
+
+
+def native_chunk_losses(
+    weight_VR: Factor, readout_NR: Tensor, bias_V: Tensor, target_N: Tensor, smoothing: float, d_bias_V: Tensor | None
+) -> ChunkLosses:
+    """As `chunked.chunk_losses`; the bias, in at least single precision, is added where the logits are read."""
+    assert readout_NR.device.type == "cpu"
+    logits_NV, target_N, bias_V = weight_VR.product(readout_NR).contiguous(), target_N.contiguous(), bias_V.contiguous()
+    rows, pieces = logits_NV.shape
+    kernels = _calls(logits_NV.dtype)
+    normalizer_N, expected_N = bias_V.new_empty(2, rows).unbind(0)
+    wanted = d_bias_V is not None
+    kernels.loss(
+        *(rows, pieces, logits_NV.data_ptr(), bias_V.data_ptr(), target_N.data_ptr(), smoothing),
+        *(normalizer_N.data_ptr(), expected_N.data_ptr(), wanted),
+    )
+    if d_bias_V is not None:
+        kernels.column_sums(rows, pieces, logits_NV.data_ptr(), d_bias_V.data_ptr())
+    return ChunkLosses(normalizer_N, expected_N, logits_NV if wanted else None)
+
+
+def log_softmax(logits: Tensor) -> Tensor:
+    """As `reference.log_softmax`, which computes it where a gradient is wanted."""
+    if not can_be_called(logits):
+        return reference.log_softmax(logits)
+    logits = logits.contiguous()
+    out = torch.empty_like(logits, dtype=torch.promote_types(logits.dtype, torch.float32))
+    pieces = logits.shape[-1]
+    _calls(logits.dtype).log_softmax(logits.numel() // max(pieces, 1), pieces, logits.data_ptr(), out.data_ptr())
+    return out

@@ -1,0 +1,40 @@
+"""The equations of the loss behind the vocabulary projection, and of log-probabilities.
+
+Shapes: N positions, R readout, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Losses(NamedTuple):
+    """Sums over the positions, in at least single precision."""
+
+    smoothed: Tensor
+    """What training minimises: (1 - e) * -log p(target) + e * mean over the vocabulary of -log p."""
+    negative_log_likelihood: Tensor
+    """-log p(target), without smoothing; carries no gradient."""
+
+
+def cross_entropy(readout_NR: Tensor, weight_VR: Tensor, bias_V: Tensor, target_N: Tensor, smoothing: float) -> Losses:
+    """The equations, with all logits at once."""
+    logits_NV = F.linear(readout_NR, weight_VR, bias_V)
+    log_probabilities_NV = torch.log_softmax(logits_NV.to(accumulation_dtype(logits_NV.dtype)), -1)
+    likelihood = -log_probabilities_NV.gather(1, target_N.unsqueeze(1)).sum()
+    spread = -log_probabilities_NV.mean(-1).sum()
+    return Losses((1 - smoothing) * likelihood + smoothing * spread, likelihood.detach())
+
+
+def log_softmax(logits: Tensor) -> Tensor:
+    """Over the last dimension, in at least single precision."""
+    return logits.to(accumulation_dtype(logits.dtype)).log_softmax(-1)
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """At least single precision."""
+    return torch.promote_types(dtype, torch.float32)

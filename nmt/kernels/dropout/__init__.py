@@ -1,0 +1,1 @@
+"""Dropout; the reference is `torch.nn.functional.dropout`."""
