@@ -15,7 +15,7 @@ from nmt.kernels.tape import StepKernels
 from nmt.model.attention import COVERAGES, SCORES, WINDOWS
 from nmt.model.attention.soft import SoftAttention
 from nmt.model.cells import CELLS
-from nmt.model.layers import RecurrentLayers
+from nmt.model.encoder import RecurrentLayers
 from nmt.model.translator import Translator, Vocabulary
 from nmt.model.wiring import WIRINGS
 from nmt.model.wiring.base import Wiring

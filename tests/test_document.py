@@ -22,12 +22,10 @@ from nmt.kernels.packed import PackedGru, Packing, row_softmax, row_sum
 from nmt.kernels.select import Kernels, UnsupportedReasons, choose_kernels
 from nmt.model.attention import SCORES
 from nmt.model.attention.base import Coverage, Encoded
-from nmt.model.attention.pooling import Pooling
 from nmt.model.attention.soft import SoftAttention
 from nmt.model.attention.windows import GlobalWindow, GlobalWindowOptions
 from nmt.model.cells import CELLS
-from nmt.model.classifier import DocumentClassifier
-from nmt.model.document import EncodedDocuments
+from nmt.model.classifier import DocumentClassifier, EncodedDocuments, Pooling
 from nmt.training.objectives import ClassificationObjective
 from tests.compiled import GRUS
 from tests.networks import REFERENCE, with_gru
@@ -179,7 +177,7 @@ def test_numbers_by_hand() -> None:
     assert encoded.word_weights_W.tolist() == pytest.approx([0.0656, 0.3156, 0.6188, 1.0], abs=5e-5)
     batch = documents_batch([[[1, 2, 3], [4]]])
     packing = Packing.of(batch.words_N, torch.device("cpu"))
-    sentences_NC, _ = model.encoder.word(model.encoder.embedding(batch.ids_W[packing.element_P]), packing, None)
+    sentences_NC, _ = model.encoder.word(model.encoder.embedding(batch.ids_W[packing.element_P]), packing)
     assert sentences_NC.tolist() == [
         pytest.approx([0.6488, 0.4828], abs=5e-5),
         pytest.approx([0.4, 0.4], abs=1e-12),

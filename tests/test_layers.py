@@ -13,7 +13,7 @@ from nmt.config import schema
 from nmt.errors import ConfigError
 from nmt.kernels.packed import PackedGru, Packing
 from nmt.model.cells import CELLS
-from nmt.model.layers import RecurrentLayers, Segment, segments
+from nmt.model.encoder import RecurrentLayers, Segment, segments
 from nmt.model.translator import Translator
 from nmt.tasks.components import read_config
 from tests.compiled import GRUS

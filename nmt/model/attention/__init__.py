@@ -7,17 +7,14 @@ from nmt.model.attention import (  # noqa: F401
     cosine,
     coverage,
     dot,
-    general,
     location,
     mean,
     none,
-    scaled_dot,
     windows,
 )
 from nmt.model.attention.base import COVERAGES, SCORES, WINDOWS, Attention, Look, Prepared
-from nmt.model.attention.encoded import Encoded, Summary
+from nmt.model.attention.memory import AttentionWeights, Encoded, Summary
 from nmt.model.attention.soft import build_attention
-from nmt.model.attention.weights import AttentionWeights
 
 __all__ = [
     "COVERAGES",

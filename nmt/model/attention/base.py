@@ -25,8 +25,7 @@ from nmt.config.schema import NetworkPartOptions
 from nmt.kernels.select import Kernels
 from nmt.kernels.tape import Row, Tape, Value
 from nmt.kernels.windows import Source
-from nmt.model.attention.encoded import Encoded
-from nmt.model.attention.weights import AttentionWeights
+from nmt.model.attention.memory import AttentionWeights, Encoded
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from nmt.config import schema
 from nmt.config.registry import PartOptions
 from nmt.kernels.select import Kernels
 from nmt.model.attention.base import SCORES, Form, Score, ScoreOptions, View
+from nmt.model.modules import Linear
 
 
 class SameSizeOptions(ScoreOptions):
@@ -47,3 +48,48 @@ class DotScore(Score):
 
     def form(self) -> Form | None:
         return Form()
+
+
+class GeneralOptions(ScoreOptions):
+    """query' W memory."""
+
+    kind: Literal["general"] = "general"
+    """query' W memory of Luong 2015."""
+
+
+@SCORES.register("general", GeneralOptions)
+class GeneralScore(Score):
+    """q' W m (Luong 2015, section 3.1); W m is computed once for a sentence."""
+
+    def __init__(self, options: GeneralOptions, query_size: int, memory_size: int, kernels: Kernels) -> None:
+        super().__init__()
+        self.memory = Linear(memory_size, query_size, kernels, bias=False)
+        nn.init.xavier_uniform_(self.memory.weight)
+
+    def keys(self, memory: Tensor) -> Tensor:
+        keys: Tensor = self.memory(memory)
+        return keys
+
+    def forward(self, query: Tensor, view: View) -> Tensor:
+        return view.dot(query)
+
+    def form(self) -> Form:
+        return Form()
+
+
+class ScaledDotOptions(SameSizeOptions):
+    """query' memory / sqrt(size); both must be of one size."""
+
+    kind: Literal["scaled_dot"] = "scaled_dot"
+    """query' memory / sqrt(size) of Vaswani 2017; both must be of one size."""
+
+
+@SCORES.register("scaled_dot", ScaledDotOptions)
+class ScaledDotScore(DotScore):
+    """q' m / sqrt(size) (Vaswani 2017, eq. 1); with several heads, the multi-head attention of its section 3.2.2."""
+
+    def forward(self, query: Tensor, view: View) -> Tensor:
+        return view.dot(query * query.shape[-1] ** -0.5)
+
+    def form(self) -> None:
+        return None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nmt.config import schema
 from nmt.kernels.select import Kernels
 from nmt.model.attention.base import SCORES, Attention, Look, Prepared, Score, ScoreOptions
-from nmt.model.attention.encoded import Encoded
+from nmt.model.attention.memory import Encoded
 
 
 class NoneOptions(ScoreOptions):

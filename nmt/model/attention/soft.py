@@ -31,8 +31,7 @@ from nmt.model.attention.base import (
     Score,
     Window,
 )
-from nmt.model.attention.encoded import Encoded
-from nmt.model.attention.weights import AttentionWeights, spread
+from nmt.model.attention.memory import AttentionWeights, Encoded, spread
 from nmt.runtime import product_dtype
 
 Carried = tuple[Tensor, ...]

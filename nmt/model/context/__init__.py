@@ -1,7 +1,7 @@
-"""What a translator is told of the sentences before. A kind is a file in this folder and a line here."""
+"""Document context: attention over the sentences before. A kind is a file in this folder and a line here."""
 
 # A module registers its mechanism when it is imported.
-from nmt.model.context import hierarchical, none, summary  # noqa: F401
+from nmt.model.context import hierarchical, summary  # noqa: F401
 from nmt.model.context.base import CONTEXTS, Context, ContextOptions, ContextWeights, Sentences, Translated
 
 __all__ = [

@@ -7,13 +7,16 @@ something before them, P sentences that are looked back to, N those of the L x P
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from nmt.config.registry import Registry
+from nmt.config import schema
+from nmt.config.registry import PartOptions, Registry
 from nmt.config.schema import NetworkPartOptions
 from nmt.data.batching import DocumentContext, PreviousSentences
+from nmt.kernels.select import Kernels
 from nmt.model.attention import Encoded, Prepared
 
 
@@ -115,3 +118,18 @@ class Context(nn.Module):
 
 
 CONTEXTS: Registry[Context] = Registry("context")
+
+
+class NoContextOptions(ContextOptions):
+    """Every sentence is translated by itself."""
+
+    kind: Literal["none"] = "none"
+    """Every sentence is translated by itself."""
+
+
+@CONTEXTS.register("none", NoContextOptions)
+class NoContext(Context):
+    """Every sentence by itself."""
+
+    def __init__(self, options: PartOptions, model: schema.ModelConfig, hidden_size: int, kernels: Kernels) -> None:
+        super().__init__()

@@ -22,10 +22,9 @@ from nmt.kernels.packed import Packing
 from nmt.kernels.select import Kernels
 from nmt.model.attention import Encoded, Summary
 from nmt.model.attention.base import ScoreOptions
-from nmt.model.attention.pooling import Pooling
 from nmt.model.cells import cell_class
+from nmt.model.classifier import Level, Pooling
 from nmt.model.context.base import CONTEXTS, Context, ContextOptions, ContextWeights, Sentences
-from nmt.model.document import Level
 
 
 class SummaryOptions(ContextOptions):
@@ -69,7 +68,7 @@ class SummaryContext(Context):
         s_0 = tanh(W e + b + W_D D)
         z_t = sigmoid(U_z s_{t-1} + V x_t);      s_t = cell(x_t + C (z_t * D), s_{t-1})
 
-    D is the hierarchical encoder's vector of the text before (`nmt.model.document`), whose words are read by the
+    D is the hierarchical encoder's vector of the text before (`nmt.model.classifier`), whose words are read by the
     translator's own encoder. x_t are the pre-activations of the decoder's lowest layer, which have all that enters it:
     the word before and, in the wiring of Bahdanau 2015, the source context c_t. So V x_t is the paper's
     W_z y_{t-1} + C_z c_t with as many values as the cell has gates in between. W_D and C begin at 0: training begins at

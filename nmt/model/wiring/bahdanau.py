@@ -13,10 +13,8 @@ from nmt.kernels.select import Kernels
 from nmt.kernels.tape import Tape, Term, Value
 from nmt.model.attention import AttentionWeights, build_attention
 from nmt.model.attention.base import ScoreOptions
-from nmt.model.bridge import Bridge
-from nmt.model.readout import Output
-from nmt.model.stack import Factors, Stack
-from nmt.model.wiring.base import WIRINGS, DecoderState, Wiring, gate_input
+from nmt.model.cells import Factors, Stack
+from nmt.model.wiring.base import WIRINGS, Bridge, DecoderState, Output, Wiring, gate_input
 
 
 class BahdanauOptions(schema.NetworkPartOptions):

@@ -19,10 +19,144 @@ from nmt.config.registry import Registry
 from nmt.kernels.select import Kernels
 from nmt.kernels.tape import Tape, Term, Value
 from nmt.model.attention import Attention, AttentionWeights, Encoded, Look, Prepared, Summary
-from nmt.model.bridge import Bridge
+from nmt.model.cells import Factors
 from nmt.model.context import Translated
-from nmt.model.readout import DeepOutput, Output, Readout
-from nmt.model.stack import Factors
+from nmt.model.modules import Linear, module_list
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a wiring hands to the readout."""
+
+    hidden: Tensor
+    """Decoder state, [B, Q, H]."""
+    context: Tensor
+    """Context, [B, Q, C]; C may be 0."""
+
+    def with_hidden(self, hidden: Tensor) -> Output:
+        """The same with another state."""
+        return Output(hidden, self.context)
+
+
+class Readout(nn.Module):
+    """The vector that the vocabulary projection sees."""
+
+    def __init__(self, model: schema.ModelConfig, kernels: Kernels) -> None:
+        super().__init__()
+        self.size = readout_size(model)
+        self.norm = nn.LayerNorm(self.size) if model.layer_normalization else nn.Identity()
+        self.dropout = model.dropout.output
+        self.drop = kernels.dropout
+
+    def forward(self, output: Output, inputs_BTE: Tensor) -> Tensor:
+        """Readout [B, T, R] of every position."""
+        # Dropout draws in the order of the memory: the same, whichever way a recurrence was computed.
+        mixed_BTR = self.norm(self.mixed(output, inputs_BTE)).contiguous()
+        return self.drop(mixed_BTR, self.dropout, self.training)
+
+    def mixed(self, output: Output, inputs_BTE: Tensor) -> Tensor:
+        """The same before it is normalised and dropped out: here the decoder's state itself."""
+        return output.hidden
+
+
+class DeepOutput(Readout):
+    """Deep output (Pascanu 2014; Bahdanau 2015, A.2.2): t = f(U s_t + V E y_{t-1} + C c_t).
+
+    The paper's text conditions on s_t (eq. 4), its appendix on s_{t-1}: the wiring `bahdanau` has an option for it, the
+    others hand over s_t, as its successors do. f is tanh, the identity, or the maximum of pairs.
+    """
+
+    def __init__(
+        self, model: schema.ModelConfig, hidden_size: int, context_size: int, input_size: int, kernels: Kernels
+    ) -> None:
+        super().__init__(model, kernels)
+        self.kind = model.decoder.readout.kind
+        units = self.size * (2 if self.kind == "maxout" else 1)
+        self.mix = Linear(hidden_size + context_size + input_size, units, kernels)
+        nn.init.xavier_uniform_(self.mix.weight)
+        nn.init.zeros_(self.mix.bias)
+
+    def mixed(self, output: Output, inputs_BTE: Tensor) -> Tensor:
+        parts = (output.hidden, output.context, inputs_BTE)
+        mixed_BTR: Tensor = self.mix(torch.cat([part.to(inputs_BTE.dtype) for part in parts], -1))
+        if self.kind == "maxout":
+            return mixed_BTR.view(*mixed_BTR.shape[:-1], self.size, 2).amax(-1)
+        return torch.tanh(mixed_BTR) if self.kind == "tanh" else mixed_BTR
+
+
+def readout_size(model: schema.ModelConfig) -> int:
+    """Width of the readout: as wide as the embeddings, unless something else is asked."""
+    return model.decoder.readout.size or model.embedding_size
+
+
+class Bridge(nn.Module):
+    """s_0 = tanh(W e + b) for each decoder layer and each part of its state (Bahdanau 2015, A.2.2).
+
+    `model.decoder.bridge` chooses e. `final` and `backward` read the last states of the encoder layer of the same
+    number, or of the top layer where encoder and decoder differ in their number of layers.
+
+    - `final`: the last states of both directions.
+    - `backward`: the last state of the backward direction, as in the paper.
+    - `mean`: the mean of the annotations (Sennrich 2017, section 2).
+    - `context`: the context of score `none`, which is the same at every step (Cho 2014, A.1).
+
+    Two kinds have no W. `copy`: s_0 is the last states themselves, hidden and cell (Sutskever 2014; Luong 2015).
+    `zero`: s_0 = 0. A summary of the document context adds its own term inside the tanh.
+    """
+
+    def __init__(self, model: schema.ModelConfig, parts: int, memory_size: int) -> None:
+        super().__init__()
+        encoder, decoder, norm = model.encoder, model.decoder, model.layer_normalization
+        self.kind = decoder.bridge
+        self.parts = parts
+        self.hidden_size = decoder.hidden_size
+        self.direction_size = encoder.hidden_size
+        self.encoder_layers = [model.encoder_layer(layer) for layer in range(decoder.layers)]
+        if self.kind in ("zero", "copy"):
+            return
+        sizes = {"mean": memory_size, "context": memory_size, "backward": encoder.hidden_size}
+        widths = [sizes.get(self.kind, encoder.widths[layer]) for layer in self.encoder_layers]
+        self.maps = module_list(nn.Linear(width, decoder.hidden_size) for width in widths for _ in range(parts))
+        self.norms = module_list(nn.LayerNorm(decoder.hidden_size) if norm else nn.Identity() for _ in self.maps)
+        for layer in self.maps:
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, encoded: Encoded, prepared: Prepared) -> tuple[Tensor, ...]:
+        """Returns the parts of the first state, layer by layer, each [B, 1, H], in at least single precision."""
+        states = [(layer, part) for layer in self.encoder_layers for part in range(self.parts)]
+        summary_BAH = None if encoded.summary is None else encoded.summary.first_BAH
+        if self.kind == "copy":
+            return tuple(_last(encoded, *state).to(encoded.exact).unsqueeze(1) for state in states)
+        if self.kind == "zero":
+            if summary_BAH is None:
+                batch = len(encoded.memory_BSC)
+                zeros_B1H = encoded.memory_BSC.new_zeros(batch, 1, self.hidden_size, dtype=encoded.exact)
+                return (zeros_B1H,) * len(states)
+            mapped = list(summary_BAH.unbind(1))
+        else:
+            sources = (self._source(encoded, prepared, *state) for state in states)
+            mapped = [layer(source) for layer, source in zip(self.maps, sources, strict=True)]
+            if summary_BAH is not None:
+                mapped = [one + other for one, other in zip(mapped, summary_BAH.unbind(1), strict=True)]
+            mapped = [norm(each) for norm, each in zip(self.norms, mapped, strict=True)]
+        return tuple(torch.tanh(each).to(encoded.exact).unsqueeze(1) for each in mapped)
+
+    def _source(self, encoded: Encoded, prepared: Prepared, layer: int, part: int) -> Tensor:
+        """Returns e, [B, C] or [B, F]."""
+        if self.kind == "mean":
+            return encoded.memory_BSC.sum(1) / encoded.mask_BS.sum(1, keepdim=True)
+        if self.kind == "context":
+            return prepared.memory.squeeze(1)
+        last_BF = _last(encoded, layer, part)
+        # The forward direction stands first.
+        return last_BF[:, self.direction_size :] if self.kind == "backward" else last_BF
+
+
+def _last(encoded: Encoded, layer: int, part: int) -> Tensor:
+    """Returns a part of an encoder layer's last state, [B, F]; for a missing cell the hidden state."""
+    parts = encoded.final_LBF[layer]
+    return parts[min(part, len(parts) - 1)]
 
 
 @dataclass(frozen=True)

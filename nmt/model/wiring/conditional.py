@@ -12,11 +12,8 @@ from nmt.kernels.select import Kernels
 from nmt.kernels.tape import Tape, Term, Value
 from nmt.model.attention import AttentionWeights, build_attention
 from nmt.model.attention.base import ScoreOptions
-from nmt.model.bridge import Bridge
-from nmt.model.cells import CELLS, rows_after, rows_before
-from nmt.model.readout import Output
-from nmt.model.stack import Factors, Stack
-from nmt.model.wiring.base import WIRINGS, DecoderState, Wiring
+from nmt.model.cells import CELLS, Factors, Stack, rows_after, rows_before
+from nmt.model.wiring.base import WIRINGS, Bridge, DecoderState, Output, Wiring
 
 
 class ConditionalOptions(schema.NetworkPartOptions):

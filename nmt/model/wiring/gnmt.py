@@ -11,11 +11,8 @@ from nmt.config import schema
 from nmt.kernels.select import Kernels
 from nmt.kernels.tape import Tape, Term, Value
 from nmt.model.attention import AttentionWeights, Encoded, Look, build_attention
-from nmt.model.bridge import Bridge
-from nmt.model.cells import CELLS, State, rows_after, rows_before
-from nmt.model.readout import Output
-from nmt.model.stack import Stack
-from nmt.model.wiring.base import WIRINGS, DecoderState, Wiring, gate_input
+from nmt.model.cells import CELLS, Stack, State, rows_after, rows_before
+from nmt.model.wiring.base import WIRINGS, Bridge, DecoderState, Output, Wiring, gate_input
 
 
 class GnmtOptions(schema.NetworkPartOptions):

@@ -12,11 +12,9 @@ from nmt.config import schema
 from nmt.kernels.select import Kernels
 from nmt.kernels.tape import Tape, Term, Value
 from nmt.model.attention import AttentionWeights, Encoded, Look, build_attention
-from nmt.model.bridge import Bridge
+from nmt.model.cells import Factors, Stack
 from nmt.model.modules import Linear
-from nmt.model.readout import Output, Readout, readout_size
-from nmt.model.stack import Factors, Stack
-from nmt.model.wiring.base import WIRINGS, DecoderState, Wiring, gate_input
+from nmt.model.wiring.base import WIRINGS, Bridge, DecoderState, Output, Readout, Wiring, gate_input, readout_size
 
 
 class LuongOptions(schema.NetworkPartOptions):
