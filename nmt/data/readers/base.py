@@ -167,9 +167,9 @@ class HeldOut:
         return text_key(text, self.seed) in self.texts
 
     def has_record(self, record: Record, values: Mapping[FieldName, str]) -> bool:
-        """Whether an example is held out: a sentence of a document is where the whole document is.
+        """Whether an example is held out; of a sentence in a document, whether its document is.
 
-        As context, a sentence that is held out stays in other documents. As a pair it is left out when encoded.
+        Another document keeps a sentence like those held out as context; the encoding leaves it out as a pair.
         """
         if record.document is not None:
             return record.document in self.documents
