@@ -19,9 +19,9 @@ from nmt.evaluation.metrics import (
     comparison_rows,
     comparison_values,
     corpus_scores,
-    load_sacrebleu_set,
     paired_bootstrap,
 )
+from nmt.evaluation.testsets import load_sacrebleu_set
 
 REFERENCES = [
     f"the {adjective} {noun} sees the {other} ." for adjective in ("old", "young", "small") for noun, other in (
@@ -143,7 +143,7 @@ def load_in_new_process(cache: Path, name: str, langpair: str) -> subprocess.Com
     """sacrebleu looks for its cache once, when it is imported."""
     program = (
         "import json, sys, socket\n"
-        "from nmt.evaluation.metrics import load_sacrebleu_set\n"
+        "from nmt.evaluation.testsets import load_sacrebleu_set\n"
         "from nmt.errors import DataError\n"
         "def refuse(*args, **kwargs): raise OSError('no network here')\n"
         "socket.getaddrinfo = refuse\n"

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sacrebleu.dataset import DATASETS
+from sacrebleu.utils import SACREBLEU_DIR, get_available_testsets_for_langpair
 
 from nmt.config import ClassificationConfig, TranslationConfig
 from nmt.config.registry import PartOptions
@@ -18,11 +24,12 @@ from nmt.data.readers.corpora import BLANK_LINES, Pair, TextPairOptions, open_co
 from nmt.data.readers.files import read_lines
 from nmt.data.readers.labelled import Collection, open_collection, unknown_label
 from nmt.errors import ConfigError, DataError, NmtError
-from nmt.evaluation.metrics import load_sacrebleu_set
 
 LONGEST_SAMPLE = 200
 """Characters of a document that is shown at a validation."""
 SetT = TypeVar("SetT")
+DOWNLOAD_TIMEOUT = 60.0
+"""Seconds without an answer; sacrebleu has no limit."""
 
 
 @dataclass(frozen=True)
@@ -206,3 +213,56 @@ def _configured(
     if problems:
         raise DataError(*problems)
     return sets
+
+
+def load_sacrebleu_set(name: str, langpair: str) -> tuple[list[str], list[list[str]]]:
+    """Returns source and reference sets of a test set of sacrebleu, such as `wmt17` and `de-en`.
+
+    It is read from sacrebleu's cache (the folder named by the environment variable SACREBLEU, else `~/.sacrebleu`),
+    or downloaded there.
+
+    Raises:
+        DataError: there is no such set or language pair, or it is neither cached nor to be had.
+    """
+    if name not in DATASETS:
+        raise DataError(f"sacrebleu has no test set {name!r}; {_nearest_names(name, sorted(DATASETS))}")
+    dataset: Any = DATASETS[name]
+    if langpair not in dataset.langpairs:
+        others = sorted(get_available_testsets_for_langpair(langpair)) if langpair.count("-") == 1 else []
+        elsewhere = f"; {langpair} is in {', '.join(others)}" if others else ""
+        raise DataError(
+            f"test set {name} has no language pair {langpair!r}, only {', '.join(dataset.langpairs)}{elsewhere}"
+        )
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
+    try:
+        source = _stripped_lines(dataset.get_source_file(langpair))
+        references = [_stripped_lines(path) for path in dataset.get_reference_files(langpair)]
+    # Any error of the network, an archive or its contents; for some sacrebleu exits.
+    except (Exception, SystemExit) as error:
+        folder = Path(SACREBLEU_DIR) / name
+        raise DataError(
+            f"test set {name} {langpair} is not in sacrebleu's cache and cannot be downloaded "
+            f"({type(error).__name__}: {error}): run `sacrebleu -t {name} -l {langpair} --echo src` where there is a "
+            f"network and copy its ~/.sacrebleu/{name} to {folder}; a damaged {folder} has to be removed first"
+        ) from error
+    finally:
+        socket.setdefaulttimeout(timeout)
+    if not references or any(len(part) != len(source) for part in references):
+        counts = ", ".join(str(len(part)) for part in references) or "no"
+        raise DataError(
+            f"test set {name} {langpair} has {len(source)} source sentences and {counts} references: "
+            f"remove {Path(SACREBLEU_DIR) / name}, so that it is downloaded anew"
+        )
+    return source, references
+
+
+def _stripped_lines(path: str) -> list[str]:
+    """Returns the lines as sacrebleu reads them: split at line feeds only, without space at their ends."""
+    with open(path, encoding="utf-8", newline="\n") as file:
+        return [line.rstrip() for line in file]
+
+
+def _nearest_names(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(known)}"

@@ -78,8 +78,6 @@ def translate_batch(
     hypothesis with log-probability p can reach at most p / lp(maximum length), because further pieces only lower p and
     the coverage penalty is at best 0. So early stopping loses nothing.
 
-    On a GPU the host reads only every few steps which sentences are finished; all else stays on the device.
-
     Args:
         models: one, or an ensemble, in evaluation mode and on the device of the source.
         source_BS: source pieces, each sentence with its end.
@@ -287,8 +285,7 @@ class BackPointers:
     def hypotheses(self, n_best: int, source_lengths: Sequence[int]) -> list[list[Hypothesis]]:
         """Returns up to `n_best` hypotheses of every sentence, best first.
 
-        Raises:
-            CheckpointError: the model gave no probabilities, so that no hypothesis could end.
+        Raises `CheckpointError` if the model gave no probabilities, so that no hypothesis could end.
         """
         scores, totals = self._scores.cpu().numpy()[:, : self._width], self._totals.cpu().numpy()
         last_steps, last_queries = self._ends.cpu().numpy()
@@ -344,12 +341,9 @@ def length_penalty(length: LengthT, alpha: float) -> LengthT:
 
 
 def coverage_penalty(attention_sum_BQS: Tensor, lengths_B: Tensor, beta: float) -> Tensor:
-    """cp(X, Y) = beta * sum_i log(min(sum_j p_ij, 1)), [B, Q].
+    """cp(X, Y) = beta * sum_i log(min(sum_j p_ij, 1)), [B, Q], of attention summed over the target positions.
 
-    Args:
-        attention_sum_BQS: attention to each source position, summed over the target positions.
-        lengths_B: source pieces that count, without the end of the sentence, which has no content to cover.
-        beta: weight of the penalty.
+    `lengths_B` are the source pieces without the end of the sentence, which has no content to cover.
     """
     covered_BQS = attention_sum_BQS.clamp(MIN_COVERAGE, 1.0).log()
     position_S = torch.arange(attention_sum_BQS.shape[2], device=lengths_B.device)

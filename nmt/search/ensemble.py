@@ -23,14 +23,12 @@ class State(Protocol):
     @property
     def attention_BQS(self) -> Tensor | None:
         """Attention weights of the last step, 0 on padding; None without attention."""
-        ...
 
     def select(self, sentences_N: Tensor | None, hypotheses_NQ: Tensor) -> Any:
         """Returns the state whose row n is sentence `sentences_N[n]`, with hypothesis `hypotheses_NQ[n, q]` as query q.
 
         None keeps all sentences.
         """
-        ...
 
 
 class StepModel(Protocol):
@@ -38,7 +36,6 @@ class StepModel(Protocol):
 
     def step(self, state: Any, previous_BQ: Tensor) -> tuple[Any, Tensor]:
         """Returns the next state, and the logits [B, Q, V] of the piece that follows `previous_BQ`."""
-        ...
 
 
 class Model(StepModel, Protocol):
@@ -46,19 +43,15 @@ class Model(StepModel, Protocol):
 
     def encode(self, source_BS: Tensor, lengths_B: Tensor) -> Any:
         """Encodes the source, `lengths_B` on the CPU. The search passes the result to `start` only."""
-        ...
 
     def start(self, encoded: Any) -> Any:
         """Returns the `State` before the first piece, with one hypothesis a sentence."""
-        ...
 
     def log_softmax(self, logits: Tensor) -> Tensor:
         """Returns log-probabilities over the last dimension, in float32 or better."""
-        ...
 
     def narrowed(self, pieces_P: Tensor) -> StepModel:
         """Returns a model whose steps give the logits [B, Q, P] of these pieces alone."""
-        ...
 
 
 class Ensemble:

@@ -9,7 +9,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ class UpdateMetrics:
     batches: Sequence[AnyBatch] = ()
 
 
-class MetricsLogger:
+class MetricsLogger(AbstractContextManager["MetricsLogger"]):
     """Logs the metrics of a run. On ranks other than 0 (`enabled=False`) all calls are accepted and nothing is written.
 
     On a terminal a progress line, never wider than the terminal, replaces the log lines of updates, which then go to
@@ -197,9 +197,6 @@ class MetricsLogger:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-
-    def __enter__(self) -> MetricsLogger:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -28,13 +28,7 @@ from nmt.runtime import (
 )
 from nmt.training.metrics_logger import DeferredMetrics, MetricsLogger, UpdateMetrics
 from nmt.training.objectives import LossSums, Objective, loss_scales
-from nmt.training.optimizers import (
-    OPTIMIZERS,
-    MovingAverage,
-    optimizer_problems,
-    step_where,
-    with_own_settings,
-)
+from nmt.training.optimizers import OPTIMIZERS, MovingAverage, optimizer_problems, step_where, with_own_settings
 from nmt.training.progress import EarlyStopping, Interrupts, Progress, SaveCheckpoint, TrainingResult, Validate
 from nmt.training.schedules import SCHEDULES, horizon
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -50,37 +50,30 @@ def plot_path_problems(path: Path) -> Iterator[str]:
         yield "pictures need the package matplotlib; pip install matplotlib, or name a page that ends in .html"
 
 
-@dataclass(frozen=True)
-class PageKind:
-    """Words, style and script of a kind of page, beside those of all pages."""
-
-    noun: str
-    """One item of the page's list."""
-    part: str
-    """What in it has weights."""
-    keys: str
-    """HTML that explains further keys."""
-    view: str
-    """Name of a style sheet and a script. The script defines `View`, which draws an item, `matching`, which searches,
-    and the texts for items without content."""
-
-
 class Page:
     """Writes a page item by item, so that none is held in memory. `end` closes it."""
 
-    def __init__(
-        self, write: Callable[[str], object], kind: PageKind, title: str, systems: Sequence[dict[str, str]]
-    ) -> None:
-        style = f"{_read('page.css')}\n{_read(kind.view + '.css')}"
-        script = f"{_read(kind.view + '.js')}\n{_read('page.js')}"
+    noun: ClassVar[str]
+    """An item of the page's list."""
+    part: ClassVar[str]
+    """A part of it that has weights."""
+    keys: ClassVar[str]
+    """HTML that explains further keys."""
+    view: ClassVar[str]
+    """Name of a style sheet and a script. The script defines `View`, which draws an item, `matching`, which searches,
+    and the texts for items without content."""
+
+    def __init__(self, write: Callable[[str], object], title: str, systems: Sequence[dict[str, str]]) -> None:
+        style = f"{_read('page.css')}\n{_read(self.view + '.css')}"
+        script = f"{_read(self.view + '.js')}\n{_read('page.js')}"
         head, _, self._tail = _read("page.html").partition("{{data}}")
         texts = {
             "policy": f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}",
             "style": style,
             "script": script,
-            "noun": kind.noun,
-            "part": kind.part,
-            "keys": kind.keys,
+            "noun": self.noun,
+            "part": self.part,
+            "keys": self.keys,
             "title": html.escape(title),  # last, because a name may contain anything
         }
         for name, text in texts.items():
@@ -111,16 +104,12 @@ class PageSystem:
 class TranslationPage(Page):
     """A page of sentence pairs, with the attention of one or more systems."""
 
-    KIND = PageKind(
-        noun="sentence",
-        part="piece",
-        keys="<kbd>Tab</kbd> enters the sentence, where <kbd>←</kbd> <kbd>→</kbd> go from piece to piece",
-        view="translation_view",
-    )
+    noun, part, view = "sentence", "piece", "translation_view"
+    keys = "<kbd>Tab</kbd> enters the sentence, where <kbd>←</kbd> <kbd>→</kbd> go from piece to piece"
 
     def __init__(self, write: Callable[[str], object], systems: Sequence[PageSystem]) -> None:
         title = "Attention of " + " and ".join(system.name for system in systems)
-        super().__init__(write, self.KIND, title, [asdict(system) for system in systems])
+        super().__init__(write, title, [asdict(system) for system in systems])
         self._systems = len(systems)
 
     def add(self, line: int, source: str, maps: Sequence[AttentionMap | None]) -> None:
@@ -177,17 +166,15 @@ class DocumentPage(Page):
     not vanish in the others. Each of the two colours is full for the largest value of the document.
     """
 
-    KIND = PageKind(
-        noun="document",
-        part="word",
-        keys="<kbd>Tab</kbd> enters the document, where <kbd>←</kbd> <kbd>→</kbd> go from word to word and "
-        "<kbd>↑</kbd> <kbd>↓</kbd> from sentence to sentence",
-        view="document_view",
+    noun, part, view = "document", "word", "document_view"
+    keys = (
+        "<kbd>Tab</kbd> enters the document, where <kbd>←</kbd> <kbd>→</kbd> go from word to word and "
+        "<kbd>↑</kbd> <kbd>↓</kbd> from sentence to sentence"
     )
 
     def __init__(self, write: Callable[[str], object], model: str, language: str) -> None:
         """`model` is the name of the classifier; `language` that of the documents, as a BCP 47 code."""
-        super().__init__(write, self.KIND, f"Attention of {model}", [{"name": model, "language": language}])
+        super().__init__(write, f"Attention of {model}", [{"name": model, "language": language}])
 
     def add(self, line: int, document: DocumentWeights) -> None:
         """Adds a line of the input, numbered from 1."""
