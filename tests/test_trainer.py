@@ -28,6 +28,7 @@ from nmt.checkpoint.folder import TRAINING_FILE
 from nmt.checkpoint.metadata import METADATA_FILE, describe
 from nmt.data.batching import BatchStream
 from nmt.errors import CheckpointError, ConfigError, TrainingError
+from nmt.model.translator import Translator
 from nmt.tasks.training import check, train
 from nmt.tasks.translation import setup
 from nmt.training.metrics_logger import DeferredMetrics
@@ -77,6 +78,19 @@ def test_it_learns_to_reverse_from_a_fresh_seed(tmp_path: Path) -> None:
     assert validations[-1]["loss"] < 0.3, f"seed {seed}"
     # A guess among 8 letters and the end costs ln 9; the loss without smoothing starts near ln 16.
     assert records(config.run)[0]["loss"] == pytest.approx(math.log(16), rel=0.2)
+
+
+def test_a_network_is_built_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For its size and its kernels it is built on the device meta, which takes no memory."""
+    devices, build = [], Translator.__init__
+
+    def counting(translator: Translator, *arguments: Any, **options: Any) -> None:
+        devices.append(torch.empty(0).device.type)
+        build(translator, *arguments, **options)
+
+    monkeypatch.setattr(Translator, "__init__", counting)
+    train(run_config(folder, "training.max_steps=1"))
+    assert devices == ["meta", "cpu"]
 
 
 @pytest.mark.parametrize(("stop", "windows"), [(1, 1), (4, 1), (9, 1), (2, 4), (4, 4), (7, 4)])
