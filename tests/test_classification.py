@@ -91,7 +91,7 @@ def test_attention_finds_the_sentence_that_decides(trained: Path) -> None:
     """An even share would be a third; three seeds gave the sentence with the topic 0.89, 0.98 and 0.99."""
     model = load_classifier(trained / "run", None, CPU)
     documents = [sentences for sentences, _ in some_documents(60, 9)]
-    found = label(model.system, model.reader.encode(documents), weights=True)
+    found = label(model.system, model.document_tokenizer.encode(documents), weights=True)
     weight = 0.0
     for sentences, prediction in zip(documents, found, strict=True):
         assert prediction is not None

@@ -317,9 +317,9 @@ def _labelled_sets(options: argparse.Namespace, model: TrainedClassifier) -> lis
 
     if options.docs is not None:
         collection = open_collection(TextDocumentOptions(docs=options.docs, labels=options.labels), model.config.data)
-        return [read_labelled(collection, model.reader, model.labels, options.docs)]
+        return [read_labelled(collection, model.document_tokenizer, model.labels, options.docs)]
     origin = f"the config of {model.path}"
-    return labelled_from_config(model.config, options.test_sets or [], origin, model.reader, model.labels)
+    return labelled_from_config(model.config, options.test_sets or [], origin, model.document_tokenizer, model.labels)
 
 
 def _write_labels(

@@ -157,7 +157,7 @@ class LabelledTestSet:
 
 
 def read_labelled(
-    collection: Collection, reader: DocumentTokenizer, labels: Sequence[str], name: str
+    collection: Collection, tokenizer: DocumentTokenizer, labels: Sequence[str], name: str
 ) -> LabelledTestSet:
     """Reads labelled documents. Raises `DataError` if there are none, or a label that the model does not have."""
     indices = {label: index for index, label in enumerate(labels)}
@@ -169,17 +169,17 @@ def read_labelled(
         label_indices.append(indices[document.label])
     if not documents:
         raise DataError(f"{collection.name}: has no documents; there is nothing to evaluate")
-    ids = reader.encode([document.sentences(reader.splitter) for document in documents])
+    ids = tokenizer.encode([document.sentences(tokenizer.splitter) for document in documents])
     return LabelledTestSet(name, ids, label_indices, [document.text[:LONGEST_SAMPLE] for document in documents])
 
 
 def labelled_from_config(
-    config: ClassificationConfig, names: Sequence[str], origin: str, reader: DocumentTokenizer, labels: Sequence[str]
+    config: ClassificationConfig, names: Sequence[str], origin: str, tokenizer: DocumentTokenizer, labels: Sequence[str]
 ) -> list[LabelledTestSet]:
     """Reads the test sets with these names in the config, or all of them; `origin` names the config in messages."""
 
     def read(name: str, options: PartOptions) -> LabelledTestSet:
-        return read_labelled(open_collection(options, config.data), reader, labels, name)
+        return read_labelled(open_collection(options, config.data), tokenizer, labels, name)
 
     return _configured(config.data.test, names, read, origin=origin, flags="--docs and --labels")
 

@@ -36,6 +36,9 @@ from nmt.training.objectives import Objective
 from nmt.training.optimizers import OptimizerOptions
 from nmt.training.progress import Validate
 
+Which = Literal["best", "last"] | None
+"""Selects the checkpoint of a run: the best by default, or the last if none is best yet."""
+
 START_FROM = "training.start_from"
 NEW_WEIGHTS = "context."
 """Prefix of the weights that a model may have and its initial model need not have."""
@@ -168,13 +171,10 @@ def report_size(parts: Sequence[tuple[str, int]], training: LearningConfig, runt
         )
 
 
-def load_checkpoint(
-    path: Path | str, which: Literal["best", "last"] | None, kind: type[ConfigT], refusal: str
-) -> tuple[Loaded, ConfigT]:
+def load_checkpoint(path: Path | str, which: Which, kind: type[ConfigT], refusal: str) -> tuple[Loaded, ConfigT]:
     """Loads the model of a run, a checkpoint folder or a pointer file, with its config.
 
-    `which` selects the checkpoint of a run: the best by default, or the last if none is best yet. Raises
-    `CheckpointError`, with `refusal` for a model of another task, or `ConfigError` for an edited config.
+    Raises `CheckpointError`, with `refusal` for a model of another task, or `ConfigError` for an edited config.
     """
     loaded = load_model_files(find(path, which))
     config = parse_saved_config(loaded.config_text, str(loaded.path / CONFIG_FILE))

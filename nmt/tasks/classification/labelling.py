@@ -28,7 +28,7 @@ from nmt.evaluation.label_metrics import LabelScores, label_scores
 from nmt.evaluation.testsets import LabelledTestSet
 from nmt.model.classifier import DocumentClassifier
 from nmt.runtime import Runtime, gather_objects, in_halves
-from nmt.tasks.base import load_checkpoint, restore_network
+from nmt.tasks.base import Which, load_checkpoint, restore_network
 from nmt.training.progress import ValidationResult
 
 Boundaries = Literal["auto", "tab", "split"]
@@ -62,8 +62,8 @@ class TrainedClassifier:
         return self.system.labels
 
     @property
-    def reader(self) -> DocumentTokenizer:
-        """Reads documents as in training."""
+    def document_tokenizer(self) -> DocumentTokenizer:
+        """Tokenizes documents as in training."""
         return DocumentTokenizer.of(self.tokenizer, self.config.data.language, self.config.data.filters)
 
 
@@ -96,7 +96,7 @@ class ClassifiedDocument:
     """As the model read them; empty unless weights are requested."""
 
 
-def load_classifier(path: Path | str, which: Literal["best", "last"] | None, runtime: Runtime) -> TrainedClassifier:
+def load_classifier(path: Path | str, which: Which, runtime: Runtime) -> TrainedClassifier:
     """Loads the classifier of a run, a checkpoint folder or a pointer file; leaves the random generators unchanged.
 
     Raises `CheckpointError`, among others for a model that translates, or `ConfigError` for an edited config and
@@ -194,14 +194,14 @@ def classify_stream(
 
     Raises `NmtError` for a mistake in the input, after everything before it was yielded.
     """
-    first, reader = 1, model.reader
+    first, tokenizer = 1, model.document_tokenizer
     for part in line_windows(lines, window):
-        documents = [_sentences(line, number, reader, boundaries) for number, line in enumerate(part, start=first)]
-        shown = [tuple(reader.encode_with_text(sentences)) if weights else () for sentences in documents]
+        documents = [_sentences(line, number, tokenizer, boundaries) for number, line in enumerate(part, start=first)]
+        shown = [tuple(tokenizer.encode_with_text(sentences)) if weights else () for sentences in documents]
         ids = (
             [[list(sentence.ids) for sentence in sentences] for sentences in shown]
             if weights
-            else reader.encode(documents)
+            else tokenizer.encode(documents)
         )
         predictions = classify(model.system, ids, weights=weights, first_line=first, advance=advance)
         yield [
@@ -211,12 +211,12 @@ def classify_stream(
         first += len(part)
 
 
-def _sentences(line: str, number: int, reader: DocumentTokenizer, boundaries: Boundaries) -> list[str]:
+def _sentences(line: str, number: int, tokenizer: DocumentTokenizer, boundaries: Boundaries) -> list[str]:
     """Splits a line into sentences. Raises `DataError` if the package for it is missing."""
     if boundaries == "tab" or (boundaries == "auto" and SENTENCE_SEPARATOR in line) or not line.strip():
         return line.split(SENTENCE_SEPARATOR)
-    reader.splitter.check(f"line {number}")
-    return reader.splitter.split(line)
+    tokenizer.splitter.check(f"line {number}")
+    return tokenizer.splitter.split(line)
 
 
 @dataclass(frozen=True)

@@ -47,14 +47,16 @@ def setup(
         # After the labels: a label that occurs only in held-out documents is known.
         validation = _hold_out_validation(config, collections, cache)
     tokenizer = _tokenizer(config, runtime, collections, checkpoint)
-    reader = DocumentTokenizer.of(tokenizer, config.data.language, config.data.filters)
+    document_tokenizer = DocumentTokenizer.of(tokenizer, config.data.language, config.data.filters)
     build = partial(DocumentClassifier, config.model, tokenizer.size, len(labels))
     kernels = plan_network(build, config, runtime)
-    encoded = encode_collections(collections, reader, labels, config.data.filters, cache, config.data.workers)
+    encoded = encode_collections(
+        collections, document_tokenizer, labels, config.data.filters, cache, config.data.workers
+    )
     refuse_other_text(config.run, resumed, encoded.fingerprint)
     for line in encoded.report.lines():
         logger.info("%s", line)
-    validation_set = read_labelled(validation, reader, labels, "validation")
+    validation_set = read_labelled(validation, document_tokenizer, labels, "validation")
     classifier = build_network(partial(build, kernels), config, runtime, initial_model)
     stream = DocumentStream(
         encoded,

@@ -19,8 +19,9 @@ from nmt.evaluation.metrics import ALL_METRICS, MetricComparison, MetricName, co
 from nmt.evaluation.testsets import TestSet
 from nmt.model.translator import Translator
 from nmt.runtime import Runtime
+from nmt.tasks.base import Which
 from nmt.tasks.translation.forced_decoding import Loss, forced_loss
-from nmt.tasks.translation.loading import System, Which, build_system, load_model
+from nmt.tasks.translation.loading import System, build_system, load_model
 from nmt.tasks.translation.translate import BEST, Request, translate_lines
 from nmt.training.progress import ValidationResult
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -23,11 +22,8 @@ from nmt.errors import CheckpointError, ConfigError, DataError, counted
 from nmt.model.translator import Translator, Vocabulary
 from nmt.runtime import Runtime, logger
 from nmt.runtime.worker_pool import WorkerPool
-from nmt.tasks.base import load_checkpoint, restore_network
+from nmt.tasks.base import Which, load_checkpoint, restore_network
 from nmt.tasks.components import has_attention, parse_saved_config
-
-Which = Literal["best", "last"] | None
-"""Which checkpoint of a run; None takes the best, or the last where none is best yet."""
 
 
 @dataclass(frozen=True)
