@@ -103,18 +103,13 @@ class DocumentStream(UpdateStream[DocumentBatch]):
         words, longest = self._collection.sizes(rows)
         return plan_documents(rows, words, longest, self._batch_tokens, self.group, rng)
 
-    def batch(self, rows: Rows, seeds: np.random.SeedSequence) -> DocumentBatch:
+    def batch(self, rows: Rows, seeds: np.random.SeedSequence | None) -> DocumentBatch:
         collection = self._collection
         ids, words, sentences = collection.documents(rows)
         return DocumentBatch(_tensor(ids), _tensor(words), _tensor(sentences), _tensor(collection.labels(rows)), rows)
 
     def dummy_batch(self) -> DocumentBatch:
         return replace(documents_batch([[[0]]]), rows=np.empty(0, np.int64), weight=0.0)
-
-    def largest_batch(self) -> DocumentBatch:
-        """Returns the batch of the first window with the most words."""
-        plan = self.planned(0, 0)
-        return self.batch(plan.rows_of(plan.largest), np.random.SeedSequence(0))
 
 
 def _tensor(values: Any) -> Tensor:

@@ -290,18 +290,14 @@ class BatchStream(UpdateStream[Batch]):
         window_rows: int = WINDOW_ROWS,
         block_rows: int = BLOCK_ROWS,
     ) -> None:
-        """Initializes the stream.
-
+        """
         Args:
             corpus: needs its text for `sampling`, and alignments for `with_links`.
             batch_tokens: most sentences x longest side of a batch, end symbols included.
-            seed, rank, world, accumulation: see `UpdateStream`.
-            tokenizers: of the corpus.
             sampling: if above 0, every epoch is tokenized again at random.
             with_links: whether batches have the links of the corpus's alignments.
             context: documents are shuffled, not sentences, so that the context of a sentence is usually in its batch;
                 otherwise it is read in addition, within `batch_tokens`.
-            window_rows, block_rows: sizes of windows and of the blocks that they consist of.
         """
         positions = None if context is None else corpus.document_positions
         super().__init__(Windows(corpus.parts, seed, window_rows, block_rows, positions), rank, world, accumulation)
@@ -315,43 +311,26 @@ class BatchStream(UpdateStream[Batch]):
         self._context = context
 
     def plan(self, rows: Rows, rng: np.random.Generator) -> Plan:
-        corpus, context = self._corpus, self._context
+        corpus, context, settings = self._corpus, self._context, (self._batch_tokens, self.group, rng)
         is_pair = corpus.is_pair(rows)
         if context is None:
             rows = rows[is_pair]
             source, target = corpus.lengths(rows)
-            return plan_pairs(rows, source + 1, target + 1, self._batch_tokens, self.group, rng)
+            return plan_pairs(rows, source + 1, target + 1, *settings)
         source, target = corpus.lengths(rows)
         positions = corpus.document_positions
         positions = np.zeros(len(rows), np.int32) if positions is None else positions[rows]
         return plan_pairs_with_context(
-            rows,
-            is_pair,
-            positions,
-            source + 1,
-            target + 1,
-            reach=context.reach,
-            reads_targets=context.targets,
-            batch_tokens=self._batch_tokens,
-            group=self.group,
-            rng=rng,
+            rows, is_pair, positions, source + 1, target + 1, context.reach, context.targets, *settings
         )
 
-    def batch(self, rows: Rows, seeds: np.random.SeedSequence) -> Batch:
-        source, target = (int(seed) for seed in seeds.generate_state(2))
-        return self._batch_of(rows, (self._sampling, source, target) if self._sampling else None)
+    def batch(self, rows: Rows, seeds: np.random.SeedSequence | None) -> Batch:
+        sampling = None
+        if self._sampling and seeds is not None:
+            source, target = (int(seed) for seed in seeds.generate_state(2))
+            sampling = self._sampling, source, target
+        return encoded_batch(self._corpus, rows, self._tokenizers, self._with_links, self._context, sampling)
 
     def dummy_batch(self) -> Batch:
         batch = collate(flatten([[]]), flatten([[]]), np.zeros(1, np.int64), self._tokenizers)
         return replace(batch, rows=np.empty(0, np.int64), target_tokens=0, weight=0.0)
-
-    def largest_batch(self) -> Batch:
-        """Returns the batch of the first window with the most padded elements, both sides together.
-
-        If it fits into memory, nearly all others do: windows differ a little, and sampling can add pieces.
-        """
-        plan = self.planned(0, 0)
-        return self._batch_of(plan.rows_of(plan.largest), None)
-
-    def _batch_of(self, rows: Rows, sampling: tuple[float, int, int] | None) -> Batch:
-        return encoded_batch(self._corpus, rows, self._tokenizers, self._with_links, self._context, sampling)

@@ -144,16 +144,20 @@ class UpdateStream(ABC, Generic[BatchT]):
         """Returns the plan of a window of these rows. It depends on the arguments alone."""
 
     @abstractmethod
-    def batch(self, rows: Rows, seeds: np.random.SeedSequence) -> BatchT:
-        """Returns the batch of these rows; `seeds` determine random parts."""
+    def batch(self, rows: Rows, seeds: np.random.SeedSequence | None) -> BatchT:
+        """Returns the batch of these rows; `seeds` determine random parts, None leaves them out."""
 
     @abstractmethod
     def dummy_batch(self) -> BatchT:
         """Returns a batch of weight 0: a rank makes the same forward and backward pass, without a gradient."""
 
-    @abstractmethod
     def largest_batch(self) -> BatchT:
-        """Returns the batch of the first window that needs the most memory. If it fits, nearly all others do."""
+        """Returns the batch of the first window that needs the most memory, without random parts.
+
+        If it fits, nearly all others do: windows differ a little, and sampling can add pieces.
+        """
+        plan = self.planned(0, 0)
+        return self.batch(plan.rows_of(plan.largest), None)
 
     def updates_per_epoch(self, epoch: int) -> int:
         """Returns the updates of an epoch, the same on every rank; all windows are counted like the first."""

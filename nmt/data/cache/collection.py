@@ -169,8 +169,8 @@ class EncodedCollection:
 
     def documents(self, rows: Rows) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Returns all pieces of these documents, the length of each sentence, and the sentences of each document."""
-        lengths, offsets = gather(self._lengths, rows)
-        return gather(self._ids, rows).values.astype(np.int64), lengths.astype(np.int64), np.diff(offsets)
+        lengths, offsets = gather(self._lengths, rows, np.int64)
+        return gather(self._ids, rows, np.int64).values, lengths, np.diff(offsets)
 
 
 def encode_collections(
@@ -212,10 +212,7 @@ def known_labels(collections: Sequence[Collection], cache: Path) -> tuple[str, .
 
     def labels(collection: Collection) -> list[str]:
         kind = f"labels, format {LABELS_FORMAT} {collection.reading}"
-        found: list[str] = json.loads(
-            digests.of(kind, collection.files, lambda: json.dumps(sorted(collection.labels())))
-        )
-        return found
+        return list(json.loads(digests.of(kind, collection.files, lambda: json.dumps(sorted(collection.labels())))))
 
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -242,8 +239,9 @@ def _build(
         for chunk, arrays in encoded:
             collection, columns = collections[chunk.text], arrays.columns
             keep = _filter(chunk, columns, collection, counts[chunk.text], filters)
-            numbers = [_label_number(each, collection, label_numbers) for each in chunk.rows]
-            flat = {"label": np.asarray(numbers, np.uint16)} | columns.flat
+            if unknown := next((each for each in chunk.rows if each.label not in label_numbers), None):
+                raise unknown_label(collection.location(unknown.line, "label"), unknown.label, labels)
+            flat = {"label": np.asarray([label_numbers[each.label] for each in chunk.rows], np.uint16)} | columns.flat
             growing.append(Columns(flat, columns.ragged), keep)
         columns = growing.close()
     refuse_empty(collections, counts, "document")
@@ -290,9 +288,3 @@ def _filter(
     counts.drop(_EMPTY, lines)
     counts.kept += int(keep.sum())
     return keep
-
-
-def _label_number(document: Document, collection: Collection, numbers: dict[str, int]) -> int:
-    if document.label not in numbers:
-        raise unknown_label(collection.location(document.line, "label"), document.label, list(numbers))
-    return numbers[document.label]

@@ -65,12 +65,13 @@ def flatten(rows: Sequence[Sequence[int]], dtype: npt.DTypeLike = np.int32) -> R
     return Ragged(np.fromiter(chain.from_iterable(rows), dtype, int(offsets[-1])), offsets)
 
 
-def gather(column: Ragged, rows: Rows) -> Ragged:
-    """Returns the rows with these numbers, in this order; one vectorised read, whatever the number of rows."""
+def gather(column: Ragged, rows: Rows, dtype: npt.DTypeLike) -> Ragged:
+    """Returns the rows with these numbers, in this order, in one vectorised read."""
     starts = column.offsets[rows]
     lengths = column.offsets[rows + 1] - starts
     offsets = offsets_of(lengths)
-    return Ragged(column.values[np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)], offsets)
+    values = column.values[np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)]
+    return Ragged(values.astype(dtype), offsets)
 
 
 def lengths_of(column: Ragged, rows: Rows) -> npt.NDArray[np.int32]:

@@ -47,11 +47,11 @@ class EncodedPairs:
 
     def source(self, rows: Rows) -> Ragged:
         """Returns the source ids of these rows, int32, without end symbols."""
-        return _gather_as(np.int32, self._source, rows)
+        return gather(self._source, rows, np.int32)
 
     def target(self, rows: Rows) -> Ragged:
         """Returns the target ids of these rows, int32, without end symbols."""
-        return _gather_as(np.int32, self._target, rows)
+        return gather(self._target, rows, np.int32)
 
     def is_pair(self, rows: Rows) -> Mask:
         """Marks those of these rows that are pairs to train on."""
@@ -126,12 +126,7 @@ class EncodedCorpus(EncodedPairs):
 
     def _words(self, column: str, rows: Rows) -> Ragged:
         assert self.has_links, "encoded without alignments"
-        return _gather_as(np.int64, self._columns.ragged(column), rows)
-
-
-def _gather_as(dtype: npt.DTypeLike, column: Ragged, rows: Rows) -> Ragged:
-    values, offsets = gather(column, rows)
-    return Ragged(values.astype(dtype), offsets)
+        return gather(self._columns.ragged(column), rows, np.int64)
 
 
 def encode_corpora(
