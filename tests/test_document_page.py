@@ -1,4 +1,4 @@
-"""The page of documents: what it shows is what the weights are, and nothing in a text can break it."""
+"""The page of documents: it shows the weights, and no text can break it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gradients travel between processes while the backward pass is still at work, and once an update."""
+"""Gradients are exchanged between ranks during the backward pass, once an update."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MULTI30K = Path(__file__).parent.parent / "configs" / "multi30k-de-en.yaml"
 
 @pytest.fixture(autouse=True)
 def _group_of_one() -> Iterator[None]:
-    """A process group, so that there is an exchange: this process with itself."""
+    """A process group of this process alone, so that there is an exchange."""
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     yield
     dist.destroy_process_group()
@@ -56,7 +56,7 @@ def objective_of(translator: Translator) -> TranslationObjective:
 
 
 def watch_buckets(parallel: DistributedDataParallel) -> list[int]:
-    """The bytes of the buckets that have set off so far."""
+    """Returns the bytes of the buckets sent so far, a list that grows."""
     sent: list[int] = []
 
     # PyTorch compares annotations with its classes, which postponed ones never are.

@@ -1,4 +1,4 @@
-"""Guided alignment: its loss is the papers', its update that of all links together, and attention follows it."""
+"""Guided alignment: the loss of the papers, normalised over all links of an update, and its effect on attention."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ pytestmark = pytest.mark.usefixtures("threads_and_generators_as_they_were")
 
 
 def links(*found: tuple[int, int, int, float]) -> Links:
-    """From (row, target, source, share)."""
+    """Returns links from (row, target, source, share)."""
     row, target, source, share = zip(*found, strict=True)
     positions = (torch.tensor(part) for part in (row, target, source))
     return Links(*positions, torch.tensor(share), target_pieces=len(set(zip(row, target, strict=True))))

@@ -1,4 +1,4 @@
-"""Accuracy, macro F1, the table and the bootstrap, worked out by hand or by another way."""
+"""Accuracy, macro F1, confusion matrix and bootstrap, computed by hand or in another way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores worked out by hand, or the same by another way; test sets from a cache that the test lays out."""
+"""Scores computed by hand or in another way; test sets from a cache that the test writes."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class TestPairedBootstrap:
 
 
 def load_in_new_process(cache: Path, name: str, langpair: str) -> subprocess.CompletedProcess[str]:
-    """sacrebleu looks for its cache once, when it is imported."""
+    """sacrebleu reads the path of its cache when it is imported."""
     program = (
         "import json, sys, socket\n"
         "from nmt.evaluation.testsets import load_sacrebleu_set\n"
@@ -262,7 +262,7 @@ class TestForms:
 
 class TestDocuments:
     def test_documents_of_one_sentence_are_sentences(self) -> None:
-        """The same draws and figures as sacrebleu's own, to what it rounds."""
+        """The same samples and scores as sacrebleu's own, to its rounding."""
         alone = range(len(WORSE))
         plain, grouped = (
             corpus_scores(WORSE, REFERENCES, confidence=True, samples=200, documents=documents)

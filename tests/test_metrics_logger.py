@@ -282,7 +282,7 @@ def test_on_a_terminal_there_is_a_bar_and_the_lines_go_to_the_file(
 
 @contextmanager
 def terminal(monkeypatch: pytest.MonkeyPatch, columns: int, written: list[str]) -> Iterator[None]:
-    """Standard error is a terminal of this width; what it got is in `written` after the block."""
+    """Makes standard error a terminal of this width; `written` holds its output after the block."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
     with monkeypatch.context() as patch, os.fdopen(theirs, "w") as screen:

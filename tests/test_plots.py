@@ -1,4 +1,4 @@
-"""Pictures and pages of attention: what they show is what the weights are, and all of it can be read."""
+"""Heat maps and pages of attention: they show the weights, and all labels are readable."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def test_missing_glyphs_are_one_line_a_script(monkeypatch: pytest.MonkeyPatch) -
 
 
 class Reader(HTMLParser):
-    """What a browser makes of a page: elements, their attributes, and what scripts and styles hold."""
+    """Parses a page: elements, their attributes, and the contents of scripts and styles."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)

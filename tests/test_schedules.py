@@ -1,4 +1,4 @@
-"""Learning-rate schedules, update rules, the moving average and early stopping, by hand."""
+"""Learning-rate schedules, optimizers, the moving average and early stopping, by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The search against everything that can be known without it: enumeration, hand-worked numbers, and itself."""
+"""The search against enumeration, hand-computed numbers, and itself."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SPECIAL = Special()
 
 @dataclass(frozen=True)
 class TableState:
-    """A hypothesis is the number that its source and all its pieces hash to."""
+    """The state of a hypothesis: a hash of its source and its pieces."""
 
     lengths_B: Tensor
     code_BQ: Tensor
@@ -53,7 +53,7 @@ class TableState:
 
 @pytest.mark.parametrize("pieces", [5, 1023, 1024, 1087, 2000])
 def test_the_most_probable_pieces_are_found_by_groups(pieces: int) -> None:
-    """Whatever the sizes: values and pieces are those of a search through all, forbidden ones at the end."""
+    """For all sizes, values and pieces equal those of `torch.topk`, with forbidden pieces last."""
     generator = torch.Generator().manual_seed(pieces)
     scores = torch.randn(7, 3, pieces, generator=generator)
     scores[0] = -torch.inf
@@ -277,7 +277,7 @@ class TestBeam:
         ],
     )
     def test_a_sentence_alone_and_in_a_batch(self, values: dict[str, object]) -> None:
-        """Exactly, to the last bit, and in whatever company."""
+        """Bit for bit, whatever the other sentences of the batch."""
         model, n_best = TableModel(6), 1 if values.get("kind") == "greedy" else 3
         search = options(**LONG, **values)
         sources = [*SOURCES, *([4, piece, 5, 6, piece] for piece in (4, 5, 6)), *SOURCES]
@@ -303,7 +303,7 @@ class TestBeam:
                 assert (one.attention == other.attention).all()
 
     def test_results_do_not_depend_on_when_the_device_is_asked(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A GPU is asked every few steps only: finished sentences linger, and must not change."""
+        """On a GPU finished sentences stay for some steps. Their hypotheses must not change."""
         model, search = TableModel(6), options(beam_size=4, length_penalty=1.0, **LONG)
         expected = translate_batch([model], *batch(*SOURCES), search, special=SPECIAL, n_best=4)
         monkeypatch.setattr(decoding, "finish_check_interval", lambda device: 8)
@@ -331,7 +331,7 @@ class TestBeam:
                 assert hypothesis.score == pytest.approx(sum(terms) / ((5 + len(terms)) / 6) + 0.4 * coverage)
 
     def test_stopping_early_loses_nothing(self) -> None:
-        """A live hypothesis that wins at the longest length only, by little, is followed to there.
+        """A live hypothesis that wins only at the maximum length, by little, is continued to there.
 
         The translations are nothing, with probability 0.4, and six times piece 4, with 0.35. The penalty of the
         second is 2 ** alpha (its seven factors): it wins above alpha = log2(ln 0.35 / ln 0.4) = 0.196. At six
@@ -443,7 +443,7 @@ class TestConstraints:
 
     @pytest.mark.parametrize("kind", ["greedy", "beam", "sampling"])
     def test_prefix(self, kind: str) -> None:
-        """It goes before every other constraint, and is scored as the model scores it."""
+        """A prefix takes precedence over every other constraint, and is scored as the model scores it."""
         model = TableModel(12)
         prefixes = [[4, 4], [], [5], [BOS, 6, 6, 6, 6], [6], []]
         found_all = translate_batch(
@@ -594,7 +594,7 @@ class TestSampling:
 
 
 class TestTranslator:
-    """The same truths for the network itself, in float64."""
+    """The same for a real network, in float64."""
 
     @pytest.mark.parametrize(
         "parts",

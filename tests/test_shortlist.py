@@ -112,7 +112,7 @@ def test_a_pair_counts_by_the_weight_of_its_corpus() -> None:
 
 
 def test_a_pair_of_weight_two_is_that_pair_twice() -> None:
-    """Some in blocks by themselves, and of a part of no rows nothing."""
+    """With blocks of one pair, and with a part without rows."""
     pairs = random_pairs()
     twice = Listed([*pairs.sources, *pairs.sources[200:]], [*pairs.targets, *pairs.targets[200:]])
     parts = [WeightedRows(0, 200, 1.0), WeightedRows(200, 200, 7.0), WeightedRows(200, 300, 2.0)]
@@ -287,7 +287,7 @@ def test_a_prefix_is_always_on_the_list() -> None:
 
 
 def test_an_ensemble_has_one_list() -> None:
-    """Of two equal models it finds what one finds; of two others something on the list."""
+    """Two equal models give the result of one; two different ones give pieces of the shortlist."""
     models = [network(model_options(), seed=seed) for seed in (0, 1)]
     lists = lists_of(5, 2, 7)
     options = SearchConfig(kind="beam", beam_size=3, min_length_ratio=1.0)
@@ -309,7 +309,7 @@ def test_some_outputs_of_a_packed_weight_are_those_of_the_whole(kind: type[Any])
 
 @pytest.mark.parametrize("kind", [Int8Weight, Bf16Weight])
 def test_packed_weights_translate_with_a_shortlist(kind: Any) -> None:
-    """A whole vocabulary gives what no shortlist gives; with a shorter one all is on the list."""
+    """A shortlist of the whole vocabulary changes nothing; with a shorter one all pieces are from it."""
     kernels, vocabulary = replace(REFERENCE, weights=kind), Vocabulary(13, 40, bos=BOS)
     translator = network(model_options(sizes=(24, 20, 40)), vocabulary=vocabulary, kernels=kernels).float()
     kernels.prepack(translator)
@@ -328,7 +328,7 @@ def test_packed_weights_translate_with_a_shortlist(kind: Any) -> None:
 def test_lines_are_translated_with_a_shortlist(
     model: TrainedModel, weights: Any, shared: bool, checkpoint: Path
 ) -> None:
-    """Of sentences known by heart it finds the references, in every format and by several processes."""
+    """Finds the references of memorised sentences, in every format and with several processes."""
     trained = load_model(checkpoint, None, replace(CPU, weights=weights))
     system = replace(build_system([trained], CPU), pool=None, lexicon=some_lexicon(trained.tokenizers))
     if shared:

@@ -1,4 +1,4 @@
-"""Training: it learns, it resumes to the bit, ranks agree, and what goes wrong is said."""
+"""Training: learning, bit-exact resuming, agreement of ranks, and messages about mistakes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, step: int, number: signal.Signals = signal.SIGTERM) -> None:
-    """A real signal to this process in the middle of an update."""
+    """Sends a real signal to this process in the middle of an update."""
     forward_backward = Trainer.forward_backward
 
     def interrupted(trainer: Trainer, *arguments: Any) -> torch.Tensor:
@@ -68,7 +68,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int, number: signal.Signal
 
 
 def test_it_learns_to_reverse_from_a_fresh_seed(tmp_path: Path) -> None:
-    """On sentences that it has not seen."""
+    """Tests on unseen sentences."""
     seed = random.SystemRandom().randrange(10_000)
     write_corpus(tmp_path, pairs=1000, seed=seed)
     config = run_config(tmp_path, *LEARNING, f"seed={seed}", "training.batch_tokens=256", "validation.sentences=16")
@@ -140,7 +140,7 @@ def _train_in_a_child(folder: Path, overrides: tuple[str, ...]) -> None:
 
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments_it_ends_in_the_same_bits(folder: Path) -> None:
-    """SIGKILL, and the same command again; the last checkpoint is readable after every kill."""
+    """Kills a run and starts it again, repeatedly; the last checkpoint is readable after every kill."""
     # The server imports PyTorch once; every training is forked from it.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.runs", "nmt.tasks.training"])
@@ -260,7 +260,7 @@ def test_a_training_state_that_does_not_fit_is_refused_before_any_of_it_is_used(
 
 
 def test_settings_of_the_optimizer_are_those_of_the_config(folder: Path) -> None:
-    """A training state has them too, perhaps by other names of another version of PyTorch, or damaged."""
+    """A saved state also has settings, which may be damaged or named differently by another version of PyTorch."""
     straight = run_config(folder, "training.max_steps=4", f"run={folder}/straight")
     train(straight)
     config = run_config(folder, "training.max_steps=2")
@@ -407,7 +407,7 @@ def test_translation_uses_the_moving_average(folder: Path) -> None:
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, *updates: int) -> None:
-    """Gradients that are no numbers in these updates, the first of which is 1."""
+    """Makes the gradients of these updates NaN; the first update is 1."""
     forward_backward = Trainer.forward_backward
 
     def poisoned(trainer: Trainer, *arguments: Any) -> torch.Tensor:
@@ -433,7 +433,7 @@ def test_updates_that_stay_non_finite_stop_the_run_and_name_the_batch(
 
 
 def flush_rarely(monkeypatch: pytest.MonkeyPatch, updates: int) -> None:
-    """As on a GPU: the host reads the metrics of updates only every so many."""
+    """Flushes deferred metrics only every so many updates, as on a GPU."""
     initialize = DeferredMetrics.__init__
 
     def with_interval(deferred: DeferredMetrics, *arguments: Any) -> None:
@@ -448,7 +448,7 @@ OPTIMIZERS = ("adamw", "adam", "sgd, momentum: 0.9", "sgd")
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_an_update_that_is_skipped_first_leaves_no_trace(optimizer: str) -> None:
-    """Three steps of which the first is skipped are the last two alone: weights, moments and counts."""
+    """Three steps with the first one skipped equal two steps: weights, moments and counts."""
     states = []
     options = yaml.safe_load(f"{{kind: {optimizer}, learning_rate: 0.1}}")
     for skipped in (True, False):
@@ -486,7 +486,7 @@ def test_a_late_look_finds_what_an_early_one_finds(
 
 
 def test_a_late_look_stops_at_the_same_update(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Updates 2 to 4 are too many in a row, although those after them are sound; nothing is saved after them."""
+    """Updates 2 to 4 are too many in a row, although later ones are finite; nothing is saved after them."""
     poison(monkeypatch, 2, 3, 4)
     flush_rarely(monkeypatch, 7)
     config = run_config(folder, "training.non_finite_limit=3", "training.log_every=100", "training.max_steps=20")
@@ -497,7 +497,7 @@ def test_a_late_look_stops_at_the_same_update(folder: Path, monkeypatch: pytest.
 
 
 def test_a_checkpoint_knows_what_was_skipped_before_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long ago the host last looked."""
+    """However long ago the metrics were flushed."""
     poison(monkeypatch, 1)
     flush_rarely(monkeypatch, 100)
     config = run_config(folder, "training.save_every=2", "training.log_every=100", "training.max_steps=3")
@@ -508,11 +508,11 @@ def test_a_checkpoint_knows_what_was_skipped_before_it(folder: Path, monkeypatch
 
 
 class _NoQuestions(TorchDispatchMode):
-    """Fails where a number that was computed is asked for. Integers are lengths, on the CPU whatever the device."""
+    """Fails where a computed number is read. Integers are lengths, on the CPU with any device."""
 
     def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
         if function is torch.ops.aten._local_scalar_dense.default and arguments[0].dtype != torch.int64:
-            raise AssertionError("the host asks the device for a number")
+            raise AssertionError("the host reads a number from the device")
         return function(*arguments, **(keywords or {}))
 
 
@@ -541,7 +541,7 @@ def test_an_update_asks_the_device_nothing(folder: Path, monkeypatch: pytest.Mon
 
 
 def test_a_skipped_update_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One poisoned update is counted and skipped; the weights after it are those before it."""
+    """A non-finite update is counted and skipped; the weights stay as they were."""
     config = run_config(folder, "training.max_steps=3", "training.save_every=1", "training.keep_last=5")
     poison(monkeypatch, 2)
     outcome = train(config)
