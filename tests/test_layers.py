@@ -17,7 +17,7 @@ from nmt.model.encoder import RecurrentLayers, Segment, segments
 from nmt.model.translator import Translator
 from nmt.tasks.components import read_config
 from tests.compiled import GRUS
-from tests.networks import REFERENCE, VOCABULARY, model_options, network, sentences
+from tests.networks import REFERENCE, VOCABULARY, model_options, network, sentences, with_gru
 
 CPU = torch.device("cpu")
 GNMT: dict[str, Any] = {"layers": 4, "bidirectional": "first", "residual_from": 3}
@@ -34,10 +34,11 @@ def encoder(cell: str = "gru", **options: Any) -> schema.EncoderConfig:
     return schema.EncoderConfig(cell=CELLS[cell].options(), hidden_size=4, **options)
 
 
-def layers_of(options: schema.EncoderConfig, dropout: float = 0.0) -> RecurrentLayers:
+def layers_of(options: schema.EncoderConfig, dropout: float = 0.0, gru: PackedGru | None = None) -> RecurrentLayers:
     torch.manual_seed(1)
     layers = RecurrentLayers()
-    layers.add_layers(options, 3, dropout)
+    layers.add_layers(options, 3, dropout, REFERENCE)
+    with_gru(layers, gru)
     for parameter in layers.parameters():
         nn.init.uniform_(parameter, -0.7, 0.7)
     return layers.double()
@@ -83,10 +84,10 @@ def wu2016(
 def test_layers_follow_the_paper(cell: str, shape: dict[str, Any], gru: PackedGru | None) -> None:
     """Outputs, last states and every gradient, of rows of unequal length and an empty one."""
     options = encoder(cell, **shape)
-    layers = layers_of(options)
+    layers = layers_of(options, gru=gru)
     packing = Packing.of(torch.tensor([3, 0, 5, 1]), CPU)
     rows = [torch.randn(length, 3, dtype=torch.float64) for length in packing.lengths_N]
-    outputs_PC, finals = layers.run(torch.cat(rows).index_select(0, packing.element_P), packing, gru)
+    outputs_PC, finals = layers.run(torch.cat(rows).index_select(0, packing.element_P), packing)
     by_layer = layers.by_layer(finals, packing)
     expected = [wu2016(cell, options, layers, row) if len(row) else None for row in rows]
     assert [part.shape for parts in by_layer for part in parts[:1]] == [(4, width) for width in options.widths]
@@ -144,11 +145,11 @@ def test_dropout_is_of_what_a_layer_reads_and_not_of_what_is_added() -> None:
     options = encoder(**GNMT)
     layers = layers_of(options, dropout=0.999999).train()
     inputs_SX = torch.randn(5, 3, dtype=torch.float64)
-    found_SC, _ = layers.run(inputs_SX, Packing.of(torch.tensor([5]), CPU), None)
+    found_SC, _ = layers.run(inputs_SX, Packing.of(torch.tensor([5]), CPU))
     weights = weights_by_layer(layers, options)
     of_zeros = [read("gru", side[0], torch.zeros(5, side[0][0].shape[1], dtype=torch.float64))[0] for side in weights]
     torch.testing.assert_close(found_SC, of_zeros[1] + of_zeros[2] + of_zeros[3], rtol=0, atol=1e-12)
-    found_SC, _ = layers.eval().run(inputs_SX, Packing.of(torch.tensor([5]), CPU), None)
+    found_SC, _ = layers.eval().run(inputs_SX, Packing.of(torch.tensor([5]), CPU))
     torch.testing.assert_close(found_SC, wu2016("gru", options, layers, inputs_SX)[0], rtol=0, atol=1e-12)
 
 
