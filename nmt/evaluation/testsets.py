@@ -23,7 +23,7 @@ from nmt.data.cache.collection import Sentences
 from nmt.data.readers.corpora import BLANK_LINES, Pair, TextPairOptions, open_corpus
 from nmt.data.readers.files import read_lines
 from nmt.data.readers.labelled import Collection, open_collection, unknown_label
-from nmt.errors import ConfigError, DataError, NmtError
+from nmt.errors import ConfigError, DataError, NmtError, try_each
 
 LONGEST_SAMPLE = 200
 """Characters of a document that is shown at a validation."""
@@ -78,31 +78,19 @@ def from_files(source: str, references: Sequence[str], documents: str | None = N
     if documents is None:
         sources, *translations = read_aligned(source, references)
         return _not_empty(TestSet(source, sources, translations))
-    sides, problems = [], []
-    for reference in references:
+
+    def read(reference: str) -> list[Pair]:
         options = TextPairOptions(source=source, target=reference, documents=documents)
         # As much of a config as is needed to read a corpus.
         data = DataConfig(source_language="", target_language="", train=[options], validation=options)
-        try:
-            sides.append(list(open_corpus(options, data)))
-        except DataError as error:
-            problems += [problem for problem in error.problems if problem not in problems]
-    if problems:
-        raise DataError(*problems)
-    return set_of_pairs(source, sides, documents == BLANK_LINES)
+        return list(open_corpus(options, data))
+
+    return set_of_pairs(source, try_each(read, references), documents == BLANK_LINES)
 
 
 def read_aligned(source: str, translations: Sequence[str]) -> list[list[str]]:
     """Reads the lines of a file and of its translations, which must be as many; raises `DataError`."""
-    problems: list[str] = []
-    texts: list[list[str]] = []
-    for path in (source, *translations):
-        try:
-            texts.append(list(read_lines(path)))
-        except DataError as error:
-            problems += error.problems
-    if problems:
-        raise DataError(*problems)
+    texts = try_each(lambda path: list(read_lines(path)), (source, *translations))
     problems = [
         f"{source} has {len(texts[0])} lines and {path} has {len(lines)}; line n of one must translate line n of the "
         "other"
