@@ -131,10 +131,10 @@ def measure(name: str, system: System, search: SearchConfig, test: TestText) -> 
 
 def sides(system: System) -> list[str]:
     """The sides that have context."""
-    lookback = system.translators[0].context.lookback
-    if lookback is None:
+    document_context = system.translators[0].context.document_context
+    if document_context is None:
         return []
-    return [side for side, on in (("source", lookback.sources), ("target", lookback.targets)) if on]
+    return [side for side, on in (("source", document_context.sources), ("target", document_context.targets)) if on]
 
 
 def pieces(system: System, test: TestText) -> tuple[list[list[int]], list[list[int]]]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from nmt.data.batching import Batch, DocumentContext, PreviousSentences
 from nmt.data.batching.document_context import add_context
 from nmt.model.context import Sentences
-from nmt.model.in_context import Before, Followed, InContext, Remembered, remember
+from nmt.model.in_context import EncodedContext, ForcedReadout, SentenceStates, TranslatorInContext, encode_states
 from nmt.model.translator import Translator
 from tests.networks import sentences
 
@@ -43,9 +43,9 @@ def rows_before(rows: np.ndarray) -> np.ndarray:
     return np.where((rows >= 0) & (places[rows] > 0), rows - 1, -1)
 
 
-def batch_of(rows: list[int], lookback: DocumentContext | None, padding: int = 0, seed: int = 0) -> Batch:
+def batch_of(rows: list[int], document_context: DocumentContext | None, padding: int = 0, seed: int = 0) -> Batch:
     """Rows of the documents above with what is read beside them; `seed` draws the ids that stand in the padding."""
-    read = add_context(np.array(rows), rows_before, lookback)
+    read = add_context(np.array(rows), rows_before, document_context)
     source_BS, _ = sentences(*SOURCES, padding=3, seed=1)
     target_BT, _ = sentences(*TARGETS, size=11, padding=3, seed=2)
     noise = torch.Generator().manual_seed(seed)
@@ -62,23 +62,23 @@ def batch_of(rows: list[int], lookback: DocumentContext | None, padding: int = 0
     return Batch(*parts, np.array(rows), tokens, context=read.context)
 
 
-def readouts(found: Followed, batch: Batch) -> list[Tensor]:
+def readouts(found: ForcedReadout, batch: Batch) -> list[Tensor]:
     """Of each pair, without padding."""
     return [found.readout_BTR[row, : int(batch.target_lengths_B[row])] for row in range(batch.pairs)]
 
 
-def in_turn(model: Translator, documents: list[list[int]], lookback: DocumentContext) -> dict[int, Tensor]:
+def in_turn(model: Translator, documents: list[list[int]], document_context: DocumentContext) -> dict[int, Tensor]:
     """Logits of the given translations, step by step, sentence k of every document at once as in translation."""
     logits: dict[int, Tensor] = {}
-    known: dict[int, Remembered] = {}
+    known: dict[int, SentenceStates] = {}
     for k in range(max(map(len, documents))):
         rows = [document[k] for document in documents if k < len(document)]
         batch = batch_of(rows, None)
-        past_BP = np.full((len(rows), lookback.sentences), -1)
+        past_BP = np.full((len(rows), document_context.sentences), -1)
         order: list[int] = []
         for number, row in enumerate(rows):
             document = next(each for each in documents if row in each)
-            for back in range(min(k, lookback.sentences)):
+            for back in range(min(k, document_context.sentences)):
                 past_BP[number, back] = len(order)
                 order.append(document[k - 1 - back])
         before = None
@@ -88,19 +88,19 @@ def in_turn(model: Translator, documents: list[list[int]], lookback: DocumentCon
                 for side in ("sources", "targets")
             ]
             joined = [Sentences.join(side) if side else None for side in sides]
-            before = Before(PreviousSentences.of(past_BP), Remembered(*joined))
-        wrapped = InContext(model, before)
+            before = EncodedContext(PreviousSentences.of(past_BP), SentenceStates(*joined))
+        wrapped = TranslatorInContext(model, before)
         state = wrapped.start(wrapped.encode(batch.source_BS, batch.source_lengths_B))
         steps = []
         for previous_B in model.previous(batch.target_BT).unbind(1):
             state, logits_BQV = wrapped.step(state, previous_B.unsqueeze(1))
             steps.append(logits_BQV)
         stepped = torch.cat(steps, 1)
-        remembered = remember(model, batch, before)
+        remembered = encode_states(model, batch, before)
         for number, row in enumerate(rows):
             logits[row] = stepped[number, : TARGETS[row]]
             only = torch.tensor([number])
-            known[row] = Remembered(
+            known[row] = SentenceStates(
                 *(None if side is None else side.select(only) for side in (remembered.sources, remembered.targets))
             )
     return logits

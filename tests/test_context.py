@@ -15,7 +15,7 @@ from nmt.data.batching import Batch, BatchContext, DocumentContext, PreviousSent
 from nmt.model.attention import SCORES
 from nmt.model.context import CONTEXTS, ContextWeights, Sentences
 from nmt.model.context.hierarchical import HierarchicalAttention, HierarchicalOptions
-from nmt.model.in_context import Before, InContext, Remembered, follow, remember
+from nmt.model.in_context import EncodedContext, SentenceStates, TranslatorInContext, encode_states, forced_readout
 from nmt.model.translator import Translator
 from nmt.training.objectives import TranslationObjective
 from tests.contexts import DOCUMENTS, SOURCES, TARGETS, batch_of, in_turn, networks, readouts
@@ -66,7 +66,7 @@ def test_both_levels_and_the_gate_by_hand() -> None:
             layer.weight.fill_(weight)
             if layer.bias is not None:
                 layer.bias.zero_()
-    words = module.remember(
+    words = module.prepare(
         Sentences(
             torch.tensor([[[0.0], [1.0], [9.0]], [[1.0], [3.0], [9.0]]], dtype=torch.float64),
             torch.tensor([[True, True, False]] * 2),
@@ -98,7 +98,7 @@ def test_the_equations_written_out_once_more(feed_forward: int | None) -> None:
     mask = torch.arange(5) < torch.tensor(lengths).unsqueeze(1)
     before = {1: [0], 2: [1, 0], 3: [2, 1]}
     past = PreviousSentences.of(np.array([[-1, -1], [0, -1], [1, 0], [2, 1]]))
-    found, _ = module(states, past, module.remember(Sentences(states, mask)))
+    found, _ = module(states, past, module.prepare(Sentences(states, mask)))
 
     def additive(score: Any, query: Tensor, memory: Tensor) -> Tensor:
         hidden = torch.tanh(score.query(query) + score.memory(memory))
@@ -124,9 +124,9 @@ def test_the_equations_written_out_once_more(feed_forward: int | None) -> None:
 @everywhere
 def test_first_sentences_pass_through_exactly(where: str) -> None:
     model = translator(where=where)
-    batch = batch_of(list(range(10)), model.context.lookback)
+    batch = batch_of(list(range(10)), model.context.document_context)
     with torch.no_grad():
-        found = follow(model, batch).readout_BTR
+        found = forced_readout(model, batch).readout_BTR
         alone, _ = model.readout(model.encode(batch.source_BS, batch.source_lengths_B), batch.target_BT)
     first = np.cumsum([0, *DOCUMENTS[:-1]])
     same = [torch.equal(found[row], alone[row]) for row in range(10)]
@@ -137,22 +137,22 @@ def test_first_sentences_pass_through_exactly(where: str) -> None:
 @everywhere
 def test_documents_of_one_sentence_are_translated_as_without_context(where: str) -> None:
     model = translator(where=where)
-    batch = batch_of([0, 3, 4, 8], model.context.lookback)
+    batch = batch_of([0, 3, 4, 8], model.context.document_context)
     assert batch.context is not None
     with torch.no_grad():
-        found = follow(model, batch)
+        found = forced_readout(model, batch)
         alone, _ = model.readout(model.encode(batch.source_BS, batch.source_lengths_B), batch.target_BT)
     assert torch.equal(found.readout_BTR, alone)
-    assert (found.read, found.told) == (None, None)
+    assert (found.source_context, found.target_context) == (None, None)
 
 
 def test_a_model_without_context_has_no_weights_for_it_and_wants_nothing() -> None:
     model = network(model_options())
-    assert model.context.lookback is None
+    assert model.context.document_context is None
     assert list(model.context.parameters()) == []
     batch = batch_of([0, 1], None)
     with torch.no_grad():
-        found = follow(model, batch).readout_BTR
+        found = forced_readout(model, batch).readout_BTR
         alone, _ = model.readout(model.encode(batch.source_BS, batch.source_lengths_B), batch.target_BT)
     assert torch.equal(found, alone)
 
@@ -165,14 +165,14 @@ def test_a_model_without_context_has_no_weights_for_it_and_wants_nothing() -> No
 def test_a_pair_does_not_depend_on_what_else_is_in_the_batch(where: str, heads: int) -> None:
     """All documents at once, each pair alone, and every split of the documents into stretches."""
     model = translator(where=where, heads=heads)
-    lookback = model.context.lookback
+    document_context = model.context.document_context
     with torch.no_grad():
-        batch = batch_of(list(range(10)), lookback)
-        together = readouts(follow(model, batch), batch)
+        batch = batch_of(list(range(10)), document_context)
+        together = readouts(forced_readout(model, batch), batch)
         for parts in ([[row] for row in range(10)], [[0, 1, 4], [2, 3], [5, 6, 7], [9, 8]], [[9, 2, 7, 5]]):
             for rows in parts:
-                part = batch_of(rows, lookback)
-                for row, found in zip(rows, readouts(follow(model, part), part), strict=True):
+                part = batch_of(rows, document_context)
+                for row, found in zip(rows, readouts(forced_readout(model, part), part), strict=True):
                     torch.testing.assert_close(found, together[row], rtol=0, atol=1e-12)
 
 
@@ -180,17 +180,17 @@ def test_a_pair_does_not_depend_on_what_else_is_in_the_batch(where: str, heads: 
 def test_padding_weighs_exactly_nothing(where: str) -> None:
     """More of it, or other ids in it, changes no bit; weights on it, and on sentences that are not there, are 0."""
     model = translator(where=where)
-    lookback = model.context.lookback
+    document_context = model.context.document_context
     with torch.no_grad():
-        batch = batch_of(list(range(10)), lookback, padding=3)
-        found = follow(model, batch)
-        other = follow(model, batch_of(list(range(10)), lookback, padding=3, seed=7))
-        tight = batch_of(list(range(10)), lookback)
-        unpadded = follow(model, tight)
+        batch = batch_of(list(range(10)), document_context, padding=3)
+        found = forced_readout(model, batch)
+        other = forced_readout(model, batch_of(list(range(10)), document_context, padding=3, seed=7))
+        tight = batch_of(list(range(10)), document_context)
+        unpadded = forced_readout(model, tight)
     for one, same, near in zip(readouts(found, batch), readouts(other, batch), readouts(unpadded, tight), strict=True):
         assert torch.equal(one, same)
         torch.testing.assert_close(one, near, rtol=0, atol=1e-12)
-    for weights, lengths in ((found.read, SOURCES), (found.told, TARGETS)):
+    for weights, lengths in ((found.source_context, SOURCES), (found.target_context, TARGETS)):
         if weights is None:
             continue
         for pair, row in enumerate(weights.past.row_N.tolist()):
@@ -206,9 +206,9 @@ def test_padding_weighs_exactly_nothing(where: str) -> None:
 
 def test_the_memory_is_zero_at_padding() -> None:
     model = translator(where="encoder")
-    batch = batch_of(list(range(10)), model.context.lookback, padding=2)
+    batch = batch_of(list(range(10)), model.context.document_context, padding=2)
     encoded = model.encode(batch.source_BS, batch.source_lengths_B)
-    joined, _ = model.context.read(encoded, batch.context.sources, None, None)
+    joined, _ = model.context.add_source_context(encoded, batch.context.sources, None, None)
     assert joined.memory_BSC[~joined.mask_BS].abs().sum() == 0
     assert joined.final_LBF == encoded.final_LBF
 
@@ -221,13 +221,13 @@ def test_the_memory_is_zero_at_padding() -> None:
 def test_steps_in_turn_give_what_training_sees(where: str, options: dict[str, Any]) -> None:
     """The translations of whole documents, forced: the states of earlier sentences come from earlier steps."""
     model = translator(options, where=where)
-    lookback = model.context.lookback
+    document_context = model.context.document_context
     bounds = np.cumsum([0, *DOCUMENTS]).tolist()
     documents = [list(range(*bound)) for bound in itertools.pairwise(bounds)]
     with torch.no_grad():
-        stepped = in_turn(model, documents, lookback)
-        batch = batch_of(list(range(10)), lookback)
-        scanned = [model.projection(readout) for readout in readouts(follow(model, batch), batch)]
+        stepped = in_turn(model, documents, document_context)
+        batch = batch_of(list(range(10)), document_context)
+        scanned = [model.projection(readout) for readout in readouts(forced_readout(model, batch), batch)]
         for row in range(10):
             torch.testing.assert_close(stepped[row], scanned[row], rtol=0, atol=1e-10)
 
@@ -236,11 +236,11 @@ def test_steps_in_turn_give_what_training_sees(where: str, options: dict[str, An
 @pytest.mark.parametrize("heads", [1, 5])
 def test_any_score_stands_on_both_levels(score: str, heads: int) -> None:
     model = translator(where="both", word=score, sentence=score, heads=heads)
-    lookback = model.context.lookback
+    document_context = model.context.document_context
     with torch.no_grad():
-        batch = batch_of([0, 1, 2], lookback)
-        stepped = in_turn(model, [[0, 1, 2]], lookback)
-        for row, readout in enumerate(readouts(follow(model, batch), batch)):
+        batch = batch_of([0, 1, 2], document_context)
+        stepped = in_turn(model, [[0, 1, 2]], document_context)
+        for row, readout in enumerate(readouts(forced_readout(model, batch), batch)):
             torch.testing.assert_close(stepped[row], model.projection(readout), rtol=0, atol=1e-10)
 
 
@@ -248,20 +248,24 @@ def test_any_score_stands_on_both_levels(score: str, heads: int) -> None:
 def test_selected_states_know_their_own_past(where: str) -> None:
     """Sentences that leave, hypotheses that change places: of each sentence the past goes with it."""
     model = translator(where=where)
-    lookback = model.context.lookback
+    document_context = model.context.document_context
     with torch.no_grad():
-        batch = batch_of([1, 2, 3, 6], lookback)
-        whole = follow(model, batch)
-        known = {row: remember(model, batch_of([row], None), None) for row in (0, 4)}
-        known[1] = remember(model, batch_of([1], None), Before(PreviousSentences.of(np.array([[0, -1]])), known[0]))
-        known[5] = remember(model, batch_of([5], None), Before(PreviousSentences.of(np.array([[0, -1]])), known[4]))
+        batch = batch_of([1, 2, 3, 6], document_context)
+        whole = forced_readout(model, batch)
+        known = {row: encode_states(model, batch_of([row], None), None) for row in (0, 4)}
+        known[1] = encode_states(
+            model, batch_of([1], None), EncodedContext(PreviousSentences.of(np.array([[0, -1]])), known[0])
+        )
+        known[5] = encode_states(
+            model, batch_of([5], None), EncodedContext(PreviousSentences.of(np.array([[0, -1]])), known[4])
+        )
         order = [known[row] for row in (0, 1, 0, 5, 4)]
-        remembered = Remembered(
-            Sentences.join([each.sources for each in order]) if lookback.sources else None,
+        remembered = SentenceStates(
+            Sentences.join([each.sources for each in order]) if document_context.sources else None,
             Sentences.join([each.targets for each in order]),
         )
         past = PreviousSentences.of(np.array([[0, -1], [1, 2], [-1, -1], [3, 4]]))
-        wrapped = InContext(model, Before(past, remembered))
+        wrapped = TranslatorInContext(model, EncodedContext(past, remembered))
         now = batch_of([1, 2, 3, 6], None)
         state = wrapped.start(wrapped.encode(now.source_BS, now.source_lengths_B))
         previous_BT = model.previous(now.target_BT)
@@ -282,7 +286,7 @@ def test_selected_states_know_their_own_past(where: str) -> None:
 @everywhere
 def test_every_parameter_gets_a_gradient(where: str) -> None:
     model = translator(where=where, feed_forward=6, heads=2)
-    batch = batch_of(list(range(10)), model.context.lookback)
+    batch = batch_of(list(range(10)), model.context.document_context)
     losses = TranslationObjective(model, 0.1)(batch)
     losses.smoothed.backward()
     without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
@@ -294,7 +298,7 @@ def test_every_parameter_gets_a_gradient(where: str) -> None:
 def test_gradients_by_finite_differences(where: str, feed_forward: int | None) -> None:
     """In float64, for some elements of every parameter, through sentences that are pairs and others that are not."""
     model = translator(where=where, feed_forward=feed_forward, seed=3)
-    batch = batch_of([1, 2, 5, 6], model.context.lookback)
+    batch = batch_of([1, 2, 5, 6], model.context.document_context)
     objective = TranslationObjective(model, 0.1)
     objective(batch).smoothed.backward()
     step = 1e-6
@@ -318,7 +322,7 @@ def test_gradients_by_finite_differences(where: str, feed_forward: int | None) -
 def test_gradients_flow_into_the_sentences_before_unless_they_are_stopped(where: str, backpropagate: bool) -> None:
     """The embedding of a piece that only a sentence before has gets a gradient of the loss of the second, or none."""
     model = translator(where=where, backpropagate=backpropagate)
-    batch = batch_of([1], model.context.lookback)
+    batch = batch_of([1], model.context.document_context)
     source_BS, target_BT = torch.full_like(batch.source_BS, 5), torch.full_like(batch.target_BT, 5)
     source_BS[1:], target_BT[1:] = 7, 7
     changed = Batch(
@@ -341,15 +345,15 @@ def test_gradients_flow_into_the_sentences_before_unless_they_are_stopped(where:
 def test_the_context_is_what_the_loss_of_a_pair_depends_on() -> None:
     """Of the sentences before alone, as far as the model looks back and not further."""
     model = translator(where="both")
-    lookback = model.context.lookback
+    document_context = model.context.document_context
 
     def likelihood(changed: int | None, side: str) -> float:
-        batch = batch_of(list(range(4, 8)), lookback)
+        batch = batch_of(list(range(4, 8)), document_context)
         ids = batch.source_BS if side == "source" else batch.target_BT
         if changed is not None:
             ids[changed, 0] = 4 + (int(ids[changed, 0]) - 3) % 5
         with torch.no_grad():
-            readout_TR = follow(model, batch).readout_BTR[3, : TARGETS[7]]
+            readout_TR = forced_readout(model, batch).readout_BTR[3, : TARGETS[7]]
             logits = torch.log_softmax(model.projection(readout_TR), -1)
             return float(logits.gather(1, batch.target_BT[3, : TARGETS[7], None]).sum())
 
@@ -365,11 +369,11 @@ def test_the_context_is_what_the_loss_of_a_pair_depends_on() -> None:
 @everywhere
 def test_steps_differentiated_by_hand_give_the_same(where: str) -> None:
     model = translator(where=where)
-    batch = batch_of(list(range(10)), model.context.lookback)
+    batch = batch_of(list(range(10)), model.context.document_context)
     gradients = []
     for steps in (None, ReferenceKernels()):
         model.zero_grad()
-        found = readouts(follow(with_steps(model, steps), batch), batch)
+        found = readouts(forced_readout(with_steps(model, steps), batch), batch)
         torch.cat([each.flatten() for each in found]).logsumexp(0).backward()
         gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
     for name, gradient in gradients[0].items():
@@ -379,11 +383,11 @@ def test_steps_differentiated_by_hand_give_the_same(where: str) -> None:
 @everywhere
 def test_shorter_formats_give_nearly_the_same(where: str) -> None:
     model = translator(where=where).float()
-    batch = batch_of(list(range(10)), model.context.lookback)
+    batch = batch_of(list(range(10)), model.context.document_context)
     with torch.no_grad():
-        exact = follow(model, batch).readout_BTR
+        exact = forced_readout(model, batch).readout_BTR
         with torch.autocast("cpu", torch.bfloat16):
-            short = follow(model, batch).readout_BTR
+            short = forced_readout(model, batch).readout_BTR
     torch.testing.assert_close(short.float(), exact, rtol=0, atol=0.05)
 
 
@@ -391,10 +395,10 @@ def test_shorter_formats_give_nearly_the_same(where: str) -> None:
 
 
 def test_what_looks_back_is_what_the_option_says() -> None:
-    assert context_options(where="encoder").lookback == DocumentContext(2, True, False)
-    assert context_options(where="decoder").lookback == DocumentContext(2, False, True)
-    assert context_options(where="both").lookback == DocumentContext(2, True, True)
-    assert CONTEXTS["none"].options().lookback is None
+    assert context_options(where="encoder").document_context == DocumentContext(2, True, False)
+    assert context_options(where="decoder").document_context == DocumentContext(2, False, True)
+    assert context_options(where="both").document_context == DocumentContext(2, True, True)
+    assert CONTEXTS["none"].options().document_context is None
     assert DocumentContext(3, True, True).reach == 6
 
 
@@ -428,9 +432,9 @@ def test_sentences_join_with_padding() -> None:
 def test_weights_say_where_each_position_looked() -> None:
     """With a score of words that only the first piece of a sentence matches."""
     model = translator(where="encoder", word="dot")
-    batch = batch_of([0, 1, 2], model.context.lookback)
+    batch = batch_of([0, 1, 2], model.context.document_context)
     with torch.no_grad():
-        weights = follow(model, batch).read
+        weights = forced_readout(model, batch).source_context
     assert isinstance(weights, ContextWeights)
     assert weights.words_NQS.shape == (3, 6, 6)
     assert weights.sentences_LQP.shape == (2, 6, 2)

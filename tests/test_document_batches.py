@@ -28,7 +28,7 @@ SOURCES, TARGETS, BOTH = (
     DocumentContext(3, False, True),
     DocumentContext(2, True, True),
 )
-EVERY = pytest.mark.parametrize("lookback", [SOURCES, TARGETS, BOTH], ids=["sources", "targets", "both"])
+EVERY = pytest.mark.parametrize("document_context", [SOURCES, TARGETS, BOTH], ids=["sources", "targets", "both"])
 
 Document = list[tuple[str, str]]
 
@@ -77,7 +77,7 @@ class Streams:
 
     def __call__(
         self,
-        lookback: DocumentContext | None = SOURCES,
+        document_context: DocumentContext | None = SOURCES,
         rank: int = 0,
         world: int = 1,
         accumulation: int = 1,
@@ -85,7 +85,7 @@ class Streams:
         **windows: int,
     ) -> BatchStream:
         fixed = (self.corpus, BUDGET, 1, rank, world, accumulation, self.tokenizers, sampling)
-        return BatchStream(*fixed, context=lookback, **windows)
+        return BatchStream(*fixed, context=document_context, **windows)
 
 
 @pytest.fixture(scope="module")
@@ -169,11 +169,11 @@ def test_what_is_read_beside_by_hand() -> None:
 
 @EVERY
 def test_every_pair_has_exactly_the_sentences_before_it(
-    streams: Streams, lookback: DocumentContext, tokenizers: TokenizerPair
+    streams: Streams, document_context: DocumentContext, tokenizers: TokenizerPair
 ) -> None:
     corpus, seen = streams.corpus, []
     texts = corpus.text(np.arange(len(corpus)))
-    for batch in batches(streams(lookback)):
+    for batch in batches(streams(document_context)):
         seen += batch.rows.tolist()
         past = batch.context
         assert past.pairs == batch.pairs == len(batch.rows)
@@ -194,9 +194,9 @@ def test_every_pair_has_exactly_the_sentences_before_it(
             linked = links(side)
             for number, row in enumerate(looking):
                 there = linked.pop(number, [])
-                assert [rows[place] for place in there] == before(corpus, row, lookback.sentences)
+                assert [rows[place] for place in there] == before(corpus, row, document_context.sentences)
                 assert [found[place] for place in there] == [
-                    texts[found is targets][each] for each in before(corpus, row, lookback.sentences)
+                    texts[found is targets][each] for each in before(corpus, row, document_context.sentences)
                 ]
             assert not linked
     assert sorted(seen) == pair_rows(corpus)
@@ -204,8 +204,10 @@ def test_every_pair_has_exactly_the_sentences_before_it(
 
 
 @EVERY
-def test_batches_stay_within_the_budget_with_all_that_is_read(streams: Streams, lookback: DocumentContext) -> None:
-    whole = batches(streams(lookback))
+def test_batches_stay_within_the_budget_with_all_that_is_read(
+    streams: Streams, document_context: DocumentContext
+) -> None:
+    whole = batches(streams(document_context))
     alone = 0
     for batch in whole:
         size = len(batch.source_BS) * max(batch.source_BS.shape[1], batch.target_BT.shape[1])
@@ -351,8 +353,8 @@ def test_sampling_tokenizes_context_anew_as_well(streams: Streams, tokenizers: T
 
 
 def test_the_largest_batch_is_the_largest(streams: Streams) -> None:
-    for lookback in (SOURCES, TARGETS, BOTH):
-        largest, whole = streams(lookback).largest_batch(), batches(streams(lookback))
+    for document_context in (SOURCES, TARGETS, BOTH):
+        largest, whole = streams(document_context).largest_batch(), batches(streams(document_context))
         assert largest.rows.tolist() in [batch.rows.tolist() for batch in whole]
         assert padded_elements(largest) > 0.9 * max(map(padded_elements, whole))
 

@@ -27,7 +27,7 @@ from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import DataError
 from nmt.evaluation.testsets import TestSet, from_files
 from nmt.kernels.select import reference_kernels
-from nmt.model.in_context import follow
+from nmt.model.in_context import forced_readout
 from nmt.model.translator import Translator
 from nmt.runtime import is_out_of_memory
 from nmt.runtime.worker_pool import WorkerPool
@@ -69,11 +69,11 @@ def config(context: str, tests: str = "{}") -> TranslationConfig:
     return parse_saved_config(CONFIG.format(context=CONTEXTS[context], tests=tests), "context.yaml")
 
 
-def batch_of(tokenizers: TokenizerPair, lookback: DocumentContext | None) -> Batch:
+def batch_of(tokenizers: TokenizerPair, document_context: DocumentContext | None) -> Batch:
     """All lines and their references, with all that is read before them."""
     source, target = tokenizers.source.encode(LINES), tokenizers.target.encode(TARGETS)
     before = sentences_before(DOCUMENTS, np.asarray([len(ids) for ids in source]))
-    read = add_context(np.arange(len(LINES)), before, lookback)
+    read = add_context(np.arange(len(LINES)), before, document_context)
     return collate(
         flatten([source[row] for row in read.rows]),
         flatten([target[row] for row in read.rows[: read.translated]]),
@@ -94,7 +94,7 @@ def save(folder: Path, context: str, tokenizers: TokenizerPair, tests: str = "{}
         for name, parameter in model.context.named_parameters():
             if name.endswith("gate_state.bias"):
                 parameter.zero_()
-    batch = batch_of(tokenizers, model.context.lookback)
+    batch = batch_of(tokenizers, model.context.document_context)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     objective = TranslationObjective(model, 0.0)
     for _ in range(updates):
@@ -174,13 +174,13 @@ def test_translations_are_scored_as_training_sees_them(context: System, tokenize
     found = translate_lines(context, LINES, SEARCH, documents=DOCUMENTS)
     source = tokenizers.source.encode(LINES)
     target = [list(best[0].ids) for best in found]
-    lookback = context.translators[0].context.lookback
+    document_context = context.translators[0].context.document_context
     before = sentences_before(DOCUMENTS, np.asarray([len(ids) for ids in source]))
-    read = add_context(np.arange(len(LINES)), before, lookback)
+    read = add_context(np.arange(len(LINES)), before, document_context)
     batch = collate(flatten(source), flatten(target), np.arange(len(LINES)), tokenizers, context=read.context)
     model = context.translators[0]
     with torch.inference_mode():
-        logits = torch.log_softmax(model.projection(follow(model, batch).readout_BTR), -1)
+        logits = torch.log_softmax(model.projection(forced_readout(model, batch).readout_BTR), -1)
     expected = [
         float(logits[row, : len(target[row]) + 1].gather(1, torch.tensor([*target[row], 3])[:, None]).sum())
         for row in range(len(LINES))
@@ -252,7 +252,7 @@ def test_a_blank_line_is_passed_over(context: System) -> None:
 
 def test_it_looks_back_no_further_than_it_should(context: System) -> None:
     """With `past: 2` and both sides, a sentence knows four sources at most: the two before, and two before those."""
-    reach = context.translators[0].context.lookback.reach
+    reach = context.translators[0].context.document_context.reach
     lines = [LINES[number % 6] for number in range(reach + 3)]
     changed = [LINES[(number + 3) % 6] if number < 2 else line for number, line in enumerate(lines)]
     one, other = (
@@ -335,7 +335,7 @@ def test_the_loss_of_references_is_the_objectives(
     context: System, tokenizers: TokenizerPair, batch_tokens: int
 ) -> None:
     """In one batch of all documents, whatever the batches in which it is measured."""
-    batch = batch_of(tokenizers, context.translators[0].context.lookback)
+    batch = batch_of(tokenizers, context.translators[0].context.document_context)
     with torch.inference_mode():
         expected = float(TranslationObjective(context.translators[0], 0.0)(batch).negative_log_likelihood)
     found = forced_loss(context, LINES, TARGETS, batch_tokens, DOCUMENTS)

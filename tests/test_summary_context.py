@@ -17,7 +17,7 @@ from nmt.kernels.select import Kernels, UnsupportedReasons, choose_kernels
 from nmt.model.attention import SCORES
 from nmt.model.context import Sentences
 from nmt.model.context.summary import SummaryContext, SummaryOptions
-from nmt.model.in_context import Before, InContext, Remembered, follow, remember
+from nmt.model.in_context import EncodedContext, SentenceStates, TranslatorInContext, encode_states, forced_readout
 from nmt.model.translator import Translator
 from nmt.tasks.components import read_config
 from nmt.training.objectives import TranslationObjective
@@ -61,10 +61,10 @@ def test_the_summary_written_out_once_more() -> None:
     model = translator()
     context = model.context
     assert isinstance(context, SummaryContext)
-    assert context.lookback is not None
-    batch = batch_of(list(range(10)), context.lookback)
+    assert context.document_context is not None
+    batch = batch_of(list(range(10)), context.document_context)
     with torch.no_grad():
-        encoded, weights = context.read(
+        encoded, weights = context.add_source_context(
             model.encode(batch.source_BS, batch.source_lengths_B), batch.context.sources, None
         )
         assert weights is None
@@ -81,9 +81,11 @@ def test_the_start_and_a_step_by_hand() -> None:
     """s_0 = tanh(W e + b + W_D D) and what the cell sees, x + C (sigmoid(U s + V x) * D)."""
     model = translator()
     context, wiring = model.context, model.decoder.wiring
-    batch = batch_of([0, 1], context.lookback)
+    batch = batch_of([0, 1], context.document_context)
     with torch.no_grad():
-        encoded, _ = context.read(model.encode(batch.source_BS, batch.source_lengths_B), batch.context.sources, None)
+        encoded, _ = context.add_source_context(
+            model.encode(batch.source_BS, batch.source_lengths_B), batch.context.sources, None
+        )
         summary = encoded.summary
         alone = model.decoder.start(model.encode(batch.source_BS, batch.source_lengths_B)).recurrent[0][1, 0]
         told = model.decoder.start(encoded).recurrent[0][1, 0]
@@ -108,9 +110,9 @@ def test_the_start_and_a_step_by_hand() -> None:
 def test_the_first_sentence_of_a_document_passes_unchanged(where: str, bridge: str) -> None:
     """To the bit, though others in the batch have something before them."""
     model = translator({"bridge": bridge}, where=where)
-    batch = batch_of(list(range(10)), model.context.lookback)
+    batch = batch_of(list(range(10)), model.context.document_context)
     with torch.no_grad():
-        found = follow(model, batch).readout_BTR
+        found = forced_readout(model, batch).readout_BTR
         alone, _ = model.readout(model.encode(batch.source_BS, batch.source_lengths_B), batch.target_BT)
     for row, before in BEFORE.items():
         assert torch.equal(found[row], alone[row]) == (not before)
@@ -122,9 +124,9 @@ def test_training_begins_at_the_translator_without_context(where: str) -> None:
         past=2, where=where, word=SCORES["additive"].options(), sentence=SCORES["additive"].options()
     )
     model = Translator(model_options().model_copy(update={"context": context}), VOCABULARY, REFERENCE).double()
-    batch = batch_of(list(range(10)), model.context.lookback)
+    batch = batch_of(list(range(10)), model.context.document_context)
     with torch.no_grad():
-        found = follow(model, batch).readout_BTR
+        found = forced_readout(model, batch).readout_BTR
         alone, _ = model.readout(model.encode(batch.source_BS, batch.source_lengths_B), batch.target_BT)
     assert torch.equal(found, alone)
 
@@ -135,14 +137,14 @@ def test_training_begins_at_the_translator_without_context(where: str) -> None:
 @everywhere
 def test_a_pair_does_not_depend_on_what_else_is_in_the_batch(where: str) -> None:
     model = translator(where=where)
-    lookback = model.context.lookback
+    document_context = model.context.document_context
     with torch.no_grad():
-        batch = batch_of(list(range(10)), lookback)
-        together = readouts(follow(model, batch), batch)
+        batch = batch_of(list(range(10)), document_context)
+        together = readouts(forced_readout(model, batch), batch)
         for parts in ([[row] for row in range(10)], [[0, 1, 4], [2, 3], [5, 6, 7], [9, 8]], [[9, 2, 7, 5]]):
             for rows in parts:
-                part = batch_of(rows, lookback)
-                for row, found in zip(rows, readouts(follow(model, part), part), strict=True):
+                part = batch_of(rows, document_context)
+                for row, found in zip(rows, readouts(forced_readout(model, part), part), strict=True):
                     torch.testing.assert_close(found, together[row], rtol=0, atol=1e-12)
 
 
@@ -150,13 +152,13 @@ def test_a_pair_does_not_depend_on_what_else_is_in_the_batch(where: str) -> None
 def test_padding_weighs_exactly_nothing(score: str) -> None:
     """More of it, or other ids in it, changes no bit."""
     model = translator(word=score, sentence=score)
-    lookback = model.context.lookback
+    document_context = model.context.document_context
     with torch.no_grad():
-        batch = batch_of(list(range(10)), lookback, padding=3)
-        found = follow(model, batch)
-        other = follow(model, batch_of(list(range(10)), lookback, padding=3, seed=7))
-        tight = batch_of(list(range(10)), lookback)
-        unpadded = follow(model, tight)
+        batch = batch_of(list(range(10)), document_context, padding=3)
+        found = forced_readout(model, batch)
+        other = forced_readout(model, batch_of(list(range(10)), document_context, padding=3, seed=7))
+        tight = batch_of(list(range(10)), document_context)
+        unpadded = forced_readout(model, tight)
     for one, same, near in zip(readouts(found, batch), readouts(other, batch), readouts(unpadded, tight), strict=True):
         assert torch.equal(one, same)
         torch.testing.assert_close(one, near, rtol=0, atol=1e-12)
@@ -169,13 +171,13 @@ def test_padding_weighs_exactly_nothing(score: str) -> None:
 @networks
 def test_steps_in_turn_give_what_training_sees(where: str, options: dict[str, Any]) -> None:
     model = translator(options, where=where)
-    lookback = model.context.lookback
+    document_context = model.context.document_context
     bounds = np.cumsum([0, *DOCUMENTS]).tolist()
     documents = [list(range(*bound)) for bound in itertools.pairwise(bounds)]
     with torch.no_grad():
-        stepped = in_turn(model, documents, lookback)
-        batch = batch_of(list(range(10)), lookback)
-        found = follow(model, batch)
+        stepped = in_turn(model, documents, document_context)
+        batch = batch_of(list(range(10)), document_context)
+        found = forced_readout(model, batch)
         scanned = [model.projection(readout) for readout in readouts(found, batch)]
         alone, _ = model.readout(model.encode(batch.source_BS, batch.source_lengths_B), batch.target_BT)
         for row in range(10):
@@ -187,13 +189,13 @@ def test_steps_in_turn_give_what_training_sees(where: str, options: dict[str, An
 def test_selected_states_know_their_own_past() -> None:
     """Sentences that leave, hypotheses that change places: the summary of each sentence goes with it."""
     model = translator()
-    lookback = model.context.lookback
+    document_context = model.context.document_context
     with torch.no_grad():
-        whole_batch = batch_of(list(range(10)), lookback)
-        whole = readouts(follow(model, whole_batch), whole_batch)
-        known = [remember(model, batch_of([row], None), None).sources for row in (0, 1, 0, 5, 4)]
+        whole_batch = batch_of(list(range(10)), document_context)
+        whole = readouts(forced_readout(model, whole_batch), whole_batch)
+        known = [encode_states(model, batch_of([row], None), None).sources for row in (0, 1, 0, 5, 4)]
         past = PreviousSentences.of(np.array([[0, -1], [1, 2], [-1, -1], [3, 4]]))
-        wrapped = InContext(model, Before(past, Remembered(Sentences.join(known), None)))
+        wrapped = TranslatorInContext(model, EncodedContext(past, SentenceStates(Sentences.join(known), None)))
         now = batch_of([1, 2, 3, 6], None)
         state = wrapped.start(wrapped.encode(now.source_BS, now.source_lengths_B))
         previous_BT = model.previous(now.target_BT)
@@ -213,7 +215,7 @@ def test_every_weight_of_the_context_learns() -> None:
     """Against central differences, one element of each."""
     model = translator()
     objective = TranslationObjective(model, 0.1)
-    batch = batch_of([2, 6, 7, 3], model.context.lookback)
+    batch = batch_of([2, 6, 7, 3], model.context.document_context)
     objective(batch).smoothed.backward()
     for name, parameter in model.context.named_parameters():
         place = int(parameter.grad.abs().flatten().argmax())
@@ -231,11 +233,11 @@ def test_every_weight_of_the_context_learns() -> None:
 def test_told_at_the_start_alone_the_recurrence_is_still_differentiated_by_hand() -> None:
     model = translator(where="start")
     assert model.unsupported_reasons() == UnsupportedReasons()
-    batch = batch_of(list(range(10)), model.context.lookback)
+    batch = batch_of(list(range(10)), model.context.document_context)
     gradients = []
     for steps in (None, ReferenceKernels()):
         model.zero_grad()
-        found = follow(with_steps(model, steps), batch).readout_BTR
+        found = forced_readout(with_steps(model, steps), batch).readout_BTR
         (found * torch.linspace(0.0, 1.0, found.numel()).view_as(found)).sum().backward()
         gradients.append([parameter.grad.clone() for parameter in model.context.parameters()])
     for one, other in zip(*gradients, strict=True):
@@ -259,9 +261,9 @@ def test_dropout_draws_16_bits_an_element() -> None:
     """Of the encoder's output and of the sentences before: not by PyTorch."""
     dropout = schema.DropoutConfig(embedding=0.0, layer=0.3, output=0.0)
     model = translator({"dropout": dropout}, kernels=choose_kernels("auto", torch.device("cpu"))).train()
-    batch = batch_of(list(range(10)), model.context.lookback)
+    batch = batch_of(list(range(10)), model.context.document_context)
     with torch.profiler.profile() as profile:
-        follow(model, batch)
+        forced_readout(model, batch)
     calls = {event.key: event.count for event in profile.key_averages()}
     assert calls["aten::random_"] == 2
     assert not {"aten::bernoulli_", "aten::native_dropout"} & set(calls)

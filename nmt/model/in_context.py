@@ -1,4 +1,4 @@
-"""The translator on sentences that stand in documents: following given translations, and making new ones.
+"""The translator with document context: forced decoding of given translations, and search for new ones.
 
 Shapes: B sentences, S source positions, T target positions, Q queries, R readout.
 """
@@ -21,37 +21,37 @@ from nmt.model.translator import Narrowed, Translator
 from nmt.model.wiring import DecoderState
 
 
-class Followed(NamedTuple):
-    """What comes of predicting given translations, each piece from those before."""
+class ForcedReadout(NamedTuple):
+    """Readout of given translations, each piece predicted from those before."""
 
     readout_BTR: Tensor
     weights: AttentionWeights | None
-    """Where each target position looked in its source."""
-    read: ContextWeights | None
-    """Where the source positions looked in the sources before; None where none did."""
-    told: ContextWeights | None
-    """Where the target positions looked in the translations before; None where none did."""
+    """Attention of the target positions to the source; None without attention."""
+    source_context: ContextWeights | None
+    """Attention of the source positions to the sources before; None without."""
+    target_context: ContextWeights | None
+    """Attention of the target positions to the translations before; None without."""
 
 
-def follow(translator: Translator, batch: Batch) -> Followed:
-    """Predict the targets of a batch, the pairs among them with what its `past` says stands before them.
+def forced_readout(translator: Translator, batch: Batch) -> ForcedReadout:
+    """Predicts the targets of a batch, its pairs with their document context.
 
-    Of a sentence that only others look at there is a readout as well, without context.
+    Sentences that are context only have a readout as well, without context of their own.
     """
     encoded = translator.encode(batch.source_BS, batch.source_lengths_B)
     past = batch.context
     if past is None:
-        return Followed(*translator.readout(encoded, batch.target_BT), None, None)
-    read, telling = None, _Telling(translator, past.targets, batch.target_lengths_B)
+        return ForcedReadout(*translator.readout(encoded, batch.target_BT), None, None)
+    read, target_context = None, _TargetContext(translator, past.targets, batch.target_lengths_B)
     if past.sources:
-        encoded, read = translator.context.read(encoded, past.sources, None)
+        encoded, read = translator.context.add_source_context(encoded, past.sources, None)
     encoded = encoded.first(len(batch.target_BT))
-    readout_BTR, weights = translator.readout(encoded, batch.target_BT, telling if past.targets else None)
-    return Followed(readout_BTR, weights, read, telling.weights)
+    readout_BTR, weights = translator.readout(encoded, batch.target_BT, target_context if past.targets else None)
+    return ForcedReadout(readout_BTR, weights, read, target_context.weights)
 
 
-class _Telling:
-    """Tells the decoder's states of those of the translations before, all of which are among them."""
+class _TargetContext:
+    """Adds context to the decoder's states from the translations before, all of which are among them."""
 
     def __init__(self, translator: Translator, past: PreviousSentences | None, target_lengths_B: Tensor) -> None:
         self.weights: ContextWeights | None = None
@@ -60,62 +60,64 @@ class _Telling:
     def __call__(self, states_BTH: Tensor) -> Tensor:
         assert self._past is not None
         before = _sentences(states_BTH, self._lengths_B)
-        told_BTH, self.weights = self._translator.context.tell(states_BTH, self._past, before)
-        return told_BTH
+        context_BTH, self.weights = self._translator.context.add_target_context(states_BTH, self._past, before)
+        return context_BTH
 
 
 @dataclass(frozen=True)
-class Remembered:
-    """What there is to know of sentences that have been translated, for those that follow them."""
+class SentenceStates:
+    """Encoder and decoder states of translated sentences, the context of those after them."""
 
     sources: Sentences | None
-    """The encoder's states; None where nothing looks at them."""
+    """Encoder states; None if no context reads them."""
     targets: Sentences | None
-    """The decoder's states while it was made to say the translations; None where nothing looks at them."""
+    """Decoder states of the translations by forced decoding; None if no context reads them."""
 
     @staticmethod
-    def join(parts: Sequence[Remembered]) -> Remembered:
-        """What is known of some sentences and of others, as one."""
+    def join(parts: Sequence[SentenceStates]) -> SentenceStates:
+        """Concatenates the states of sentences."""
         sources = [part.sources for part in parts if part.sources is not None]
         targets = [part.targets for part in parts if part.targets is not None]
-        return Remembered(Sentences.join(sources) if sources else None, Sentences.join(targets) if targets else None)
+        return SentenceStates(
+            Sentences.join(sources) if sources else None, Sentences.join(targets) if targets else None
+        )
 
 
 @dataclass(frozen=True)
-class Before:
-    """What stands before sentences that are to be translated."""
+class EncodedContext:
+    """Document context of sentences that are to be translated."""
 
     past: PreviousSentences
-    remembered: Remembered
+    states: SentenceStates
 
 
-class InContext:
-    """A translator that knows what stands before the sentences of a batch, as the search sees it."""
+class TranslatorInContext:
+    """A translator with the document context of the sentences of a batch, as a model of the search."""
 
-    def __init__(self, translator: Translator, before: Before | None) -> None:
-        """`before` None: nothing stands before any of the sentences."""
+    def __init__(self, translator: Translator, before: EncodedContext | None) -> None:
+        """`before` None: no sentence has context."""
         self._translator = translator
         self._before = before
         self.log_softmax = translator.log_softmax
 
     def encode(self, source_BS: Tensor, lengths_B: Tensor) -> Encoded:
-        """Read the sources, and what stands before them."""
+        """Encodes the sources, with their context."""
         return _in_context(self._translator, self._translator.encode(source_BS, lengths_B), self._before)
 
     def start(self, encoded: Encoded) -> DecoderState:
-        """The decoder's state before the first piece, with one hypothesis a sentence."""
+        """Returns the decoder's state before the first piece, with one hypothesis a sentence."""
         state, before = self._translator.start(encoded), self._before
-        if before is None or before.remembered.targets is None:
+        if before is None or before.states.targets is None:
             return state
-        told = self._translator.context.start(before.past, before.remembered.targets, len(encoded.memory_BSC))
-        return replace(state, translated=told)
+        translated = self._translator.context.start(before.past, before.states.targets, len(encoded.memory_BSC))
+        return replace(state, translated=translated)
 
     def step(self, state: DecoderState, previous_BQ: Tensor) -> tuple[DecoderState, Tensor]:
-        """Read the previous piece of every hypothesis; the new state and logits [B, Q, V]."""
+        """Reads the previous piece of every hypothesis; returns the new state and logits [B, Q, V]."""
         return self._translator.step(state, previous_BQ)
 
     def narrowed(self, pieces_P: Tensor) -> Narrowed:
-        """Its steps, for a search among these pieces."""
+        """Returns the steps for a search among these pieces."""
         return self._translator.narrowed(pieces_P)
 
 
@@ -124,13 +126,13 @@ class DocumentMemory:
 
     def __init__(self, translator: Translator, documents: Sequence[Sequence[int]]) -> None:
         """`documents` are the rows of their sentences."""
-        lookback = translator.context.lookback
+        document_context = translator.context.document_context
         self.translator = translator
-        self._reach = 0 if lookback is None else lookback.sentences
+        self._reach = 0 if document_context is None else document_context.sentences
         self._document = {row: number for number, rows in enumerate(documents) for row in rows}
-        self._states: list[deque[Remembered]] = [deque(maxlen=self._reach) for _ in documents]
+        self._states: list[deque[SentenceStates]] = [deque(maxlen=self._reach) for _ in documents]
 
-    def before(self, rows: Sequence[int]) -> Before | None:
+    def before(self, rows: Sequence[int]) -> EncodedContext | None:
         """Returns the states before these sentences; None where all are the first of their documents."""
         states = [list(reversed(self._states[self._document[row]])) for row in rows]
         flat = [each for sentences in states for each in sentences]
@@ -139,21 +141,21 @@ class DocumentMemory:
         past_BP = np.full((len(rows), self._reach), -1)
         past_BP[np.arange(self._reach) < np.asarray([[len(sentences)] for sentences in states])] = range(len(flat))
         device = self.translator.projection.weight.device
-        return Before(PreviousSentences.of(past_BP).to(device), Remembered.join(flat))
+        return EncodedContext(PreviousSentences.of(past_BP).to(device), SentenceStates.join(flat))
 
-    def read(self, batch: Batch) -> dict[int, Remembered]:
+    def read(self, batch: Batch) -> dict[int, SentenceStates]:
         """Returns the states of sentences and their translations, by row; `add` stores them."""
         if not self._reach:
             return {}
         rows = batch.rows.tolist()
-        states = remember(self.translator, batch, self.before(rows))
+        states = encode_states(self.translator, batch, self.before(rows))
         lengths = zip(batch.source_lengths_B.tolist(), batch.target_lengths_B.tolist(), strict=True)
         return {
-            row: Remembered(_sentence(states.sources, number, source), _sentence(states.targets, number, target))
+            row: SentenceStates(_sentence(states.sources, number, source), _sentence(states.targets, number, target))
             for number, (row, (source, target)) in enumerate(zip(rows, lengths, strict=True))
         }
 
-    def add(self, states: dict[int, Remembered]) -> None:
+    def add(self, states: dict[int, SentenceStates]) -> None:
         """Stores the states of sentences, each the next one of its document."""
         for row, each in states.items():
             self._states[self._document[row]].append(each)
@@ -167,23 +169,23 @@ def _sentence(sentences: Sentences | None, number: int, length: int) -> Sentence
     return Sentences(sentences.states_MSC[part].clone(), sentences.mask_MS[part].clone())
 
 
-def remember(translator: Translator, batch: Batch, before: Before | None) -> Remembered:
-    """What there is to know of the pairs of a batch, sources and their translations, before which `before` stands."""
-    lookback = translator.context.lookback
-    assert lookback is not None, "somebody looks back"
+def encode_states(translator: Translator, batch: Batch, before: EncodedContext | None) -> SentenceStates:
+    """Encodes the pairs of a batch, sources and translations, with their context."""
+    document_context = translator.context.document_context
+    assert document_context is not None, "the translator has context"
     encoded = translator.encode(batch.source_BS, batch.source_lengths_B)
-    read = Sentences(encoded.memory_BSC, encoded.mask_BS) if lookback.sources else None
-    if not lookback.targets:
-        return Remembered(read, None)
+    read = Sentences(encoded.memory_BSC, encoded.mask_BS) if document_context.sources else None
+    if not document_context.targets:
+        return SentenceStates(read, None)
     encoded = _in_context(translator, encoded, before)
     states_BTH = translator.decoder.states(encoded, translator.previous(batch.target_BT))
-    return Remembered(read, _sentences(states_BTH, batch.target_lengths_B))
+    return SentenceStates(read, _sentences(states_BTH, batch.target_lengths_B))
 
 
-def _in_context(translator: Translator, encoded: Encoded, before: Before | None) -> Encoded:
-    if before is None or before.remembered.sources is None:
+def _in_context(translator: Translator, encoded: Encoded, before: EncodedContext | None) -> Encoded:
+    if before is None or before.states.sources is None:
         return encoded
-    joined, _ = translator.context.read(encoded, before.past, before.remembered.sources)
+    joined, _ = translator.context.add_source_context(encoded, before.past, before.states.sources)
     return joined
 
 

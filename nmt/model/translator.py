@@ -21,8 +21,8 @@ from nmt.model.encoder import RecurrentEncoder
 from nmt.model.modules import Embedding, embedding_table
 from nmt.model.wiring import DecoderState, build_wiring
 
-Told = Callable[[Tensor], Tensor]
-"""The decoder's states, [B, Q, H] or of all positions [B, T, H], to what they are in their documents."""
+AddContext = Callable[[Tensor], Tensor]
+"""Adds document context to the decoder's states, [B, Q, H] or of all positions [B, T, H]."""
 
 
 class Decoder(nn.Module):
@@ -38,22 +38,28 @@ class Decoder(nn.Module):
         """The state before the first piece, with one hypothesis a sentence."""
         return self.wiring.start(encoded)
 
-    def step(self, state: DecoderState, previous_BQ: Tensor, told: Told | None = None) -> tuple[DecoderState, Tensor]:
+    def step(
+        self, state: DecoderState, previous_BQ: Tensor, add_context: AddContext | None = None
+    ) -> tuple[DecoderState, Tensor]:
         """Read the previous piece of every hypothesis; the new state and its readout [B, Q, R].
 
-        `told` makes of the states what the readout sees; the recurrence knows nothing of it.
+        `add_context` changes the states that the readout reads; the recurrence does not depend on it.
         """
         inputs_BQE = self.embedding(previous_BQ)
         state, output = self.wiring.advance(self.wiring.project(inputs_BQE), state)
-        return state, self.readout(output if told is None else output.with_hidden(told(output.hidden)), inputs_BQE)
+        return state, self.readout(
+            output if add_context is None else output.with_hidden(add_context(output.hidden)), inputs_BQE
+        )
 
     def scan(
-        self, encoded: Encoded, previous_BT: Tensor, told: Told | None = None
+        self, encoded: Encoded, previous_BT: Tensor, add_context: AddContext | None = None
     ) -> tuple[Tensor, AttentionWeights | None]:
-        """Readout [B, T, R] of all positions of known targets, and where each of them looked; `told` as for `step`."""
+        """Returns the readout [B, T, R] of all positions of given targets, and their attention weights."""
         inputs_BTE = self.embedding(previous_BT)
         output, weights = self.wiring.scan(inputs_BTE, encoded)
-        return self.readout(output if told is None else output.with_hidden(told(output.hidden)), inputs_BTE), weights
+        return self.readout(
+            output if add_context is None else output.with_hidden(add_context(output.hidden)), inputs_BTE
+        ), weights
 
     def states(self, encoded: Encoded, previous_BT: Tensor) -> Tensor:
         """The states [B, T, H] of all positions of known targets, as the wiring puts them out."""
@@ -130,8 +136,8 @@ class Translator(nn.Module):
     def advance(self, state: DecoderState, previous_BQ: Tensor) -> tuple[DecoderState, Tensor]:
         """The same, but that it ends with the readout [B, Q, R]."""
         translated = state.translated
-        told = None if translated is None else partial(self.context.step, translated=translated)
-        return self.decoder.step(state, previous_BQ, told)
+        add_context = None if translated is None else partial(self.context.step, translated=translated)
+        return self.decoder.step(state, previous_BQ, add_context)
 
     def narrowed(self, pieces_P: Tensor) -> Narrowed:
         """Its steps, for a search among these pieces."""
@@ -139,14 +145,14 @@ class Translator(nn.Module):
         return Narrowed(self, weight_PR, self.projection.bias.index_select(0, pieces_P))
 
     def readout(
-        self, encoded: Encoded, target_BT: Tensor, told: Told | None = None
+        self, encoded: Encoded, target_BT: Tensor, add_context: AddContext | None = None
     ) -> tuple[Tensor, AttentionWeights | None]:
         """Readout [B, T, R] that predicts each piece of the target from those before, and where each looked for it.
 
-        The logits are `projection` of the readout; the loss takes them in pieces and never holds them all. `told` makes
-        of the decoder's states what they are in their documents.
+        The logits are `projection` of the readout; the loss takes them in pieces and never holds them all.
+        `add_context` adds document context to the decoder's states.
         """
-        return self.decoder.scan(encoded, self.previous(target_BT), told)
+        return self.decoder.scan(encoded, self.previous(target_BT), add_context)
 
     def previous(self, target_BT: Tensor) -> Tensor:
         """What the decoder reads before each piece of the target."""

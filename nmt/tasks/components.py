@@ -72,9 +72,9 @@ def has_attention(model: schema.ModelConfig) -> bool:
     return isinstance(score, ScoreOptions) and score.looks
 
 
-def lookback(model: schema.ModelConfig) -> DocumentContext | None:
+def document_context(model: schema.ModelConfig) -> DocumentContext | None:
     """Returns the document context that the translator reads, or None if it translates sentences alone."""
-    return model.context.lookback if isinstance(model.context, ContextOptions) else None
+    return model.context.document_context if isinstance(model.context, ContextOptions) else None
 
 
 ConfigT = TypeVar("ConfigT", bound=ExperimentConfig)
@@ -142,13 +142,13 @@ def _guided_alignment_needs_attention(config: TranslationConfig) -> Iterator[tup
 
 @_only_for(TranslationConfig)
 def _context_needs_documents(config: TranslationConfig) -> Iterator[tuple[str, str]]:
-    if lookback(config.model) is not None and not any(map(_has_documents, config.data.train)):
+    if document_context(config.model) is not None and not any(map(_has_documents, config.data.train)):
         yield "data.train", f"has no documents, {_NEEDED_BY_CONTEXT}"
 
 
 @_only_for(TranslationConfig)
 def _context_needs_documents_in_validation(config: TranslationConfig) -> Iterator[tuple[str, str]]:
-    if lookback(config.model) is not None and not _has_documents(config.data.validation):
+    if document_context(config.model) is not None and not _has_documents(config.data.validation):
         yield "data.validation", f"has no documents, {_NEEDED_BY_CONTEXT}"
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from nmt.config.schema import GuidedAlignmentConfig
 from nmt.data.batching import AnyBatch, Batch, DocumentBatch, Links
 from nmt.model.classifier import DocumentClassifier
-from nmt.model.in_context import follow
+from nmt.model.in_context import forced_readout
 from nmt.model.translator import Translator
 
 MIN_ATTENTION = 1e-12
@@ -117,7 +117,7 @@ class TranslationObjective(Objective):
         self.label_smoothing = label_smoothing
         self.guidance = guidance
         self.alignment_loss = ALIGNMENT_LOSSES[guidance.loss]
-        self.has_unused_parameters = translator.context.lookback is not None
+        self.has_unused_parameters = translator.context.document_context is not None
 
     def counts(self, batch: Batch) -> tuple[int, ...]:
         return batch.target_tokens, batch.linked_pieces
@@ -131,7 +131,7 @@ class TranslationObjective(Objective):
 
     def forward(self, batch: Batch) -> LossSums:
         """Returns the sums over the target pieces, end symbols included, padding excluded."""
-        readout_BTR, weights, *_ = follow(self.model, batch)
+        readout_BTR, weights, *_ = forced_readout(self.model, batch)
         rows_N = target_rows(batch).to(batch.target_BT.device, non_blocking=True)
         projection = self.model.projection
         smoothed, likelihood = self.cross_entropy(

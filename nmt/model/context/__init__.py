@@ -2,13 +2,13 @@
 
 # A module registers its mechanism when it is imported.
 from nmt.model.context import hierarchical, summary  # noqa: F401
-from nmt.model.context.base import CONTEXTS, Context, ContextOptions, ContextWeights, Sentences, Translated
+from nmt.model.context.base import CONTEXTS, Context, ContextOptions, ContextWeights, PreviousTranslations, Sentences
 
 __all__ = [
     "CONTEXTS",
     "Context",
     "ContextOptions",
     "ContextWeights",
+    "PreviousTranslations",
     "Sentences",
-    "Translated",
 ]

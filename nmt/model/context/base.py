@@ -1,7 +1,7 @@
-"""What a translator is told of the sentences before, in the document that it translates.
+"""Document context: the translator reads the sentences before a sentence in its document.
 
-Shapes: B sentences, M sentences that are remembered, S positions of one, Q queries, C features, L sentences that have
-something before them, P sentences that are looked back to, N those of the L x P that there are.
+Shapes: B sentences, M encoded sentences before, S positions of one, Q queries, C features, L sentences that have
+context, P positions back in the document, N entries of L x P that exist.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from nmt.model.attention import Encoded, Prepared
 
 @dataclass(frozen=True)
 class Sentences:
-    """States of sentences, for others to look at."""
+    """States of sentences that are context."""
 
     states_MSC: Tensor
     mask_MS: Tensor
@@ -30,24 +30,24 @@ class Sentences:
 
     @staticmethod
     def join(parts: list[Sentences]) -> Sentences:
-        """Sentences one after the other, as one."""
+        """Concatenates sentences."""
         width = max(part.mask_MS.shape[1] for part in parts)
         states = [nn.functional.pad(part.states_MSC, (0, 0, 0, width - part.states_MSC.shape[1])) for part in parts]
         masks = [nn.functional.pad(part.mask_MS, (0, width - part.mask_MS.shape[1])) for part in parts]
         return Sentences(torch.cat(states), torch.cat(masks))
 
     def select(self, sentences_N: Tensor) -> Sentences:
-        """Those of these numbers."""
+        """Returns these sentences."""
         return Sentences(self.states_MSC.index_select(0, sentences_N), self.mask_MS.index_select(0, sentences_N))
 
     def detach(self) -> Sentences:
-        """The same, through which no gradient flows."""
+        """Returns the states without gradients."""
         return replace(self, states_MSC=self.states_MSC.detach())
 
 
 @dataclass(frozen=True)
 class ContextWeights:
-    """Where the positions of sentences looked in the sentences before."""
+    """Attention weights of the positions of sentences to the sentences before."""
 
     past: PreviousSentences
     words_NQS: Tensor
@@ -57,64 +57,64 @@ class ContextWeights:
 
 
 @dataclass(frozen=True)
-class Translated:
-    """What was translated before the sentences that are being translated."""
+class PreviousTranslations:
+    """The translations before the sentences that are being translated."""
 
     words: Prepared
     """Of each of P sentences before each of B sentences, [B x P, ...]; of any sentence where there is none."""
     present_BP: Tensor
 
-    def select(self, sentences_N: Tensor) -> Translated:
-        """The rows of these sentences."""
+    def select(self, sentences_N: Tensor) -> PreviousTranslations:
+        """Returns the rows of these sentences."""
         sentences = self.present_BP.shape[1]
         rows_NP = sentences_N.unsqueeze(1) * sentences + torch.arange(sentences, device=sentences_N.device)
-        return Translated(self.words.select(rows_NP.flatten()), self.present_BP.index_select(0, sentences_N))
+        return PreviousTranslations(self.words.select(rows_NP.flatten()), self.present_BP.index_select(0, sentences_N))
 
 
 class ContextOptions(NetworkPartOptions):
-    """Options of what a translator is told of the sentences before."""
+    """Options of document context."""
 
     @property
-    def lookback(self) -> DocumentContext | None:
-        """What it wants of them; None where it wants nothing."""
+    def document_context(self) -> DocumentContext | None:
+        """The sentences that it reads; None without context."""
         return None
 
 
 class Context(nn.Module):
-    """What a translator is told of the sentences before; this one tells nothing."""
+    """Document context of a translator; this one has none."""
 
-    lookback: DocumentContext | None = None
-    """What it wants of them; None where it wants nothing."""
+    document_context: DocumentContext | None = None
+    """The sentences that it reads; None without context."""
 
     def unsupported_reason(self) -> str:
         """Why the decoder's recurrence cannot be recorded, with the path in the YAML; empty where it can."""
         return ""
 
-    def read(
+    def add_source_context(
         self, encoded: Encoded, past: PreviousSentences, before: Sentences | None
     ) -> tuple[Encoded, ContextWeights | None]:
-        """The sources as they stand in their documents.
+        """Adds context to the encoded sources.
 
-        `before` are the states that the encoder gave of the sentences before; None: they are among the sources.
+        `before` are the encoder states of the sentences before; None: they are among the sources.
         """
-        raise AssertionError("no source looks back")
+        raise AssertionError("no context for sources")
 
-    def tell(
+    def add_target_context(
         self, states_BTH: Tensor, past: PreviousSentences, before: Sentences
     ) -> tuple[Tensor, ContextWeights | None]:
-        """The decoder's states [B, T, H] of all positions as they stand in their documents.
+        """Adds context to the decoder's states [B, T, H] of all positions.
 
-        `before` are the states that the decoder had in the sentences before.
+        `before` are the decoder states of the sentences before.
         """
-        raise AssertionError("no translation looks back")
+        raise AssertionError("no context for translations")
 
-    def start(self, past: PreviousSentences, before: Sentences, sentences: int) -> Translated:
-        """What so many sentences that are to be translated have before them."""
-        raise AssertionError("no translation looks back")
+    def start(self, past: PreviousSentences, before: Sentences, sentences: int) -> PreviousTranslations:
+        """Returns the translations before so many sentences that are to be translated."""
+        raise AssertionError("no context for translations")
 
-    def step(self, states_BQH: Tensor, translated: Translated) -> Tensor:
-        """The decoder's states of every hypothesis after a step, as they stand in their documents."""
-        raise AssertionError("no translation looks back")
+    def step(self, states_BQH: Tensor, translated: PreviousTranslations) -> Tensor:
+        """Adds context to the decoder's states of every hypothesis after a step."""
+        raise AssertionError("no context for translations")
 
 
 CONTEXTS: Registry[Context] = Registry("context")

@@ -21,7 +21,7 @@ from nmt.model.attention import Encoded, Prepared, build_attention
 from nmt.model.attention.base import ScoreOptions
 from nmt.model.attention.coverage import NoCoverageOptions
 from nmt.model.attention.windows import GlobalWindowOptions
-from nmt.model.context.base import CONTEXTS, Context, ContextOptions, ContextWeights, Sentences, Translated
+from nmt.model.context.base import CONTEXTS, Context, ContextOptions, ContextWeights, PreviousTranslations, Sentences
 
 OPEN = 2.0
 """What the gate's bias begins at: lambda is about 0.88, so that training begins near the translator without context."""
@@ -49,7 +49,7 @@ class HierarchicalOptions(ContextOptions):
     """Whether gradients flow into the sentences before, as in the authors' own program."""
 
     @property
-    def lookback(self) -> DocumentContext:
+    def document_context(self) -> DocumentContext:
         return DocumentContext(self.past, self.where in ("encoder", "both"), self.where in ("decoder", "both"))
 
     def conflicts(self, model: schema.ModelConfig) -> Iterator[tuple[str, str]]:
@@ -57,8 +57,12 @@ class HierarchicalOptions(ContextOptions):
         for level, score in (("word", self.word), ("sentence", self.sentence)):
             if not (isinstance(score, ScoreOptions) and score.looks):
                 yield f"model.context.{level}", f"is {score.kind}, which looks at nothing; choose another score"
-        sizes = {"the size of the encoder's annotations": model.encoder.output_size} if self.lookback.sources else {}
-        if self.lookback.targets:
+        sizes = (
+            {"the size of the encoder's annotations": model.encoder.output_size}
+            if self.document_context.sources
+            else {}
+        )
+        if self.document_context.targets:
             sizes["model.decoder.hidden_size"] = model.decoder.hidden_size
         for name, size in sizes.items():
             if size % self.heads:
@@ -94,16 +98,16 @@ class HierarchicalAttention(nn.Module):
             nn.init.zeros_(layer.bias)
         nn.init.constant_(self.gate_state.bias, OPEN)
 
-    def remember(self, sentences: Sentences) -> Prepared:
-        """What can be computed once for sentences that others look at."""
+    def prepare(self, sentences: Sentences) -> Prepared:
+        """Computes the word attention's part that depends on the sentences before alone."""
         if not self.backpropagate:
             sentences = sentences.detach()
         return self.word.prepare(Encoded(sentences.states_MSC, sentences.mask_MS, ()))
 
     def forward(self, states_BQC: Tensor, past: PreviousSentences, words: Prepared) -> tuple[Tensor, ContextWeights]:
-        """The states with their context; those of a sentence with nothing before it are left as they are.
+        """Adds context to the states; those of a sentence without context stay unchanged.
 
-        `words` are what is remembered of M sentences.
+        `words` is the result of `prepare` for M sentences.
         """
         states_LQC = states_BQC.index_select(0, past.sentence_L)
         owner_N = past.index_N // past.present_LP.shape[1]
@@ -112,7 +116,7 @@ class HierarchicalAttention(nn.Module):
         )
         return states_BQC.index_copy(0, past.sentence_L, joined_LQC), ContextWeights(past, words_NQS, sentences_LQP)
 
-    def start(self, past: PreviousSentences, words: Prepared, sentences: int) -> Translated:
+    def start(self, past: PreviousSentences, words: Prepared, sentences: int) -> PreviousTranslations:
         """The same sentences before, in a form of which any can be selected at any step."""
         device, places = past.index_N.device, past.present_LP.shape[1]
         present_BP = torch.zeros(sentences, places, dtype=torch.bool, device=device)
@@ -120,9 +124,9 @@ class HierarchicalAttention(nn.Module):
         row_BP = torch.zeros(sentences, places, dtype=torch.int64, device=device)
         row_LP = torch.zeros(past.present_LP.shape, dtype=torch.int64, device=device)
         row_BP[past.sentence_L] = row_LP.flatten().index_copy(0, past.index_N, past.row_N).view_as(row_LP)
-        return Translated(words.select(row_BP.flatten()), present_BP)
+        return PreviousTranslations(words.select(row_BP.flatten()), present_BP)
 
-    def step(self, states_BQC: Tensor, translated: Translated) -> Tensor:
+    def step(self, states_BQC: Tensor, translated: PreviousTranslations) -> Tensor:
         """The states of hypotheses [B, Q, C] with their context."""
         present_BP = translated.present_BP
         place_N = torch.arange(present_BP.numel(), device=states_BQC.device)
@@ -170,34 +174,34 @@ class HierarchicalContext(Context):
         self, options: HierarchicalOptions, model: schema.ModelConfig, hidden_size: int, kernels: Kernels
     ) -> None:
         super().__init__()
-        self.lookback = lookback = options.lookback
+        self.document_context = document_context = options.document_context
         self.encoder, self.decoder = None, None
-        if lookback.sources:
+        if document_context.sources:
             self.encoder = HierarchicalAttention(options, model.encoder.output_size, kernels)
-        if lookback.targets:
+        if document_context.targets:
             self.decoder = HierarchicalAttention(options, hidden_size, kernels)
 
-    def read(
+    def add_source_context(
         self, encoded: Encoded, past: PreviousSentences, before: Sentences | None
     ) -> tuple[Encoded, ContextWeights | None]:
-        assert self.encoder is not None, "the encoder looks back"
-        words = self.encoder.remember(before or Sentences(encoded.memory_BSC, encoded.mask_BS))
+        assert self.encoder is not None, "the encoder has context"
+        words = self.encoder.prepare(before or Sentences(encoded.memory_BSC, encoded.mask_BS))
         memory_BSC, weights = self.encoder(encoded.memory_BSC, past, words)
         return encoded.with_memory(memory_BSC), weights
 
-    def tell(
+    def add_target_context(
         self, states_BTH: Tensor, past: PreviousSentences, before: Sentences
     ) -> tuple[Tensor, ContextWeights | None]:
-        assert self.decoder is not None, "the decoder looks back"
-        joined: tuple[Tensor, ContextWeights] = self.decoder(states_BTH, past, self.decoder.remember(before))
+        assert self.decoder is not None, "the decoder has context"
+        joined: tuple[Tensor, ContextWeights] = self.decoder(states_BTH, past, self.decoder.prepare(before))
         return joined
 
-    def start(self, past: PreviousSentences, before: Sentences, sentences: int) -> Translated:
-        assert self.decoder is not None, "the decoder looks back"
-        return self.decoder.start(past, self.decoder.remember(before), sentences)
+    def start(self, past: PreviousSentences, before: Sentences, sentences: int) -> PreviousTranslations:
+        assert self.decoder is not None, "the decoder has context"
+        return self.decoder.start(past, self.decoder.prepare(before), sentences)
 
-    def step(self, states_BQH: Tensor, translated: Translated) -> Tensor:
-        assert self.decoder is not None, "the decoder looks back"
+    def step(self, states_BQH: Tensor, translated: PreviousTranslations) -> Tensor:
+        assert self.decoder is not None, "the decoder has context"
         return self.decoder.step(states_BQH, translated)
 
 

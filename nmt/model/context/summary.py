@@ -45,7 +45,7 @@ class SummaryOptions(ContextOptions):
     encoder's cell."""
 
     @property
-    def lookback(self) -> DocumentContext:
+    def document_context(self) -> DocumentContext:
         return DocumentContext(self.past, sources=True, targets=False)
 
     def conflicts(self, model: schema.ModelConfig) -> Iterator[tuple[str, str]]:
@@ -78,7 +78,7 @@ class SummaryContext(Context):
     def __init__(self, options: SummaryOptions, model: schema.ModelConfig, hidden_size: int, kernels: Kernels) -> None:
         super().__init__()
         decoder, cell = model.decoder, cell_class(model.decoder.cell)
-        self.lookback = options.lookback
+        self.document_context = options.document_context
         self.dropout = model.dropout.layer
         self.drop = kernels.dropout
         assert isinstance(options.word, ScoreOptions), "a score has the options of a score"
@@ -102,7 +102,7 @@ class SummaryContext(Context):
     def unsupported_reason(self) -> str:
         return "" if self.enter is None else "model.context.where has no fused form unless it is start"
 
-    def read(
+    def add_source_context(
         self, encoded: Encoded, past: PreviousSentences, before: Sentences | None
     ) -> tuple[Encoded, ContextWeights | None]:
         vector_BD = self.summarize(past, before or Sentences(encoded.memory_BSC, encoded.mask_BS), len(encoded.mask_BS))

@@ -20,7 +20,7 @@ from nmt.kernels.select import Kernels
 from nmt.kernels.tape import Tape, Term, Value
 from nmt.model.attention import Attention, AttentionWeights, Encoded, Look, Prepared, Summary
 from nmt.model.cells import Factors
-from nmt.model.context import Translated
+from nmt.model.context import PreviousTranslations
 from nmt.model.modules import Linear, module_list
 
 
@@ -173,7 +173,7 @@ class DecoderState:
     """Target positions read so far."""
     weights: AttentionWeights | None = None
     """Where the last step looked."""
-    translated: Translated | None = None
+    translated: PreviousTranslations | None = None
     """What was translated before these sentences; None where nothing was, or nothing looks back at it."""
     summary: Summary | None = None
     """What was said before these sentences; None where nothing was, or nothing asks for it as a summary."""

@@ -30,7 +30,7 @@ from nmt.evaluation.alignment import Alignment, Linking, Unit, align
 from nmt.kernels.cross_entropy.chunked import chunks
 from nmt.model.attention import AttentionWeights
 from nmt.model.context import ContextWeights
-from nmt.model.in_context import follow
+from nmt.model.in_context import forced_readout
 from nmt.model.translator import Translator
 from nmt.runtime import gather_objects, in_halves
 from nmt.tasks.translation.loading import System
@@ -64,19 +64,21 @@ def map_pairs(
         NmtError: a pair does not fit into memory; `lines` are the numbers of pairs in messages.
     """
     lengths = [np.fromiter(map(len, side), np.int64, len(side)) for side in (sources, targets)]
-    lookbacks = [translator.context.lookback for translator in system.translators]
+    contexts = [translator.context.document_context for translator in system.translators]
     before = sentences_before(range(len(sources)) if documents is None else documents, lengths[0])
-    order, bounds = _planned(lengths[0] + 1, lengths[1] + 1, batch_tokens, lookbacks, documents)
+    order, bounds = _planned(lengths[0] + 1, lengths[1] + 1, batch_tokens, contexts, documents)
     runtime = system.runtime
 
     def run(rows: Sequence[int]) -> PairsResult:
-        batches = {lookback: _batch(rows, lookback).to(runtime.device) for lookback in set(lookbacks)}
+        batches = {
+            document_context: _batch(rows, document_context).to(runtime.device) for document_context in set(contexts)
+        }
         with torch.inference_mode(), runtime.autocast():
-            return work([batches[lookback] for lookback in lookbacks])
+            return work([batches[context] for context in contexts])
 
-    def _batch(rows: Sequence[int], lookback: DocumentContext | None) -> Batch:
+    def _batch(rows: Sequence[int], context: DocumentContext | None) -> Batch:
         pairs = np.asarray(rows)
-        read = add_context(pairs, before, lookback)
+        read = add_context(pairs, before, context)
         return collate(
             flatten([sources[row] for row in read.rows]),
             flatten([targets[row] for row in read.rows[: read.translated]]),
@@ -97,11 +99,11 @@ def _planned(
     source: Lengths,
     target: Lengths,
     batch_tokens: int,
-    lookbacks: Sequence[DocumentContext | None],
+    contexts: Sequence[DocumentContext | None],
     documents: Documents | None,
 ) -> tuple[Rows, Rows]:
     """Order of the pairs, and the bounds of batches: by length, or document by document."""
-    reach = max(0 if lookback is None else lookback.reach for lookback in lookbacks)
+    reach = max(0 if context is None else context.reach for context in contexts)
     longest = np.maximum(source, target)
     if documents is None or not reach:
         order: Rows = np.lexsort((source, target))
@@ -176,7 +178,7 @@ def forced_loss(
         readouts_NR = []
         for translator, batch in zip(system.translators, batches, strict=True):
             rows_N = target_rows(batch).to(batch.target_BT.device)
-            readouts_NR.append(follow(translator, batch).readout_BTR.flatten(0, 1)[rows_N])
+            readouts_NR.append(forced_readout(translator, batch).readout_BTR.flatten(0, 1)[rows_N])
             target_N = batch.target_BT.flatten()[rows_N]
         return float(-_log_probabilities(system, readouts_NR, target_N).sum())
 
@@ -280,7 +282,7 @@ def _attention(system: System, batches: Sequence[Batch], sources: Ids, targets: 
     for translator, batch in zip(system.translators, batches, strict=True):
         rows_N = target_rows(batch).to(batch.target_BT.device)
         target_N = batch.target_BT.flatten()[rows_N]
-        readout_BTR, weights, *_ = follow(translator, batch)
+        readout_BTR, weights, *_ = forced_readout(translator, batch)
         readouts_NR.append(readout_BTR.flatten(0, 1)[rows_N])
         if weights is not None:
             attentions.append(weights)
@@ -394,11 +396,11 @@ def context_attention(
 
 
 def _context_weights(translator: Translator, batch: Batch) -> Iterator[ContextAttention]:
-    result = follow(translator, batch)
-    if result.read is not None:
-        yield from _weights_of_side(result.read, batch, "source", batch.source_lengths_B.tolist())
-    if result.told is not None:
-        yield from _weights_of_side(result.told, batch, "target", batch.target_lengths_B.tolist())
+    result = forced_readout(translator, batch)
+    if result.source_context is not None:
+        yield from _weights_of_side(result.source_context, batch, "source", batch.source_lengths_B.tolist())
+    if result.target_context is not None:
+        yield from _weights_of_side(result.target_context, batch, "target", batch.target_lengths_B.tolist())
 
 
 def _weights_of_side(

@@ -46,7 +46,7 @@ class TrainedModel:
     @property
     def uses_context(self) -> bool:
         """Whether the translator reads the sentences before in the document."""
-        return self.translator.context.lookback is not None
+        return self.translator.context.document_context is not None
 
 
 @dataclass(frozen=True)

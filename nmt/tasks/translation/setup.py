@@ -67,7 +67,7 @@ def setup(
     training = config.training
     return TaskSetup(
         objective=TranslationObjective(translator, training.label_smoothing, training.guided_alignment),
-        stream=_stream(config, runtime, encoded, tokenizers, translator.context.lookback),
+        stream=_stream(config, runtime, encoded, tokenizers, translator.context.document_context),
         validate=validator(config, runtime, tokenizers, test_set),
         tokenizers=tokenizers,
         fingerprint=encoded.fingerprint,
@@ -110,12 +110,12 @@ def _stream(
     runtime: Runtime,
     encoded: EncodedCorpus,
     tokenizers: TokenizerPair,
-    lookback: DocumentContext | None,
+    document_context: DocumentContext | None,
 ) -> BatchStream:
     guided = config.training.guided_alignment.weight > 0.0
     if encoded.has_links and not guided:
         logger.info("the alignments of data.train are not used: training.guided_alignment.weight is 0")
-    if encoded.document_positions is not None and lookback is None:
+    if encoded.document_positions is not None and document_context is None:
         logger.info("the documents of data.train are not used: model.context is none")
     return BatchStream(
         encoded,
@@ -127,7 +127,7 @@ def _stream(
         tokenizers=tokenizers,
         sampling=config.tokenizer.sampling,
         with_links=guided,
-        context=lookback,
+        context=document_context,
     )
 
 

@@ -25,7 +25,7 @@ from nmt.data.readers.files import line_windows
 from nmt.data.tokenizer import Tokenizer, words_of_spans
 from nmt.errors import DataError, NmtError
 from nmt.evaluation.alignment import Alignment, Linking, Unit, align
-from nmt.model.in_context import DocumentMemory, InContext, Remembered
+from nmt.model.in_context import DocumentMemory, SentenceStates, TranslatorInContext
 from nmt.runtime import gather_objects, in_halves, logger
 from nmt.search import Hypothesis, Model, translate_batch
 from nmt.tasks.translation.loading import System
@@ -130,7 +130,7 @@ def translate_lines(
     runtime = system.runtime
     encoded = EncodedLines.of(system, lines, search, request, prefixes, first_line)
     parts: list[Callable[[System], PartResult]]
-    if documents is None or all(translator.context.lookback is None for translator in system.translators):
+    if documents is None or all(translator.context.document_context is None for translator in system.translators):
         lengths = [len(ids) for ids in encoded.sources]
         rows = list(length_batches(lengths, search.batch_tokens, runtime.rank, runtime.world))
         parts = [partial(_translate_batch, encoded.select(batch)) for batch in rows]
@@ -276,8 +276,8 @@ def _translate_documents(encoded: EncodedLines, sizes: Sequence[int], system: Sy
     memories = [DocumentMemory(translator, documents) for translator in system.translators]
     last = {rows[-1] for rows in documents}
 
-    def work(rows: Sequence[int]) -> tuple[list[list[Translation]], list[dict[int, Remembered]]]:
-        models = [InContext(memory.translator, memory.before(rows)) for memory in memories]
+    def work(rows: Sequence[int]) -> tuple[list[list[Translation]], list[dict[int, SentenceStates]]]:
+        models = [TranslatorInContext(memory.translator, memory.before(rows)) for memory in memories]
         results = encoded.translate(system, rows, models)
         best = {row: translations[0].ids for row, translations in zip(rows, results, strict=True) if row not in last}
         if not best:
