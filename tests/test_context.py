@@ -208,7 +208,7 @@ def test_the_memory_is_zero_at_padding() -> None:
     model = translator(where="encoder")
     batch = batch_of(list(range(10)), model.context.document_context, padding=2)
     encoded = model.encode(batch.source_BS, batch.source_lengths_B)
-    joined, _ = model.context.add_source_context(encoded, batch.context.sources, None, None)
+    joined, _ = model.context.add_source_context(encoded, batch.context.sources, None)
     assert joined.memory_BSC[~joined.mask_BS].abs().sum() == 0
     assert joined.final_LBF == encoded.final_LBF
 
