@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.config.schema import GuidedAlignmentConfig
-from nmt.data.batching import AnyBatch, Batch, DocumentBatch, Links
+from nmt.data.batching import Batch, DocumentBatch, Links
 from nmt.model.classifier import DocumentClassifier
 from nmt.model.in_context import forced_readout
 from nmt.model.translator import Translator
@@ -88,10 +88,6 @@ class Objective(nn.Module):
     def weights(self, epoch: int) -> tuple[float, ...]:
         """Returns the weight of each term in an epoch, counted from 0."""
         return tuple(1.0 for _ in self.terms)
-
-    def batch_counts(self, batch: AnyBatch) -> tuple[int, ...]:
-        """Returns the tokens, then the counts of all terms."""
-        return self.tokens(batch), *self.counts(batch)
 
 
 class TranslationObjective(Objective):

@@ -6,7 +6,7 @@ import math
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from torch import Tensor
@@ -111,8 +111,7 @@ class EarlyStopping:
         return 0 < self.options.patience <= self.waited
 
     def state(self) -> dict[str, float]:
-        names = ("best", "best_loss", "best_step", "waited")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in ("best", "best_loss", "best_step", "waited")}
 
     def restore(self, state: dict[str, float]) -> None:
         self.best, self.best_loss = state["best"], state["best_loss"]
@@ -130,7 +129,7 @@ class Interrupts:
         self._handlers = {number: signal.signal(number, self._record) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 

@@ -108,9 +108,10 @@ class Trainer:
         later. Returns whether a rank was interrupted.
         """
         progress = self.progress
-        counts_by_batch = torch.tensor([self.objective.batch_counts(batch) for batch in update])
+        objective = self.objective
+        counts_by_batch = torch.tensor([(objective.tokens(batch), *objective.counts(batch)) for batch in update])
         tokens, *counts = all_reduce_sum(counts_by_batch.sum(0)).tolist()
-        scales = loss_scales(counts, self.objective.weights(progress.epoch), self.runtime.world)
+        scales = loss_scales(counts, objective.weights(progress.epoch), self.runtime.world)
         sums = torch.zeros(len(counts), device=self.runtime.device)
         for number, batch in enumerate(update):
             sums += self.forward_backward(batch, scales, number == len(update) - 1)
@@ -132,7 +133,7 @@ class Trainer:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
 
-        terms = dict(zip(self.objective.terms, zip(reported, counts, strict=True), strict=True))
+        terms = dict(zip(objective.terms, zip(reported, counts, strict=True), strict=True))
         metrics = UpdateMetrics(progress.step, progress.epoch + 1, terms, tokens, rate, norm, is_finite, update)
         self.deferred.append(metrics, progress)
         # On the host, where the ranks' CPUs communicate.
