@@ -25,7 +25,7 @@ from nmt.kernels.cross_entropy import chunked
 from nmt.kernels.cross_entropy.native import log_softmax, native_chunk_losses
 from nmt.kernels.gru.native import gru_forward, gru_step
 from nmt.kernels.linear.int8 import native_quantize
-from nmt.kernels.linear.onednn import Factor
+from nmt.kernels.linear.onednn import PrepackedProduct
 from nmt.kernels.lstm.native import lstm_forward, lstm_step
 from nmt.kernels.rnn.native import rnn_backward, rnn_forward, search_gates
 from nmt.kernels.select import choose_kernels, reference_kernels
@@ -148,7 +148,7 @@ def test_gates_saturate() -> None:
     assert after[0].tolist() == [1.0, -1.0, 1.0, -1.0, 1.0, -1.0]
 
 
-class Made(Factor):
+class Made(PrepackedProduct):
     """A weight whose logits are there already."""
 
     def __init__(self, logits_NV: torch.Tensor) -> None:
@@ -158,7 +158,7 @@ class Made(Factor):
         return self.logits_NV.clone()
 
 
-def as_product(logits_NV: torch.Tensor) -> tuple[Factor, torch.Tensor, torch.Tensor]:
+def as_product(logits_NV: torch.Tensor) -> tuple[PrepackedProduct, torch.Tensor, torch.Tensor]:
     """A weight, readouts and a bias whose logits these are."""
     return Made(logits_NV), logits_NV.new_empty(0), torch.zeros(logits_NV.shape[1], dtype=exact(logits_NV.dtype))
 
@@ -498,7 +498,7 @@ def test_numbers_by_hand() -> None:
     )
     d_bias = torch.ones(3)
     for of_chunk in (chunked.chunk_losses, *([native_chunk_losses] if build.load()[0] else [])):
-        losses = of_chunk(Factor(weight), readout, bias, torch.tensor([2]), 0.3, d_bias.zero_())
+        losses = of_chunk(PrepackedProduct(weight), readout, bias, torch.tensor([2]), 0.3, d_bias.zero_())
         assert losses.normalizer_N.tolist() == pytest.approx([math.log(8.0)])
         assert losses.expected_N.tolist() == pytest.approx([math.log(5.0)])
         assert losses.d_logits_NV is not None

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from nmt.kernels.linear import onednn
-from nmt.kernels.linear.onednn import Factor, Factors, linear, suits
+from nmt.kernels.linear.onednn import PrepackedProduct, PrepackedProducts, linear, suits
 from scripts.benchmarks.network import Update, Variant, caption_batches, comparable, flop_counter, model_options
 from tests.compiled import needs_onednn_bf16
 
@@ -37,7 +37,7 @@ def whole(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
 @pytest.mark.parametrize("dtype", FORMATS)
 def test_a_product_by_hand(dtype: torch.dtype) -> None:
     """(1, 2) and (3, 4) times (5, 6): 17 and 39, plus 1 and -1."""
-    factor = Factor(torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=dtype))
+    factor = PrepackedProduct(torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=dtype))
     rows, bias = torch.tensor([[5.0, 6.0]], dtype=dtype), torch.tensor([1.0, -1.0], dtype=dtype)
     assert factor.product(rows).tolist() == [[17, 39]]
     assert factor.product(rows, bias).tolist() == [[18, 38]]
@@ -56,12 +56,12 @@ def test_rows_and_weights_that_lie_apart(dtype: torch.dtype, vectors: str, monke
     weight, rows = whole(24, 40, dtype=dtype).t(), whole(3, 5, 64, dtype=dtype)[..., 8:32]
     assert suits(weight) == (vectors == "AVX512")
     expected = (rows.double() @ weight.double().t()).to(dtype)
-    assert torch.equal(Factor(weight).product(rows), expected)
+    assert torch.equal(PrepackedProduct(weight).product(rows), expected)
     room = torch.zeros(5, 40, dtype=dtype)
-    assert torch.equal(Factor(weight).write(rows[0], None, room), expected[0])
-    assert torch.equal(Factor(weight).add(rows[1], room), expected[0] + expected[1])
+    assert torch.equal(PrepackedProduct(weight).write(rows[0], None, room), expected[0])
+    assert torch.equal(PrepackedProduct(weight).add(rows[1], room), expected[0] + expected[1])
     sides = torch.stack((weight, -weight))
-    factors, biases, two = Factors(sides), whole(2, 40, dtype=dtype), torch.stack((rows[0], rows[1]))
+    factors, biases, two = PrepackedProducts(sides), whole(2, 40, dtype=dtype), torch.stack((rows[0], rows[1]))
     for side, sign in enumerate((1, -1)):
         for found in (factors.product(two), factors.products(two)):
             assert torch.equal(found[side], sign * expected[side])
@@ -81,7 +81,7 @@ def test_oneDNN_with_few_rows_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for few_rows in (True, False):
         with flop_counter() as counter:
-            found.append(Factor(weight, few_rows=few_rows).product(whole(5, 24)))
+            found.append(PrepackedProduct(weight, few_rows=few_rows).product(whole(5, 24)))
         assert ("mkldnn._linear_pointwise" in str(counter.get_flop_counts())) == few_rows
     assert torch.equal(*found)
 
@@ -90,7 +90,7 @@ def test_oneDNN_with_few_rows_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_row_does_not_depend_on_how_many_there_are(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(1)
     rows, weight, bias = (torch.randn(shape, generator=generator).to(dtype) for shape in ((67, 96), (144, 96), (144,)))
-    factor = Factor(weight)
+    factor = PrepackedProduct(weight)
     together = factor.product(rows, bias)
     for count in (1, 2, 5, 16, 17, 33, 64):
         assert torch.equal(factor.product(rows[:count], bias), together[:count]), count
@@ -145,7 +145,7 @@ def test_its_operations_are_counted() -> None:
     """2 x 6 rows x 24 x 40, whichever way it is computed."""
     for rows in (torch.ones(6, 24), torch.ones(2, 3, 24)):
         with flop_counter() as counter:
-            Factor(torch.ones(40, 24)).product(rows)
+            PrepackedProduct(torch.ones(40, 24)).product(rows)
         assert counter.get_total_flops() == 2 * 6 * 24 * 40
 
 
@@ -153,4 +153,4 @@ def test_the_products_of_pytorch_agree_on_random_numbers() -> None:
     """Within the rounding of sums of 512 terms."""
     generator = torch.Generator().manual_seed(2)
     rows, weight = torch.randn(31, 512, generator=generator), torch.randn(96, 512, generator=generator)
-    torch.testing.assert_close(Factor(weight).product(rows), F.linear(rows, weight), rtol=0, atol=1e-4)
+    torch.testing.assert_close(PrepackedProduct(weight).product(rows), F.linear(rows, weight), rtol=0, atol=1e-4)

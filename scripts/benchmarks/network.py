@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nmt.config import TranslationConfig, schema
 from nmt.data.batching import Batch
 from nmt.data.batching.plan import plan_pairs
-from nmt.kernels.linear.onednn import Factor
+from nmt.kernels.linear.onednn import PrepackedProduct
 from nmt.kernels.select import Kernels, UnsupportedReasons, choose_kernels, reference_kernels
 from nmt.model.modules import without_memory
 from nmt.model.translator import Translator, Vocabulary
@@ -282,7 +282,7 @@ def product_rate(dtype: torch.dtype, device: torch.device, repeats: int = 5) -> 
     rows, inner, columns = PRODUCT[device.type]
     left = torch.randn(rows, inner, device=device).to(dtype)
     weight = torch.randn(columns, inner, device=device).to(dtype)
-    right, factor = weight.t().contiguous(), Factor(weight)
+    right, factor = weight.t().contiguous(), PrepackedProduct(weight)
     flops = 2.0 * rows * inner * columns
     turns = [
         (_rate(lambda: left @ right, flops, device), _rate(lambda: factor.product(left), flops, device))

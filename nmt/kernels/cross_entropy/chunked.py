@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nmt.kernels.cross_entropy.reference import Losses, accumulation_dtype
-from nmt.kernels.linear.onednn import Factor
+from nmt.kernels.linear.onednn import PrepackedProduct
 from nmt.runtime import product_dtype
 
 CHUNK = 512
@@ -31,13 +31,18 @@ class ChunkLosses(NamedTuple):
     """softmax - (1 - e) * onehot - e / V, in the format of the logits; None where no gradient is wanted."""
 
 
-LogitLosses = Callable[[Factor, Tensor, Tensor, Tensor, float, Tensor | None], ChunkLosses]
+LogitLosses = Callable[[PrepackedProduct, Tensor, Tensor, Tensor, float, Tensor | None], ChunkLosses]
 """From the weight, readouts [N, R] in its format, the bias [V], targets [N], the smoothing e, and where the gradient is
 summed over rows [V], which says that one is wanted."""
 
 
 def chunk_losses(
-    weight_VR: Factor, readout_NR: Tensor, bias_V: Tensor, target_N: Tensor, smoothing: float, d_bias_V: Tensor | None
+    weight_VR: PrepackedProduct,
+    readout_NR: Tensor,
+    bias_V: Tensor,
+    target_N: Tensor,
+    smoothing: float,
+    d_bias_V: Tensor | None,
 ) -> ChunkLosses:
     """By operations of PyTorch."""
     logits_NV = weight_VR.product(readout_NR, bias_V)
@@ -102,7 +107,7 @@ class _Chunked(torch.autograd.Function):
         d_bias = torch.zeros_like(bias_V, dtype=exact) if wanted else None
         likelihood = readout_NR.new_zeros((), dtype=exact)
         spread = readout_NR.new_zeros((), dtype=exact)
-        ahead, back = Factor(weight), Factor(weight.t())
+        ahead, back = PrepackedProduct(weight), PrepackedProduct(weight.t())
         with torch.autocast(readout_NR.device.type, enabled=False):
             # What smoothing adds to the loss is the same for all pieces: it never meets the logits one by one.
             mean_weight, mean_bias = weight_VR.to(exact).mean(0), bias.mean()

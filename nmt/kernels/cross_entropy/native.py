@@ -11,7 +11,7 @@ from torch import Tensor
 from nmt.kernels.compiler import can_be_called, declare
 from nmt.kernels.cross_entropy import reference
 from nmt.kernels.cross_entropy.chunked import ChunkLosses, chunked_cross_entropy
-from nmt.kernels.linear.onednn import Factor
+from nmt.kernels.linear.onednn import PrepackedProduct
 
 _calls = declare({"loss": "sspppeppi", "column_sums": "sspp", "log_softmax": "sspp"})
 
@@ -24,7 +24,12 @@ def native_cross_entropy(
 
 
 def native_chunk_losses(
-    weight_VR: Factor, readout_NR: Tensor, bias_V: Tensor, target_N: Tensor, smoothing: float, d_bias_V: Tensor | None
+    weight_VR: PrepackedProduct,
+    readout_NR: Tensor,
+    bias_V: Tensor,
+    target_N: Tensor,
+    smoothing: float,
+    d_bias_V: Tensor | None,
 ) -> ChunkLosses:
     """As `chunked.chunk_losses`; the bias, in at least single precision, is added where the logits are read."""
     assert readout_NR.device.type == "cpu"

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from nmt.kernels.compiler import address, declare
 from nmt.kernels.gru import reference
-from nmt.kernels.linear.onednn import Factors
+from nmt.kernels.linear.onednn import PrepackedProducts
 from nmt.kernels.packed import Packing, before_each, by_direction
 from nmt.kernels.rnn.native import address_and_stride, native_gates, search_gates
 from nmt.kernels.steps import GateInputs
@@ -98,7 +98,7 @@ class _GruLayer(torch.autograd.Function):
         outputs_PC = biases_DG.new_empty(elements, directions * hidden)
         saved = (sigmoids_DPG, entries_DPH, candidates_DPH, outputs_DPH)
         packed, kernels = _packed(packing, *saved), _calls(compute_dtype)
-        weights = Factors(recurrent_DGH)
+        weights = PrepackedProducts(recurrent_DGH)
         compute_biases_DG = biases_DG.to(compute_dtype)
         recurrent_halves: tuple[Tensor, ...] = ()
         for first, rows, before in _steps(packing):
@@ -125,7 +125,7 @@ class _GruLayer(torch.autograd.Function):
         d_recurrent_DPG = d_states_DPH.new_empty(directions, elements, gates, dtype=compute_dtype)
         d_gates_PG = d_states_DPH.new_empty(elements, directions * gates, dtype=compute_dtype)
         packed, kernels = _packed(packing, *saved), _calls(compute_dtype)
-        weights = Factors(recurrent_DGH.transpose(1, 2))
+        weights = PrepackedProducts(recurrent_DGH.transpose(1, 2))
         pending: tuple[Tensor, ...] = ()
         rows_after = 0
         for first, rows, before in reversed(list(_steps(packing))):

@@ -52,7 +52,7 @@ def _vectors() -> str:
     return torch.backends.cpu.get_cpu_capability()
 
 
-class Factor:
+class PrepackedProduct:
     """A weight [N, F] that many products are made with, of `few_rows` each or of many, laid out once.
 
     Nothing has a gradient.
@@ -86,12 +86,14 @@ class Factor:
         return total_MN.addmm_(rows_MF, self._weight_NF.t())
 
 
-class Factors:
+class PrepackedProducts:
     """Weights [D, N, F] of D directions that take turns."""
 
     def __init__(self, weights_DNF: Tensor) -> None:
         self._weights_DNF = weights_DNF.detach()
-        self._factors = [Factor(weight_NF) for weight_NF in self._weights_DNF] if suits(weights_DNF[0]) else []
+        self._factors = (
+            [PrepackedProduct(weight_NF) for weight_NF in self._weights_DNF] if suits(weights_DNF[0]) else []
+        )
 
     def product(self, rows_DMF: Tensor, biases_DN: Tensor | None = None) -> Tensor:
         """W x + b of the rows of each direction, [D, M, N]."""
@@ -130,7 +132,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight_NF: Tensor, bias_N: Tensor | None) -> Tensor:
         ctx.save_for_backward(inputs, weight_NF)
-        return Factor(weight_NF).product(inputs, bias_N)
+        return PrepackedProduct(weight_NF).product(inputs, bias_N)
 
     @staticmethod
     @once_differentiable
@@ -139,7 +141,7 @@ class _Linear(torch.autograd.Function):
         d_outputs_MN, inputs_MF = d_outputs.flatten(0, -2), inputs.flatten(0, -2)
         d_inputs = d_weight_NF = d_bias_N = None
         if ctx.needs_input_grad[0]:
-            d_inputs = Factor(weight_NF.t()).product(d_outputs_MN).view(inputs.shape)
+            d_inputs = PrepackedProduct(weight_NF.t()).product(d_outputs_MN).view(inputs.shape)
         if ctx.needs_input_grad[1]:
             # Both factors are rows: here the BLAS is the faster one.
             d_weight_NF = d_outputs_MN.t() @ inputs_MF

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.kernels.linear import int8
-from nmt.kernels.linear.onednn import Factor, suits
+from nmt.kernels.linear.onednn import PrepackedProduct, suits
 
 FEWEST_OUTPUTS = 16
 """Of a product that is worth prepacking: below it is the vector of a score, and bound by its inputs."""
@@ -72,7 +72,7 @@ class Fp32Weight(PrepackedWeight):
     """Products of float32, where oneDNN is faster than PyTorch."""
 
     def __init__(self, weight: Tensor) -> None:
-        self.factor = Factor(weight, few_rows=True)
+        self.factor = PrepackedProduct(weight, few_rows=True)
 
     @classmethod
     def suits(cls, weight_OI: Tensor) -> bool:
@@ -86,7 +86,7 @@ class Bf16Weight(PrepackedWeight):
     """Products of bf16 with sums in float32, as autocast makes them, but for the cast of the weight at each one."""
 
     def __init__(self, weight: Tensor) -> None:
-        self.factor = Factor(weight.detach().to(torch.bfloat16), few_rows=True)
+        self.factor = PrepackedProduct(weight.detach().to(torch.bfloat16), few_rows=True)
 
     def product(self, inputs: Tensor, bias: Tensor | None) -> Tensor:
         return self.factor.product(inputs.to(torch.bfloat16), bias if bias is None else bias.to(torch.bfloat16))

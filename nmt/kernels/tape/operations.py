@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from nmt.kernels.attention import attention_weights, source_gradients
-from nmt.kernels.linear.onednn import Factor
+from nmt.kernels.linear.onednn import PrepackedProduct
 from nmt.kernels.steps import Annotations, GateInputs, StepKernels
 
 Formats = Literal["both", "operand", "state"]
@@ -103,7 +103,7 @@ class Value:
         self._pending_BF = torch.empty_like(self.operand_rows[0])
         self._has_pending = False
 
-    def add_pending(self, d_product_BN: Tensor, weight_FN: Factor) -> None:
+    def add_pending(self, d_product_BN: Tensor, weight_FN: PrepackedProduct) -> None:
         """Adds the gradient through a product to the pending part of the row that the product read."""
         if self._has_pending:
             weight_FN.add(d_product_BN, self._pending_BF)
@@ -202,7 +202,7 @@ class Product(Operation):
         self.run = run
         self.sizes = [len(weight) for weight, _, _ in self.parts]
         self.weight_NF = torch.cat([weight.to(run.compute_dtype) for weight, _, _ in self.parts])
-        self.weight = Factor(self.weight_NF)
+        self.weight = PrepackedProduct(self.weight_NF)
         biases = [bias for _, bias, _ in self.parts]
         self.bias_N: Tensor | None = None
         if any(bias is not None for bias in biases):
@@ -221,7 +221,7 @@ class Product(Operation):
         self.weight.write(self.row.operand(step), self.bias_N, self.rows[step])
 
     def begin_backward(self) -> None:
-        self.transposed_weight = Factor(self.weight_NF.t())
+        self.transposed_weight = PrepackedProduct(self.weight_NF.t())
         self.gradient_TBN = self.run.empty(self.run.steps, sum(self.sizes))
         self.gradient_rows = self.gradient_TBN.unbind(0)
         for (_, _, term), part_TBN in zip(self.parts, torch.split(self.gradient_TBN, self.sizes, -1), strict=True):
