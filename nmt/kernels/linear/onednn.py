@@ -91,23 +91,21 @@ class PrepackedProducts:
 
     def __init__(self, weights_DNF: Tensor) -> None:
         self._weights_DNF = weights_DNF.detach()
-        self._factors = (
-            [PrepackedProduct(weight_NF) for weight_NF in self._weights_DNF] if suits(weights_DNF[0]) else []
-        )
+        self._sides = [PrepackedProduct(weight_NF) for weight_NF in self._weights_DNF] if suits(weights_DNF[0]) else []
 
     def product(self, rows_DMF: Tensor, biases_DN: Tensor | None = None) -> Tensor:
         """W x + b of the rows of each direction, [D, M, N]."""
-        if self._factors:
+        if self._sides:
             return torch.stack(self.products(rows_DMF, biases_DN))
         return self._batched(rows_DMF, biases_DN)
 
     def products(self, rows_DMF: Tensor, biases_DN: Tensor | None = None) -> tuple[Tensor, ...]:
         """The same, [M, N] of each direction: nothing is copied to bring them together."""
-        if not self._factors:
+        if not self._sides:
             return self._batched(rows_DMF, biases_DN).unbind(0)
-        biases = [None] * len(self._factors) if biases_DN is None else biases_DN.unbind(0)
-        sides = zip(self._factors, rows_DMF.unbind(0), biases, strict=True)
-        return tuple(factor.product(rows_MF, bias_N) for factor, rows_MF, bias_N in sides)
+        biases = [None] * len(self._sides) if biases_DN is None else biases_DN.unbind(0)
+        sides = zip(self._sides, rows_DMF.unbind(0), biases, strict=True)
+        return tuple(side.product(rows_MF, bias_N) for side, rows_MF, bias_N in sides)
 
     def _batched(self, rows_DMF: Tensor, biases_DN: Tensor | None) -> Tensor:
         weights_DFN = self._weights_DNF.transpose(1, 2)
