@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from nmt.kernels.attention import reference as attention
-from nmt.kernels.gru.reference import gru_step
 from nmt.kernels.lstm.reference import lstm_step
 from nmt.kernels.rnn.reference import rnn_step
 from nmt.kernels.steps import Annotations, GateInputs, StepKernels
+
+Step = Callable[[Tensor, Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
 
 
 class ReferenceKernels(StepKernels):
@@ -23,15 +26,20 @@ class ReferenceKernels(StepKernels):
         self.replayer = replayer
 
     def function(self, name: str) -> Callable[..., Any]:
-        function: Callable[..., Any] = globals()[name]
-        return function
+        function: Callable[..., Any] | None = globals().get(name)
+        if function is not None:
+            return function
+        cell, _, direction = name.partition("_")
+        step = getattr(import_module(f"nmt.kernels.{cell}.reference"), f"{cell}_step")
+        return partial({"forward": gated_forward, "backward": gated_backward}[direction], step)
 
 
-def gru_forward(gates: GateInputs, before: Tensor, after: Tensor, copy: Tensor | None) -> None:
-    write(gru_step(*halves(gates, after.dtype), (before,))[0], after, copy)
+def gated_forward(step: Step, gates: GateInputs, before: Tensor, after: Tensor, copy: Tensor | None) -> None:
+    write(step(*halves(gates, after.dtype), (before,))[0], after, copy)
 
 
-def gru_backward(
+def gated_backward(
+    step: Step,
     gates: GateInputs,
     before: Tensor,
     d_after: Tensor,
@@ -42,7 +50,7 @@ def gru_backward(
 ) -> None:
     operands = leaves(*halves(gates, before.dtype), before)
     with torch.enable_grad():
-        (state,) = gru_step(operands[0], operands[1], (operands[2],))
+        (state,) = step(operands[0], operands[1], (operands[2],))
     gradients = torch.autograd.grad(state, operands, total(d_after, pending))
     d_input.copy_(gradients[0])
     d_recurrent.copy_(gradients[1])

@@ -89,6 +89,8 @@ def assert_near(actual: Results, expected: Results, bound: float) -> None:
 
 
 GATES = {"gru": 3, "lstm": 4, "rnn": 1}
+SUMMING = ("lstm", "rnn")
+"""Cells that read the sum of both halves: these have one gradient."""
 
 
 def step(kernels: StepKernels, cell: str, numbers: Numbers, sizes: tuple[int, int], parts: int) -> Results:
@@ -96,7 +98,8 @@ def step(kernels: StepKernels, cell: str, numbers: Numbers, sizes: tuple[int, in
     batch, hidden = sizes
     width = GATES[cell] * hidden
     # Rows of a wider tensor, as the parts of one product are.
-    terms = [numbers.operand(batch, width + 5, seed=seed, scale=2.0)[:, 2:-3] for seed in range(3)]
+    scale = 2.0 if hidden > 1 else 1.0
+    terms = [numbers.operand(batch, width + 5, seed=seed, scale=scale)[:, 2:-3] for seed in range(3)]
     gates = GateInputs(terms[0], terms[2], terms[1] if parts == 2 else None)
     before, cell_after = numbers.state(batch, hidden, seed=3), numbers.empty(batch, hidden, state=True)
     after, copy = numbers.empty(batch, hidden, state=True), None
@@ -106,21 +109,21 @@ def step(kernels: StepKernels, cell: str, numbers: Numbers, sizes: tuple[int, in
     pending = numbers.operand(batch, hidden, seed=6) if parts == 2 else None
     d_one, d_other = numbers.empty(2, batch, width + 2)[..., :width].unbind(0)
     forward, backward = (kernels.function(f"{cell}_{part}") for part in ("forward", "backward"))
-    if cell == "gru":
-        forward(gates, before, after, copy)
-        backward(gates, before, d_after, pending, d_one, d_other, d_before)
-    elif cell == "lstm":
+    if cell == "lstm":
         forward(gates, before, cell_after, after, copy)
         d_cell = numbers.state(batch, hidden, seed=7)
         d_gates_copy = d_other if parts == 2 else None
         backward(gates, before, cell_after, d_after, pending, d_cell, d_one, d_gates_copy, d_before)
-    else:
+    elif cell == "rnn":
         forward(gates, after, copy)
         # The slope where the value is near 1 depends on how that was rounded: all get the same.
         value = numbers.state(batch, hidden, seed=8).tanh()
         backward(value, d_after, pending, d_one, d_other if parts == 2 else None)
+    else:
+        forward(gates, before, after, copy)
+        backward(gates, before, d_after, pending, d_one, d_other, d_before)
     results = {"after": after, "copy": after if copy is None else copy, "d_one": d_one}
-    results["d_other"] = d_other if cell == "gru" or parts == 2 else d_one
+    results["d_other"] = d_other if cell not in SUMMING or parts == 2 else d_one
     if cell != "rnn":
         results["d_before"] = d_before
     return results | ({"cell": cell_after} if cell == "lstm" else {})
@@ -136,7 +139,7 @@ def test_a_step_of_a_cell(
     actual = step(StepKernels(implementation), cell, Numbers(dtype, dtype, device), sizes, parts)
     expected = step(ReferenceKernels(), cell, Numbers(dtype, torch.float64, device), sizes, parts)
     assert_near(actual, expected, BOUNDS[implementation, dtype])
-    if cell != "gru":
+    if cell in SUMMING:
         assert torch.equal(actual["d_one"], actual["d_other"])
 
 

@@ -22,7 +22,7 @@ from nmt.kernels.select import UnsupportedReasons, choose_kernels
 from nmt.kernels.steps import StepKernels
 from nmt.kernels.windows import Source
 from nmt.model.attention import Encoded, build_attention
-from nmt.model.cells import CELLS, library_stack
+from nmt.model.cells import CELLS, build_stack
 from nmt.tasks.training import train
 from tests.compiled import LOSSES, needs_compiler
 from tests.networks import REFERENCE, model_options
@@ -191,7 +191,7 @@ initial: list[tuple[str, Callable[[nn.RNNBase], torch.Tensor], float]] = [
 
 @pytest.mark.parametrize(("kind", "part", "value"), initial, ids=["lstm", "gru"])
 def test_an_lstm_starts_out_remembering(kind: str, part: Callable[[nn.RNNBase], torch.Tensor], value: float) -> None:
-    stack = library_stack(CELLS[kind].options(), 4, 3, 2, bidirectional=True, dropout=0.0)
+    stack = build_stack(CELLS[kind].options(), 4, 3, 2, bidirectional=True, dropout=0.0)
     assert torch.equal(part(stack), torch.full_like(part(stack), value))
     recurrent = stack.weight_hh_l1_reverse.chunk(CELLS[kind].build.gates)[0]
     torch.testing.assert_close(recurrent @ recurrent.t(), torch.eye(3))

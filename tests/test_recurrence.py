@@ -41,7 +41,7 @@ STACKED: list[dict[str, Any]] = [
     for residual in (None, 2, 3)
 ]
 RECORDED = [
-    *({"score": score, **wired} for score in ("additive", "dot", "general", "concat") for wired in WIRED),
+    *({"score": score, **wired} for score in ("additive", "dot", "scaled_dot", "general", "concat") for wired in WIRED),
     *(
         {"score": score, "cell": cell, **wired}
         for score, cell in (("additive", "lstm"), ("dot", "rnn"))

@@ -217,24 +217,23 @@ def scan(
     *,
     backwards: bool,
 ) -> tuple[Tensor, State]:
-    """The outputs [P, H] of all positions and the last state of each sequence, parts [B, H].
+    """Runs a layer step by step: the outputs [P, H] of all positions and the last state of each sequence, parts [B, H].
 
-    `step` makes the state after a position of its input's half of the gates [N, G] and the state before; `sizes` are
-    the N. `first` is the state that all sequences begin with, and is overwritten. Backwards every sequence begins at
-    its own end.
+    `step` makes the state after a position from its input's half of the gates [N, G] and the state before; `sizes` are
+    the N. `first` is the state that all sequences begin with. Backwards every sequence begins at its own end.
     """
-    outputs_PH = first[0].new_empty(len(projected_PG), first[0].shape[1])
-    bounds = [0]
-    for size in sizes:
-        bounds.append(bounds[-1] + size)
-    order = range(len(sizes))
-    for position in reversed(order) if backwards else order:
-        size, rows = sizes[position], slice(bounds[position], bounds[position + 1])
-        after = step(projected_PG[rows], tuple(part[:size] for part in first))
-        for part, new in zip(first, after, strict=True):
-            part[:size] = new
-        outputs_PH[rows] = after[0]
-    return outputs_PH, first
+    state, outputs = first, []
+    inputs = projected_PG.split_with_sizes(list(sizes))
+    for rows_NG in reversed(inputs) if backwards else inputs:
+        size = len(rows_NG)
+        after = step(rows_NG, tuple(part[:size] for part in state))
+        after = tuple(new.to(part.dtype) for part, new in zip(state, after, strict=True))
+        outputs.append(after[0])
+        # Sequences that have ended, or have not begun, keep their state.
+        state = tuple(
+            new if size == len(part) else torch.cat([new, part[size:]]) for part, new in zip(state, after, strict=True)
+        )
+    return torch.cat(outputs[::-1] if backwards else outputs), state
 
 
 def zeros(parts: int, sequences: int, hidden: int, like: Tensor) -> State:

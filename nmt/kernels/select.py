@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, NamedTuple
@@ -20,8 +20,7 @@ from nmt.kernels.cross_entropy import native as native_cross_entropy
 from nmt.kernels.cross_entropy import reference as reference_cross_entropy
 from nmt.kernels.cross_entropy.chunked import CHUNK, chunked_cross_entropy
 from nmt.kernels.dropout.native import native_dropout
-from nmt.kernels.gru import native as native_gru
-from nmt.kernels.gru import reference as reference_gru
+from nmt.kernels.gru.native import gru_layer
 from nmt.kernels.linear import onednn
 from nmt.kernels.linear.quantization import (
     Bf16Weight,
@@ -33,11 +32,8 @@ from nmt.kernels.linear.quantization import (
     PrepackedWeight,
     prepack,
 )
-from nmt.kernels.lstm import native as native_lstm
-from nmt.kernels.lstm import reference as reference_lstm
 from nmt.kernels.packed import Packing, run_packed
-from nmt.kernels.rnn.reference import rnn_step
-from nmt.kernels.steps import StepKernels
+from nmt.kernels.steps import CellStep, StepKernels, native_step, reference_step
 from nmt.kernels.tape.replay import GraphReplayer
 from nmt.runtime import cpu_flags
 
@@ -52,8 +48,6 @@ FORCED: tuple[KernelName, ...] = ("fused", "graphed")
 
 States = tuple[Tensor, ...]
 """The parts of a cell's state, [..., H] each, its output first."""
-CellStep = Callable[[Tensor, Tensor, States], States]
-"""Both halves of the gates' pre-activations, [..., gates x H] each, and the state before to the state after."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +64,8 @@ class Kernels:
     """v' tanh(q + k), as `attention.additive.additive_scores`."""
     log_softmax: Callable[[Tensor], Tensor]
     """Over the last dimension, in at least single precision."""
-    cells: Mapping[str, CellStep]
-    """One step of each recurrent cell, by the name that the YAML has for it."""
+    cell_step: Callable[[str], CellStep]
+    """From the name of a recurrent cell in the YAML to one step of it."""
     layers: Callable[[nn.RNNBase, Tensor, Packing], tuple[Tensor, States]]
     """A stack of recurrent layers over packed rows, as `packed.run_packed`."""
     steps: StepKernels | None
@@ -106,7 +100,7 @@ def reference_kernels(reason: str = "") -> Kernels:
         linear=F.linear,
         additive_scores=additive_scores,
         log_softmax=reference_cross_entropy.log_softmax,
-        cells={"gru": reference_gru.gru_step, "lstm": reference_lstm.lstm_step, "rnn": rnn_step},
+        cell_step=reference_step,
         layers=run_packed,
         steps=None,
         weights=None,
@@ -144,8 +138,8 @@ def choose_kernels(
             dropout=native_dropout,
             additive_scores=native_attention.additive_scores,
             log_softmax=native_cross_entropy.log_softmax,
-            cells={"gru": native_gru.gru_step, "lstm": native_lstm.lstm_step, "rnn": rnn_step},
-            layers=partial(run_packed, gru=native_gru.gru_layer, dropout=native_dropout, linear=onednn.linear),
+            cell_step=native_step,
+            layers=partial(run_packed, gru=gru_layer, dropout=native_dropout, linear=onednn.linear),
             reason=f"kernel {kernel}: recurrent layers are differentiated by hand{but}; {loss}{recurrence}; what "
             "stands between the products is compiled",
         )

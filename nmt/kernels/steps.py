@@ -12,9 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import Tensor
+
+
+CellStep = Callable[[Tensor, Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
+"""From both halves of the gates' pre-activations [..., G] and the parts of a cell's state [..., H], its output first, to
+the state after."""
 
 
 class Annotations(NamedTuple):
@@ -39,6 +46,26 @@ class GateInputs(NamedTuple):
     """The product with the state before."""
     more_BG: Tensor | None = None
     """A second term of the input's half."""
+
+
+def reference_step(cell: str) -> CellStep:
+    """The equation of the cell of this name, for autograd."""
+    step: CellStep = getattr(import_module(f"nmt.kernels.{cell}.reference"), f"{cell}_step")
+    return step
+
+
+def native_step(cell: str) -> CellStep:
+    """The step in C, which takes the equation's place where no gradient is needed; the equation where there is none."""
+    if find_spec(f"nmt.kernels.{cell}.native") is None:
+        return reference_step(cell)
+    step: CellStep = getattr(import_module(f"nmt.kernels.{cell}.native"), f"{cell}_step", reference_step(cell))
+    return step
+
+
+def has_step_kernels(operation: str) -> bool:
+    """Whether an operation is implemented in C and, on a machine with a GPU, in Triton."""
+    needed = ["native", "triton"] if torch.cuda.is_available() else ["native"]
+    return all(find_spec(f"nmt.kernels.{operation}.{implementation}") is not None for implementation in needed)
 
 
 class StepKernels:

@@ -13,12 +13,14 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal, cast
 
 import torch
+from pydantic import Field, create_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.config import schema
 from nmt.config.registry import PartOptions, Registry
 from nmt.kernels.select import Kernels
+from nmt.kernels.steps import has_step_kernels
 from nmt.kernels.tape import Row, Tape, Term, Value
 from nmt.model.modules import module_list
 
@@ -47,18 +49,22 @@ class Cell(nn.Module):
     The weights are those of one layer of `torch.nn.GRU` or its kin, whichever way it is run.
     """
 
+    kind: ClassVar[str]
+    """The cell's name in the YAML, and that of its folder in `nmt/kernels`."""
     gates: ClassVar[int]
     parts: ClassVar[int] = 1
     """Tensors in the state."""
-    library: ClassVar[Callable[..., nn.RNNBase]]
-    """PyTorch's own implementation of the same equations, for whole sequences."""
+    library: ClassVar[Callable[..., nn.RNNBase] | None] = None
+    """PyTorch's own layers with the same equation; None: the step runs over whole sequences."""
+    remembers: ClassVar[int | None] = None
+    """The gate whose bias begins as 1, so that the cell starts out remembering."""
 
     def __init__(self, options: PartOptions, input_size: int, hidden_size: int, kernels: Kernels) -> None:
         super().__init__()
         self.hidden_size = hidden_size
-        self.layer = library_stack(options, input_size, hidden_size, layers=1, bidirectional=False, dropout=0.0)
+        self.layer = build_stack(options, input_size, hidden_size, layers=1, bidirectional=False, dropout=0.0)
         self.projected_size = self.gates * hidden_size
-        self.step = kernels.cells[options.kind]
+        self.step = kernels.cell_step(options.kind)
         """From both halves of the gates' pre-activations [..., G] and the state [..., H] to the state after a step."""
         self.product = kernels.linear
 
@@ -92,14 +98,20 @@ class Cell(nn.Module):
         return self.step(projected_BQG, recurrent_BQG if beside_BQG is None else recurrent_BQG + beside_BQG, state)
 
     def scan(self, inputs_BTX: Tensor, state: State) -> Tensor:
-        """The outputs [B, T, H] of all positions, from a state with one query, by the library's own kernels."""
+        """The outputs [B, T, H] of all positions from a state with one query, by PyTorch's layers where it has some."""
+        if self.library is None:
+            outputs = []
+            for projected_BG in self.project(inputs_BTX).unbind(1):
+                state = self(projected_BG.unsqueeze(1), state)
+                outputs.append(state[0])
+            return torch.cat(outputs, 1)
         first = tuple(part.transpose(0, 1).contiguous() for part in state)
         outputs_BTH: Tensor = self.layer(inputs_BTX.to(first[0].dtype), first if self.parts > 1 else first[0])[0]
         return outputs_BTH
 
     def unsupported_reason(self) -> str:
         """What keeps a step from being recorded, with its path in the YAML; empty where nothing does."""
-        return "model.decoder.cell has no fused form"
+        return "" if has_step_kernels(self.kind) else "model.decoder.cell has no fused form"
 
     def carry(self, tape: Tape, state: State) -> Values:
         """What a tape carries of this layer, from a state with one query. Products read the output alone."""
@@ -112,8 +124,8 @@ class Cell(nn.Module):
         return tape.intermediate(self.hidden_size), *rest
 
     def record(self, tape: Tape, inputs: Sequence[Term], before: Rows, after: Rows) -> None:
-        """Record a step from `before` to `after`, the input's half of the gates being the sum of `inputs`."""
-        raise AssertionError("nothing keeps this cell from being recorded")
+        """Records a step from `before` to `after`, the input's half of the gates being the sum of `inputs`."""
+        tape.gated(self.kind, inputs, self.recurrent(tape, before), before[0], after[0])
 
     def recurrent(self, tape: Tape, before: Rows) -> Term:
         """The recurrent half of the gates in a step of a tape."""
@@ -125,102 +137,121 @@ def cell_class(options: PartOptions) -> type[Cell]:
     return cast(type[Cell], CELLS[options.kind].build)
 
 
-def library_stack(
+class SteppedLayers(nn.Module):
+    """Layers of a cell that PyTorch has none of: the weights of its layers, under their names."""
+
+    def __init__(
+        self, gates: int, input_size: int, hidden_size: int, num_layers: int, bidirectional: bool, dropout: float
+    ) -> None:
+        super().__init__()
+        self.hidden_size, self.num_layers = hidden_size, num_layers
+        self.bidirectional, self.dropout = bidirectional, dropout
+        sides = ("", "_reverse")[: 1 + bidirectional]
+        for layer in range(num_layers):
+            features = hidden_size * len(sides) if layer else input_size
+            for side in sides:
+                for name, shape in (("ih", (features,)), ("hh", (hidden_size,))):
+                    weight, bias = torch.empty(gates * hidden_size, *shape), torch.empty(gates * hidden_size)
+                    self.register_parameter(f"weight_{name}_l{layer}{side}", nn.Parameter(weight))
+                    self.register_parameter(f"bias_{name}_l{layer}{side}", nn.Parameter(bias))
+        kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        self._all_weights = [
+            [f"{kind}_l{layer}{side}" for kind in kinds] for layer in range(num_layers) for side in sides
+        ]
+
+    @property
+    def all_weights(self) -> list[list[Tensor]]:
+        """Of each layer and direction, as `torch.nn.GRU.all_weights`."""
+        return [[getattr(self, name) for name in names] for names in self._all_weights]
+
+
+RecurrentStack = nn.RNNBase | SteppedLayers
+
+
+def build_stack(
     options: PartOptions, input_size: int, hidden_size: int, layers: int, bidirectional: bool, dropout: float
-) -> nn.RNNBase:
-    """PyTorch's own stack of the cell that the options name, batch first, initialised as the cell is."""
+) -> RecurrentStack:
+    """Layers of the cell that the options name, PyTorch's where it has some, initialised as the cell is."""
     cell = cell_class(options)
-    stack = cell.library(
-        input_size,
-        hidden_size,
-        num_layers=layers,
-        bidirectional=bidirectional,
-        dropout=dropout if layers > 1 else 0.0,
-        batch_first=True,
-    )
-    for weights in stack.all_weights:
-        weight_in, weight_state, bias_in, bias_state = weights
-        initialize_recurrent(weight_in, weight_state, bias_in, bias_state, cell.gates)
+    dropout = dropout if layers > 1 else 0.0
+    stack: RecurrentStack
+    if cell.library is None:
+        stack = SteppedLayers(cell.gates, input_size, hidden_size, layers, bidirectional, dropout)
+    else:
+        stack = cell.library(
+            input_size, hidden_size, num_layers=layers, bidirectional=bidirectional, dropout=dropout, batch_first=True
+        )
+    for weight_in, weight_state, bias_in, bias_state in stack.all_weights:
+        _initialize(cell, weight_in, weight_state, bias_in, bias_state)
     return stack
 
 
-def initialize_recurrent(
-    weight_in: Tensor, weight_state: Tensor, bias_in: Tensor, bias_state: Tensor, gates: int
-) -> None:
+def _initialize(cell: type[Cell], weight_in: Tensor, weight_state: Tensor, bias_in: Tensor, bias_state: Tensor) -> None:
     """Glorot for each gate's input matrix, orthogonal for its recurrent one; an LSTM starts out remembering."""
     with torch.no_grad():
-        for block in weight_in.chunk(gates):
+        for block in weight_in.chunk(cell.gates):
             nn.init.xavier_uniform_(block)
-        for block in weight_state.chunk(gates):
+        for block in weight_state.chunk(cell.gates):
             nn.init.orthogonal_(block)
         bias_in.zero_()
         bias_state.zero_()
-        if gates == LstmCell.gates:
-            bias_in.chunk(gates)[1].fill_(1.0)
+        if cell.remembers is not None:
+            bias_in.chunk(cell.gates)[cell.remembers].fill_(1.0)
 
 
 CELLS: Registry[Cell] = Registry("cell")
 
 
-class GruOptions(PartOptions):
-    """Gated recurrent unit."""
-
-    kind: Literal["gru"] = "gru"
-    """Gated recurrent unit."""
-
-
-class LstmOptions(PartOptions):
-    """Long short-term memory."""
-
-    kind: Literal["lstm"] = "lstm"
-    """Long short-term memory."""
+def add_cell(kind: str, description: str, *, gates: int) -> None:
+    """Registers a cell whose state is its output, under its name in the YAML."""
+    attributes = {"gates": gates, "__doc__": description}
+    register_cell(kind, description)(type(f"{kind.capitalize()}Cell", (Cell,), attributes))
 
 
-class RnnOptions(PartOptions):
-    """Simple recurrent network."""
+def register_cell(kind: str, description: str) -> Callable[[type[Cell]], type[Cell]]:
+    """Returns a decorator that registers a cell, whose only option is its name."""
+    options = create_model(
+        f"{kind.capitalize()}Options",
+        __base__=PartOptions,
+        __doc__=description,
+        kind=(Literal[kind], Field(kind, description=description)),  # type: ignore[arg-type]
+    )
 
-    kind: Literal["rnn"] = "rnn"
-    """Simple recurrent network with tanh."""
+    def register(cell: type[Cell]) -> type[Cell]:
+        cell.kind = kind
+        CELLS.register(kind, options)(cell)
+        return cell
+
+    return register
 
 
-@CELLS.register("gru", GruOptions)
+@register_cell("gru", "Gated recurrent unit.")
 class GruCell(Cell):
     """Gated recurrent unit (Cho 2014)."""
 
     gates = 3
     library = nn.GRU
 
-    def unsupported_reason(self) -> str:
-        return ""
 
-    def record(self, tape: Tape, inputs: Sequence[Term], before: Rows, after: Rows) -> None:
-        tape.gated("gru", inputs, self.recurrent(tape, before), before[0], after[0])
-
-
-@CELLS.register("lstm", LstmOptions)
+@register_cell("lstm", "Long short-term memory.")
 class LstmCell(Cell):
     """Long short-term memory (Hochreiter 1997)."""
 
     gates = 4
     parts = 2
+    remembers = 1
     library = nn.LSTM
-
-    def unsupported_reason(self) -> str:
-        return ""
 
     def record(self, tape: Tape, inputs: Sequence[Term], before: Rows, after: Rows) -> None:
         tape.lstm(inputs, self.recurrent(tape, before), (before[1], after[1]), after[0])
 
 
-@CELLS.register("rnn", RnnOptions)
+@register_cell("rnn", "Simple recurrent network with tanh.")
 class RnnCell(Cell):
     """Simple recurrent network (Elman 1990)."""
 
     gates = 1
     library = nn.RNN
-
-    def unsupported_reason(self) -> str:
-        return ""
 
     def record(self, tape: Tape, inputs: Sequence[Term], before: Rows, after: Rows) -> None:
         tape.tanh(inputs, self.recurrent(tape, before), after[0])

@@ -18,7 +18,7 @@ from nmt.kernels.linear.quantization import has_prepacked_weights
 from nmt.kernels.packed import Packing, State, scan, zeros
 from nmt.kernels.select import Kernels
 from nmt.model.attention import Encoded
-from nmt.model.cells import Cell, cell_class, library_stack
+from nmt.model.cells import Cell, RecurrentStack, SteppedLayers, build_stack, cell_class
 from nmt.model.modules import Embedding, module_list
 
 
@@ -51,8 +51,8 @@ class RecurrentLayers(nn.Module):
 
     cell: type[Cell]
     output_size: int
-    stack: nn.RNNBase
-    above: Sequence[nn.RNNBase]
+    stack: RecurrentStack
+    above: Sequence[RecurrentStack]
 
     def add_layers(self, options: schema.EncoderConfig, input_size: int, dropout: float, kernels: Kernels) -> None:
         """Where a module's own are registered: optimizers know parameters by their order.
@@ -63,13 +63,12 @@ class RecurrentLayers(nn.Module):
         self.output_size = options.output_size
         self.between = dropout
         self.drop = kernels.dropout
-        self.run_segment = kernels.layers if kernels.weights is None else self._run_prepacked
-        self.library_layers = kernels.layers
-        self.cell_step = kernels.cells[options.cell.kind]
+        self.run_segment = kernels.layers
+        self.cell_step = kernels.cell_step(options.cell.kind)
         self.residual_from = options.residual_from
         sizes = (input_size, *options.widths)
         stacks = [
-            library_stack(
+            build_stack(
                 options.cell,
                 sizes[segment.first - 1],
                 options.hidden_size,
@@ -83,7 +82,7 @@ class RecurrentLayers(nn.Module):
         self.above = module_list(stacks[1:])
 
     @property
-    def segments(self) -> list[nn.RNNBase]:
+    def segments(self) -> list[RecurrentStack]:
         """All layers, the lowest first, as the library runs them."""
         return [self.stack, *self.above]
 
@@ -98,7 +97,10 @@ class RecurrentLayers(nn.Module):
         layer = 0
         for segment in self.segments:
             inputs_PX = self.drop(below_PX, self.between, self.training) if layer else below_PX
-            outputs_PX, final = self.run_segment(segment, inputs_PX, packing)
+            if isinstance(segment, SteppedLayers) or has_prepacked_weights(segment):
+                outputs_PX, final = self._step_by_step(segment, inputs_PX, packing)
+            else:
+                outputs_PX, final = self.run_segment(segment, inputs_PX, packing)
             layer += segment.num_layers
             adds = self.residual_from is not None and layer >= self.residual_from
             below_PX = outputs_PX + below_PX if adds else outputs_PX
@@ -121,14 +123,14 @@ class RecurrentLayers(nn.Module):
             layers += zip(*parts, strict=True)
         return tuple(layers)
 
-    def _run_prepacked(self, segment: nn.RNNBase, rows_PX: Tensor, packing: Packing) -> tuple[Tensor, State]:
-        """The segment in evaluation mode; step by step with prepacked weights, which the library cannot take."""
-        if not has_prepacked_weights(segment):
-            return self.library_layers(segment, rows_PX, packing)
+    def _step_by_step(self, segment: RecurrentStack, rows_PX: Tensor, packing: Packing) -> tuple[Tensor, State]:
+        """Runs layers that PyTorch lacks, or whose weights its own layers cannot take."""
         sizes: list[int] = packing.sizes_T.tolist()
         directions = 2 if segment.bidirectional else 1
         finals: list[State] = []
         for layer in range(segment.num_layers):
+            if layer:
+                rows_PX = self.drop(rows_PX, segment.dropout, self.training)
             sides = []
             for direction in range(directions):
                 weight_in, weight_state, bias_in, bias_state = segment.all_weights[layer * directions + direction]

@@ -175,12 +175,14 @@ class ScoreOptions(NetworkPartOptions):
 
 @dataclass(frozen=True)
 class Form:
-    """A score in closed form: v' tanh(W q + key), or (W q)' key."""
+    """A score in closed form: v' tanh(W q + key), or (W q)' key, with the keys times `scale`."""
 
     query: Tensor | None = None
     """W, [A, H]; None where the query is compared as it is."""
     energy: Tensor | None = None
     """v, [A]; None where there is no tanh."""
+    scale: float = 1.0
+    """Of the keys."""
 
 
 class Score(nn.Module):

@@ -164,7 +164,8 @@ class MultiHeadAttention(Attention):
 
 def _annotations(prepared: Prepared, form: Form) -> Annotations:
     assert prepared.keys is not None, "a score in closed form has keys"
-    return Annotations(prepared.keys, prepared.memory, prepared.bias, form.energy)
+    keys = prepared.keys if form.scale == 1.0 else prepared.keys * form.scale
+    return Annotations(keys, prepared.memory, prepared.bias, form.energy)
 
 
 def build_attention(options: AttentionConfig, query_size: int, memory_size: int, kernels: Kernels) -> Attention:
