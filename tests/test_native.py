@@ -309,9 +309,9 @@ def operations() -> None:
         reference.layers,
         chunked.chunked_cross_entropy,
     )
-    assert (kernels.dropout, kernels.cells, kernels.log_softmax, kernels.additive_scores) == (
+    assert (kernels.dropout, kernels.cell_step, kernels.log_softmax, kernels.additive_scores) == (
         reference.dropout,
-        reference.cells,
+        reference.cell_step,
         reference.log_softmax,
         reference.additive_scores,
     )

@@ -18,10 +18,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-
 CellStep = Callable[[Tensor, Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
-"""From both halves of the gates' pre-activations [..., G] and the parts of a cell's state [..., H], its output first, to
-the state after."""
+"""From both halves of the gates' pre-activations, [..., G] each, and the parts [..., H] of a cell's state, the output
+first, to the state after a step."""
 
 
 class Annotations(NamedTuple):

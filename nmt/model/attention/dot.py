@@ -88,8 +88,12 @@ class ScaledDotOptions(SameSizeOptions):
 class ScaledDotScore(DotScore):
     """q' m / sqrt(size) (Vaswani 2017, eq. 1); with several heads, the multi-head attention of its section 3.2.2."""
 
-    def forward(self, query: Tensor, view: View) -> Tensor:
-        return view.dot(query * query.shape[-1] ** -0.5)
+    def __init__(self, options: PartOptions, query_size: int, memory_size: int, kernels: Kernels) -> None:
+        super().__init__(options, query_size, memory_size, kernels)
+        self.scale = query_size**-0.5
 
-    def form(self) -> None:
-        return None
+    def forward(self, query: Tensor, view: View) -> Tensor:
+        return view.dot(query * self.scale)
+
+    def form(self) -> Form:
+        return Form(scale=self.scale)
