@@ -129,7 +129,7 @@ def test_its_fast_form_is_its_equation(followed: Path) -> None:
     (header,) = blocks("c")
     (folder / "mgu.h").write_text(header, encoding="utf-8")
     (folder / "native.py").write_text(blocks("python")[2], encoding="utf-8")
-    before, include = '#include "../lstm/lstm.h"\n', '#include "../mgu/mgu.h"\n'
+    before, include = '#include "lstm/lstm.h"\n', '#include "mgu/mgu.h"\n'
     text = kernels.read_text(encoding="utf-8")
     assert text.count(before) == 1
     assert include.strip() in PAGE
