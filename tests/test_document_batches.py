@@ -372,7 +372,7 @@ def test_a_corpus_without_documents_beside_one_with(tmp_path: Path, tokenizers: 
         assert all(row < stop for row in looking)
 
 
-def test_stretches_are_the_greedy_ones() -> None:
+def test_document_buckets_are_the_greedy_ones() -> None:
     rng = np.random.default_rng(0)
     for _ in range(200):
         sizes = rng.integers(1, 8, rng.integers(1, 8))

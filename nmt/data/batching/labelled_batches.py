@@ -44,7 +44,7 @@ class DocumentBatch:
 
     @property
     def documents(self) -> int:
-        """Documents that count, which is what a loss is divided by; 0 in a batch of weight 0."""
+        """Number of documents, the divisor of the loss; 0 in a batch of weight 0."""
         return len(self.labels_B) if self.weight else 0
 
     def to(self, device: torch.device) -> DocumentBatch:

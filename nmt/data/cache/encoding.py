@@ -141,7 +141,7 @@ def refuse_empty(texts: Sequence[ExampleSource[Any]], counts: Sequence[Counts], 
 
 
 def split_description(texts: Sequence[ExampleSource[Any]]) -> dict[str, Any]:
-    """Returns what a fingerprint depends on if validation text is held out; all texts have the same split."""
+    """Returns the part of a fingerprint that names the split held out for validation, the same for all texts."""
     # Without one, fingerprints are those of before there were splits.
     return {"held_out": texts[0].held_out.fingerprint} if texts[0].held_out else {}
 

@@ -124,7 +124,7 @@ def get_or_build(
 
     Args:
         cache: folder of the cache, created if missing.
-        describe: returns all that the file depends on, as JSON values; gets digests for what lies in other files.
+        describe: returns all that the file depends on, as JSON values; it gets the digests of other files.
         name: name of the file.
         build: `build(scratch, file)` writes the file and returns its report; `scratch` is a temporary folder.
         report_type: dataclass of the report.
