@@ -1,1 +1,1 @@
-"""Tests of nmt. Support modules are imported as `tests.NAME`, under one name only."""
+"""Tests of nmt. Their support modules are in `tests.support`."""

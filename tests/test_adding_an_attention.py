@@ -19,7 +19,7 @@ import torch
 from nmt.model import attention, wiring
 from nmt.model.attention import COVERAGES, SCORES, WINDOWS
 from nmt.model.wiring import WIRINGS
-from tests.networks import REFERENCE
+from tests.support.networks import REFERENCE
 from tests.test_model import (
     WINDOW_OPTIONS,
     WIRED,

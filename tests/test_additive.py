@@ -9,7 +9,7 @@ import torch
 
 from nmt.kernels.attention.additive import additive_scores, exponentials
 from nmt.model.attention.base import View
-from tests.networks import REFERENCE
+from tests.support.networks import REFERENCE
 
 
 def drawn(*leading: int, dtype: torch.dtype = torch.float64, scale: float = 1.0) -> tuple[torch.Tensor, ...]:

@@ -34,7 +34,7 @@ from nmt.tasks.translation.forced_decoding import align_pair, align_texts, force
 from nmt.tasks.translation.loading import System
 from nmt.tasks.translation.translate import Request, translate_lines
 from nmt.visualization.attention_map import AttentionMap
-from tests.conftest import CPU, REFERENCES, SOURCES, small_config, small_translator
+from tests.support.models import CPU, REFERENCES, SOURCES, small_config, small_translator
 
 # Source "▁der ▁gr oße" and its end; target "▁the ▁b ig ▁." and its end.
 WEIGHTS = np.array(

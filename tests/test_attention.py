@@ -16,7 +16,7 @@ from nmt.model.attention.base import COVERAGES, SCORES, WINDOWS, View
 from nmt.model.attention.none import NoneOptions
 from nmt.model.attention.presets import ATTENTION_PRESETS
 from nmt.model.wiring import WIRINGS
-from tests.networks import REFERENCE, model_options
+from tests.support.networks import REFERENCE, model_options
 
 
 def encoded(memory_BSC: torch.Tensor, *lengths: int) -> Encoded:

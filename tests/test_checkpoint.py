@@ -33,7 +33,7 @@ from nmt.config import Components, PartOptions, Registry, TranslationConfig, dum
 from nmt.data import tokenizer
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import CheckpointError, ConfigError
-from tests.conftest import give_up_reading_everything
+from tests.support.commands import give_up_reading_everything
 
 with contextlib.suppress(ImportError):  # not on Windows
     import resource

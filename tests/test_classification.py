@@ -28,9 +28,10 @@ from nmt.tasks.classification.labelling import load_classifier
 from nmt.tasks.training import check
 from nmt.tasks.translation.loading import load_model
 from nmt.training.trainer import Trainer
-from tests.conftest import CPU, Call
-from tests.documents import CONFIG, document_config, some_documents, write_all, write_documents
-from tests.runs import final_weights, records
+from tests.support.commands import Call
+from tests.support.labelled_documents import CONFIG, document_config, some_documents, write_all, write_documents
+from tests.support.models import CPU
+from tests.support.training_runs import final_weights, records
 
 pytestmark = pytest.mark.usefixtures("threads_and_generators_as_they_were")
 
@@ -271,7 +272,7 @@ def test_another_text_is_refused_when_resuming(folder: Path) -> None:
 
 def test_another_task_is_refused_when_resuming(folder: Path) -> None:
     training.train(document_config(folder, "training.max_steps=1"))
-    from tests.runs import run_config, write_corpus
+    from tests.support.training_runs import run_config, write_corpus
 
     write_corpus(folder, pairs=20)
     with pytest.raises(ConfigError, match="task: the run was started with 'classification', now it is 'translation'"):

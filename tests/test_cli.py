@@ -13,7 +13,7 @@ import nmt
 from nmt.cli import align, average, classify, evaluate, train, translate
 from nmt.cli.common import output_files
 from nmt.errors import DataError
-from tests.conftest import Call
+from tests.support.commands import Call
 
 ROOT = Path(__file__).parents[1]
 

@@ -17,8 +17,9 @@ from nmt.cli import align, train, translate
 from nmt.config import dump_config
 from nmt.data.tokenizer import TokenizerPair
 from nmt.tasks.components import parse_saved_config
-from tests.conftest import REFERENCES, SOURCES, Call, Ended, save_small
-from tests.runs import run_config, write_corpus
+from tests.support.commands import Call, Ended
+from tests.support.models import REFERENCES, SOURCES, save_small
+from tests.support.training_runs import run_config, write_corpus
 
 ROOT = Path(__file__).parent.parent
 LINES = [SOURCES[3], "", f"  {SOURCES[0]}", SOURCES[5]], [REFERENCES[3], "a", REFERENCES[0], REFERENCES[5]]

@@ -10,7 +10,8 @@ import pytest
 from nmt.cli import evaluate
 from nmt.data.tokenizer import TokenizerPair
 from nmt.tasks.translation import evaluation
-from tests.conftest import REFERENCES, SOURCES, Call, Ended, save_small
+from tests.support.commands import Call, Ended
+from tests.support.models import REFERENCES, SOURCES, save_small
 
 
 @pytest.fixture

@@ -10,11 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from nmt.cli import train
 from nmt.tasks.components import parse_saved_config
-from tests.conftest import Call
-from tests.runs import CONFIG, records, write_corpus
+from tests.support.commands import Call
+from tests.support.training_runs import CONFIG, records, write_corpus
 
 
 @pytest.fixture
@@ -122,7 +123,7 @@ def test_checking_says_that_all_is_right(call: Call, config: Path) -> None:
 def test_a_mistake_is_one_line_and_code_2(
     call: Call, config: Path, arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     ended = call(train.main, "--config", config, *arguments)
     assert ended.code == 2
     assert "Traceback" not in ended.errors

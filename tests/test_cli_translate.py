@@ -23,7 +23,8 @@ from nmt.config.schema import SearchConfig
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import ConfigError, DataError
 from nmt.tasks.translation.loading import load_model
-from tests.conftest import CPU, REFERENCES, SOURCES, Call, Ended, save_small, small_config, small_translator
+from tests.support.commands import Call, Ended
+from tests.support.models import CPU, REFERENCES, SOURCES, save_small, small_config, small_translator
 
 ROOT = Path(__file__).parent.parent
 INPUT = "\n".join([SOURCES[3], "", SOURCES[0]]) + "\n"

@@ -22,7 +22,7 @@ from scripts.compare_documents import (
     table,
     train_bag,
 )
-from tests.documents import CONFIG, write_all
+from tests.support.labelled_documents import CONFIG, write_all
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 

@@ -13,7 +13,7 @@ from nmt.config.document import read_document
 from nmt.config.registry import PartOptions
 from nmt.config.shapes import fields_below, shape_of
 from nmt.errors import ConfigError
-from tests.config_parts import (
+from tests.support.components import (
     COMPONENTS,
     FAMILIES,
     LABELLED,

@@ -14,7 +14,7 @@ from pydantic import field_validator, model_validator
 
 from nmt.config import Components, PartOptions, TranslationConfig, load_config, parse_config
 from nmt.errors import ConfigError
-from tests.config_parts import COMPONENTS, FAMILIES, LABELLED, PRESETS, SMALL, Bare, family, parse
+from tests.support.components import COMPONENTS, FAMILIES, LABELLED, PRESETS, SMALL, Bare, family, parse
 
 
 def mistakes(text: str, *overrides: str) -> list[str]:

@@ -10,7 +10,7 @@ from nmt.config import difference, dump_config, json_schema, reference_yaml
 from nmt.config.document import read_document
 from nmt.config.schema import TASKS, TranslationConfig
 from nmt.config.shapes import fields_below
-from tests.config_parts import COMPONENTS, FAMILIES, LABELLED, SMALL, parse
+from tests.support.components import COMPONENTS, FAMILIES, LABELLED, SMALL, parse
 
 NASTY = [
     *["no", "yes", "on", "y", "true", "True", "null", "~", "", "<<", "=", "1e3", "5e-4", "1.", ".5", "12", "-3", "+1"],

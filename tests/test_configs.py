@@ -21,8 +21,8 @@ from nmt.model.attention.presets import ATTENTION_PRESETS
 from nmt.tasks.components import COMPONENTS, read_config
 from nmt.tasks.training import train
 from scripts.make_reference import files
-from tests.documents import write_all
-from tests.runs import write_corpus
+from tests.support.labelled_documents import write_all
+from tests.support.training_runs import write_corpus
 
 FOLDER = Path(__file__).parent.parent / "configs"
 CONFIGS = sorted(FOLDER.rglob("*.yaml"))

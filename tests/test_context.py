@@ -18,9 +18,9 @@ from nmt.model.context.hierarchical import HierarchicalAttention, HierarchicalOp
 from nmt.model.in_context import EncodedContext, SentenceStates, TranslatorInContext, encode_states, forced_readout
 from nmt.model.translator import Translator
 from nmt.training.objectives import TranslationObjective
-from tests.contexts import DOCUMENTS, SOURCES, TARGETS, batch_of, in_turn, networks, readouts
-from tests.networks import REFERENCE, model_options, network, with_steps
-from tests.reference_steps import ReferenceKernels
+from tests.support.document_contexts import DOCUMENTS, SOURCES, TARGETS, batch_of, in_turn, networks, readouts
+from tests.support.networks import REFERENCE, model_options, network, with_steps
+from tests.support.reference_steps import ReferenceKernels
 
 WHERE = ("encoder", "decoder", "both")
 everywhere = pytest.mark.parametrize("where", WHERE)

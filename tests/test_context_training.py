@@ -17,8 +17,8 @@ from nmt.errors import ConfigError
 from nmt.tasks.components import parse_saved_config
 from nmt.tasks.training import check, train
 from nmt.tasks.translation.loading import load_model
-from tests.conftest import CPU
-from tests.runs import CONFIG, LETTERS, final_weights, records
+from tests.support.models import CPU
+from tests.support.training_runs import CONFIG, LETTERS, final_weights, records
 from tests.test_trainer import assert_same, stop_after
 
 pytestmark = pytest.mark.usefixtures("threads_and_generators_as_they_were")

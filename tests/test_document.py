@@ -27,8 +27,8 @@ from nmt.model.attention.windows import GlobalWindow, GlobalWindowOptions
 from nmt.model.cells import CELLS
 from nmt.model.classifier import DocumentClassifier, EncodedDocuments, Pooling
 from nmt.training.objectives import ClassificationObjective
-from tests.compiled import GRUS
-from tests.networks import REFERENCE, with_gru
+from tests.support.kernel_params import GRUS
+from tests.support.networks import REFERENCE, with_gru
 
 LOOKING = [kind for kind, entry in SCORES.items() if entry.options().looks]
 NO_DROPOUT = schema.DocumentDropoutConfig(embedding=0.0, word=0.0, layer=0.0, output=0.0)

@@ -13,7 +13,7 @@ from nmt.data.batching.update_stream import Windows
 from nmt.data.cache import DocumentTokenizer, EncodedCollection, encode_collections
 from nmt.data.readers.labelled import COLLECTIONS, all_labels, open_collection
 from nmt.data.tokenizer import learn_one
-from tests.documents import some_documents, write_documents
+from tests.support.labelled_documents import some_documents, write_documents
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from nmt.data.cache import DocumentTokenizer, EncodedCollection, encode_collecti
 from nmt.data.readers.labelled import COLLECTIONS, Collection, open_collection
 from nmt.data.tokenizer import Tokenizer, learn_one
 from nmt.errors import DataError
-from tests.documents import some_documents, write_documents
+from tests.support.labelled_documents import some_documents, write_documents
 
 DOCUMENTS = some_documents(40, 1)
 Encode = Callable[..., EncodedCollection]

@@ -14,7 +14,7 @@ import pytest
 
 from nmt.cli import classify
 from nmt.visualization.pages import DocumentPage, DocumentWeights, SentenceWeights
-from tests.conftest import Call
+from tests.support.commands import Call
 from tests.test_classification import run, trained  # noqa: F401 - fixtures
 from tests.test_plots import Reader
 

@@ -38,7 +38,8 @@ from nmt.tasks.translation.forced_decoding import forced_attention_of_ids, force
 from nmt.tasks.translation.loading import System, build_system, load_model, vocabulary
 from nmt.tasks.translation.translate import Request, Translation, document_windows, number_documents, translate_lines
 from nmt.training.objectives import TranslationObjective
-from tests.conftest import CPU, REFERENCES, SOURCES, Call, save_small
+from tests.support.commands import Call
+from tests.support.models import CPU, REFERENCES, SOURCES, save_small
 
 CONFIG = """\
 run: runs/context

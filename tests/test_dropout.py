@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from nmt.kernels.dropout import native
 from nmt.kernels.dropout.native import LEVELS, native_dropout
-from tests.compiled import needs_compiler
+from tests.support.kernel_params import needs_compiler
 
 Dropout = Callable[[Tensor, float, bool], Tensor]
 every_kind = pytest.mark.parametrize(

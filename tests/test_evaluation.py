@@ -34,9 +34,9 @@ from nmt.tasks.translation.evaluation import (
 from nmt.tasks.translation.forced_decoding import Loss, align_texts, forced_loss
 from nmt.tasks.translation.loading import System, TrainedModel, build_system, load_model
 from nmt.tasks.translation.translate import Request, translate_lines
-from tests.compiled import needs_compiler
-from tests.conftest import CPU, REFERENCES, SOURCES, save_small, small_config, small_translator
-from tests.networks import with_steps
+from tests.support.kernel_params import needs_compiler
+from tests.support.models import CPU, REFERENCES, SOURCES, save_small, small_config, small_translator
+from tests.support.networks import with_steps
 
 ROOT = Path(__file__).parent.parent
 SEARCH = SearchConfig(beam_size=2)

@@ -22,7 +22,7 @@ from nmt.tasks.components import read_config
 from nmt.training.metrics_logger import MetricsLogger
 from nmt.training.objectives import TranslationObjective
 from nmt.training.trainer import Trainer, data_parallel
-from tests.conftest import CPU, REFERENCES, SOURCES
+from tests.support.models import CPU, REFERENCES, SOURCES
 
 MULTI30K = Path(__file__).parent.parent / "configs" / "multi30k-de-en.yaml"
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import pytest
 
+from scripts.fetching import convert
 from scripts.fetching.__main__ import read_table
 from scripts.fetching.convert import CONVERTERS, members
 from scripts.fetching.download import FetchError
@@ -588,7 +589,7 @@ def test_members_that_point_outside_are_never_written(fetch: Fetch, server: Orig
 
 
 def test_a_member_of_absurd_size_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scripts.fetching.convert.LARGEST_MEMBER", 1000)
+    monkeypatch.setattr(convert, "LARGEST_MEMBER", 1000)
     content = {"bbc/sport/001.txt": bytes(1001)}
     for bomb, archive in ((tmp_path / "bomb.zip", zipped(**content)), (tmp_path / "bomb.tar.gz", tarred(**content))):
         bomb.write_bytes(archive)

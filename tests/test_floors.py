@@ -178,3 +178,19 @@ def test_a_module_without_docstring_is_found(tmp_path: Path) -> None:
     (tmp_path / "nmt").mkdir()
     (tmp_path / "nmt" / "errors.py").write_text("import json\n")
     assert problems_of(tmp_path / "nmt") == ["nmt/errors.py: has no docstring"]
+
+
+def string_patches(source: str) -> list[int]:
+    """The lines that patch something of `nmt` or `scripts` by its dotted name in a string."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and node.args]
+    names = [(call, ast.unparse(call.func).rpartition(".")[2], ast.unparse(call.args[0])) for call in calls]
+    patches = [(call, target) for call, name, target in names if name in ("setattr", "delattr", "patch")]
+    return [call.lineno for call, target in patches if target.lstrip("f")[1:].startswith(("nmt.", "scripts."))]
+
+
+def test_no_test_patches_by_a_string() -> None:
+    assert string_patches("monkeypatch.setattr('nmt.model.NAME', 1)\npatch(f'scripts.{name}')") == [1, 2]
+    assert string_patches("monkeypatch.setattr(nmt.model, 'NAME', 1)") == []
+    tests = Path(__file__).parent
+    patched = {str(path): string_patches(path.read_text(encoding="utf-8")) for path in tests.rglob("*.py")}
+    assert {path: lines for path, lines in patched.items() if lines} == {}

@@ -15,7 +15,7 @@ from nmt.tasks.translation.forced_decoding import forced_attention, forced_atten
 from nmt.tasks.translation.loading import System, build_system, load_model
 from nmt.tasks.translation.translate import Request, translate_lines
 from nmt.visualization.attention_map import AttentionMap
-from tests.conftest import CPU, REFERENCES, SOURCES, save_small, small_config, small_translator
+from tests.support.models import CPU, REFERENCES, SOURCES, save_small, small_config, small_translator
 
 SIDES = [SOURCES[4], "", SOURCES[0], "\u00a0", SOURCES[3]], [REFERENCES[4], "a", REFERENCES[1], "b", REFERENCES[3]]
 

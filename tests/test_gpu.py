@@ -21,9 +21,9 @@ from nmt.kernels.select import choose_kernels
 from nmt.search import translate_batch
 from nmt.tasks.training import train
 from nmt.training.trainer import Trainer
-from tests.documents import document_config, write_all
-from tests.networks import BOS, EOS, model_options, network, sentences, with_steps
-from tests.runs import final_weights, records, run_config, write_corpus
+from tests.support.labelled_documents import document_config, write_all
+from tests.support.networks import BOS, EOS, model_options, network, sentences, with_steps
+from tests.support.training_runs import final_weights, records, run_config, write_corpus
 from tests.test_document import SHAPES, classifier, level, some_document
 from tests.test_model import build, every_network
 

@@ -1,7 +1,7 @@
 """A replayed recurrence is the same recurrence, whatever its shape is rounded up to and whatever came before it.
 
-`tests.cuda_graphs` stands for CUDA graphs: it repeats what was done to the very tensors of the capture, without
-Python, and ruins all memory that is not promised to last. What only a GPU can show is in test_gpu.py.
+`tests.support.recorded_graphs` stands in for CUDA graphs: it repeats the operations on the tensors of the capture,
+without Python, and overwrites all memory that is not promised to last. What only a GPU can show is in test_gpu.py.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from nmt.kernels.tape.replay import GraphReplayer, rounded
 from nmt.model.translator import Translator
 from nmt.tasks import base
 from nmt.tasks.training import train
-from tests.cuda_graphs import RecordedGraphs
-from tests.networks import model_options, network, sentences, with_steps
-from tests.reference_steps import ReferenceKernels
-from tests.runs import records, run_config, write_corpus
+from tests.support.networks import model_options, network, sentences, with_steps
+from tests.support.recorded_graphs import RecordedGraphs
+from tests.support.reference_steps import ReferenceKernels
+from tests.support.training_runs import records, run_config, write_corpus
 from tests.test_model import named
 from tests.test_recurrence import FED, RECORDED, STACKED, flat
 

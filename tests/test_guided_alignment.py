@@ -35,9 +35,9 @@ from nmt.training.objectives import (
     alignment_squared_error,
     loss_scales,
 )
-from tests.conftest import CPU
-from tests.networks import model_options, network, sentences
-from tests.runs import CONFIG, final_weights, records, run_config, write_corpus
+from tests.support.models import CPU
+from tests.support.networks import model_options, network, sentences
+from tests.support.training_runs import CONFIG, final_weights, records, run_config, write_corpus
 
 pytestmark = pytest.mark.usefixtures("threads_and_generators_as_they_were")
 

@@ -20,8 +20,8 @@ from nmt.data.readers.labelled import JsonDocumentOptions, open_collection
 from nmt.data.tokenizer import learn
 from nmt.errors import ConfigError, DataError
 from nmt.tasks.training import train
-from tests.documents import document_config, write_all
-from tests.runs import records, run_config, write_corpus
+from tests.support.labelled_documents import document_config, write_all
+from tests.support.training_runs import records, run_config, write_corpus
 
 pytestmark = pytest.mark.usefixtures("threads_and_generators_as_they_were")
 

@@ -14,7 +14,7 @@ from nmt.kernels.linear.int8 import (
     OnednnInt8Product,
     OnednnNativeInt8Product,
 )
-from tests.compiled import needs_compiler
+from tests.support.kernel_params import needs_compiler
 
 KINDS = [
     pytest.param(Int8Product, id="reference"),

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from nmt.kernels.attention import attend, reference, source_gradients
 from nmt.kernels.steps import Annotations, GateInputs, StepKernels
-from tests.compiled import needs_compiler
-from tests.reference_steps import ReferenceKernels
-from tests.triton_device import TRITON_DEVICES
+from tests.support.kernel_params import TRITON_DEVICES, needs_compiler
+from tests.support.reference_steps import ReferenceKernels
 
 Results = dict[str, Tensor]
 

@@ -24,9 +24,9 @@ from nmt.kernels.windows import Source
 from nmt.model.attention import Encoded, build_attention
 from nmt.model.cells import CELLS, build_stack
 from nmt.tasks.training import train
-from tests.compiled import LOSSES, needs_compiler
-from tests.networks import REFERENCE, model_options
-from tests.runs import run_config, write_corpus
+from tests.support.kernel_params import LOSSES, needs_compiler
+from tests.support.networks import REFERENCE, model_options
+from tests.support.training_runs import run_config, write_corpus
 
 Loss = Callable[..., Losses]
 chunked = pytest.mark.parametrize("fused", LOSSES)

@@ -28,7 +28,7 @@ from nmt.data.readers.labelled import (
 )
 from nmt.data.tokenizer import Tokenizer, learn_one
 from nmt.errors import DataError, try_each
-from tests.documents import some_documents, write_documents
+from tests.support.labelled_documents import some_documents, write_documents
 
 TEXT = "Dr. Miller's dog barked. It was late!\nNobody slept."
 SENTENCES = ["Dr. Miller's dog barked.", "It was late!", "Nobody slept."]

@@ -16,8 +16,8 @@ from nmt.model.cells import CELLS
 from nmt.model.encoder import RecurrentLayers, Segment, segments
 from nmt.model.translator import Translator
 from nmt.tasks.components import read_config
-from tests.compiled import GRUS
-from tests.networks import REFERENCE, VOCABULARY, model_options, network, sentences, with_gru
+from tests.support.kernel_params import GRUS
+from tests.support.networks import REFERENCE, VOCABULARY, model_options, network, sentences, with_gru
 
 CPU = torch.device("cpu")
 GNMT: dict[str, Any] = {"layers": 4, "bidirectional": "first", "residual_from": 3}

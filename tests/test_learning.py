@@ -19,7 +19,7 @@ from nmt.model.attention import SCORES, WINDOWS
 from nmt.model.attention.presets import ATTENTION_PRESETS
 from nmt.model.translator import Translator, Vocabulary
 from nmt.search import translate_batch
-from tests.networks import BOS, EOS, REFERENCE, model_options
+from tests.support.networks import BOS, EOS, REFERENCE, model_options
 
 SYMBOLS, LONGEST, BATCH = 8, 6, 64
 # Without attention a vector of 48 numbers has to hold the sequence, and takes longer to.

@@ -14,7 +14,7 @@ from nmt.model.cells import CELLS
 from nmt.model.modules import without_memory
 from nmt.model.translator import Translator
 from nmt.model.wiring import WIRINGS, DecoderState
-from tests.networks import BOS, EOS, NO_DROPOUT, REFERENCE, VOCABULARY, model_options, network, sentences
+from tests.support.networks import BOS, EOS, NO_DROPOUT, REFERENCE, VOCABULARY, model_options, network, sentences
 
 TIGHT: dict[str, Any] = {"rtol": 0.0, "atol": 1e-10}
 

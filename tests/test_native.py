@@ -30,7 +30,7 @@ from nmt.kernels.lstm.native import lstm_forward, lstm_step
 from nmt.kernels.rnn.native import rnn_backward, rnn_forward, search_gates
 from nmt.kernels.select import choose_kernels, reference_kernels
 from nmt.kernels.steps import Annotations, GateInputs
-from tests.compiled import needs_compiler
+from tests.support.kernel_params import needs_compiler
 
 CPU = torch.device("cpu")
 DTYPES = [torch.float32, torch.bfloat16, torch.float64]

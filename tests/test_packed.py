@@ -16,8 +16,8 @@ from nmt.kernels.gru.native import gru_layer
 from nmt.kernels.packed import PackedGru, Packing, run_packed
 from nmt.kernels.select import UnsupportedReasons, choose_kernels
 from nmt.model.translator import Translator
-from tests.compiled import GRUS, needs_compiler
-from tests.networks import model_options, network, sentences, with_gru
+from tests.support.kernel_params import GRUS, needs_compiler
+from tests.support.networks import model_options, network, sentences, with_gru
 
 CPU = torch.device("cpu")
 DROPOUT = schema.DropoutConfig(embedding=0.3, layer=0.4, output=0.2, source_word=0.2)

@@ -29,8 +29,8 @@ from nmt.model.attention.presets import ATTENTION_PRESETS
 from nmt.model.cells import CELLS
 from nmt.model.translator import Translator, Vocabulary
 from nmt.tasks.components import read_translation
-from tests.compiled import needs_compiler, needs_onednn_bf16
-from tests.networks import BOS, REFERENCE, model_options, network, sentences
+from tests.support.kernel_params import needs_compiler, needs_onednn_bf16
+from tests.support.networks import BOS, REFERENCE, model_options, network, sentences
 from tests.test_model import named
 
 SIZES = (24, 20, 40)

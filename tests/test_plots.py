@@ -37,7 +37,8 @@ from nmt.visualization import fonts, heatmap
 from nmt.visualization.attention_map import AttentionMap, in_visual_order, with_direction_marks
 from nmt.visualization.fonts import DEFAULT_FONT, Fonts
 from nmt.visualization.pages import WEIGHT_STEPS, PageSystem, TranslationPage
-from tests.conftest import CPU, REFERENCES, SOURCES, Call, Ended, save_small
+from tests.support.commands import Call, Ended
+from tests.support.models import CPU, REFERENCES, SOURCES, save_small
 
 INPUT = "\n".join([SOURCES[3], "", SOURCES[0]]) + "\n"
 GERMAN = ("▁Ein", "▁Hund", "▁rennt", "▁.")

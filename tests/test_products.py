@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from nmt.kernels.linear import onednn
 from nmt.kernels.linear.onednn import PrepackedProduct, PrepackedProducts, linear, suits
 from scripts.benchmarks.network import Update, Variant, caption_batches, comparable, flop_counter, model_options
-from tests.compiled import needs_onednn_bf16
+from tests.support.kernel_params import needs_onednn_bf16
 
 FORMATS = [torch.float32, pytest.param(torch.bfloat16, marks=needs_onednn_bf16)]
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from nmt.cli import evaluate, train, translate
-from tests.conftest import Call
+from tests.support.commands import Call
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -14,10 +14,10 @@ from nmt.errors import ConfigError
 from nmt.kernels.compiler import load
 from nmt.kernels.steps import StepKernels
 from nmt.model.translator import Translator
-from tests.compiled import HAS_ONEDNN_BF16, STEPS, needs_compiler
-from tests.networks import REFERENCE, VOCABULARY, model_options, network, sentences, with_steps
-from tests.reference_steps import ReferenceKernels
-from tests.runs import run_config, write_corpus
+from tests.support.kernel_params import HAS_ONEDNN_BF16, STEPS, needs_compiler
+from tests.support.networks import REFERENCE, VOCABULARY, model_options, network, sentences, with_steps
+from tests.support.reference_steps import ReferenceKernels
+from tests.support.training_runs import run_config, write_corpus
 from tests.test_kernels import LargeTensors
 from tests.test_model import NETWORKS, build, named
 
@@ -216,7 +216,7 @@ def test_what_this_device_cannot_fuse_is_said_before_anything_is_read(tmp_path: 
 
 def test_a_fused_run_learns_what_a_reference_run_learns(tmp_path: Path) -> None:
     from nmt.tasks.training import train
-    from tests.runs import records
+    from tests.support.training_runs import records
 
     write_corpus(tmp_path)
     losses = []

@@ -17,7 +17,7 @@ from nmt.config.schema import SearchConfig
 from nmt.errors import CheckpointError, ConfigError
 from nmt.search import Hypothesis, coverage_penalty, decoding, length_penalty, translate_batch
 from nmt.search.strategies import top_k
-from tests.networks import model_options, network, sentences
+from tests.support.networks import model_options, network, sentences
 
 PAD, UNK, BOS, EOS = range(4)
 VOCABULARY = 7

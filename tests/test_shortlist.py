@@ -27,9 +27,10 @@ from nmt.search import Hypothesis, translate_batch
 from nmt.tasks.training import train
 from nmt.tasks.translation.loading import TrainedModel, build_system, load_lexicon, load_model
 from nmt.tasks.translation.translate import Request, translate_lines
-from tests.conftest import CPU, REFERENCES, SOURCES, Call
-from tests.networks import BOS, EOS, REFERENCE, model_options, network, sentences
-from tests.runs import run_config, write_corpus
+from tests.support.commands import Call
+from tests.support.models import CPU, REFERENCES, SOURCES
+from tests.support.networks import BOS, EOS, REFERENCE, model_options, network, sentences
+from tests.support.training_runs import run_config, write_corpus
 
 TARGET = 11
 """Pieces of the networks' target vocabulary."""

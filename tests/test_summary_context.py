@@ -21,9 +21,9 @@ from nmt.model.in_context import EncodedContext, SentenceStates, TranslatorInCon
 from nmt.model.translator import Translator
 from nmt.tasks.components import read_config
 from nmt.training.objectives import TranslationObjective
-from tests.contexts import DOCUMENTS, SOURCES, batch_of, in_turn, networks, readouts
-from tests.networks import REFERENCE, VOCABULARY, model_options, network, with_steps
-from tests.reference_steps import ReferenceKernels
+from tests.support.document_contexts import DOCUMENTS, SOURCES, batch_of, in_turn, networks, readouts
+from tests.support.networks import REFERENCE, VOCABULARY, model_options, network, with_steps
+from tests.support.reference_steps import ReferenceKernels
 
 WHERE = ("start", "gates", "both")
 everywhere = pytest.mark.parametrize("where", WHERE)

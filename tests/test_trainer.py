@@ -36,7 +36,7 @@ from nmt.training.objectives import TranslationObjective
 from nmt.training.optimizers import OPTIMIZERS as ALL_OPTIMIZERS
 from nmt.training.optimizers import step_where
 from nmt.training.trainer import Trainer
-from tests.runs import CONFIG, final_weights, records, run_config, write_corpus
+from tests.support.training_runs import CONFIG, final_weights, records, run_config, write_corpus
 
 pytestmark = pytest.mark.usefixtures("threads_and_generators_as_they_were")
 
@@ -143,7 +143,7 @@ def test_killed_at_twenty_random_moments_it_ends_in_the_same_bits(folder: Path) 
     """Kills a run and starts it again, repeatedly; the last checkpoint is readable after every kill."""
     # The server imports PyTorch once; every training is forked from it.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.runs", "nmt.tasks.training"])
+    context.set_forkserver_preload(["tests.support.training_runs", "nmt.tasks.training"])
     frequent = ("training.save_every=2", "training.validate_every=20", "validation.sentences=2")
     endless = (*frequent, "training.max_epochs=100000")
 

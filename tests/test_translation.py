@@ -30,7 +30,7 @@ from nmt.tasks.translation.translate import (
     translate_lines,
     translate_stream,
 )
-from tests.conftest import CPU, REFERENCES, SOURCES, save_small, small_config, small_translator
+from tests.support.models import CPU, REFERENCES, SOURCES, save_small, small_config, small_translator
 
 SEARCH = SearchConfig(beam_size=3)
 ALL_AT_ONCE, ONE_BY_ONE = SearchConfig(beam_size=3, batch_tokens=10_000), SearchConfig(beam_size=3, batch_tokens=1)

@@ -9,8 +9,8 @@ import torch
 
 from nmt.kernels.attention import attend
 from nmt.kernels.steps import Annotations, StepKernels
-from tests.networks import model_options, network, sentences
-from tests.triton_device import TRITON_DEVICES
+from tests.support.kernel_params import TRITON_DEVICES
+from tests.support.networks import model_options, network, sentences
 
 pytestmark = pytest.mark.parametrize("device", TRITON_DEVICES)
 TRITON = StepKernels("triton")

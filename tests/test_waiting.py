@@ -23,8 +23,8 @@ from nmt.kernels.select import reference_kernels
 from nmt.model.encoder import RecurrentEncoder
 from nmt.training.objectives import TranslationObjective
 from nmt.training.optimizers import MovingAverage
-from tests.networks import model_options, network, sentences
-from tests.reference_steps import ReferenceKernels
+from tests.support.networks import model_options, network, sentences
+from tests.support.reference_steps import ReferenceKernels
 
 DEVICE = torch.device("meta")
 NETWORKS: list[dict[str, Any]] = [

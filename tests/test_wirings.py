@@ -15,7 +15,7 @@ from nmt.model.attention.presets import ATTENTION_PRESETS
 from nmt.model.cells import Cell
 from nmt.model.translator import Translator
 from nmt.tasks.components import read_config
-from tests.networks import BOS, REFERENCE, VOCABULARY, model_options, network, sentences
+from tests.support.networks import BOS, REFERENCE, VOCABULARY, model_options, network, sentences
 from tests.test_model import build
 
 SOURCE_BS, LENGTHS_B = sentences(5, 3)

@@ -24,7 +24,7 @@ from nmt.errors import NmtError
 from nmt.runtime.worker_pool import LARGE_BATCH, WorkerPool, divide_threads
 from nmt.tasks.translation.loading import System, load_model
 from nmt.tasks.translation.translate import Request, translate_lines
-from tests.conftest import CPU, SOURCES
+from tests.support.models import CPU, SOURCES
 
 ROOT = Path(__file__).parent.parent
 KILLED = NmtError("a worker was killed")

@@ -1,4 +1,4 @@
-"""Small families of parts, so that the configuration is tested without the parts of the project."""
+"""Small components, so that the configuration is tested without the components of the project."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small networks for tests, with every choice given by name."""
+"""Small networks; every option is a keyword argument."""
 
 from __future__ import annotations
 

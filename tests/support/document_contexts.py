@@ -1,4 +1,4 @@
-"""Sentences in documents, as tensors: what the tests of contexts look at."""
+"""Batches of sentences in documents, and networks that read document context."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nmt.data.batching.document_context import add_context
 from nmt.model.context import Sentences
 from nmt.model.in_context import EncodedContext, ForcedReadout, SentenceStates, TranslatorInContext, encode_states
 from nmt.model.translator import Translator
-from tests.networks import sentences
+from tests.support.networks import sentences
 
 DOCUMENTS = [3, 1, 4, 2]
 """Sentences of each of the documents of the tests."""

@@ -1,4 +1,4 @@
-"""What a CUDA graph does, on a CPU: operations on the very tensors that they were captured with, and no Python."""
+"""CUDA graphs imitated on a CPU: replay runs the captured operations on the captured tensors, without Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small labelled documents for tests: what a document is about decides its label, what else stands in it does not."""
+"""Small labelled documents: the topic words decide the label, the filler words do not."""
 
 from __future__ import annotations
 

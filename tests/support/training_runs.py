@@ -1,4 +1,4 @@
-"""Small training runs for tests: reversing sequences of letters."""
+"""Small training runs that learn to reverse sequences of letters."""
 
 from __future__ import annotations
 

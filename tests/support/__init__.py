@@ -1,0 +1,1 @@
+"""Support for the tests: small models, data and kernels. Imported as `tests.support.NAME`."""
