@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.compiled import needs_compiler
-from tests.runs import write_corpus
+from tests.support.kernel_params import needs_compiler
+from tests.support.training_runs import write_corpus
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "adding_a_cell.md").read_text(encoding="utf-8")
@@ -23,7 +23,7 @@ import pytest
 import torch
 
 from nmt.kernels.steps import reference_step
-from tests.networks import model_options, network
+from tests.support.networks import model_options, network
 from tests.test_model import (
     test_a_sentence_does_not_feel_its_batch,
     test_every_parameter_gets_a_gradient,
@@ -53,7 +53,7 @@ import sys
 from pathlib import Path
 
 from nmt.tasks.training import train
-from tests.runs import records, run_config
+from tests.support.training_runs import records, run_config
 
 folder = Path(sys.argv[1])
 config = run_config(folder, "model.encoder.cell=mgu", "model.decoder.cell=mgu", "training.max_epochs=2")
@@ -64,7 +64,7 @@ assert losses[-1] < losses[0], losses
 
 RECORDED = """
 from nmt.kernels.steps import StepKernels
-from tests.networks import model_options, network
+from tests.support.networks import model_options, network
 from tests.test_recurrence import test_a_recorded_recurrence_is_that_of_autograd
 
 for wiring in ("bahdanau", "luong"):
