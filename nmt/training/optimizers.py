@@ -59,7 +59,6 @@ class AdamOptions(AdamWOptions):
 
 class SgdOptions(OptimizerOptions):
     kind: Literal["sgd"] = "sgd"
-    """Stochastic gradient descent."""
     learning_rate: Rate = 1.0
     """Learning rate at the top of the schedule."""
     momentum: Probability = 0.0

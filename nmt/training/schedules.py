@@ -20,7 +20,6 @@ class ScheduleOptions(PartOptions):
 
 class ConstantOptions(ScheduleOptions):
     kind: Literal["constant"] = "constant"
-    """The same rate throughout."""
 
 
 class InverseSquareRootOptions(ScheduleOptions):
@@ -39,14 +38,12 @@ class CosineScheduleOptions(ScheduleOptions):
 
 class LinearOptions(ScheduleOptions):
     kind: Literal["linear"] = "linear"
-    """A straight line from the top to the floor at the last update."""
     floor: Probability = 0.0
     """Factor at the last update."""
 
 
 class PlateauOptions(ScheduleOptions):
     kind: Literal["plateau"] = "plateau"
-    """Smaller whenever the metric of `early_stopping` stops improving."""
     decrease: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
     """Factor at each decrease."""
     patience: Positive = 1

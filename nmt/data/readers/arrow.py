@@ -62,7 +62,6 @@ class HuggingFaceOptions(base.SourceOptions):
     """A data set that the package `datasets` loads."""
 
     kind: Literal["huggingface"] = "huggingface"
-    """Hugging Face data set."""
     dataset: str
     """Name on the hub, such as `wmt/wmt14`; or a folder; or, with `files`, their format: json, csv, parquet or text."""
     files: list[str] = Field(default_factory=list)

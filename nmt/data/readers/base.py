@@ -130,7 +130,6 @@ class SplitOptions(PartOptions):
     """Validation text that is taken from the training text, for `data.validation` alone."""
 
     kind: Literal["split"] = "split"
-    """Taken from the training text."""
     split: Positive
     """Number of pairs, or of labelled documents, drawn from all of `data.train`, at most half of it. No other source
     sentence like theirs stays in the training text. Corpora with `documents` give whole documents, up to this number of

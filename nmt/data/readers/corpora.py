@@ -55,7 +55,6 @@ class TextPairOptions(PairFieldOptions):
     """Two text files, aligned line by line; plain or .gz, .bz2, .xz, .zst."""
 
     kind: Literal["text"] = "text"
-    """Two aligned text files."""
     source: str
     """File in the source language, one sentence a line."""
     target: str
@@ -74,7 +73,6 @@ class TsvPairOptions(CorpusOptions, base.FileOptions):
 
     keys: ClassVar[base.TextOfFields] = {field: f"{key}_column" for field, key in CorpusOptions.keys.items()}
     kind: Literal["tsv"] = "tsv"
-    """Columns separated by tabs."""
     source_column: TableColumn = 1
     """Column of the source sentence: its number, from 1, or its name; a name makes the first line a header."""
     target_column: TableColumn = 2
@@ -90,14 +88,12 @@ class JsonPairOptions(PairFieldOptions, base.FileOptions):
     """One JSON object a line, two fields of which are the sides."""
 
     kind: Literal["jsonl"] = "jsonl"
-    """JSON lines."""
 
 
 class ParquetPairOptions(PairFieldOptions, base.FileOptions):
     """A Parquet file, two columns of which are the sides."""
 
     kind: Literal["parquet"] = "parquet"
-    """Parquet."""
 
 
 class HuggingFacePairOptions(HuggingFaceOptions, PairFieldOptions):

@@ -43,7 +43,6 @@ class TextDocumentOptions(CollectionOptions):
 
     keys: ClassVar[base.TextOfFields] = {"text": "docs", "label": "labels"}
     kind: Literal["text"] = "text"
-    """A file of documents and a file of labels."""
     docs: str
     """File with a document a line, its sentences separated by TAB."""
     labels: str
@@ -59,7 +58,6 @@ class TsvDocumentOptions(CollectionOptions, base.FileOptions):
 
     keys: ClassVar[base.TextOfFields] = {"text": "text_column", "label": "label_column"}
     kind: Literal["tsv"] = "tsv"
-    """Columns separated by tabs."""
     text_column: TableColumn = "text"
     """Column of the text, which is split into sentences: its number, from 1, or its name; a name makes the first line
     a header."""
@@ -71,14 +69,12 @@ class JsonDocumentOptions(DocumentFieldOptions, base.FileOptions):
     """One JSON object a line, one field of which is the text and another the label."""
 
     kind: Literal["jsonl"] = "jsonl"
-    """JSON lines."""
 
 
 class ParquetDocumentOptions(DocumentFieldOptions, base.FileOptions):
     """A Parquet file, one column of which is the text and another the label."""
 
     kind: Literal["parquet"] = "parquet"
-    """Parquet."""
 
 
 class HuggingFaceDocumentOptions(HuggingFaceOptions, DocumentFieldOptions):

@@ -13,10 +13,7 @@ from nmt.model.modules import Linear
 
 
 class AdditiveOptions(ScoreOptions):
-    """v' tanh(W query + U memory)."""
-
     kind: Literal["additive"] = "additive"
-    """v' tanh(W query + U memory) of Bahdanau 2015."""
     hidden_size: Size | None = None
     """Attention units; by default as many as the query has features, or the memory where there is no query."""
     takes_coverage: ClassVar[bool] = True

@@ -13,10 +13,7 @@ from nmt.model.attention.base import SCORES, Form, Score, ScoreOptions, View
 
 
 class ConcatOptions(ScoreOptions):
-    """v' tanh(W [query; memory])."""
-
     kind: Literal["concat"] = "concat"
-    """v' tanh(W [query; memory]) of Luong 2015."""
     hidden_size: Size | None = None
     """Attention units; by default as many as the query has features, or the memory where there is no query."""
     takes_coverage: ClassVar[bool] = True

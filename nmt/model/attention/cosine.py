@@ -12,10 +12,7 @@ from nmt.model.attention.base import SCORES, Score, ScoreOptions, View
 
 
 class CosineOptions(ScoreOptions):
-    """strength * cos(key, memory), key and strength made from the query."""
-
     kind: Literal["cosine"] = "cosine"
-    """strength * cos(key, memory) of Graves 2014, key and strength made from the query."""
 
 
 @SCORES.register("cosine", CosineOptions)

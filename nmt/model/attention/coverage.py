@@ -21,10 +21,7 @@ Carried = tuple[Tensor, ...]
 
 
 class NoCoverageOptions(NetworkPartOptions):
-    """Nothing is remembered."""
-
     kind: Literal["none"] = "none"
-    """Nothing is remembered."""
 
 
 class CoverageOptions(NetworkPartOptions):
@@ -72,10 +69,7 @@ class TermCoverage(Coverage):
 
 
 class LinguisticOptions(CoverageOptions):
-    """The sum of the weights so far over each position's fertility."""
-
     kind: Literal["linguistic"] = "linguistic"
-    """The sum of the weights so far, divided by how much each position is expected to get (Tu 2016)."""
     max_fertility: Annotated[float, Field(ge=0.0, le=1_000.0)] = 2.0
     """N: the most that a position is expected to get, learned between 0 and N; 0: every position gets 1."""
 
@@ -109,10 +103,7 @@ class LinguisticCoverage(TermCoverage):
 
 
 class NeuralOptions(CoverageOptions):
-    """A small recurrent state of each position."""
-
     kind: Literal["neural"] = "neural"
-    """A small recurrent state of each position, updated at every step (Tu 2016)."""
     size: Size = 10
     """Features of the state."""
 

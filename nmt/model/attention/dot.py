@@ -29,10 +29,7 @@ class SameSizeOptions(ScoreOptions):
 
 
 class DotOptions(SameSizeOptions):
-    """query' memory; both must be of one size."""
-
     kind: Literal["dot"] = "dot"
-    """query' memory of Luong 2015; both must be of one size."""
 
 
 @SCORES.register("dot", DotOptions)
@@ -51,10 +48,7 @@ class DotScore(Score):
 
 
 class GeneralOptions(ScoreOptions):
-    """query' W memory."""
-
     kind: Literal["general"] = "general"
-    """query' W memory of Luong 2015."""
 
 
 @SCORES.register("general", GeneralOptions)
@@ -78,10 +72,7 @@ class GeneralScore(Score):
 
 
 class ScaledDotOptions(SameSizeOptions):
-    """query' memory / sqrt(size); both must be of one size."""
-
     kind: Literal["scaled_dot"] = "scaled_dot"
-    """query' memory / sqrt(size) of Vaswani 2017; both must be of one size."""
 
 
 @SCORES.register("scaled_dot", ScaledDotOptions)

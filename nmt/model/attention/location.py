@@ -14,10 +14,7 @@ from nmt.model.attention.base import SCORES, Score, ScoreOptions, View
 
 
 class LocationOptions(ScoreOptions):
-    """W query: a score for each position, whatever stands there."""
-
     kind: Literal["location"] = "location"
-    """W query of Luong 2015: a score for each position, whatever stands there."""
     positions: Positions = 100
     """Source positions that have a score; what lies beyond them is never looked at."""
 

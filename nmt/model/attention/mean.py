@@ -13,10 +13,7 @@ from nmt.model.attention.base import SCORES, Score, ScoreOptions, View
 
 
 class MeanOptions(ScoreOptions):
-    """The same score for every position: the context is their average."""
-
     kind: Literal["mean"] = "mean"
-    """The same score for every position: the context is their average."""
     needs_query: ClassVar[bool] = False
 
     def conflicts(self, model: schema.ModelConfig) -> Iterator[tuple[str, str]]:

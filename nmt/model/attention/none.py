@@ -18,7 +18,6 @@ class NoneOptions(ScoreOptions):
     """No attention: the decoder knows the sentence from the encoder's last state alone."""
 
     kind: Literal["none"] = "none"
-    """No attention: the decoder knows the sentence from the encoder's last state alone."""
     context: Literal["first_state", "every_step"] = "every_step"
     """Where it goes: only into the decoder's first state (Sutskever 2014), or also into every step (Cho 2014)."""
     mapped: bool = False

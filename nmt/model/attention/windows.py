@@ -30,10 +30,7 @@ from nmt.model.attention.base import (
 
 
 class GlobalWindowOptions(NetworkPartOptions):
-    """Every position of the sentence."""
-
     kind: Literal["global"] = "global"
-    """Every position of the sentence."""
 
 
 @WINDOWS.register("global", GlobalWindowOptions)
@@ -120,10 +117,7 @@ class LocalWindow(Window):
 
 
 class LocalMonotonicOptions(LocalOptions):
-    """Around the position of the target."""
-
     kind: Literal["local_monotonic"] = "local_monotonic"
-    """Around the position of the target: p_t = t, as if both languages had one order (Luong 2015)."""
 
 
 @WINDOWS.register("local_monotonic", LocalMonotonicOptions)
@@ -145,10 +139,7 @@ class LocalMonotonicWindow(LocalWindow):
 
 
 class LocalPredictiveOptions(LocalOptions):
-    """Around a position that the query predicts."""
-
     kind: Literal["local_predictive"] = "local_predictive"
-    """Around a position that the query predicts, with a Gaussian about it (Luong 2015)."""
 
 
 @WINDOWS.register("local_predictive", LocalPredictiveOptions)

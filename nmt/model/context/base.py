@@ -121,10 +121,7 @@ CONTEXTS: Registry[Context] = Registry("context")
 
 
 class NoContextOptions(ContextOptions):
-    """Every sentence is translated by itself."""
-
     kind: Literal["none"] = "none"
-    """Every sentence is translated by itself."""
 
 
 @CONTEXTS.register("none", NoContextOptions)

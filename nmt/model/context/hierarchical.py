@@ -28,10 +28,7 @@ OPEN = 2.0
 
 
 class HierarchicalOptions(ContextOptions):
-    """Attention over the words of each sentence before, then over these sentences."""
-
     kind: Literal["hierarchical"] = "hierarchical"
-    """Attention over the words of each sentence before, then over these sentences (Miculicich 2018)."""
     past: schema.Sentences = 3
     """Sentences that are looked back to."""
     where: Literal["encoder", "decoder", "both"] = "encoder"

@@ -28,10 +28,7 @@ from nmt.model.context.base import CONTEXTS, Context, ContextOptions, ContextWei
 
 
 class SummaryOptions(ContextOptions):
-    """The sentences before as one vector, which the decoder is told."""
-
     kind: Literal["summary"] = "summary"
-    """The sentences before as one vector, which the decoder is told (Wang 2017)."""
     past: schema.Sentences = 3
     """Sentences that are looked back to."""
     where: Literal["start", "gates", "both"] = "both"

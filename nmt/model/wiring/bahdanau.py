@@ -21,7 +21,6 @@ class BahdanauOptions(schema.NetworkPartOptions):
     """Look with the state before, then update it with the context."""
 
     kind: Literal["bahdanau"] = "bahdanau"
-    """Look with the state before, then update it with the context."""
     readout_state: Literal["current", "previous"] = "current"
     """State of the top layer that the readout sees: after this step (Bahdanau 2015, eq. 4), or after the step before
     (A.2.2 of the same paper)."""

@@ -20,7 +20,6 @@ class ConditionalOptions(schema.NetworkPartOptions):
     """Update with the word, look, update with the context."""
 
     kind: Literal["conditional"] = "conditional"
-    """Update with the word, look, update with the context."""
 
     def conflicts(self, model: schema.ModelConfig) -> Iterator[tuple[str, str]]:
         """The second update is with the context."""

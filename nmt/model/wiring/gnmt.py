@@ -19,7 +19,6 @@ class GnmtOptions(schema.NetworkPartOptions):
     """The first layer looks, its context goes into every layer above."""
 
     kind: Literal["gnmt"] = "gnmt"
-    """The first layer looks, its context goes into every layer above."""
     query: Literal["current", "previous"] = "current"
     """State of the first layer to look with: after this step (GNMT v2), or after the one before (Wu 2016)."""
     context_feeding: bool = False

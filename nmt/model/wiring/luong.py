@@ -21,7 +21,6 @@ class LuongOptions(schema.NetworkPartOptions):
     """Update, look, and mix state and context into an attentional state."""
 
     kind: Literal["luong"] = "luong"
-    """Update, look, and mix state and context into an attentional state."""
     input_feeding: bool = True
     """The attentional state enters the next step; without it all target positions are computed at once."""
 
