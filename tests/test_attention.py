@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nmt.config import schema
-from nmt.model.attention import Encoded, Look, build_attention
+from nmt.model.attention import AttentionOutput, Encoded, build_attention
 from nmt.model.attention.additive import AdditiveOptions, AdditiveScore
 from nmt.model.attention.base import COVERAGES, SCORES, WINDOWS, View
 from nmt.model.attention.none import NoneOptions
@@ -205,7 +205,7 @@ def test_local_windows_follow_the_paper(window: str, half_width: int, at_once: b
     if at_once:
         look = attention.scan(query_BTH, prepared)
     else:
-        look = Look.join([attention(query_BTH[:, [t]], prepared, (), t) for t in range(targets)])
+        look = AttentionOutput.join([attention(query_BTH[:, [t]], prepared, (), t) for t in range(targets)])
     weights_BTS = look.weights.mean()
     assert look.weights.values_BQNW.shape[-1] == min(2 * half_width + 1, 12), "a window reads its own positions alone"
 

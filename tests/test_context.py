@@ -416,7 +416,9 @@ def test_options_that_do_not_go_with_the_network_are_refused() -> None:
     assert conflicts(where="both", heads=3) == [
         "model.context.heads is 3, but must divide the size of the encoder's annotations (10)"
     ]
-    assert conflicts(word="none") == ["model.context.word is none, which looks at nothing; choose another score"]
+    assert conflicts(word="none") == [
+        "model.context.word is none, which has no attention weights; choose another score"
+    ]
 
 
 def test_sentences_join_with_padding() -> None:

@@ -282,7 +282,7 @@ def test_context_says_itself_what_it_cannot_go_with(folder: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         run_config(folder, "model.context={kind: hierarchical, heads: 3, word: none}")
     assert [problem.removeprefix("--set ") for problem in caught.value.problems] == [
-        "model.context.word: is none, which looks at nothing; choose another score",
+        "model.context.word: is none, which has no attention weights; choose another score",
         "model.context.heads: is 3, but must divide the size of the encoder's annotations (32)",
     ]
     with pytest.raises(ConfigError, match=r"did you mean 'hierarchical'"):

@@ -30,7 +30,7 @@ from nmt.training.objectives import ClassificationObjective
 from tests.support.kernel_params import GRUS
 from tests.support.networks import REFERENCE, with_gru
 
-LOOKING = [kind for kind, entry in SCORES.items() if entry.options().looks]
+LOOKING = [kind for kind, entry in SCORES.items() if entry.options().has_weights]
 NO_DROPOUT = schema.DocumentDropoutConfig(embedding=0.0, word=0.0, layer=0.0, output=0.0)
 VOCABULARY = 23
 Document = Sequence[Sequence[int]]

@@ -341,7 +341,7 @@ MISTAKES = [
     ({"score": "dot"}, "model.attention.score: dot multiplies decoder states of 512 with annotations of 300"),
     ({"score": "scaled_dot"}, "model.attention.score: scaled_dot multiplies decoder states of 512"),
     ({"heads": 3}, "model.attention.heads: is 3, but must divide model.decoder.hidden_size (512)"),
-    ({"score": "none", "heads": 2}, "model.attention.heads: is 2, but score none looks at nothing"),
+    ({"score": "none", "heads": 2}, "model.attention.heads: is 2, but score none has no attention weights"),
     ({"score": "none", "window": "local_monotonic"}, "model.attention.window: is local_monotonic, but score none"),
     ({"score": "general", "coverage": "linguistic"}, "model.attention.coverage: is a term inside the tanh of a score"),
     ({"score": "none", "coverage": "neural"}, "model.attention.coverage: is a term inside the tanh of a score"),

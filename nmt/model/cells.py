@@ -1,8 +1,7 @@
-"""Recurrent cells of the decoder, and the stacks of the encoder that have the same equations.
+"""Recurrent cells, and the decoder's stack of layers.
 
-A cell's product with its input is apart from its recurrence: the inputs of all target positions are known at
-once in training, so that half is one product outside the tape. Where nothing but the inputs enters the recurrence
-there is no tape: the library runs over all positions.
+The product with the input is separate from the recurrence: in training the inputs of all target positions are known, so
+it is one product. A recurrence without attention runs by PyTorch's own layers over all positions.
 
 Shapes: B sentences, Q queries, T positions, X input features, H hidden, G gates x H.
 """
@@ -25,28 +24,28 @@ from nmt.kernels.tape import Row, Tape, Term, Value
 from nmt.model.modules import module_list
 
 State = tuple[Tensor, ...]
-"""What a layer carries to the next step, its output first: (h,) or (h, c), each [B, Q, H]."""
+"""State of a layer, its output first: (h,) or (h, c), each [B, Q, H]."""
 
 Values = tuple[Value, ...]
-"""The same as a tape records it."""
+"""State of a layer on a tape."""
 Rows = tuple[Row, ...]
-"""Values as a step finds them, or leaves them."""
+"""State of a layer on a tape, before or after a step."""
 
 
 def rows_before(values: Values) -> Rows:
-    """What a step finds of a layer that is carried."""
+    """Returns the state before the step."""
     return tuple(value.before for value in values)
 
 
 def rows_after(values: Values) -> Rows:
-    """What a step leaves of a layer."""
+    """Returns the state after the step."""
     return tuple(value.after for value in values)
 
 
 class Cell(nn.Module):
-    """A recurrent layer that can be advanced by one position, or run over all positions at once.
+    """A recurrent layer that advances by one position, or runs over all positions at once.
 
-    The weights are those of one layer of `torch.nn.GRU` or its kin, whichever way it is run.
+    Its weights are those of one PyTorch layer, such as `torch.nn.GRU`, on every path.
     """
 
     kind: ClassVar[str]
@@ -56,7 +55,7 @@ class Cell(nn.Module):
     """Tensors in the state."""
     library: ClassVar[Callable[..., nn.RNNBase] | None] = None
     """PyTorch's own layers with the same equation; None: the step runs over whole sequences."""
-    remembers: ClassVar[int | None] = None
+    accumulates: ClassVar[int | None] = None
     """The gate whose bias begins as 1, so that the cell starts out remembering."""
 
     def __init__(self, options: PartOptions, input_size: int, hidden_size: int, kernels: Kernels) -> None:
@@ -65,34 +64,34 @@ class Cell(nn.Module):
         self.layer = build_stack(options, input_size, hidden_size, layers=1, bidirectional=False, dropout=0.0)
         self.projected_size = self.gates * hidden_size
         self.step = kernels.cell_step(options.kind)
-        """From both halves of the gates' pre-activations [..., G] and the state [..., H] to the state after a step."""
+        """Computes the next state from both halves of the pre-activations [..., G] and the state [..., H]."""
         self.product = kernels.linear
 
     @property
     def input_weights(self) -> tuple[Tensor, Tensor]:
-        """Of the product with the input."""
+        """Weight and bias of the product with the input."""
         weight, _, bias, _ = self.layer.all_weights[0]
         return weight, bias
 
     @property
     def recurrent_weights(self) -> tuple[Tensor, Tensor]:
-        """Of the product with the state."""
+        """Weight and bias of the product with the state."""
         _, weight, _, bias = self.layer.all_weights[0]
         return weight, bias
 
     def project(self, inputs: Tensor) -> Tensor:
-        """The input's half of the gates' pre-activations, [.., G] of inputs [.., input_size]."""
+        """Returns the input half of the pre-activations, [.., G], of inputs [.., input_size]."""
         return self.product(inputs, *self.input_weights)
 
     def recur(self, hidden: Tensor) -> Tensor:
-        """The recurrent half of the gates' pre-activations, [.., G] of states [.., H]."""
+        """Returns the recurrent half of the pre-activations, [.., G], of states [.., H]."""
         return F.linear(hidden, *self.recurrent_weights)
 
     def forward(self, projected_BQG: Tensor, state: State, beside_BQG: Tensor | None = None) -> State:
         """Returns the state after one step.
 
-        `projected_BQG` is `project` of the input, and whatever else is added to it; `beside_BQG` is added to the
-        recurrent half, which the reset gate of a GRU multiplies.
+        `projected_BQG` is the input half, with further terms; `beside_BQG` is added to the recurrent half, which the
+        reset gate of a GRU multiplies.
         """
         recurrent_BQG = self.recur(state[0])
         return self.step(projected_BQG, recurrent_BQG if beside_BQG is None else recurrent_BQG + beside_BQG, state)
@@ -110,16 +109,16 @@ class Cell(nn.Module):
         return outputs_BTH
 
     def unsupported_reason(self) -> str:
-        """What keeps a step from being recorded, with its path in the YAML; empty where nothing does."""
+        """Returns why a step cannot be recorded, with the path in the YAML; empty if it can."""
         return "" if has_step_kernels(self.kind) else "model.decoder.cell has no fused form"
 
     def carry(self, tape: Tape, state: State) -> Values:
-        """What a tape carries of this layer, from a state with one query. Products read the output alone."""
+        """Adds the state to a tape, from a state with one query. Products read the output only."""
         output, *rest = state
         return tape.carried(output), *(tape.carried(part, "state") for part in rest)
 
     def intermediate(self, tape: Tape) -> Values:
-        """A state of this layer within a step of a tape."""
+        """Adds a state within a step to a tape."""
         rest = (tape.intermediate(self.hidden_size, "state") for _ in range(self.parts - 1))
         return tape.intermediate(self.hidden_size), *rest
 
@@ -128,12 +127,12 @@ class Cell(nn.Module):
         tape.gated(self.kind, inputs, self.recurrent(tape, before), before[0], after[0])
 
     def recurrent(self, tape: Tape, before: Rows) -> Term:
-        """The recurrent half of the gates in a step of a tape."""
+        """Records the recurrent half of the pre-activations."""
         return tape.product(before[0], *self.recurrent_weights)
 
 
 def cell_class(options: PartOptions) -> type[Cell]:
-    """The cell that the options name."""
+    """Returns the class of the cell."""
     return cast(type[Cell], CELLS[options.kind].build)
 
 
@@ -187,7 +186,7 @@ def build_stack(
 
 
 def _initialize(cell: type[Cell], weight_in: Tensor, weight_state: Tensor, bias_in: Tensor, bias_state: Tensor) -> None:
-    """Glorot for each gate's input matrix, orthogonal for its recurrent one; an LSTM starts out remembering."""
+    """Initialises each gate's input matrix by Glorot, its recurrent matrix orthogonal; the LSTM's forget bias is 1."""
     with torch.no_grad():
         for block in weight_in.chunk(cell.gates):
             nn.init.xavier_uniform_(block)
@@ -195,8 +194,8 @@ def _initialize(cell: type[Cell], weight_in: Tensor, weight_state: Tensor, bias_
             nn.init.orthogonal_(block)
         bias_in.zero_()
         bias_state.zero_()
-        if cell.remembers is not None:
-            bias_in.chunk(cell.gates)[cell.remembers].fill_(1.0)
+        if cell.accumulates is not None:
+            bias_in.chunk(cell.gates)[cell.accumulates].fill_(1.0)
 
 
 CELLS: Registry[Cell] = Registry("cell")
@@ -239,7 +238,7 @@ class LstmCell(Cell):
 
     gates = 4
     parts = 2
-    remembers = 1
+    accumulates = 1
     library = nn.LSTM
 
     def record(self, tape: Tape, inputs: Sequence[Term], before: Rows, after: Rows) -> None:
@@ -257,9 +256,9 @@ class RnnCell(Cell):
         tape.tanh(inputs, self.recurrent(tape, before), after[0])
 
 
-Factors = tuple[Tensor, ...]
-"""Of dropout, [B, Q, H] or of all positions [B, T, H] for each layer that reads another one's output: zero, or what
-keeps the expectation. Nothing where nothing is dropped, or where they are drawn when they are wanted."""
+DropoutMasks = tuple[Tensor, ...]
+"""Scaled dropout masks, [B, Q, H] or [B, T, H], of each layer that reads another one's output. Empty without dropout,
+or if they are drawn when needed."""
 
 
 class Stack(nn.Module):
@@ -296,26 +295,26 @@ class Stack(nn.Module):
         projected: Tensor | None = None,
         beside: Tensor | None = None,
         context: Tensor | None = None,
-        factors: Factors = (),
+        masks: DropoutMasks = (),
     ) -> tuple[Tensor, State]:
-        """The output [B, Q, H] of the top and the states after one step.
+        """Returns the output [B, Q, H] of the top layer, and the states after one step.
 
-        The lowest layer reads `below` [B, Q, ..], or is given `projected` [B, Q, G] in place of it; `beside` is added
-        to its recurrent half. `factors` are those of dropout for this step; without them they are drawn.
+        The lowest layer reads `below` [B, Q, ..], or `projected` [B, Q, G] is its input half; `beside` is added to its
+        recurrent half. Without the dropout masks `masks` of this step, masks are drawn.
         """
         following: State = ()
         for number, cell in enumerate(self.cells):
             if number or projected is None:
                 assert below is not None, "the lowest layer reads something"
-                projected = cell.project(self._input(number, below, context, factors))
+                projected = cell.project(self._input(number, below, context, masks))
             after = cell(projected, self._part(state, number), None if number else beside)
             following += after
             below = self._output(number, after[0], below)
         assert below is not None, "a stack without layers hands on what is below"
         return below, following
 
-    def draw(self, batch: int, positions: int) -> Factors:
-        """Factors of dropout for all positions, as `scan` draws them; none where nothing is dropped."""
+    def draw(self, batch: int, positions: int) -> DropoutMasks:
+        """Draws the dropout masks of all positions in the order of `scan`; empty without dropout."""
         if not self.training or not self.dropout:
             return ()
         readers = list(self.cells)[not self.first :]
@@ -323,20 +322,20 @@ class Stack(nn.Module):
         return tuple(self.drop(each, self.dropout, True) for each in ones)
 
     def unsupported_reason(self) -> str:
-        """What keeps a step of the whole stack from being recorded, with its path in the YAML."""
+        """Returns why a step of the stack cannot be recorded, with the path in the YAML; empty if it can."""
         return self.cells[0].unsupported_reason()
 
     def carry(self, tape: Tape, state: State) -> list[Values]:
-        """What a tape carries of each layer, from a state with one query."""
+        """Adds the state of each layer to a tape, from a state with one query."""
         return [cell.carry(tape, self._part(state, number)) for number, cell in enumerate(self.cells)]
 
-    def record(self, tape: Tape, inputs: Sequence[Term], carried: Sequence[Values], factors: Factors) -> Value:
-        """Record a step, the lowest layer's input half of the gates being the sum of `inputs`; the top's output."""
+    def record(self, tape: Tape, inputs: Sequence[Term], carried: Sequence[Values], masks: DropoutMasks) -> Value:
+        """Records a step and returns the top layer's output; the sum of `inputs` is the lowest layer's input half."""
         assert not self.first, "the lowest layer of the decoder is part of the recurrence"
         below: Value | None = None
         for number, (cell, values) in enumerate(zip(self.cells, carried, strict=True)):
             if below is not None:
-                entered = tape.scale(below.after, factors[number - 1]) if factors else below
+                entered = tape.scale(below.after, masks[number - 1]) if masks else below
                 inputs = (tape.product(entered.after, *cell.input_weights),)
             cell.record(tape, inputs, rows_before(values), rows_after(values))
             output = values[0]
@@ -346,10 +345,10 @@ class Stack(nn.Module):
         assert below is not None, "a recurrence has a layer"
         return below
 
-    def scan(self, state: State, inputs: Tensor, context: Tensor | None = None, factors: Factors = ()) -> Tensor:
-        """The outputs [B, T, H] of the top for inputs [B, T, ..] of all positions; `factors` as for `step`."""
+    def scan(self, state: State, inputs: Tensor, context: Tensor | None = None, masks: DropoutMasks = ()) -> Tensor:
+        """Returns the outputs [B, T, H] of the top layer for inputs [B, T, ..]; `masks` as for `step`."""
         for number, cell in enumerate(self.cells):
-            outputs = cell.scan(self._input(number, inputs, context, factors), self._part(state, number))
+            outputs = cell.scan(self._input(number, inputs, context, masks), self._part(state, number))
             inputs = self._output(number, outputs, inputs)
         return inputs
 
@@ -357,12 +356,10 @@ class Stack(nn.Module):
         parts = self.cells[0].parts
         return state[number * parts : (number + 1) * parts]
 
-    def _input(self, number: int, below: Tensor, context: Tensor | None, factors: Factors = ()) -> Tensor:
+    def _input(self, number: int, below: Tensor, context: Tensor | None, masks: DropoutMasks = ()) -> Tensor:
         if self.first + number:
-            if factors:
-                below = below * factors[number - (not self.first)]
-            else:
-                below = self.drop(below, self.dropout, self.training)
+            mask = masks[number - (not self.first)] if masks else None
+            below = self.drop(below, self.dropout, self.training) if mask is None else below * mask
         return below if context is None else torch.cat([below, context.to(below.dtype)], -1)
 
     def _output(self, number: int, output: Tensor, below: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Documents as words in sentences (Yang 2016): words make sentences, sentences make a document.
+"""Document classifier: hierarchical attention over words and sentences (Yang 2016).
 
     h_it = BiGRU(x_it)            u_it = tanh(W_w h_it + b_w)   a_it = softmax_t(u_it' u_w)   s_i = sum_t a_it h_it
     h_i  = BiGRU(s_i)             u_i  = tanh(W_s h_i  + b_s)   a_i  = softmax_i(u_i'  u_s)   v   = sum_i a_i  h_i
@@ -25,17 +25,17 @@ from nmt.model.modules import Embedding, embedding_table
 class Pooling(nn.Module):
     """a = softmax over a row of score(query, memory);  vector = sum of a memory. One query, learned, for all rows.
 
-    Scores are those of every attention. `additive` and `concat` have a vector of their own to compare with and are
-    asked nothing: `additive` is then the paper's softmax of u' u_w with u = tanh(W h + b). The others multiply, or are
-    told, a query that is learned here: `dot` is the paper's equation without its hidden layer, u' h.
+    `additive` and `concat` have a learned vector of their own and need no query: `additive` is the paper's softmax of
+    u' u_w with u = tanh(W h + b). The other scores get a query that is learned here: `dot` is the paper's equation
+    without its hidden layer, u' h.
 
-    Rows have any length. What is masked weighs exactly zero.
+    Rows have any length. The weight of masked elements is exactly 0.
     """
 
     def __init__(self, options: ScoreOptions, memory_size: int, kernels: Kernels) -> None:
         super().__init__()
-        assert options.looks, "a score that looks at nothing gives no weights"
-        # A product needs a query as wide as the memory.
+        assert options.has_weights, "a score without weights cannot pool"
+        # A multiplicative score needs a query as wide as the memory.
         query_size = memory_size if options.needs_query else 0
         self.score = SCORES.build(options, query_size, memory_size, kernels)
         self.query_H = nn.Parameter(torch.empty(query_size)) if query_size else None
@@ -43,13 +43,13 @@ class Pooling(nn.Module):
             nn.init.normal_(self.query_H, std=query_size**-0.5)
 
     def forward(self, memory_PC: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
-        """The vector of each row [N, C], zero for an empty one, and the weight of each element [P]."""
+        """Returns the vector of each row [N, C], zero for an empty row, and the weight of each element [P]."""
         return self.pool(memory_PC, packing.row_P, packing.position_P, packing.rows)
 
     def pool(
         self, memory_PC: Tensor, row_P: Tensor, position_P: Tensor, rows: int, mask_P: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The same of elements that stand at these positions of these rows; with a mask, some are padding."""
+        """Pools elements at these positions of these rows; a mask marks elements that are not padding."""
         view = View(self.score.keys(memory_PC), own=False, width=memory_PC.shape[0], positions=position_P, covered=None)
         query_1H = memory_PC.new_empty(1, 0) if self.query_H is None else self.query_H.unsqueeze(0)
         (scores_P,) = self.score(query_1H, view)
@@ -61,18 +61,18 @@ class Pooling(nn.Module):
 
 @dataclass(frozen=True)
 class EncodedDocuments:
-    """What the encoder says of a batch of documents."""
+    """Encoder output for a batch of documents."""
 
     vectors_BC: Tensor
     """v, zero for a document without words."""
     word_weights_W: Tensor
-    """Of each word among those of its sentence."""
+    """Attention weight of each word in its sentence."""
     sentence_weights_N: Tensor
-    """Of each sentence among those of its document; exactly zero for an empty one."""
+    """Attention weight of each sentence in its document; exactly 0 for an empty one."""
 
 
 class Level(RecurrentLayers):
-    """The parts of a whole, read in order, and what of them matters."""
+    """One level of the hierarchy: recurrent layers, then attention with a learned query."""
 
     def __init__(self, options: schema.LevelConfig, input_size: int, dropout: float, kernels: Kernels) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class Level(RecurrentLayers):
         self.attention = Pooling(options.score, self.output_size, kernels)
 
     def forward(self, parts_PX: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
-        """The vector of each whole [N, C], zero for an empty one, and the weight of each part in it [P]."""
+        """Returns the vector of each row [N, C], zero for an empty row, and the weight of each element [P]."""
         if not len(parts_PX):
             return parts_PX.new_zeros(packing.rows, self.output_size), parts_PX.new_zeros(0)
         annotations_PC, _ = self.run(parts_PX, packing)
@@ -92,11 +92,11 @@ class Level(RecurrentLayers):
 class HierarchicalEncoder(nn.Module):
     """The hierarchical attention network of Yang 2016, section 2.2, eq. 1-10.
 
-    Two differences, neither of which changes what can be learned: the update gate z of PyTorch's GRU is the paper's
+    Two differences do not change the functions that can be learned: the update gate z of PyTorch's GRU is the paper's
     1 - z, and its recurrent products have biases of their own.
 
-    Nothing is padded: words are packed over the sentences of all documents of a batch, whatever their lengths, then
-    sentences over the documents. An empty sentence is not read at all.
+    There is no padding: words are packed over the sentences of all documents of a batch, then sentences over the
+    documents. Empty sentences are skipped.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class HierarchicalEncoder(nn.Module):
         dropout: float,
         kernels: Kernels,
     ) -> None:
-        """`embedding` looks the words up; `dropout` is that of sentence vectors, and between recurrent layers."""
+        """`dropout` is that of sentence vectors, and between recurrent layers."""
         super().__init__()
         self.embedding = embedding
         self.dropout = dropout
@@ -138,7 +138,7 @@ class HierarchicalEncoder(nn.Module):
         full_N = words_N.cpu() > 0
         document_N = torch.arange(len(sentences_B)).repeat_interleave(sentences_B.cpu())
         sentences = Packing.of(document_N[full_N].bincount(minlength=len(sentences_B)), device)
-        # Packing counts the sentences that have words; this is which of all sentences each is.
+        # Index of each packed sentence among all sentences: packing counts only those with words.
         sentence_P = full_N.nonzero().squeeze(1).to(device, non_blocking=True).index_select(0, sentences.element_P)
         sentences_NC = self.drop(sentences_NC, self.dropout, self.training)
         vectors_BC, weights_P = self.sentence(sentences_NC.index_select(0, sentence_P), sentences)
@@ -147,7 +147,7 @@ class HierarchicalEncoder(nn.Module):
 
 
 class DocumentClassifier(nn.Module):
-    """p = softmax(W_c v + b_c) (Yang 2016, eq. 11), as a network."""
+    """Classifier network, p = softmax(W_c v + b_c) (Yang 2016, eq. 11)."""
 
     def __init__(self, model: schema.ClassifierConfig, vocabulary_size: int, labels: int, kernels: Kernels) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ class DocumentClassifier(nn.Module):
         nn.init.zeros_(self.projection.bias)
 
     def forward(self, ids_W: Tensor, words_N: Tensor, sentences_B: Tensor) -> tuple[Tensor, EncodedDocuments]:
-        """Logits [B, K] of the labels, and what was attended to; the arguments are those of the encoder."""
+        """Returns the logits [B, K] of the labels, and the encoder output; arguments as for the encoder."""
         encoded: EncodedDocuments = self.encoder(ids_W, words_N, sentences_B)
         logits_BK: Tensor = self.projection(self.drop(encoded.vectors_BC, self.dropout, self.training))
         return logits_BK, encoded
@@ -177,7 +177,7 @@ class DocumentClassifier(nn.Module):
         return UnsupportedReasons(layers=self.encoder.unsupported_reason(), recurrence=None)
 
     def parts(self) -> list[tuple[str, int]]:
-        """The parts of the network and their numbers of parameters."""
+        """Returns the name and number of parameters of each part."""
         modules = {
             "embedding": self.encoder.embedding,
             "words": self.encoder.word,

@@ -23,7 +23,7 @@ from nmt.model.modules import Embedding, module_list
 
 
 class Segment(NamedTuple):
-    """Layers, counted from 1, that the library runs at once: between them is nothing but dropout."""
+    """Layers, counted from 1, that PyTorch runs as one stack: only dropout is between them."""
 
     first: int
     last: int
@@ -31,7 +31,7 @@ class Segment(NamedTuple):
 
 
 def segments(options: schema.EncoderConfig) -> Iterator[Segment]:
-    """The layers in as few segments as there can be; a layer whose input is added to its output is one by itself."""
+    """Yields the segments, as few as possible; a layer with a residual connection is a segment by itself."""
     first, directions = 1, options.directions
     residual_from = options.residual_from or options.layers + 1
     for layer in range(1, options.layers + 1):
@@ -42,7 +42,7 @@ def segments(options: schema.EncoderConfig) -> Iterator[Segment]:
 
 
 class RecurrentLayers(nn.Module):
-    """Recurrent layers, one above the other, in both directions, forward, or in both in the lowest layer alone.
+    """Recurrent layers in both directions, forward, or with only the lowest in both directions.
 
         y_1 = layer_1(x);   y_l = layer_l(y_{l-1}), from `residual_from` on + y_{l-1}
 
@@ -55,7 +55,7 @@ class RecurrentLayers(nn.Module):
     above: Sequence[RecurrentStack]
 
     def add_layers(self, options: schema.EncoderConfig, input_size: int, dropout: float, kernels: Kernels) -> None:
-        """Where a module's own are registered: optimizers know parameters by their order.
+        """Builds and registers the layers at this point, because optimizers identify parameters by their order.
 
         The lowest segment is `stack`, as if there were no other.
         """
@@ -83,16 +83,16 @@ class RecurrentLayers(nn.Module):
 
     @property
     def segments(self) -> list[RecurrentStack]:
-        """All layers, the lowest first, as the library runs them."""
+        """All segments, the lowest first."""
         return [self.stack, *self.above]
 
     @property
     def can_be_fused(self) -> bool:
-        """Whether its layers have an implementation beside the library's."""
+        """Whether the layers have an implementation besides PyTorch's own."""
         return isinstance(self.stack, nn.GRU)
 
     def run(self, below_PX: Tensor, packing: Packing) -> tuple[Tensor, list[State]]:
-        """The outputs [P, C] of the top layer, and the last states of each segment: parts [L x D, R, H], as packed."""
+        """Returns the top layer's outputs [P, C] and the last states of each segment: parts [L x D, R, H], packed."""
         finals: list[State] = []
         layer = 0
         for segment in self.segments:
@@ -108,7 +108,7 @@ class RecurrentLayers(nn.Module):
         return below_PX, finals
 
     def by_layer(self, finals: Sequence[State], packing: Packing) -> tuple[State, ...]:
-        """Last states of each layer of all rows, zero for an empty one, the directions side by side: parts [N, F]."""
+        """Returns the last states of each layer, both directions side by side: parts [N, F], zero for an empty row."""
         layers: list[State] = []
         for segment, final in zip(self.segments, finals, strict=True):
             parts = [
@@ -148,11 +148,11 @@ class RecurrentLayers(nn.Module):
 
 
 class RecurrentEncoder(RecurrentLayers):
-    """A stack of recurrent layers over the source (Bahdanau 2015, 3.2; Wu 2016, 3.1 and 3.2).
+    """Recurrent encoder (Bahdanau 2015, 3.2; Wu 2016, 3.1 and 3.2).
 
     Sentences are packed, so padding costs nothing and never reaches a state. With `reverse_source` the layers read the
     pieces of a sentence from the last to the first, then the end symbol (Sutskever 2014, section 3.3). The annotations
-    keep the positions of the text, so that whatever reads attention weights counts as without it.
+    stay in the order of the text.
     """
 
     def __init__(
@@ -171,11 +171,11 @@ class RecurrentEncoder(RecurrentLayers):
         self.norm = nn.LayerNorm(self.output_size) if model.layer_normalization else nn.Identity()
 
     def unsupported_reason(self) -> str:
-        """Why its layers run by the library alone, with the path in the YAML; empty where they need not."""
+        """Returns why only PyTorch's own layers can run, with the path in the YAML; empty if others can."""
         return "" if self.can_be_fused else "model.encoder.cell is not gru"
 
     def forward(self, source_BS: Tensor, lengths_B: Tensor) -> Encoded:
-        """Encode sentences of `lengths_B` pieces, padded to the right with anything.
+        """Encodes sentences of `lengths_B` pieces; the ids of padding are ignored.
 
         `lengths_B` stays on the CPU: packing reads it there, and a copy back from a GPU would wait for it.
         """
@@ -189,7 +189,7 @@ class RecurrentEncoder(RecurrentLayers):
         place_P = packing.row_P * positions + position_P
         inputs_PE = self.embedding(source_BS.flatten().index_select(0, place_P))
         outputs_PC, finals = self.run(inputs_PE, packing)
-        # Before padding comes back, which so stays exactly zero.
+        # Before padding is added, which stays exactly zero.
         outputs_PC = self.drop(self.norm(outputs_PC), self.dropout, self.training)
         memory_PC = outputs_PC.new_zeros(batch * positions, self.output_size).index_copy(0, place_P, outputs_PC)
         mask_BS = torch.arange(positions) < packing.lengths_N.unsqueeze(1)

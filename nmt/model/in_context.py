@@ -17,7 +17,7 @@ from torch import Tensor
 from nmt.data.batching import Batch, PreviousSentences
 from nmt.model.attention import AttentionWeights, Encoded
 from nmt.model.context import ContextWeights, Sentences
-from nmt.model.translator import Narrowed, Translator
+from nmt.model.translator import ShortlistSteps, Translator
 from nmt.model.wiring import DecoderState
 
 
@@ -116,9 +116,9 @@ class TranslatorInContext:
         """Reads the previous piece of every hypothesis; returns the new state and logits [B, Q, V]."""
         return self._translator.step(state, previous_BQ)
 
-    def narrowed(self, pieces_P: Tensor) -> Narrowed:
+    def with_shortlist(self, pieces_P: Tensor) -> ShortlistSteps:
         """Returns the steps for a search among these pieces."""
-        return self._translator.narrowed(pieces_P)
+        return self._translator.with_shortlist(pieces_P)
 
 
 class DocumentMemory:

@@ -1,4 +1,4 @@
-"""What all networks share: typed lists of modules, a linear layer, and networks without memory."""
+"""Modules that all networks share: embeddings, a linear layer, module lists, and networks without memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nmt.kernels.select import Kernels
 
 
 class Embedding(nn.Module):
-    """Looks up piece ids, and drops whole words (Gal 2016) and elements in training."""
+    """Embeds piece ids; in training it drops whole words (Gal 2016) and elements."""
 
     def __init__(self, table: nn.Embedding, word_dropout: float, dropout: float, kernels: Kernels) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Embedding(nn.Module):
 
 
 def embedding_table(vocabulary_size: int, features: int) -> nn.Embedding:
-    """A table with entries of variance 1 / features, so that it can serve as the output's weights as well."""
+    """Returns a table whose entries have variance 1 / features, so that it can also be the output layer's weight."""
     table = nn.Embedding(vocabulary_size, features)
     nn.init.normal_(table.weight, std=features**-0.5)
     return table
@@ -42,12 +42,12 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def module_list(modules: Iterable[Module]) -> Sequence[Module]:
-    """An `nn.ModuleList`, which registers its members, typed as what it holds: PyTorch types them as `Module`."""
+    """Returns an `nn.ModuleList`, typed by its members; PyTorch types them as `Module`."""
     return cast("Sequence[Module]", nn.ModuleList(modules))
 
 
 class Linear(nn.Linear):
-    """A linear layer that is mostly run over all positions at once."""
+    """A linear layer that usually runs over all positions at once."""
 
     def __init__(self, in_features: int, out_features: int, kernels: Kernels, *, bias: bool = True) -> None:
         super().__init__(in_features, out_features, bias)
@@ -58,13 +58,13 @@ class Linear(nn.Linear):
 
 
 def without_memory(build: Callable[[], Module]) -> Module:
-    """The network that `build` makes, on the device `meta`: its shapes, no values, and no random numbers drawn."""
+    """Builds a network on the device `meta`: shapes without values. Draws no random numbers."""
     with torch.device("meta"), _WithoutInitialization():
         return build()
 
 
 class _WithoutInitialization(TorchFunctionMode):
-    """Leaves out random values: on `meta` they are none, but drawing them would import the compiler for seconds."""
+    """Skips random initialisation, which on `meta` has no effect but imports PyTorch's compiler for seconds."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__name__", "") in ("normal_", "uniform_", "orthogonal_"):

@@ -26,7 +26,7 @@ AddContext = Callable[[Tensor], Tensor]
 
 
 class Decoder(nn.Module):
-    """Reads the target so far and says what comes next."""
+    """Computes the readout of the next target piece from the pieces so far."""
 
     def __init__(self, embedding: Embedding, model: schema.ModelConfig, memory_size: int, kernels: Kernels) -> None:
         super().__init__()
@@ -35,13 +35,13 @@ class Decoder(nn.Module):
         self.readout = self.wiring.build_readout(model, model.embedding_size, kernels)
 
     def start(self, encoded: Encoded) -> DecoderState:
-        """The state before the first piece, with one hypothesis a sentence."""
+        """Returns the state before the first piece, with one hypothesis per sentence."""
         return self.wiring.start(encoded)
 
     def step(
         self, state: DecoderState, previous_BQ: Tensor, add_context: AddContext | None = None
     ) -> tuple[DecoderState, Tensor]:
-        """Read the previous piece of every hypothesis; the new state and its readout [B, Q, R].
+        """Reads the previous piece of each hypothesis; returns the new state and its readout [B, Q, R].
 
         `add_context` changes the states that the readout reads; the recurrence does not depend on it.
         """
@@ -62,14 +62,14 @@ class Decoder(nn.Module):
         ), weights
 
     def states(self, encoded: Encoded, previous_BT: Tensor) -> Tensor:
-        """The states [B, T, H] of all positions of known targets, as the wiring puts them out."""
+        """Returns the decoder states [B, T, H] of all positions of known targets."""
         output, _ = self.wiring.scan(self.embedding(previous_BT), encoded)
         return output.hidden
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What the network has to know of the tokenizers."""
+    """Properties of the tokenizers that the network needs."""
 
     source_size: int
     target_size: int
@@ -78,17 +78,16 @@ class Vocabulary:
 
 
 class Translator(nn.Module):
-    """p(target | source), as a network.
+    """Translation network, p(target | source).
 
-    `start`, `step` and the state's `select` are all that a search needs, `readout` all that training needs.
-    A position after another: `step` gives what `readout` gives for all positions of a known target at once. Sentences
-    that stand in documents go through `nmt.model.in_context`.
+    A search needs `encode`, `start`, `step` and the state's `select`; training needs `encode` and `readout`. Repeated
+    `step` equals `readout` of all positions. `nmt.model.in_context` handles sentences with document context.
     """
 
     def __init__(
         self, model: schema.ModelConfig, vocabulary: Vocabulary, kernels: Kernels, reverse_source: bool = False
     ) -> None:
-        """`reverse_source` is `data.reverse_source` of the config that `model` is a section of."""
+        """`reverse_source` is `data.reverse_source` of the config."""
         super().__init__()
         dropout = model.dropout
         target_table = embedding_table(vocabulary.target_size, model.embedding_size)
@@ -120,29 +119,29 @@ class Translator(nn.Module):
             nn.init.xavier_uniform_(self.projection.weight)
 
     def encode(self, source_BS: Tensor, lengths_B: Tensor) -> Encoded:
-        """Read sentences of `lengths_B` pieces (on the CPU), padded to the right with any valid id."""
+        """Encodes sentences of `lengths_B` pieces (on the CPU), padded to the right with any valid id."""
         encoded: Encoded = self.encoder(source_BS, lengths_B)
         return encoded
 
     def start(self, encoded: Encoded) -> DecoderState:
-        """The decoder's state before the first piece, with one hypothesis a sentence."""
+        """Returns the decoder's state before the first piece, with one hypothesis per sentence."""
         return self.decoder.start(encoded)
 
     def step(self, state: DecoderState, previous_BQ: Tensor) -> tuple[DecoderState, Tensor]:
-        """Read the previous piece of every hypothesis; the new state and logits [B, Q, V]."""
+        """Reads the previous piece of each hypothesis; returns the new state and logits [B, Q, V]."""
         state, readout_BQR = self.advance(state, previous_BQ)
         return state, self.projection(readout_BQR)
 
     def advance(self, state: DecoderState, previous_BQ: Tensor) -> tuple[DecoderState, Tensor]:
-        """The same, but that it ends with the readout [B, Q, R]."""
+        """Reads the previous piece of each hypothesis; returns the new state and the readout [B, Q, R]."""
         translated = state.translated
         add_context = None if translated is None else partial(self.context.step, translated=translated)
         return self.decoder.step(state, previous_BQ, add_context)
 
-    def narrowed(self, pieces_P: Tensor) -> Narrowed:
-        """Its steps, for a search among these pieces."""
+    def with_shortlist(self, pieces_P: Tensor) -> ShortlistSteps:
+        """Returns steps whose logits are of these pieces only."""
         weight_PR = self.projection.weight.index_select(0, pieces_P)
-        return Narrowed(self, weight_PR, self.projection.bias.index_select(0, pieces_P))
+        return ShortlistSteps(self, weight_PR, self.projection.bias.index_select(0, pieces_P))
 
     def readout(
         self, encoded: Encoded, target_BT: Tensor, add_context: AddContext | None = None
@@ -155,22 +154,22 @@ class Translator(nn.Module):
         return self.decoder.scan(encoded, self.previous(target_BT), add_context)
 
     def previous(self, target_BT: Tensor) -> Tensor:
-        """What the decoder reads before each piece of the target."""
+        """Returns the decoder's inputs: the target, shifted by one position."""
         return torch.cat([torch.full_like(target_BT[:, :1], self.bos), target_BT[:, :-1]], 1)
 
     def unsupported_reasons(self) -> UnsupportedReasons:
-        """Why the encoder's layers and the decoder's recurrence run by their reference alone."""
+        """Returns why the encoder's layers and the decoder's recurrence have only a reference."""
         recurrence = self.context.unsupported_reason() or self.decoder.wiring.unsupported_reason()
         return UnsupportedReasons(self.encoder.unsupported_reason(), recurrence)
 
     def forward(self, source_BS: Tensor, lengths_B: Tensor, target_BT: Tensor) -> Tensor:
-        """Logits [B, T, V] of every position of the target."""
+        """Returns the logits [B, T, V] of all target positions."""
         readout_BTR, _ = self.readout(self.encode(source_BS, lengths_B), target_BT)
         logits_BTV: Tensor = self.projection(readout_BTR)
         return logits_BTV
 
     def parts(self) -> list[tuple[str, int]]:
-        """The parts of the network and their numbers of parameters; a tied matrix counts once, where it comes first."""
+        """Returns the name and number of parameters of each part; a tied matrix counts once, in its first part."""
         modules = {
             "source embedding": self.encoder.embedding,
             "encoder": nn.ModuleList(self.encoder.segments),
@@ -192,8 +191,8 @@ class Translator(nn.Module):
 
 
 @dataclass(frozen=True)
-class Narrowed:
-    """Steps of a translator that give the logits of some target pieces alone. A value: the translator stays whole.
+class ShortlistSteps:
+    """Steps of a translator whose logits are of some target pieces only. The translator is not changed.
 
     Shapes: P pieces.
     """
@@ -203,6 +202,6 @@ class Narrowed:
     bias_P: Tensor
 
     def step(self, state: DecoderState, previous_BQ: Tensor) -> tuple[DecoderState, Tensor]:
-        """Read the previous piece of every hypothesis, any of the vocabulary; the new state and logits [B, Q, P]."""
+        """Reads the previous piece of each hypothesis; returns the new state and logits [B, Q, P]."""
         state, readout_BQR = self.translator.advance(state, previous_BQ)
         return state, F.linear(readout_BQR, self.weight_PR, self.bias_P)

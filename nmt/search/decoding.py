@@ -104,9 +104,9 @@ def translate_batch(
         return []
     strategy = _strategy(options, n_best, seed, range(len(source_BS)) if numbers is None else numbers)
     lengths_B = lengths_B.cpu()
-    narrowed = None if shortlists is None else Shortlists(shortlists, special, prefix)
-    if narrowed is not None:
-        special, prefix = narrowed.special, narrowed.prefix
+    with_shortlist = None if shortlists is None else Shortlists(shortlists, special, prefix)
+    if with_shortlist is not None:
+        special, prefix = with_shortlist.special, with_shortlist.prefix
     constraints = Constraints.build(
         options,
         (lengths_B - 1).tolist(),
@@ -115,15 +115,15 @@ def translate_batch(
         prefix=prefix,
         device=source_BS.device,
     )
-    ensemble = Ensemble(models, source_BS, lengths_B, narrowed)
+    ensemble = Ensemble(models, source_BS, lengths_B, with_shortlist)
     beam = BeamState.start(len(lengths_B), special.bos, options.no_repeat_ngram > 0, source_BS.device)
     words_B = (lengths_B - 1).to(source_BS.device)
     steps = _decode(ensemble, strategy, constraints, options, beam, words_B, n_best, want_attention)
     hypotheses = steps.hypotheses(n_best, lengths_B.tolist())
-    if narrowed is None:
+    if with_shortlist is None:
         return hypotheses
     return [
-        [replace(each, ids=narrowed.vocabulary_ids(sentence, each.ids)) for each in candidates]
+        [replace(each, ids=with_shortlist.vocabulary_ids(sentence, each.ids)) for each in candidates]
         for sentence, candidates in enumerate(hypotheses)
     ]
 

@@ -50,7 +50,7 @@ class Model(StepModel, Protocol):
     def log_softmax(self, logits: Tensor) -> Tensor:
         """Returns log-probabilities over the last dimension, in float32 or better."""
 
-    def narrowed(self, pieces_P: Tensor) -> StepModel:
+    def with_shortlist(self, pieces_P: Tensor) -> StepModel:
         """Returns a model whose steps give the logits [B, Q, P] of these pieces alone."""
 
 
@@ -70,7 +70,7 @@ class Ensemble:
         self._vocabularies: SentenceVocabularies | None = None
         if shortlists is not None:
             union_P = torch.from_numpy(shortlists.union).to(source_BS.device)
-            self._models = [model.narrowed(union_P) for model in models]
+            self._models = [model.with_shortlist(union_P) for model in models]
             self._vocabularies = shortlists.on(source_BS.device)
 
     def step(self, previous_BQ: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ def parse_saved_config(text: str, origin: str, overrides: Sequence[str] = ()) ->
 def has_attention(model: schema.ModelConfig) -> bool:
     """Returns whether the decoder attends to source positions, so that its weights give alignments."""
     score = model.attention.score
-    return isinstance(score, ScoreOptions) and score.looks
+    return isinstance(score, ScoreOptions) and score.has_weights
 
 
 def document_context(model: schema.ModelConfig) -> DocumentContext | None:
@@ -112,7 +112,7 @@ def _bridge_has_a_context(config: TranslationConfig) -> Iterator[tuple[str, str]
     score = config.model.attention.score
     if config.model.decoder.bridge != "context" or not isinstance(score, ScoreOptions):
         return
-    if score.looks or not score.gives_context:
+    if score.has_weights or not score.gives_context:
         yield (
             "model.decoder.bridge",
             "is context, which needs a context that is the same at every step; set model.attention.score to "
@@ -174,7 +174,7 @@ def _only_validation_is_split(config: ExperimentConfig) -> Iterator[tuple[str, s
 @_only_for(ClassificationConfig)
 def _levels_have_attention(config: ClassificationConfig) -> Iterator[tuple[str, str]]:
     for name, level in (("word", config.model.word), ("sentence", config.model.sentence)):
-        if isinstance(level.score, ScoreOptions) and not level.score.looks:
+        if isinstance(level.score, ScoreOptions) and not level.score.has_weights:
             yield f"model.{name}.score", f"{level.score.kind} gives no weights; set it to mean, which weighs all alike"
 
 

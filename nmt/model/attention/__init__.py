@@ -12,7 +12,7 @@ from nmt.model.attention import (  # noqa: F401
     none,
     windows,
 )
-from nmt.model.attention.base import COVERAGES, SCORES, WINDOWS, Attention, Look, Prepared
+from nmt.model.attention.base import COVERAGES, SCORES, WINDOWS, Attention, AttentionOutput, Prepared
 from nmt.model.attention.memory import AttentionWeights, Encoded, Summary
 from nmt.model.attention.soft import build_attention
 
@@ -21,9 +21,9 @@ __all__ = [
     "SCORES",
     "WINDOWS",
     "Attention",
+    "AttentionOutput",
     "AttentionWeights",
     "Encoded",
-    "Look",
     "Prepared",
     "Summary",
     "build_attention",

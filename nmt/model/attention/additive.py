@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from nmt.config.schema import Size
 from nmt.kernels.select import Kernels
-from nmt.model.attention.base import SCORES, Form, Score, ScoreOptions, View
+from nmt.model.attention.base import SCORES, ClosedForm, Score, ScoreOptions, View
 from nmt.model.modules import Linear
 
 
@@ -48,5 +48,5 @@ class AdditiveScore(Score):
         asked = None if self.query is None else self.query(query)
         return view.additive(asked, self.energy.weight.squeeze(0), self.kernels)
 
-    def form(self) -> Form | None:
-        return None if self.query is None else Form(self.query.weight, self.energy.weight.squeeze(0))
+    def closed_form(self) -> ClosedForm | None:
+        return None if self.query is None else ClosedForm(self.query.weight, self.energy.weight.squeeze(0))

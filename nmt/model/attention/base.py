@@ -1,10 +1,10 @@
-"""What every attention shares: the memory it looks at, masking, normalising and mixing.
+"""Base classes of attention: scores, windows, coverage, and the attention that combines them.
 
     a(t, s) = softmax over s of score(query_t, memory_s);   context_t = sum over s of a(t, s) memory_s
 
-Score, window and wiring are separate choices. A *score* compares queries with source positions, a *window* says
-which positions may be looked at and mixes them, a *wiring* (in `nmt.model.wiring`) says when the decoder looks.
-*Coverage* tells the score what has been looked at before.
+Score, window and wiring are separate choices. A *score* compares queries with source positions. A *window* selects the
+positions, normalises their scores and computes the context. A *wiring* (in `nmt.model.wiring`) decides when the decoder
+attends. *Coverage* gives the score the attention of earlier steps.
 
 Shapes: B sentences, N heads, Q queries, S source positions, W positions of a window, C memory features, A attention
 units, H query features. `...` is B, or B and N where there are heads: scores and windows do not know the difference.
@@ -30,25 +30,25 @@ from nmt.model.attention.memory import AttentionWeights, Encoded
 
 @dataclass(frozen=True)
 class Prepared:
-    """What attention computes once for a sentence and is handed back at every step. Never per hypothesis."""
+    """Values computed once per sentence and used at every step, never per hypothesis."""
 
     memory: Tensor
-    """What is mixed, [..., S, C]."""
+    """Values, [..., S, C]."""
     keys: Tensor | None
-    """What is compared, [..., S, A], where the score compares."""
+    """Keys, [..., S, A], if the score has any."""
     bias: Tensor
     """Added to the scores, [..., S]: 0 at the positions of a sentence, minus infinity at padding."""
     lengths: Tensor
-    """Positions of each sentence, [...], as a floating-point number."""
+    """Length of each sentence, [...], as a floating-point number."""
     covered: tuple[Tensor, ...] = ()
-    """What coverage knows of the positions before anything is looked at."""
+    """Terms of coverage that depend on the memory alone."""
     sources: tuple[Source, Source | None] | None = None
-    """Memory and keys, for a window that reads them in parts."""
+    """Memory and keys for a window that reads parts of them."""
     exponentials: Tensor | None = None
-    """`kernels.additive.exponentials` of the keys, for a score that is additive; without gradient."""
+    """`kernels.additive.exponentials` of the keys, for an additive score; without gradient."""
 
     def select(self, sentences_N: Tensor) -> Prepared:
-        """The rows of these sentences."""
+        """Returns the rows of these sentences."""
         chosen = Prepared(
             self.memory.index_select(0, sentences_N),
             None if self.keys is None else self.keys.index_select(0, sentences_N),
@@ -60,93 +60,96 @@ class Prepared:
         return chosen if self.sources is None else chosen.in_parts()
 
     def in_parts(self) -> Prepared:
-        """The same, to be read in parts."""
+        """Returns the same, prepared for reading in parts."""
         return replace(self, sources=(Source(self.memory), None if self.keys is None else Source(self.keys)))
 
 
 @dataclass(frozen=True)
-class Look:
-    """What comes of looking."""
+class AttentionOutput:
+    """Output of attention."""
 
     context_BQC: Tensor
     weights: AttentionWeights | None
-    """Where the queries looked; None where there is nothing to look at."""
+    """Attention weights; None for an attention without weights."""
     carried: tuple[Tensor, ...] = ()
-    """What the attention hands to the next target position, each [B, Q, ...]."""
+    """State for the next target position, each tensor [B, Q, ...]."""
 
     @staticmethod
-    def join(steps: Sequence[Look]) -> Look:
-        """What comes of looking at one target position after another, as one."""
+    def join(steps: Sequence[AttentionOutput]) -> AttentionOutput:
+        """Concatenates the outputs of target positions."""
         weights = AttentionWeights.join([step.weights for step in steps])
-        return Look(torch.cat([step.context_BQC for step in steps], 1), weights, steps[-1].carried)
+        return AttentionOutput(torch.cat([step.context_BQC for step in steps], 1), weights, steps[-1].carried)
 
 
 class Attention(nn.Module):
-    """Looks at the encoder's memory with a query."""
+    """Computes a context from the encoder's memory and a query."""
 
     context_size: int
-    """Features of the context; 0 where nothing is looked at."""
+    """Features of the context; 0 without a context."""
 
     def prepare(self, encoded: Encoded) -> Prepared:
-        """What can be computed once for these sentences."""
+        """Computes the values that queries share."""
         raise AssertionError("an attention prepares its memory")
 
     def start(self, prepared: Prepared) -> tuple[Tensor, ...]:
-        """What is carried to the first target position, with one hypothesis a sentence."""
+        """Returns the state at the first target position, with one hypothesis per sentence."""
         return ()
 
-    def forward(self, query_BQH: Tensor, prepared: Prepared, carried: tuple[Tensor, ...], position: int | None) -> Look:
-        """Look with queries of one target position, counted from 0; None where query q is the one of position q."""
-        raise AssertionError("an attention looks at its memory")
+    def forward(
+        self, query_BQH: Tensor, prepared: Prepared, carried: tuple[Tensor, ...], position: int | None
+    ) -> AttentionOutput:
+        """Attends with queries of one target position, counted from 0, or with query q of position q if it is None."""
+        raise AssertionError("an attention computes a context")
 
-    def scan(self, query_BTH: Tensor, prepared: Prepared) -> Look:
-        """Look with the queries of all target positions: at once, unless something is carried from each to the next."""
+    def scan(self, query_BTH: Tensor, prepared: Prepared) -> AttentionOutput:
+        """Attends with the queries of all target positions: at once, unless the attention has a state."""
         carried = self.start(prepared)
         if not carried:
-            at_once: Look = self(query_BTH, prepared, carried, None)
+            at_once: AttentionOutput = self(query_BTH, prepared, carried, None)
             return at_once
-        looks: list[Look] = []
+        outputs: list[AttentionOutput] = []
         for position, query_BH in enumerate(query_BTH.unbind(1)):
-            looks.append(self(query_BH.unsqueeze(1), prepared, carried, position))
-            carried = looks[-1].carried
-        return Look.join(looks)
+            outputs.append(self(query_BH.unsqueeze(1), prepared, carried, position))
+            carried = outputs[-1].carried
+        return AttentionOutput.join(outputs)
 
     def unsupported_reason(self) -> str:
-        """Why a look cannot be recorded, with the path in the YAML; empty where it can."""
+        """Returns why attention cannot be recorded, with the path in the YAML; empty if it can."""
         return "model.attention.score compares nothing"
 
     def record(self, tape: Tape, query: Row, prepared: Prepared, context: Value | None = None) -> Value:
-        """Record a look with a state of the tape; the context, which is `context` where that is carried."""
-        raise AssertionError("nothing keeps this look from being recorded")
+        """Records attention with a tape's state as the query; returns the context, `context` if that is carried."""
+        raise AssertionError("this attention can be recorded")
 
 
 @dataclass(frozen=True)
 class View:
-    """What a window shows a score."""
+    """Source positions of a window, as a score sees them."""
 
     keys: Tensor | None
     """[..., W, A], the same for every query, or [..., Q, W, A]."""
     own: bool
-    """Whether every query has keys of its own."""
+    """Whether each query has its own keys."""
     width: int
     """W."""
     positions: Tensor | None
     """Source positions, [..., Q, W] or [W]; None where W is the whole source."""
     covered: Tensor | None
-    """What coverage adds to the hidden units, [..., Q, W, A]."""
+    """Coverage term of the hidden units, [..., Q, W, A], or None."""
     exponentials: Tensor | None = None
-    """Of the keys, where they are the same for every query."""
+    """Exponentials of the keys, if all queries share them."""
 
     def dot(self, query: Tensor) -> Tensor:
-        """Products of the queries [..., Q, A] with their keys, [..., Q, W]."""
+        """Returns the products [..., Q, W] of queries [..., Q, A] and their keys."""
         assert self.keys is not None, "prepared without keys"
         if self.own:
             return (self.keys @ query.unsqueeze(-1)).squeeze(-1)
         return query @ self.keys.transpose(-1, -2)
 
     def additive(self, query: Tensor | None, energy_A: Tensor, kernels: Kernels) -> Tensor:
-        """energy' tanh(query + key + coverage) of queries [..., Q, A], [..., Q, W]; without a query energy' tanh(key),
-        Q = 1."""
+        """Returns energy' tanh(query + key + coverage), [..., Q, W], of queries [..., Q, A].
+
+        Without a query it is energy' tanh(key), with Q = 1."""
         assert self.keys is not None, "prepared without keys"
         if query is not None and self.exponentials is not None and self.covered is None:
             return kernels.additive_scores(query, self.keys, self.exponentials, energy_A)
@@ -160,63 +163,63 @@ class View:
 class ScoreOptions(NetworkPartOptions):
     """Options of a score."""
 
-    looks: ClassVar[bool] = True
-    """Whether source positions are compared at all."""
+    has_weights: ClassVar[bool] = True
+    """Whether the score yields attention weights."""
     takes_coverage: ClassVar[bool] = False
-    """Whether there are hidden units that coverage can be added to."""
+    """Whether the score has hidden units, to which coverage can be added."""
     needs_query: ClassVar[bool] = True
-    """Whether something has to be compared with the positions; a score with a vector of its own can do without."""
+    """Whether the score needs a query; a score with a learned vector of its own does not."""
 
     @property
     def gives_context(self) -> bool:
-        """Whether a context reaches the decoder."""
+        """Whether there is a context."""
         return True
 
 
 @dataclass(frozen=True)
-class Form:
+class ClosedForm:
     """A score in closed form: v' tanh(W q + key), or (W q)' key, with the keys times `scale`."""
 
     query: Tensor | None = None
-    """W, [A, H]; None where the query is compared as it is."""
+    """W, [A, H]; None for the query itself."""
     energy: Tensor | None = None
-    """v, [A]; None where there is no tanh."""
+    """v, [A]; None without tanh."""
     scale: float = 1.0
     """Of the keys."""
 
 
 class Score(nn.Module):
-    """Compares queries with source positions. A score that needs no query can be built for queries of no features."""
+    """Compares queries with source positions. A score that needs no query can be built with query size 0."""
 
     units: int = 0
-    """Hidden units, where coverage can be added to them."""
+    """Hidden units to which coverage can be added."""
     reads_memory: ClassVar[bool] = True
-    """Whether what stands in the source positions matters."""
+    """Whether the score depends on the memory."""
 
     def keys(self, memory: Tensor) -> Tensor | None:
-        """The part of the comparison that only depends on the memory [..., S, C], computed once for a sentence."""
+        """Returns the keys of the memory [..., S, C], which are computed once per sentence."""
         return memory
 
     def forward(self, query: Tensor, view: View) -> Tensor:
-        """Scores [..., Q, W] of queries [..., Q, H], not normalised, padding included."""
+        """Returns the scores [..., Q, W] of queries [..., Q, H], not normalised, padding included."""
         raise AssertionError("a score compares")
 
-    def form(self) -> Form | None:
-        """The same, for loops that are differentiated by hand; None for a score of another form."""
+    def closed_form(self) -> ClosedForm | None:
+        """Returns the score in closed form, for recorded recurrences; None if it has none."""
         return None
 
-    def alone(self, memory_size: int) -> Attention | None:
-        """The attention that this is by itself; None for a score that stands in a window."""
+    def standalone(self, memory_size: int) -> Attention | None:
+        """Returns an attention that uses no window; None for all other scores."""
         return None
 
 
-Covered = Callable[[Tensor | None], Tensor | None]
-"""Source positions, None for all, to what coverage adds to the hidden units there."""
+CoverageTerm = Callable[[Tensor | None], Tensor | None]
+"""Returns the coverage term at source positions; None stands for all positions."""
 
 
 @dataclass(frozen=True)
-class Mixed:
-    """What a window makes of its scores."""
+class WindowOutput:
+    """Output of a window."""
 
     context: Tensor
     """[..., Q, C]."""
@@ -225,47 +228,49 @@ class Mixed:
     positions: Tensor | None = None
     """Source positions of the weights, [..., Q, W]; None where W is the whole source."""
     centers: Tensor | None = None
-    """Where the window stands, [..., Q], counted from 0, for a window that moves."""
+    """p_t of a local window, [..., Q], counted from 0."""
 
 
 class Window(nn.Module):
-    """Which source positions may be looked at, and how they are mixed."""
+    """Selects source positions, normalises their scores and computes the context."""
 
     half_width: int | None = None
-    """Positions on either side of the centre, for a window that moves."""
+    """D of a local window: positions on either side of p_t."""
     is_whole: ClassVar[bool] = False
-    """Whether it is the softmax over all positions, and nothing else."""
+    """Whether the window is the softmax over all positions."""
 
     def prepare(self, prepared: Prepared) -> Prepared:
-        """What can be computed once for a sentence."""
+        """Prepares values for this window, once per sentence."""
         return prepared
 
-    def forward(self, score: Score, query: Tensor, prepared: Prepared, covered: Covered, position: int | None) -> Mixed:
-        """Compare, normalise and mix; `position` as for `Attention`."""
+    def forward(
+        self, score: Score, query: Tensor, prepared: Prepared, covered: CoverageTerm, position: int | None
+    ) -> WindowOutput:
+        """Scores, normalises and computes the context; `position` as for `Attention`."""
         raise AssertionError("a window mixes")
 
 
 class Coverage(nn.Module):
-    """Remembers what has been looked at; this one remembers nothing."""
+    """Accumulates the attention of earlier steps. This base class accumulates nothing."""
 
-    remembers: ClassVar[bool] = False
+    accumulates: ClassVar[bool] = False
 
     def prepare(self, memory: Tensor) -> tuple[Tensor, ...]:
-        """What can be computed once for the memory [..., S, C]."""
+        """Computes the terms that depend on the memory [..., S, C] alone."""
         return ()
 
     def start(self, prepared: Prepared) -> tuple[Tensor, ...]:
-        """Coverage before anything is looked at: nothing, or one tensor [..., 1, S, K]."""
+        """Returns the coverage before the first step: nothing, or one tensor [..., 1, S, K]."""
         return ()
 
     def at(self, carried: tuple[Tensor, ...], positions: Tensor | None) -> Tensor | None:
-        """What is added to the hidden units at these source positions [..., Q, W], None for all: [..., Q, W, A]."""
+        """Returns the term [..., Q, W, A] at these source positions [..., Q, W]; None stands for all."""
         return None
 
     def update(
         self, carried: tuple[Tensor, ...], weights: Tensor, query: Tensor, prepared: Prepared
     ) -> tuple[Tensor, ...]:
-        """Coverage after the queries [..., Q, H] have looked with the weights [..., Q, S]."""
+        """Returns the coverage after a step with queries [..., Q, H] and weights [..., Q, S]."""
         return ()
 
 
@@ -275,12 +280,12 @@ COVERAGES: Registry[Coverage] = Registry("coverage")
 
 
 def normalize(scores: Tensor, bias: Tensor) -> Tensor:
-    """Softmax over the whole source in at least single precision; padded positions weigh exactly nothing."""
+    """Softmax over the whole source, in at least float32; the weight of padding is exactly 0."""
     return torch.softmax(scores.to(bias.dtype) + bias.unsqueeze(-2), dim=-1)
 
 
 def normalize_within(scores: Tensor, allowed: Tensor, dtype: torch.dtype) -> Tensor:
-    """Softmax over the allowed positions alone; all others, and every one where none is allowed, weigh nothing."""
+    """Softmax over the allowed positions; the weight of all others is 0, also where none is allowed."""
     # A score itself may exclude positions; where nothing is left, a softmax of minus infinities would be undefined.
     allowed = allowed & (scores > -torch.inf)
     weights = torch.softmax(scores.to(dtype).masked_fill(~allowed, torch.finfo(dtype).min), dim=-1)

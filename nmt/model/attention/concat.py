@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from nmt.config.schema import Size
 from nmt.kernels.select import Kernels
-from nmt.model.attention.base import SCORES, Form, Score, ScoreOptions, View
+from nmt.model.attention.base import SCORES, ClosedForm, Score, ScoreOptions, View
 
 
 class ConcatOptions(ScoreOptions):
@@ -44,7 +44,7 @@ class ConcatScore(Score):
         asked = F.linear(query, self.joint.weight[:, : self.query_size]) if self.query_size else None
         return view.additive(asked, self.energy.weight.squeeze(0), self.kernels)
 
-    def form(self) -> Form | None:
+    def closed_form(self) -> ClosedForm | None:
         if not self.query_size:
             return None
-        return Form(self.joint.weight[:, : self.query_size], self.energy.weight.squeeze(0))
+        return ClosedForm(self.joint.weight[:, : self.query_size], self.energy.weight.squeeze(0))

@@ -49,7 +49,7 @@ class NoCoverage(Coverage):
 class TermCoverage(Coverage):
     """Coverage [..., Q, S, K] enters the score as V C inside its tanh (Tu 2016, section 3)."""
 
-    remembers = True
+    accumulates = True
 
     def __init__(self, size: int, units: int) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class TermCoverage(Coverage):
 class LinguisticOptions(CoverageOptions):
     kind: Literal["linguistic"] = "linguistic"
     max_fertility: Annotated[float, Field(ge=0.0, le=1_000.0)] = 2.0
-    """N: the most that a position is expected to get, learned between 0 and N; 0: every position gets 1."""
+    """N: the fertility of a position is learned between 0 and N; 0: it is 1 for every position."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """Weights are divided by the fertility, which must not vanish."""

@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from nmt.config import schema
 from nmt.config.registry import PartOptions
 from nmt.kernels.select import Kernels
-from nmt.model.attention.base import SCORES, Form, Score, ScoreOptions, View
+from nmt.model.attention.base import SCORES, ClosedForm, Score, ScoreOptions, View
 from nmt.model.modules import Linear
 
 
 class SameSizeOptions(ScoreOptions):
-    """Of a score that multiplies queries with the memory as they are."""
+    """Options of a score that multiplies queries and memory directly."""
 
     def conflicts(self, model: schema.ModelConfig) -> Iterator[tuple[str, str]]:
-        """Several heads map both sides to one size; a single one takes them as they are."""
+        """With one head, query and memory must have one size; several heads map them to one size."""
         query_size, memory_size = model.decoder.hidden_size, model.encoder.output_size
         if model.attention.heads == 1 and query_size != memory_size:
             yield (
@@ -43,8 +43,8 @@ class DotScore(Score):
     def forward(self, query: Tensor, view: View) -> Tensor:
         return view.dot(query)
 
-    def form(self) -> Form | None:
-        return Form()
+    def closed_form(self) -> ClosedForm | None:
+        return ClosedForm()
 
 
 class GeneralOptions(ScoreOptions):
@@ -67,8 +67,8 @@ class GeneralScore(Score):
     def forward(self, query: Tensor, view: View) -> Tensor:
         return view.dot(query)
 
-    def form(self) -> Form:
-        return Form()
+    def closed_form(self) -> ClosedForm:
+        return ClosedForm()
 
 
 class ScaledDotOptions(SameSizeOptions):
@@ -86,5 +86,5 @@ class ScaledDotScore(DotScore):
     def forward(self, query: Tensor, view: View) -> Tensor:
         return view.dot(query * self.scale)
 
-    def form(self) -> Form:
-        return Form(scale=self.scale)
+    def closed_form(self) -> ClosedForm:
+        return ClosedForm(scale=self.scale)

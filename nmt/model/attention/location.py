@@ -16,14 +16,14 @@ from nmt.model.attention.base import SCORES, Score, ScoreOptions, View
 class LocationOptions(ScoreOptions):
     kind: Literal["location"] = "location"
     positions: Positions = 100
-    """Source positions that have a score; what lies beyond them is never looked at."""
+    """Source positions that have a score; positions beyond them have weight 0."""
 
 
 @SCORES.register("location", LocationOptions)
 class LocationScore(Score):
     """W q, one row of W a position (Luong 2015, section 3.1); a short sentence uses the first rows.
 
-    The words of a long sentence that have no row are never looked at.
+    The words of a long sentence that have no row are given weight 0.
     """
 
     reads_memory: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""No choice: every position weighs alike. What attention is to be compared with."""
+"""Equal weights: the baseline of attention."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class MeanOptions(ScoreOptions):
     needs_query: ClassVar[bool] = False
 
     def conflicts(self, model: schema.ModelConfig) -> Iterator[tuple[str, str]]:
-        """Heads differ by what they ask."""
+        """Heads would be equal: there is no query."""
         if model.attention.heads > 1:
             yield "model.attention.heads", f"is {model.attention.heads}, but score mean asks nothing; leave it out"
 
 
 @SCORES.register("mean", MeanOptions)
 class MeanScore(Score):
-    """0 at every position, whatever stands there: a = 1 / length, and the context is the average of the memory."""
+    """0 at every position: a = 1 / length, and the context is the mean of the memory."""
 
     reads_memory: ClassVar[bool] = False
 

@@ -10,19 +10,19 @@ from torch import Tensor, nn
 
 from nmt.config import schema
 from nmt.kernels.select import Kernels
-from nmt.model.attention.base import SCORES, Attention, Look, Prepared, Score, ScoreOptions
+from nmt.model.attention.base import SCORES, Attention, AttentionOutput, Prepared, Score, ScoreOptions
 from nmt.model.attention.memory import Encoded
 
 
 class NoneOptions(ScoreOptions):
-    """No attention: the decoder knows the sentence from the encoder's last state alone."""
+    """No attention: the decoder gets the encoder's last state only."""
 
     kind: Literal["none"] = "none"
     context: Literal["first_state", "every_step"] = "every_step"
     """Where it goes: only into the decoder's first state (Sutskever 2014), or also into every step (Cho 2014)."""
     mapped: bool = False
     """Whether the context is tanh(V h + b) of the last state h (Cho 2014, A.1), or h itself."""
-    looks: ClassVar[bool] = False
+    has_weights: ClassVar[bool] = False
 
     @property
     def gives_context(self) -> bool:
@@ -35,23 +35,29 @@ class NoneOptions(ScoreOptions):
             yield "mapped", "is true, but with context: first_state there is no context; leave it out"
 
     def conflicts(self, model: schema.ModelConfig) -> Iterator[tuple[str, str]]:
-        """Where nothing is looked at there is nothing to divide or to narrow."""
+        """Without attention weights there are no heads, windows or coverage."""
         attention = model.attention
         if attention.heads > 1:
-            yield "model.attention.heads", f"is {attention.heads}, but score none looks at nothing; leave it out"
+            yield (
+                "model.attention.heads",
+                f"is {attention.heads}, but score none has no attention weights; leave it out",
+            )
         if attention.window.kind != "global":
-            yield "model.attention.window", f"is {attention.window.kind}, but score none looks at nothing; leave it out"
+            yield (
+                "model.attention.window",
+                f"is {attention.window.kind}, but score none has no attention weights; leave it out",
+            )
 
 
 @SCORES.register("none", NoneOptions)
 class NoScore(Score):
-    """Nothing is compared: the context is the encoder's last state, or there is none."""
+    """No score: the context is the encoder's last state, or there is none."""
 
     def __init__(self, options: NoneOptions, query_size: int, memory_size: int, kernels: Kernels) -> None:
         super().__init__()
         self.gives_context, self.mapped = options.gives_context, options.mapped
 
-    def alone(self, memory_size: int) -> Attention:
+    def standalone(self, memory_size: int) -> Attention:
         return FixedContext(memory_size if self.gives_context else 0, self.mapped)
 
 
@@ -74,5 +80,7 @@ class FixedContext(Attention):
         bias_B1 = summary_B1C.new_zeros(summary_B1C.shape[:2])
         return Prepared(summary_B1C, None, bias_B1, bias_B1.squeeze(1) + 1.0)
 
-    def forward(self, query_BQH: Tensor, prepared: Prepared, carried: tuple[Tensor, ...], position: int | None) -> Look:
-        return Look(prepared.memory.expand(-1, query_BQH.shape[1], -1), None)
+    def forward(
+        self, query_BQH: Tensor, prepared: Prepared, carried: tuple[Tensor, ...], position: int | None
+    ) -> AttentionOutput:
+        return AttentionOutput(prepared.memory.expand(-1, query_BQH.shape[1], -1), None)

@@ -51,10 +51,10 @@ ATTENTION_PRESETS: Mapping[str, Mapping[str, Any]] = {
         "window": {"kind": "local_predictive", "half_width": 10},
         **_LUONG,
     },
-    # Bahdanau's attention told what it has covered: section 3, linguistic and neural coverage.
+    # Bahdanau's attention with coverage: section 3, linguistic and neural coverage.
     "tu2016_linguistic": {**_BAHDANAU, "coverage": {"kind": "linguistic", "max_fertility": 2.0}},
     "tu2016_neural": {**_BAHDANAU, "coverage": {"kind": "neural", "size": 10}},
-    # The first decoder layer looks with its state of the step before; the context goes into the layers above:
+    # The first decoder layer attends with its previous state; the context goes into the layers above:
     # section 3 and figure 1.
     "gnmt2016": {
         "score": "additive",

@@ -23,13 +23,13 @@ from nmt.model.attention.base import (
     SCORES,
     WINDOWS,
     Attention,
+    AttentionOutput,
+    ClosedForm,
     Coverage,
-    Form,
-    Look,
-    Mixed,
     Prepared,
     Score,
     Window,
+    WindowOutput,
 )
 from nmt.model.attention.memory import AttentionWeights, Encoded, spread
 from nmt.runtime import product_dtype
@@ -51,22 +51,22 @@ class SoftAttention(Attention):
     def prepare(self, encoded: Encoded) -> Prepared:
         # Cast once for the sentence: autocast would cast again at every step.
         memory_BSC = encoded.memory_BSC.to(product_dtype(encoded.memory_BSC))
-        return self.prepare_memory(memory_BSC, memory_BSC, encoded.mask_BS, encoded.exact)
+        return self.prepare_memory(memory_BSC, memory_BSC, encoded.mask_BS, encoded.accumulation_dtype)
 
     def prepare_memory(self, memory: Tensor, compared: Tensor, mask: Tensor, dtype: torch.dtype) -> Prepared:
-        """Prepare what is mixed [..., S, C] and what is compared [..., S, C']; the mask is [..., S]."""
+        """Prepares values [..., S, C] and the input of the keys [..., S, C']; the mask is [..., S]."""
         bias = torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -torch.inf)
         keys, lengths = self.score.keys(compared), mask.sum(-1).to(dtype)
         prepared = Prepared(memory, keys, bias, lengths, self.coverage.prepare(memory))
-        if keys is not None and self.score.units and self.window.is_whole and not self.coverage.remembers:
+        if keys is not None and self.score.units and self.window.is_whole and not self.coverage.accumulates:
             prepared = replace(prepared, exponentials=exponentials(keys.detach()))
         return self.window.prepare(prepared)
 
     def start(self, prepared: Prepared) -> Carried:
         return self.coverage.start(prepared)
 
-    def forward(self, query_BQH: Tensor, prepared: Prepared, carried: Carried, position: int | None) -> Look:
-        mixed, carried = self.look(query_BQH, prepared, carried, position)
+    def forward(self, query_BQH: Tensor, prepared: Prepared, carried: Carried, position: int | None) -> AttentionOutput:
+        mixed, carried = self.attend(query_BQH, prepared, carried, position)
         centers_BQ = mixed.centers
         weights = AttentionWeights(
             mixed.weights.unsqueeze(2),
@@ -75,31 +75,35 @@ class SoftAttention(Attention):
             prepared.bias.shape[-1],
             self.window.half_width,
         )
-        return Look(mixed.context, weights, carried)
+        return AttentionOutput(mixed.context, weights, carried)
 
-    def scan(self, query_BTH: Tensor, prepared: Prepared) -> Look:
-        form = None if self.unsupported_reason() else self.score.form()
+    def scan(self, query_BTH: Tensor, prepared: Prepared) -> AttentionOutput:
+        form = None if self.unsupported_reason() else self.score.closed_form()
         if self.steps is None or form is None or form.energy is None or form.query is None:
-            # A score that is a product is one product for all positions: there is nothing to gain.
+            # A multiplicative score is one product for all positions: the kernel gains nothing.
             return super().scan(query_BTH, prepared)
         context_BTC, weights_BTS = attend(self.steps, F.linear(query_BTH, form.query), _annotations(prepared, form))
-        return Look(context_BTC, AttentionWeights(weights_BTS.unsqueeze(2), None, None, weights_BTS.shape[2]))
+        return AttentionOutput(
+            context_BTC, AttentionWeights(weights_BTS.unsqueeze(2), None, None, weights_BTS.shape[2])
+        )
 
     def unsupported_reason(self) -> str:
-        if self.score.form() is None:
+        if self.score.closed_form() is None:
             return "model.attention.score has no fused form"
         if not self.window.is_whole:
             return "model.attention.window is not global"
-        return "model.attention.coverage has no fused form" if self.coverage.remembers else ""
+        return "model.attention.coverage has no fused form" if self.coverage.accumulates else ""
 
     def record(self, tape: Tape, query: Row, prepared: Prepared, context: Value | None = None) -> Value:
-        form = self.score.form()
+        form = self.score.closed_form()
         assert form is not None
         asked = query if form.query is None else tape.product(query, form.query)
         return tape.attend(asked, _annotations(prepared, form), context)
 
-    def look(self, query: Tensor, prepared: Prepared, carried: Carried, position: int | None) -> tuple[Mixed, Carried]:
-        """Look with queries [..., Q, H]; what is carried is [..., Q, S, K] here."""
+    def attend(
+        self, query: Tensor, prepared: Prepared, carried: Carried, position: int | None
+    ) -> tuple[WindowOutput, Carried]:
+        """Attends with queries [..., Q, H]; the coverage is [..., Q, S, K] here."""
         covered = partial(self.coverage.at, carried)
         mixed = self.window(self.score, query, prepared, covered, position)
         if carried:
@@ -109,11 +113,11 @@ class SoftAttention(Attention):
 
 
 class MultiHeadAttention(Attention):
-    """Several attentions side by side (Vaswani 2017, 3.2.2; additive with 4 heads in Chen 2018).
+    """Multi-head attention (Vaswani 2017, 3.2.2; additive with 4 heads in Chen 2018).
 
     head_n = attention(W_n^Q q, W_n^K m, W_n^V m);  context = W^O [head_1; ..; head_N]
 
-    Each head has maps of its own; the parameters of the score behind them are common to all.
+    Each head has its own maps; the heads share the parameters of the score.
     """
 
     def __init__(self, heads: int, attention: SoftAttention, query_size: int, memory_size: int) -> None:
@@ -122,7 +126,7 @@ class MultiHeadAttention(Attention):
         self.attention = attention
         self.context_size = memory_size
         self.query = nn.Linear(query_size, query_size, bias=False)
-        # A score that does not read the memory has nothing to compare with.
+        # A score that does not read the memory has no keys.
         self.key = nn.Linear(memory_size, query_size, bias=False) if attention.score.reads_memory else None
         self.value = nn.Linear(memory_size, query_size, bias=False)
         self.output = nn.Linear(query_size, memory_size, bias=False)
@@ -135,14 +139,14 @@ class MultiHeadAttention(Attention):
         values_BNSD = self._split(self.value(memory_BSC))
         keys_BNSD = values_BNSD if self.key is None else self._split(self.key(memory_BSC))
         mask_B1S = encoded.mask_BS.unsqueeze(1)
-        return self.attention.prepare_memory(values_BNSD, keys_BNSD, mask_B1S, encoded.exact)
+        return self.attention.prepare_memory(values_BNSD, keys_BNSD, mask_B1S, encoded.accumulation_dtype)
 
     def start(self, prepared: Prepared) -> Carried:
         return tuple(part.transpose(1, 2) for part in self.attention.start(prepared))
 
-    def forward(self, query_BQH: Tensor, prepared: Prepared, carried: Carried, position: int | None) -> Look:
+    def forward(self, query_BQH: Tensor, prepared: Prepared, carried: Carried, position: int | None) -> AttentionOutput:
         by_head = tuple(part.transpose(1, 2) for part in carried)
-        mixed, by_head = self.attention.look(self._split(self.query(query_BQH)), prepared, by_head, position)
+        mixed, by_head = self.attention.attend(self._split(self.query(query_BQH)), prepared, by_head, position)
         positions, centers = mixed.positions, mixed.centers
         shape_BNQW = mixed.weights.shape
         weights = AttentionWeights(
@@ -153,7 +157,7 @@ class MultiHeadAttention(Attention):
             self.attention.window.half_width,
         )
         context_BQC = self.output(mixed.context.transpose(1, 2).flatten(2))
-        return Look(context_BQC, weights, tuple(part.transpose(1, 2) for part in by_head))
+        return AttentionOutput(context_BQC, weights, tuple(part.transpose(1, 2) for part in by_head))
 
     def unsupported_reason(self) -> str:
         return "model.attention.heads is not 1"
@@ -162,20 +166,20 @@ class MultiHeadAttention(Attention):
         return features.view(*features.shape[:-1], self.heads, -1).transpose(1, 2)
 
 
-def _annotations(prepared: Prepared, form: Form) -> Annotations:
+def _annotations(prepared: Prepared, form: ClosedForm) -> Annotations:
     assert prepared.keys is not None, "a score in closed form has keys"
     keys = prepared.keys if form.scale == 1.0 else prepared.keys * form.scale
     return Annotations(keys, prepared.memory, prepared.bias, form.energy)
 
 
 def build_attention(options: AttentionConfig, query_size: int, memory_size: int, kernels: Kernels) -> Attention:
-    """The attention of these options for queries [.., query_size] over a memory [.., memory_size]."""
+    """Builds the attention for queries [.., query_size] and a memory [.., memory_size]."""
     heads = options.heads
     assert query_size % heads == 0, "heads of equal size"
-    # A head compares and mixes what its own maps make of queries and memory.
+    # The score and the window of a head see the outputs of the head's maps.
     sizes = (query_size, memory_size) if heads == 1 else (query_size // heads, query_size // heads)
     score = SCORES.build(options.score, *sizes, kernels)
-    alone = score.alone(memory_size)
+    alone = score.standalone(memory_size)
     if alone is not None:
         return alone
     window = WINDOWS.build(options.window, sizes[0])

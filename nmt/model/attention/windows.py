@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from nmt.config.schema import NetworkPartOptions, Positions
 from nmt.model.attention.base import (
     WINDOWS,
-    Covered,
-    Mixed,
+    CoverageTerm,
     Prepared,
     Score,
     View,
     Window,
+    WindowOutput,
     normalize,
     normalize_within,
 )
@@ -42,19 +42,21 @@ class GlobalWindow(Window):
     def __init__(self, options: GlobalWindowOptions, query_size: int) -> None:
         super().__init__()
 
-    def forward(self, score: Score, query: Tensor, prepared: Prepared, covered: Covered, position: int | None) -> Mixed:
+    def forward(
+        self, score: Score, query: Tensor, prepared: Prepared, covered: CoverageTerm, position: int | None
+    ) -> WindowOutput:
         memory = prepared.memory
         width, keys, exponentials = memory.shape[-2], prepared.keys, prepared.exponentials
         view = View(keys, own=False, width=width, positions=None, covered=covered(None), exponentials=exponentials)
         weights = normalize(score(query, view), prepared.bias)
-        return Mixed(weights.to(memory.dtype) @ memory, weights)
+        return WindowOutput(weights.to(memory.dtype) @ memory, weights)
 
 
 class LocalOptions(NetworkPartOptions):
     """Options of a local window."""
 
     half_width: Positions = 10
-    """D: positions that may be looked at on either side of the window's centre."""
+    """D: positions on either side of the window's centre."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,9 @@ class LocalWindow(Window):
         """Factors of the normalised weights at these distances from p_t; None for none."""
         return None
 
-    def forward(self, score: Score, query: Tensor, prepared: Prepared, covered: Covered, position: int | None) -> Mixed:
+    def forward(
+        self, score: Score, query: Tensor, prepared: Prepared, covered: CoverageTerm, position: int | None
+    ) -> WindowOutput:
         assert prepared.sources is not None, "prepared for reading in parts"
         memory_source, keys_source = prepared.sources
         bounds = self.bounds(query, prepared, position)
@@ -109,7 +113,7 @@ class LocalWindow(Window):
         weights = weights if emphasis is None else weights * emphasis
         mixing = weights.to(memory.dtype)
         context = (mixing.unsqueeze(-2) @ memory).squeeze(-2) if own else mixing @ memory
-        return Mixed(context, weights, everywhere, bounds.centers.expand(query.shape[:-1]))
+        return WindowOutput(context, weights, everywhere, bounds.centers.expand(query.shape[:-1]))
 
     def width(self, prepared: Prepared) -> int:
         """W: a short sentence is read whole."""

@@ -51,9 +51,9 @@ class ContextWeights:
 
     past: PreviousSentences
     words_NQS: Tensor
-    """Within each of the sentences before; exactly 0 on padding."""
+    """Weights of the words in each sentence before; exactly 0 on padding."""
     sentences_LQP: Tensor
-    """Among the sentences before, nearest first; exactly 0 where there is none."""
+    """Weights of the sentences before, nearest first; exactly 0 where there is none."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class PreviousTranslations:
     """The translations before the sentences that are being translated."""
 
     words: Prepared
-    """Of each of P sentences before each of B sentences, [B x P, ...]; of any sentence where there is none."""
+    """Of the P sentences before each of B sentences, [B x P, ...]; of any sentence where there is none."""
     present_BP: Tensor
 
     def select(self, sentences_N: Tensor) -> PreviousTranslations:

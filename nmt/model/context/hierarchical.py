@@ -1,7 +1,7 @@
 """Hierarchical attention over the sentences before (Miculicich 2018, section 3): words, then sentences, then a gate.
 
-Shapes: B sentences, M sentences that are remembered, S positions of one, Q queries, C features, L sentences that have
-something before them, P sentences that are looked back to, N those of the L x P that there are.
+Shapes: B sentences, M previous sentences whose states are kept, S positions of one, Q queries, C features, L sentences
+with context, P sentences of context at most, N those of the L x P that exist.
 """
 
 from __future__ import annotations
@@ -24,24 +24,25 @@ from nmt.model.attention.windows import GlobalWindowOptions
 from nmt.model.context.base import CONTEXTS, Context, ContextOptions, ContextWeights, PreviousTranslations, Sentences
 
 OPEN = 2.0
-"""What the gate's bias begins at: lambda is about 0.88, so that training begins near the translator without context."""
+"""Initial bias of the gate: lambda is about 0.88, so that training starts near the translator without context."""
 
 
 class HierarchicalOptions(ContextOptions):
     kind: Literal["hierarchical"] = "hierarchical"
     past: schema.Sentences = 3
-    """Sentences that are looked back to."""
+    """Sentences of context before a sentence."""
     where: Literal["encoder", "decoder", "both"] = "encoder"
-    """What looks back: annotations of the source at those of the sources before, the decoder's states at those of the
-    translations before, or both."""
+    """States that get context: source annotations, from the sources before; decoder states, from the translations
+    before; or
+    both."""
     word: ScoreChoice = PartOptions(kind="additive")
-    """What compares a state with the words of a sentence before."""
+    """Score that compares a state with the words of a sentence before."""
     sentence: ScoreChoice = PartOptions(kind="additive")
-    """What compares a state with the sentences before."""
+    """Score that compares a state with the sentences before."""
     heads: schema.Heads = 1
-    """Attentions side by side, on both levels."""
+    """Heads of the attention, on both levels."""
     feed_forward: schema.Size | None = None
-    """Units of a layer with which the context is transformed before the gate; null: it is what was looked at."""
+    """Units of a feed-forward layer that transforms the context before the gate; null: there is none."""
     backpropagate: bool = True
     """Whether gradients flow into the sentences before, as in the authors' own program."""
 
@@ -50,10 +51,10 @@ class HierarchicalOptions(ContextOptions):
         return DocumentContext(self.past, self.where in ("encoder", "both"), self.where in ("decoder", "both"))
 
     def conflicts(self, model: schema.ModelConfig) -> Iterator[tuple[str, str]]:
-        """Both levels look at something, and heads share the states out evenly."""
+        """Both levels need weights, and the number of heads must divide the sizes of the states."""
         for level, score in (("word", self.word), ("sentence", self.sentence)):
-            if not (isinstance(score, ScoreOptions) and score.looks):
-                yield f"model.context.{level}", f"is {score.kind}, which looks at nothing; choose another score"
+            if not (isinstance(score, ScoreOptions) and score.has_weights):
+                yield f"model.context.{level}", f"is {score.kind}, which has no attention weights; choose another score"
         sizes = (
             {"the size of the encoder's annotations": model.encoder.output_size}
             if self.document_context.sources
@@ -67,12 +68,12 @@ class HierarchicalOptions(ContextOptions):
 
 
 class HierarchicalAttention(nn.Module):
-    """The context d_t of a state h_t, and both behind a gate (Miculicich 2018, section 3).
+    """Context d_t of a state h_t, combined with it by a gate (Miculicich 2018, section 3).
 
         s_j = attend(f_w(h_t), the words of sentence j);   d_t = FFN(attend(f_s(h_t), s_1 .. s_P))
         lambda_t = sigmoid(W_h h_t + W_d d_t + b);         h'_t = lambda_t h_t + (1 - lambda_t) d_t
 
-    f_w and f_s are linear. The paper has no b; the authors' program does. Where nothing comes before, h'_t is h_t.
+    f_w and f_s are linear. The paper has no b; the authors' program does. Without sentences before, h'_t is h_t.
     """
 
     def __init__(self, options: HierarchicalOptions, size: int, kernels: Kernels) -> None:
@@ -114,7 +115,7 @@ class HierarchicalAttention(nn.Module):
         return states_BQC.index_copy(0, past.sentence_L, joined_LQC), ContextWeights(past, words_NQS, sentences_LQP)
 
     def start(self, past: PreviousSentences, words: Prepared, sentences: int) -> PreviousTranslations:
-        """The same sentences before, in a form of which any can be selected at any step."""
+        """Prepares the sentences before for `step`, so that sentences can be selected at any step."""
         device, places = past.index_N.device, past.present_LP.shape[1]
         present_BP = torch.zeros(sentences, places, dtype=torch.bool, device=device)
         present_BP[past.sentence_L] = past.present_LP
@@ -124,11 +125,11 @@ class HierarchicalAttention(nn.Module):
         return PreviousTranslations(words.select(row_BP.flatten()), present_BP)
 
     def step(self, states_BQC: Tensor, translated: PreviousTranslations) -> Tensor:
-        """The states of hypotheses [B, Q, C] with their context."""
+        """Adds context to the states of hypotheses [B, Q, C]."""
         present_BP = translated.present_BP
         place_N = torch.arange(present_BP.numel(), device=states_BQC.device)
         has_past_B1 = present_BP.any(1, keepdim=True)
-        # Where there is nothing, something is looked at, and what comes of it is not taken: no softmax over nothing.
+        # A sentence without context attends to any sentence and its result is discarded: a softmax needs an element.
         joined_BQC, _, _ = self._join(
             states_BQC, place_N // present_BP.shape[1], place_N, translated.words, present_BP | ~has_past_B1
         )
@@ -142,25 +143,25 @@ class HierarchicalAttention(nn.Module):
         words: Prepared,
         present_LP: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The states with their context, and the weights of both levels."""
+        """Returns the states with context, and the weights of both levels."""
         sentences, queries, size = states_LQC.shape
         places = present_LP.shape[1]
-        look = self.word.scan(self.word_query(states_LQC).index_select(0, owner_N), words)
-        assert look.weights is not None, "both levels look at something"
-        summaries_NQC = look.context_BQC
+        attended = self.word.scan(self.word_query(states_LQC).index_select(0, owner_N), words)
+        assert attended.weights is not None, "both levels have weights"
+        summaries_NQC = attended.context_BQC
         all_of_them = summaries_NQC.new_zeros(sentences * places, queries, size)
         all_of_them = all_of_them.index_copy(0, place_N, summaries_NQC)
         summaries_LQPC = all_of_them.view(sentences, places, queries, size).transpose(1, 2)
-        # Every query has summaries of its own: it is a sentence to the attention of the level above.
+        # Each query has its own summaries: to the upper level's attention it is a sentence.
         present_LQP = present_LP.unsqueeze(1).expand(-1, queries, -1)
         above = Encoded(summaries_LQPC.flatten(0, 1), present_LQP.flatten(0, 1), ())
         query_LQC = self.sentence_query(states_LQC)
-        above_look = self.sentence(query_LQC.flatten(0, 1).unsqueeze(1), self.sentence.prepare(above), (), None)
-        assert above_look.weights is not None, "both levels look at something"
-        context_LQC = self.feed_forward(above_look.context_BQC.view(sentences, queries, size))
+        upper = self.sentence(query_LQC.flatten(0, 1).unsqueeze(1), self.sentence.prepare(above), (), None)
+        assert upper.weights is not None, "both levels have weights"
+        context_LQC = self.feed_forward(upper.context_BQC.view(sentences, queries, size))
         gate_LQC = torch.sigmoid(self.gate_state(states_LQC) + self.gate_context(context_LQC)).to(states_LQC.dtype)
         joined_LQC = torch.lerp(context_LQC.to(states_LQC.dtype), states_LQC, gate_LQC)
-        return joined_LQC, look.weights.mean(), above_look.weights.mean().view(sentences, queries, places)
+        return joined_LQC, attended.weights.mean(), upper.weights.mean().view(sentences, queries, places)
 
 
 @CONTEXTS.register("hierarchical", HierarchicalOptions)

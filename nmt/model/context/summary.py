@@ -1,8 +1,8 @@
-"""The sentences before as one vector, which the decoder's start and its gates are told (Wang 2017).
+"""Summary of the sentences before as a vector, for the decoder's first state and its gates (Wang 2017).
 
-Shapes: B sentences, M sentences that are remembered, S positions of one, Q queries, C features, L sentences that have
-something before them, N all that stand before those, D features of the summary, A tensors of the decoder's state,
-H decoder hidden, G gates x H, P elements in packed order.
+Shapes: B sentences, M previous sentences whose states are kept, S positions of one, Q queries, C features, L sentences
+with context, N sentences of all contexts, D features of the summary, A tensors of the decoder's state, H decoder
+hidden, G gates x H, P elements in packed order.
 """
 
 from __future__ import annotations
@@ -30,26 +30,25 @@ from nmt.model.context.base import CONTEXTS, Context, ContextOptions, ContextWei
 class SummaryOptions(ContextOptions):
     kind: Literal["summary"] = "summary"
     past: schema.Sentences = 3
-    """Sentences that are looked back to."""
+    """Sentences of context before a sentence."""
     where: Literal["start", "gates", "both"] = "both"
-    """What is told: the decoder's first state, all of its steps, through a gate, or both."""
+    """Where the summary enters: the decoder's first state, all steps through a gate, or both."""
     word: ScoreChoice = PartOptions(kind="additive")
-    """What weighs the words of a sentence before against a learned query."""
+    """Score that weighs the words of a sentence before by a learned query."""
     sentence: ScoreChoice = PartOptions(kind="additive")
-    """What weighs the sentences before against a learned query."""
+    """Score that weighs the sentences before by a learned query."""
     hidden_size: schema.Size = 128
-    """Units, in each of two directions, of the layer that reads the sentences before, one after the other; of the
-    encoder's cell."""
+    """Units, in each of two directions, of the layer over the sentences before; its cell is the encoder's."""
 
     @property
     def document_context(self) -> DocumentContext:
         return DocumentContext(self.past, sources=True, targets=False)
 
     def conflicts(self, model: schema.ModelConfig) -> Iterator[tuple[str, str]]:
-        """Both levels weigh what they read; a first state that is copied takes no summary."""
+        """Both levels need weights; a copied first state cannot take a summary."""
         for level, score in (("word", self.word), ("sentence", self.sentence)):
-            if not (isinstance(score, ScoreOptions) and score.looks):
-                yield f"model.context.{level}", f"is {score.kind}, which looks at nothing; choose another score"
+            if not (isinstance(score, ScoreOptions) and score.has_weights):
+                yield f"model.context.{level}", f"is {score.kind}, which has no attention weights; choose another score"
         if self.where != "gates" and model.decoder.bridge == "copy":
             yield (
                 "model.context.where",
@@ -67,9 +66,9 @@ class SummaryContext(Context):
 
     D is the hierarchical encoder's vector of the text before (`nmt.model.classifier`), whose words are read by the
     translator's own encoder. x_t are the pre-activations of the decoder's lowest layer, which have all that enters it:
-    the word before and, in the wiring of Bahdanau 2015, the source context c_t. So V x_t is the paper's
-    W_z y_{t-1} + C_z c_t with as many values as the cell has gates in between. W_D and C begin at 0: training begins at
-    the translator without context. Where nothing was said before, D is 0, and so is all that comes of it.
+    the word before and, in the wiring of Bahdanau 2015, the source context c_t. V x_t is the paper's
+    W_z y_{t-1} + C_z c_t through the pre-activations of the cell's gates. W_D and C start at 0: training starts at the
+    translator without context. Without sentences before, D and its terms are 0.
     """
 
     def __init__(self, options: SummaryOptions, model: schema.ModelConfig, hidden_size: int, kernels: Kernels) -> None:
@@ -106,11 +105,11 @@ class SummaryContext(Context):
         first_BAH = None
         if self.first is not None:
             first_BAH = self.first(vector_BD).unflatten(1, (-1, self.state_size))
-        entering = None if self.enter is None else self._entering
-        return replace(encoded, summary=Summary(vector_BD, first_BAH, entering)), None
+        step_term = None if self.enter is None else self._step_term
+        return replace(encoded, summary=Summary(vector_BD, first_BAH, step_term)), None
 
     def summarize(self, past: PreviousSentences, before: Sentences, sentences: int) -> Tensor:
-        """The summary [B, D] of what stands before each of so many sentences; 0 where nothing does."""
+        """Returns the summary [B, D] of the sentences before each of this many sentences; 0 where there are none."""
         summaries_MC = self._sentence_vectors(before)
         oldest_first_N = _oldest_first(past.count_L).to(past.row_N.device, non_blocking=True)
         read_NC = summaries_MC.index_select(0, past.row_N.index_select(0, oldest_first_N))
@@ -121,7 +120,7 @@ class SummaryContext(Context):
         return summary_BD.index_copy(0, past.sentence_L, vectors_LD)
 
     def _sentence_vectors(self, before: Sentences) -> Tensor:
-        """What each of the remembered sentences says, [M, C]."""
+        """Returns the vector of each previous sentence, [M, C]."""
         count, width = before.mask_MS.shape
         position_P = torch.arange(count * width, device=before.mask_MS.device)
         vectors_MC, _ = self.words.pool(
@@ -129,7 +128,7 @@ class SummaryContext(Context):
         )
         return vectors_MC
 
-    def _entering(self, vector_BD: Tensor, projected_BQG: Tensor, hidden_BQH: Tensor) -> Tensor:
+    def _step_term(self, vector_BD: Tensor, projected_BQG: Tensor, hidden_BQH: Tensor) -> Tensor:
         assert self.gate_state is not None
         assert self.gate_input is not None
         assert self.enter is not None
@@ -139,7 +138,7 @@ class SummaryContext(Context):
 
 
 def _oldest_first(count_L: Tensor) -> Tensor:
-    """Where, among all that stand before, nearest first, those stand that are read in order."""
+    """Returns the indices that turn contexts with the nearest sentence first into contexts in order."""
     last_N = (count_L.cumsum(0) - 1).repeat_interleave(count_L)
     first_N = (count_L.cumsum(0) - count_L).repeat_interleave(count_L)
     return last_N + first_N - torch.arange(len(last_N))

@@ -1,4 +1,4 @@
-"""The wirings. Each is a file in this folder and a line here."""
+"""Wirings of the decoder: when it attends, and where the context goes. A wiring is a file here and a line below."""
 
 # A module registers its mechanism when it is imported.
 from nmt.model.wiring import bahdanau, conditional, gnmt, luong  # noqa: F401

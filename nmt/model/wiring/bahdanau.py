@@ -1,4 +1,4 @@
-"""The wiring of Bahdanau 2015: attend with the state before, then update it."""
+"""Wiring of Bahdanau 2015: attend with the previous state, then update it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from nmt.kernels.select import Kernels
 from nmt.kernels.tape import Tape, Term, Value
 from nmt.model.attention import AttentionWeights, build_attention
 from nmt.model.attention.base import ScoreOptions
-from nmt.model.cells import Factors, Stack
+from nmt.model.cells import DropoutMasks, Stack
 from nmt.model.wiring.base import WIRINGS, Bridge, DecoderState, Output, Wiring, gate_input
 
 
 class BahdanauOptions(schema.NetworkPartOptions):
-    """Look with the state before, then update it with the context."""
+    """Attend with the previous state, then update it with the context."""
 
     kind: Literal["bahdanau"] = "bahdanau"
     readout_state: Literal["current", "previous"] = "current"
@@ -29,7 +29,7 @@ class BahdanauOptions(schema.NetworkPartOptions):
     cells have no reset gate: there it makes no difference."""
 
     def conflicts(self, model: schema.ModelConfig) -> Iterator[tuple[str, str]]:
-        """Without a context there is nothing for the reset gate to multiply."""
+        """The reset gate needs a context to multiply."""
         score = model.attention.score
         if self.reset_context and isinstance(score, ScoreOptions) and not score.gives_context:
             yield (
@@ -66,24 +66,26 @@ class BahdanauWiring(Wiring):
     def project(self, inputs_BTE: Tensor) -> Tensor:
         return self.stack.cells[0].project(inputs_BTE)
 
-    def draw(self, batch: int, positions: int) -> Factors:
+    def draw(self, batch: int, positions: int) -> DropoutMasks:
         return self.stack.draw(batch, positions)
 
     def advance(self, projected_BQG: Tensor, state: DecoderState) -> tuple[DecoderState, Output]:
         query_BQH = state.recurrent[-self.parts]
-        look = self.attention(query_BQH, state.prepared, state.carried, state.position)
+        attended = self.attention(query_BQH, state.prepared, state.carried, state.position)
         beside_BQG = None
         if self.context_size:
-            context_BQG = self.context(look.context_BQC)
+            context_BQG = self.context(attended.context_BQC)
             if self.resets_context:
                 beside_BQG = context_BQG
             else:
                 projected_BQG = projected_BQG + context_BQG
         projected_BQG = state.enter(projected_BQG, state.recurrent[0])
         top_BQH, recurrent = self.stack.step(
-            state.recurrent, projected=projected_BQG, beside=beside_BQG, factors=state.factors
+            state.recurrent, projected=projected_BQG, beside=beside_BQG, masks=state.step_masks
         )
-        return state.after(recurrent, look), Output(query_BQH if self.reads_before else top_BQH, look.context_BQC)
+        return state.after(recurrent, attended), Output(
+            query_BQH if self.reads_before else top_BQH, attended.context_BQC
+        )
 
     def unsupported_reason(self) -> str:
         if self.resets_context:
@@ -94,7 +96,7 @@ class BahdanauWiring(Wiring):
         layers = self.stack.carry(tape, state.recurrent)
         context = self.attention.record(tape, layers[-1][0].before, state.prepared)
         inputs = (projected, tape.product(context.after, self.context.weight))
-        top = self.stack.record(tape, inputs, layers, state.dropped)
+        top = self.stack.record(tape, inputs, layers, state.dropout_masks)
         return layers[-1][0] if self.reads_before else top, context
 
     def scan_recorded(self, inputs_BTE: Tensor, state: DecoderState) -> tuple[Output, AttentionWeights]:

@@ -1,8 +1,8 @@
-"""When the decoder looks at the source, and where the context goes.
+"""Base of wirings: when the decoder attends to the source, and where the context goes.
 
-A wiring owns the decoder's recurrence. What does not depend on the recurrence, the products with the inputs, it
-computes for all positions at once in `project`; `advance` is one step. `scan` is `advance` repeated, and a wiring
-whose recurrence has no attention in it computes all positions at once instead.
+A wiring is the decoder's recurrence. `project` computes the products with the inputs for all positions at once;
+`advance` is one step; `scan` equals repeated `advance`. A wiring without attention in its recurrence computes `scan` at
+once.
 
 Shapes: B sentences, Q queries, T target positions, E embedding, H decoder hidden, C memory features.
 """
@@ -18,15 +18,15 @@ from nmt.config import schema
 from nmt.config.registry import Registry
 from nmt.kernels.select import Kernels
 from nmt.kernels.tape import Tape, Term, Value
-from nmt.model.attention import Attention, AttentionWeights, Encoded, Look, Prepared, Summary
-from nmt.model.cells import Factors
+from nmt.model.attention import Attention, AttentionOutput, AttentionWeights, Encoded, Prepared, Summary
+from nmt.model.cells import DropoutMasks
 from nmt.model.context import PreviousTranslations
 from nmt.model.modules import Linear, module_list
 
 
 @dataclass(frozen=True)
 class Output:
-    """What a wiring hands to the readout."""
+    """Output of a wiring."""
 
     hidden: Tensor
     """Decoder state, [B, Q, H]."""
@@ -34,12 +34,12 @@ class Output:
     """Context, [B, Q, C]; C may be 0."""
 
     def with_hidden(self, hidden: Tensor) -> Output:
-        """The same with another state."""
+        """Returns the output with another state."""
         return Output(hidden, self.context)
 
 
 class Readout(nn.Module):
-    """The vector that the vocabulary projection sees."""
+    """Input of the vocabulary projection."""
 
     def __init__(self, model: schema.ModelConfig, kernels: Kernels) -> None:
         super().__init__()
@@ -49,13 +49,13 @@ class Readout(nn.Module):
         self.drop = kernels.dropout
 
     def forward(self, output: Output, inputs_BTE: Tensor) -> Tensor:
-        """Readout [B, T, R] of every position."""
-        # Dropout draws in the order of the memory: the same, whichever way a recurrence was computed.
+        """Returns the readout [B, T, R] of every position."""
+        # Contiguous, because dropout draws in memory order, which must not depend on the implementation.
         mixed_BTR = self.norm(self.mixed(output, inputs_BTE)).contiguous()
         return self.drop(mixed_BTR, self.dropout, self.training)
 
     def mixed(self, output: Output, inputs_BTE: Tensor) -> Tensor:
-        """The same before it is normalised and dropped out: here the decoder's state itself."""
+        """Returns the readout before normalisation and dropout; here the decoder's state."""
         return output.hidden
 
 
@@ -85,7 +85,7 @@ class DeepOutput(Readout):
 
 
 def readout_size(model: schema.ModelConfig) -> int:
-    """Width of the readout: as wide as the embeddings, unless something else is asked."""
+    """Returns the width of the readout: by default that of the embeddings."""
     return model.decoder.readout.size or model.embedding_size
 
 
@@ -127,11 +127,11 @@ class Bridge(nn.Module):
         states = [(layer, part) for layer in self.encoder_layers for part in range(self.parts)]
         summary_BAH = None if encoded.summary is None else encoded.summary.first_BAH
         if self.kind == "copy":
-            return tuple(_last(encoded, *state).to(encoded.exact).unsqueeze(1) for state in states)
+            return tuple(_last(encoded, *state).to(encoded.accumulation_dtype).unsqueeze(1) for state in states)
         if self.kind == "zero":
             if summary_BAH is None:
                 batch = len(encoded.memory_BSC)
-                zeros_B1H = encoded.memory_BSC.new_zeros(batch, 1, self.hidden_size, dtype=encoded.exact)
+                zeros_B1H = encoded.memory_BSC.new_zeros(batch, 1, self.hidden_size, dtype=encoded.accumulation_dtype)
                 return (zeros_B1H,) * len(states)
             mapped = list(summary_BAH.unbind(1))
         else:
@@ -140,7 +140,7 @@ class Bridge(nn.Module):
             if summary_BAH is not None:
                 mapped = [one + other for one, other in zip(mapped, summary_BAH.unbind(1), strict=True)]
             mapped = [norm(each) for norm, each in zip(self.norms, mapped, strict=True)]
-        return tuple(torch.tanh(each).to(encoded.exact).unsqueeze(1) for each in mapped)
+        return tuple(torch.tanh(each).to(encoded.accumulation_dtype).unsqueeze(1) for each in mapped)
 
     def _source(self, encoded: Encoded, prepared: Prepared, layer: int, part: int) -> Tensor:
         """Returns e, [B, C] or [B, F]."""
@@ -161,24 +161,24 @@ def _last(encoded: Encoded, layer: int, part: int) -> Tensor:
 
 @dataclass(frozen=True)
 class DecoderState:
-    """Everything that decoding carries from one position to the next."""
+    """State of the decoder between target positions. A value: steps return new states."""
 
     prepared: Prepared
-    """What attention knows of the sentences: a row a sentence, whatever the number of hypotheses."""
+    """Prepared memory of attention: one row per sentence, not per hypothesis."""
     recurrent: tuple[Tensor, ...]
-    """What the wiring carries, each [B, Q, ...]."""
+    """State of the recurrence, each tensor [B, Q, ...]."""
     carried: tuple[Tensor, ...] = ()
-    """What the attention carries, each [B, Q, ...]."""
+    """State of the attention, each tensor [B, Q, ...]."""
     position: int = 0
     """Target positions read so far."""
     weights: AttentionWeights | None = None
-    """Where the last step looked."""
+    """Attention weights of the last step."""
     translated: PreviousTranslations | None = None
-    """What was translated before these sentences; None where nothing was, or nothing looks back at it."""
+    """States of the translations before, or None."""
     summary: Summary | None = None
-    """What was said before these sentences; None where nothing was, or nothing asks for it as a summary."""
-    dropped: Factors = ()
-    """Factors of dropout between layers for all positions of known targets."""
+    """Summary of the sentences before, or None."""
+    dropout_masks: DropoutMasks = ()
+    """Dropout masks between layers for all positions of known targets."""
 
     @property
     def attention_BQS(self) -> Tensor | None:
@@ -186,25 +186,24 @@ class DecoderState:
         return None if self.weights is None else self.weights.mean()
 
     def enter(self, projected_BQG: Tensor, hidden_BQH: Tensor) -> Tensor:
-        """The pre-activations of a step of the lowest layer, whose state before is `hidden_BQH`, with all that enters
-        them beside inputs and context."""
+        """Adds the summary's term to the pre-activations of the lowest layer; `hidden_BQH` is its previous state."""
         return projected_BQG if self.summary is None else self.summary.enter(projected_BQG, hidden_BQH)
 
     @property
-    def factors(self) -> Factors:
-        """Those of dropout between layers, for the next step."""
-        return tuple(part[:, self.position : self.position + 1] for part in self.dropped)
+    def step_masks(self) -> DropoutMasks:
+        """Dropout masks between layers for the next step."""
+        return tuple(part[:, self.position : self.position + 1] for part in self.dropout_masks)
 
-    def after(self, recurrent: tuple[Tensor, ...], look: Look) -> DecoderState:
-        """The state after a step."""
+    def after(self, recurrent: tuple[Tensor, ...], attended: AttentionOutput) -> DecoderState:
+        """Returns the state after a step."""
         return replace(
-            self, recurrent=recurrent, carried=look.carried, position=self.position + 1, weights=look.weights
+            self, recurrent=recurrent, carried=attended.carried, position=self.position + 1, weights=attended.weights
         )
 
     def select(self, sentences_N: Tensor | None, hypotheses_NQ: Tensor) -> DecoderState:
-        """The state whose row n is sentence `sentences_N[n]`, its query q the old hypothesis `hypotheses_NQ[n, q]`.
+        """Returns the state of sentences `sentences_N` and their hypotheses `hypotheses_NQ`, in this order.
 
-        None keeps all sentences, and copies nothing of them.
+        None keeps all sentences, without a copy.
         """
         prepared, translated, summary = self.prepared, self.translated, self.summary
         if sentences_N is not None:
@@ -229,10 +228,10 @@ class Wiring(nn.Module):
     """The recurrence of the decoder."""
 
     hidden_size: int
-    """Features of what is handed to the readout as the decoder's state."""
+    """Features of the state that the readout gets."""
     context_size: int
     fed_size: int = 0
-    """Features of what a step hands to the next beside the recurrent states, last among them; 0 before the first."""
+    """Features of the tensor that input feeding adds to the state, as its last part; it starts at 0."""
     attention: Attention
     bridge: Bridge
 
@@ -241,11 +240,11 @@ class Wiring(nn.Module):
         self.steps = kernels.steps
 
     def build_readout(self, model: schema.ModelConfig, input_size: int, kernels: Kernels) -> Readout:
-        """The readout of what this wiring puts out."""
+        """Builds the readout for this wiring's outputs."""
         return DeepOutput(model, self.hidden_size, self.context_size, input_size, kernels)
 
     def start(self, encoded: Encoded) -> DecoderState:
-        """The state before the first position, with one hypothesis a sentence."""
+        """Returns the state before the first position, with one hypothesis per sentence."""
         prepared = self.attention.prepare(encoded)
         recurrent = self.bridge(encoded, prepared)
         if self.fed_size:
@@ -253,23 +252,23 @@ class Wiring(nn.Module):
         return DecoderState(prepared, recurrent, self.attention.start(prepared), summary=encoded.summary)
 
     def project(self, inputs_BTE: Tensor) -> Tensor:
-        """The products with the inputs, for all positions at once: [B, T, ...]."""
+        """Returns the products with the inputs of all positions, [B, T, ...]."""
         raise AssertionError("a wiring projects its inputs")
 
     def advance(self, projected_BQG: Tensor, state: DecoderState) -> tuple[DecoderState, Output]:
-        """One step of every hypothesis."""
+        """Advances each hypothesis by one step."""
         raise AssertionError("a wiring advances")
 
-    def draw(self, batch: int, positions: int) -> Factors:
-        """Factors of dropout between the layers that a step runs one after another, for all positions."""
+    def draw(self, batch: int, positions: int) -> DropoutMasks:
+        """Draws the dropout masks between the layers of a step, for all positions."""
         return ()
 
     def scan(self, inputs_BTE: Tensor, encoded: Encoded) -> tuple[Output, AttentionWeights | None]:
-        """All positions of known targets: outputs [B, T, ...], and where each looked.
+        """Computes all positions of known targets; returns outputs [B, T, ...] and attention weights.
 
-        The weights are for looking at and for extra losses; they cost nothing that the steps do not need.
+        The weights serve extra losses and pictures; they cost nothing that the steps do not need.
         """
-        state = replace(self.start(encoded), dropped=self.draw(*inputs_BTE.shape[:2]))
+        state = replace(self.start(encoded), dropout_masks=self.draw(*inputs_BTE.shape[:2]))
         if self.can_record(encoded):
             return self.scan_recorded(inputs_BTE, state)
         hiddens, contexts, weights = [], [], []
@@ -281,19 +280,19 @@ class Wiring(nn.Module):
         return Output(torch.cat(hiddens, 1), torch.cat(contexts, 1)), AttentionWeights.join(weights)
 
     def unsupported_reason(self) -> str:
-        """Why the recurrence cannot be recorded, with the path in the YAML; empty where it can."""
+        """Returns why the recurrence cannot be recorded, with the path in the YAML; empty if it can."""
         return "model.attention.wiring has no fused form"
 
     def can_record(self, encoded: Encoded) -> bool:
-        """Whether `scan_recorded` runs the recurrence over these sentences; otherwise autograd does."""
-        return self.steps is not None and not self.unsupported_reason() and not encoded.enters_steps
+        """Returns whether `scan_recorded` runs the recurrence; otherwise autograd does."""
+        return self.steps is not None and not self.unsupported_reason() and not encoded.has_step_term
 
     def record(self, tape: Tape, projected: Term, state: DecoderState) -> tuple[Value, Value]:
-        """Record one step, as `advance` makes it; the values of the hidden state and the context that it puts out."""
-        raise AssertionError("nothing keeps this recurrence from being recorded")
+        """Records one step of `advance`; returns the values of the hidden state and the context."""
+        raise AssertionError("this recurrence can be recorded")
 
     def scan_recorded(self, inputs_BTE: Tensor, state: DecoderState) -> tuple[Output, AttentionWeights]:
-        """`scan` from this state, with the recurrence recorded and replayed."""
+        """Computes `scan` from this state by a recorded recurrence."""
         assert self.steps is not None
         projected_BTG = self.project(inputs_BTE)
         tape = Tape(self.steps, projected_BTG)
@@ -307,12 +306,12 @@ WIRINGS: Registry[Wiring] = Registry("wiring")
 
 
 def build_wiring(model: schema.ModelConfig, input_size: int, memory_size: int, kernels: Kernels) -> Wiring:
-    """The wiring that the model's options name, for inputs [.., input_size] and a memory [.., memory_size]."""
+    """Builds the wiring for inputs [.., input_size] and a memory [.., memory_size]."""
     return WIRINGS.build(model.attention.wiring, model, input_size, memory_size, kernels)
 
 
 def gate_input(features: int, projected_size: int, gates: int) -> nn.Linear:
-    """A map of further features to what enters a cell beside its input, initialised as the input's own."""
+    """Returns a map of further features to a cell's pre-activations, initialised as the input's own."""
     layer = nn.Linear(features, projected_size, bias=False)
     for block in layer.weight.chunk(gates):
         nn.init.xavier_uniform_(block)

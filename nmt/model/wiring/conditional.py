@@ -1,4 +1,4 @@
-"""The conditional recurrent unit of Nematus (Sennrich 2017): update, look, update."""
+"""Conditional recurrent unit of Nematus (Sennrich 2017): update, attend, update."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from nmt.kernels.select import Kernels
 from nmt.kernels.tape import Tape, Term, Value
 from nmt.model.attention import AttentionWeights, build_attention
 from nmt.model.attention.base import ScoreOptions
-from nmt.model.cells import CELLS, Factors, Stack, rows_after, rows_before
+from nmt.model.cells import CELLS, DropoutMasks, Stack, rows_after, rows_before
 from nmt.model.wiring.base import WIRINGS, Bridge, DecoderState, Output, Wiring
 
 
 class ConditionalOptions(schema.NetworkPartOptions):
-    """Update with the word, look, update with the context."""
+    """Update with the word, attend, update with the context."""
 
     kind: Literal["conditional"] = "conditional"
 
@@ -61,16 +61,16 @@ class ConditionalWiring(Wiring):
     def project(self, inputs_BTE: Tensor) -> Tensor:
         return self.before.project(inputs_BTE)
 
-    def draw(self, batch: int, positions: int) -> Factors:
+    def draw(self, batch: int, positions: int) -> DropoutMasks:
         return self.above.draw(batch, positions)
 
     def advance(self, projected_BQG: Tensor, state: DecoderState) -> tuple[DecoderState, Output]:
         projected_BQG = state.enter(projected_BQG, state.recurrent[0])
         between = self.before(projected_BQG, state.recurrent[: self.parts])
-        look = self.attention(between[0], state.prepared, state.carried, state.position)
-        lowest = self.behind(self.behind.project(look.context_BQC), between)
-        top_BQH, above = self.above.step(state.recurrent[self.parts :], below=lowest[0], factors=state.factors)
-        return state.after(lowest + above, look), Output(top_BQH, look.context_BQC)
+        attended = self.attention(between[0], state.prepared, state.carried, state.position)
+        lowest = self.behind(self.behind.project(attended.context_BQC), between)
+        top_BQH, above = self.above.step(state.recurrent[self.parts :], below=lowest[0], masks=state.step_masks)
+        return state.after(lowest + above, attended), Output(top_BQH, attended.context_BQC)
 
     def unsupported_reason(self) -> str:
         return self.attention.unsupported_reason() or self.before.unsupported_reason()
@@ -85,7 +85,7 @@ class ConditionalWiring(Wiring):
         return carried[0], context
 
     def scan_recorded(self, inputs_BTE: Tensor, state: DecoderState) -> tuple[Output, AttentionWeights]:
-        # No attention stands in the recurrence of the layers above: the library runs them over all positions.
+        # The layers above have no attention in their recurrence: PyTorch's layers run them over all positions.
         output, weights = super().scan_recorded(inputs_BTE, state)
-        top_BTH = self.above.scan(state.recurrent[self.parts :], output.hidden, factors=state.dropped)
+        top_BTH = self.above.scan(state.recurrent[self.parts :], output.hidden, masks=state.dropout_masks)
         return Output(top_BTH, output.context), weights

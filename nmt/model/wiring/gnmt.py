@@ -1,4 +1,4 @@
-"""The wiring of GNMT (Wu 2016): the first layer looks, its context goes into every layer above."""
+"""Wiring of GNMT (Wu 2016): the first layer attends, its context goes into every layer above."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch import Tensor
 from nmt.config import schema
 from nmt.kernels.select import Kernels
 from nmt.kernels.tape import Tape, Term, Value
-from nmt.model.attention import AttentionWeights, Encoded, Look, build_attention
+from nmt.model.attention import AttentionOutput, AttentionWeights, Encoded, build_attention
 from nmt.model.cells import CELLS, Stack, State, rows_after, rows_before
 from nmt.model.wiring.base import WIRINGS, Bridge, DecoderState, Output, Wiring, gate_input
 
 
 class GnmtOptions(schema.NetworkPartOptions):
-    """The first layer looks, its context goes into every layer above."""
+    """The first layer attends, its context goes into every layer above."""
 
     kind: Literal["gnmt"] = "gnmt"
     query: Literal["current", "previous"] = "current"
-    """State of the first layer to look with: after this step (GNMT v2), or after the one before (Wu 2016)."""
+    """State of the first layer that is the query: after this step (GNMT v2), or after the one before (Wu 2016)."""
     context_feeding: bool = False
     """The context also enters the first layer's next step (Chen 2018); without it all target positions are computed
     at once."""
@@ -39,7 +39,7 @@ class GnmtWiring(Wiring):
     ) -> None:
         super().__init__(kernels)
         self.hidden_size = model.decoder.hidden_size
-        self.looks_back = options.query == "previous"
+        self.queries_previous = options.query == "previous"
         self.attention = build_attention(model.attention, self.hidden_size, memory_size, kernels)
         self.context_size = self.attention.context_size
         self.lowest = CELLS.build(model.decoder.cell, input_size, self.hidden_size, kernels)
@@ -54,34 +54,34 @@ class GnmtWiring(Wiring):
         return self.lowest.project(inputs_BTE)
 
     def advance(self, projected_BQG: Tensor, state: DecoderState) -> tuple[DecoderState, Output]:
-        lowest, above, look = self._look(projected_BQG, state)
-        top_BQH, above = self.above.step(above, below=lowest[0], context=look.context_BQC)
-        return state.after(self._joined(lowest, above, look), look), Output(top_BQH, look.context_BQC)
+        lowest, above, attended = self._attend(projected_BQG, state)
+        top_BQH, above = self.above.step(above, below=lowest[0], context=attended.context_BQC)
+        return state.after(self._joined(lowest, above, attended), attended), Output(top_BQH, attended.context_BQC)
 
     def scan(self, inputs_BTE: Tensor, encoded: Encoded) -> tuple[Output, AttentionWeights | None]:
         state = self.start(encoded)
         above = state.recurrent[self.parts : None if self.feed is None else -1]
-        if self.feed is None and not encoded.enters_steps:
-            lowest_BTH, look = self._scan_lowest(inputs_BTE, state)
+        if self.feed is None and not encoded.has_step_term:
+            lowest_BTH, attended = self._scan_lowest(inputs_BTE, state)
         elif self.can_record(encoded):
             output, weights = self.scan_recorded(inputs_BTE, state)
-            lowest_BTH, look = output.hidden, Look(output.context, weights)
+            lowest_BTH, attended = output.hidden, AttentionOutput(output.context, weights)
         else:
-            lowest_BTH, look = self._step_lowest(inputs_BTE, state)
-        return Output(self.above.scan(above, lowest_BTH, look.context_BQC), look.context_BQC), look.weights
+            lowest_BTH, attended = self._step_lowest(inputs_BTE, state)
+        return Output(self.above.scan(above, lowest_BTH, attended.context_BQC), attended.context_BQC), attended.weights
 
-    def _look(self, projected_BQG: Tensor, state: DecoderState) -> tuple[State, State, Look]:
-        """States of the first layer after a step, those above before it, and what the first layer saw."""
+    def _attend(self, projected_BQG: Tensor, state: DecoderState) -> tuple[State, State, AttentionOutput]:
+        """Returns the first layer's state after a step, the states above before it, and the attention."""
         before, above = state.recurrent[: self.parts], state.recurrent[self.parts :]
         if self.feed is not None:
             projected_BQG = projected_BQG + self.feed(above[-1])
             above = above[:-1]
         after = self.lowest(state.enter(projected_BQG, before[0]), before)
-        query_BQH = before[0] if self.looks_back else after[0]
+        query_BQH = before[0] if self.queries_previous else after[0]
         return after, above, self.attention(query_BQH, state.prepared, state.carried, state.position)
 
-    def _joined(self, lowest: State, above: State, look: Look) -> State:
-        return lowest + above + (() if self.feed is None else (look.context_BQC,))
+    def _joined(self, lowest: State, above: State, attended: AttentionOutput) -> State:
+        return lowest + above + (() if self.feed is None else (attended.context_BQC,))
 
     def unsupported_reason(self) -> str:
         # Without context feeding there is no recurrence with attention in it.
@@ -93,22 +93,22 @@ class GnmtWiring(Wiring):
         context = tape.carried(state.recurrent[-1], "operand")
         before, after = rows_before(layer), rows_after(layer)
         self.lowest.record(tape, (projected, tape.product(context.before, self.feed.weight)), before, after)
-        self.attention.record(tape, before[0] if self.looks_back else after[0], state.prepared, context)
+        self.attention.record(tape, before[0] if self.queries_previous else after[0], state.prepared, context)
         return layer[0], context
 
-    def _scan_lowest(self, inputs_BTE: Tensor, state: DecoderState) -> tuple[Tensor, Look]:
-        """The first layer at all positions at once, and what it saw."""
+    def _scan_lowest(self, inputs_BTE: Tensor, state: DecoderState) -> tuple[Tensor, AttentionOutput]:
+        """Computes the first layer at all positions at once, and its attention."""
         before = state.recurrent[: self.parts]
         lowest_BTH = self.lowest.scan(inputs_BTE, before)
-        query_BTH = torch.cat([before[0], lowest_BTH[:, :-1]], 1) if self.looks_back else lowest_BTH
+        query_BTH = torch.cat([before[0], lowest_BTH[:, :-1]], 1) if self.queries_previous else lowest_BTH
         return lowest_BTH, self.attention.scan(query_BTH, state.prepared)
 
-    def _step_lowest(self, inputs_BTE: Tensor, state: DecoderState) -> tuple[Tensor, Look]:
-        """The same, one position after another; the layers above wait."""
-        outputs, looks = [], []
+    def _step_lowest(self, inputs_BTE: Tensor, state: DecoderState) -> tuple[Tensor, AttentionOutput]:
+        """Computes the first layer and its attention position by position."""
+        outputs, attended_steps = [], []
         for projected_BG in self.project(inputs_BTE).unbind(1):
-            lowest, above, look = self._look(projected_BG.unsqueeze(1), state)
-            state = state.after(self._joined(lowest, above, look), look)
+            lowest, above, attended = self._attend(projected_BG.unsqueeze(1), state)
+            state = state.after(self._joined(lowest, above, attended), attended)
             outputs.append(lowest[0])
-            looks.append(look)
-        return torch.cat(outputs, 1), Look.join(looks)
+            attended_steps.append(attended)
+        return torch.cat(outputs, 1), AttentionOutput.join(attended_steps)

@@ -1,4 +1,4 @@
-"""The wiring of Luong 2015: update, look with the new state, and mix both into an attentional state."""
+"""Wiring of Luong 2015: update, attend with the new state, and combine both in an attentional state."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from nmt.config import schema
 from nmt.kernels.select import Kernels
 from nmt.kernels.tape import Tape, Term, Value
-from nmt.model.attention import AttentionWeights, Encoded, Look, build_attention
-from nmt.model.cells import Factors, Stack
+from nmt.model.attention import AttentionOutput, AttentionWeights, Encoded, build_attention
+from nmt.model.cells import DropoutMasks, Stack
 from nmt.model.modules import Linear
 from nmt.model.wiring.base import WIRINGS, Bridge, DecoderState, Output, Readout, Wiring, gate_input, readout_size
 
 
 class LuongOptions(schema.NetworkPartOptions):
-    """Update, look, and mix state and context into an attentional state."""
+    """Update, attend, and combine state and context in an attentional state."""
 
     kind: Literal["luong"] = "luong"
     input_feeding: bool = True
@@ -65,27 +65,27 @@ class LuongWiring(Wiring):
     def project(self, inputs_BTE: Tensor) -> Tensor:
         return self.stack.cells[0].project(inputs_BTE)
 
-    def draw(self, batch: int, positions: int) -> Factors:
+    def draw(self, batch: int, positions: int) -> DropoutMasks:
         return self.stack.draw(batch, positions)
 
     def advance(self, projected_BQG: Tensor, state: DecoderState) -> tuple[DecoderState, Output]:
         if self.feed is not None:
             projected_BQG = projected_BQG + self.feed(state.recurrent[-1])
         projected_BQG = state.enter(projected_BQG, state.recurrent[0])
-        top_BQH, recurrent = self.stack.step(state.recurrent, projected=projected_BQG, factors=state.factors)
-        look = self.attention(top_BQH, state.prepared, state.carried, state.position)
-        output = self._attentional(top_BQH, look)
+        top_BQH, recurrent = self.stack.step(state.recurrent, projected=projected_BQG, masks=state.step_masks)
+        attended = self.attention(top_BQH, state.prepared, state.carried, state.position)
+        output = self._attentional(top_BQH, attended)
         if self.feed is not None:
             recurrent += (output.hidden,)
-        return state.after(recurrent, look), output
+        return state.after(recurrent, attended), output
 
     def scan(self, inputs_BTE: Tensor, encoded: Encoded) -> tuple[Output, AttentionWeights | None]:
-        if self.feed is not None or encoded.enters_steps:
+        if self.feed is not None or encoded.has_step_term:
             return super().scan(inputs_BTE, encoded)
         state = self.start(encoded)
         top_BTH = self.stack.scan(state.recurrent, inputs_BTE)
-        look = self.attention.scan(top_BTH, state.prepared)
-        return self._attentional(top_BTH, look), look.weights
+        attended = self.attention.scan(top_BTH, state.prepared)
+        return self._attentional(top_BTH, attended), attended.weights
 
     def unsupported_reason(self) -> str:
         # Without input feeding there is no recurrence with attention in it.
@@ -96,12 +96,12 @@ class LuongWiring(Wiring):
         *states, fed = state.recurrent
         attentional = tape.carried(fed, "operand")
         inputs = (projected, tape.product(attentional.before, self.feed.weight))
-        top = self.stack.record(tape, inputs, self.stack.carry(tape, tuple(states)), state.dropped)
+        top = self.stack.record(tape, inputs, self.stack.carry(tape, tuple(states)), state.dropout_masks)
         context = self.attention.record(tape, top.after, state.prepared)
         from_context, from_top = self.mix.weight[:, : self.context_size], self.mix.weight[:, self.context_size :]
         tape.tanh((tape.product(context.after, from_context),), tape.product(top.after, from_top), attentional.after)
         return attentional, context
 
-    def _attentional(self, top: Tensor, look: Look) -> Output:
-        context = look.context_BQC
+    def _attentional(self, top: Tensor, attended: AttentionOutput) -> Output:
+        context = attended.context_BQC
         return Output(torch.tanh(self.mix(torch.cat([context.to(top.dtype), top], -1))), context)
