@@ -1,3 +1,3 @@
-"""Neural machine translation with attention: train it, run it, look at it."""
+"""Trains, runs and explains neural machine translation with attention."""
 
 __version__ = "0.1.0"

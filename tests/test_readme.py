@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import functools
 import importlib
@@ -147,7 +148,7 @@ def own_config(markdown: str) -> Iterator[Path]:
 
 
 def problems_of(markdown: str) -> list[str]:
-    """What the commands name that does not exist, a line each."""
+    """Commands, options, keys and files that the commands name and that do not exist, one a line."""
     problems = []
     for words in commands_of(markdown):
         while words and re.fullmatch(r"\w+=.*", words[0]):  # variables set for one command
@@ -197,6 +198,27 @@ def test_every_command_can_be_imported() -> None:
     for target in entry_points().values():
         module, _, function = target.partition(":")
         assert callable(getattr(importlib.import_module(module), function))
+
+
+def layout_of(markdown: str) -> list[str]:
+    """The lines of the README's tree that describe `nmt` and its packages: `path: text` each."""
+    tree = markdown.partition("## Layout\n")[2].split("```")[1]
+    lines, parents = [], [""] * 9
+    for indent, name, text in re.findall(r"^( *)(\w+)/ +(.*)$", tree, re.MULTILINE):
+        depth = len(indent) // 2
+        parents[depth:] = [name] + [""] * (8 - depth)
+        if parents[0] == "nmt":
+            lines.append(f"{'/'.join(parents[: depth + 1])}: {text}")
+    return lines
+
+
+def test_the_layout_has_a_line_for_each_package_equal_to_its_docstring() -> None:
+    summaries = []
+    for path in (ROOT / "nmt").rglob("__init__.py"):
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        summaries.append(f"{path.parent.relative_to(ROOT).as_posix()}: {docstring.splitlines()[0].removesuffix('.')}")
+    assert sorted(layout_of((ROOT / "README.md").read_text(encoding="utf-8"))) == sorted(summaries)
+    assert [line for line in summaries if len(line.partition(": ")[2]) > 75] == []
 
 
 PAGES = [ROOT / "README.md", ROOT / "data" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -1,4 +1,7 @@
-"""Checkpoints: folders that translate when copied alone, and the run folder that keeps them."""
+"""Model folders and training states, written atomically.
+
+A model folder translates when it is copied alone. A run folder keeps the checkpoints of a training.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The commands: arguments and exit codes, nothing else."""
+"""Commands: arguments, output and exit codes."""

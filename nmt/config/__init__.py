@@ -1,4 +1,7 @@
-"""Configuration: the schema of the YAML, its reader and its printer. Imports neither PyTorch nor any part."""
+"""YAML configuration: schema, reader, printer and reference.
+
+Imports neither PyTorch nor any selectable part.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Text: readers, tokenizers, lexicons, the cache of encoded text, and batches."""
+"""Readers, tokenizers, lexicons, encoded corpora and batches."""

@@ -1,4 +1,4 @@
-"""Metrics of translations and labels, with bootstrap confidence."""
+"""Scores of translations, alignments and labels, with bootstrap confidence."""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""Inner loops: tensors in, tensors out. Each has a reference, the equations as they are written, and a fast path."""
+"""Operations: the equation, and fast implementations in C and Triton.
+
+Functions take tensors and return tensors. `select` chooses the implementations of a run.
+"""

@@ -1,1 +1,1 @@
-"""The network: embeddings, encoder, attention, decoder, and the translator that they make up."""
+"""Networks: embeddings, encoder, decoder, translator and classifier."""

@@ -1,4 +1,4 @@
-"""The machine: device, precision, process group, random generators, log."""
+"""Device, precision, random generators, processes and logging."""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""Tasks: how the config, text, network, objective and evaluation of each come together."""
+"""Setup, use and evaluation of each task.
+
+A task brings its configuration, text, network, objective and scores together.
+"""

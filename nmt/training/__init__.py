@@ -1,1 +1,1 @@
-"""Training: objectives, optimizers, schedules, metrics, and the loop."""
+"""Training loop, objectives, optimizers, schedules and metrics logging."""

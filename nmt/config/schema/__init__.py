@@ -1,4 +1,4 @@
-"""The fixed sections of the YAML: one class a section, every default in one place.
+"""Fixed sections of the YAML, with their default values.
 
 Parts that are chosen by name (a cell, a score, a schedule, a kind of corpus) are named here by their family alone.
 Their options live in their own files (see `registry.py`).

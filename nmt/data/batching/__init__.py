@@ -1,4 +1,7 @@
-"""Ids to tensors in token-sized batches: padded pairs and packed documents; seeded, sharded, resumable streams."""
+"""Token-sized batches of padded pairs and packed documents.
+
+Streams of batches are seeded, sharded over processes and resumable.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The encoded cache: corpora and collections as ids, tokenized once, memory-mapped."""
+"""Encoded corpora: tokenized once, stored on disk and memory-mapped."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Text of every format as streams of examples: `corpora` of pairs and `labelled` documents."""
+"""Streams of sentence pairs and labelled documents, from every format."""

@@ -1,4 +1,4 @@
-"""Attention over a source: scores, softmax and context, of queries that may all be known at once."""
+"""Attention of all queries over a source: scores, softmax and context."""
 
 from __future__ import annotations
 

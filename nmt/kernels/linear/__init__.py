@@ -1,1 +1,4 @@
-"""Products with weights: in float32 by oneDNN, and with weights that are constant in shorter formats."""
+"""Products with weights: float32, bfloat16 and int8.
+
+oneDNN computes float32. Constant weights are packed once in a shorter format.
+"""

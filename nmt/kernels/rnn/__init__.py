@@ -1,1 +1,1 @@
-"""Simple recurrence: the tanh of a sum."""
+"""Simple recurrent unit: the tanh of a sum."""

@@ -1,4 +1,4 @@
-"""A recurrence over target positions that is recorded as a few operations and differentiated by hand.
+"""Recorded recurrences over target positions, with hand-written gradients.
 
 Autograd runs dozens of small operations for a step, back and forth, and adds a gradient as large as every weight and
 as the source for each step. Here a step has a handful of operations, and these gradients are one product each at the

@@ -1,4 +1,7 @@
-"""Attention: scores, windows, coverage, heads. A score is a file in this folder and a line here."""
+"""Attention mechanisms: scores, windows, coverage and heads.
+
+A score is a file in this folder and a line here.
+"""
 
 # A module registers its mechanism when it is imported.
 from nmt.model.attention import (  # noqa: F401

@@ -1,4 +1,7 @@
-"""Document context: attention over the sentences before. A kind is a file in this folder and a line here."""
+"""Document context: attention over the previous sentences.
+
+A kind of context is a file in this folder and a line here.
+"""
 
 # A module registers its mechanism when it is imported.
 from nmt.model.context import hierarchical, summary  # noqa: F401

@@ -1,4 +1,7 @@
-"""Wirings of the decoder: when it attends, and where the context goes. A wiring is a file here and a line below."""
+"""Decoder wirings: order of recurrence and attention, use of the context.
+
+A wiring is a file in this folder and a line below.
+"""
 
 # A module registers its mechanism when it is imported.
 from nmt.model.wiring import bahdanau, conditional, gnmt, luong  # noqa: F401

@@ -1,1 +1,1 @@
-"""Classification of documents."""
+"""Classification of documents: setup, labels and scores."""

@@ -1,1 +1,1 @@
-"""Translation."""
+"""Translation: setup, loading, scores, forced decoding and pictures."""
