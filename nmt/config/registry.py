@@ -33,7 +33,8 @@ def decided(rule: Iterable[Item]) -> Iterator[Item]:
 class Section(BaseModel):
     """A section of the YAML: unknown keys are refused, values do not change once read.
 
-    The string under a field is its documentation, in the reference, the JSON schema and the printed config.
+    The string under a field is its documentation, in the reference, the JSON schema and the printed config. By default
+    it is the first sentence of a subsection, or the string under the field that this one overrides.
     The default of a subsection is always the subsection's own defaults: `encoder: EncoderConfig = EncoderConfig()`.
     """
 
@@ -46,6 +47,15 @@ class Section(BaseModel):
         which ends the rule. Rules that need different values are each wrapped in `decided`.
         """
         return ()
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        parent: Any = cls.__base__
+        for name, field in cls.model_fields.items():
+            if field.description is None and isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+                field.description = (field.annotation.__doc__ or "").split(". ")[0].rstrip(".") + "."
+            elif field.description is None and name in parent.model_fields:
+                field.description = parent.model_fields[name].description
 
     if not TYPE_CHECKING:
 

@@ -60,7 +60,6 @@ class AdamOptions(AdamWOptions):
 class SgdOptions(OptimizerOptions):
     kind: Literal["sgd"] = "sgd"
     learning_rate: Rate = 1.0
-    """Learning rate at the top of the schedule."""
     momentum: Probability = 0.0
     """Momentum."""
 

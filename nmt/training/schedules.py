@@ -26,7 +26,6 @@ class InverseSquareRootOptions(ScheduleOptions):
     kind: Literal["inverse_square_root"] = "inverse_square_root"
     """sqrt(warmup_steps / step) after the warm-up (Vaswani 2017, eq. 3)."""
     warmup_steps: Count = 1000
-    """Updates over which the learning rate rises linearly from 0 to its top."""
 
 
 class CosineScheduleOptions(ScheduleOptions):

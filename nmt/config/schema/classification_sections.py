@@ -42,7 +42,7 @@ class DocumentFiltersConfig(Section):
 
 
 class LabelledDataConfig(Section):
-    """The documents and their labels. Paths are relative to the working directory."""
+    """The documents. Each has a label. Paths are relative to the working directory."""
 
     language: str = "en"
     """Code of the language, such as `en`: text without sentence boundaries is split into sentences by its rules."""
@@ -55,7 +55,6 @@ class LabelledDataConfig(Section):
     test: dict[str, CollectionChoice] = Field(default_factory=dict)
     """Named test sets, for `nmt-eval`."""
     filters: DocumentFiltersConfig = DocumentFiltersConfig()
-    """Treatment of long, empty or damaged documents."""
     cache: PathName | None = None
     """Folder of the encoded documents; by default `cache` in the run's folder. Runs may share one."""
     workers: Workers = 0
@@ -66,13 +65,12 @@ class LevelConfig(EncoderConfig):
     """One level of the hierarchy: a recurrent layer over the parts of a whole, and attention over its annotations."""
 
     hidden_size: Size = 50
-    """Units of each layer and direction."""
     score: ScoreChoice = PartOptions(kind="additive")
     """Score of each part against a learned query; `mean` weighs all alike."""
 
 
 class DocumentDropoutConfig(Section):
-    """Dropout probabilities in training."""
+    """Dropout in training. Each value is a probability."""
 
     embedding: Probability = 0.2
     """Elements of the word embeddings."""
@@ -85,7 +83,7 @@ class DocumentDropoutConfig(Section):
 
 
 class ClassifierConfig(Section):
-    """The network: words make sentences, sentences make a document (Yang 2016)."""
+    """The network. Words make sentences, sentences make a document (Yang 2016)."""
 
     embedding_size: Size = 200
     """Width of the word embeddings."""
@@ -94,11 +92,10 @@ class ClassifierConfig(Section):
     sentence: LevelConfig = LevelConfig()
     """From the sentences of a document to its vector."""
     dropout: DocumentDropoutConfig = DocumentDropoutConfig()
-    """Dropout in training."""
 
 
 class ClassifierStoppingConfig(StoppingConfig):
-    """Stop when validation no longer improves."""
+    """Early stopping, and the choice of the best checkpoint."""
 
     metric: Literal["accuracy", "macro_f1", "loss"] = "accuracy"
     """Metric of the validation collection that chooses the best checkpoint and decides when to stop."""
@@ -112,11 +109,10 @@ class ClassifierTrainingConfig(LearningConfig):
     label_smoothing: Probability = 0.0
     """Probability mass spread evenly over the labels."""
     early_stopping: ClassifierStoppingConfig = ClassifierStoppingConfig()
-    """Early stopping, and the choice of the best checkpoint."""
 
 
 class ClassifierValidationConfig(Section):
-    """Evaluation during training, by the same code as `nmt-eval`."""
+    """Evaluation during training. It is done by the same code as `nmt-eval`."""
 
     samples: Count = 3
     """Documents logged at every validation: those whose labels are least probable under the model."""
@@ -128,15 +124,10 @@ class ClassificationConfig(ExperimentConfig):
     task: Literal["classification"] = "classification"
     """The task: labels of documents."""
     data: LabelledDataConfig
-    """The documents."""
     tokenizer: SentencePieceConfig = SentencePieceConfig()
-    """SentencePiece."""
     model: ClassifierConfig = ClassifierConfig()
-    """The network."""
     training: ClassifierTrainingConfig = ClassifierTrainingConfig()
-    """The optimization."""
     validation: ClassifierValidationConfig = ClassifierValidationConfig()
-    """Evaluation during training."""
 
     @property
     def languages(self) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ ScheduleChoice = Annotated[SerializeAsAny[PartOptions], PartOf("schedule")]
 
 
 class StoppingConfig(Section):
-    """Early stopping, for every task."""
+    """Early stopping, and the choice of the best checkpoint."""
 
     metric: str
     """Metric of the validation corpus that chooses the best checkpoint and decides when to stop."""
@@ -53,12 +53,11 @@ class StoppingConfig(Section):
 
 
 class LearningConfig(Section):
-    """The optimization, for every task."""
+    """The optimization."""
 
     start_from: PathName | None = None
     """Run or checkpoint whose weights and tokenizer training starts with."""
     batch_tokens: Tokens = 4096
-    """Tokens in a batch, on one device and in one accumulation step."""
     accumulation: Annotated[int, Field(ge=1, le=1_000)] = 1
     """Batches whose gradients are added up to one update, on each device."""
     max_steps: Positive | None = None
@@ -72,7 +71,6 @@ class LearningConfig(Section):
     clip_norm: Annotated[float, Field(ge=0.0, le=1e6)] = 1.0
     """Largest norm of the gradient of an update; 0 switches clipping off."""
     label_smoothing: Probability = 0.0
-    """Probability mass spread evenly over all outputs."""
     ema_decay: Probability = 0.0
     """Decay of the moving average of the weights, used in validation and in checkpoints; 0 switches it off."""
     non_finite_limit: Positive = 10
@@ -86,7 +84,6 @@ class LearningConfig(Section):
     keep_last: Positive = 3
     """Most recent checkpoints that are kept, besides the best one."""
     early_stopping: StoppingConfig
-    """Early stopping, and the choice of the best checkpoint."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """Training has an end."""
@@ -95,7 +92,7 @@ class LearningConfig(Section):
 
 
 class SentencePieceConfig(Section):
-    """SentencePiece: learned from the training text, or loaded from a file."""
+    """SentencePiece. Learned from the training text, or loaded from a file."""
 
     kind: Literal["bpe", "unigram"] = "bpe"
     """Algorithm that is learned: byte-pair encoding or the unigram language model."""
@@ -142,21 +139,14 @@ class ExperimentConfig(Section):
     run: PathName = Field(examples=["runs/example"])
     """Folder of the run: checkpoints, logs and metrics."""
     task: str
-    """The task."""
     seed: Seed = 1
     """Seed of every random choice."""
     data: Section
-    """The corpora."""
     tokenizer: SentencePieceConfig
-    """SentencePiece."""
     model: Section
-    """The network."""
     training: LearningConfig
-    """The optimization."""
     validation: Section
-    """Evaluation during training."""
     runtime: RuntimeConfig = RuntimeConfig()
-    """The machine."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """Int8 is for translation only. A precision that the device lacks is a contradiction of the section itself."""

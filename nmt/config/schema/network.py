@@ -28,7 +28,7 @@ class NetworkPartOptions(PartOptions):
 
 
 class DropoutConfig(Section):
-    """Dropout probabilities in training."""
+    """Dropout in training. Each value is a probability."""
 
     embedding: Probability = 0.2
     """Elements of the embeddings, source and target."""
@@ -92,7 +92,7 @@ class EncoderConfig(Section):
 
 
 class ReadoutConfig(Section):
-    """Deep output: from the decoder's state, context and input to the vector before the vocabulary projection."""
+    """Deep output. From the decoder's state, context and input to the vector before the vocabulary projection."""
 
     kind: Literal["tanh", "maxout", "linear"] = "tanh"
     """Nonlinearity; `maxout` over pairs as in Bahdanau 2015, A.2.2."""
@@ -117,7 +117,6 @@ class DecoderConfig(Section):
     residual_from: Residual = None
     """First layer, counted from 1, whose input is added to its output (He 2016; 3 in Wu 2016); null: none."""
     readout: ReadoutConfig = ReadoutConfig()
-    """Deep output."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """A residual connection needs its layer."""
@@ -149,15 +148,12 @@ class ModelConfig(Section):
     layer_normalization: bool = False
     """Normalise the encoder's outputs, the decoder's first state and the readout (Ba 2016)."""
     encoder: EncoderConfig = EncoderConfig()
-    """The recurrent encoder."""
     decoder: DecoderConfig = DecoderConfig()
-    """The recurrent decoder."""
     attention: AttentionConfig = AttentionConfig()
     """Attention to the source; the name of a published system stands for its combination."""
     context: ContextChoice = PartOptions(kind="none")
     """Context from the sentences before, in corpora with documents."""
     dropout: DropoutConfig = DropoutConfig()
-    """Dropout in training."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """Sizes of a tied output, of the heads, and of the states that the bridge reads."""

@@ -31,7 +31,7 @@ ValidationChoice = Annotated[SerializeAsAny[PartOptions], PartOf("corpus", defau
 
 
 class FiltersConfig(Section):
-    """Filters of training pairs; every dropped pair is counted and reported."""
+    """Filters of training pairs. Every dropped pair is counted and reported."""
 
     max_length: Positive = 100
     """Longest side in pieces; longer pairs of training and validation are dropped, never lines of a test set."""
@@ -65,7 +65,6 @@ class DataConfig(Section):
     (Sutskever 2014, section 3.3). Nothing else changes: attention weights, alignments and plots count source positions
     in the order of the text."""
     filters: FiltersConfig = FiltersConfig()
-    """Filters of training pairs."""
     cache: PathName | None = None
     """Folder of the encoded corpora; by default `cache` in the run's folder. Runs may share one."""
     workers: Workers = 0
@@ -73,7 +72,7 @@ class DataConfig(Section):
 
 
 class TokenizerConfig(SentencePieceConfig):
-    """SentencePiece of both sides: learned from the training text, or loaded from a file."""
+    """SentencePiece. Learned from the training text of both sides, or loaded from files."""
 
     vocabulary_size: VocabularySize = 8000
     """Pieces in the vocabulary (of each side, where it is not shared), the four special ones included."""
@@ -103,10 +102,9 @@ class TokenizerConfig(SentencePieceConfig):
 
 
 class EarlyStoppingConfig(StoppingConfig):
-    """Stop when validation no longer improves."""
+    """Early stopping, and the choice of the best checkpoint."""
 
     metric: Literal["bleu", "chrf", "loss"] = "bleu"
-    """Metric of the validation corpus that chooses the best checkpoint and decides when to stop."""
 
 
 class GuidedAlignmentConfig(Section):
@@ -130,13 +128,12 @@ class TrainingConfig(LearningConfig):
     label_smoothing: Probability = 0.1
     """Probability mass spread evenly over the vocabulary."""
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
-    """Early stopping, and the choice of the best checkpoint."""
     guided_alignment: GuidedAlignmentConfig = GuidedAlignmentConfig()
     """A second loss, for attention, from the `alignments` of corpora."""
 
 
 class ValidationConfig(Section):
-    """Evaluation during training, by the same code as `nmt-eval`."""
+    """Evaluation during training. It is done by the same code as `nmt-eval`."""
 
     sentences: Positive = 500
     """Sentences of the validation corpus that are translated for BLEU and chrF, from its beginning."""
@@ -218,17 +215,11 @@ class TranslationConfig(ExperimentConfig):
     task: Literal["translation"] = "translation"
     """The task: translations, or with `classification` the labels of documents."""
     data: DataConfig
-    """The corpora."""
     tokenizer: TokenizerConfig = TokenizerConfig()
-    """SentencePiece."""
     model: ModelConfig = ModelConfig()
-    """The network."""
     training: TrainingConfig = TrainingConfig()
-    """The optimization."""
     validation: ValidationConfig = ValidationConfig()
-    """Evaluation during training."""
     search: SearchConfig = SearchConfig()
-    """Search for translations."""
 
     @property
     def languages(self) -> tuple[str, ...]:
