@@ -6,29 +6,26 @@ Their options live in their own files (see `registry.py`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from nmt.config.schema.classification_sections import (
-    ClassificationConfig,
-    ClassifierConfig,
-    ClassifierTrainingConfig,
-    DocumentDropoutConfig,
-    DocumentFiltersConfig,
-    LabelledDataConfig,
-    LevelConfig,
-)
-from nmt.config.schema.experiment import (
+from nmt.config.schema.sections import (
+    AttentionConfig,
     Beam,
     ColumnNumber,
     Count,
+    DecoderConfig,
+    DropoutConfig,
+    EncoderConfig,
     ExperimentConfig,
     Heads,
     LearningConfig,
+    ModelConfig,
+    NetworkPartOptions,
     Positions,
     Positive,
     Probability,
+    ReadoutConfig,
     RuntimeConfig,
     Samples,
+    ScoreChoice,
     Seed,
     SentencePieceConfig,
     Sentences,
@@ -37,27 +34,20 @@ from nmt.config.schema.experiment import (
     Tokens,
     Weight,
 )
-from nmt.config.schema.network import (
-    AttentionConfig,
-    DecoderConfig,
-    DropoutConfig,
-    EncoderConfig,
-    ModelConfig,
-    NetworkPartOptions,
-    ReadoutConfig,
-    ScoreChoice,
-)
-from nmt.config.schema.translation_sections import (
+from nmt.config.schema.task_sections import (
+    TASKS,
+    ClassificationConfig,
+    ClassifierConfig,
     DataConfig,
+    DocumentDropoutConfig,
+    DocumentFiltersConfig,
     EarlyStoppingConfig,
     FiltersConfig,
     GuidedAlignmentConfig,
+    LabelledDataConfig,
+    LevelConfig,
     SearchConfig,
     TokenizerConfig,
-    TrainingConfig,
     TranslationConfig,
     ValidationConfig,
 )
-
-TASKS: Mapping[str, type[ExperimentConfig]] = {"translation": TranslationConfig, "classification": ClassificationConfig}
-"""The kinds of experiments by what the YAML calls them; one that names no task is of the first kind."""
