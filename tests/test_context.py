@@ -15,8 +15,14 @@ from nmt.data.batching import Batch, BatchContext, DocumentContext, PreviousSent
 from nmt.model.attention import SCORES
 from nmt.model.context import CONTEXTS, ContextWeights, Sentences
 from nmt.model.context.hierarchical import HierarchicalAttention, HierarchicalOptions
-from nmt.model.in_context import EncodedContext, SentenceStates, TranslatorInContext, encode_states, forced_readout
-from nmt.model.translator import Translator
+from nmt.model.translator import (
+    EncodedContext,
+    SentenceStates,
+    Translator,
+    TranslatorInContext,
+    encode_states,
+    forced_readout,
+)
 from nmt.training.objectives import TranslationObjective
 from tests.support.document_contexts import DOCUMENTS, SOURCES, TARGETS, batch_of, in_turn, networks, readouts
 from tests.support.networks import REFERENCE, model_options, network, with_steps

@@ -27,8 +27,7 @@ from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import DataError
 from nmt.evaluation.testsets import TestSet, from_files
 from nmt.kernels.select import reference_kernels
-from nmt.model.in_context import forced_readout
-from nmt.model.translator import Translator
+from nmt.model.translator import Translator, forced_readout
 from nmt.runtime import is_out_of_memory
 from nmt.runtime.worker_pool import WorkerPool
 from nmt.tasks.components import parse_saved_config

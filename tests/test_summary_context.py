@@ -17,8 +17,14 @@ from nmt.kernels.select import Kernels, UnsupportedReasons, choose_kernels
 from nmt.model.attention import SCORES
 from nmt.model.context import Sentences
 from nmt.model.context.summary import SummaryContext, SummaryOptions
-from nmt.model.in_context import EncodedContext, SentenceStates, TranslatorInContext, encode_states, forced_readout
-from nmt.model.translator import Translator
+from nmt.model.translator import (
+    EncodedContext,
+    SentenceStates,
+    Translator,
+    TranslatorInContext,
+    encode_states,
+    forced_readout,
+)
 from nmt.tasks.components import read_config
 from nmt.training.objectives import TranslationObjective
 from tests.support.document_contexts import DOCUMENTS, SOURCES, batch_of, in_turn, networks, readouts

@@ -17,8 +17,7 @@ from torch.nn import functional as F
 from nmt.config.schema import GuidedAlignmentConfig
 from nmt.data.batching import Batch, DocumentBatch, Links
 from nmt.model.classifier import DocumentClassifier
-from nmt.model.in_context import forced_readout
-from nmt.model.translator import Translator
+from nmt.model.translator import Translator, forced_readout
 
 MIN_ATTENTION = 1e-12
 """Lower bound of the attention weights in the alignment loss: a link outside a local window has weight 0, whose

@@ -10,8 +10,14 @@ from torch import Tensor
 from nmt.data.batching import Batch, DocumentContext, PreviousSentences
 from nmt.data.batching.document_context import add_context
 from nmt.model.context import Sentences
-from nmt.model.in_context import EncodedContext, ForcedReadout, SentenceStates, TranslatorInContext, encode_states
-from nmt.model.translator import Translator
+from nmt.model.translator import (
+    EncodedContext,
+    ForcedReadout,
+    SentenceStates,
+    Translator,
+    TranslatorInContext,
+    encode_states,
+)
 from tests.support.networks import sentences
 
 DOCUMENTS = [3, 1, 4, 2]

@@ -15,8 +15,17 @@ from nmt.model.attention import (  # noqa: F401
     none,
     windows,
 )
-from nmt.model.attention.base import COVERAGES, SCORES, WINDOWS, Attention, AttentionOutput, Prepared
-from nmt.model.attention.memory import AttentionWeights, Encoded, Summary
+from nmt.model.attention.base import (
+    COVERAGES,
+    SCORES,
+    WINDOWS,
+    Attention,
+    AttentionOutput,
+    AttentionWeights,
+    Encoded,
+    Prepared,
+    Summary,
+)
 from nmt.model.attention.soft import build_attention
 
 __all__ = [

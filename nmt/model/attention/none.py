@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from nmt.config import schema
 from nmt.kernels.select import Kernels
-from nmt.model.attention.base import SCORES, Attention, AttentionOutput, Prepared, Score, ScoreOptions
-from nmt.model.attention.memory import Encoded
+from nmt.model.attention.base import SCORES, Attention, AttentionOutput, Encoded, Prepared, Score, ScoreOptions
 
 
 class NoneOptions(ScoreOptions):

@@ -24,14 +24,16 @@ from nmt.model.attention.base import (
     WINDOWS,
     Attention,
     AttentionOutput,
+    AttentionWeights,
     ClosedForm,
     Coverage,
+    Encoded,
     Prepared,
     Score,
     Window,
     WindowOutput,
+    spread,
 )
-from nmt.model.attention.memory import AttentionWeights, Encoded, spread
 from nmt.runtime import product_dtype
 
 Carried = tuple[Tensor, ...]

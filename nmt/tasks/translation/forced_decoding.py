@@ -30,8 +30,7 @@ from nmt.evaluation.alignment import Alignment, Linking, Unit, align
 from nmt.kernels.cross_entropy.chunked import chunks
 from nmt.model.attention import AttentionWeights
 from nmt.model.context import ContextWeights
-from nmt.model.in_context import forced_readout
-from nmt.model.translator import Translator
+from nmt.model.translator import Translator, forced_readout
 from nmt.runtime import gather_objects, in_halves
 from nmt.tasks.translation.loading import System
 from nmt.tasks.translation.translate import encode_lines

@@ -25,7 +25,7 @@ from nmt.data.readers.files import line_windows
 from nmt.data.tokenizer import Tokenizer, words_of_spans
 from nmt.errors import DataError, NmtError
 from nmt.evaluation.alignment import Alignment, Linking, Unit, align
-from nmt.model.in_context import DocumentMemory, SentenceStates, TranslatorInContext
+from nmt.model.translator import DocumentMemory, SentenceStates, TranslatorInContext
 from nmt.runtime import gather_objects, in_halves, logger
 from nmt.search import Hypothesis, Model, translate_batch
 from nmt.tasks.translation.loading import System
