@@ -20,7 +20,7 @@ EDITOR = "# yaml-language-server: $schema=schema.json\n"
 
 
 def files() -> dict[str, str]:
-    """What the files hold, by name."""
+    """Returns the contents of the files by name."""
     return {
         "schema.json": json.dumps(json_schema(COMPONENTS), indent=1, ensure_ascii=False) + "\n",
         "reference.yaml": EDITOR + reference_yaml(COMPONENTS),

@@ -192,7 +192,7 @@ def _choose_weights(weights: WeightFormat) -> type[PrepackedWeight]:
 
 
 def _unsupported_device(device: torch.device) -> str:
-    """What the device lacks: a C compiler for a CPU, Triton for a GPU."""
+    """Returns why the device has no fast kernels (no C compiler, no Triton); empty where it has them."""
     if device.type == "cpu":
         return load()[1]
     if device.type != "cuda":

@@ -217,4 +217,4 @@ NETWORK_CHECKS: tuple[Check, ...] = (_classifier_has_forced_kernels, _translator
 """Rules for a config without any other mistake. They build the network on the device meta, only if kernels are forced:
 a mistake in the YAML, with its line, comes before anything is read."""
 COMPONENTS = Components(_FAMILIES, {"model.attention": ATTENTION_PRESETS}, CHECKS, NETWORK_CHECKS)
-"""What a config may be made of, and its rules."""
+"""Selectable parts of a config, its presets and its rules."""

@@ -74,7 +74,7 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asks for: the target folder, the places to take corpora from, and how."""
+    """Arguments of the command: target folder, origins of the corpora, and options of the download."""
 
     into: Path
     origin: str | None

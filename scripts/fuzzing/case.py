@@ -50,7 +50,7 @@ class Command:
     stdin: str = NOTHING
     stdout: str = "stdout"
     check_output: Callable[[bytes], str | None] | None = None
-    """What is wrong with the output of a command that succeeded, if anything."""
+    """Returns the fault in the output of a command that succeeded, or None."""
 
     @property
     def module(self) -> str:
@@ -67,7 +67,7 @@ class Case:
     files: Files
     commands: Sequence[Command]
     note: str = ""
-    """What was done to the files."""
+    """Describes the changes of the files."""
 
     def __repr__(self) -> str:
         return f"{self.note}: {'; '.join(map(str, self.commands))}"[:2000]
@@ -75,10 +75,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Failure:
-    """What went wrong in a case."""
+    """Failure of a command in a case."""
 
     what: str
-    """One line; cases with the same line are taken for one fault."""
+    """One line; cases with the same line count as one fault."""
     command: Command
     errors: str = field(compare=False)
     """Standard error of the command."""

@@ -45,7 +45,7 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int8,
 
 @dataclass(frozen=True)
 class Change:
-    """What is done to the files of a run."""
+    """Change of the files of a run."""
 
     note: str
     apply: Callable[[Files], None]

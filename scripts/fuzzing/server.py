@@ -42,7 +42,7 @@ IMPORTED = (
     "torch.utils.tensorboard",
     "tqdm",
 )
-"""What the server imports before it forks: the commands import most of it late."""
+"""Modules that the server imports before it forks. The commands import most of them late."""
 CLOSED = "closed"
 """Instead of a file name: the command is started without this stream."""
 SLOWEST_POLL = 0.02

@@ -11,7 +11,7 @@ import zstandard
 from hypothesis import strategies as st
 
 Mutation = tuple[str, Callable[[bytes], bytes]]
-"""What was done, for people, and the function that does it."""
+"""Description of a mutation, and its function."""
 
 NUMBERS = (
     *("0", "-1", "1", "2", "3", "7", "16", "0.0", "-0.0", "0.5", "1.5", "-0.5", "0.999999999", "1e-300", "5e-324"),

@@ -35,7 +35,7 @@ class Line:
 
 @dataclass(frozen=True)
 class PronounPlan:
-    """What a document with `it` says of the thing, and the thing's German gender: drawn before anything else."""
+    """Predicate and German gender of the antecedent of `it`. They are drawn first."""
 
     prop: Property
     gender: Gender

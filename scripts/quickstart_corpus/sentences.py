@@ -37,7 +37,7 @@ LATER: dict[Mode, tuple[Mode, ...]] = {
     "modal": ("future", "modal"),
     "future": ("future", "modal"),
 }
-"""What the second sentence can tell after the first: nothing that was before it."""
+"""Modes of the second sentence for each mode of the first. It is never earlier in time."""
 
 GLAD_OR_NOT = tuple(adjective for adjective in FEELINGS if adjective.english in ("happy", "angry"))
 
@@ -65,7 +65,7 @@ def balanced(nouns: Sequence[Noun]) -> bool:
 
 @dataclass(frozen=True)
 class Property:
-    """What the second sentence says of `it`, and the nouns it could be said of."""
+    """Predicate of `it` in the second sentence, and the nouns that it fits."""
 
     case: Case
     predicate: Verb | Adjective
@@ -255,7 +255,7 @@ class Sentences:
         return Sentence(main, conjunction, self._circumstance(main), opens)
 
     def _circumstance(self, main: Clause) -> Clause:
-        """What a main clause may depend on: a mood, the weather, a thing, something that somebody does."""
+        """Returns a reason for a main clause: a mood, the weather, a property of a thing, or an action."""
         tense: Mode = "past" if mode_of(main) in ("past", "perfect") else "present"
         kind = self._chooser.weighted({"mood": 50, "description": 18, "action": 32})
         if kind == "mood":

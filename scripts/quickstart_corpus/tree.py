@@ -1,4 +1,4 @@
-"""What a sentence means, before either language says it."""
+"""Meaning of a sentence, independent of the language."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Pronoun:
 
 
 Phrase = NounPhrase | Pronoun | Name
-"""What can be a subject, an object or stand after a preposition."""
+"""Subject, object or complement of a preposition."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the lexicon knows about a word: one class a part of speech, English beside German."""
+"""Entries of the lexicon: one class for each part of speech, with its English and German forms."""
 
 from __future__ import annotations
 

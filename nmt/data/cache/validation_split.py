@@ -23,7 +23,7 @@ _FILE = "validation.jsonl"
 SplitRow = dict[str, Any]
 """A pair or a document as it is written into the file."""
 Units = Callable[[int, Counts], Iterator[tuple[int, Iterable[SplitRow]]]]
-"""What is held out together (the pairs of a document, or one row), each with a random number made of a seed."""
+"""Rows that are held out together (the pairs of a document, or one row), each unit with a random number of the seed."""
 
 
 @dataclass(frozen=True)

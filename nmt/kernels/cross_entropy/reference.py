@@ -16,7 +16,7 @@ class Losses(NamedTuple):
     """Sums over the positions, in at least single precision."""
 
     smoothed: Tensor
-    """What training minimises: (1 - e) * -log p(target) + e * mean over the vocabulary of -log p."""
+    """The training loss: (1 - e) * -log p(target) + e * mean over the vocabulary of -log p."""
     negative_log_likelihood: Tensor
     """-log p(target), without smoothing; carries no gradient."""
 

@@ -121,5 +121,5 @@ def _row_by_row(matrix: Tensor) -> Tensor:
 
 
 def _scale(rows: Tensor) -> Tensor:
-    """What the largest number of each row is divided by to become the largest integer."""
+    """Returns the scale of each row, which maps its largest absolute value to the largest integer."""
     return rows.abs().amax(1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny).div_(LARGEST)
