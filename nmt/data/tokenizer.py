@@ -85,7 +85,10 @@ class Tokenizer:
         return list(self._processor.encode(list(lines), out_type=int, num_threads=threads))
 
     def sample(self, lines: Sequence[str], alpha: float, seed: int) -> list[list[int]]:
-        """Draws a segmentation of each line for subword regularisation; the same one for the same arguments.
+        """Draws a segmentation of each line for subword regularisation.
+
+        In one process, the same arguments draw the same segmentations. In another process they do so with SentencePiece
+        0.2.1 or older: 0.2.2 and 0.2.3 add entropy of the process to the seed, and offer no way around it.
 
         A BPE model leaves out each merge with probability `alpha` (Provilkov 2020); a unigram model draws from all
         segmentations with their probabilities to the power of `alpha` (Kudo 2018, section 3.2), so that a smaller

@@ -88,7 +88,10 @@ class TokenizerConfig(SentencePieceConfig):
     shared: bool = True
     """One vocabulary for both languages, or one for each."""
     sampling: Probability = 0.0
-    """Subword regularisation in training: BPE dropout, or the smoothing of unigram sampling; 0 switches it off."""
+    """Subword regularisation in training: BPE dropout, or the smoothing of unigram sampling; 0 switches it off.
+
+    With SentencePiece 0.2.2 and 0.2.3 the segmentations that are drawn differ between processes, whatever the seed.
+    """
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """The files are one for both sides, or one for each."""
