@@ -144,8 +144,7 @@ def write_checkpoint(folder: Path, snapshot: Snapshot, *, best: bool = False) ->
             text = json.dumps(metadata.model_dump(), indent=2, ensure_ascii=False, allow_nan=False)
             (new / METADATA_FILE).write_text(f"{text}\n", encoding="utf-8")
     except (OSError, RuntimeError, SafetensorError) as error:
-        refusal = _refusal(error)
-        if refusal is None:
+        if (refusal := _refusal(error)) is None:
             raise
         raise CheckpointError(f"{folder}: cannot be written: {reason(refusal)}") from error
 
@@ -211,8 +210,7 @@ def load_training_state(folder: Path) -> dict[str, Any] | None:
     saved = read_metadata(folder).files.get(TRAINING_FILE)
     if saved is None or not os.path.lexists(file):
         return None
-    damage = damage_of(file, saved, f"remove {folder} to continue from the checkpoint before it")
-    if damage:
+    if damage := damage_of(file, saved, f"remove {folder} to continue from the checkpoint before it"):
         raise CheckpointError(damage)
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)

@@ -32,8 +32,7 @@ def dump_config(config: ExperimentConfig, comments: bool = False) -> str:
 
 
 def _write_yaml(config: ExperimentConfig, commentary: Commentary) -> str:
-    spaced = commentary is not _nothing
-    lines = list(_fields(config, 0, commentary, separator=spaced))
+    lines = _fields(config, 0, commentary, separator=commentary is not _nothing)
     return "\n".join(lines).lstrip("\n") + "\n"
 
 
@@ -197,10 +196,8 @@ def _in_brackets(field: FieldInfo, shape: Shape) -> str:
     if shape.part is None:
         return "[required]" if required else ""
     several = "" if shape.container is None else "list of " if shape.container is list else "names of "
-    content = several + shape.part.family
-    if required:
-        return f"[{content}; required]"
-    return f"[{content}; default {shape.part.default_kind}]" if shape.container is None else f"[{content}]"
+    default = f"; default {shape.part.default_kind}" if shape.container is None else ""
+    return f"[{several}{shape.part.family}{'; required' if required else default}]"
 
 
 def difference(old: Section, new: Section) -> dict[str, tuple[Any, Any]]:

@@ -52,12 +52,9 @@ class Section(BaseModel):
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
         parent: Any = cls.__base__
         for name, field in cls.model_fields.items():
-            if (
-                field.description is None
-                and isinstance(field.annotation, type)
-                and issubclass(field.annotation, Section)
-            ):
-                field.description = (field.annotation.__doc__ or "").split(". ")[0].rstrip(".") + "."
+            kind = field.annotation
+            if field.description is None and isinstance(kind, type) and issubclass(kind, Section):
+                field.description = (kind.__doc__ or "").split(". ")[0].rstrip(".") + "."
             elif field.description is None and name in parent.model_fields:
                 field.description = parent.model_fields[name].description
 

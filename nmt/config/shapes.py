@@ -36,12 +36,8 @@ class Shape:
 
 def annotation_of(field: FieldInfo) -> Any:
     """Returns the annotation as it was written, bounds included."""
-    return _annotated(field.annotation, *field.metadata) if field.metadata else field.annotation
-
-
-def _annotated(*arguments: Any) -> Any:
     annotated: Any = Annotated
-    return annotated[arguments]
+    return annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
 
 
 def shape_of(field: FieldInfo) -> Shape:

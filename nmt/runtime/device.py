@@ -93,9 +93,8 @@ def set_up(options: schema.RuntimeConfig) -> Runtime:
         settle_memory()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        tf32 = dtype is not None
-        torch.set_float32_matmul_precision("high" if tf32 else "highest")
-        torch.backends.cudnn.allow_tf32 = tf32
+        torch.set_float32_matmul_precision("highest" if dtype is None else "high")
+        torch.backends.cudnn.allow_tf32 = dtype is not None
     if world > 1:
         processes.join_group(rank, world, gpu=device.type == "cuda")
     weights: Literal["fp32", "bf16", "int8"] | None = None

@@ -86,7 +86,6 @@ class LearningConfig(Section):
     early_stopping: StoppingConfig
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
-        """Training has an end."""
         if self.max_steps is None and self.max_epochs is None:
             yield "max_epochs", "is null, and so is `max_steps`; set one of them, so that training ends"
 
@@ -126,7 +125,6 @@ class RuntimeConfig(Section):
     """CPU threads of this process; 0 leaves the choice to PyTorch."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
-        """Half precision with a scaled loss exists on GPUs only."""
         if self.device == "cpu" and self.precision == "fp16":
             yield "precision", "fp16 needs a GPU; set bf16, fp32 or auto"
         if self.device == "cuda" and self.precision == "int8":
@@ -149,7 +147,6 @@ class ExperimentConfig(Section):
     runtime: RuntimeConfig = RuntimeConfig()
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
-        """Int8 is for translation only. A precision that the device lacks is a contradiction of the section itself."""
         if self.runtime.precision == "int8" and not any(self.runtime.contradictions()):
             yield "runtime.precision", "int8 only translates (nmt-translate --precision int8); set auto, bf16 or fp32"
 
@@ -229,7 +226,6 @@ class EncoderConfig(Section):
         return self.widths[-1]
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
-        """A residual connection needs its layer, with an input as wide as the output."""
         yield from _without_layer(self.residual_from, self.layers)
         if self.bidirectional == "first" and self.residual_from == 2 <= self.layers:
             below, width = self.widths[:2]
@@ -268,7 +264,6 @@ class DecoderConfig(Section):
     readout: ReadoutConfig = ReadoutConfig()
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
-        """A residual connection needs its layer."""
         yield from _without_layer(self.residual_from, self.layers)
 
 
@@ -305,10 +300,8 @@ class ModelConfig(Section):
     dropout: DropoutConfig = DropoutConfig()
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
-        """Sizes of a tied output, of the heads, and of the states that the bridge reads."""
-        yield from decided(self._tied_width())
-        yield from decided(self._shares_of_heads())
-        yield from decided(self._bridge())
+        for rule in (self._tied_width(), self._shares_of_heads(), self._bridge()):
+            yield from decided(rule)
 
     def _tied_width(self) -> Iterator[tuple[str, str]]:
         size = self.decoder.readout.size

@@ -94,7 +94,6 @@ class TokenizerConfig(SentencePieceConfig):
     """
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
-        """The files are one for both sides, or one for each."""
         if self.source_file is not None and self.target_file is None:
             yield "target_file", "missing beside `source_file`; name the model of the target side too"
         if self.target_file is not None and self.source_file is None:
@@ -185,14 +184,9 @@ class SearchConfig(Section):
     """Padded source tokens translated at once."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
-        """No option is set that the kind of search would ignore."""
-        for rule in (
-            *map(self._of_sampling, ("temperature", "top_k", "top_p")),
-            self._of_shortlists(),
-            self._of_beams(),
-        ):
+        sampling = map(self._of_sampling, ("temperature", "top_k", "top_p"))
+        for rule in (*sampling, self._of_shortlists(), self._of_beams(), self._shortest_and_longest()):
             yield from decided(rule)
-        yield from decided(self._shortest_and_longest())
 
     def _of_sampling(self, name: str) -> Iterator[tuple[str, str]]:
         if self.kind != "sampling" and getattr(self, name) != SearchConfig.model_fields[name].default:
@@ -232,7 +226,6 @@ class TranslationConfig(ExperimentConfig):
         return (self.data.source_language, self.data.target_language)
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
-        """Embeddings of both languages can be one matrix only over one vocabulary."""
         yield from decided(super().contradictions())
         if self.model.tie in ("source_target", "all") and not self.tokenizer.shared:
             yield (
