@@ -20,7 +20,7 @@ from tests.support.networks import REFERENCE, model_options
 
 
 def encoded(memory_BSC: torch.Tensor, *lengths: int) -> Encoded:
-    """What an encoder would say; its last states are the annotations of the first position."""
+    """Encoder output; its last states are the annotations of the first position."""
     mask_BS = torch.arange(memory_BSC.shape[1]) < torch.tensor(lengths).unsqueeze(1)
     return Encoded(memory_BSC * mask_BS.unsqueeze(-1), mask_BS, ((memory_BSC[:, 0],),))
 

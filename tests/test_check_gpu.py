@@ -1,4 +1,4 @@
-"""`scripts/check_gpu` runs everything that needs a GPU, whatever fails, and says at the end what was found."""
+"""`scripts/check_gpu` runs everything that needs a GPU, continues after failures, and reports at the end."""
 
 from __future__ import annotations
 

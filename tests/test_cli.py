@@ -1,4 +1,4 @@
-"""What all commands share: versions, unknown options, and arguments that name no usable file."""
+"""Versions, unknown options and arguments that name no usable file, for all commands."""
 
 from __future__ import annotations
 

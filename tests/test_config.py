@@ -1,4 +1,4 @@
-"""What a right YAML means."""
+"""Parsing of valid YAML."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a wrong YAML is told: every mistake, in one line each, with the place and what to do."""
+"""Mistakes in YAML: each is reported in one line, with its position and a remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is printed reads back: configs, the reference and the JSON schema."""
+"""Printed configs, the reference and the JSON schema can be parsed again."""
 
 from __future__ import annotations
 

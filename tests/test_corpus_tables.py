@@ -211,7 +211,7 @@ def test_a_pipe_in_a_saved_data_set_is_refused_and_not_waited_for(tmp_path: Path
 
 
 def run(program: str, **variables: str) -> str:
-    """What the program prints, in a process of its own."""
+    """Runs the program in a process of its own and returns its output."""
     environment = os.environ | {"PYTHONPATH": str(Path(nmt.__file__).parents[1])} | variables
     command = [sys.executable, "-c", program]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout

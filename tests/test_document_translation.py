@@ -1,4 +1,4 @@
-"""Documents in, documents out: in turn, each by itself, whatever else is translated beside it, and from files."""
+"""Translation of documents: sentence by sentence, independent of other documents, and from files."""
 
 from __future__ import annotations
 

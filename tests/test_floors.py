@@ -71,7 +71,7 @@ def room_of(name: str) -> str | None:
 
 
 def problems_of(package: Path) -> list[str]:
-    """What is wrong with the layout, a line each."""
+    """Returns the problems of the layout, one line each."""
     modules = modules_of(package)
     problems = []
     for name, path in modules.items():

@@ -1,4 +1,4 @@
-"""What only a GPU can show: the same results as on a CPU, in every precision, and a run that resumes there.
+"""Tests that need a GPU: the same results as on a CPU, in every precision, and a run that resumes there.
 
 `scripts/check_gpu` runs these and the benchmark.
 """

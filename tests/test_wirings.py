@@ -45,7 +45,7 @@ def with_context(cell: Cell, context: nn.Linear) -> nn.GRUCell:
 
 
 class Paper:
-    """What every wiring starts from: embedded previous words, annotations, first states, a look at the source."""
+    """Inputs of every wiring: embedded previous words, annotations, first states, a look at the source."""
 
     def __init__(self, translator: Translator) -> None:
         self.wiring: Any = translator.decoder.wiring

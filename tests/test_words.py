@@ -49,7 +49,7 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
 
 
 def spelled(line: str, tokenizer: Tokenizer) -> list[str]:
-    """What the pieces of each word spell."""
+    """Returns the text of the pieces of each word."""
     words = [""] * count_words(line)
     pieces = tokenizer.pieces(tokenizer.encode([line])[0])
     for piece, word in zip(pieces, words_of_spans(line, tokenizer.spans(line)), strict=True):
