@@ -425,9 +425,9 @@ def test_the_largest_batch_is_one_of_the_epoch_and_none_is_larger(streams: Strea
 
 
 def test_pad_sources_by_hand() -> None:
-    batch = pad_sources([[5, 6, 7], [], [8]], eos=3, pad=0)
-    assert batch.source_BS.tolist() == [[5, 6, 7, 3], [3, 0, 0, 0], [8, 3, 0, 0]]
-    assert batch.source_lengths_B.tolist() == [4, 1, 2]
+    source_BS, lengths_B = pad_sources([[5, 6, 7], [], [8]], eos=3, pad=0)
+    assert source_BS.tolist() == [[5, 6, 7, 3], [3, 0, 0, 0], [8, 3, 0, 0]]
+    assert lengths_B.tolist() == [4, 1, 2]
 
 
 def test_a_batch_describes_itself(streams: Streams) -> None:

@@ -8,6 +8,7 @@ import pickle
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from nmt.data.batching import Batch, DocumentContext
 from nmt.data.batching.document_context import add_context, document_positions, group_by_document, sentences_before
 from nmt.data.batching.pair_batches import collate
 from nmt.data.cache import flatten
+from nmt.data.readers.files import line_windows
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import DataError
 from nmt.evaluation.testsets import TestSet, from_files
@@ -35,7 +37,7 @@ from nmt.tasks.translation import translate as translating
 from nmt.tasks.translation.evaluation import evaluate as measure
 from nmt.tasks.translation.forced_decoding import forced_attention_of_ids, forced_loss
 from nmt.tasks.translation.loading import System, build_system, load_model, vocabulary
-from nmt.tasks.translation.translate import Request, Translation, document_windows, number_documents, translate_lines
+from nmt.tasks.translation.translate import Request, Translation, number_documents, translate_lines
 from nmt.training.objectives import TranslationObjective
 from tests.support.commands import Call
 from tests.support.models import CPU, REFERENCES, SOURCES, save_small
@@ -146,10 +148,11 @@ def test_blank_lines_end_documents() -> None:
 
 def test_windows_are_of_whole_documents() -> None:
     lines = ["a", "b", "", "c", "", "", "d", "e", "f", "", "g"]
-    assert list(document_windows(lines, 1)) == [["a", "b", ""], ["c", ""], [""], ["d", "e", "f", ""], ["g"]]
-    assert list(document_windows(lines, 4)) == [["a", "b", "", "c", ""], ["", "d", "e", "f", ""], ["g"]]
-    assert list(document_windows(lines, 100)) == [lines]
-    assert list(document_windows([], 4)) == []
+    windows = partial(line_windows, whole_documents=True)
+    assert list(windows(lines, 1)) == [["a", "b", ""], ["c", ""], [""], ["d", "e", "f", ""], ["g"]]
+    assert list(windows(lines, 4)) == [["a", "b", "", "c", ""], ["", "d", "e", "f", ""], ["g"]]
+    assert list(windows(lines, 100)) == [lines]
+    assert list(windows([], 4)) == []
 
     def broken() -> itertools.chain[str]:
         def fail() -> str:
@@ -157,10 +160,10 @@ def test_windows_are_of_whole_documents() -> None:
 
         return itertools.chain(["a", "", "b"], (fail() for _ in range(1)))
 
-    windows = document_windows(broken(), 1)
-    assert [next(windows), next(windows)] == [["a", ""], ["b"]]
+    part = windows(broken(), 1)
+    assert [next(part), next(part)] == [["a", ""], ["b"]]
     with pytest.raises(DataError, match="broken"):
-        next(windows)
+        next(part)
 
 
 # In turn

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from nmt.cli.common import Parser, check_paths, naming_flags, run, write_json, writing
 from nmt.cli.options import (
+    add_choice_option,
     add_line_options,
     add_linking_option,
     add_machine_options,
@@ -37,7 +38,6 @@ WINDOW = 2000
 
 
 def main() -> None:
-    """Entry point of `nmt-align`."""
     run(_main)
 
 
@@ -61,12 +61,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--target", required=True, metavar="FILE", help="its translation, line by line")
     parser.add_argument("--output", metavar="FILE", help="write the alignments to this file, not to standard output")
-    parser.add_argument(
-        "--unit",
-        choices=("words", "pieces"),
-        default="words",
-        help="align words or SentencePiece pieces (default: words)",
-    )
+    add_choice_option(parser, "--unit", ("words", "pieces"), "align words or SentencePiece pieces")
     add_linking_option(parser)
     parser.add_argument("--gold", metavar="FILE", help="gold alignments to compare with")
     parser.add_argument(

@@ -6,27 +6,22 @@ import shutil
 from pathlib import Path
 
 from nmt.cli.common import Parser, run, writing
-from nmt.cli.options import of_type
+from nmt.cli.options import add_number_option
 from nmt.config.schema import Positive
 from nmt.errors import CheckpointError
 
 DESCRIPTION = """Averages the weights of the last checkpoints of a run into a new checkpoint, for --model of
 nmt-translate and nmt-eval. A run keeps training.keep_last checkpoints."""
 
-LAST = 3
-
 
 def main() -> None:
-    """Entry point of `nmt-average`."""
     run(_main)
 
 
 def _main(arguments: list[str] | None = None) -> int:
     parser = Parser("nmt-average", DESCRIPTION)
     parser.add_argument("model", metavar="RUN", help="run folder")
-    parser.add_argument(
-        "--last", type=of_type(Positive), default=LAST, metavar="K", help=f"number of checkpoints (default: {LAST})"
-    )
+    add_number_option(parser, "--last", Positive, 3, "number of checkpoints", "K")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="folder of the new checkpoint")
     options = parser.parse_args(arguments)
     if Path(options.output).exists():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nmt.cli.common import Parser, check_paths, file_path, naming_flags, open_stream, run
 from nmt.cli.options import (
+    add_choice_option,
     add_machine_options,
     add_model_options,
     add_stream_options,
@@ -33,7 +34,6 @@ WINDOW = 1000
 
 
 def main() -> None:
-    """Entry point of `nmt-classify`."""
     run(_main)
 
 
@@ -49,13 +49,8 @@ def _parser() -> Parser:
     parser = Parser("nmt-classify", DESCRIPTION, EPILOG)
     add_model_options(parser, ensemble=False)
     add_stream_options(parser, "label", WINDOW)
-    parser.add_argument(
-        "--sentences",
-        choices=("auto", "tab", "split"),
-        default="auto",
-        help="how a line is split into sentences: at TAB, by the rules of its language, or at TAB if it has one "
-        "(default: auto)",
-    )
+    text = "how a line is split into sentences: at TAB, by the rules of its language, or at TAB if it has one"
+    add_choice_option(parser, "--sentences", ("auto", "tab", "split"), text)
     parser.add_argument(
         "--plot",
         type=file_path,

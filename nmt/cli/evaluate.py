@@ -16,12 +16,11 @@ from nmt.cli.options import (
     add_line_options,
     add_machine_options,
     add_model_options,
+    add_number_option,
     add_progress_option,
     add_search_options,
-    add_seed_option,
     longest_line,
     machine_options,
-    of_type,
     search_options,
 )
 from nmt.config.schema import Samples
@@ -48,7 +47,6 @@ CLASSIFIER_OPTIONS = ("model", "checkpoint", "test_sets", "samples", "output", "
 
 
 def main() -> None:
-    """Entry point of `nmt-eval`."""
     run(_main)
 
 
@@ -97,20 +95,10 @@ def _parser() -> Parser:
     parser.add_argument(
         "--langpair", metavar="PAIR", help="languages of --sacrebleu, such as de-en (default: the model's)"
     )
-    parser.add_argument(
-        "--metrics",
-        nargs="+",
-        choices=("bleu", "chrf", "ter"),
-        default=["bleu", "chrf", "ter"],
-        help="metrics (default: all)",
-    )
-    parser.add_argument(
-        "--samples",
-        type=of_type(Samples),
-        default=BOOTSTRAP_SAMPLES,
-        metavar="N",
-        help=f"samples of the bootstrap for confidence intervals; 0 for none (default: {BOOTSTRAP_SAMPLES})",
-    )
+    metrics = ["bleu", "chrf", "ter"]
+    parser.add_argument("--metrics", nargs="+", choices=metrics, default=metrics, help="metrics (default: all)")
+    text = "samples of the bootstrap for confidence intervals; 0 for none"
+    add_number_option(parser, "--samples", Samples, BOOTSTRAP_SAMPLES, text)
     parser.add_argument(
         "--baseline",
         metavar="PATH",
@@ -122,7 +110,6 @@ def _parser() -> Parser:
     parser.add_argument("--json", action="store_true", help="write JSON instead of tables")
     add_progress_option(parser)
     add_line_options(parser)
-    add_seed_option(parser)
     add_search_options(parser)
     add_machine_options(parser)
     return parser
@@ -182,13 +169,14 @@ def _evaluate(parser: Parser, options: argparse.Namespace) -> int:
 
 
 def _test_sets(options: argparse.Namespace, model: TrainedModel) -> list[TestSet]:
-    from nmt.evaluation.testsets import from_config, from_files, from_sacrebleu
+    from nmt.evaluation.testsets import TestSet, from_config, from_files, load_sacrebleu_set
 
     data = model.config.data
     if options.source is not None:
         return [from_files(options.source, options.reference, options.documents)]
     if options.sacrebleu is not None:
-        return [from_sacrebleu(options.sacrebleu, options.langpair or f"{data.source_language}-{data.target_language}")]
+        languages = options.langpair or f"{data.source_language}-{data.target_language}"
+        return [TestSet(f"{options.sacrebleu} {languages}", *load_sacrebleu_set(options.sacrebleu, languages))]
     return from_config(model.config, options.test_sets or [], f"the config of {model.path}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nmt.cli.common import Parser, run, writing
-from nmt.cli.options import add_model_options, of_type
+from nmt.cli.options import add_model_options, add_number_option
 from nmt.config.schema import Positive
 
 DESCRIPTION = """Estimates the translation probabilities of pieces from the training text of a run (IBM model 1), and
@@ -18,7 +18,6 @@ NUMBERS = (
 
 
 def main() -> None:
-    """Entry point of `nmt-lexicon`."""
     run(_main)
 
 
@@ -26,9 +25,7 @@ def _main(arguments: list[str] | None = None) -> int:
     parser = Parser("nmt-lexicon", DESCRIPTION)
     add_model_options(parser, ensemble=False)
     for flag, default, text in NUMBERS:
-        parser.add_argument(
-            flag, type=of_type(Positive), default=default, metavar="N", help=f"{text} (default: {default})"
-        )
+        add_number_option(parser, flag, Positive, default, text)
     options = parser.parse_args(arguments)
 
     # Imported late: mistakes in the arguments do not wait for PyTorch.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -40,18 +40,25 @@ def add_stream_options(parser: argparse.ArgumentParser, verb: str, window: int) 
     """Adds the options of commands that read and write a stream of lines."""
     parser.add_argument("--input", metavar="FILE", help="read this file, compressed or not, instead of standard input")
     parser.add_argument("--output", metavar="FILE", help="write this file instead of standard output")
-    parser.add_argument("--format", choices=("text", "jsonl"), default="text", help="output format (default: text)")
-    parser.add_argument(
-        "--window",
-        type=of_type(Positive),
-        default=window,
-        metavar="N",
-        help=f"lines that are read ahead, sorted by length and written together (default: {window})",
-    )
+    add_choice_option(parser, "--format", ("text", "jsonl"), "output format")
+    ahead = "lines that are read ahead, sorted by length and written together"
+    add_number_option(parser, "--window", Positive, window, ahead)
     parser.add_argument(
         "--interactive", action="store_true", help=f"{verb} each line as soon as it arrives, as at a terminal"
     )
     add_progress_option(parser)
+
+
+def add_number_option(
+    parser: argparse.ArgumentParser, flag: str, annotation: Any, default: int, text: str, metavar: str = "N"
+) -> None:
+    text = f"{text} (default: {default})"
+    parser.add_argument(flag, type=of_type(annotation), default=default, metavar=metavar, help=text)
+
+
+def add_choice_option(parser: argparse.ArgumentParser, flag: str, choices: Sequence[str], text: str) -> None:
+    """Adds an option with these values, the first of which is the default."""
+    parser.add_argument(flag, choices=choices, default=choices[0], help=f"{text} (default: {choices[0]})")
 
 
 def add_progress_option(parser: argparse.ArgumentParser) -> None:
@@ -60,19 +67,9 @@ def add_progress_option(parser: argparse.ArgumentParser) -> None:
 
 def add_line_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options for long lines; `longest_line` evaluates them."""
-    parser.add_argument(
-        "--max-length",
-        type=of_type(Positive),
-        default=LONGEST_LINE,
-        metavar="N",
-        help=f"pieces above which a line is overlong (default: {LONGEST_LINE})",
-    )
-    parser.add_argument(
-        "--overlong",
-        choices=("truncate", "translate"),
-        default="truncate",
-        help="truncate an overlong line, with a warning, or translate it whole (default: truncate)",
-    )
+    add_number_option(parser, "--max-length", Positive, LONGEST_LINE, "pieces above which a line is overlong")
+    text = "truncate an overlong line, with a warning, or translate it whole"
+    add_choice_option(parser, "--overlong", ("truncate", "translate"), text)
 
 
 def longest_line(given: argparse.Namespace) -> int | None:
@@ -81,27 +78,20 @@ def longest_line(given: argparse.Namespace) -> int | None:
 
 
 def add_linking_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--linking",
-        choices=("grow-diag", "argmax"),
-        default="grow-diag",
-        help="how words are linked. argmax: each target word with the source word of the largest weight. grow-diag: "
-        "also each source word with a target word; links of both directions, and neighbours of these links, so that a "
-        "word may have several links or none (default: grow-diag)",
+    text = (
+        "how words are linked. argmax: each target word with the source word of the largest weight. grow-diag: also "
+        "each source word with a target word; links of both directions, and neighbours of these links, so that a word "
+        "may have several links or none"
     )
+    add_choice_option(parser, "--linking", ("grow-diag", "argmax"), text)
 
 
 def add_search_options(parser: argparse.ArgumentParser) -> None:
-    """Adds a flag for every key of the section `search`."""
+    """Adds `--seed`, and a flag for every key of the section `search`."""
+    add_number_option(parser, "--seed", Seed, 1, "random seed for sampling")
     group = parser.add_argument_group("search", "Defaults are those of the model's own config.")
     for name, field in SearchConfig.model_fields.items():
         _add(group, "search", name, field, doc_of(field))
-
-
-def add_seed_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--seed", type=of_type(Seed), default=1, metavar="N", help="random seed for sampling (default: 1)"
-    )
 
 
 def add_machine_options(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,6 @@ resumes a run that was stopped. To train with several processes: torchrun --npro
 
 
 def main() -> None:
-    """Entry point of `nmt-train`."""
     run(_main)
 
 

@@ -16,12 +16,11 @@ from nmt.cli.options import (
     add_linking_option,
     add_machine_options,
     add_model_options,
+    add_number_option,
     add_search_options,
-    add_seed_option,
     add_stream_options,
     longest_line,
     machine_options,
-    of_type,
     search_options,
 )
 from nmt.config.schema import Beam
@@ -46,7 +45,6 @@ SEPARATOR = " ||| "
 
 
 def main() -> None:
-    """Entry point of `nmt-translate`."""
     run(_main)
 
 
@@ -62,9 +60,7 @@ def _parser() -> Parser:
     parser = Parser("nmt-translate", DESCRIPTION, EPILOG)
     add_model_options(parser)
     add_stream_options(parser, "translate", WINDOW)
-    parser.add_argument(
-        "--n-best", type=of_type(Beam), default=1, metavar="K", help="translations of each line (default: 1)"
-    )
+    add_number_option(parser, "--n-best", Beam, 1, "translations of each line", "K")
     parser.add_argument("--scores", action="store_true", help="write the score of each translation")
     parser.add_argument(
         "--alignments",
@@ -98,7 +94,6 @@ def _parser() -> Parser:
         help="show this model's own translations on the page of --plot as well; may be repeated",
     )
     add_line_options(parser)
-    add_seed_option(parser)
     add_search_options(parser)
     add_machine_options(parser)
     return parser

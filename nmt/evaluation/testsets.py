@@ -113,12 +113,6 @@ def from_config(config: TranslationConfig, names: Sequence[str], origin: str) ->
     return _configured(config.data.test, names, read, origin=origin, flags="--source and --reference")
 
 
-def from_sacrebleu(name: str, language_pair: str) -> TestSet:
-    """Returns a test set of sacrebleu, from its cache or downloaded into it; raises `DataError`."""
-    sources, references = load_sacrebleu_set(name, language_pair)
-    return TestSet(f"{name} {language_pair}", sources, references)
-
-
 def set_of_pairs(name: str, sides: Sequence[Sequence[Pair]], is_split: bool) -> TestSet:
     """Returns the test set of pairs with the same sentences, one list for each reference."""
     first = sides[0]

@@ -2,5 +2,3 @@
 
 from nmt.search.decoding import Hypothesis, coverage_penalty, length_penalty, translate_batch
 from nmt.search.ensemble import Model, SpecialIds, State
-
-__all__ = ["Hypothesis", "Model", "SpecialIds", "State", "coverage_penalty", "length_penalty", "translate_batch"]

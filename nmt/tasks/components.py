@@ -184,20 +184,16 @@ def _graphs_are_for_translators(config: ClassificationConfig) -> Iterator[tuple[
         yield "runtime.kernel", "graphed is for the decoder of a translator; set it to auto, fused or reference"
 
 
-@_only_for(TranslationConfig)
-def _translator_has_forced_kernels(config: TranslationConfig) -> Iterator[tuple[str, str]]:
-    if config.runtime.kernel in FORCED:
-        network = without_memory(lambda: Translator(config.model, Vocabulary(1, 1, 0), reference_kernels()))
-        if refused := refusal(config.runtime.kernel, network.unsupported_reasons().recurrence):
-            yield "runtime.kernel", refused
-
-
-@_only_for(ClassificationConfig)
-def _classifier_has_forced_kernels(config: ClassificationConfig) -> Iterator[tuple[str, str]]:
-    if config.runtime.kernel in FORCED:
-        network = without_memory(lambda: DocumentClassifier(config.model, 1, 1, reference_kernels()))
-        if refused := refusal(config.runtime.kernel, network.unsupported_reasons().layers):
-            yield "runtime.kernel", refused
+def _supports_forced_kernels(config: ExperimentConfig) -> Iterator[tuple[str, str]]:
+    reason = None
+    if config.runtime.kernel in FORCED and isinstance(config, TranslationConfig):
+        translator = without_memory(lambda: Translator(config.model, Vocabulary(1, 1, 0), reference_kernels()))
+        reason = refusal(config.runtime.kernel, translator.unsupported_reasons().recurrence)
+    elif config.runtime.kernel in FORCED and isinstance(config, ClassificationConfig):
+        classifier = without_memory(lambda: DocumentClassifier(config.model, 1, 1, reference_kernels()))
+        reason = refusal(config.runtime.kernel, classifier.unsupported_reasons().layers)
+    if reason:
+        yield "runtime.kernel", reason
 
 
 CHECKS: tuple[Check, ...] = (
@@ -213,7 +209,7 @@ CHECKS: tuple[Check, ...] = (
     _context_needs_documents_in_validation,
 )
 """Rules between parts. Each is checked as far as the correct values decide it."""
-NETWORK_CHECKS: tuple[Check, ...] = (_classifier_has_forced_kernels, _translator_has_forced_kernels)
+NETWORK_CHECKS: tuple[Check, ...] = (_supports_forced_kernels,)
 """Rules for a config without any other mistake. They build the network on the device meta, only if kernels are forced:
 a mistake in the YAML, with its line, comes before anything is read."""
 COMPONENTS = Components(_FAMILIES, {"model.attention": ATTENTION_PRESETS}, CHECKS, NETWORK_CHECKS)

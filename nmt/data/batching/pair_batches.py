@@ -28,23 +28,6 @@ _ROW = 1 << 32
 
 
 @dataclass(frozen=True)
-class SourceBatch:
-    """Sentences to translate: pieces, then the end symbol, then padding."""
-
-    source_BS: Tensor
-    """int64."""
-    source_lengths_B: Tensor
-    """int64; the end symbol is counted."""
-
-    def to(self, device: torch.device) -> SourceBatch:
-        """Returns it with its pieces on a device, the lengths on the CPU, where they are read.
-
-        The copy overlaps with computation if the memory is pinned.
-        """
-        return replace(self, source_BS=self.source_BS.to(device, non_blocking=True))
-
-
-@dataclass(frozen=True)
 class Links:
     """Links between source and target pieces of a batch. Padding and end symbols have none."""
 
@@ -136,12 +119,12 @@ class Batch:
         return f"{counted(self.pairs, 'pair')}{context}, padded to {source} source and {target} target pieces{rows}"
 
 
-def pad_sources(sources: Sequence[Sequence[int]], eos: int, pad: int) -> SourceBatch:
-    """Returns lists of ids, without end symbols, as a batch. An empty list becomes an end symbol."""
+def pad_sources(sources: Sequence[Sequence[int]], eos: int, pad: int) -> tuple[Tensor, Tensor]:
+    """Returns lists of ids, to which it adds the end symbol, padded [B, S], and the lengths [B] with it; both int64."""
     assert sources
     rows = [torch.tensor([*ids, eos]) for ids in sources]
     lengths_B = torch.tensor([len(row) for row in rows])
-    return SourceBatch(pinned(pad_sequence(rows, batch_first=True, padding_value=pad)), pinned(lengths_B))
+    return pinned(pad_sequence(rows, batch_first=True, padding_value=pad)), pinned(lengths_B)
 
 
 def collate(

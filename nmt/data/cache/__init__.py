@@ -1,7 +1,5 @@
 """Encoded corpora: tokenized once, stored on disk and memory-mapped."""
 
-from __future__ import annotations
-
 from nmt.data.cache.collection import (
     DocumentTokenizer,
     EncodedCollection,
@@ -14,25 +12,3 @@ from nmt.data.cache.encoding import WeightedRows
 from nmt.data.cache.pairs import EncodedCorpus, EncodedPairs, encode_corpora, lookup_pairs
 from nmt.data.cache.statistics import CollectionReport, EncodingReport
 from nmt.data.cache.validation_split import hold_out_documents, hold_out_pairs
-
-__all__ = [
-    "CollectionReport",
-    "DocumentTokenizer",
-    "EncodedCollection",
-    "EncodedCorpus",
-    "EncodedPairs",
-    "EncodingReport",
-    "Lengths",
-    "Offsets",
-    "Ragged",
-    "Rows",
-    "TokenizedSentence",
-    "WeightedRows",
-    "encode_collections",
-    "encode_corpora",
-    "flatten",
-    "hold_out_documents",
-    "hold_out_pairs",
-    "known_labels",
-    "lookup_pairs",
-]

@@ -11,7 +11,6 @@ import os
 import stat
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -119,20 +118,23 @@ def _decode_lines(lines: Iterable[bytes], name: str) -> Iterator[str]:
             raise DataError(broken_utf8_message(f"{name}:{number}", error)) from error
 
 
-def line_windows(lines: Iterable[str], size: int) -> Iterator[list[str]]:
-    """Yields up to `size` lines at a time. A mistake in the text is raised after the lines before it were yielded."""
-    iterator = iter(lines)
-    while True:
-        window: list[str] = []
-        try:
-            for line in islice(iterator, size):
-                window.append(line)
-        except NmtError:
-            if window:
+def line_windows(lines: Iterable[str], size: int, *, whole_documents: bool = False) -> Iterator[list[str]]:
+    """Yields `size` lines at a time, or `whole_documents`, which end with a blank line, of `size` lines or more.
+
+    A mistake in the text is raised after the lines before it were yielded.
+    """
+    window: list[str] = []
+    try:
+        for line in lines:
+            window.append(line)
+            if len(window) >= size and not (whole_documents and line.strip()):
                 yield window
-            raise
-        if not window:
-            return
+                window = []
+    except NmtError:
+        if window:
+            yield window
+        raise
+    if window:
         yield window
 
 

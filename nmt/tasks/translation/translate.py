@@ -23,7 +23,7 @@ from nmt.data.cache import flatten
 from nmt.data.cache.word_links import words_of
 from nmt.data.readers.files import line_windows
 from nmt.data.tokenizer import Tokenizer, words_of_spans
-from nmt.errors import DataError, NmtError
+from nmt.errors import DataError
 from nmt.evaluation.alignment import Alignment, Linking, Unit, align
 from nmt.model.translator import DocumentMemory, SentenceStates, TranslatorInContext
 from nmt.runtime import gather_objects, in_halves, logger
@@ -203,12 +203,12 @@ class EncodedLines:
     ) -> list[list[Translation]]:
         """Translates these lines, none of them blank, by `models`, by default the system's translators."""
         source, request = system.tokenizers.source, self.request
-        batch = pad_sources([self.sources[row] for row in rows], source.eos, source.pad)
+        source_BS, lengths_B = pad_sources([self.sources[row] for row in rows], source.eos, source.pad)
         with system.runtime.autocast():
             results = translate_batch(
                 system.translators if models is None else models,
-                batch.source_BS.to(system.runtime.device, non_blocking=True),
-                batch.source_lengths_B,
+                source_BS.to(system.runtime.device, non_blocking=True),
+                lengths_B,
                 self.search,
                 special=system.tokenizers.target,
                 n_best=request.n_best,
@@ -402,7 +402,7 @@ def translate_stream(
     Raises `NmtError` for a mistake in either, after everything before it was yielded.
     """
     first = 1
-    for part in (document_windows if documents else line_windows)(lines, window):
+    for part in line_windows(lines, window, whole_documents=documents):
         part_prefixes = None
         if prefixes is not None:
             part_prefixes = list(islice(prefixes[1], len(part)))
@@ -426,26 +426,6 @@ def translate_stream(
         first += len(part)
     if prefixes is not None and next(prefixes[1], None) is not None:
         raise DataError(f"{prefixes[0]}: has more lines than the input, which has {first - 1}; give one for each line")
-
-
-def document_windows(lines: Iterable[str], size: int) -> Iterator[list[str]]:
-    """Yields whole documents, which end with a blank line, until they have `size` lines or more.
-
-    A mistake in the text is raised after the lines before it were yielded.
-    """
-    window: list[str] = []
-    try:
-        for line in lines:
-            window.append(line)
-            if len(window) >= size and not line.strip():
-                yield window
-                window = []
-    except NmtError:
-        if window:
-            yield window
-        raise
-    if window:
-        yield window
 
 
 def number_documents(lines: Sequence[str]) -> list[int]:
