@@ -301,7 +301,7 @@ def test_words_are_those_of_the_raw_text(tmp_path: Path, tokenizers: TokenizerPa
     """Spaces in a row separate once; a no-break space, which the tokenizer takes for a space, does not separate."""
     rows = [("der  Hund\u00a0und Haus", "die Katze und", "0-0 2-2")]
     encoded = encode(tmp_path, [text_options(tmp_path, rows)], tokenizers)
-    word_of_source = np.array(encoded.source_words(np.array([0]))[0])
+    word_of_source = np.array(encoded.words("source_words", np.array([0]))[0])
     pieces = tokenizers.source.pieces(encoded.source(np.array([0]))[0])
     spelled = ["".join(p for p, w in zip(pieces, word_of_source, strict=True) if w == word) for word in range(3)]
     assert spelled == [f"{SPACE}der", f"{SPACE}Hund{SPACE}und", f"{SPACE}Haus"]

@@ -258,7 +258,7 @@ def test_what_is_left_out_of_a_document_stays_as_context(tmp_path: Path, tokeniz
     assert encoded.text(np.arange(len(encoded))) == tuple(list(side) for side in zip(*texts, strict=True))
     assert pair_rows(encoded) == [0, 2, 5, 7]
     assert encoded.document_positions.tolist() == [0, 1, 2, 3, 0, 0, 1, 2]
-    assert encoded.place(7) == f"{tmp_path}/d.de:9"
+    assert encoded.location(7) == f"{tmp_path}/d.de:9"
     report = encoded.report
     assert (report.read, report.kept, report.duplicates) == (9, 4, 1)
     assert report.dropped == {"too long": 2, "empty side": 2, "duplicate": 1}

@@ -117,7 +117,7 @@ def test_corpora_follow_each_other_with_their_weights_and_places(tmp_path: Path,
     corpora = [corpus(tmp_path, sentences(3), "a"), corpus(tmp_path, sentences(2, seed=5), "b", weight=2.5)]
     encoded = encode(tmp_path, corpora, tokenizers)
     assert encoded.parts == [WeightedRows(0, 3, 1.0), WeightedRows(3, 5, 2.5)]
-    assert encoded.place(4) == f"{tmp_path / 'b.de'}:2"
+    assert encoded.location(4) == f"{tmp_path / 'b.de'}:2"
     # A weight is no part of the cache: changing it must not cost a second tokenization, nor be forgotten.
     reweighted = [corpus(tmp_path, sentences(3), "a", weight=0.5), corpora[1]]
     again = encode(tmp_path, reweighted, tokenizers)
@@ -201,7 +201,7 @@ def test_every_pair_left_out_is_counted_with_its_line(tmp_path: Path, tokenizers
     assert [(each.read, each.kept) for each in report.corpora] == [(5, 1), (4, 1)]
     assert report.duplicates == 2
     assert report.dropped == {"empty side": 2, "too long": 1, "duplicate": 2, "not UTF-8": 1, "length ratio": 1}
-    assert [encoded.place(row) for row in (0, 1)] == [f"{tmp_path / 'a.de'}:1", f"{tmp_path / 'b.de'}:2"]
+    assert [encoded.location(row) for row in (0, 1)] == [f"{tmp_path / 'a.de'}:1", f"{tmp_path / 'b.de'}:2"]
 
 
 def test_duplicates_stay_and_are_counted_unless_dropped(tmp_path: Path, tokenizers: TokenizerPair) -> None:

@@ -55,20 +55,17 @@ def _main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> Parser:
     parser = Parser("nmt-align", DESCRIPTION, EPILOG)
+    add = parser.add_argument
     add_model_options(parser)
-    parser.add_argument(
-        "--source", required=True, metavar="FILE", help="file in the source language, compressed or not"
-    )
-    parser.add_argument("--target", required=True, metavar="FILE", help="its translation, line by line")
-    parser.add_argument("--output", metavar="FILE", help="write the alignments to this file, not to standard output")
+    add("--source", required=True, metavar="FILE", help="file in the source language, compressed or not")
+    add("--target", required=True, metavar="FILE", help="its translation, line by line")
+    add("--output", metavar="FILE", help="write the alignments to this file, not to standard output")
     add_choice_option(parser, "--unit", ("words", "pieces"), "align words or SentencePiece pieces")
     add_linking_option(parser)
-    parser.add_argument("--gold", metavar="FILE", help="gold alignments to compare with")
-    parser.add_argument(
-        "--gold-from", type=int, choices=(0, 1), help="number of the first word in the file of --gold (default: 0)"
-    )
-    parser.add_argument("--json", action="store_true", help="write the results of --gold as JSON instead of a table")
-    parser.add_argument(
+    add("--gold", metavar="FILE", help="gold alignments to compare with")
+    add("--gold-from", type=int, choices=(0, 1), help="number of the first word in the file of --gold (default: 0)")
+    add("--json", action="store_true", help="write the results of --gold as JSON instead of a table")
+    add(
         "--batch-tokens",
         type=of_type(Tokens),
         metavar="N",

@@ -47,11 +47,12 @@ def _main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> Parser:
     parser = Parser("nmt-classify", DESCRIPTION, EPILOG)
+    add = parser.add_argument
     add_model_options(parser, ensemble=False)
     add_stream_options(parser, "label", WINDOW)
     text = "how a line is split into sentences: at TAB, by the rules of its language, or at TAB if it has one"
     add_choice_option(parser, "--sentences", ("auto", "tab", "split"), text)
-    parser.add_argument(
+    add(
         "--plot",
         type=file_path,
         metavar="PAGE",
@@ -126,10 +127,7 @@ def _as_json(document: ClassifiedDocument, model: TrainedClassifier) -> str:
 
 @contextmanager
 def _drawing(path: Path, model: TrainedClassifier, name: str) -> Iterator[Callable[[ClassifiedDocument], None]]:
-    """Yields a function that draws documents on a page. The file appears when the block ends without an error.
-
-    Raises `DataError` if it cannot be written.
-    """
+    """Yields a function that draws documents on a page; a block without an error completes it. Raises `DataError`."""
     from nmt.tasks.translation.drawing import writing_page
     from nmt.visualization.pages import DocumentPage, DocumentWeights, SentenceWeights
 

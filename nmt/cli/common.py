@@ -1,7 +1,4 @@
-"""Parser of arguments, files and exit codes of all commands.
-
-PyTorch is not imported here, so that help and mistakes in the arguments are printed at once.
-"""
+"""Arguments, files and exit codes of all commands, without PyTorch, so that help and mistakes are printed at once."""
 
 from __future__ import annotations
 
@@ -113,11 +110,7 @@ def _reopen_closed_streams() -> None:
     Otherwise the next file that is opened would take the place of the stream. Reading from the replaced standard input
     and writing to the replaced standard output fail with "Bad file descriptor". Standard error is discarded.
     """
-    for name, flags, mode in (
-        ("stdin", os.O_WRONLY, "r"),
-        ("stdout", os.O_RDONLY, "w"),
-        ("stderr", os.O_WRONLY, "w"),
-    ):
+    for name, flags, mode in (("stdin", os.O_WRONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr", os.O_WRONLY, "w")):
         if getattr(sys, name) is None:
             descriptor = os.open(os.devnull, flags)
             os.set_inheritable(descriptor, True)

@@ -70,21 +70,22 @@ def _main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> Parser:
     parser = Parser("nmt-eval", DESCRIPTION, instead={"--set": "a test set of the model's config is --test-set NAME"})
+    add = parser.add_argument
     add_model_options(parser)
-    test_set = parser.add_mutually_exclusive_group()
-    test_set.add_argument("--source", metavar="FILE", help="test set: file in the source language")
-    test_set.add_argument(
+    add_test_set = parser.add_mutually_exclusive_group().add_argument
+    add_test_set("--source", metavar="FILE", help="test set: file in the source language")
+    add_test_set(
         "--test-set",
         action="append",
         metavar="NAME",
         dest="test_sets",
         help="test set of the model's config; may be repeated",
     )
-    test_set.add_argument("--sacrebleu", metavar="NAME", help="test set of sacrebleu, cached or downloaded")
-    parser.add_argument("--docs", metavar="FILE", help="test set of a classifier: a document a line, as in data.test")
-    parser.add_argument("--labels", metavar="FILE", help="labels of --docs, line by line")
-    parser.add_argument("--reference", nargs="+", metavar="FILE", help="translations of --source, one file or several")
-    parser.add_argument(
+    add_test_set("--sacrebleu", metavar="NAME", help="test set of sacrebleu, cached or downloaded")
+    add("--docs", metavar="FILE", help="test set of a classifier: a document a line, as in data.test")
+    add("--labels", metavar="FILE", help="labels of --docs, line by line")
+    add("--reference", nargs="+", metavar="FILE", help="translations of --source, one file or several")
+    add(
         "--documents",
         nargs="?",
         const=BLANK_LINES,
@@ -92,22 +93,18 @@ def _parser() -> Parser:
         help="documents of --source and --reference: they end at blank lines, or this file names the document of each "
         "line, up to the first tab; models with context use them, and the bootstrap resamples documents",
     )
-    parser.add_argument(
-        "--langpair", metavar="PAIR", help="languages of --sacrebleu, such as de-en (default: the model's)"
-    )
+    add("--langpair", metavar="PAIR", help="languages of --sacrebleu, such as de-en (default: the model's)")
     metrics = ["bleu", "chrf", "ter"]
-    parser.add_argument("--metrics", nargs="+", choices=metrics, default=metrics, help="metrics (default: all)")
+    add("--metrics", nargs="+", choices=metrics, default=metrics, help="metrics (default: all)")
     text = "samples of the bootstrap for confidence intervals; 0 for none"
     add_number_option(parser, "--samples", Samples, BOOTSTRAP_SAMPLES, text)
-    parser.add_argument(
+    add(
         "--baseline",
         metavar="PATH",
         help="file of translations, or run or checkpoint that translates, to compare with by paired bootstrap",
     )
-    parser.add_argument(
-        "--output", metavar="PATH", help="write the translations to this file, or a folder for several test sets"
-    )
-    parser.add_argument("--json", action="store_true", help="write JSON instead of tables")
+    add("--output", metavar="PATH", help="write the translations to this file, or a folder for several test sets")
+    add("--json", action="store_true", help="write JSON instead of tables")
     add_progress_option(parser)
     add_line_options(parser)
     add_search_options(parser)

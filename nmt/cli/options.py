@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -158,15 +159,12 @@ def _given(options: argparse.Namespace, section: str, names: Iterable[str]) -> d
 
 def _build(section: type[Options], values: Mapping[str, Any]) -> Options:
     if problems := _contradictions(section, values):
-        raise ConfigError(*(f"{flag_of(name)}: {_in_flags(problem)}" for name, problem in problems))
+        # `set kind: sampling` -> `set --kind sampling`.
+        in_flags = partial(re.sub, r"\b([a-z_]+): (\w+)", lambda match: f"{flag_of(match[1])} {match[2]}")
+        raise ConfigError(*(f"{flag_of(name)}: {in_flags(problem)}" for name, problem in problems))
     return section.model_validate(values)
 
 
 def _contradictions(section: type[Section], values: Mapping[str, Any]) -> list[tuple[str, str]]:
     # Each value is valid by itself.
     return list(section.model_construct(**values).contradictions())
-
-
-def _in_flags(problem: str) -> str:
-    """`set kind: sampling` -> `set --kind sampling`."""
-    return re.sub(r"\b([a-z_]+): (\w+)", lambda match: f"{flag_of(match[1])} {match[2]}", problem)

@@ -17,8 +17,9 @@ def main() -> None:
 
 def _main(arguments: list[str] | None = None) -> int:
     parser = Parser("nmt-train", DESCRIPTION)
-    parser.add_argument("--config", required=True, metavar="FILE", help="YAML of the experiment")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--config", required=True, metavar="FILE", help="YAML of the experiment")
+    add(
         "--set",
         action="append",
         default=[],
@@ -26,17 +27,11 @@ def _main(arguments: list[str] | None = None) -> int:
         dest="overrides",
         help="override a key of the YAML, such as training.batch_tokens=8192; may be repeated",
     )
-    parser.add_argument("--fresh", action="store_true", help="start again; an earlier run in the folder is kept aside")
-    parser.add_argument(
-        "--verbose",
-        action="store_true",
-        help="print details of the implementation, which train.log has in any case",
-    )
-    doing = parser.add_mutually_exclusive_group()
-    doing.add_argument(
-        "--check", action="store_true", help="read the data, build the model, run the largest batch, then stop"
-    )
-    doing.add_argument("--print-config", action="store_true", help="print the resolved YAML with comments, then stop")
+    add("--fresh", action="store_true", help="start again; an earlier run in the folder is kept aside")
+    add("--verbose", action="store_true", help="print details of the implementation, which train.log has in any case")
+    add_action = parser.add_mutually_exclusive_group().add_argument
+    add_action("--check", action="store_true", help="read the data, build the model, run the largest batch, then stop")
+    add_action("--print-config", action="store_true", help="print the resolved YAML with comments, then stop")
     options = parser.parse_args(arguments)
     return _run(options)
 

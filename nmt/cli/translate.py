@@ -58,11 +58,12 @@ def _main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> Parser:
     parser = Parser("nmt-translate", DESCRIPTION, EPILOG)
+    add = parser.add_argument
     add_model_options(parser)
     add_stream_options(parser, "translate", WINDOW)
     add_number_option(parser, "--n-best", Beam, 1, "translations of each line", "K")
-    parser.add_argument("--scores", action="store_true", help="write the score of each translation")
-    parser.add_argument(
+    add("--scores", action="store_true", help="write the score of each translation")
+    add(
         "--alignments",
         nargs="?",
         const="words",
@@ -70,23 +71,21 @@ def _parser() -> Parser:
         help="write the links between source and target words, or SentencePiece pieces, by attention (default: words)",
     )
     add_linking_option(parser)
-    parser.add_argument(
-        "--prefixes", metavar="FILE", help="beginnings of the translations, one a line; a blank line has none"
-    )
-    parser.add_argument(
+    add("--prefixes", metavar="FILE", help="beginnings of the translations, one a line; a blank line has none")
+    add(
         "--documents",
         action="store_true",
         help="documents end at blank lines; models with context translate a line after those before it in its "
         "document, and --window counts the lines of whole documents",
     )
-    parser.add_argument(
+    add(
         "--plot",
         type=file_path,
         metavar="PATH",
         help="draw the attention of each translation: a PNG and an SVG of each line into a folder, or one page for all "
         "lines if the name ends in .html",
     )
-    parser.add_argument(
+    add(
         "--plot-beside",
         action="append",
         default=[],

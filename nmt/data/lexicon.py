@@ -72,7 +72,6 @@ class _Links:
     sizes: Numbers
     """Number of links of each target position."""
     weights: Weights
-    """Weight of each target position."""
 
 
 def estimate(
@@ -216,14 +215,10 @@ class Lexicon:
 
     @property
     def most(self) -> int:
-        """Most candidates of a source piece."""
         return int(self.candidates.shape[1])
 
     def pieces(self, source: Sequence[int], frequent: int, candidates: int) -> PieceIds:
-        """Returns the target pieces for a source sentence, in ascending order.
-
-        A shared vocabulary adds the source pieces, so that names and numbers can be copied.
-        """
+        """Returns the target pieces for a sentence, ascending, its own pieces included if the vocabulary is shared."""
         assert candidates <= self.most
         ids = np.asarray(source, np.int64)
         copied = ids.astype(np.int32) if self.tokenizers[0] == self.tokenizers[1] else ids[:0].astype(np.int32)

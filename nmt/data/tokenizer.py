@@ -150,7 +150,6 @@ class TokenizerPair:
 
     @property
     def shared(self) -> bool:
-        """Whether both sides have one vocabulary."""
         return self.source.fingerprint == self.target.fingerprint
 
     @property
@@ -176,10 +175,7 @@ class TokenizerPair:
 
 
 def load_or_none(options: TokenizerConfig) -> TokenizerPair | None:
-    """Returns the tokenizers of the files that the options name, or None where they name none.
-
-    Raises DataError for a file that is missing or damaged.
-    """
+    """Returns the tokenizers of the files that the options name, None without files; raises DataError."""
     source, target = options.file or options.source_file, options.file or options.target_file
     if source is None or target is None:
         assert source is target, "the configuration has both files or none"
@@ -290,7 +286,6 @@ def _explain(message: str, options: SentencePieceConfig, side: str) -> str:
 
 
 def count_words(text: str) -> int:
-    """Returns the number of words."""
     return len(_WORD.findall(text.encode()))
 
 

@@ -53,7 +53,6 @@ def align(
         weights_TS: row t has the weights with which target piece t was predicted.
         source_units, target_units: word, counted from 0, of each piece without the end symbol, as `words_of` gives
             it; the pieces' own numbers make an alignment of pieces.
-        linking: how units are linked.
     """
     if max(source_units, default=-1) < 0 or max(target_units, default=-1) < 0:
         return []
@@ -114,10 +113,7 @@ class GoldAlignment(NamedTuple):
 
 @dataclass(frozen=True)
 class AlignmentScores:
-    """Agreement of alignments A with gold alignments (S, P), as numbers of links over all pairs.
-
-    Och and Ney 2003, section 2.5.
-    """
+    """Numbers of links of alignments A and gold alignments (S, P) over all pairs (Och and Ney 2003, section 2.5)."""
 
     links: int = 0
     """|A|."""

@@ -1,7 +1,4 @@
-"""Accuracy and macro F1 of labels with bootstrap confidence, and the confusion matrix.
-
-Shapes: D documents, K labels.
-"""
+"""Accuracy, macro F1 and confusion matrix, with bootstrap confidence. Shapes: D documents, K labels."""
 
 from __future__ import annotations
 
@@ -23,7 +20,6 @@ class LabelScores:
     """Scores of predicted labels."""
 
     scores: Mapping[str, MetricScore]
-    """`accuracy` and `macro_f1`."""
     confusion_KK: _IntArray
     """Documents by true label (rows) and predicted label (columns)."""
     by_label: Mapping[str, tuple[float, float, float]]

@@ -89,9 +89,7 @@ def translate_batch(
         prefix: pieces that each translation begins with; it takes precedence over every other constraint.
         shortlists: the pieces that each translation may use, beside the special ones and its prefix; by default all.
             Probabilities are then those among these pieces.
-        seed: of sampling.
         numbers: the number of each sentence, which seeds its sampling; by default its index in this batch.
-        want_attention: keep the attention weights.
 
     Returns:
         For each sentence its hypotheses, best first.
@@ -193,10 +191,7 @@ def _decode(
     n_best: int,
     want_attention: bool,
 ) -> BackPointers:
-    """Steps until every sentence is finished. Finished sentences leave the batch.
-
-    `words_B` are the source pieces without the end of the sentence.
-    """
+    """Steps until all sentences are finished; these leave the batch. `words_B` are source pieces without the end."""
     alpha, beta = options.length_penalty, options.coverage_penalty
     device = words_B.device
     active = list(range(len(words_B)))
@@ -283,10 +278,7 @@ class BackPointers:
         return self._scores[sentences_B, : self._width].topk(rank, 1).values[:, -1]
 
     def hypotheses(self, n_best: int, source_lengths: Sequence[int]) -> list[list[Hypothesis]]:
-        """Returns up to `n_best` hypotheses of every sentence, best first.
-
-        Raises `CheckpointError` if the model gave no probabilities, so that no hypothesis could end.
-        """
+        """Returns up to `n_best` hypotheses a sentence, best first; raises `CheckpointError` if none has ended."""
         scores, totals = self._scores.cpu().numpy()[:, : self._width], self._totals.cpu().numpy()
         last_steps, last_queries = self._ends.cpu().numpy()
         parents = _to_host([step.chosen.parents_BQ for step in self._steps])

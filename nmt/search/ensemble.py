@@ -25,10 +25,7 @@ class State(Protocol):
         """Attention weights of the last step, 0 on padding; None without attention."""
 
     def select(self, sentences_N: Tensor | None, hypotheses_NQ: Tensor) -> Any:
-        """Returns the state whose row n is sentence `sentences_N[n]`, with hypothesis `hypotheses_NQ[n, q]` as query q.
-
-        None keeps all sentences.
-        """
+        """Returns the state with sentence `sentences_N[n]` (None: all) in row n, and hypothesis [n, q] as query q."""
 
 
 class StepModel(Protocol):

@@ -60,7 +60,6 @@ class TaskSetup:
     objective: Objective
     """The loss, with the network that is trained."""
     stream: UpdateStream[Any]
-    """Batches of the training text."""
     validate: Validate
     tokenizers: TokenizerPair
     fingerprint: str
@@ -68,7 +67,6 @@ class TaskSetup:
     commands: tuple[str, ...]
     """Commands that use the trained model, with MODEL for its name."""
     labels: tuple[str, ...] = ()
-    """Labels of a classifier."""
 
 
 @dataclass(frozen=True)
@@ -186,10 +184,7 @@ def load_checkpoint(path: Path | str, which: Which, kind: type[ConfigT], refusal
 def restore_network(
     build: Callable[[Kernels], NetworkT], loaded: Loaded, runtime: Runtime, weights: WeightFormat | None = None
 ) -> NetworkT:
-    """Returns the network of a checkpoint on the device, in evaluation mode, its weights prepacked in the format.
-
-    Leaves the random generators unchanged.
-    """
+    """Returns a saved network in evaluation mode, its weights prepacked; leaves the random generators unchanged."""
     # Names and shapes are compared before the network takes memory: an edited config may describe a huge one.
     outline: Any = without_memory(lambda: build(reference_kernels()))
     loaded.load_into(outline)

@@ -43,10 +43,7 @@ _FAMILIES: Mapping[str, Registry[Any]] = {
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """Reads the config in a YAML file; `overrides` are `section.key=value` each.
-
-    Raises `ConfigError` with a line for every mistake.
-    """
+    """Reads a YAML file; `overrides` are `section.key=value`. Raises `ConfigError` with a line for every mistake."""
     return load_config(path, COMPONENTS, overrides)
 
 
@@ -59,10 +56,7 @@ def read_translation(path: str | Path, overrides: Sequence[str] = ()) -> Transla
 
 
 def parse_saved_config(text: str, origin: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """Returns the config of a checkpoint, or of any YAML text; `origin` stands for it in messages.
-
-    Raises `ConfigError`.
-    """
+    """Returns the config of YAML text, which `origin` names in messages; raises `ConfigError`."""
     return parse_config(text, origin, COMPONENTS, overrides)
 
 

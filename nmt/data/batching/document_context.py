@@ -103,7 +103,6 @@ class BatchContext:
     """Context of the pairs' targets; None if a model does not read it."""
 
     def to(self, device: torch.device) -> BatchContext:
-        """Returns it on a device."""
         return replace(
             self,
             sources=None if self.sources is None else self.sources.to(device),
@@ -157,7 +156,6 @@ def sentences_before(documents: Documents, lengths: npt.NDArray[np.int64]) -> Pr
 
 
 def group_by_document(items: Iterable[Grouped], documents: Documents) -> list[list[Grouped]]:
-    """Returns the items of each document."""
     groups: list[list[Grouped]] = []
     for item, position in zip(items, document_positions(documents).tolist(), strict=True):
         if position == 0:

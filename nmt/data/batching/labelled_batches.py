@@ -1,7 +1,4 @@
-"""Batches of labelled documents, without padding, and their stream.
-
-Shapes: B documents, N sentences of all documents, W words of all sentences.
-"""
+"""Unpadded batches of labelled documents. Shapes: B documents, N sentences and W words of all documents."""
 
 from __future__ import annotations
 
@@ -33,7 +30,6 @@ class DocumentBatch:
     labels_B: Tensor
     """int64; the index of each label."""
     rows: Rows
-    """Row numbers in the encoded collection."""
     weight: float = 1.0
     """Factor of the batch's loss: 1, or 0 for the dummy batch of a rank without one in a window's last update."""
 

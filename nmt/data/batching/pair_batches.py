@@ -19,6 +19,7 @@ from nmt.data.batching.document_context import BatchContext, DocumentContext, ad
 from nmt.data.batching.plan import Plan, plan_pairs, plan_pairs_with_context
 from nmt.data.batching.update_stream import BLOCK_ROWS, WINDOW_ROWS, UpdateStream, Windows, describe_rows
 from nmt.data.cache import EncodedCorpus, Ragged, Rows, flatten
+from nmt.data.cache.word_links import LINKS, SOURCE_WORDS, TARGET_WORDS
 from nmt.data.tokenizer import Tokenizer, TokenizerPair, words_of_spans
 from nmt.errors import counted
 from nmt.runtime import pinned
@@ -56,20 +57,18 @@ class Links:
 
 @dataclass(frozen=True)
 class Batch:
-    """Pairs of sentences; each side is pieces, then the end symbol, then padding.
+    """Pairs of sentences; each side is pieces, then the end symbol, then padding. Tensors are int64.
 
     With `context`, the pairs come first, then sentences that are only context, the last ones only in the source
     language: there are as many targets as sources or fewer, and as many rows as targets or fewer.
     """
 
     source_BS: Tensor
-    """int64."""
     source_lengths_B: Tensor
-    """int64; the end symbol is counted."""
+    """With the end symbol."""
     target_BT: Tensor
-    """int64."""
     target_lengths_B: Tensor
-    """int64; the end symbol is counted."""
+    """With the end symbol."""
     rows: Rows
     """Row numbers of the pairs in the encoded corpus."""
     target_tokens: int
@@ -165,7 +164,7 @@ def encoded_batch(
     if sampling is None:
         source, target = corpus.source(read.rows), corpus.target(read.rows[: read.translated])
         if with_links:
-            source_words, target_words = corpus.source_words(rows), corpus.target_words(rows)
+            source_words, target_words = (corpus.words(side, rows) for side in (SOURCE_WORDS, TARGET_WORDS))
     else:
         alpha, *seeds = sampling
         sources, targets = corpus.text(read.rows)
@@ -173,7 +172,7 @@ def encoded_batch(
         target, target_words = _sample(tokenizers.target, targets[: read.translated], alpha, seeds[1], with_links)
     if source_words is not None and target_words is not None:
         pairs = slice(0, len(rows))
-        links = link_pieces(corpus.links(rows), source_words.block(pairs), target_words.block(pairs))
+        links = link_pieces(corpus.words(LINKS, rows), source_words.block(pairs), target_words.block(pairs))
     return collate(source, target, rows, tokenizers, links, read.context)
 
 

@@ -39,7 +39,6 @@ class Plan:
         return self.rows_of(int(self.order[position]))
 
     def rows_of(self, number: int) -> Rows:
-        """Returns the rows of the bucket with this number."""
         return self.rows[self.bounds[number] : self.bounds[number + 1]]
 
 
@@ -54,12 +53,10 @@ def plan_pairs(
     """Plans a window of pairs. The result depends on the arguments alone.
 
     Args:
-        rows: of the window.
         source_lengths, target_lengths: of the rows' padded tensors, end symbol included.
         batch_tokens: most sentences x longest side of a batch.
         group: number of batches in a global update. They are neighbours in length, so that no rank waits long for
             another.
-        rng: source of random numbers.
     """
     order = _sort_by_length(source_lengths, target_lengths, rng)
     bounds = padded_buckets(np.maximum(source_lengths, target_lengths)[order], batch_tokens)

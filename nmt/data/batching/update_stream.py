@@ -41,8 +41,7 @@ class AnyBatch(Protocol):
     def weight(self) -> float:
         """Factor of the batch's loss: 1, or 0 for the dummy batch of a rank without one in a window's last update."""
 
-    def to(self, device: torch.device) -> AnyBatch:
-        """Returns the batch on a device."""
+    def to(self, device: torch.device) -> AnyBatch: ...
 
     def describe(self, with_rows: bool = False) -> str:
         """Returns the size of the batch, for messages."""
@@ -185,7 +184,6 @@ class UpdateStream(ABC, Generic[BatchT]):
 
     @property
     def group(self) -> int:
-        """Batches of a global update."""
         return self.world * self.accumulation
 
     def planned(self, epoch: int, window: int) -> Plan:

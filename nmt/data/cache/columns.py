@@ -20,7 +20,6 @@ Values = npt.NDArray[Any]
 Offsets = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
-"""Numbers of rows."""
 Lengths = npt.NDArray[Any]
 """Of the rows of a ragged column."""
 
@@ -35,7 +34,6 @@ class Ragged(NamedTuple):
     """[rows + 1]."""
 
     def block(self, rows: slice) -> Ragged:
-        """Returns consecutive rows."""
         bounds = self.offsets[rows.start : rows.stop + 1]
         return Ragged(self.values[bounds[0] : bounds[-1]], bounds - bounds[0])
 
@@ -49,7 +47,6 @@ class Columns:
     ragged: dict[str, Ragged] = field(default_factory=dict)
 
     def block(self, rows: slice) -> Columns:
-        """Returns consecutive rows."""
         flat = {name: column[rows] for name, column in self.flat.items()}
         return Columns(flat, {name: column.block(rows) for name, column in self.ragged.items()})
 
@@ -88,10 +85,7 @@ def row_blocks(rows: int) -> Iterator[slice]:
 
 
 class GrowingColumns:
-    """Columns that grow in raw files of a folder. Their types are those of the rows that are appended first.
-
-    A context manager: on leaving, the files are closed.
-    """
+    """Context manager: columns that grow in raw files of a folder, with the types of the rows appended first."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)

@@ -1,7 +1,4 @@
-"""Builds the columns of an encoded corpus.
-
-A pair that is dropped from a document stays as a sentence: it is not trained on, but is context of others.
-"""
+"""Builds the columns of an encoded corpus. A pair that is dropped from a document stays as context of others."""
 
 from __future__ import annotations
 
@@ -145,10 +142,7 @@ def build_pairs(
 
 
 class DocumentPositions:
-    """Numbers the rows of each document across the chunks of all corpora.
-
-    A pair of a corpus without documents is a document by itself.
-    """
+    """Numbers the rows of each document across chunks. Without documents each pair is a document by itself."""
 
     def __init__(self) -> None:
         self._last = (-1, -1)

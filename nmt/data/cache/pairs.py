@@ -17,7 +17,7 @@ from nmt.data.cache.encoding import WeightedRows, split_description, weighted_ro
 from nmt.data.cache.pair_encoding import IS_PAIR, POSITION, build_pairs
 from nmt.data.cache.statistics import EncodingReport, named
 from nmt.data.cache.store import Digests, get_or_build, lookup
-from nmt.data.cache.word_links import LINKS, SOURCE_WORDS, TARGET_WORDS
+from nmt.data.cache.word_links import LINKS
 from nmt.data.readers.corpora import Corpus
 from nmt.data.tokenizer import TokenizerPair
 
@@ -87,10 +87,7 @@ class EncodedCorpus(EncodedPairs):
         return self._columns.numbers(POSITION) if POSITION in self._columns else None
 
     def previous_rows(self, rows: Rows) -> Rows:
-        """Returns the row before each of these in its document; -1 if there is none, and for -1.
-
-        Rows without source pieces are skipped: they give no context.
-        """
+        """Returns the row with source pieces before each of these in its document; -1 if there is none, and for -1."""
         positions, previous = self.document_positions, np.full(len(rows), -1)
         if positions is None:
             return previous
@@ -102,31 +99,19 @@ class EncodedCorpus(EncodedPairs):
             left = left[previous[left] >= 0]
         return previous
 
-    def links(self, rows: Rows) -> Ragged:
-        """Returns the links between the words of these pairs: source and target word of each in turn."""
-        return self._words(LINKS, rows)
-
-    def source_words(self, rows: Rows) -> Ragged:
-        """Returns the word of each source piece of these pairs; empty for a pair without links."""
-        return self._words(SOURCE_WORDS, rows)
-
-    def target_words(self, rows: Rows) -> Ragged:
-        """Returns the word of each target piece of these pairs; empty for a pair without links."""
-        return self._words(TARGET_WORDS, rows)
+    def words(self, column: str, rows: Rows) -> Ragged:
+        """Returns a column of `word_links` for these pairs, which were encoded with alignments."""
+        return gather(self._columns.ragged(column), rows, np.int64)
 
     def text(self, rows: Rows) -> tuple[list[str], list[str]]:
         """Returns the source and target sentences of these rows, if the text was kept."""
         assert self.has_text, "encoded without keep_text"
         return self._columns.texts("source_text", rows), self._columns.texts("target_text", rows)
 
-    def place(self, row: int) -> str:
+    def location(self, row: int) -> str:
         """Returns file and line of a row's source sentence, for messages."""
         corpus = self._corpora[int(self._columns.numbers("corpus")[row])]
         return corpus.location(int(self._columns.numbers("line")[row]), "source")
-
-    def _words(self, column: str, rows: Rows) -> Ragged:
-        assert self.has_links, "encoded without alignments"
-        return gather(self._columns.ragged(column), rows, np.int64)
 
 
 def encode_corpora(
@@ -143,7 +128,6 @@ def encode_corpora(
 
     Args:
         filters: None keeps every pair, including empty sides.
-        cache: folder of the cache.
         workers: number of processes that tokenize; 0 for one per core.
         keep_text: keep the sentences as well, for subword regularisation.
 

@@ -17,7 +17,6 @@ class TextReport:
     read: int
     kept: int
     dropped: Mapping[str, Dropped]
-    """By reason."""
 
     @classmethod
     def of(cls, name: str, counts: Counts) -> TextReport:
@@ -74,7 +73,6 @@ class DocumentsReport:
     """Sentences that are dropped as pairs and stay as context."""
 
     def line(self) -> str:
-        """Returns a line for the log."""
         mean = self.sentences / max(self.count, 1)
         alone = f"; {counted(self.context_alone, 'sentence')} of context alone" if self.context_alone else ""
         return f"documents: {self.count:,}, {mean:.1f} sentences each, longest {self.longest:,}{alone}"
@@ -96,17 +94,14 @@ class EncodingReport:
 
     @property
     def read(self) -> int:
-        """Pairs in the corpora."""
         return sum(corpus.read for corpus in self.corpora)
 
     @property
     def kept(self) -> int:
-        """Pairs that were kept."""
         return sum(corpus.kept for corpus in self.corpora)
 
     @property
     def dropped(self) -> dict[str, int]:
-        """Pairs that were dropped, by reason."""
         total: dict[str, int] = {}
         for corpus in self.corpora:
             for reason, dropped in corpus.dropped.items():
@@ -114,7 +109,6 @@ class EncodingReport:
         return total
 
     def lines(self) -> list[str]:
-        """Returns lines for the log."""
         lines = [corpus.line("pair") for corpus in self.corpora]
         for name, side in (("source", self.source), ("target", self.target)):
             mean = side.pieces / max(self.kept, 1)
@@ -145,7 +139,6 @@ class CollectionReport:
     """Pieces of the longest document."""
 
     def lines(self) -> list[str]:
-        """Returns lines for the log."""
         lines = [collection.line("document") for collection in self.collections]
         kept = max(sum(collection.kept for collection in self.collections), 1)
         lines.append(

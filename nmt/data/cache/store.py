@@ -64,7 +64,7 @@ class Digests:
             before, start = _states(files), time.time()
             digest = compute()
             # If the files change meanwhile, their state differs from the stored one.
-            if before is not None and _last_change(before) < start - SETTLED_SECONDS:
+            if before is not None and max(max(times[1:3]) for times in before) / 1e9 < start - SETTLED_SECONDS:
                 self._store(name, before, digest)
         return digest
 
@@ -106,11 +106,6 @@ def _states(files: Sequence[Path]) -> FileStates | None:
     return [[each.st_size, each.st_mtime_ns, each.st_ctime_ns, each.st_ino] for each in stats]
 
 
-def _last_change(states: FileStates) -> float:
-    """In seconds since the epoch."""
-    return max(max(content, inode) for _, content, inode, _ in states) / 1e9
-
-
 def get_or_build(
     cache: Path,
     describe: Callable[[Digests], Mapping[str, Any]],
@@ -125,7 +120,6 @@ def get_or_build(
     Args:
         cache: folder of the cache, created if missing.
         describe: returns all that the file depends on, as JSON values; it gets the digests of other files.
-        name: name of the file.
         build: `build(scratch, file)` writes the file and returns its report; `scratch` is a temporary folder.
         report_type: dataclass of the report.
 

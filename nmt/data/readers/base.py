@@ -77,10 +77,7 @@ class RecordReader(ABC):
 
     @abstractmethod
     def records(self) -> Iterator[Record]:
-        """Yields all records in order, from the beginning at every call.
-
-        Raises DataError, naming file and line, where a record is missing or damaged.
-        """
+        """Yields all records, from the beginning at every call; raises DataError, naming file and line, for damage."""
 
     def location(self, line: int, field: FieldName) -> str:
         """Returns the file and line of a field, for messages."""

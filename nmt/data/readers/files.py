@@ -33,10 +33,7 @@ OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".
 
 
 def check_file(path: Path, *, once: bool = False) -> None:
-    """Raises a DataError unless `path` is a file that can be read.
-
-    Only regular files can be read several times. With `once` pipes and devices are accepted as well.
-    """
+    """Raises a DataError unless `path` is a readable regular file, or with `once` a pipe or a device."""
     try:
         mode = os.stat(path).st_mode
     except OSError as error:
@@ -92,10 +89,7 @@ def split_lines(stream: BinaryIO, name: str) -> Iterator[bytes]:
 
 
 def iterate_lines(stream: BinaryIO, name: str) -> Iterator[str]:
-    """Yields the lines of a binary stream as text; `name` stands for it in messages.
-
-    Raises DataError, with the line number, for bytes that are not UTF-8.
-    """
+    """Yields lines as text; raises DataError, with `name` and line number, for bytes that are not UTF-8."""
     try:
         yield from _decode_lines(split_lines(stream, name), name)
     except OSError as error:

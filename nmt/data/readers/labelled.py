@@ -190,10 +190,7 @@ def one_line(label: str) -> str:
 
 
 def open_collection(options: PartOptions, data: LabelledDataConfig) -> Collection:
-    """Returns the collection that the options describe.
-
-    Raises DataError for files and columns that are missing, and for the package that splits text.
-    """
+    """Opens a collection; raises DataError for missing files or columns, and for the package that splits text."""
     collection = COLLECTIONS.build(options, data)
     if collection.may_split:
         Splitter(data.language).check(collection.name)

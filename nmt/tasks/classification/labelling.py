@@ -1,7 +1,4 @@
-"""Labels documents with a trained classifier, and evaluates it on labelled documents.
-
-Shapes: B documents of a batch, K labels.
-"""
+"""Labels documents with a trained classifier, and evaluates it. Shapes: B documents of a batch, K labels."""
 
 from __future__ import annotations
 
@@ -125,7 +122,6 @@ def classify(
     Several processes share the batches, and all get all predictions.
 
     Args:
-        system: the classifier.
         documents: sentences of ids. The prediction of a document without a word is None.
         weights: whether predictions have attention weights.
         first_line: number of the first document, for messages.

@@ -23,10 +23,7 @@ from nmt.training.objectives import ClassificationObjective
 
 
 def open_collections(config: ClassificationConfig, runtime: Runtime) -> tuple[list[Collection], Collection | None]:
-    """Opens the documents of training and validation; the latter are None if they are split from the former.
-
-    Raises `NmtError`.
-    """
+    """Opens the documents of training and validation, None if they are split from training; raises `NmtError`."""
     return open_with_validation(partial(open_collection, data=config.data), config.data.train, config.data.validation)
 
 

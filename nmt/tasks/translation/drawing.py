@@ -59,10 +59,7 @@ class Drawing:
         self._advance = advance
 
     def add(self, translated: TranslatedLines) -> None:
-        """Draws lines, except those without a translation.
-
-        Raises `NmtError` where a line does not fit into memory, or a file cannot be written.
-        """
+        """Draws translated lines; raises `NmtError` if a line does not fit into memory, or a file cannot be written."""
         translations = [translated.translations]
         for other in self._systems[1:]:
             translations.append(

@@ -1,7 +1,4 @@
-"""Evaluation of translation systems on test sets, and comparison with a baseline: a file, or another model.
-
-Training validates through the same code.
-"""
+"""Evaluation of translation systems, also in training, and comparison with a baseline: a file, or another model."""
 
 from __future__ import annotations
 
@@ -37,11 +34,8 @@ class Evaluation:
     hypotheses: list[str]
     """Best translation of each sentence; empty for a blank one."""
     scores: dict[str, MetricScore]
-    """By metric."""
     loss: Loss
-    """Of all references."""
     comparisons: Mapping[str, MetricComparison] | None = None
-    """With the baseline, by metric."""
 
 
 def evaluate(
@@ -61,10 +55,6 @@ def evaluate(
     Several processes share the work, and all get the same result, whatever their number.
 
     Args:
-        system: one model or an ensemble.
-        test_set: sentences with references.
-        search: how translations are searched.
-        metrics: scores of the translations.
         sentences: how many are translated, from the beginning; all by default. The loss is always of all.
         samples: of the bootstrap for confidence intervals; 0 for none.
         request: as for `translate_lines`.
@@ -157,10 +147,7 @@ def baseline_file(path: Path) -> Baseline:
 def baseline_model(
     path: Path, which: Which, runtime: Runtime, search_of: Callable[[SearchConfig], SearchConfig], request: Request
 ) -> Baseline:
-    """Loads another model that translates with its own config's search, changed by `search_of`.
-
-    Raises `CheckpointError`.
-    """
+    """Loads a model that translates with its own search, changed by `search_of`; raises `CheckpointError`."""
     model = load_model(path, which, runtime)
     search = search_of(model.config.search)
     system = build_system([model], runtime, search)

@@ -365,7 +365,6 @@ class ContextAttention:
 
     row: int
     context_row: int
-    """Row of the sentence before."""
     side: Literal["source", "target"]
     """Whether source positions attended to a source, or target positions to a translation."""
     words_QS: npt.NDArray[np.float32]

@@ -136,8 +136,6 @@ def build_lexicon(path: Path | str, which: Which, candidates: int, iterations: i
     """Builds the lexicon of a model from its encoded training text, and writes it into its run, or its own folder.
 
     Args:
-        path: a run or a checkpoint.
-        which: checkpoint of a run.
         candidates: most translations of each source piece.
         iterations: of expectation-maximisation.
         most_rows: pairs that are read; of a larger training text every n-th one.

@@ -1,7 +1,4 @@
-"""Raw text in, raw text out: lines alone, lines of documents, and streams of lines.
-
-A result does not depend on the lines around it, nor on the number of processes.
-"""
+"""Translation of raw text. A result does not depend on the lines around it, nor on the number of processes."""
 
 from __future__ import annotations
 
@@ -61,9 +58,7 @@ class Translation:
     words: tuple[int, ...] = ()
     """With `attention`: the word of the text that each piece belongs to."""
     source_ids: tuple[int, ...] = ()
-    """Of the source pieces."""
     ids: tuple[int, ...] = ()
-    """Of the pieces."""
 
     def alignment(self, unit: Unit, linking: Linking = "grow-diag") -> Alignment:
         """Aligns source and translation by the attention weights, which must have been requested."""
@@ -110,10 +105,8 @@ def translate_lines(
     `WorkerPool`).
 
     Args:
-        system: translators and tokenizers.
         lines: text without line ends. A blank line has no translation, and the model does not see it.
         search: section of the config; `batch_tokens` bounds the padded source pieces of a batch.
-        request: results of each line.
         documents: the number of each line's document; None translates every line by itself.
         prefixes: text that each translation begins with, one a line; blank leaves the search free.
         first_line: number of the first line, for messages and for the seeds of sampling.
@@ -164,9 +157,7 @@ class EncodedLines:
 
     lines: Sequence[str]
     sources: list[list[int]]
-    """Pieces of the lines."""
     prefixes: list[list[int]] | None
-    """Pieces that each translation begins with."""
     search: SearchConfig
     request: Request
     numbers: Sequence[int]
