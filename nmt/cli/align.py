@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 from nmt.cli.common import Parser, check_paths, naming_flags, run, write_json, writing
@@ -101,6 +102,9 @@ def _align(options: argparse.Namespace) -> int:
         write: Callable[[str], None] | None = None
         if runtime.is_main and (writes_lines or options.output is not None):
             write = stack.enter_context(writing(options.output))
+        batch_tokens = options.batch_tokens or models[0].config.search.batch_tokens
+        max_length = longest_line(options)
+        align = partial(align_texts, unit=options.unit, linking=options.linking, max_length=max_length)
         # A progress bar would mix with the lines of the output on the same terminal.
         has_terminal = sys.stderr.isatty() and not (writes_lines and sys.stdout.isatty())
         hidden = not runtime.is_main or not (options.progress or has_terminal)
@@ -108,17 +112,8 @@ def _align(options: argparse.Namespace) -> int:
         with tqdm(unit=" pairs", total=len(sources) // runtime.world, leave=False, disable=hidden) as progress:
             for start in range(0, len(sources), WINDOW):
                 rows = slice(start, start + WINDOW)
-                aligned = align_texts(
-                    system,
-                    sources[rows],
-                    targets[rows],
-                    options.batch_tokens or models[0].config.search.batch_tokens,
-                    options.unit,
-                    options.linking,
-                    longest_line(options),
-                    first_line=start + 1,
-                    advance=progress.update,
-                )
+                pairs = sources[rows], targets[rows]
+                aligned = align(system, *pairs, batch_tokens, first_line=start + 1, advance=progress.update)
                 alignments += aligned
                 if write is not None:
                     write("".join(f"{pharaoh(alignment or [])}\n" for alignment in aligned))

@@ -117,16 +117,17 @@ def _evaluate(parser: Parser, options: argparse.Namespace) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from tqdm import tqdm
 
+    from nmt.checkpoint import find, read_metadata
     from nmt.runtime import broadcast_object, logger, set_up, set_up_logging, tear_down
     from nmt.tasks.translation.evaluation import evaluate
-    from nmt.tasks.translation.loading import build_system, load_ensemble, task_of_model
+    from nmt.tasks.translation.loading import build_system, load_ensemble
     from nmt.tasks.translation.translate import Request
 
     with ExitStack() as stack:
         runtime = set_up(machine_options(options))
         stack.callback(tear_down)
         set_up_logging(None, runtime.is_main)
-        if task_of_model(options.model[0], options.checkpoint) == "classification":
+        if read_metadata(find(options.model[0], options.checkpoint)).task == "classification":
             _refuse_translation_options(parser, options)
             _evaluate_classifier(options, runtime)
             return 0
@@ -147,18 +148,9 @@ def _evaluate(parser: Parser, options: argparse.Namespace) -> int:
         total = sum(len(test_set.sources) for test_set in sets) // runtime.world
         with tqdm(unit=" sentences", total=total, leave=False, disable=hidden) as progress:
             system = build_system(models, runtime, search)
+            scored = partial(evaluate, metrics=options.metrics, samples=options.samples, baseline=baseline)
             evaluations = [
-                evaluate(
-                    system,
-                    test_set,
-                    search,
-                    metrics=options.metrics,
-                    samples=options.samples,
-                    request=request,
-                    baseline=baseline,
-                    advance=progress.update,
-                )
-                for test_set in sets
+                scored(system, test_set, search, request=request, advance=progress.update) for test_set in sets
             ]
         if runtime.is_main:
             _write_translations(options, evaluations, models, search, files)

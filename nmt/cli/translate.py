@@ -137,17 +137,9 @@ def _translate(options: argparse.Namespace) -> int:
         open_stream(options, " lines") as (lines, window, write, advance),
         drawing(options.plot, systems, request, advance) if options.plot else nullcontext() as plot,
     ):
-        for translated in translate_stream(
-            systems[0].system,
-            lines,
-            search,
-            request,
-            window=window,
-            prefixes=prefixes,
-            documents=options.documents,
-            # Drawing takes longer than translating, and shows the progress itself.
-            advance=None if plot else advance,
-        ):
+        # Drawing takes longer than translating, and shows the progress itself.
+        settings = {"prefixes": prefixes, "documents": options.documents, "advance": None if plot else advance}
+        for translated in translate_stream(systems[0].system, lines, search, request, window=window, **settings):
             numbered = enumerate(zip(translated.lines, translated.translations, strict=True), translated.first_line)
             write("".join(render(number, line, translations) for number, (line, translations) in numbered))
             if plot:

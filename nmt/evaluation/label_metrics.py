@@ -65,7 +65,8 @@ def confusion_rows(scores: LabelScores) -> list[tuple[str, ...]]:
     labels = list(scores.by_label)
     rows: list[tuple[str, ...]] = [("label", *(f"as {label}" for label in labels), "precision", "recall", "F1")]
     for label, counts in zip(labels, scores.confusion_KK.tolist(), strict=True):
-        rows.append((label, *(f"{count:,}" for count in counts), *(_percent(part) for part in scores.by_label[label])))
+        parts = [f"{part:.2f}" if math.isfinite(part) else "-" for part in scores.by_label[label]]
+        rows.append((label, *(f"{count:,}" for count in counts), *parts))
     return rows
 
 
@@ -103,10 +104,6 @@ def _precision_recall_f1(confusion_KK: _IntArray) -> tuple[npt.NDArray[np.float6
     predicted_K, true_K = confusion_KK.sum(0), confusion_KK.sum(1)
     with np.errstate(invalid="ignore"):
         return correct_K / predicted_K, correct_K / true_K, 2.0 * correct_K / np.maximum(predicted_K + true_K, 1)
-
-
-def _percent(value: float) -> str:
-    return f"{value:.2f}" if math.isfinite(value) else "-"
 
 
 def _finite_or_none(value: float) -> float | None:

@@ -110,13 +110,8 @@ def paired_bootstrap(
     compared: dict[str, MetricComparison] = {}
     with _sacrebleu_seed(seed):
         for name in metrics:
-            test = PairedTest(
-                [("baseline", baseline), ("system", system)],
-                {name: METRICS[name]()},
-                sets,
-                test_type="bs",
-                n_samples=samples,
-            )
+            systems = [("baseline", baseline), ("system", system)]
+            test = PairedTest(systems, {name: METRICS[name]()}, sets, test_type="bs", n_samples=samples)
             signatures, results = test()
             (title, signature), *_ = signatures.items()
             before, after = (cast(Result, result) for result in results[title])

@@ -80,13 +80,9 @@ class PreviousSentences:
 
     def to(self, device: torch.device) -> PreviousSentences:
         """Returns them on a device; the copy overlaps with computation if the memory is pinned."""
-        return PreviousSentences(
-            self.sentence_L.to(device, non_blocking=True),
-            self.present_LP.to(device, non_blocking=True),
-            self.index_N.to(device, non_blocking=True),
-            self.row_N.to(device, non_blocking=True),
-            self.count_L,
-        )
+        tensors = self.sentence_L, self.present_LP, self.index_N, self.row_N
+        sentence_L, present_LP, index_N, row_N = (each.to(device, non_blocking=True) for each in tensors)
+        return PreviousSentences(sentence_L, present_LP, index_N, row_N, self.count_L)
 
 
 @dataclass(frozen=True)

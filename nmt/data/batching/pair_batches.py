@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,13 +45,9 @@ class Links:
 
     def to(self, device: torch.device) -> Links:
         """Returns them on a device; the copy overlaps with computation if the memory is pinned."""
-        return replace(
-            self,
-            row_L=self.row_L.to(device, non_blocking=True),
-            target_L=self.target_L.to(device, non_blocking=True),
-            source_L=self.source_L.to(device, non_blocking=True),
-            share_L=self.share_L.to(device, non_blocking=True),
-        )
+        tensors = self.row_L, self.target_L, self.source_L, self.share_L
+        row_L, target_L, source_L, share_L = (each.to(device, non_blocking=True) for each in tensors)
+        return Links(row_L, target_L, source_L, share_L, self.target_pieces)
 
 
 @dataclass(frozen=True)
@@ -224,14 +219,9 @@ def link_pieces(links: Ragged, source_words: Ragged, target_words: Ragged) -> Li
     # One number for each target piece of the batch, by which its links are counted.
     piece = target_words[1][row] + target
     links_of_piece = np.bincount(piece, minlength=1)
-    share = 1.0 / links_of_piece[piece]
-    return Links(
-        row_L=_link_tensor(row, torch.int64),
-        target_L=_link_tensor(target, torch.int64),
-        source_L=_link_tensor(source, torch.int64),
-        share_L=_link_tensor(share, torch.float32),
-        target_pieces=int(np.count_nonzero(links_of_piece)),
-    )
+    share = (1.0 / links_of_piece[piece]).astype(np.float32)
+    row_L, target_L, source_L, share_L = (pinned(torch.from_numpy(each)) for each in (row, target, source, share))
+    return Links(row_L, target_L, source_L, share_L, int(np.count_nonzero(links_of_piece)))
 
 
 def _rows_of(offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -248,10 +238,6 @@ def _pieces_of_words(
     linked = row * _ROW + word
     first = np.searchsorted(ordered, linked, side="left")
     return first - offsets[row], np.searchsorted(ordered, linked, side="right") - first
-
-
-def _link_tensor(values: npt.NDArray[Any], dtype: torch.dtype) -> Tensor:
-    return pinned(torch.from_numpy(values).to(dtype))
 
 
 class BatchStream(UpdateStream[Batch]):

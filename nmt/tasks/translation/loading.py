@@ -68,11 +68,6 @@ def vocabulary(tokenizers: TokenizerPair) -> Vocabulary:
     return Vocabulary(tokenizers.source.size, tokenizers.target.size, tokenizers.target.bos)
 
 
-def task_of_model(path: Path | str, which: Which) -> str:
-    """Returns the task that the model of a run or of a checkpoint folder was trained for; raises `CheckpointError`."""
-    return read_metadata(find(path, which)).task
-
-
 def load_model(path: Path | str, which: Which, runtime: Runtime) -> TrainedModel:
     """Loads the model of a run, a checkpoint folder or a pointer file; leaves the random generators unchanged.
 

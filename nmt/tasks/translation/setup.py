@@ -11,8 +11,8 @@ import numpy as np
 from nmt.checkpoint.folder import Loaded
 from nmt.config import TranslationConfig
 from nmt.config.schema import FiltersConfig
-from nmt.data.batching import BatchStream, DocumentContext
-from nmt.data.cache import EncodedCorpus, encode_corpora, hold_out_pairs
+from nmt.data.batching import BatchStream
+from nmt.data.cache import encode_corpora, hold_out_pairs
 from nmt.data.cache.pair_encoding import length_reasons
 from nmt.data.cache.statistics import TextReport
 from nmt.data.readers.base import Counts, SplitOptions
@@ -64,10 +64,27 @@ def setup(
         logger.info("%s", line)
     test_set = _validation_set(validation, tokenizers, config.data.filters)
     translator = build_network(partial(build, kernels), config, runtime, initial_model)
-    training = config.training
+    training, context = config.training, translator.context.document_context
+    guided = training.guided_alignment.weight > 0.0
+    if encoded.has_links and not guided:
+        logger.info("the alignments of data.train are not used: training.guided_alignment.weight is 0")
+    if encoded.document_positions is not None and context is None:
+        logger.info("the documents of data.train are not used: model.context is none")
+    stream = BatchStream(
+        encoded,
+        batch_tokens=training.batch_tokens,
+        seed=config.seed,
+        rank=runtime.rank,
+        world=runtime.world,
+        accumulation=training.accumulation,
+        tokenizers=tokenizers,
+        sampling=config.tokenizer.sampling,
+        with_links=guided,
+        context=context,
+    )
     return TaskSetup(
         objective=TranslationObjective(translator, training.label_smoothing, training.guided_alignment),
-        stream=_stream(config, runtime, encoded, tokenizers, translator.context.document_context),
+        stream=stream,
         validate=validator(config, runtime, tokenizers, test_set),
         tokenizers=tokenizers,
         fingerprint=encoded.fingerprint,
@@ -103,32 +120,6 @@ def _tokenizers(
                 yield pair.source, pair.target
 
     return learn_once(config.tokenizer, runtime, lambda: learn(config.tokenizer, pairs, config.seed))
-
-
-def _stream(
-    config: TranslationConfig,
-    runtime: Runtime,
-    encoded: EncodedCorpus,
-    tokenizers: TokenizerPair,
-    document_context: DocumentContext | None,
-) -> BatchStream:
-    guided = config.training.guided_alignment.weight > 0.0
-    if encoded.has_links and not guided:
-        logger.info("the alignments of data.train are not used: training.guided_alignment.weight is 0")
-    if encoded.document_positions is not None and document_context is None:
-        logger.info("the documents of data.train are not used: model.context is none")
-    return BatchStream(
-        encoded,
-        batch_tokens=config.training.batch_tokens,
-        seed=config.seed,
-        rank=runtime.rank,
-        world=runtime.world,
-        accumulation=config.training.accumulation,
-        tokenizers=tokenizers,
-        sampling=config.tokenizer.sampling,
-        with_links=guided,
-        context=document_context,
-    )
 
 
 def _validation_set(validation: Corpus, tokenizers: TokenizerPair, filters: FiltersConfig) -> TestSet:

@@ -120,8 +120,11 @@ def translate_lines(
         CheckpointError: the model gives no finite probabilities.
         NmtError: a line does not fit into memory.
     """
-    runtime = system.runtime
-    encoded = EncodedLines.of(system, lines, search, request, prefixes, first_line)
+    runtime, numbers = system.runtime, range(first_line, first_line + len(lines))
+    lines, sources = encode_lines(system.tokenizers.source, lines, request.max_length, first_line)
+    prefix_ids = system.tokenizers.target.encode(prefixes) if prefixes is not None else None
+    assert prefix_ids is None or len(prefix_ids) == len(lines), "one prefix a line"
+    encoded = EncodedLines(lines, sources, prefix_ids, search, request, numbers)
     parts: list[Callable[[System], PartResult]]
     if documents is None or all(translator.context.document_context is None for translator in system.translators):
         lengths = [len(ids) for ids in encoded.sources]
@@ -162,22 +165,6 @@ class EncodedLines:
     request: Request
     numbers: Sequence[int]
     """Of the lines, for messages and for the seeds of sampling."""
-
-    @classmethod
-    def of(
-        cls,
-        system: System,
-        lines: Sequence[str],
-        search: SearchConfig,
-        request: Request,
-        prefixes: Sequence[str] | None,
-        first_line: int,
-    ) -> EncodedLines:
-        tokenizers = system.tokenizers
-        lines, sources = encode_lines(tokenizers.source, lines, request.max_length, first_line)
-        prefix_ids = tokenizers.target.encode(prefixes) if prefixes is not None else None
-        assert prefix_ids is None or len(prefix_ids) == len(lines), "one prefix a line"
-        return cls(lines, sources, prefix_ids, search, request, range(first_line, first_line + len(lines)))
 
     def select(self, rows: Sequence[int]) -> EncodedLines:
         """Returns these lines alone."""
@@ -328,9 +315,8 @@ def length_batches(lengths: Sequence[int], batch_tokens: int, rank: int = 0, wor
 def encode_lines(
     tokenizer: Tokenizer, lines: Sequence[str], max_length: int | None, first_line: int, side: str = ""
 ) -> tuple[list[str], list[list[int]]]:
-    """Returns the lines and their first `max_length` pieces, with a warning for each line that has more.
+    """Returns the lines and their first `max_length` pieces, None for all, with a warning for each line that has more.
 
-    None takes all pieces.
     Of a line of very many characters only the beginning is tokenized and returned, because SentencePiece takes seconds
     for a million of them. The beginning ends at a space and is far longer than `max_length` pieces, so the pieces are
     those of the whole line. A line without spaces may be cut anywhere.
