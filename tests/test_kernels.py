@@ -18,9 +18,9 @@ from nmt.kernels.compiler import Calls
 from nmt.kernels.cross_entropy.native import native_cross_entropy
 from nmt.kernels.cross_entropy.reference import Losses, cross_entropy
 from nmt.kernels.linear import onednn
+from nmt.kernels.partial_reads import Source
 from nmt.kernels.select import UnsupportedReasons, choose_kernels
 from nmt.kernels.steps import StepKernels
-from nmt.kernels.windows import Source
 from nmt.model.attention import Encoded, build_attention
 from nmt.model.cells import CELLS, build_stack
 from nmt.tasks.training import train

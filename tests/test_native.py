@@ -20,7 +20,7 @@ from torch import Tensor
 from nmt.errors import ConfigError
 from nmt.kernels import compiler as build
 from nmt.kernels.attention import native as attention
-from nmt.kernels.attention.additive import exponentials
+from nmt.kernels.attention.additive_scores import exponentials
 from nmt.kernels.cross_entropy import chunked
 from nmt.kernels.cross_entropy.native import log_softmax, native_chunk_losses
 from nmt.kernels.gru.native import gru_forward, gru_step

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from nmt.errors import ConfigError
 from nmt.kernels.attention import native as native_attention
-from nmt.kernels.attention.additive import additive_scores
+from nmt.kernels.attention.additive_scores import additive_scores
 from nmt.kernels.compiler import load
 from nmt.kernels.cross_entropy import native as native_cross_entropy
 from nmt.kernels.cross_entropy import reference as reference_cross_entropy

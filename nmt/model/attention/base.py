@@ -22,9 +22,9 @@ from torch.nn import functional as F
 
 from nmt.config.registry import Registry
 from nmt.config.schema import NetworkPartOptions
+from nmt.kernels.partial_reads import Source
 from nmt.kernels.select import Kernels
 from nmt.kernels.tape import Row, Tape, Value
-from nmt.kernels.windows import Source
 
 
 @dataclass(frozen=True)
