@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nmt.kernels import select
 from nmt.kernels.linear.int8 import (
-    EXACT_INPUTS,
+    FLOAT32_INPUTS,
     Int8Product,
     NativeInt8Product,
     OnednnInt8Product,
@@ -60,7 +60,7 @@ def test_sums_are_exact(kind: type[Int8Product], rows: int, inputs: int, outputs
 @every_kind
 def test_sums_that_float32_does_not_hold_are_exact(kind: type[Int8Product]) -> None:
     """Rounded once, when the sum of 32 bits becomes a float."""
-    inputs = 3 * EXACT_INPUTS + 5
+    inputs = 3 * FLOAT32_INPUTS + 5
     weight, given = whole(20, inputs, least=100), whole(3, inputs, least=100)
     expected = given @ weight.t()
     assert expected.min() > 2 * 2**24
@@ -69,7 +69,7 @@ def test_sums_that_float32_does_not_hold_are_exact(kind: type[Int8Product]) -> N
 
 
 def test_so_many_products_add_up_exactly_in_float32() -> None:
-    assert EXACT_INPUTS * 127**2 <= 2**24 < (EXACT_INPUTS + 1) * 127**2
+    assert FLOAT32_INPUTS * 127**2 <= 2**24 < (FLOAT32_INPUTS + 1) * 127**2
 
 
 @every_kind

@@ -110,7 +110,7 @@ def test_a_forced_kernel_is_what_one_gets() -> None:
 
 @needs_compiler
 def test_a_forced_kernel_that_cannot_be_had_is_a_mistake() -> None:
-    cpu, obstacle = torch.device("cpu"), "model.decoder.cell has no fused form"
+    cpu, obstacle = torch.device("cpu"), "model.decoder.cell has no native or Triton kernel"
     unsupported = UnsupportedReasons(recurrence=obstacle)
     assert obstacle in choose_kernels("auto", cpu, unsupported).reason
     assert choose_kernels("auto", cpu, unsupported).steps is None

@@ -95,12 +95,12 @@ def test_a_network_that_is_not_recorded_says_why() -> None:
     reasons = {build(options).unsupported_reasons().recurrence for options in NETWORKS}
     assert reasons == {
         "",
-        "model.attention.coverage has no fused form",
+        "model.attention.coverage has no native or Triton kernel",
         "model.attention.heads is not 1",
         "model.attention.score compares nothing",
-        "model.attention.score has no fused form",
+        "model.attention.score has no native or Triton kernel",
         "model.attention.window is not global",
-        "model.attention.wiring.reset_context has no fused form",
+        "model.attention.wiring.reset_context has no native or Triton kernel",
     }
 
 

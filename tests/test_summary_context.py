@@ -253,7 +253,9 @@ def test_told_at_the_start_alone_the_recurrence_is_still_differentiated_by_hand(
 def test_what_enters_every_step_has_no_fused_form() -> None:
     overrides = ["model.context={kind: summary}", "runtime.kernel=fused"]
     overrides += [f"data.{name}={{source: a, target: b, documents: c}}" for name in ("train", "validation")]
-    with pytest.raises(ConfigError, match=r"fused cannot be had: model\.context\.where has no fused form unless"):
+    with pytest.raises(
+        ConfigError, match=r"fused cannot be had: model\.context\.where has no native or Triton kernel unless"
+    ):
         read_config("configs/quickstart.yaml", overrides)
     read_config("configs/quickstart.yaml", [*overrides, "model.context.where=start"])
 

@@ -27,9 +27,9 @@ from nmt.runtime import cpu_flags
 FOLDER = Path(__file__).parent
 SOURCES = (FOLDER / "kernels.c", FOLDER / "kernels.h", *sorted(FOLDER.glob("*/*.h")))
 OPTIONS = ("-std=gnu11", "-O3", "-fPIC", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp")
-"""Nothing among them lets the compiler change what a sum is; where its order is free, the source says so."""
+"""No option lets the compiler reorder sums; where the order is free, the source says so."""
 PATIENCE = 120.0
-"""Seconds that a compiler may take; it takes two."""
+"""Timeout of the compiler in seconds; it usually takes two."""
 FORMATS = {torch.float32: "float", torch.bfloat16: "bf16", torch.float64: "double"}
 """Suffix of the kernels by the format of products."""
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -43,8 +43,8 @@ class Library(ctypes.CDLL):
 def load() -> tuple[Library | None, str]:
     """Returns the kernels, or None and the reason why there are none.
 
-    They are compiled once for each source, processor and compiler, and kept in the user's cache folder. They run in the
-    threads of PyTorch's own OpenMP, which must have been loaded, as `import torch` does on Linux.
+    Compiles them once for each source, processor and compiler, and caches the library in the user's cache folder. They
+    run in the threads of PyTorch's OpenMP, which `import torch` loads on Linux.
     """
     if sys.platform != "linux":
         return None, f"they were never tried on {platform.system()}"
@@ -54,18 +54,18 @@ def load() -> tuple[Library | None, str]:
     try:
         return _library([*compiler.split(), *OPTIONS, *_processor()]), ""
     except (OSError, subprocess.SubprocessError) as error:
-        said = (isinstance(error, subprocess.CalledProcessError) and error.stderr) or str(error)
-        return None, f"{compiler} makes none here: {' '.join(said.split())[:200]}"
+        message = (isinstance(error, subprocess.CalledProcessError) and error.stderr) or str(error)
+        return None, f"{compiler} makes none here: {' '.join(message.split())[:200]}"
 
 
 class Calls:
-    """C kernels of one compute dtype, by name. They take addresses, and look at nothing else of a tensor."""
+    """C kernels of one compute dtype, by name. They take addresses and do not check shapes or dtypes."""
 
     def __init__(self, dtype: torch.dtype, signatures: Mapping[str, str], single_signatures: Mapping[str, str]) -> None:
         library, why = load()
         assert library is not None, why
-        exact = c_double if dtype == torch.float64 else c_float
-        kinds = {"p": c_void_p, "s": c_int64, "u": c_uint64, "i": c_int, "e": exact}
+        accumulation = c_double if dtype == torch.float64 else c_float
+        kinds = {"p": c_void_p, "s": c_int64, "u": c_uint64, "i": c_int, "e": accumulation}
         named = {f"{name}_{FORMATS[dtype]}": (name, signature) for name, signature in signatures.items()}
         named |= {name: (name, signature) for name, signature in single_signatures.items()}
         self._functions: dict[str, Any] = {}
@@ -79,7 +79,7 @@ class Calls:
 
 
 def can_be_called(*tensors: Tensor) -> bool:
-    """Whether no gradient is recorded, and the kernels take numbers of these formats."""
+    """Returns whether no gradient is recorded and the kernels support the tensors' device and dtypes."""
     return not torch.is_grad_enabled() and all(
         tensor.device.type == "cpu" and tensor.dtype in FORMATS for tensor in tensors
     )
@@ -88,10 +88,10 @@ def can_be_called(*tensors: Tensor) -> bool:
 def declare(
     signatures: Mapping[str, str], single_signatures: Mapping[str, str] = MappingProxyType({})
 ) -> Callable[[torch.dtype], Calls]:
-    """Returns a function to the kernels with these signatures for a compute dtype.
+    """Returns a function from a compute dtype to the kernels with these signatures.
 
-    A letter for each argument: p an address, s a size, u 64 bits without sign, i truth, e a number in the accumulation
-    dtype. Those of `single_signatures` exist once, whatever the dtype.
+    One letter for each argument: p address, s size, u unsigned 64-bit integer, i boolean, e scalar in the accumulation
+    dtype. Kernels of `single_signatures` are independent of the dtype.
     """
 
     @cache
@@ -102,12 +102,12 @@ def declare(
 
 
 def address(tensor: Tensor | None) -> int | None:
-    """Of its first element."""
+    """Returns the address of the first element; None without a tensor."""
     return None if tensor is None else tensor.data_ptr()
 
 
 def _processor() -> list[str]:
-    """Options for this very processor."""
+    """Returns the compiler options for this processor."""
     if platform.machine() not in ("x86_64", "AMD64"):
         return ["-mcpu=native"]
     wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
@@ -115,7 +115,7 @@ def _processor() -> list[str]:
 
 
 def _library(command: list[str]) -> Library:
-    """Loads the kernels from the folder of this user, and compiles them if they are not there."""
+    """Loads the kernels from the cache folder; compiles them if they are missing."""
     version = _run([command[0], "--version"])
     digest = hashlib.sha256("\0".join([version, *command, platform.machine(), *sorted(cpu_flags())]).encode())
     for source in SOURCES:
@@ -126,10 +126,10 @@ def _library(command: list[str]) -> Library:
             return Library(str(path))
         path.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(prefix="nmt-") as scratch:
-        made, linked = Path(scratch) / "kernels.o", Path(scratch) / "kernels.so"
-        _run([*command, "-c", str(SOURCES[0]), "-o", str(made)])
-        # Without OpenMP's own library: the one that PyTorch has loaded is to be found.
-        _run([command[0], "-shared", "-o", str(linked), str(made), "-lm"])
+        compiled, linked = Path(scratch) / "kernels.o", Path(scratch) / "kernels.so"
+        _run([*command, "-c", str(SOURCES[0]), "-o", str(compiled)])
+        # Not linked with OpenMP: its symbols come from the library that PyTorch has loaded.
+        _run([command[0], "-shared", "-o", str(linked), str(compiled), "-lm"])
         if folder:
             with suppress(OSError):  # the disk is full
                 linked = _keep(linked, folder, name)
@@ -146,7 +146,7 @@ def _run(command: list[str]) -> str:
 def _folder() -> Path | None:
     """Returns a folder that belongs to this user and that nobody else can write to; None if there is none.
 
-    Its place is the user's cache folder. Users without one share nothing: each has a folder among the temporary files.
+    It is the user's cache folder or, without a home, a folder of this user among the temporary files.
     """
     folders = [Path(tempfile.gettempdir()) / f"nmt-kernels-{os.geteuid()}"]
     # No home: neither HOME nor an entry in the password file.
@@ -164,9 +164,9 @@ def _folder() -> Path | None:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a library is as it was compiled, and nobody but this user can have written it.
+    """Returns whether the file is complete and only this user can write it.
 
-    Its name ends with the checksum of its content: loading a library that was cut off kills the process.
+    Its name ends with the checksum of its content: loading a truncated library kills the process.
     """
     try:
         status, content = path.lstat(), path.read_bytes()
@@ -181,7 +181,7 @@ def _checksum(content: bytes) -> str:
 
 
 def _keep(linked: Path, folder: Path, name: str) -> Path:
-    """Copies a library into the folder and returns its path; after a kill or a power cut it is there whole or not."""
+    """Copies a library into the folder atomically and returns its path."""
     content = linked.read_bytes()
     path = folder / f"{name}-{_checksum(content)}.so"
     descriptor, temporary = tempfile.mkstemp(dir=folder)  # of mode 0600

@@ -1,10 +1,6 @@
-"""Gated recurrent layers over packed rows, differentiated by hand: for a CPU, where PyTorch's own are slow.
+"""Recurrent layers over packed rows: the packing, and layers by PyTorch, by the native GRU, or step by step.
 
-PyTorch's layer cuts the packed input into steps, and the gradient of every cut is as large as the whole input: its
-backward pass grows with rows x steps squared. Here the loops only do what must wait for the step before, both
-directions run in the same steps, and the gradients of the weights are one product each at the end.
-
-Under autocast products are computed in its format, and what is between them in single precision.
+Under autocast products are computed in its dtype, everything else in single precision.
 
 Shapes: L layers, D directions, P elements in packed order, T steps, R rows of a step or of the first, X input features,
 H hidden, C = D x H outputs, G = 3 H gates.
@@ -31,11 +27,11 @@ class Packing:
     the second elements of those that have one, and so on. Empty rows do not occur in it; R rows do."""
 
     element_P: Tensor
-    """Which element each is, counted over all rows, one row after the other."""
+    """Index of each element in the concatenation of all rows."""
     row_P: Tensor
-    """The row that each belongs to."""
+    """Row of each element."""
     position_P: Tensor
-    """Its position in the row."""
+    """Position of each element in its row."""
     sizes_T: Tensor
     """Rows that have an element at each position; on the CPU, where recurrent layers read it."""
     lengths_N: Tensor
@@ -43,22 +39,22 @@ class Packing:
 
     @staticmethod
     def of(lengths_N: Tensor, device: torch.device) -> Packing:
-        """The packing of rows with these lengths, which stand on the CPU."""
+        """Returns the packing of rows with these lengths."""
         lengths_N = lengths_N.cpu()
         sorted_N, order_N = lengths_N.sort(descending=True, stable=True)
         longest = int(sorted_N[0]) if len(sorted_N) else 0
         positions_T = torch.arange(longest)
-        # How many rows are longer than each position, counted from the shorter end.
+        # Rows longer than each position, counted from the shortest row.
         sizes_T = len(lengths_N) - torch.searchsorted(sorted_N.flip(0).contiguous(), positions_T, right=True)
         position_P = positions_T.repeat_interleave(sizes_T)
         starts_T = sizes_T.cumsum(0) - sizes_T
         row_P = order_N[torch.arange(len(position_P)) - starts_T[position_P]]
         element_P = (lengths_N.cumsum(0) - lengths_N)[row_P] + position_P
 
-        def there(part: Tensor) -> Tensor:
+        def on_device(part: Tensor) -> Tensor:
             return part.to(device, non_blocking=True)
 
-        return Packing(there(element_P), there(row_P), there(position_P), sizes_T, lengths_N)
+        return Packing(on_device(element_P), on_device(row_P), on_device(position_P), sizes_T, lengths_N)
 
     @property
     def rows(self) -> int:
@@ -78,12 +74,12 @@ class Packing:
     @cached_property
     def mirrored_P(self) -> Tensor:
         """Where in packed order the element stands that is as far from the other end of its row."""
-        return self._starts_T[self._lengths_P - 1 - self.position_P] + self._place_P
+        return self._starts_T[self._lengths_P - 1 - self.position_P] + self._rank_P
 
     @cached_property
     def before_P(self) -> Tensor:
         """Where the element before it stands, of all elements that are not the first of their row."""
-        position_P, place_P = self.position_P[self.full_rows :], self._place_P[self.full_rows :]
+        position_P, place_P = self.position_P[self.full_rows :], self._rank_P[self.full_rows :]
         return self._starts_T[position_P - 1] + place_P
 
     @cached_property
@@ -97,8 +93,8 @@ class Packing:
         return (self.sizes_T.cumsum(0) - self.sizes_T).to(self.row_P.device, non_blocking=True)
 
     @cached_property
-    def _place_P(self) -> Tensor:
-        """The place of each element's row among all, the longest first."""
+    def _rank_P(self) -> Tensor:
+        """The index of each element's row in the order of length, the longest first."""
         return torch.arange(len(self.row_P), device=self.row_P.device) - self._starts_T[self.position_P]
 
     @cached_property
@@ -137,10 +133,10 @@ def run_packed(
     dropout: Dropout = F.dropout,
     linear: LinearProduct = F.linear,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The outputs [P, C] of the top layer of a recurrent stack, and the parts of the last states, [L x D, R, H] each.
+    """Returns the outputs [P, C] of the top layer, and the parts of the last states, [L x D, R, H] each.
 
-    `gru` runs the layers of a stack of GRUs, with `linear` for their inputs; the library runs other cells, and all of
-    them where it is None.
+    `gru` runs the layers of a stack of GRUs, with `linear` for their inputs. PyTorch runs other cells, and GRUs where
+    `gru` is None.
     """
     if gru is not None and isinstance(stack, nn.GRU):
         return _by_layers(stack, inputs_PX, packing, gru, dropout, linear)
@@ -153,7 +149,7 @@ def run_packed(
 def _layer_by_layer(
     stack: nn.RNNBase, inputs_PX: Tensor, packing: Packing, dropout: Dropout
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The library's layers, with the same draws of dropout between them as those run by hand."""
+    """Runs PyTorch's layers one by one, with dropout by `dropout` between them."""
     run: Any = {"LSTM": torch.lstm, "GRU": torch.gru, "RNN_TANH": torch.rnn_tanh}[stack.mode]
     directions = 2 if stack.bidirectional else 1
     first_DRH = inputs_PX.new_zeros(directions, packing.full_rows, stack.hidden_size)
@@ -190,7 +186,7 @@ def _by_layers(
 
 
 def by_direction(rows_PF: Tensor, directions: int, packing: Packing, dtype: torch.dtype) -> Tensor:
-    """A fresh [D, P, F / D] of [P, F], each direction in the order in which it runs."""
+    """Returns a new tensor [D, P, F / D] of [P, F], each direction in the order in which it runs."""
     parts_PF = rows_PF.chunk(directions, 1)
     apart_DPF = torch.empty(directions, *parts_PF[0].shape, dtype=dtype, device=rows_PF.device)
     apart_DPF[0].copy_(parts_PF[0])
@@ -200,7 +196,7 @@ def by_direction(rows_PF: Tensor, directions: int, packing: Packing, dtype: torc
 
 
 def before_each(states_DPH: Tensor, packing: Packing) -> Tensor:
-    """The state before each element; before the first of a row there is none, which is zero."""
+    """Returns the state before each element; zero before the first element of a row."""
     before_DPH = torch.zeros_like(states_DPH)
     before_DPH[:, packing.full_rows :] = states_DPH.index_select(1, packing.before_P)
     return before_DPH
@@ -217,10 +213,10 @@ def scan(
     *,
     backwards: bool,
 ) -> tuple[Tensor, State]:
-    """Runs a layer step by step: the outputs [P, H] of all positions and the last state of each sequence, parts [B, H].
+    """Runs a layer step by step; returns the outputs [P, H] and the last state of each sequence, parts [B, H].
 
-    `step` makes the state after a position from its input's half of the gates [N, G] and the state before; `sizes` are
-    the N. `first` is the state that all sequences begin with. Backwards every sequence begins at its own end.
+    `step` computes the state after a position from the input's half of the gates [N, G] and the state before; `sizes`
+    are the N. `first` is the initial state. Backwards, each sequence starts at its own end.
     """
     state, outputs = first, []
     inputs = projected_PG.split_with_sizes(list(sizes))
@@ -237,6 +233,6 @@ def scan(
 
 
 def zeros(parts: int, sequences: int, hidden: int, like: Tensor) -> State:
-    """The state that nothing has been read into, in at least single precision."""
+    """Returns the zero state, in at least single precision."""
     dtype = torch.promote_types(like.dtype, torch.float32)
     return tuple(like.new_zeros(sequences, hidden, dtype=dtype) for _ in range(parts))

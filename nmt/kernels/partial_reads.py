@@ -1,7 +1,7 @@
-"""Reading parts of a sequence, one step after another, at a cost that does not grow with the sequence.
+"""Reads parts of a sequence whose gradients are added in one tensor.
 
-Left alone, autograd gives every part that is read a gradient of the size of the whole, and adds these up: T steps over
-S positions then cost T x S in the backward pass, however small the parts. Here all parts add into one gradient.
+Autograd alone computes for every part a gradient as large as the sequence: T steps over S positions then cost T x S in
+the backward pass, however small the parts are.
 
 Shapes: `...` are any leading dimensions, Q queries, S positions, W positions of a window, F features.
 """
@@ -25,14 +25,14 @@ class Source:
         self._features: Tensor = whole
 
     def read(self, first: int, width: int) -> Tensor:
-        """The positions from `first` on, [..., W, F], the same for every query."""
+        """Returns the positions from `first` on, [..., W, F], the same for every query."""
         if self._parts is None:
             return self._features.narrow(-2, first, width)
         part: Tensor = _ReadSlice.apply(self._features, first, width, self._parts)  # type: ignore[no-untyped-call]
         return part
 
     def take(self, positions: Tensor) -> Tensor:
-        """The features at these positions [..., Q, W]: [..., Q, W, F]."""
+        """Returns the features at these positions [..., Q, W]: [..., Q, W, F]."""
         shape = self._features.shape
         starts = torch.arange(math.prod(shape[:-2]), device=positions.device).view(*shape[:-2], 1, 1) * shape[-2]
         rows = (positions + starts).flatten()
@@ -44,7 +44,7 @@ class Source:
 
 
 class _Parts:
-    """The gradients of what was read, added up in at least single precision."""
+    """Gradients of the parts, summed in at least single precision."""
 
     def __init__(self, features: Tensor) -> None:
         self._shape, self._dtype = features.shape, torch.promote_types(features.dtype, torch.float32)
@@ -56,13 +56,13 @@ class _Parts:
         return self._sum
 
     def collect(self) -> Tensor | None:
-        """The sum, which begins anew."""
+        """Returns the sum and resets it."""
         total, self._sum = self._sum, None
         return total
 
 
 class _Collect(torch.autograd.Function):
-    """The sequence itself; its gradient is the sum of the parts', once the last of them has been added."""
+    """Identity; its gradient is the sum of the parts' gradients."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, parts: _Parts) -> Tensor:

@@ -30,6 +30,7 @@ from nmt.kernels.linear.quantization import (
     OnednnInt8Weight,
     OnednnNativeInt8Weight,
     PrepackedWeight,
+    has_prepacked_weights,
     prepack,
 )
 from nmt.kernels.packed import Packing, run_packed
@@ -42,9 +43,9 @@ KernelName = Literal["auto", "reference", "fused", "graphed"]
 WeightFormat = Literal["fp32", "bf16", "int8"]
 
 LEAST_CAPABILITY = (8, 0)
-"""Of a GPU that Triton compiles for."""
+"""Least compute capability of a GPU."""
 FORCED: tuple[KernelName, ...] = ("fused", "graphed")
-"""Values that are an error where they cannot be had."""
+"""Values of `runtime.kernel` that are an error where they are unavailable."""
 
 States = tuple[Tensor, ...]
 """The parts of a cell's state, [..., H] each, its output first."""
@@ -71,29 +72,33 @@ class Kernels:
     steps: StepKernels | None
     """Replays a recorded recurrence with attention; None: autograd runs one operation after another."""
     weights: type[PrepackedWeight] | None
-    """The class that a translator's constant weights are prepacked in; None leaves them as they are."""
+    """The class that a translator's constant weights are prepacked in; None: they are not prepacked."""
     reason: str
-    """One sentence for the log."""
+    """The choice in one sentence, for the log."""
     warning: str = ""
-    """Why training is slower than it could be; empty where it is not."""
+    """Why training is slower than it could be; else empty."""
+
+    def run_by_step(self, stack: nn.RNNBase) -> bool:
+        """Returns whether `layers` cannot run a stack, because its weights are prepacked: it must run step by step."""
+        return self.weights is not None and has_prepacked_weights(stack)
 
     def prepack(self, network: nn.Module) -> None:
-        """Prepacks the weights of a loaded network, where these kernels are for that."""
+        """Prepacks the weights of a loaded network, if a format is set."""
         if self.weights is not None:
             prepack(network, self.weights)
 
 
 class UnsupportedReasons(NamedTuple):
-    """Why parts of a network have no implementation but the reference, with the path in the YAML; empty: they have."""
+    """Why parts of a network have only the reference, with the path in the YAML; empty where kernels support them."""
 
     layers: str = ""
-    """Of the recurrent layers over packed rows."""
+    """For the recurrent layers over packed rows."""
     recurrence: str | None = ""
-    """Of the decoder's recurrence with attention; None where the network has no decoder."""
+    """For the decoder's recurrence with attention; None where the network has no decoder."""
 
 
 def reference_kernels(reason: str = "") -> Kernels:
-    """The equations as they stand, by operations of PyTorch alone."""
+    """Returns the reference of every operation, in PyTorch alone."""
     return Kernels(
         cross_entropy=reference_cross_entropy.cross_entropy,
         dropout=F.dropout,
@@ -114,10 +119,10 @@ def choose_kernels(
     unsupported: UnsupportedReasons = UnsupportedReasons(),  # noqa: B008 - immutable
     weights: WeightFormat | None = None,
 ) -> Kernels:
-    """The kernels that `runtime.kernel` asks for, on this device.
+    """Chooses the kernels for `runtime.kernel` on this device.
 
-    With `weights` they are for a translator whose weights are constant, and prepacked in this format: its products all
-    go through `torch.nn.functional.linear`. Raises `ConfigError` where `fused` or `graphed` cannot be had.
+    With `weights` they are for translation with constant weights, prepacked in this format; all products then go
+    through `torch.nn.functional.linear`. Raises `ConfigError` where `fused` or `graphed` is unavailable.
     """
     reference = reference_kernels("kernel reference, as asked: PyTorch runs every equation as it stands")
     if kernel == "reference":
@@ -152,16 +157,16 @@ def choose_kernels(
 
 
 def refusal(kernel: KernelName, reason: str | None) -> str:
-    """Why a forced kernel cannot be had and what to do, where something does not support it; else empty."""
+    """Returns why a forced kernel is unavailable and the remedy; else an empty string."""
     if not reason or kernel not in FORCED:
         return ""
     return f"{kernel} cannot be had: {reason}; set it to auto or reference"
 
 
 def _refuse(kernel: KernelName, reason: str) -> None:
-    """Raises `ConfigError` where a forced kernel cannot be had."""
-    if refused := refusal(kernel, reason):
-        raise ConfigError(f"runtime.kernel: {refused}")
+    """Raises `ConfigError` where a forced kernel is unavailable."""
+    if message := refusal(kernel, reason):
+        raise ConfigError(f"runtime.kernel: {message}")
 
 
 def _choose_steps(kernel: KernelName, device: torch.device, unsupported: str | None) -> tuple[StepKernels | None, str]:
@@ -172,17 +177,17 @@ def _choose_steps(kernel: KernelName, device: torch.device, unsupported: str | N
         reason = reason or "CUDA graphs are replayed on a GPU alone"
     _refuse(kernel, reason)
     if reason:
-        return None, f"; the recurrence is not fused: {reason}"
+        return None, f"; the recurrence runs by autograd: {reason}"
     if device.type == "cuda":
-        said = "; attention in a recurrence runs by Triton kernels"
+        description = "; attention in a recurrence runs by Triton kernels"
         if kernel == "graphed":
-            return StepKernels("triton", GraphReplayer()), f"{said}, replayed from CUDA graphs"
-        return StepKernels("triton"), said
+            return StepKernels("triton", GraphReplayer()), f"{description}, replayed from CUDA graphs"
+        return StepKernels("triton"), description
     return StepKernels("native"), "; attention in a recurrence is differentiated by hand"
 
 
 def _choose_weights(weights: WeightFormat) -> type[PrepackedWeight]:
-    """The fastest products of this format on this processor."""
+    """Returns the class with the fastest products in this format on this processor."""
     if weights != "int8":
         return Fp32Weight if weights == "fp32" else Bf16Weight
     compiled = load()[0] is not None
@@ -201,7 +206,7 @@ def _unsupported_device(device: torch.device) -> str:
         return "the package triton is not installed"
     if torch.cuda.get_device_capability(device) < LEAST_CAPABILITY:
         return f"{torch.cuda.get_device_name(device)} is older than what Triton compiles for"
-    # Imported late: a machine without a GPU need not have Triton.
+    # A local import, because a machine without a GPU need not have Triton.
     from nmt.kernels.rnn.triton import unsupported_reason
 
     return unsupported_reason(device)

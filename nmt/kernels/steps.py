@@ -1,7 +1,7 @@
 """The operations of a recurrence's step, as `nmt.kernels.tape` and `nmt.kernels.attention.attend` call them.
 
-They write where the caller says, so that a loop over positions need not allocate, and sum gradients in at least single
-precision. States and sums have the accumulation dtype, operands and results of products the compute dtype.
+They write to tensors of the caller, so that a loop over positions need not allocate, and sum gradients in at least
+single precision. States and sums have the accumulation dtype, operands and results of products the compute dtype.
 
 Shapes: Q queries or steps, B sentences, S source positions, A attention units, C memory features, H hidden,
 G gates x H. Gate inputs, queries, keys, memory and their gradients may be parts of wider tensors, features side by
@@ -24,7 +24,7 @@ first, to the state after a step."""
 
 
 class Annotations(NamedTuple):
-    """The source that queries are compared with, and whose memory is mixed."""
+    """Keys and memory of a source, and the parameters of the score."""
 
     keys: Tensor
     """[B, S, A]."""
@@ -48,13 +48,13 @@ class GateInputs(NamedTuple):
 
 
 def reference_step(cell: str) -> CellStep:
-    """The equation of the cell of this name, for autograd."""
+    """Returns the equation of the cell of this name, for autograd."""
     step: CellStep = getattr(import_module(f"nmt.kernels.{cell}.reference"), f"{cell}_step")
     return step
 
 
 def native_step(cell: str) -> CellStep:
-    """The step in C, which takes the equation's place where no gradient is needed; the equation where there is none."""
+    """Returns the step in C for computation without gradients, or the equation where the cell has no C kernel."""
     if find_spec(f"nmt.kernels.{cell}.native") is None:
         return reference_step(cell)
     step: CellStep = getattr(import_module(f"nmt.kernels.{cell}.native"), f"{cell}_step", reference_step(cell))
@@ -62,23 +62,23 @@ def native_step(cell: str) -> CellStep:
 
 
 def has_step_kernels(operation: str) -> bool:
-    """Whether an operation is implemented in C and, on a machine with a GPU, in Triton."""
-    needed = ["native", "triton"] if torch.cuda.is_available() else ["native"]
-    return all(find_spec(f"nmt.kernels.{operation}.{implementation}") is not None for implementation in needed)
+    """Returns whether an operation has a C kernel and, on a machine with a GPU, a Triton kernel."""
+    required = ["native", "triton"] if torch.cuda.is_available() else ["native"]
+    return all(find_spec(f"nmt.kernels.{operation}.{implementation}") is not None for implementation in required)
 
 
 class StepKernels:
     """The functions of `nmt.kernels.<operation>.<implementation>`, by their names.
 
-    `copy` is a second place for a result, in the compute dtype. `d_after` is the gradient of a result; its second part,
-    `pending`, is in the compute dtype. Either is None where there is none.
+    `copy` is a second tensor for a result, in the compute dtype. `d_after` is the gradient of a result; its second
+    part, `pending`, is in the compute dtype. Both are optional (None).
 
     - gru_forward(gates, before, after, copy), and for other cells whose state is their output `<cell>_forward`;
     - gru_backward(gates, before, d_after, pending, d_input, d_recurrent, d_before): writes the gradients of both halves
       of the gates, and adds that of the state before.
     - lstm_forward(gates, cell, after_cell, after, copy);
     - lstm_backward(gates, cell, after_cell, d_after, pending, d_after_cell, d_gates, d_gates_copy, d_cell): the
-      gradient of the gates' sum is written to one place or two.
+      gradient of the gates' sum is written to one tensor or two.
     - rnn_forward(gates, after, copy): tanh of the sum;
     - rnn_backward(after, d_after, pending, d_gates, d_gates_copy).
     - attention_prepare(source): the source as the other functions take it, computed once for all steps;

@@ -110,7 +110,7 @@ class Cell(nn.Module):
 
     def unsupported_reason(self) -> str:
         """Returns why a step cannot be recorded, with the path in the YAML; empty if it can."""
-        return "" if has_step_kernels(self.kind) else "model.decoder.cell has no fused form"
+        return "" if has_step_kernels(self.kind) else "model.decoder.cell has no native or Triton kernel"
 
     def carry(self, tape: Tape, state: State) -> Values:
         """Adds the state to a tape, from a state with one query. Products read the output only."""

@@ -119,7 +119,9 @@ class HierarchicalEncoder(nn.Module):
 
     def unsupported_reason(self) -> str:
         """Why some layers run by the library alone, with the path in the YAML; empty where none does."""
-        stuck = [name for name, level in (("word", self.word), ("sentence", self.sentence)) if not level.can_be_fused]
+        stuck = [
+            name for name, level in (("word", self.word), ("sentence", self.sentence)) if not level.has_native_layers
+        ]
         return " and ".join(f"model.{name}.cell is not gru" for name in stuck)
 
     def forward(self, ids_W: Tensor, words_N: Tensor, sentences_B: Tensor) -> EncodedDocuments:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.config import schema
-from nmt.kernels.linear.quantization import has_prepacked_weights
 from nmt.kernels.packed import Packing, State, scan, zeros
 from nmt.kernels.select import Kernels
 from nmt.model.attention import Encoded
@@ -63,7 +62,7 @@ class RecurrentLayers(nn.Module):
         self.output_size = options.output_size
         self.between = dropout
         self.drop = kernels.dropout
-        self.run_segment = kernels.layers
+        self.kernels = kernels
         self.cell_step = kernels.cell_step(options.cell.kind)
         self.residual_from = options.residual_from
         sizes = (input_size, *options.widths)
@@ -87,7 +86,7 @@ class RecurrentLayers(nn.Module):
         return [self.stack, *self.above]
 
     @property
-    def can_be_fused(self) -> bool:
+    def has_native_layers(self) -> bool:
         """Whether the layers have an implementation besides PyTorch's own."""
         return isinstance(self.stack, nn.GRU)
 
@@ -97,10 +96,10 @@ class RecurrentLayers(nn.Module):
         layer = 0
         for segment in self.segments:
             inputs_PX = self.drop(below_PX, self.between, self.training) if layer else below_PX
-            if isinstance(segment, SteppedLayers) or has_prepacked_weights(segment):
+            if isinstance(segment, SteppedLayers) or self.kernels.run_by_step(segment):
                 outputs_PX, final = self._step_by_step(segment, inputs_PX, packing)
             else:
-                outputs_PX, final = self.run_segment(segment, inputs_PX, packing)
+                outputs_PX, final = self.kernels.layers(segment, inputs_PX, packing)
             layer += segment.num_layers
             adds = self.residual_from is not None and layer >= self.residual_from
             below_PX = outputs_PX + below_PX if adds else outputs_PX
@@ -172,7 +171,7 @@ class RecurrentEncoder(RecurrentLayers):
 
     def unsupported_reason(self) -> str:
         """Returns why only PyTorch's own layers can run, with the path in the YAML; empty if others can."""
-        return "" if self.can_be_fused else "model.encoder.cell is not gru"
+        return "" if self.has_native_layers else "model.encoder.cell is not gru"
 
     def forward(self, source_BS: Tensor, lengths_B: Tensor) -> Encoded:
         """Encodes sentences of `lengths_B` pieces; the ids of padding are ignored.

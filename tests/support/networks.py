@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Literal, TypeVar
 
@@ -116,7 +117,7 @@ def with_gru(network: Network, gru: PackedGru | None) -> Network:
     """The network itself, its layers over packed rows from now on run by this layer, or by the library."""
     for module in network.modules():
         if isinstance(module, RecurrentLayers):
-            module.run_segment = partial(run_packed, gru=gru)
+            module.kernels = replace(module.kernels, layers=partial(run_packed, gru=gru))
     return network
 
 

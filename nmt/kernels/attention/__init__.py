@@ -14,14 +14,14 @@ from nmt.kernels.steps import Annotations, StepKernels
 def attend(kernels: StepKernels, query_BQA: Tensor, source: Annotations) -> tuple[Tensor, Tensor]:
     """Returns the contexts [B, Q, C] of the queries and their weights [B, Q, S].
 
-    Nothing as large as [B, Q, S, A] is kept for the backward pass.
+    Saves no tensor of the size [B, Q, S, A] for the backward pass.
     """
     context_and_weights: tuple[Tensor, Tensor] = _Attend.apply(kernels, query_BQA, *source)  # type: ignore[no-untyped-call]
     return context_and_weights
 
 
 def attention_weights(scores_QBS: Tensor, normalizer_QB: Tensor) -> Tensor:
-    """The softmax [Q, B, S] of the scores."""
+    """Returns the softmax [Q, B, S] of the scores."""
     return torch.exp(scores_QBS - normalizer_QB.unsqueeze(-1))
 
 
@@ -34,9 +34,9 @@ def source_gradients(
     d_context_QBC: Tensor,
     d_weights_QBS: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The gradients of keys, memory and energy, of all queries or steps together.
+    """Returns the gradients of keys, memory and energy, summed over all queries or steps.
 
-    One product each instead of one a step, and no sum over steps of gradients as large as the source.
+    Each is one product over all steps, not a sum over steps of gradients as large as the source.
     """
     dtype = source.memory.dtype
     weights_QBS = attention_weights(scores_QBS, normalizer_QB)

@@ -18,26 +18,26 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 LIMITS = {torch.float32: 43.0, torch.float64: 350.0}
-"""Arguments beyond are taken for these, so that no exponential is infinite or zero and their product is never
-undefined; tanh is 1 to the last bit from 9 and 19 on."""
+"""Bounds of the arguments, by dtype. Within them no exponential is infinite or zero, so no product is NaN; tanh is 1 to
+the last bit from 9 (float32) and 19 (float64) on."""
 
 
 def exponentials(arguments: Tensor) -> Tensor:
-    """e^2x in at least single precision."""
-    exact = arguments.to(torch.promote_types(arguments.dtype, torch.float32))
-    limit = LIMITS[exact.dtype]
-    return exact.clamp(-limit, limit).mul_(2.0).exp_()
+    """Returns e^2x in at least single precision."""
+    arguments = arguments.to(torch.promote_types(arguments.dtype, torch.float32))
+    limit = LIMITS[arguments.dtype]
+    return arguments.clamp(-limit, limit).mul_(2.0).exp_()
 
 
 def reciprocals(queries: Tensor, keys: Tensor, out: Tensor | None = None) -> Tensor:
-    """r of exponentials that are broadcast against each other."""
+    """Returns r of exponentials that are broadcast against each other."""
     return torch.addcmul(queries.new_ones(()), queries, keys, out=out).reciprocal_()
 
 
 def additive_scores(query: Tensor, keys: Tensor, exponential_keys: Tensor, energy_A: Tensor) -> Tensor:
-    """v' tanh(q + k) of queries [..., Q, A] and keys [..., S, A]: [..., Q, S] in at least single precision.
+    """Computes v' tanh(q + k) of queries [..., Q, A] and keys [..., S, A]: [..., Q, S] in at least single precision.
 
-    `exponential_keys` are `exponentials` of the keys, which serve all queries.
+    `exponential_keys` are the `exponentials` of the keys, computed once for all queries.
     """
     scores: Tensor = _AdditiveScores.apply(  # type: ignore[no-untyped-call]
         query, keys, exponential_keys, energy_A
@@ -49,17 +49,17 @@ class _AdditiveScores(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, keys: Tensor, exponential_keys: Tensor, energy_A: Tensor) -> Tensor:
         exponential_query = exponentials(query).unsqueeze(-2)
-        exact_A = energy_A.to(exponential_keys.dtype)
+        wide_energy_A = energy_A.to(exponential_keys.dtype)
         r = reciprocals(exponential_query, exponential_keys.unsqueeze(-3))
-        ctx.save_for_backward(exponential_query, exponential_keys, exact_A)
+        ctx.save_for_backward(exponential_query, exponential_keys, wide_energy_A)
         ctx.dtypes = query.dtype, keys.dtype, energy_A.dtype
         with torch.autocast(query.device.type, enabled=False):
-            return exact_A.sum() - 2.0 * (r @ exact_A)
+            return wide_energy_A.sum() - 2.0 * (r @ wide_energy_A)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_scores: Tensor) -> tuple[Tensor | None, ...]:
-        exponential_query, exponential_keys, exact_A = ctx.saved_tensors
+        exponential_query, exponential_keys, wide_energy_A = ctx.saved_tensors
         query_dtype, keys_dtype, energy_dtype = ctx.dtypes
         r = reciprocals(exponential_query, exponential_keys.unsqueeze(-3))
         d_scores = d_scores.to(r.dtype)
@@ -67,11 +67,11 @@ class _AdditiveScores(torch.autograd.Function):
         with torch.autocast(r.device.type, enabled=False):
             if ctx.needs_input_grad[3]:
                 d_energy = (d_scores.sum() - 2.0 * (d_scores.flatten() @ r.flatten(0, -2))).to(energy_dtype)
-            # tanh', times what arrives.
+            # tanh' times the gradient of the score.
             slope = torch.addcmul(r, r, r, value=-1.0, out=r).mul_(d_scores.unsqueeze(-1))
-            factor_A = 4.0 * exact_A
+            scale_A = 4.0 * wide_energy_A
             if ctx.needs_input_grad[0]:
-                d_query = (slope.sum(-2) * factor_A).to(query_dtype)
+                d_query = (slope.sum(-2) * scale_A).to(query_dtype)
             if ctx.needs_input_grad[1]:
-                d_keys = (slope.sum(-3) * factor_A).to(keys_dtype)
+                d_keys = (slope.sum(-3) * scale_A).to(keys_dtype)
         return d_query, d_keys, None, d_energy

@@ -12,7 +12,7 @@ from ctypes import c_int64, c_void_p
 import torch
 from torch import Tensor
 
-from nmt.kernels.attention import additive_scores as additive
+from nmt.kernels.attention import additive_scores as reference
 from nmt.kernels.compiler import FORMATS, address, can_be_called, declare
 from nmt.kernels.steps import Annotations
 
@@ -22,7 +22,7 @@ _calls = declare(
 
 
 class _Attention(ctypes.Structure):
-    """Of attention.h."""
+    """`Attention` of attention.h."""
 
     _fields_ = (
         *((name, c_int64) for name in ("queries", "sentences", "positions", "units", "features")),
@@ -34,10 +34,10 @@ class _Attention(ctypes.Structure):
 
 
 def additive_scores(query: Tensor, keys: Tensor, exponential_keys: Tensor, energy_A: Tensor) -> Tensor:
-    """As `additive.additive_scores`, which computes them where a gradient is wanted or keys are broadcast."""
+    """Computes additive scores without gradients; PyTorch does it with gradients or broadcast keys."""
     if not (can_be_called(query, exponential_keys) and query.shape[:-2] == keys.shape[:-2]):
-        return additive.additive_scores(query, keys, exponential_keys, energy_A)
-    query, keys = additive.exponentials(query).contiguous(), exponential_keys.contiguous()
+        return reference.additive_scores(query, keys, exponential_keys, energy_A)
+    query, keys = reference.exponentials(query).contiguous(), exponential_keys.contiguous()
     energy_A = energy_A.to(keys.dtype).contiguous()
     *leading, queries, units = query.shape
     positions = keys.shape[-2]
@@ -52,11 +52,11 @@ def additive_scores(query: Tensor, keys: Tensor, exponential_keys: Tensor, energ
 def attention_prepare(source: Annotations) -> Annotations:
     """The source with exponentials of the keys and an energy in the accumulation dtype, for an additive score.
 
-    Checks what the functions rely on: they look at nothing but addresses and strides.
+    Checks shapes and dtypes, because the C functions read only addresses and strides.
     """
     if source.energy is not None:
-        # The score of bf16 products is summed in float32: so are its parts.
-        source = source._replace(keys=additive.exponentials(source.keys), energy=source.energy.to(source.bias.dtype))
+        # Scores are summed in float32 also for bf16 operands.
+        source = source._replace(keys=reference.exponentials(source.keys), energy=source.energy.to(source.bias.dtype))
     for tensor in (source.keys, source.memory):
         assert tensor.stride(-1) == 1 or tensor.shape[-1] == 1, "features lie side by side"
     assert source.bias.is_contiguous()

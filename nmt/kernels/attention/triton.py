@@ -21,9 +21,9 @@ from nmt.kernels.rnn.triton import tanh
 from nmt.kernels.steps import Annotations
 
 TILE = 8192
-"""Elements of keys, and of memory, that a program holds at a time: 32 a thread."""
+"""Elements of keys, and of memory, in a program's block: 32 a thread."""
 MOST_POSITIONS = 32
-"""Of a block, where features are few."""
+"""Upper bound of the positions of a block."""
 
 
 @triton.jit
@@ -82,7 +82,7 @@ def _attention(
         score += tl.load(bias + b * positions + s, mask=inside, other=-float("inf"))
         tl.store(scores + row * positions + s, score, mask=inside)
         new_largest = tl.maximum(largest, tl.max(score, 0))
-        # Where nothing has been allowed so far there is no new_largest score to subtract.
+        # While all positions so far are excluded, the largest score is minus infinity and must not be subtracted.
         shift = tl.where(new_largest == -float("inf"), 0.0, new_largest)
         rescale = tl.exp(largest - shift)
         weight = tl.exp(score - shift)
@@ -142,7 +142,7 @@ def _attention_backward(
         d_context_row += tl.load(pending + row * features + c, mask=c < features, other=0.0).to(tl.float32)
         tl.store(d_context + c, d_context_row, mask=c < features)
     log_total = tl.load(normalizer + row)
-    # d_score = weight * (d_weight - mean), whose mean is known at the end: both parts of the sum are kept until then.
+    # d_score = weight * (d_weight - mean). The mean is known after the loop, so both parts are summed separately.
     mean = 0.0
     raised = tl.zeros([BLOCK_A], dtype=tl.float32)
     lowered = tl.zeros([BLOCK_A], dtype=tl.float32)
@@ -225,7 +225,7 @@ def _keys_backward(
 
 @functools.cache
 def blocks(units: int, features: int) -> dict[str, int]:
-    """Sizes of what a program holds, and its number of warps."""
+    """Returns the block sizes and the number of warps of a program."""
     block_a, block_c = triton.next_power_of_2(units), triton.next_power_of_2(features)
     widest = max(block_a, block_c)
     block_s = max(1, min(MOST_POSITIONS, TILE // widest))
@@ -234,7 +234,7 @@ def blocks(units: int, features: int) -> dict[str, int]:
 
 
 def attention_prepare(source: Annotations) -> Annotations:
-    """Checks what the kernels rely on: they look at nothing but addresses and strides."""
+    """Checks strides and dtypes, because the kernels read only addresses and strides."""
     for tensor in (source.keys, source.memory):
         assert tensor.stride(-1) == 1 or tensor.shape[-1] == 1, "features lie side by side"
     assert source.bias.is_contiguous()
@@ -316,7 +316,7 @@ def attention_backward(
 def attention_keys_backward(
     query_QBA: Tensor, keys_BSA: Tensor, energy_A: Tensor, d_scores_QBS: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Each program sums over all queries; the energy's parts are summed here."""
+    """Returns the gradients of keys and energy. A program sums over all queries, but the energy over a block only."""
     queries, batch, units = query_QBA.shape
     positions = keys_BSA.shape[1]
     block_s, block_a = 16, min(128, triton.next_power_of_2(units))

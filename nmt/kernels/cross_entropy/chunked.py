@@ -21,19 +21,19 @@ cache."""
 
 
 class ChunkLosses(NamedTuple):
-    """Of a chunk of logits."""
+    """Losses of a chunk of logits."""
 
     normalizer_N: Tensor
     """The logarithm of the softmax's denominator, in at least single precision."""
     expected_N: Tensor
     """The logit of the target."""
     d_logits_NV: Tensor | None
-    """softmax - (1 - e) * onehot - e / V, in the format of the logits; None where no gradient is wanted."""
+    """softmax - (1 - e) * onehot - e / V, in the format of the logits; None without gradients."""
 
 
 LogitLosses = Callable[[PrepackedProduct, Tensor, Tensor, Tensor, float, Tensor | None], ChunkLosses]
-"""From the weight, readouts [N, R] in its format, the bias [V], targets [N], the smoothing e, and where the gradient is
-summed over rows [V], which says that one is wanted."""
+"""From the weight, readouts [N, R] in its dtype, the bias [V], targets [N], the smoothing e, and the tensor [V] to which
+the gradient of the bias is added (None without gradients)."""
 
 
 def chunk_losses(
@@ -44,12 +44,12 @@ def chunk_losses(
     smoothing: float,
     d_bias_V: Tensor | None,
 ) -> ChunkLosses:
-    """By operations of PyTorch."""
+    """Computes the losses of a chunk with PyTorch operations."""
     logits_NV = weight_VR.product(readout_NR, bias_V)
-    exact, target_N1 = accumulation_dtype(logits_NV.dtype), target_N.unsqueeze(1)
+    dtype, target_N1 = accumulation_dtype(logits_NV.dtype), target_N.unsqueeze(1)
     expected_N1, largest_N1 = logits_NV.gather(1, target_N1), logits_NV.amax(1, keepdim=True)
-    # Computed row by row, where its logits lie in the nearest cache.
-    probabilities = torch.softmax(logits_NV, 1, dtype=exact, out=logits_NV if logits_NV.dtype == exact else None)
+    # PyTorch computes it row by row, while the row's logits are in the nearest cache.
+    probabilities = torch.softmax(logits_NV, 1, dtype=dtype, out=logits_NV if logits_NV.dtype == dtype else None)
     # The largest is at least 1 / V: its logarithm loses nothing.
     normalizer_N1 = largest_N1 - probabilities.amax(1, keepdim=True).log()
     if d_bias_V is None:
@@ -68,9 +68,9 @@ def chunked_cross_entropy(
     smoothing: float,
     of_chunk: LogitLosses = chunk_losses,
 ) -> Losses:
-    """As `reference.cross_entropy`, in chunks of positions, with the gradients on the way: logits are made once.
+    """Computes `reference.cross_entropy` in chunks of positions, with gradients in the same pass.
 
-    The gradient of the weights is summed in the weights' own format, whatever the format of the products.
+    The gradient of the weights is summed in the weights' dtype, whatever the compute dtype.
     """
     dtype = product_dtype(readout_NR)
     smoothed, likelihood = _Chunked.apply(  # type: ignore[no-untyped-call]
@@ -80,7 +80,7 @@ def chunked_cross_entropy(
 
 
 def chunks(count: int) -> Iterator[slice]:
-    """Positions in as few chunks as there can be, as even as they can be: a small one takes longer than its share."""
+    """Yields the fewest chunks of positions, of equal size up to one: a small chunk takes longer per position."""
     parts = -(-count // CHUNK)
     for part in range(parts):
         yield slice(part * count // parts, (part + 1) * count // parts)
@@ -98,25 +98,27 @@ class _Chunked(torch.autograd.Function):
         dtype: torch.dtype,
         of_chunk: LogitLosses,
     ) -> tuple[Tensor, Tensor]:
-        exact = accumulation_dtype(dtype)
+        sum_dtype = accumulation_dtype(dtype)
         count = len(readout_NR)
-        weight, bias = weight_VR.to(dtype), bias_V.to(exact)
-        wanted = any(ctx.needs_input_grad[:3])
-        d_readout = torch.empty_like(readout_NR) if wanted else None
-        d_weight = torch.zeros_like(weight_VR) if wanted else None
-        d_bias = torch.zeros_like(bias_V, dtype=exact) if wanted else None
-        likelihood = readout_NR.new_zeros((), dtype=exact)
-        spread = readout_NR.new_zeros((), dtype=exact)
+        weight, bias = weight_VR.to(dtype), bias_V.to(sum_dtype)
+        needs_gradients = any(ctx.needs_input_grad[:3])
+        d_readout = torch.empty_like(readout_NR) if needs_gradients else None
+        d_weight = torch.zeros_like(weight_VR) if needs_gradients else None
+        d_bias = torch.zeros_like(bias_V, dtype=sum_dtype) if needs_gradients else None
+        likelihood = readout_NR.new_zeros((), dtype=sum_dtype)
+        spread = readout_NR.new_zeros((), dtype=sum_dtype)
         ahead, back = PrepackedProduct(weight), PrepackedProduct(weight.t())
         with torch.autocast(readout_NR.device.type, enabled=False):
-            # What smoothing adds to the loss is the same for all pieces: it never meets the logits one by one.
-            mean_weight, mean_bias = weight_VR.to(exact).mean(0), bias.mean()
+            # Smoothing weighs all pieces equally, so the mean weight gives its term without a pass over the logits.
+            mean_weight, mean_bias = weight_VR.to(sum_dtype).mean(0), bias.mean()
             for rows in chunks(count):
                 readout = readout_NR[rows].to(dtype)
                 normalizer_n, expected_n, d_logits = of_chunk(ahead, readout, bias, target_N[rows], smoothing, d_bias)
                 likelihood += (normalizer_n - expected_n).sum()
                 if smoothing:
-                    spread += normalizer_n.sum() - (readout.to(exact) @ mean_weight).sum() - mean_bias * len(readout)
+                    spread += (
+                        normalizer_n.sum() - (readout.to(sum_dtype) @ mean_weight).sum() - mean_bias * len(readout)
+                    )
                 if d_readout is None or d_weight is None or d_logits is None:
                     continue
                 d_readout[rows] = back.product(d_logits)
@@ -124,9 +126,9 @@ class _Chunked(torch.autograd.Function):
                     d_weight.addmm_(d_logits.t(), readout)
                 else:
                     d_weight += d_logits.t() @ readout
-                # Before the next chunk's are made.
+                # Frees the memory before the next chunk.
                 del d_logits
-        if wanted:
+        if needs_gradients:
             ctx.save_for_backward(d_readout, d_weight, d_bias.to(bias_V.dtype))  # type: ignore[union-attr]
         smoothed = (1 - smoothing) * likelihood + smoothing * spread
         ctx.mark_non_differentiable(likelihood)

@@ -19,7 +19,7 @@ _calls = declare({"loss": "sspppeppi", "column_sums": "sspp", "log_softmax": "ss
 def native_cross_entropy(
     readout_NR: Tensor, weight_VR: Tensor, bias_V: Tensor, target_N: Tensor, smoothing: float
 ) -> reference.Losses:
-    """As `chunked.chunked_cross_entropy`."""
+    """Computes `chunked.chunked_cross_entropy` with the C kernel for each chunk."""
     return chunked_cross_entropy(readout_NR, weight_VR, bias_V, target_N, smoothing, native_chunk_losses)
 
 
@@ -31,24 +31,24 @@ def native_chunk_losses(
     smoothing: float,
     d_bias_V: Tensor | None,
 ) -> ChunkLosses:
-    """As `chunked.chunk_losses`; the bias, in at least single precision, is added where the logits are read."""
+    """Computes `chunked.chunk_losses` in C; adds the bias, in at least single precision, as it reads the logits."""
     assert readout_NR.device.type == "cpu"
     logits_NV, target_N, bias_V = weight_VR.product(readout_NR).contiguous(), target_N.contiguous(), bias_V.contiguous()
     rows, pieces = logits_NV.shape
     kernels = _calls(logits_NV.dtype)
     normalizer_N, expected_N = bias_V.new_empty(2, rows).unbind(0)
-    wanted = d_bias_V is not None
+    needs_gradients = d_bias_V is not None
     kernels.loss(
         *(rows, pieces, logits_NV.data_ptr(), bias_V.data_ptr(), target_N.data_ptr(), smoothing),
-        *(normalizer_N.data_ptr(), expected_N.data_ptr(), wanted),
+        *(normalizer_N.data_ptr(), expected_N.data_ptr(), needs_gradients),
     )
     if d_bias_V is not None:
         kernels.column_sums(rows, pieces, logits_NV.data_ptr(), d_bias_V.data_ptr())
-    return ChunkLosses(normalizer_N, expected_N, logits_NV if wanted else None)
+    return ChunkLosses(normalizer_N, expected_N, logits_NV if needs_gradients else None)
 
 
 def log_softmax(logits: Tensor) -> Tensor:
-    """As `reference.log_softmax`, which computes it where a gradient is wanted."""
+    """Computes `reference.log_softmax` in C; falls back to it for gradients."""
     if not can_be_called(logits):
         return reference.log_softmax(logits)
     logits = logits.contiguous()

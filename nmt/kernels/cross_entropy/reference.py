@@ -22,7 +22,7 @@ class Losses(NamedTuple):
 
 
 def cross_entropy(readout_NR: Tensor, weight_VR: Tensor, bias_V: Tensor, target_N: Tensor, smoothing: float) -> Losses:
-    """The equations, with all logits at once."""
+    """Computes the losses with all logits at once."""
     logits_NV = F.linear(readout_NR, weight_VR, bias_V)
     log_probabilities_NV = torch.log_softmax(logits_NV.to(accumulation_dtype(logits_NV.dtype)), -1)
     likelihood = -log_probabilities_NV.gather(1, target_N.unsqueeze(1)).sum()
@@ -31,10 +31,10 @@ def cross_entropy(readout_NR: Tensor, weight_VR: Tensor, bias_V: Tensor, target_
 
 
 def log_softmax(logits: Tensor) -> Tensor:
-    """Over the last dimension, in at least single precision."""
+    """Computes log-softmax over the last dimension, in at least single precision."""
     return logits.to(accumulation_dtype(logits.dtype)).log_softmax(-1)
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """At least single precision."""
+    """Returns the dtype, but at least single precision."""
     return torch.promote_types(dtype, torch.float32)

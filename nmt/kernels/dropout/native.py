@@ -14,15 +14,15 @@ from nmt.kernels.compiler import FORMATS, declare
 _calls = declare({"dropout": "spseppp", "dropout_backward": "seppp"}, {"draw": "usp"})
 
 LEVELS = 2**16
-"""Probabilities are multiples of one part in these."""
+"""Probabilities are multiples of 1 / LEVELS."""
 
 
 def native_dropout(inputs: Tensor, probability: float, training: bool) -> Tensor:
     """`torch.nn.functional.dropout` by a compiled kernel.
 
-    The probability is rounded to a multiple of 1 / 65,536, the expectation is exact, and what is kept for the backward
-    pass is a byte for each element. The bits come from a Philox generator, whose key is drawn from PyTorch's. Where the
-    probability is rounded to 0 or 1, and for other formats than those of the kernels, PyTorch's dropout runs.
+    Rounds the probability to a multiple of 1 / 65,536 and keeps the expectation. Saves one byte an element for the
+    backward pass. The bits come from a Philox generator, whose key is drawn from PyTorch's. Falls back to PyTorch's
+    dropout where the probability is rounded to 0 or 1, and for dtypes that the kernels do not support.
     """
     dropped = round(probability * LEVELS)
     if not training or dropped in (0, LEVELS) or inputs.dtype not in FORMATS:

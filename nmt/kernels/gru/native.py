@@ -28,7 +28,7 @@ _calls = declare(
 
 
 class _Packed(ctypes.Structure):
-    """Of gru.h."""
+    """`Packed` of gru.h."""
 
     _fields_ = (
         *((name, c_int64) for name in ("directions", "elements", "hidden")),
@@ -37,7 +37,7 @@ class _Packed(ctypes.Structure):
 
 
 def gru_step(from_input: Tensor, from_state: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """A step of the search, without gradients; the reference where it is not supported."""
+    """Computes a step without gradients; falls back to the reference where C does not support it."""
     gates = search_gates(from_input, from_state, state[0])
     if gates is None:
         return reference.gru_step(from_input, from_state, state)
@@ -71,7 +71,7 @@ def gru_backward(
 
 
 def gru_layer(gates_PG: Tensor, recurrent_DGH: Tensor, biases_DG: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
-    """A layer over packed rows (`packed.PackedGru`): its outputs [P, C] and last states [D, R, H].
+    """Runs a layer over packed rows (`packed.PackedGru`); returns its outputs [P, C] and last states [D, R, H].
 
     Both directions run in the same steps, and the gradients of the weights are one product each at the end. PyTorch's
     layer cuts the packed input into steps, and the gradient of every cut is as large as the whole input.
@@ -142,7 +142,7 @@ class _GruLayer(torch.autograd.Function):
 
 
 def _steps(packing: Packing) -> Iterator[tuple[int, int, int]]:
-    """The first element of each step, how many there are, and the first of the step before."""
+    """Yields for each step its first element, its number of rows, and the first element of the step before."""
     first = before = 0
     for rows in packing.sizes_T.tolist():
         yield first, rows, before

@@ -1,6 +1,6 @@
 """Products of 8-bit integers.
 
-Every implementation finds the same integers and their exact sums: the order of the additions does not matter.
+All implementations compute the same integers and exact sums, whatever the order of additions.
 
     x W' = s_x (q_x q_W') s_W   with   q = round(x / s)   and   s = max |x| / 127
 
@@ -19,16 +19,16 @@ _calls = declare({}, {"quantize": "ssppp", "dequantize": "ssppppp", "integer_pro
 
 LARGEST = 127
 """The largest integer."""
-EXACT_INPUTS = 2**24 // LARGEST**2
-"""So many products of integers add up exactly in float32."""
+FLOAT32_INPUTS = 2**24 // LARGEST**2
+"""Number of integer products whose sum is exact in float32."""
 PANEL = 16
-"""Outputs that lie side by side in a weight of integers (int8.h)."""
+"""Outputs of a panel of the weight (int8.h)."""
 
 
 class Int8Product:
-    """Reference: a weight [O, I] of integers with a scale for each output; rows get a scale each.
+    """Reference: a weight [O, I] of integers with a scale for each output, and one for each row of the inputs.
 
-    float32 makes the sums, and holds them exactly.
+    Sums are computed in float32, in parts small enough to be exact.
     """
 
     def __init__(self, weight_OI: Tensor) -> None:
@@ -38,23 +38,23 @@ class Int8Product:
         self._store((weight_OI / scale_O1).round_().to(torch.int8))
 
     def product(self, rows_MI: Tensor, bias_O: Tensor | None) -> Tensor:
-        """W x + b of float32 rows, [M, O]."""
+        """Computes W x + b of float32 rows, [M, O]."""
         scale_M1 = _scale(rows_MI)
         outputs_MO = self._sums((rows_MI / scale_M1).round_().to(torch.int8)).to(torch.float32).mul_(self._scale_O)
         return outputs_MO.mul_(scale_M1) if bias_O is None else torch.addcmul(bias_O, outputs_MO, scale_M1)
 
     def _store(self, integers_OI: Tensor) -> None:
-        self._parts = [part_OI.float() for part_OI in torch.split(integers_OI, EXACT_INPUTS, 1)]
+        self._parts = [part_OI.float() for part_OI in torch.split(integers_OI, FLOAT32_INPUTS, 1)]
 
     def _sums(self, integers_MI: Tensor) -> Tensor:
-        """The products of the integers, [M, O] in 32 bits."""
-        rows = torch.split(integers_MI, EXACT_INPUTS, 1)
+        """Computes the integer products, [M, O] in 32 bits."""
+        rows = torch.split(integers_MI, FLOAT32_INPUTS, 1)
         sums = [(row_MP.float() @ part_OP.t()).int() for row_MP, part_OP in zip(rows, self._parts, strict=True)]
         return sums[0] if len(sums) == 1 else torch.stack(sums).sum(0, dtype=torch.int32)
 
 
 class OnednnInt8Product(Int8Product):
-    """Sums by oneDNN, which is fast at them with AVX512-VNNI alone."""
+    """Computes the sums with oneDNN, which is fast only with AVX512-VNNI."""
 
     def _store(self, integers_OI: Tensor) -> None:
         self._integers_IO = _row_by_row(integers_OI.t())
@@ -64,7 +64,7 @@ class OnednnInt8Product(Int8Product):
 
 
 class OnednnNativeInt8Product(OnednnInt8Product):
-    """Sums by oneDNN; compiled kernels quantize the rows and scale the sums."""
+    """Computes the sums with oneDNN; C kernels quantize the rows and scale the sums."""
 
     def product(self, rows_MI: Tensor, bias_O: Tensor | None) -> Tensor:
         integers_MI, scale_M = native_quantize(rows_MI)
@@ -72,7 +72,7 @@ class OnednnNativeInt8Product(OnednnInt8Product):
 
 
 class NativeInt8Product(Int8Product):
-    """Quantization, sums and scaling by one compiled kernel (int8.h)."""
+    """Quantizes, sums and scales in one C kernel (int8.h)."""
 
     def product(self, rows_MI: Tensor, bias_O: Tensor | None) -> Tensor:
         rows_MI, bias_O = rows_MI.contiguous(), None if bias_O is None else bias_O.contiguous()
@@ -84,14 +84,14 @@ class NativeInt8Product(Int8Product):
         return outputs_MO
 
     def _store(self, integers_OI: Tensor) -> None:
-        # Zeros where a panel is not full.
+        # Pads the last panel with zeros.
         outputs, inputs = integers_OI.shape
         padded = F.pad(integers_OI, (0, inputs % 2, 0, -outputs % PANEL))
         self._panels = padded.view(-1, PANEL, (inputs + 1) // 2, 2).transpose(1, 2).contiguous()
 
 
 def native_quantize(rows_MI: Tensor) -> tuple[Tensor, Tensor]:
-    """8-bit integers of float32 rows, and what each row of them is to be multiplied by, [M]."""
+    """Returns 8-bit integers of float32 rows, and the scale [M] of each row."""
     rows_MI = rows_MI.contiguous()
     integers_MI, scale_M = torch.empty_like(rows_MI, dtype=torch.int8), rows_MI.new_empty(len(rows_MI))
     _calls(torch.float32).quantize(*rows_MI.shape, rows_MI.data_ptr(), integers_MI.data_ptr(), scale_M.data_ptr())
@@ -99,7 +99,7 @@ def native_quantize(rows_MI: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def native_dequantize(sums_MO: Tensor, scale_M: Tensor, scale_O: Tensor, bias_O: Tensor | None) -> Tensor:
-    """Sums of products of integers, scaled, with a bias in float32."""
+    """Returns scaled sums of integer products, plus a bias, in float32."""
     sums_MO, bias_O = sums_MO.contiguous(), None if bias_O is None else bias_O.contiguous()
     outputs_MO = torch.empty_like(sums_MO, dtype=torch.float32)
     _calls(torch.float32).dequantize(
@@ -110,10 +110,9 @@ def native_dequantize(sums_MO: Tensor, scale_M: Tensor, scale_O: Tensor, bias_O:
 
 
 def _row_by_row(matrix: Tensor) -> Tensor:
-    """The matrix with its rows one after the other in memory.
+    """Returns the matrix in row-major layout, also where a size is 1.
 
-    `contiguous` does not ensure that: where a size is 1, it accepts any stride. oneDNN believes the stride and reads
-    memory beyond the matrix.
+    `contiguous` accepts any stride of a dimension of size 1. oneDNN uses that stride and reads beyond the matrix.
     """
     if matrix.stride() == (matrix.shape[1], 1):
         return matrix

@@ -1,11 +1,11 @@
 """Products on a CPU by oneDNN, with weights in the layout that its inner loop reads.
 
 PyTorch multiplies float32 by its BLAS, MKL. On processors with 512-bit vectors that are not Intel's it reaches three
-quarters of what oneDNN does with the same instructions, and with few rows less than half, because it packs the weight
-anew for every product. bf16 goes through oneDNN either way, but there too the weight is laid out anew each time. With
+quarters of what oneDNN does with the same instructions, and with few rows less than half, because it repacks the weight
+for every product. PyTorch computes bf16 products with oneDNN, but also repacks the weight each time. With
 256-bit vectors oneDNN is the faster one with few rows alone (docs/performance.md).
 
-A row of such a product does not depend on how many others there are, to the bit.
+A row of such a product is the same to the bit, however many rows there are.
 
 Shapes: ... any leading dimensions, M rows of them together, N outputs, F features.
 """
@@ -23,13 +23,13 @@ from torch.nn import functional as F
 from nmt.runtime import product_dtype
 
 FEWEST_WEIGHTS = 2**15
-"""Below, calling oneDNN costs more than it saves."""
+"""Weights with fewer elements: calling oneDNN costs more than it saves."""
 FEWEST_ROWS = 512
-"""Of a single product: laying out its weight costs what some 100 to 500 rows gain."""
+"""Rows of a single product; prepacking its weight costs as much as 100 to 500 rows gain."""
 
 
 def suits(weight_NF: Tensor, *, few_rows: bool = False) -> bool:
-    """Whether oneDNN can have this weight, and is faster than PyTorch's own product with it, of many rows or of few."""
+    """Returns whether oneDNN supports this weight and is faster than PyTorch's product, for many rows or for few."""
     return (
         weight_NF.device.type == "cpu"
         and weight_NF.dtype in (torch.float32, torch.bfloat16)
@@ -40,7 +40,7 @@ def suits(weight_NF: Tensor, *, few_rows: bool = False) -> bool:
 
 
 def _is_faster(dtype: torch.dtype, few_rows: bool) -> bool:
-    """Where it was measured."""
+    """Returns whether oneDNN was measured to be faster on this processor."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     return _vectors() == "AVX512" or (_vectors() == "AVX2" and few_rows and dtype == torch.float32)
@@ -48,46 +48,43 @@ def _is_faster(dtype: torch.dtype, few_rows: bool) -> bool:
 
 @cache
 def _vectors() -> str:
-    """Instructions that PyTorch's own loops are compiled for, such as AVX2."""
+    """Returns the vector instructions that PyTorch uses, such as AVX2."""
     return torch.backends.cpu.get_cpu_capability()
 
 
 class PrepackedProduct:
-    """A weight [N, F] that many products are made with, of `few_rows` each or of many, laid out once.
-
-    Nothing has a gradient.
-    """
+    """A weight [N, F], laid out once for many products of `few_rows` each or of many. Records no gradients."""
 
     def __init__(self, weight_NF: Tensor, *, few_rows: bool = False) -> None:
         self._weight_NF = weight_NF.detach()
-        self._laid_out: Tensor | None = None
+        self._prepacked: Tensor | None = None
         if suits(weight_NF, few_rows=few_rows):
-            self._laid_out = torch.ops.mkldnn._reorder_linear_weight(self._weight_NF)
+            self._prepacked = torch.ops.mkldnn._reorder_linear_weight(self._weight_NF)
 
     def product(self, rows: Tensor, bias_N: Tensor | None = None) -> Tensor:
-        """W x + b of rows [..., F] in the format of the weight: [..., N]. The bias may be more exact."""
-        if self._laid_out is None:
+        """Computes W x + b of rows [..., F] in the dtype of the weight: [..., N]. The bias may be in a wider dtype."""
+        if self._prepacked is None:
             return F.linear(rows, self._weight_NF, None if bias_N is None else bias_N.to(rows.dtype))
-        outputs: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._laid_out, bias_N, "none", [], "")
+        outputs: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._prepacked, bias_N, "none", [], "")
         return outputs
 
     def write(self, rows_MF: Tensor, bias_N: Tensor | None, out_MN: Tensor) -> Tensor:
-        """The same, written to a place that is there."""
-        if self._laid_out is not None:
+        """Writes W x + b to an existing tensor."""
+        if self._prepacked is not None:
             return out_MN.copy_(self.product(rows_MF, bias_N))
         if bias_N is None:
             return torch.mm(rows_MF, self._weight_NF.t(), out=out_MN)
         return torch.addmm(bias_N, rows_MF, self._weight_NF.t(), out=out_MN)
 
     def add(self, rows_MF: Tensor, total_MN: Tensor) -> Tensor:
-        """W x, added to what is there."""
-        if self._laid_out is not None:
+        """Adds W x to a tensor."""
+        if self._prepacked is not None:
             return total_MN.add_(self.product(rows_MF))
         return total_MN.addmm_(rows_MF, self._weight_NF.t())
 
 
 class PrepackedProducts:
-    """Weights [D, N, F] of D directions that take turns."""
+    """Weights [D, N, F] of D directions, each prepacked."""
 
     def __init__(self, weights_DNF: Tensor) -> None:
         self._weights_DNF = weights_DNF.detach()
@@ -141,7 +138,7 @@ class _Linear(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             d_inputs = PrepackedProduct(weight_NF.t()).product(d_outputs_MN).view(inputs.shape)
         if ctx.needs_input_grad[1]:
-            # Both factors are rows: here the BLAS is the faster one.
+            # Here neither operand is a weight, and the BLAS is faster.
             d_weight_NF = d_outputs_MN.t() @ inputs_MF
         if ctx.needs_input_grad[2]:
             d_bias_N = d_outputs_MN.sum(0)

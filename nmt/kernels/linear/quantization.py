@@ -1,8 +1,8 @@
-"""Constant weights in the format of their products, prepacked once: for translating on a CPU.
+"""Constant weights, prepacked once in the dtype of their products, for translation on a CPU.
 
-A product with few rows is bound by the reading of its weights; with many, by arithmetic. Both get cheaper the shorter
-the weights are. A `PrepackedWeight` takes the place of a parameter, and `torch.nn.functional.linear` calls its product:
-no cell, score or readout has a second form for translating.
+A product with few rows is bound by reading its weights, one with many by arithmetic; a narrower dtype speeds up both.
+A `PrepackedWeight` replaces a parameter, and `torch.nn.functional.linear` calls its product, so that no cell, score or
+readout needs code of its own for translation.
 
 Shapes: ... any leading dimensions, M rows of them together, I inputs, O outputs.
 """
@@ -21,13 +21,13 @@ from nmt.kernels.linear import int8
 from nmt.kernels.linear.onednn import PrepackedProduct, suits
 
 FEWEST_OUTPUTS = 16
-"""Of a product that is worth prepacking: below it is the vector of a score, and bound by its inputs."""
+"""Weights with fewer outputs are not prepacked: they are a score's vector, and bound by reading inputs."""
 
 
 class PrepackedWeight(torch.Tensor):
-    """A weight [O, I] whose products are computed in another format, and those of some of its outputs: `index_select`.
+    """A weight [O, I] whose products, also of outputs chosen by `index_select`, are computed in another dtype.
 
-    Other operations see the weight as it was.
+    All other operations read the weight in its own dtype.
     """
 
     @staticmethod
@@ -36,7 +36,7 @@ class PrepackedWeight(torch.Tensor):
         return prepacked
 
     def __reduce_ex__(self, protocol: Any) -> tuple[type[PrepackedWeight], tuple[Tensor]]:
-        """Another process prepacks the weight again: oneDNN's layout cannot be sent."""
+        """Pickles the plain weight, since oneDNN's layout cannot be pickled; unpickling prepacks it again."""
         return type(self), (self.as_subclass(torch.Tensor),)
 
     @abstractmethod
@@ -45,7 +45,7 @@ class PrepackedWeight(torch.Tensor):
 
     @classmethod
     def suits(cls, weight_OI: Tensor) -> bool:
-        """Whether products with few rows gain by prepacking this weight."""
+        """Returns whether prepacking this weight speeds up products with few rows."""
         return len(weight_OI) >= FEWEST_OUTPUTS
 
     @classmethod
@@ -57,7 +57,7 @@ class PrepackedWeight(torch.Tensor):
         keywords: Mapping[str, Any] | None = None,
     ) -> Any:
         if function is torch.Tensor.index_select:
-            # Every output has its own scale, so that a part is prepacked as the whole is.
+            # Each output has its own scale, so a selection is prepacked like the whole weight.
             with torch._C.DisableTorchFunctionSubclass():
                 rows = function(*arguments, **(keywords or {})).as_subclass(torch.Tensor)
             assert arguments[1] == 0, "outputs are selected"
@@ -69,33 +69,33 @@ class PrepackedWeight(torch.Tensor):
 
 
 class Fp32Weight(PrepackedWeight):
-    """Products of float32, where oneDNN is faster than PyTorch."""
+    """float32 products with oneDNN, where it is faster than PyTorch."""
 
     def __init__(self, weight: Tensor) -> None:
-        self.factor = PrepackedProduct(weight, few_rows=True)
+        self.prepacked = PrepackedProduct(weight, few_rows=True)
 
     @classmethod
     def suits(cls, weight_OI: Tensor) -> bool:
         return super().suits(weight_OI) and suits(weight_OI, few_rows=True)
 
     def product(self, inputs: Tensor, bias: Tensor | None) -> Tensor:
-        return self.factor.product(inputs, bias)
+        return self.prepacked.product(inputs, bias)
 
 
 class Bf16Weight(PrepackedWeight):
-    """Products of bf16 with sums in float32, as autocast makes them, but for the cast of the weight at each one."""
+    """bf16 products with float32 sums, as with autocast, but with the weight cast once."""
 
     def __init__(self, weight: Tensor) -> None:
-        self.factor = PrepackedProduct(weight.detach().to(torch.bfloat16), few_rows=True)
+        self.prepacked = PrepackedProduct(weight.detach().to(torch.bfloat16), few_rows=True)
 
     def product(self, inputs: Tensor, bias: Tensor | None) -> Tensor:
-        return self.factor.product(inputs.to(torch.bfloat16), bias if bias is None else bias.to(torch.bfloat16))
+        return self.prepacked.product(inputs.to(torch.bfloat16), bias if bias is None else bias.to(torch.bfloat16))
 
 
 class Int8Weight(PrepackedWeight):
-    """Products of 8-bit integers in float32: a scale for every output and one for every row of the inputs.
+    """8-bit integer products summed in float32, with a scale for every output and for every input row.
 
-    So a row does not depend on the others.
+    Rows do not depend on each other.
     """
 
     implementation: ClassVar[type[int8.Int8Product]] = int8.Int8Product
@@ -109,27 +109,27 @@ class Int8Weight(PrepackedWeight):
 
 
 class OnednnInt8Weight(Int8Weight):
-    """Products of 8-bit integers by oneDNN."""
+    """8-bit integer products with oneDNN."""
 
     implementation = int8.OnednnInt8Product
 
 
 class OnednnNativeInt8Weight(Int8Weight):
-    """Products of 8-bit integers by oneDNN, between compiled kernels."""
+    """8-bit integer products with oneDNN; C kernels quantize and scale."""
 
     implementation = int8.OnednnNativeInt8Product
 
 
 class NativeInt8Weight(Int8Weight):
-    """Products of 8-bit integers by a compiled kernel."""
+    """8-bit integer products in C."""
 
     implementation = int8.NativeInt8Product
 
 
 def prepack(network: nn.Module, weight_class: type[PrepackedWeight]) -> None:
-    """Replaces the weights of all products that gain by it, the embeddings' tables left out.
+    """Prepacks the weights of all linear and recurrent modules that gain by it; embedding tables are left as they are.
 
-    The network then only translates: it is not trained any more, nor saved.
+    The network can then neither be trained nor saved.
     """
     prepacked: dict[int, PrepackedWeight] = {}
     for module in network.modules():
@@ -144,7 +144,7 @@ def prepack(network: nn.Module, weight_class: type[PrepackedWeight]) -> None:
 
 
 def has_prepacked_weights(layer: nn.RNNBase) -> bool:
-    """Whether a recurrent layer has weights that its library cannot take."""
+    """Returns whether a recurrent layer has weights that PyTorch's layers cannot use."""
     return any(isinstance(weight, PrepackedWeight) for weights in layer.all_weights for weight in weights)
 
 

@@ -19,7 +19,7 @@ _calls = declare({"lstm": "ppppp", "lstm_backward": "pppppppspsp"})
 
 
 def lstm_step(from_input: Tensor, from_state: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """A step of the search, without gradients; the reference where it is not supported."""
+    """Computes a step without gradients; falls back to the reference where C does not support it."""
     gates = search_gates(from_input, from_state, state[1])
     if gates is None:
         return reference.lstm_step(from_input, from_state, state)

@@ -28,7 +28,7 @@ class NativeGateInputs(ctypes.Structure):
 
 
 def native_gates(gates: GateInputs, state_BH: Tensor) -> NativeGateInputs:
-    """Gate inputs for a state of this shape."""
+    """Returns gate inputs for a state of this shape."""
     input_BG, recurrent_BG, more_BG = gates
     return NativeGateInputs(
         *state_BH.shape,
@@ -38,14 +38,14 @@ def native_gates(gates: GateInputs, state_BH: Tensor) -> NativeGateInputs:
 
 
 def address_and_stride(rows: Tensor | None) -> tuple[int | None, int]:
-    """The address of the first row, and the distance to the next."""
+    """Returns the address of the first row and the stride of rows."""
     return address(rows), 0 if rows is None else rows.stride(0)
 
 
 def search_gates(from_input: Tensor, from_state: Tensor, state: Tensor) -> GateInputs | None:
-    """The halves [..., G] of the gates for a step from a state [..., H]; None where C cannot make it.
+    """Returns the gate inputs of a step from the halves [..., G]; None where C does not support them.
 
-    It makes no gradients, and takes both halves in one dtype and without broadcasting.
+    C computes no gradients, and needs both halves in one dtype and of one shape.
     """
     is_supported = (
         can_be_called(from_input, from_state, state)
@@ -61,7 +61,7 @@ def search_gates(from_input: Tensor, from_state: Tensor, state: Tensor) -> GateI
 
 def rnn_forward(gates: GateInputs, after_BR: Tensor, copy_BR: Tensor | None) -> None:
     dtype = gates.input_BG.dtype
-    # A result that is kept in the compute dtype alone is its own copy.
+    # A result that has only the compute dtype is written as the copy.
     results = (None, after_BR) if after_BR.dtype == dtype and copy_BR is None else (after_BR, copy_BR)
     _calls(dtype).rnn(ctypes.byref(native_gates(gates, after_BR)), *map(address, results))
 

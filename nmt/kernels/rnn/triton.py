@@ -16,19 +16,19 @@ from triton.language import constexpr
 from nmt.kernels.steps import GateInputs
 
 WIDEST = 1024
-"""Features of a sentence that a program of a cell computes."""
+"""Upper bound of the features that a program of a cell computes."""
 
 
 @triton.jit
 def tanh(x):
     """tanh to 1e-7, without overflow."""
-    # The interpreter knows no tanh.
+    # Triton's interpreter has no tanh.
     return 2.0 * tl.sigmoid(2.0 * x) - 1.0
 
 
 @triton.jit
 def input_half(inputs, more, b, input_b, more_b, at, inside, TWO: constexpr):
-    """The input's half of the gates, at these features of a sentence."""
+    """Loads the input's half of the gates, at these features of a sentence."""
     half = tl.load(inputs + b * input_b + at, mask=inside, other=0.0).to(tl.float32)
     if TWO:
         half += tl.load(more + b * more_b + at, mask=inside, other=0.0).to(tl.float32)
@@ -37,36 +37,36 @@ def input_half(inputs, more, b, input_b, more_b, at, inside, TWO: constexpr):
 
 @triton.jit
 def gate_sum(inputs, more, recurrent, b, input_b, more_b, recurrent_b, at, inside, TWO: constexpr):
-    """The sum of both halves."""
+    """Loads the sum of both halves."""
     half = input_half(inputs, more, b, input_b, more_b, at, inside, TWO)
     return half + tl.load(recurrent + b * recurrent_b + at, mask=inside, other=0.0).to(tl.float32)
 
 
 def gate_arguments(gates: GateInputs) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[int, int, int]]:
-    """The terms of gate inputs, as kernels take them, and the distances between their rows."""
+    """Returns the terms of gate inputs and the strides of their rows."""
     input_BG, recurrent_BG, more_BG = gates
     more_BG = input_BG if more_BG is None else more_BG
     return (input_BG, more_BG, recurrent_BG), (input_BG.stride(0), more_BG.stride(0), recurrent_BG.stride(0))
 
 
 def block(like_BF: Tensor) -> int:
-    """Features of a row that a program of a cell computes."""
+    """Returns the features that a program of a cell computes."""
     return min(WIDEST, int(triton.next_power_of_2(like_BF.shape[1])))
 
 
 def grid(like_BF: Tensor) -> tuple[int, int]:
-    """Programs of a cell: one for each row and block of its features."""
+    """Returns the grid of a cell: one program for each row and block of its features."""
     batch, features = like_BF.shape
     return batch, triton.cdiv(features, block(like_BF))
 
 
 def unsupported_reason(device: torch.device) -> str:
-    """Why no kernel can be launched on this device; empty where one can, which takes a second the first time."""
+    """Returns why no kernel can be launched on this device, or an empty string. Takes a second the first time."""
     one = torch.ones(1, 1, device=device)
     try:
         rnn_forward(GateInputs(one, one), torch.empty_like(one), None)
     except Exception as error:
-        # Triton also needs a C compiler and Python's headers, and raises errors of many classes.
+        # Triton needs a C compiler and Python's headers, and raises errors of many classes.
         why = str(error).partition("\n")[0]
         return f"Triton launches no kernel here ({type(error).__name__}: {why})"
     return ""

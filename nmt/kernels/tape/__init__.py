@@ -1,9 +1,8 @@
 """Recorded recurrences over target positions, with hand-written gradients.
 
-Autograd runs dozens of small operations for a step, back and forth, and adds a gradient as large as every weight and
-as the source for each step. Here a step has a handful of operations, and these gradients are one product each at the
-end.
-A wiring records its step as it stands in its paper:
+Autograd runs dozens of small operations for each step, forward and backward, and adds up gradients as large as every
+weight and the source at each step. On a tape a step has a handful of operations, and these gradients are one product
+each over all steps. A wiring records the equations of its paper:
 
     tape = Tape(kernels, projected_BTG)
     state = tape.carried(first_B1H)
@@ -12,7 +11,8 @@ A wiring records its step as it stands in its paper:
     tape.gated("gru", inputs, tape.product(state.before, U, b), state.before, state.after)
     hidden_BTH, context_BTC, weights_BTS = tape.run(state, context)
 
-An operation may read what those before it wrote, and the states of the step before. Products of one row are joined.
+An operation may read the results of earlier operations and the states of the step before. Products of one row are
+joined.
 
 Shapes: B sentences, T steps, S source positions, F features of a value, H hidden, C context, G gates x H.
 """
@@ -56,10 +56,10 @@ Gradients = Callable[..., "list[Tensor | None]"]
 
 
 class Replayer(Protocol):
-    """Runs tapes that resemble earlier ones without calling their operations."""
+    """Runs tapes with the structure of earlier ones without calling their operations."""
 
     def run(self, tape: Tape) -> tuple[Outputs, Gradients] | None:
-        """The outputs of a tape and its backward pass; None where the tape must run itself."""
+        """Returns the outputs of a tape and its backward pass; None where the tape must run itself."""
 
 
 class BatchShape(NamedTuple):
@@ -70,28 +70,28 @@ class BatchShape(NamedTuple):
     positions: int
 
     def sizes(self, axes: str) -> tuple[int, ...]:
-        """The sizes of these axes: B sentences, T steps, S source positions."""
+        """Returns the sizes of these axes: B sentences, T steps, S source positions."""
         return tuple(self["BTS".index(axis)] for axis in axes)
 
 
 @dataclass(frozen=True)
 class Input:
-    """A tensor that operations read and none of them wrote."""
+    """A tensor that operations read and none writes."""
 
     tensor: Tensor
     axes: str
-    """Of its first dimensions, B, T and S: those that differ from batch to batch. Empty for a weight, which is updated
-    in place."""
+    """Letters B, T and S of the leading dimensions, whose sizes differ from batch to batch. Empty for a weight, which
+    is updated in place."""
     padding: float = 0.0
-    """The value of added elements, where it is made larger."""
+    """Value of the elements that rounding up the shape adds."""
 
     def shape(self, batch: BatchShape) -> tuple[int, ...]:
-        """Its shape in a batch of this shape."""
+        """Returns its shape in a batch of this shape."""
         return (*batch.sizes(self.axes), *self.tensor.shape[len(self.axes) :])
 
     @property
     def kind(self) -> Hashable:
-        """All that is the same in every batch: of a weight, its address."""
+        """Properties that are equal in every batch; of a weight, also its address."""
         sizes = tuple(self.tensor.shape[len(self.axes) :])
         address = () if self.axes else (self.tensor.data_ptr(), self.tensor.stride())
         return self.axes, self.padding, self.tensor.dtype, sizes, address
@@ -210,36 +210,36 @@ class Tape:
 
     @property
     def structure(self) -> Hashable:
-        """Equal for two tapes that differ in numbers and batch shape alone.
+        """A key, equal for two tapes that differ only in values and batch shape.
 
-        It covers everything that recorded objects hold, so that a new operation need not describe itself: an attribute
-        of an unknown kind is an error, and so is a tensor that is no input of the tape.
+        It covers all attributes of recorded objects, so a new operation needs no code for it. Attributes of unknown
+        types and tensors that are no inputs of the tape fail an assertion.
         """
         numbers = {id(each.tensor): number for number, each in enumerate(self.inputs)}
         seen: dict[int, int] = {}
 
-        def describe(thing: object) -> Hashable:
-            if thing is None or isinstance(thing, (bool, int, float, str, torch.dtype)):
-                return thing
-            if isinstance(thing, (list, tuple)):
-                return tuple(map(describe, thing))
-            if isinstance(thing, Tensor):
-                assert id(thing) in numbers, "a tensor that an operation holds is an input of its tape"
-                return "input", numbers[id(thing)]
-            if isinstance(thing, StepKernels):
-                return type(thing).__qualname__, thing.implementation
-            if id(thing) in seen:
-                return "seen", seen[id(thing)]
-            seen[id(thing)] = len(seen)
-            holds_state = hasattr(thing, "__dict__") and not isinstance(thing, FunctionType)
-            assert holds_state, f"the state of a {type(thing).__name__} is not known"
-            return type(thing), *((name, describe(value)) for name, value in vars(thing).items())
+        def describe(part: object) -> Hashable:
+            if part is None or isinstance(part, (bool, int, float, str, torch.dtype)):
+                return part
+            if isinstance(part, (list, tuple)):
+                return tuple(map(describe, part))
+            if isinstance(part, Tensor):
+                assert id(part) in numbers, "a tensor that an operation holds is an input of its tape"
+                return "input", numbers[id(part)]
+            if isinstance(part, StepKernels):
+                return type(part).__qualname__, part.implementation
+            if id(part) in seen:
+                return "seen", seen[id(part)]
+            seen[id(part)] = len(seen)
+            holds_state = hasattr(part, "__dict__") and not isinstance(part, FunctionType)
+            assert holds_state, f"the state of a {type(part).__name__} is unknown"
+            return type(part), *((name, describe(value)) for name, value in vars(part).items())
 
         recorded = describe((self._operations, self._values, self._step_inputs, self._outputs))
         return replace(self._run, steps=0, batch=0), tuple(each.kind for each in self.inputs), recorded
 
     def on(self, tensors: Sequence[Tensor], batch: BatchShape) -> Tape:
-        """The same recording, not yet run, of other input tensors, in the order of `inputs`."""
+        """Returns a copy of the recording, not yet run, with other input tensors, in the order of `inputs`."""
         others: dict[int, Any] = {id(each.tensor): tensor for each, tensor in zip(self.inputs, tensors, strict=True)}
         tape = copy.deepcopy(self, others | {id(self._kernels): self._kernels})
         tape._run = replace(self._run, steps=batch.steps, batch=batch.sentences)
@@ -297,7 +297,7 @@ class Tape:
         return value
 
     def _input(self, tensor: Tensor, axes: str, padding: float = 0.0) -> Tensor:
-        """Registers a tensor that gets a gradient and may be another one in the next batch."""
+        """Registers an input of the tape, which gets a gradient."""
         self._inputs[id(tensor)] = Input(tensor, axes, padding)
         return tensor
 
@@ -316,7 +316,7 @@ class _RunTape(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *d_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
         assert ctx.tape_backward is not None, "a recurrence is differentiated once"
-        # Its rows are freed with it.
+        # Dropping the reference frees the rows.
         tape_backward, ctx.tape_backward = ctx.tape_backward, None
         with torch.autocast(ctx.device_type, enabled=False):
             return None, *tape_backward(*d_outputs)

@@ -1,8 +1,7 @@
 """The operations of a recorded recurrence, and the values that they read and write.
 
-In a step an operation does what the next one waits for. The gradients of weights, keys and memory, which nothing in
-the recurrence waits for, are one product each over all steps, in `finish`. The rows of all steps of a value are one
-tensor [T, B, ...] for that.
+A step computes only what later operations and steps need. The gradients of weights, keys and memory are one product
+each over all steps, in `finish`; for that the rows of all steps of a value are one tensor [T, B, ...].
 
 Shapes: T steps, B sentences, S source positions, R = T or T + 1 rows, F features of a value, N features of a term or
 product, H hidden, P = T x B.
@@ -40,18 +39,18 @@ class Run:
     """Whether there will be a backward pass, for which the rows of all steps are kept."""
 
     def empty(self, rows: int, features: int, dtype: torch.dtype | None = None) -> Tensor:
-        """An uninitialized tensor [rows, B, features], in the compute dtype by default."""
+        """Returns an uninitialized tensor [rows, B, features], in the compute dtype by default."""
         return torch.empty(rows, self.batch, features, dtype=dtype or self.compute_dtype, device=self.device)
 
     def rows(self, rows: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The row of each step: of as many rows as there are steps, or of one that all of them write in turn."""
+        """Returns the row of each step: all rows, or one row that every step overwrites."""
         return rows if len(rows) == self.steps else rows * self.steps
 
 
 class Value:
     """A state or a context: one row [B, F] a step, which several operations or the next step read.
 
-    Its readers sum its gradient. Those that are products add theirs, in the compute dtype, to a pending part.
+    Its readers add up its gradient. Products add theirs, in the compute dtype, to a pending part.
     """
 
     state_RBF: Tensor
@@ -112,12 +111,12 @@ class Value:
         self._has_pending = True
 
     def take_pending(self) -> Tensor | None:
-        """The pending gradient of the row whose writer calls: all its readers ran before, no other row's did."""
+        """Returns and clears the pending gradient. The row's writer calls this after all readers of the row ran."""
         pending_BF, self._has_pending = self._pending_BF if self._has_pending else None, False
         return pending_BF
 
     def d_first(self) -> Tensor:
-        """The gradient of row 0, [B, 1, F]."""
+        """Returns the gradient of row 0, [B, 1, F]."""
         pending_BF, row_BF = self.take_pending(), self.gradient_rows[0]
         return (row_BF if pending_BF is None else row_BF + pending_BF).unsqueeze(1)
 
@@ -136,7 +135,7 @@ class Row:
         return self.value.operand_rows[step + self.shift]
 
     def copy(self, step: int) -> Tensor | None:
-        """The operand, for a writer of the state; None where they are one tensor."""
+        """Returns the operand, for a writer of the state; None where both are one tensor."""
         return None if self.value.operand_RBF is self.value.state_RBF else self.operand(step)
 
     def gradient(self, step: int) -> Tensor:
@@ -183,7 +182,7 @@ class Operation:
         raise AssertionError("an operation has a backward step")
 
     def finish(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The inputs of the tape that the operation reads, and their gradients."""
+        """Yields the inputs of the tape that the operation reads, and their gradients."""
         return iter(())
 
 
@@ -290,7 +289,7 @@ class Attend(Operation):
         self.d_all_weights = torch.split(self.d_all_weights_TBS, 1)
         self.d_contexts = torch.split(self.context.gradients_TBF, 1)
         d_query_TBA = self.query.gradients_TBF if isinstance(self.query, Row) else self.query.gradient_TBN
-        assert d_query_TBA is not None, "a query that is a product has a place for its gradient"
+        assert d_query_TBA is not None, "a query that is a product has a tensor for its gradient"
         self.d_queries = torch.split(d_query_TBA, 1)
 
     def backward(self, step: int) -> None:
@@ -374,7 +373,7 @@ class SummingCell(CellOperation):
         assert len(self.owners) <= 2, "one term of the input is a product, the other an input of the tape"
 
     def d_gates(self, step: int) -> tuple[Tensor, Tensor | None]:
-        """The tensors to which the gradient of a step is written."""
+        """Returns the tensors to which the gradient of a step is written."""
         one, *other = self.owners
         return one.gradient_rows[step], other[0].gradient_rows[step] if other else None
 
@@ -420,7 +419,7 @@ class Tanh(SummingCell):
 
 
 class Scale(Operation):
-    """A row times a mask that is drawn for all steps, as dropout's is; in the compute dtype alone."""
+    """A row times the dropout mask of a step; in the compute dtype alone."""
 
     def __init__(self, row: Row, scale_BTH: Tensor, scaled: Row) -> None:
         self.row = row
@@ -463,7 +462,7 @@ class Sum(Operation):
 
 
 def _gradient_owners(terms: Sequence[Term]) -> list[Term]:
-    """The terms that have a tensor of their own for their common gradient; the others share the first one's."""
+    """Returns the terms that have their own tensor for the common gradient; the others share the first one's."""
     owners = [term for term in terms if term.gradient_TBN is not None]
     if not owners:
         terms[0].bind_gradient(torch.empty_like(terms[0].whole_TBN))

@@ -25,9 +25,9 @@ from torch import Tensor
 from nmt.kernels.tape import BatchShape, Input, Outputs, Tape
 
 MOST_GRAPHS = 256
-"""Captured shapes: more than captions or news have (docs/performance.md)."""
-MOST_REMEMBERED = 16 * MOST_GRAPHS
-"""Shapes that came once, of which nothing but the shape is kept."""
+"""Most graphs that are kept; captions and news need fewer (docs/performance.md)."""
+MOST_SEEN = 16 * MOST_GRAPHS
+"""Most shapes that are remembered before their capture."""
 OUTPUT_AXES = ("BT", "BT", "BTS")
 """Axes of the outputs of a tape."""
 
@@ -35,22 +35,22 @@ Result = TypeVar("Result")
 
 
 class Graph(Protocol):
-    """The effect of a function on tensors that stay where they are."""
+    """A captured function of tensors with fixed addresses."""
 
     def rehearse(self, function: Callable[[], Result]) -> Result:
-        """Calls it, so that kernels are compiled and workspaces allocated before the capture."""
+        """Calls the function, so that kernels are compiled and workspaces allocated before the capture."""
 
     def capture(self, function: Callable[[], None]) -> None:
-        """Records what it does to tensors, which need not be done now."""
+        """Captures the function; it need not run."""
 
     def replay(self) -> None:
-        """Does it, with the numbers that its tensors hold now."""
+        """Runs the captured function on the current contents of its tensors."""
 
 
 class CudaGraphs:
     """Makes graphs that share the memory which they allocate while they are captured.
 
-    So none of them may be replayed while results of another one that lie there are still needed.
+    So none may be replayed while results of another one in this memory are still needed.
     """
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class CudaGraph:
         return result
 
     def capture(self, function: Callable[[], None]) -> None:
-        # Other threads go on meanwhile, NCCL's and the one that makes batches: only this one may not synchronize.
+        # Other threads, such as NCCL's, may synchronize during the capture; this one may not.
         capture = torch.cuda.graph(self._graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local")
         with capture:
             function()
@@ -91,19 +91,19 @@ class CudaGraph:
 
 
 def rounded(batch: BatchShape) -> BatchShape:
-    """The shape of the graph for batches of this shape.
+    """Returns the shape of the graph for batches of this shape.
 
-    Every step takes its time, however small it is: steps are rounded to an eighth of the power of two below, sentences
-    and positions to a quarter.
+    Each added step costs time, however small the batch: steps are rounded up to an eighth of the power of two below,
+    sentences and positions to a quarter.
     """
     sentences, steps, positions = batch
     return BatchShape(_round_up(sentences, 4, 8), _round_up(steps, 8, 2), _round_up(positions, 4, 8))
 
 
 class GraphReplayer:
-    """Keeps the graphs of a training's recurrences, by their structure and rounded shape.
+    """Caches the graphs of recurrences by structure and rounded shape.
 
-    A shape that comes for the first time runs without a graph: many never come again. The second time it is captured.
+    The first batch of a shape runs without a graph, because many shapes occur only once. The second one is captured.
     """
 
     def __init__(self, graph: Callable[[], Graph] | None = None, most_graphs: int = MOST_GRAPHS) -> None:
@@ -115,7 +115,7 @@ class GraphReplayer:
         self._pending: weakref.ref[ReplayedBackward] | None = None
 
     def run(self, tape: Tape) -> tuple[Outputs, ReplayedBackward] | None:
-        """The outputs of a tape and its backward pass; None where the tape must run without a graph."""
+        """Returns the outputs of a tape and its backward pass; None where the tape must run without a graph."""
         if self._pending is not None and self._pending() is not None:
             return None
         batch = tape.batch
@@ -124,7 +124,7 @@ class GraphReplayer:
             return None
         if key not in self._captured:
             self._captured[key] = CapturedTape(tape, rounded(batch), self._buffers, self._graph)
-            # The GPU has done what came before a capture: no graph is dropped while it runs.
+            # A capture waits for the GPU, so no graph is dropped while it runs.
             if len(self._captured) > self._most_graphs:
                 self._captured.popitem(last=False)
         self._captured.move_to_end(key)
@@ -136,11 +136,11 @@ class GraphReplayer:
         return outputs, backward
 
     def _was_seen(self, key: Hashable) -> bool:
-        """Whether it came before; from now on it has."""
+        """Returns whether the key was seen before, and records it."""
         seen = key in self._seen
         self._seen[key] = None
         self._seen.move_to_end(key)
-        if len(self._seen) > MOST_REMEMBERED:
+        if len(self._seen) > MOST_SEEN:
             self._seen.popitem(last=False)
         return seen
 
@@ -148,12 +148,12 @@ class GraphReplayer:
 class ReplayedBackward:
     """The backward pass of a replayed recurrence. While it exists, the memory of all graphs is in use.
 
-    It is freed with autograd's node: after the backward pass, or when nothing can ask for one any more.
+    It is freed with autograd's node: after the backward pass, or when the outputs are freed.
     """
 
     def __init__(self, captured: CapturedTape, inputs: Sequence[Input], batch: BatchShape) -> None:
         self._captured = captured
-        # The graph reads them once more, where they are.
+        # The graph reads the weights again: their memory must not be freed.
         self._weights = [each.tensor for each in inputs if not each.axes]
         self._batch = batch
 
@@ -163,27 +163,27 @@ class ReplayedBackward:
 
 
 class SharedBuffers:
-    """The tensors that graphs share, as large as the largest of them needs."""
+    """Tensors that all graphs share, as large as the largest graph needs."""
 
     def __init__(self) -> None:
         self._buffers: dict[Hashable, Tensor] = {}
 
     def view(self, role: Hashable, shape: Sequence[int], like: Tensor) -> Tensor:
-        """The tensor of this role for graphs of this shape."""
+        """Returns the tensor of this role for graphs of this shape."""
         size = math.prod(shape)
         key = role, like.dtype, like.device
         buffer = self._buffers.get(key)
         if buffer is None or len(buffer) < size:
-            # Graphs that were captured before keep the smaller one: it must not grow by little and little.
+            # Earlier graphs keep the smaller buffer, so it grows by a quarter at least.
             new_size = size if buffer is None else max(size, len(buffer) + len(buffer) // 4)
-            # Validation may be the first to come, and training writes to it too.
+            # Validation may allocate it first, and training writes to it too.
             with torch.inference_mode(False):
                 buffer = self._buffers[key] = torch.empty(new_size, dtype=like.dtype, device=like.device)
         return buffer[:size].view(*shape)
 
 
 class CapturedTape:
-    """The forward pass of a recurrence as a graph and, where it is needed, the backward pass as another."""
+    """The forward pass of a recurrence as one graph and, where needed, the backward pass as another."""
 
     def __init__(self, tape: Tape, batch: BatchShape, buffers: SharedBuffers, graph: Callable[[], Graph]) -> None:
         inputs = tape.inputs
@@ -267,12 +267,12 @@ def _fill(buffer: Tensor, tensor: Tensor, padding: float) -> None:
 
 
 def _first(buffer: Tensor, sizes: Sequence[int]) -> Tensor:
-    """The first elements of each dimension."""
+    """Returns the first elements of each dimension."""
     return buffer[tuple(map(slice, sizes))]
 
 
 def _round_up(size: int, parts: int, least: int) -> int:
-    """The next multiple of a part of the power of two below, or of a least unit."""
+    """Returns the next multiple of a part of the power of two below, or of a least unit."""
     below = 1 << max((size - 1).bit_length() - 1, 0)
     unit = max(least, below // parts)
     return -(-size // unit) * unit

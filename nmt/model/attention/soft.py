@@ -91,10 +91,10 @@ class SoftAttention(Attention):
 
     def unsupported_reason(self) -> str:
         if self.score.closed_form() is None:
-            return "model.attention.score has no fused form"
+            return "model.attention.score has no native or Triton kernel"
         if not self.window.is_whole:
             return "model.attention.window is not global"
-        return "model.attention.coverage has no fused form" if self.coverage.accumulates else ""
+        return "model.attention.coverage has no native or Triton kernel" if self.coverage.accumulates else ""
 
     def record(self, tape: Tape, query: Row, prepared: Prepared, context: Value | None = None) -> Value:
         form = self.score.closed_form()

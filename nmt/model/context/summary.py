@@ -96,7 +96,7 @@ class SummaryContext(Context):
             nn.init.zeros_(self.enter.weight)
 
     def unsupported_reason(self) -> str:
-        return "" if self.enter is None else "model.context.where has no fused form unless it is start"
+        return "" if self.enter is None else "model.context.where has no native or Triton kernel unless it is start"
 
     def add_source_context(
         self, encoded: Encoded, past: PreviousSentences, before: Sentences | None

@@ -89,7 +89,7 @@ class BahdanauWiring(Wiring):
 
     def unsupported_reason(self) -> str:
         if self.resets_context:
-            return "model.attention.wiring.reset_context has no fused form"
+            return "model.attention.wiring.reset_context has no native or Triton kernel"
         return self.attention.unsupported_reason() or self.stack.unsupported_reason()
 
     def record(self, tape: Tape, projected: Term, state: DecoderState) -> tuple[Value, Value]:

@@ -281,7 +281,7 @@ class Wiring(nn.Module):
 
     def unsupported_reason(self) -> str:
         """Returns why the recurrence cannot be recorded, with the path in the YAML; empty if it can."""
-        return "model.attention.wiring has no fused form"
+        return "model.attention.wiring has no native or Triton kernel"
 
     def can_record(self, encoded: Encoded) -> bool:
         """Returns whether `scan_recorded` runs the recurrence; otherwise autograd does."""
