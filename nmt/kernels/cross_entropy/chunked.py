@@ -32,8 +32,8 @@ class ChunkLosses(NamedTuple):
 
 
 LogitLosses = Callable[[PrepackedProduct, Tensor, Tensor, Tensor, float, Tensor | None], ChunkLosses]
-"""From the weight, readouts [N, R] in its dtype, the bias [V], targets [N], the smoothing e, and the tensor [V] to which
-the gradient of the bias is added (None without gradients)."""
+"""From the weight, readouts [N, R] in its dtype, the bias [V], targets [N], the smoothing e, and the tensor [V] to
+which the gradient of the bias is added (None without gradients)."""
 
 
 def chunk_losses(
