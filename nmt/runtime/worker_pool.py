@@ -75,8 +75,9 @@ def _threads(count: int) -> Iterator[None]:
 class WorkerPool:
     """Worker processes for one system. They start once the work has taken a while, and end with this object.
 
-    Until then this process works alone with all its threads. In float32 and int8 the result of a job depends neither on
-    the process that does it nor on its threads.
+    Until then this process works alone with all its threads. In float32 and int8 the result of a job does not depend on
+    the process that does it. With another number of threads it agrees to rounding, not always to the bit: if a thread
+    is left with few rows of a float32 product, some BLAS add up their terms in another order (docs/performance.md).
     """
 
     def __init__(self, threads: int, start_after: float = START_SECONDS) -> None:

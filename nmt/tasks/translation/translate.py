@@ -1,4 +1,7 @@
-"""Translation of raw text. A result does not depend on the lines around it, nor on the number of processes."""
+"""Translation of raw text. A result does not depend on the lines around it, nor on the number of processes.
+
+With another number of threads it agrees to rounding (`WorkerPool`).
+"""
 
 from __future__ import annotations
 
