@@ -188,7 +188,7 @@ def test_scales_by_hand() -> None:
 
 def test_the_weight_decays_by_epochs() -> None:
     options = run_config(Path("nowhere")).training.guided_alignment.model_copy(update={"weight": 0.5, "decay": 0.8})
-    guided = TranslationObjective(network(model_options()), choose_kernels("reference", CPU.device), 0.1, options)
+    guided = TranslationObjective(network(model_options()), 0.1, options)
     assert [guided.weights(epoch) for epoch in range(3)] == [
         (1.0, pytest.approx(weight)) for weight in (0.5, 0.4, 0.32)
     ]

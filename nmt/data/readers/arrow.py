@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import pyarrow as pa
 from pydantic import Field
 
 from nmt.data.readers import base
@@ -19,6 +18,7 @@ from nmt.errors import DataError, try_each
 
 if TYPE_CHECKING:
     import datasets
+    import pyarrow as pa
     from pyarrow.parquet import ParquetFile
 
 BATCH_ROWS = 4096
@@ -48,6 +48,7 @@ class ParquetReader(base.FileReader):
 
     @contextmanager
     def _open(self) -> Iterator[ParquetFile]:
+        import pyarrow as pa
         from pyarrow.parquet import ParquetFile
 
         try:
@@ -167,6 +168,8 @@ def _first_line(error: Exception) -> str:
 
 def _column_type(schema: pa.Schema, name: str) -> pa.DataType | None:
     """The type of a column, or of a field of a struct column by its dotted name; None where there is none."""
+    import pyarrow as pa
+
     if name in schema.names:
         return schema.field(name).type
     outer, *inner = name.split(".")
@@ -184,6 +187,8 @@ def _is_list(kind: pa.DataType) -> bool:
 
 def _check_columns(schema: pa.Schema, columns: base.TextOfFields, origin: str) -> None:
     """Raises a DataError for a column that is missing, or of another type than its field."""
+    import pyarrow as pa
+
     for field, name in columns.items():
         kind = _column_type(schema, name)
         if kind is None:
@@ -198,6 +203,8 @@ def _check_columns(schema: pa.Schema, columns: base.TextOfFields, origin: str) -
 
 def _check_memory(batch: pa.RecordBatch, origin: str) -> None:
     """Raises a DataError where the memory of the batch is damaged, which would crash the process when it is read."""
+    import pyarrow as pa
+
     try:
         batch.validate(full=True)
     except pa.ArrowException as error:
@@ -226,6 +233,8 @@ def _records(batches: Iterable[pa.RecordBatch], columns: base.TextOfFields, orig
 
 def _to_bytes(array: pa.Array) -> list[Any]:
     """The values of text, whole numbers, or lists of text, joined by TAB, as bytes; None where one is missing."""
+    import pyarrow as pa
+
     if _is_list(array.type):
         tab = base.SENTENCE_SEPARATOR.encode()
         rows = array.cast(pa.large_list(pa.large_binary())).to_pylist()
