@@ -23,7 +23,6 @@ from nmt.data.batching.pair_batches import encoded_batch
 from nmt.data.cache import encode_corpora
 from nmt.data.readers.corpora import open_corpus
 from nmt.errors import ConfigError
-from nmt.kernels.select import choose_kernels
 from nmt.model.translator import Translator
 from nmt.tasks.training import train
 from nmt.tasks.translation.loading import load_model
