@@ -26,8 +26,11 @@ FULL = {"bias", "scores", "normalizer", "d_context", "d_weights", "d_all_weights
 FULL |= {"before", "after", "d_after", "d_before", "cell", "after_cell", "d_after_cell", "d_cell"}
 
 
-def compile_kernel(kernel, pointers, short, **fixed):
+def compile_kernel(kernel, pointers, short, without="", **fixed):
+    # None for the pointers of `without`.
     warps = fixed.pop("num_warps", 4)
+    fixed |= dict.fromkeys(without.split())
+    pointers = " ".join(name for name in pointers.split() if name not in fixed)
     signature = dict.fromkeys(kernel.arg_names, "i32") | dict.fromkeys(fixed, "constexpr")
     signature |= {name: "*fp32" if name in FULL else f"*{short}" for name in pointers.split()}
     target = GPUTarget("cuda", 90, 32)
@@ -40,22 +43,22 @@ source = "query keys memory energy scores normalizer"
 for short in ("bf16", "fp32"):
     for additive in (True, False):
         sizes = blocks(512, 300)
-        compile_kernel(attention._attention, f"{source} bias context", short, ADDITIVE=additive, **sizes)
+        compile_kernel(attention._attention, f"{source} bias context", short, "" if additive else "energy", **sizes)
         gradients = f"{source} d_context pending d_weights d_query d_all_weights"
-        flags = {"ADDITIVE": additive, "PENDING": True, "WEIGHED": additive, "ADD": not additive}
-        compile_kernel(attention._attention_backward, gradients, short, **flags, **sizes)
+        without = "" if additive else "energy d_weights"
+        compile_kernel(attention._attention_backward, gradients, short, without, ADD=not additive, **sizes)
     keys = "query keys energy d_scores d_keys d_energy"
     compile_kernel(attention._keys_backward, keys, short, BLOCK_S=16, BLOCK_A=128)
     gates = "inputs more recurrent"
-    compile_kernel(gru._gru, f"{gates} before after copy", short, TWO=True, COPY=True, BLOCK=512)
+    compile_kernel(gru._gru, f"{gates} before after copy", short, BLOCK=512)
     gradients = f"{gates} before d_after pending d_inputs d_recurrent d_before"
-    compile_kernel(gru._gru_backward, gradients, short, TWO=True, PENDING=True, BLOCK=512)
-    compile_kernel(lstm._lstm, f"{gates} cell after_cell after copy", short, TWO=True, COPY=True, BLOCK=1024)
+    compile_kernel(gru._gru_backward, gradients, short, BLOCK=512)
+    compile_kernel(lstm._lstm, f"{gates} cell after_cell after copy", short, BLOCK=1024)
     gradients = f"{gates} cell after_cell d_after pending d_after_cell d_gates d_copy d_cell"
-    compile_kernel(lstm._lstm_backward, gradients, short, TWO=True, PENDING=True, DOUBLE=True, BLOCK=1024)
-    compile_kernel(rnn._rnn, f"{gates} after copy", short, TWO=False, COPY=False, BLOCK=256)
+    compile_kernel(lstm._lstm_backward, gradients, short, BLOCK=1024)
+    compile_kernel(rnn._rnn, f"{gates} after copy", short, "more copy", BLOCK=256)
     gradients = "after d_after pending d_gates d_copy"
-    compile_kernel(rnn._rnn_backward, gradients, short, PENDING=True, DOUBLE=True, BLOCK=256)
+    compile_kernel(rnn._rnn_backward, gradients, short, BLOCK=256)
 """
 
 

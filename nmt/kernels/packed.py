@@ -138,51 +138,35 @@ def run_packed(
     `gru` runs the layers of a stack of GRUs, with `linear` for their inputs. PyTorch runs other cells, and GRUs where
     `gru` is None.
     """
-    if gru is not None and isinstance(stack, nn.GRU):
-        return _by_layers(stack, inputs_PX, packing, gru, dropout, linear)
-    if inputs_PX.device.type == "cpu" and stack.training and stack.dropout and stack.num_layers > 1:
-        return _layer_by_layer(stack, inputs_PX, packing, dropout)
-    packed, final = stack(PackedSequence(inputs_PX, packing.sizes_T))
-    return packed.data, final if isinstance(final, tuple) else (final,)
-
-
-def _layer_by_layer(
-    stack: nn.RNNBase, inputs_PX: Tensor, packing: Packing, dropout: Dropout
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Runs PyTorch's layers one by one, with dropout by `dropout` between them."""
-    run: Any = {"LSTM": torch.lstm, "GRU": torch.gru, "RNN_TANH": torch.rnn_tanh}[stack.mode]
-    directions = 2 if stack.bidirectional else 1
-    first_DRH = inputs_PX.new_zeros(directions, packing.full_rows, stack.hidden_size)
-    first = (first_DRH, first_DRH) if stack.mode == "LSTM" else first_DRH
-    finals = []
-    for layer in range(stack.num_layers):
-        if layer:
-            inputs_PX = dropout(inputs_PX, stack.dropout, True)
-        weights = [weight for side in stack.all_weights[layer * directions :][:directions] for weight in side]
-        inputs_PX, *final = run(inputs_PX, packing.sizes_T, first, weights, True, 1, 0.0, True, stack.bidirectional)
-        finals.append(final)
-    return inputs_PX, tuple(torch.cat(part) for part in zip(*finals, strict=True))
-
-
-def _by_layers(
-    stack: nn.GRU, inputs_PX: Tensor, packing: Packing, gru: PackedGru, dropout: Dropout, linear: LinearProduct
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+    has_native_layers = gru is not None and isinstance(stack, nn.GRU)
+    drops = stack.training and stack.dropout and stack.num_layers > 1
+    if not has_native_layers and not (drops and inputs_PX.device.type == "cpu"):
+        packed, final = stack(PackedSequence(inputs_PX, packing.sizes_T))
+        return packed.data, final if isinstance(final, tuple) else (final,)
     directions = 2 if stack.bidirectional else 1
     finals = []
     for layer in range(stack.num_layers):
         if layer:
             inputs_PX = dropout(inputs_PX, stack.dropout, stack.training)
         weights = stack.all_weights[layer * directions : (layer + 1) * directions]
-        inputs_PX, finals_DRH = gru(
-            linear(
-                inputs_PX, torch.cat([weight[0] for weight in weights]), torch.cat([weight[2] for weight in weights])
-            ),
-            torch.stack([weight[1] for weight in weights]).to(product_dtype(inputs_PX)),
-            torch.stack([weight[3] for weight in weights]),
-            packing,
-        )
-        finals.append(finals_DRH)
-    return inputs_PX, (torch.cat(finals),)
+        if gru is not None and has_native_layers:
+            input_weights, recurrent_weights, input_biases, recurrent_biases = zip(*weights, strict=True)
+            gates_PG = linear(inputs_PX, torch.cat(input_weights), torch.cat(input_biases))
+            recurrent_DGH = torch.stack(recurrent_weights).to(product_dtype(inputs_PX))
+            inputs_PX, *final = gru(gates_PG, recurrent_DGH, torch.stack(recurrent_biases), packing)
+        else:
+            inputs_PX, *final = _library_layer(stack, inputs_PX, packing, weights)
+        finals.append(final)
+    return inputs_PX, tuple(torch.cat(part) for part in zip(*finals, strict=True))
+
+
+def _library_layer(stack: nn.RNNBase, inputs_PX: Tensor, packing: Packing, weights: Any) -> Any:
+    """Runs one layer by PyTorch: so `dropout`, not PyTorch's own, runs between the layers."""
+    run: Any = {"LSTM": torch.lstm, "GRU": torch.gru, "RNN_TANH": torch.rnn_tanh}[stack.mode]
+    first_DRH = inputs_PX.new_zeros(len(weights), packing.full_rows, stack.hidden_size)
+    first = (first_DRH, first_DRH) if stack.mode == "LSTM" else first_DRH
+    flat = [weight for direction in weights for weight in direction]
+    return run(inputs_PX, packing.sizes_T, first, flat, True, 1, 0.0, True, stack.bidirectional)
 
 
 def by_direction(rows_PF: Tensor, directions: int, packing: Packing, dtype: torch.dtype) -> Tensor:

@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language import constexpr
 
-from nmt.kernels.rnn.triton import tanh
+from nmt.kernels.rnn.triton import add_optional, load, tanh
 from nmt.kernels.steps import Annotations
 
 TILE = 8192
@@ -46,7 +46,6 @@ def _attention(
     positions,
     units,
     features,
-    ADDITIVE: constexpr,
     BLOCK_S: constexpr,
     BLOCK_A: constexpr,
     BLOCK_C: constexpr,
@@ -56,26 +55,20 @@ def _attention(
     row = q * batch + b
     a = tl.arange(0, BLOCK_A)
     c = tl.arange(0, BLOCK_C)
-    query_row = tl.load(query + q * query_q + b * query_b + a, mask=a < units, other=0.0).to(tl.float32)
-    if ADDITIVE:
-        energy_row = tl.load(energy + a, mask=a < units, other=0.0).to(tl.float32)
+    query_row = load(query + q * query_q + b * query_b + a, a < units)
+    if energy is not None:
+        energy_row = load(energy + a, a < units)
     largest = -float("inf")
     total = 0.0
     context_row = tl.zeros([BLOCK_C], dtype=tl.float32)
     for start in range(0, positions, BLOCK_S):
         s = start + tl.arange(0, BLOCK_S)
         inside = s < positions
-        key = tl.load(
-            keys + b * keys_b + s[:, None] * keys_s + a[None, :],
-            mask=inside[:, None] & (a < units)[None, :],
-            other=0.0,
-        ).to(tl.float32)
-        value = tl.load(
-            memory + b * memory_b + s[:, None] * memory_s + c[None, :],
-            mask=inside[:, None] & (c < features)[None, :],
-            other=0.0,
-        ).to(tl.float32)
-        if ADDITIVE:
+        key = load(keys + b * keys_b + s[:, None] * keys_s + a[None, :], inside[:, None] & (a < units)[None, :])
+        value = load(
+            memory + b * memory_b + s[:, None] * memory_s + c[None, :], inside[:, None] & (c < features)[None, :]
+        )
+        if energy is not None:
             score = tl.sum(energy_row[None, :] * tanh(query_row[None, :] + key), 1)
         else:
             score = tl.sum(query_row[None, :] * key, 1)
@@ -120,9 +113,6 @@ def _attention_backward(
     positions,
     units,
     features,
-    ADDITIVE: constexpr,
-    PENDING: constexpr,
-    WEIGHED: constexpr,
     ADD: constexpr,
     BLOCK_S: constexpr,
     BLOCK_A: constexpr,
@@ -133,13 +123,13 @@ def _attention_backward(
     row = q * batch + b
     a = tl.arange(0, BLOCK_A)
     c = tl.arange(0, BLOCK_C)
-    query_row = tl.load(query + q * query_q + b * query_b + a, mask=a < units, other=0.0).to(tl.float32)
-    if ADDITIVE:
-        energy_row = tl.load(energy + a, mask=a < units, other=0.0).to(tl.float32)
+    query_row = load(query + q * query_q + b * query_b + a, a < units)
+    if energy is not None:
+        energy_row = load(energy + a, a < units)
     d_context += row * features
-    d_context_row = tl.load(d_context + c, mask=c < features, other=0.0)
-    if PENDING:
-        d_context_row += tl.load(pending + row * features + c, mask=c < features, other=0.0).to(tl.float32)
+    d_context_row = load(d_context + c, c < features)
+    if pending is not None:
+        d_context_row += load(pending + row * features + c, c < features)
         tl.store(d_context + c, d_context_row, mask=c < features)
     log_total = tl.load(normalizer + row)
     # d_score = weight * (d_weight - mean). The mean is known after the loop, so both parts are summed separately.
@@ -149,23 +139,16 @@ def _attention_backward(
     for start in range(0, positions, BLOCK_S):
         s = start + tl.arange(0, BLOCK_S)
         inside = s < positions
-        key = tl.load(
-            keys + b * keys_b + s[:, None] * keys_s + a[None, :],
-            mask=inside[:, None] & (a < units)[None, :],
-            other=0.0,
-        ).to(tl.float32)
-        value = tl.load(
-            memory + b * memory_b + s[:, None] * memory_s + c[None, :],
-            mask=inside[:, None] & (c < features)[None, :],
-            other=0.0,
-        ).to(tl.float32)
+        key = load(keys + b * keys_b + s[:, None] * keys_s + a[None, :], inside[:, None] & (a < units)[None, :])
+        value = load(
+            memory + b * memory_b + s[:, None] * memory_s + c[None, :], inside[:, None] & (c < features)[None, :]
+        )
         score = tl.load(scores + row * positions + s, mask=inside, other=-float("inf"))
         weight = tl.exp(score - log_total)
         d_weight = tl.sum(value * d_context_row[None, :], 1)
-        if WEIGHED:
-            d_weight += tl.load(d_weights + row * positions + s, mask=inside, other=0.0)
+        d_weight = add_optional(d_weight, d_weights, row * positions + s, inside)
         tl.store(d_all_weights + row * positions + s, d_weight, mask=inside)
-        if ADDITIVE:
+        if energy is not None:
             hidden = tanh(query_row[None, :] + key)
             slope = energy_row[None, :] * (1.0 - hidden * hidden)
         else:
@@ -177,7 +160,7 @@ def _attention_backward(
     gradient = raised - mean * lowered
     d_query += q * d_query_q + b * d_query_b
     if ADD:
-        gradient += tl.load(d_query + a, mask=a < units, other=0.0).to(tl.float32)
+        gradient += load(d_query + a, a < units)
     tl.store(d_query + a, gradient, mask=a < units)
 
 
@@ -204,20 +187,20 @@ def _keys_backward(
     s = tl.program_id(1) * BLOCK_S + tl.arange(0, BLOCK_S)
     a = tl.program_id(2) * BLOCK_A + tl.arange(0, BLOCK_A)
     inside = (s < positions)[:, None] & (a < units)[None, :]
-    key = tl.load(keys + b * keys_b + s[:, None] * keys_s + a[None, :], mask=inside, other=0.0).to(tl.float32)
+    key = load(keys + b * keys_b + s[:, None] * keys_s + a[None, :], inside)
     d_key = tl.zeros([BLOCK_S, BLOCK_A], dtype=tl.float32)
     d_energy_row = tl.zeros([BLOCK_S, BLOCK_A], dtype=tl.float32)
     query += b * query_b
     d_scores += b * positions
     for _ in range(0, queries):
-        query_row = tl.load(query + a, mask=a < units, other=0.0).to(tl.float32)
-        d_score = tl.load(d_scores + s, mask=s < positions, other=0.0)
+        query_row = load(query + a, a < units)
+        d_score = load(d_scores + s, s < positions)
         hidden = tanh(query_row[None, :] + key)
         d_energy_row += d_score[:, None] * hidden
         d_key += d_score[:, None] * (1.0 - hidden * hidden)
         query += query_q
         d_scores += batch * positions
-    energy_row = tl.load(energy + a, mask=a < units, other=0.0).to(tl.float32)
+    energy_row = load(energy + a, a < units)
     tl.store(d_keys + (b * positions + s[:, None]) * units + a[None, :], d_key * energy_row[None, :], mask=inside)
     part = b * tl.num_programs(1) + tl.program_id(1)
     tl.store(d_energy + part * units + a, tl.sum(d_energy_row, 0), mask=a < units)
@@ -252,7 +235,7 @@ def attention_forward(
         keys,
         memory,
         bias,
-        query_QBA if energy is None else energy,
+        energy,
         context_QBC,
         scores_QBS,
         normalizer_QB,
@@ -263,7 +246,6 @@ def attention_forward(
         keys.shape[1],
         units,
         memory.shape[2],
-        ADDITIVE=energy is not None,
         **blocks(units, memory.shape[2]),
     )
 
@@ -282,19 +264,17 @@ def attention_backward(
     add: bool,
 ) -> None:
     keys, memory, _, energy = source
-    pending = d_context_QBC if pending_QBC is None else pending_QBC
-    d_weights = d_all_weights_QBS if d_weights_QBS is None else d_weights_QBS
     queries, batch, units = query_QBA.shape
     _attention_backward[(batch, queries)](
         query_QBA,
         keys,
         memory,
-        query_QBA if energy is None else energy,
+        energy,
         scores_QBS,
         normalizer_QB,
         d_context_QBC,
-        pending,
-        d_weights,
+        pending_QBC,
+        d_weights_QBS,
         d_query_QBA,
         d_all_weights_QBS,
         *query_QBA.stride()[:2],
@@ -305,9 +285,6 @@ def attention_backward(
         keys.shape[1],
         units,
         memory.shape[2],
-        ADDITIVE=energy is not None,
-        PENDING=pending_QBC is not None,
-        WEIGHED=d_weights_QBS is not None,
         ADD=add,
         **blocks(units, memory.shape[2]),
     )

@@ -103,7 +103,7 @@ class _GruLayer(torch.autograd.Function):
         recurrent_halves: tuple[Tensor, ...] = ()
         for first, rows, before in _steps(packing):
             if first:
-                recurrent_halves = weights.products(operands_DPH[:, before : before + rows], compute_biases_DG)
+                recurrent_halves = weights.product(operands_DPH[:, before : before + rows], compute_biases_DG)
             kernels.packed_gru(
                 *(ctypes.byref(packed), first, rows, before, gates_PG.data_ptr(), _addresses(recurrent_halves)),
                 *(biases_DG.data_ptr(), None if is_one else operands_DPH.data_ptr(), outputs_PC.data_ptr()),
@@ -131,7 +131,7 @@ class _GruLayer(torch.autograd.Function):
         for first, rows, before in reversed(list(_steps(packing))):
             if rows_after:
                 after = first + rows
-                pending = weights.products(d_recurrent_DPG[:, after : after + rows_after])
+                pending = weights.product(d_recurrent_DPG[:, after : after + rows_after])
             kernels.packed_gru_backward(
                 *(ctypes.byref(packed), first, rows, before, rows_after, _addresses(pending)),
                 *(d_states_DPH.data_ptr(), d_recurrent_DPG.data_ptr(), d_gates_PG.data_ptr()),

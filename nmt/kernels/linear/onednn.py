@@ -90,25 +90,16 @@ class PrepackedProducts:
         self._weights_DNF = weights_DNF.detach()
         self._sides = [PrepackedProduct(weight_NF) for weight_NF in self._weights_DNF] if suits(weights_DNF[0]) else []
 
-    def product(self, rows_DMF: Tensor, biases_DN: Tensor | None = None) -> Tensor:
-        """W x + b of the rows of each direction, [D, M, N]."""
-        if self._sides:
-            return torch.stack(self.products(rows_DMF, biases_DN))
-        return self._batched(rows_DMF, biases_DN)
-
-    def products(self, rows_DMF: Tensor, biases_DN: Tensor | None = None) -> tuple[Tensor, ...]:
-        """The same, [M, N] of each direction: nothing is copied to bring them together."""
+    def product(self, rows_DMF: Tensor, biases_DN: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Computes W x + b of the rows of each direction, [M, N] each."""
         if not self._sides:
-            return self._batched(rows_DMF, biases_DN).unbind(0)
+            weights_DFN = self._weights_DNF.transpose(1, 2)
+            if biases_DN is None:
+                return torch.bmm(rows_DMF, weights_DFN).unbind(0)
+            return torch.baddbmm(biases_DN.unsqueeze(1), rows_DMF, weights_DFN).unbind(0)
         biases = [None] * len(self._sides) if biases_DN is None else biases_DN.unbind(0)
         sides = zip(self._sides, rows_DMF.unbind(0), biases, strict=True)
         return tuple(side.product(rows_MF, bias_N) for side, rows_MF, bias_N in sides)
-
-    def _batched(self, rows_DMF: Tensor, biases_DN: Tensor | None) -> Tensor:
-        weights_DFN = self._weights_DNF.transpose(1, 2)
-        if biases_DN is None:
-            return torch.bmm(rows_DMF, weights_DFN)
-        return torch.baddbmm(biases_DN.unsqueeze(1), rows_DMF, weights_DFN)
 
 
 def linear(inputs: Tensor, weight_NF: Tensor, bias_N: Tensor | None = None) -> Tensor:

@@ -10,50 +10,52 @@ import triton.language as tl
 from torch import Tensor
 from triton.language import constexpr
 
-from nmt.kernels.rnn.triton import block, gate_arguments, gate_sum, grid, tanh
+from nmt.kernels.rnn.triton import (
+    add_optional,
+    block,
+    gate_arguments,
+    gate_sum,
+    grid,
+    load,
+    store_with_copy,
+    stride,
+    tanh,
+)
 from nmt.kernels.steps import GateInputs
 
 
 @triton.jit
-def _lstm_gates(inputs, more, recurrent, b, input_b, more_b, recurrent_b, hidden, h, inside, TWO: constexpr):
+def _lstm_gates(inputs, more, recurrent, b, input_b, more_b, recurrent_b, hidden, h, inside):
     """Entry, forget, candidate and output (`reference.lstm_step`)."""
-    entry = gate_sum(inputs, more, recurrent, b, input_b, more_b, recurrent_b, h, inside, TWO)
-    forget = gate_sum(inputs, more, recurrent, b, input_b, more_b, recurrent_b, hidden + h, inside, TWO)
-    candidate = gate_sum(inputs, more, recurrent, b, input_b, more_b, recurrent_b, 2 * hidden + h, inside, TWO)
-    output = gate_sum(inputs, more, recurrent, b, input_b, more_b, recurrent_b, 3 * hidden + h, inside, TWO)
+    entry = gate_sum(inputs, more, recurrent, b, input_b, more_b, recurrent_b, h, inside)
+    forget = gate_sum(inputs, more, recurrent, b, input_b, more_b, recurrent_b, hidden + h, inside)
+    candidate = gate_sum(inputs, more, recurrent, b, input_b, more_b, recurrent_b, 2 * hidden + h, inside)
+    output = gate_sum(inputs, more, recurrent, b, input_b, more_b, recurrent_b, 3 * hidden + h, inside)
     return tl.sigmoid(entry), tl.sigmoid(forget), tanh(candidate), tl.sigmoid(output)
 
 
 @triton.jit
 def _lstm(
-    inputs,
-    more,
-    recurrent,
-    cell,
-    after_cell,
-    after,
-    copy,
-    input_b,
-    more_b,
-    recurrent_b,
-    hidden,
-    TWO: constexpr,
-    COPY: constexpr,
-    BLOCK: constexpr,
+    inputs, more, recurrent, cell, after_cell, after, copy, input_b, more_b, recurrent_b, hidden, BLOCK: constexpr
 ):
     b = tl.program_id(0).to(tl.int64)
     h = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = h < hidden
     entry, forget, candidate, output = _lstm_gates(
-        inputs, more, recurrent, b, input_b, more_b, recurrent_b, hidden, h, inside, TWO
+        inputs, more, recurrent, b, input_b, more_b, recurrent_b, hidden, h, inside
     )
     row = b * hidden + h
-    new_cell = forget * tl.load(cell + row, mask=inside, other=0.0) + entry * candidate
+    new_cell = forget * load(cell + row, inside) + entry * candidate
     tl.store(after_cell + row, new_cell, mask=inside)
-    state = output * tanh(new_cell)
-    tl.store(after + row, state, mask=inside)
-    if COPY:
-        tl.store(copy + row, state, mask=inside)
+    store_with_copy(after, copy, row, output * tanh(new_cell), inside)
+
+
+@triton.jit
+def _store_gates(d_gates, hidden, d_entry, d_forget, d_candidate, d_output, inside):
+    tl.store(d_gates, d_entry, mask=inside)
+    tl.store(d_gates + hidden, d_forget, mask=inside)
+    tl.store(d_gates + 2 * hidden, d_candidate, mask=inside)
+    tl.store(d_gates + 3 * hidden, d_output, mask=inside)
 
 
 @triton.jit
@@ -75,57 +77,34 @@ def _lstm_backward(
     d_gates_b,
     d_copy_b,
     hidden,
-    TWO: constexpr,
-    PENDING: constexpr,
-    DOUBLE: constexpr,
     BLOCK: constexpr,
 ):
     b = tl.program_id(0).to(tl.int64)
     h = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = h < hidden
     entry, forget, candidate, output = _lstm_gates(
-        inputs, more, recurrent, b, input_b, more_b, recurrent_b, hidden, h, inside, TWO
+        inputs, more, recurrent, b, input_b, more_b, recurrent_b, hidden, h, inside
     )
     row = b * hidden + h
-    bounded = tanh(tl.load(after_cell + row, mask=inside, other=0.0))
-    gradient = tl.load(d_after + row, mask=inside, other=0.0)
-    if PENDING:
-        gradient += tl.load(pending + row, mask=inside, other=0.0).to(tl.float32)
-    d_new_cell = tl.load(d_after_cell + row, mask=inside, other=0.0) + gradient * output * (1.0 - bounded * bounded)
+    bounded = tanh(load(after_cell + row, inside))
+    gradient = add_optional(load(d_after + row, inside), pending, row, inside)
+    d_new_cell = load(d_after_cell + row, inside) + gradient * output * (1.0 - bounded * bounded)
     d_entry = d_new_cell * candidate * entry * (1.0 - entry)
-    d_forget = d_new_cell * tl.load(cell + row, mask=inside, other=0.0) * forget * (1.0 - forget)
+    d_forget = d_new_cell * load(cell + row, inside) * forget * (1.0 - forget)
     d_candidate = d_new_cell * entry * (1.0 - candidate * candidate)
     d_output = gradient * bounded * output * (1.0 - output)
-    d_gates += b * d_gates_b + h
-    tl.store(d_gates, d_entry, mask=inside)
-    tl.store(d_gates + hidden, d_forget, mask=inside)
-    tl.store(d_gates + 2 * hidden, d_candidate, mask=inside)
-    tl.store(d_gates + 3 * hidden, d_output, mask=inside)
-    if DOUBLE:
-        d_copy += b * d_copy_b + h
-        tl.store(d_copy, d_entry, mask=inside)
-        tl.store(d_copy + hidden, d_forget, mask=inside)
-        tl.store(d_copy + 2 * hidden, d_candidate, mask=inside)
-        tl.store(d_copy + 3 * hidden, d_output, mask=inside)
-    tl.store(d_cell + row, tl.load(d_cell + row, mask=inside, other=0.0) + d_new_cell * forget, mask=inside)
+    _store_gates(d_gates + b * d_gates_b + h, hidden, d_entry, d_forget, d_candidate, d_output, inside)
+    if d_copy is not None:
+        _store_gates(d_copy + b * d_copy_b + h, hidden, d_entry, d_forget, d_candidate, d_output, inside)
+    tl.store(d_cell + row, load(d_cell + row, inside) + d_new_cell * forget, mask=inside)
 
 
 def lstm_forward(
     gates: GateInputs, cell_BH: Tensor, after_cell_BH: Tensor, after_BH: Tensor, copy_BH: Tensor | None
 ) -> None:
-    parts, strides = gate_arguments(gates)
-    _lstm[grid(cell_BH)](
-        *parts,
-        cell_BH,
-        after_cell_BH,
-        after_BH,
-        after_BH if copy_BH is None else copy_BH,
-        *strides,
-        cell_BH.shape[1],
-        TWO=gates.more_BG is not None,
-        COPY=copy_BH is not None,
-        BLOCK=block(cell_BH),
-    )
+    terms, strides = gate_arguments(gates)
+    results, sizes = (after_cell_BH, after_BH, copy_BH), (*strides, cell_BH.shape[1])
+    _lstm[grid(cell_BH)](*terms, cell_BH, *results, *sizes, BLOCK=block(cell_BH))
 
 
 def lstm_backward(
@@ -139,24 +118,7 @@ def lstm_backward(
     d_gates_copy_BG: Tensor | None,
     d_cell_BH: Tensor,
 ) -> None:
-    parts, strides = gate_arguments(gates)
-    d_copy_BG = d_gates_BG if d_gates_copy_BG is None else d_gates_copy_BG
-    _lstm_backward[grid(cell_BH)](
-        *parts,
-        cell_BH,
-        after_cell_BH,
-        d_after_BH,
-        d_after_BH if pending_BH is None else pending_BH,
-        d_after_cell_BH,
-        d_gates_BG,
-        d_copy_BG,
-        d_cell_BH,
-        *strides,
-        d_gates_BG.stride(0),
-        d_copy_BG.stride(0),
-        cell_BH.shape[1],
-        TWO=gates.more_BG is not None,
-        PENDING=pending_BH is not None,
-        DOUBLE=d_gates_copy_BG is not None,
-        BLOCK=block(cell_BH),
-    )
+    terms, strides = gate_arguments(gates)
+    gradients = (d_after_BH, pending_BH, d_after_cell_BH, d_gates_BG, d_gates_copy_BG, d_cell_BH)
+    sizes = (*strides, stride(d_gates_BG), stride(d_gates_copy_BG), cell_BH.shape[1])
+    _lstm_backward[grid(cell_BH)](*terms, cell_BH, after_cell_BH, *gradients, *sizes, BLOCK=block(cell_BH))

@@ -27,26 +27,49 @@ def tanh(x):
 
 
 @triton.jit
-def input_half(inputs, more, b, input_b, more_b, at, inside, TWO: constexpr):
-    """Loads the input's half of the gates, at these features of a sentence."""
-    half = tl.load(inputs + b * input_b + at, mask=inside, other=0.0).to(tl.float32)
-    if TWO:
-        half += tl.load(more + b * more_b + at, mask=inside, other=0.0).to(tl.float32)
-    return half
+def load(pointers, mask):
+    """Loads in single precision; zero outside the mask."""
+    return tl.load(pointers, mask=mask, other=0.0).to(tl.float32)
 
 
 @triton.jit
-def gate_sum(inputs, more, recurrent, b, input_b, more_b, recurrent_b, at, inside, TWO: constexpr):
+def add_optional(total, pointer, offsets, mask):
+    """Adds what a pointer holds at these offsets, where there is a pointer."""
+    if pointer is not None:
+        total += load(pointer + offsets, mask)
+    return total
+
+
+@triton.jit
+def store_with_copy(pointer, copy, offsets, value, mask):
+    """Stores a value and, where there is a pointer to a copy, the copy."""
+    tl.store(pointer + offsets, value, mask=mask)
+    if copy is not None:
+        tl.store(copy + offsets, value, mask=mask)
+
+
+@triton.jit
+def input_half(inputs, more, b, input_b, more_b, at, inside):
+    """Loads the input's half of the gates, at these features of a sentence."""
+    return add_optional(load(inputs + b * input_b + at, inside), more, b * more_b + at, inside)
+
+
+@triton.jit
+def gate_sum(inputs, more, recurrent, b, input_b, more_b, recurrent_b, at, inside):
     """Loads the sum of both halves."""
-    half = input_half(inputs, more, b, input_b, more_b, at, inside, TWO)
-    return half + tl.load(recurrent + b * recurrent_b + at, mask=inside, other=0.0).to(tl.float32)
+    half = input_half(inputs, more, b, input_b, more_b, at, inside)
+    return half + load(recurrent + b * recurrent_b + at, inside)
 
 
-def gate_arguments(gates: GateInputs) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[int, int, int]]:
+def stride(rows_BF: Tensor | None) -> int:
+    """Returns the stride of rows; 0 without a tensor."""
+    return 0 if rows_BF is None else rows_BF.stride(0)
+
+
+def gate_arguments(gates: GateInputs) -> tuple[tuple[Tensor, Tensor | None, Tensor], tuple[int, int, int]]:
     """Returns the terms of gate inputs and the strides of their rows."""
     input_BG, recurrent_BG, more_BG = gates
-    more_BG = input_BG if more_BG is None else more_BG
-    return (input_BG, more_BG, recurrent_BG), (input_BG.stride(0), more_BG.stride(0), recurrent_BG.stride(0))
+    return (input_BG, more_BG, recurrent_BG), (stride(input_BG), stride(more_BG), stride(recurrent_BG))
 
 
 def block(like_BF: Tensor) -> int:
@@ -73,84 +96,35 @@ def unsupported_reason(device: torch.device) -> str:
 
 
 @triton.jit
-def _rnn(
-    inputs,
-    more,
-    recurrent,
-    after,
-    copy,
-    input_b,
-    more_b,
-    recurrent_b,
-    features,
-    TWO: constexpr,
-    COPY: constexpr,
-    BLOCK: constexpr,
-):
+def _rnn(inputs, more, recurrent, after, copy, input_b, more_b, recurrent_b, features, BLOCK: constexpr):
     b = tl.program_id(0).to(tl.int64)
     r = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = r < features
-    value = tanh(gate_sum(inputs, more, recurrent, b, input_b, more_b, recurrent_b, r, inside, TWO))
-    tl.store(after + b * features + r, value, mask=inside)
-    if COPY:
-        tl.store(copy + b * features + r, value, mask=inside)
+    value = tanh(gate_sum(inputs, more, recurrent, b, input_b, more_b, recurrent_b, r, inside))
+    store_with_copy(after, copy, b * features + r, value, inside)
 
 
 @triton.jit
-def _rnn_backward(
-    after,
-    d_after,
-    pending,
-    d_gates,
-    d_copy,
-    d_gates_b,
-    d_copy_b,
-    features,
-    PENDING: constexpr,
-    DOUBLE: constexpr,
-    BLOCK: constexpr,
-):
+def _rnn_backward(after, d_after, pending, d_gates, d_copy, d_gates_b, d_copy_b, features, BLOCK: constexpr):
     b = tl.program_id(0).to(tl.int64)
     r = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = r < features
-    gradient = tl.load(d_after + b * features + r, mask=inside, other=0.0)
-    if PENDING:
-        gradient += tl.load(pending + b * features + r, mask=inside, other=0.0).to(tl.float32)
-    value = tl.load(after + b * features + r, mask=inside, other=0.0).to(tl.float32)
-    gradient *= 1.0 - value * value
+    row = b * features + r
+    value = load(after + row, inside)
+    gradient = add_optional(load(d_after + row, inside), pending, row, inside) * (1.0 - value * value)
     tl.store(d_gates + b * d_gates_b + r, gradient, mask=inside)
-    if DOUBLE:
+    if d_copy is not None:
         tl.store(d_copy + b * d_copy_b + r, gradient, mask=inside)
 
 
 def rnn_forward(gates: GateInputs, after_BR: Tensor, copy_BR: Tensor | None) -> None:
-    parts, strides = gate_arguments(gates)
-    _rnn[grid(after_BR)](
-        *parts,
-        after_BR,
-        after_BR if copy_BR is None else copy_BR,
-        *strides,
-        after_BR.shape[1],
-        TWO=gates.more_BG is not None,
-        COPY=copy_BR is not None,
-        BLOCK=block(after_BR),
-    )
+    terms, strides = gate_arguments(gates)
+    _rnn[grid(after_BR)](*terms, after_BR, copy_BR, *strides, after_BR.shape[1], BLOCK=block(after_BR))
 
 
 def rnn_backward(
     after_BR: Tensor, d_after_BR: Tensor, pending_BR: Tensor | None, d_gates_BR: Tensor, d_gates_copy_BR: Tensor | None
 ) -> None:
-    d_copy_BR = d_gates_BR if d_gates_copy_BR is None else d_gates_copy_BR
-    _rnn_backward[grid(after_BR)](
-        after_BR,
-        d_after_BR,
-        d_after_BR if pending_BR is None else pending_BR,
-        d_gates_BR,
-        d_copy_BR,
-        d_gates_BR.stride(0),
-        d_copy_BR.stride(0),
-        after_BR.shape[1],
-        PENDING=pending_BR is not None,
-        DOUBLE=d_gates_copy_BR is not None,
-        BLOCK=block(after_BR),
-    )
+    gradients = (d_after_BR, pending_BR, d_gates_BR, d_gates_copy_BR)
+    sizes = (stride(d_gates_BR), stride(d_gates_copy_BR), after_BR.shape[1])
+    _rnn_backward[grid(after_BR)](after_BR, *gradients, *sizes, BLOCK=block(after_BR))
