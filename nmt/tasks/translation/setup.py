@@ -20,8 +20,9 @@ from nmt.data.readers.corpora import Corpus, JsonPairOptions, open_corpus
 from nmt.data.tokenizer import TokenizerPair, learn, load_or_none
 from nmt.errors import ConfigError
 from nmt.evaluation.testsets import TestSet, set_of_pairs
-from nmt.kernels.select import FORCED, choose_kernels
-from nmt.model.translator import Translator
+from nmt.kernels.select import FORCED, choose_kernels, reference_kernels
+from nmt.model.modules import without_memory
+from nmt.model.translator import Translator, Vocabulary
 from nmt.runtime import Runtime, logger
 from nmt.tasks.base import TaskSetup, build_network, learn_once, open_with_validation, plan_network, refuse_other_text
 from nmt.tasks.translation.evaluation import validator
@@ -35,8 +36,9 @@ def open_corpora(config: TranslationConfig, runtime: Runtime) -> tuple[list[Corp
     Raises `ConfigError` if the config forces kernels that the device does not have, and `NmtError` for the files.
     """
     if config.runtime.kernel in FORCED:
-        # Whether they support the network was checked when the config was read.
-        choose_kernels(config.runtime.kernel, runtime.device)
+        # Checked here as well as in `plan_network`, so that a mistake shows before the text is read.
+        outline = without_memory(lambda: Translator(config.model, Vocabulary(1, 1, 0), reference_kernels()))
+        choose_kernels(config.runtime.kernel, runtime.device, outline.unsupported_reasons())
     return open_with_validation(partial(open_corpus, data=config.data), config.data.train, config.data.validation)
 
 
