@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from nmt.kernels.attention.additive_scores import additive_scores, exponentials
+from nmt.kernels.attention import additive_scores, exponentials
 from nmt.model.attention.base import View
 from tests.support.networks import REFERENCE
 

@@ -107,7 +107,7 @@ def step(kernels: StepKernels, cell: str, numbers: Numbers, sizes: tuple[int, in
     d_after, d_before = numbers.state(batch, hidden, seed=4), numbers.state(batch, hidden, seed=5)
     pending = numbers.operand(batch, hidden, seed=6) if parts == 2 else None
     d_one, d_other = numbers.empty(2, batch, width + 2)[..., :width].unbind(0)
-    forward, backward = (kernels.function(f"{cell}_{part}") for part in ("forward", "backward"))
+    forward, backward = (getattr(kernels, f"{cell}_{part}") for part in ("forward", "backward"))
     if cell == "lstm":
         forward(gates, before, cell_after, after, copy)
         d_cell = numbers.state(batch, hidden, seed=7)
@@ -166,13 +166,13 @@ def attention(kernels: StepKernels, numbers: Numbers, sizes: tuple[int, ...], so
     batch, queries, positions, units, features = sizes
     # A part of a wider tensor, as a joined product leaves it.
     query = torch.nn.functional.pad(numbers.operand(queries, batch, units, seed=4), (0, 5))[..., :units]
-    prepared = kernels.function("attention_prepare")(source)
+    prepared = kernels.attention_prepare(source)
     context = numbers.empty(queries, batch, features)
     scores, normalizer = (
         numbers.empty(queries, batch, positions, state=True),
         numbers.empty(queries, batch, state=True),
     )
-    kernels.function("attention_forward")(query, prepared, context, scores, normalizer)
+    kernels.attention_forward(query, prepared, context, scores, normalizer)
     results = {"context": context, "scores": scores, "normalizer": normalizer}
     for extras, add in ((False, False), (True, False), (True, True)):
         d_context = numbers.state(queries, batch, features, seed=5)
@@ -180,7 +180,7 @@ def attention(kernels: StepKernels, numbers: Numbers, sizes: tuple[int, ...], so
         d_weights = numbers.state(queries, batch, positions, seed=7) if extras else None
         d_query = numbers.state(queries, batch, units, seed=8) if add else numbers.empty(queries, batch, units)
         d_all_weights = torch.empty_like(scores)
-        kernels.function("attention_backward")(
+        kernels.attention_backward(
             *(query, prepared, scores, normalizer, d_context, pending, d_weights, d_query, d_all_weights), add=add
         )
         forward = (query, prepared, scores, normalizer, d_context)

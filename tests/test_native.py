@@ -19,15 +19,16 @@ from torch import Tensor
 
 from nmt.errors import ConfigError
 from nmt.kernels import compiler as build
+from nmt.kernels.attention import exponentials
 from nmt.kernels.attention import native as attention
-from nmt.kernels.attention.additive_scores import exponentials
+from nmt.kernels.compiler import search_gates
 from nmt.kernels.cross_entropy import chunked
 from nmt.kernels.cross_entropy.native import log_softmax, native_chunk_losses
 from nmt.kernels.gru.native import gru_forward, gru_step
 from nmt.kernels.linear.int8 import native_quantize
 from nmt.kernels.linear.onednn import PrepackedProduct
 from nmt.kernels.lstm.native import lstm_forward, lstm_step
-from nmt.kernels.rnn.native import rnn_backward, rnn_forward, search_gates
+from nmt.kernels.rnn.native import rnn_backward, rnn_forward
 from nmt.kernels.select import choose_kernels, reference_kernels
 from nmt.kernels.steps import Annotations, GateInputs
 from tests.support.kernel_params import needs_compiler

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nmt.kernels.steps import GateInputs
 from nmt.runtime import cpu_flags
 
 FOLDER = Path(__file__).parent
@@ -195,3 +196,45 @@ def _keep(linked: Path, folder: Path, name: str) -> Path:
         os.unlink(temporary)
         raise
     return path
+
+
+class NativeGateInputs(ctypes.Structure):
+    """`GateInputs` of rnn.h."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("rows", "hidden")),
+        *((name, c_void_p) for name in ("input", "more", "recurrent")),
+        *((name, c_int64) for name in ("input_stride", "more_stride", "recurrent_stride")),
+    )
+
+
+def native_gates(gates: GateInputs, state_BH: Tensor) -> NativeGateInputs:
+    """Returns gate inputs for a state of this shape."""
+    input_BG, recurrent_BG, more_BG = gates
+    return NativeGateInputs(
+        *state_BH.shape,
+        *(input_BG.data_ptr(), address(more_BG), recurrent_BG.data_ptr()),
+        *(input_BG.stride(0), 0 if more_BG is None else more_BG.stride(0), recurrent_BG.stride(0)),
+    )
+
+
+def address_and_stride(rows: Tensor | None) -> tuple[int | None, int]:
+    """Returns the address of the first row and the stride of rows."""
+    return address(rows), 0 if rows is None else rows.stride(0)
+
+
+def search_gates(from_input: Tensor, from_state: Tensor, state: Tensor) -> GateInputs | None:
+    """Returns the gate inputs of a step from the halves [..., G]; None where C does not support them.
+
+    C computes no gradients, and needs both halves in one dtype and of one shape.
+    """
+    is_supported = (
+        can_be_called(from_input, from_state, state)
+        and from_input.dtype == from_state.dtype
+        and from_input.shape == from_state.shape
+        and from_input.shape[:-1] == state.shape[:-1]
+        and state.dtype == torch.promote_types(from_input.dtype, torch.float32)
+    )
+    if not is_supported:
+        return None
+    return GateInputs(from_input.contiguous().flatten(0, -2), from_state.contiguous().flatten(0, -2))

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.errors import ConfigError
+from nmt.kernels.attention import additive_scores
 from nmt.kernels.attention import native as native_attention
-from nmt.kernels.attention.additive_scores import additive_scores
 from nmt.kernels.compiler import load
 from nmt.kernels.cross_entropy import native as native_cross_entropy
 from nmt.kernels.cross_entropy import reference as reference_cross_entropy
@@ -80,7 +80,7 @@ class Kernels:
 
     def run_by_step(self, stack: nn.RNNBase) -> bool:
         """Returns whether `layers` cannot run a stack, because its weights are prepacked: it must run step by step."""
-        return self.weights is not None and has_prepacked_weights(stack)
+        return has_prepacked_weights(stack)
 
     def prepack(self, network: nn.Module) -> None:
         """Prepacks the weights of a loaded network, if a format is set."""

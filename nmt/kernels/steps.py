@@ -11,6 +11,7 @@ side; everything else is contiguous.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
@@ -61,6 +62,7 @@ def native_step(cell: str) -> CellStep:
     return step
 
 
+@cache
 def has_step_kernels(operation: str) -> bool:
     """Returns whether an operation has a C kernel and, on a machine with a GPU, a Triton kernel."""
     required = ["native", "triton"] if torch.cuda.is_available() else ["native"]
@@ -98,8 +100,11 @@ class StepKernels:
         self.replayer = replayer
         """Replays recordings of these steps (`nmt.kernels.tape.Replayer`); None: every operation is called."""
 
-    def function(self, name: str) -> Callable[..., Any]:
-        """Returns the function of this name, `<operation>_<pass>`."""
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """Finds the function `<operation>_<pass>` once; from then on it is an attribute."""
         operation = name.partition("_")[0]
+        if not operation:
+            raise AttributeError(name)
         function: Callable[..., Any] = getattr(import_module(f"nmt.kernels.{operation}.{self.implementation}"), name)
+        setattr(self, name, function)
         return function

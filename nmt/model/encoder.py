@@ -94,9 +94,10 @@ class RecurrentLayers(nn.Module):
         """Returns the top layer's outputs [P, C] and the last states of each segment: parts [L x D, R, H], packed."""
         finals: list[State] = []
         layer = 0
+        is_prepacked = self.kernels.weights is not None
         for segment in self.segments:
             inputs_PX = self.drop(below_PX, self.between, self.training) if layer else below_PX
-            if isinstance(segment, SteppedLayers) or self.kernels.run_by_step(segment):
+            if isinstance(segment, SteppedLayers) or (is_prepacked and self.kernels.run_by_step(segment)):
                 outputs_PX, final = self._step_by_step(segment, inputs_PX, packing)
             else:
                 outputs_PX, final = self.kernels.layers(segment, inputs_PX, packing)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from nmt.kernels.cross_entropy.reference import Losses, accumulation_dtype
+from nmt.kernels.cross_entropy.reference import Losses
 from nmt.kernels.linear.onednn import PrepackedProduct
 from nmt.runtime import product_dtype
 
@@ -46,7 +46,7 @@ def chunk_losses(
 ) -> ChunkLosses:
     """Computes the losses of a chunk with PyTorch operations."""
     logits_NV = weight_VR.product(readout_NR, bias_V)
-    dtype, target_N1 = accumulation_dtype(logits_NV.dtype), target_N.unsqueeze(1)
+    dtype, target_N1 = torch.promote_types(logits_NV.dtype, torch.float32), target_N.unsqueeze(1)
     expected_N1, largest_N1 = logits_NV.gather(1, target_N1), logits_NV.amax(1, keepdim=True)
     # PyTorch computes it row by row, while the row's logits are in the nearest cache.
     probabilities = torch.softmax(logits_NV, 1, dtype=dtype, out=logits_NV if logits_NV.dtype == dtype else None)
@@ -98,7 +98,7 @@ class _Chunked(torch.autograd.Function):
         dtype: torch.dtype,
         of_chunk: LogitLosses,
     ) -> tuple[Tensor, Tensor]:
-        sum_dtype = accumulation_dtype(dtype)
+        sum_dtype = torch.promote_types(dtype, torch.float32)
         count = len(readout_NR)
         weight, bias = weight_VR.to(dtype), bias_V.to(sum_dtype)
         needs_gradients = any(ctx.needs_input_grad[:3])

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nmt.kernels.compiler import address, declare
+from nmt.kernels.compiler import address, address_and_stride, declare, native_gates, search_gates
 from nmt.kernels.gru import reference
 from nmt.kernels.linear.onednn import PrepackedProducts
 from nmt.kernels.packed import Packing, before_each, by_direction
-from nmt.kernels.rnn.native import address_and_stride, native_gates, search_gates
 from nmt.kernels.steps import GateInputs
 
 _calls = declare(

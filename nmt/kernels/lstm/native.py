@@ -10,9 +10,8 @@ import ctypes
 import torch
 from torch import Tensor
 
-from nmt.kernels.compiler import address, declare
+from nmt.kernels.compiler import address, address_and_stride, declare, native_gates, search_gates
 from nmt.kernels.lstm import reference
-from nmt.kernels.rnn.native import address_and_stride, native_gates, search_gates
 from nmt.kernels.steps import GateInputs
 
 _calls = declare({"lstm": "ppppp", "lstm_backward": "pppppppspsp"})

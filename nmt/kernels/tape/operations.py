@@ -255,10 +255,8 @@ class Attend(Operation):
         keys, memory, bias, energy = self.source
         assert bias.dtype == run.accumulation_dtype
         energy = None if energy is None else energy.to(dtype)
-        self.prepared = self.kernels.function("attention_prepare")(
-            Annotations(keys.to(dtype), memory.to(dtype), bias, energy)
-        )
-        self.call_forward = self.kernels.function("attention_forward")
+        self.prepared = self.kernels.attention_prepare(Annotations(keys.to(dtype), memory.to(dtype), bias, energy))
+        self.call_forward = self.kernels.attention_forward
         self.scores_TBS = run.empty(run.steps, bias.shape[1], run.accumulation_dtype)
         self.normalizer_TB = self.scores_TBS.new_empty(run.steps, run.batch)
         self.normalizers, self.scores = torch.split(self.normalizer_TB, 1), torch.split(self.scores_TBS, 1)
@@ -284,7 +282,7 @@ class Attend(Operation):
             self.d_weights = torch.split(d_weights_TBS, 1)
 
     def begin_backward(self) -> None:
-        self.call_backward = self.kernels.function("attention_backward")
+        self.call_backward = self.kernels.attention_backward
         self.d_all_weights_TBS = torch.empty_like(self.scores_TBS)
         self.d_all_weights = torch.split(self.d_all_weights_TBS, 1)
         self.d_contexts = torch.split(self.context.gradients_TBF, 1)
@@ -329,8 +327,8 @@ class CellOperation(Operation):
         self.after = after
 
     def begin(self, run: Run) -> None:
-        self.call_forward = self.kernels.function(f"{self.cell}_forward")
-        self.call_backward = self.kernels.function(f"{self.cell}_backward")
+        self.call_forward = getattr(self.kernels, f"{self.cell}_forward")
+        self.call_backward = getattr(self.kernels, f"{self.cell}_backward")
 
     def gates(self, step: int) -> GateInputs:
         more = self.inputs[1].rows[step] if len(self.inputs) > 1 else None

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.config.schema import AttentionConfig
-from nmt.kernels.attention import attend
-from nmt.kernels.attention.additive_scores import exponentials
+from nmt.kernels.attention import attend, exponentials
 from nmt.kernels.select import Kernels
 from nmt.kernels.steps import Annotations
 from nmt.kernels.tape import Row, Tape, Value
