@@ -259,7 +259,7 @@ def time_all(systems: Sequence[System]) -> None:
     from nmt.runtime import set_up, tear_down
     from nmt.tasks.components import read_translation
     from nmt.tasks.translation.loading import build_system, load_model
-    from nmt.tasks.translation.translate import translate_lines
+    from nmt.tasks.translation.text_translation import translate_lines
     from scripts.benchmarks.network import Update, Variant, caption_batches
 
     say("timing")

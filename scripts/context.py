@@ -25,7 +25,7 @@ from nmt.evaluation.metrics import corpus_scores
 from nmt.runtime import format_table, set_up, set_up_logging
 from nmt.tasks.translation.forced_decoding import ContextAttention, context_attention
 from nmt.tasks.translation.loading import System, build_system, load_model
-from nmt.tasks.translation.translate import translate_lines
+from nmt.tasks.translation.text_translation import translate_lines
 from nmt.visualization.attention_map import AttentionMap
 from nmt.visualization.fonts import Fonts
 from nmt.visualization.heatmap import render_heatmap

@@ -32,7 +32,7 @@ from nmt.model.context import Context
 from nmt.model.translator import Translator
 from nmt.tasks.translation.forced_decoding import align_pair, align_texts, forced_attention
 from nmt.tasks.translation.loading import System
-from nmt.tasks.translation.translate import Request, translate_lines
+from nmt.tasks.translation.text_translation import Request, translate_lines
 from nmt.visualization.attention_map import AttentionMap
 from tests.support.models import CPU, REFERENCES, SOURCES, small_config, small_translator
 

@@ -33,11 +33,11 @@ from nmt.model.translator import Translator, forced_readout
 from nmt.runtime import is_out_of_memory
 from nmt.runtime.worker_pool import WorkerPool
 from nmt.tasks.components import parse_saved_config
-from nmt.tasks.translation import translate as translating
+from nmt.tasks.translation import text_translation as translating
 from nmt.tasks.translation.evaluation import evaluate as measure
 from nmt.tasks.translation.forced_decoding import forced_attention_of_ids, forced_loss
 from nmt.tasks.translation.loading import System, build_system, load_model, vocabulary
-from nmt.tasks.translation.translate import Request, Translation, number_documents, translate_lines
+from nmt.tasks.translation.text_translation import Request, Translation, number_documents, translate_lines
 from nmt.training.objectives import TranslationObjective
 from tests.support.commands import Call
 from tests.support.models import CPU, REFERENCES, SOURCES, save_small

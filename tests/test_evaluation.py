@@ -33,7 +33,7 @@ from nmt.tasks.translation.evaluation import (
 )
 from nmt.tasks.translation.forced_decoding import Loss, align_texts, forced_loss
 from nmt.tasks.translation.loading import System, TrainedModel, build_system, load_model
-from nmt.tasks.translation.translate import Request, translate_lines
+from nmt.tasks.translation.text_translation import Request, translate_lines
 from tests.support.kernel_params import needs_compiler
 from tests.support.models import CPU, REFERENCES, SOURCES, save_small, small_config, small_translator
 from tests.support.networks import with_steps

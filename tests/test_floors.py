@@ -21,7 +21,7 @@ FLOORS = {
     "nmt.data.readers": 2,
     "nmt.data.tokenizer": 2,
     "nmt.data.cache": 4,
-    "nmt.data.lexicon": 5,
+    "nmt.data.lexicons": 5,
     "nmt.data.batching": 5,
     "nmt.kernels": 4,
     "nmt.model": 6,
@@ -101,6 +101,112 @@ def problems_of(package: Path) -> list[str]:
                     f"{where}:{line}: {room} (floor {FLOORS[room]}) imports {imported} (floor {FLOORS[other]})"
                 )
     return problems
+
+
+REPEATED = {"__init__", "__main__", "base", "reference", "native", "triton", "setup"}
+"""Names of several modules: members of one family that stand side by side, each in a package of its own."""
+
+IMPLEMENTATIONS = {"reference", "native", "triton", "setup"}
+"""Names of modules that implement one interface, so that their functions share names: an operation, or a task."""
+
+
+def circles_of(package: Path) -> list[str]:
+    """Returns the modules that import each other, directly or in a circle; imports for type checking count.
+
+    A name that a package hands on in its `__init__` counts as imported from the module that defines it.
+    """
+    modules = modules_of(package)
+    handed_on = {
+        f"{name}.{alias.asname or alias.name}": node.module
+        for name, path in modules.items()
+        if path.name == "__init__.py"
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    }
+    graph: dict[str, set[str]] = {name: set() for name in modules}
+    for name, path in modules.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                for alias in node.names:
+                    inner = f"{node.module}.{alias.name}"
+                    graph[name].add(inner if inner in modules else handed_on.get(inner, node.module))
+        graph[name] &= set(modules) - {name}
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        waiting = list(graph[start])
+        while waiting:
+            if (name := waiting.pop()) not in seen:
+                seen.add(name)
+                waiting += graph[name]
+        return seen
+
+    reach = {name: reached(name) for name in graph}
+    return [name for name in graph if name in reach[name]]
+
+
+def repeated_names_of(package: Path) -> list[str]:
+    """Returns the module names, classes and functions that stand for several things, a line each."""
+    where: dict[str, list[str]] = {}
+    modules = modules_of(package)
+    for name, path in modules.items():
+        if path.stem not in REPEATED:
+            where.setdefault(f"module {path.stem}", []).append(name)
+        if path.stem in IMPLEMENTATIONS:
+            continue
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+                where.setdefault(node.name, []).append(name)
+    where.pop("main", None)  # of each command
+    return [f"{name}: {', '.join(places)}" for name, places in sorted(where.items()) if len(places) > 1]
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert circles_of(PACKAGE) == []
+
+
+def test_every_name_stands_for_one_thing() -> None:
+    assert repeated_names_of(PACKAGE) == []
+
+
+def test_no_docstring_begins_with_what() -> None:
+    """A docstring begins with a verb or with the field's name of the thing."""
+    riddles = []
+    for path in modules_of(PACKAGE).values():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                first = (ast.get_docstring(node) or "").partition("\n")[0]
+                if first.startswith("What "):
+                    riddles.append(f"{path}: {first}")
+    assert riddles == []
+
+
+def test_circles_and_repeated_names_are_found(tmp_path: Path) -> None:
+    house = tmp_path / "nmt"
+    files = {
+        "__init__.py": "",
+        "errors.py": "class Mistake: pass",
+        "tape/__init__.py": "from nmt.tape.values import Value",
+        "tape/values.py": "from typing import TYPE_CHECKING\nfrom nmt import errors\nclass Value: pass",
+        "tape/replay.py": "from nmt.tape import Value",
+        "gru/reference.py": "def step(): pass",
+        "lstm/reference.py": "def step(): pass",
+    }
+    for name, body in files.items():
+        (house / name).parent.mkdir(parents=True, exist_ok=True)
+        (house / name).write_text(body)
+    assert (circles_of(house), repeated_names_of(house)) == ([], [])
+
+    with (house / "tape/values.py").open("a") as file:
+        file.write("\nif TYPE_CHECKING:\n    from nmt.tape.replay import Graph\n")
+    assert circles_of(house) == ["nmt.tape.replay", "nmt.tape.values"]
+
+    (house / "gru/errors.py").write_text("class Value: pass")
+    assert repeated_names_of(house) == [
+        "Value: nmt.gru.errors, nmt.tape.values",
+        "module errors: nmt.errors, nmt.gru.errors",
+    ]
 
 
 def test_modules_import_only_what_is_on_lower_floors() -> None:

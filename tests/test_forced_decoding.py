@@ -13,7 +13,7 @@ from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import ConfigError, NmtError
 from nmt.tasks.translation.forced_decoding import forced_attention, forced_attention_of_ids, forced_loss
 from nmt.tasks.translation.loading import System, build_system, load_model
-from nmt.tasks.translation.translate import Request, translate_lines
+from nmt.tasks.translation.text_translation import Request, translate_lines
 from nmt.visualization.attention_map import AttentionMap
 from tests.support.models import CPU, REFERENCES, SOURCES, save_small, small_config, small_translator
 

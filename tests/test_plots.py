@@ -32,7 +32,7 @@ from nmt.config.schema import SearchConfig
 from nmt.data.tokenizer import TokenizerPair
 from nmt.tasks.translation import drawing
 from nmt.tasks.translation.loading import TrainedModel
-from nmt.tasks.translation.translate import BEST, translate_stream
+from nmt.tasks.translation.text_translation import BEST, translate_stream
 from nmt.visualization import fonts, heatmap
 from nmt.visualization.attention_map import AttentionMap, in_visual_order, with_direction_marks
 from nmt.visualization.fonts import DEFAULT_FONT, Fonts

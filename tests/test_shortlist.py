@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from nmt.cli import average, evaluate, lexicon, translate
 from nmt.config.schema import SearchConfig
 from nmt.data.cache import EncodedPairs, WeightedRows, flatten, lookup_pairs
-from nmt.data.lexicon import LEXICON_FILE, Lexicon, Numbers, TranslationTable, estimate
+from nmt.data.lexicons import LEXICON_FILE, Lexicon, Numbers, TranslationTable, estimate
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import DataError
 from nmt.kernels.linear.quantization import Bf16Weight, Int8Weight
@@ -26,7 +26,7 @@ from nmt.runtime.worker_pool import WorkerPool
 from nmt.search import Hypothesis, translate_batch
 from nmt.tasks.training import train
 from nmt.tasks.translation.loading import TrainedModel, build_system, load_lexicon, load_model
-from nmt.tasks.translation.translate import Request, translate_lines
+from nmt.tasks.translation.text_translation import Request, translate_lines
 from tests.support.commands import Call
 from tests.support.models import CPU, REFERENCES, SOURCES
 from tests.support.networks import BOS, EOS, REFERENCE, model_options, network, sentences

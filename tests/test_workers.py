@@ -23,7 +23,7 @@ from nmt.config.schema import SearchConfig
 from nmt.errors import NmtError
 from nmt.runtime.worker_pool import LARGE_BATCH, WorkerPool, divide_threads
 from nmt.tasks.translation.loading import System, load_model
-from nmt.tasks.translation.translate import Request, translate_lines
+from nmt.tasks.translation.text_translation import Request, translate_lines
 from tests.support.models import CPU, SOURCES
 
 ROOT = Path(__file__).parent.parent

@@ -33,7 +33,7 @@ def _average(run: Path, last: int, output: Path) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from nmt.checkpoint import RunFolder, Snapshot, average, find, load_model_files, write_checkpoint
     from nmt.checkpoint.folder import CONFIG_FILE
-    from nmt.data.lexicon import LEXICON_FILE
+    from nmt.data.lexicons import LEXICON_FILE
     from nmt.tasks.components import parse_saved_config
 
     folders = RunFolder(run).checkpoints()

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from nmt.tasks.classification.labelling import LabelEvaluation, TrainedClassifier
     from nmt.tasks.translation.evaluation import Baseline, Evaluation
     from nmt.tasks.translation.loading import TrainedModel
-    from nmt.tasks.translation.translate import Request
+    from nmt.tasks.translation.text_translation import Request
 
 DESCRIPTION = """Translates test sets and scores the translations: BLEU, chrF and TER with their signatures and
 bootstrap confidence intervals, loss and perplexity of the references. Or labels documents: accuracy and macro F1 with
@@ -121,7 +121,7 @@ def _evaluate(parser: Parser, options: argparse.Namespace) -> int:
     from nmt.runtime import broadcast_object, logger, set_up, set_up_logging, tear_down
     from nmt.tasks.translation.evaluation import evaluate
     from nmt.tasks.translation.loading import build_system, load_ensemble
-    from nmt.tasks.translation.translate import Request
+    from nmt.tasks.translation.text_translation import Request
 
     with ExitStack() as stack:
         runtime = set_up(machine_options(options))

@@ -30,7 +30,7 @@ from nmt.visualization.pages import is_page, plot_path_problems
 if TYPE_CHECKING:
     from nmt.evaluation.alignment import Linking, Unit
     from nmt.tasks.translation.loading import TrainedModel
-    from nmt.tasks.translation.translate import Translation
+    from nmt.tasks.translation.text_translation import Translation
 
 DESCRIPTION = """Translates standard input to standard output. Writes one output line per input line, in order. Blank
 lines stay blank. With --documents, documents end at blank lines, and a model with context reads the lines before a line
@@ -105,7 +105,7 @@ def _translate(options: argparse.Namespace) -> int:
     from nmt.runtime import logger, set_up, set_up_logging
     from nmt.tasks.translation.drawing import drawing, plotted_system
     from nmt.tasks.translation.loading import load_ensemble
-    from nmt.tasks.translation.translate import Request, translate_stream
+    from nmt.tasks.translation.text_translation import Request, translate_stream
 
     set_up_logging(None, is_main=True)
     runtime = set_up(machine_options(options))

@@ -21,7 +21,7 @@ def main(model: str, sentence: str) -> dict[str, Any]:
 
     def imports() -> Any:
         import nmt.tasks.translation.loading
-        import nmt.tasks.translation.translate
+        import nmt.tasks.translation.text_translation
 
         return nmt.tasks.translation
 
@@ -34,7 +34,7 @@ def main(model: str, sentence: str) -> dict[str, Any]:
     system = translation.loading.build_system([loaded], runtime)
 
     def translate() -> str:
-        found = translation.translate.translate_lines(system, [sentence.rstrip("\n")], loaded.config.search)
+        found = translation.text_translation.translate_lines(system, [sentence.rstrip("\n")], loaded.config.search)
         text: str = found[0][0].text
         return text.strip()
 

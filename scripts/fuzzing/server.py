@@ -35,7 +35,7 @@ IMPORTED = (
     "nmt.tasks.components",
     "nmt.tasks.classification.labelling",
     "nmt.evaluation.testsets",
-    "nmt.tasks.translation.translate",
+    "nmt.tasks.translation.text_translation",
     "nmt.tasks.training",
     "pyarrow.parquet",
     "torch._dynamo",

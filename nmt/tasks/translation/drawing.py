@@ -15,7 +15,7 @@ from nmt.errors import DataError
 from nmt.runtime import Runtime, logger
 from nmt.tasks.translation.forced_decoding import forced_attention_of_ids
 from nmt.tasks.translation.loading import System, TrainedModel, build_system
-from nmt.tasks.translation.translate import Request, TranslatedLines, Translation, translate_lines
+from nmt.tasks.translation.text_translation import Request, TranslatedLines, Translation, translate_lines
 from nmt.visualization.attention_map import AttentionMap
 from nmt.visualization.pages import PageSystem, TranslationPage, is_page
 

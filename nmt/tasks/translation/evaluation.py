@@ -19,7 +19,7 @@ from nmt.runtime import Runtime
 from nmt.tasks.base import Which
 from nmt.tasks.translation.forced_decoding import Loss, forced_loss
 from nmt.tasks.translation.loading import System, build_system, load_model
-from nmt.tasks.translation.translate import BEST, Request, translate_lines
+from nmt.tasks.translation.text_translation import BEST, Request, translate_lines
 from nmt.training.progress import ValidationResult
 
 Baseline = Callable[[TestSet], Sequence[str]]

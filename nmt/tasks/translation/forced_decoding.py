@@ -33,7 +33,7 @@ from nmt.model.context import ContextWeights
 from nmt.model.translator import Translator, forced_readout
 from nmt.runtime import gather_objects, in_halves
 from nmt.tasks.translation.loading import System
-from nmt.tasks.translation.translate import encode_lines
+from nmt.tasks.translation.text_translation import encode_lines
 from nmt.training.objectives import TranslationObjective, target_rows
 from nmt.visualization.attention_map import AttentionMap
 

@@ -15,7 +15,7 @@ from nmt.checkpoint.folder import CONFIG_FILE, read_config_text
 from nmt.config import TranslationConfig
 from nmt.config.schema import SearchConfig
 from nmt.data.cache import EncodedPairs, WeightedRows, lookup_pairs
-from nmt.data.lexicon import LEXICON_FILE, Lexicon, estimate
+from nmt.data.lexicons import LEXICON_FILE, Lexicon, estimate
 from nmt.data.readers.corpora import CorpusOptions
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import CheckpointError, ConfigError, DataError, counted
