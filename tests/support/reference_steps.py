@@ -25,7 +25,9 @@ class ReferenceKernels(StepKernels):
         self.implementation = "reference"  # type: ignore[assignment]
         self.replayer = replayer
 
-    def function(self, name: str) -> Callable[..., Any]:
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("_"):
+            raise AttributeError(name)
         function: Callable[..., Any] | None = globals().get(name)
         if function is not None:
             return function
