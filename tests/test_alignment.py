@@ -244,10 +244,10 @@ class ByHand(nn.Module):
         self.projection = nn.Linear(2, vocabulary)
         self.context = Context()
 
-    def encode(self, source_BS: Tensor, lengths_B: Tensor, fused: bool) -> Tensor:
+    def encode(self, source_BS: Tensor, lengths_B: Tensor) -> Tensor:
         return source_BS
 
-    def readout(self, encoded: Tensor, target_BT: Tensor, steps: None) -> tuple[Tensor, AttentionWeights]:
+    def readout(self, encoded: Tensor, target_BT: Tensor) -> tuple[Tensor, AttentionWeights]:
         wanted_BT = target_BT.clone().apply_(lambda id_: self.known.get(id_, -1))
         values_BTS = (wanted_BT.unsqueeze(2) == encoded.unsqueeze(1)).float() * 0.6 + 0.01
         weights = AttentionWeights(values_BTS.unsqueeze(2), None, None, encoded.shape[1])

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from nmt.runtime import format_table, settle_memory
-from scripts.benchmarks.network import Update, Variant, difference, even_batch, model_options, what_is_fused
+from scripts.benchmarks.network import Update, Variant, comparable, difference, even_batch, model_options, what_is_fused
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def checked(
     precision: Any, kernel: Any, sentences: int, length: int, vocabulary: int, **network: Any
 ) -> dict[str, Any]:
     """Returns the kernels' name, after comparing gradients with the reference."""
-    model, cpu = model_options(**network), torch.device("cpu")
+    model, cpu = comparable(model_options(**network)), torch.device("cpu")
     batch = even_batch(sentences, length, length, vocabulary)
     expected = Update(model, vocabulary, Variant("fp32", "reference"), cpu).gradients(batch)
     update = Update(model, vocabulary, Variant(precision, kernel), cpu)
