@@ -10,7 +10,7 @@ import torch
 from nmt.kernels.attention import attend
 from nmt.kernels.steps import Annotations, StepKernels
 from tests.support.kernel_params import TRITON_DEVICES
-from tests.support.networks import model_options, network, sentences
+from tests.support.networks import model_options, network, sentences, with_steps
 
 pytestmark = pytest.mark.parametrize("device", TRITON_DEVICES)
 TRITON = StepKernels("triton")
@@ -28,11 +28,11 @@ WHOLE: list[dict[str, Any]] = [
 
 def whole(options: dict[str, Any], steps: StepKernels | None, device: str) -> dict[str, torch.Tensor]:
     """Readout and weights of a network, and the gradients of a loss that depends on both."""
-    translator = network(model_options(**options)).float().to(device).train()
+    translator = with_steps(network(model_options(**options)), steps).float().to(device).train()
     source_BS, lengths_B = sentences(5, 2, 7)
     target_BT, _ = sentences(4, 3, 4, size=11)
     encoded = translator.encode(source_BS.to(device), lengths_B)
-    readout_BTR, weights = translator.readout(encoded, target_BT.to(device), steps)
+    readout_BTR, weights = translator.readout(encoded, target_BT.to(device))
     assert weights is not None
     (readout_BTR.float().sin().sum() + weights.mean().square().sum()).backward()
     gradients = {name: each.grad for name, each in translator.named_parameters() if each.grad is not None}
