@@ -8,9 +8,9 @@ H hidden, C = D x H outputs, G = 3 H gates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
+from nmt.kernels.linear.quantization import has_prepacked_weights
+from nmt.kernels.steps import CellStep, reference_step
 from nmt.runtime import product_dtype
 
 
@@ -116,6 +118,52 @@ def row_sum(values: Tensor, row_P: Tensor, rows: int) -> Tensor:
     return values.new_zeros(rows, *values.shape[1:]).index_add(0, row_P, values)
 
 
+State = tuple[Tensor, ...]
+"""The parts of a cell's state, its output first."""
+
+
+class SteppedLayers(nn.Module):
+    """Layers of a cell that PyTorch has none of: the weights of its layers, under their names."""
+
+    def __init__(
+        self,
+        cell: str,
+        parts: int,
+        gates: int,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        bidirectional: bool,
+        dropout: float,
+    ) -> None:
+        """`cell` is the name of the cell's folder in `nmt/kernels`; its state has this many parts."""
+        super().__init__()
+        self.cell, self.parts = cell, parts
+        self.hidden_size, self.num_layers = hidden_size, num_layers
+        self.bidirectional, self.dropout = bidirectional, dropout
+        sides = ("", "_reverse")[: 1 + bidirectional]
+        for layer in range(num_layers):
+            features = hidden_size * len(sides) if layer else input_size
+            for side in sides:
+                for name, shape in (("ih", (features,)), ("hh", (hidden_size,))):
+                    weight, bias = torch.empty(gates * hidden_size, *shape), torch.empty(gates * hidden_size)
+                    self.register_parameter(f"weight_{name}_l{layer}{side}", nn.Parameter(weight))
+                    self.register_parameter(f"bias_{name}_l{layer}{side}", nn.Parameter(bias))
+        kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        self._all_weights = [
+            [f"{kind}_l{layer}{side}" for kind in kinds] for layer in range(num_layers) for side in sides
+        ]
+
+    @property
+    def all_weights(self) -> list[list[Tensor]]:
+        """Of each layer and direction, as `torch.nn.GRU.all_weights`."""
+        return [[getattr(self, name) for name in names] for names in self._all_weights]
+
+
+RecurrentStack = nn.RNNBase | SteppedLayers
+"""Layers of one size, with only dropout between them."""
+
+
 PackedGru = Callable[[Tensor, Tensor, Tensor, Packing], tuple[Tensor, Tensor]]
 """A gated recurrent layer: from the input's half of the gates [P, D x G], and the weights [D, G, H] and biases [D, G]
 of the recurrence, to the outputs [P, C] and the last states [D, R, H]."""
@@ -126,21 +174,27 @@ LinearProduct = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 def run_packed(
-    stack: nn.RNNBase,
+    stack: RecurrentStack,
     inputs_PX: Tensor,
     packing: Packing,
     gru: PackedGru | None = None,
     dropout: Dropout = F.dropout,
     linear: LinearProduct = F.linear,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+    cell_step: Callable[[str], CellStep] = reference_step,
+) -> tuple[Tensor, State]:
     """Returns the outputs [P, C] of the top layer, and the parts of the last states, [L x D, R, H] each.
 
     `gru` runs the layers of a stack of GRUs, with `linear` for their inputs. PyTorch runs other cells, and GRUs where
-    `gru` is None.
+    `gru` is None. Layers that PyTorch lacks, or whose prepacked weights it cannot use, run by the steps of `cell_step`.
     """
-    has_native_layers = gru is not None and isinstance(stack, nn.GRU)
-    drops = stack.training and stack.dropout and stack.num_layers > 1
-    if not has_native_layers and not (drops and inputs_PX.device.type == "cpu"):
+    run: Callable[[Tensor, Packing, Any], Any]
+    if isinstance(stack, SteppedLayers) or has_prepacked_weights(stack):
+        run = partial(_stepped_layer, stack, cell_step)
+    elif gru is not None and isinstance(stack, nn.GRU):
+        run = partial(_gru_layer, gru, linear)
+    elif stack.training and stack.dropout and stack.num_layers > 1 and inputs_PX.device.type == "cpu":
+        run = partial(_library_layer, stack)
+    else:
         packed, final = stack(PackedSequence(inputs_PX, packing.sizes_T))
         return packed.data, final if isinstance(final, tuple) else (final,)
     directions = 2 if stack.bidirectional else 1
@@ -149,15 +203,17 @@ def run_packed(
         if layer:
             inputs_PX = dropout(inputs_PX, stack.dropout, stack.training)
         weights = stack.all_weights[layer * directions : (layer + 1) * directions]
-        if gru is not None and has_native_layers:
-            input_weights, recurrent_weights, input_biases, recurrent_biases = zip(*weights, strict=True)
-            gates_PG = linear(inputs_PX, torch.cat(input_weights), torch.cat(input_biases))
-            recurrent_DGH = torch.stack(recurrent_weights).to(product_dtype(inputs_PX))
-            inputs_PX, *final = gru(gates_PG, recurrent_DGH, torch.stack(recurrent_biases), packing)
-        else:
-            inputs_PX, *final = _library_layer(stack, inputs_PX, packing, weights)
+        inputs_PX, *final = run(inputs_PX, packing, weights)
         finals.append(final)
     return inputs_PX, tuple(torch.cat(part) for part in zip(*finals, strict=True))
+
+
+def _gru_layer(gru: PackedGru, linear: LinearProduct, inputs_PX: Tensor, packing: Packing, weights: Any) -> Any:
+    """Runs one layer of gated recurrent units by `gru`."""
+    input_weights, recurrent_weights, input_biases, recurrent_biases = zip(*weights, strict=True)
+    gates_PG = linear(inputs_PX, torch.cat(input_weights), torch.cat(input_biases))
+    recurrent_DGH = torch.stack(recurrent_weights).to(product_dtype(inputs_PX))
+    return gru(gates_PG, recurrent_DGH, torch.stack(recurrent_biases), packing)
 
 
 def _library_layer(stack: nn.RNNBase, inputs_PX: Tensor, packing: Packing, weights: Any) -> Any:
@@ -167,6 +223,38 @@ def _library_layer(stack: nn.RNNBase, inputs_PX: Tensor, packing: Packing, weigh
     first = (first_DRH, first_DRH) if stack.mode == "LSTM" else first_DRH
     flat = [weight for direction in weights for weight in direction]
     return run(inputs_PX, packing.sizes_T, first, flat, True, 1, 0.0, True, stack.bidirectional)
+
+
+LIBRARY_CELLS = {"GRU": ("gru", 1), "LSTM": ("lstm", 2), "RNN_TANH": ("rnn", 1)}
+"""Name of the cell and number of parts of its state, for each mode of PyTorch's layers."""
+
+
+def _stepped_layer(
+    stack: RecurrentStack, cell_step: Callable[[str], CellStep], inputs_PX: Tensor, packing: Packing, weights: Any
+) -> Any:
+    """Runs one layer step by step, from zero states in at least single precision."""
+    cell, parts = (stack.cell, stack.parts) if isinstance(stack, SteppedLayers) else LIBRARY_CELLS[stack.mode]
+    step, dtype = cell_step(cell), torch.promote_types(inputs_PX.dtype, torch.float32)
+    sides, finals = [], []
+    for direction, (weight_in, weight_state, bias_in, bias_state) in enumerate(weights):
+        state: State = (inputs_PX.new_zeros(packing.full_rows, stack.hidden_size, dtype=dtype),) * parts
+        outputs: list[Tensor] = []
+        steps = F.linear(inputs_PX, weight_in, bias_in).split_with_sizes(packing.sizes_T.tolist())
+        # Backwards, each row starts at its own end.
+        for projected_NG in reversed(steps) if direction else steps:
+            size = len(projected_NG)
+            before = tuple(part[:size] for part in state)
+            after = step(projected_NG, F.linear(before[0], weight_state, bias_state), before)
+            after = tuple(new.to(dtype) for new in after)
+            outputs.append(after[0])
+            # Rows that have ended, or have not begun, keep their state.
+            state = tuple(
+                new if size == len(part) else torch.cat([new, part[size:]])
+                for part, new in zip(state, after, strict=True)
+            )
+        sides.append(torch.cat(outputs[::-1] if direction else outputs))
+        finals.append(state)
+    return torch.cat(sides, 1), *(torch.stack(part) for part in zip(*finals, strict=True))
 
 
 def by_direction(rows_PF: Tensor, directions: int, packing: Packing, dtype: torch.dtype) -> Tensor:
@@ -184,39 +272,3 @@ def before_each(states_DPH: Tensor, packing: Packing) -> Tensor:
     before_DPH = torch.zeros_like(states_DPH)
     before_DPH[:, packing.full_rows :] = states_DPH.index_select(1, packing.before_P)
     return before_DPH
-
-
-State = tuple[Tensor, ...]
-
-
-def scan(
-    step: Callable[[Tensor, State], State],
-    projected_PG: Tensor,
-    sizes: Sequence[int],
-    first: State,
-    *,
-    backwards: bool,
-) -> tuple[Tensor, State]:
-    """Runs a layer step by step; returns the outputs [P, H] and the last state of each sequence, parts [B, H].
-
-    `step` computes the state after a position from the input's half of the gates [N, G] and the state before; `sizes`
-    are the N. `first` is the initial state. Backwards, each sequence starts at its own end.
-    """
-    state, outputs = first, []
-    inputs = projected_PG.split_with_sizes(list(sizes))
-    for rows_NG in reversed(inputs) if backwards else inputs:
-        size = len(rows_NG)
-        after = step(rows_NG, tuple(part[:size] for part in state))
-        after = tuple(new.to(part.dtype) for part, new in zip(state, after, strict=True))
-        outputs.append(after[0])
-        # Sequences that have ended, or have not begun, keep their state.
-        state = tuple(
-            new if size == len(part) else torch.cat([new, part[size:]]) for part, new in zip(state, after, strict=True)
-        )
-    return torch.cat(outputs[::-1] if backwards else outputs), state
-
-
-def zeros(parts: int, sequences: int, hidden: int, like: Tensor) -> State:
-    """Returns the zero state, in at least single precision."""
-    dtype = torch.promote_types(like.dtype, torch.float32)
-    return tuple(like.new_zeros(sequences, hidden, dtype=dtype) for _ in range(parts))

@@ -30,10 +30,9 @@ from nmt.kernels.linear.quantization import (
     OnednnInt8Weight,
     OnednnNativeInt8Weight,
     PrepackedWeight,
-    has_prepacked_weights,
     prepack,
 )
-from nmt.kernels.packed import Packing, run_packed
+from nmt.kernels.packed import Packing, RecurrentStack, State, run_packed
 from nmt.kernels.steps import CellStep, StepKernels, native_step, reference_step
 from nmt.kernels.tape.replay import GraphReplayer
 from nmt.runtime import cpu_flags
@@ -46,9 +45,6 @@ LEAST_CAPABILITY = (8, 0)
 """Least compute capability of a GPU."""
 FORCED: tuple[KernelName, ...] = ("fused", "graphed")
 """Values of `runtime.kernel` that are an error where they are unavailable."""
-
-States = tuple[Tensor, ...]
-"""The parts of a cell's state, [..., H] each, its output first."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,7 @@ class Kernels:
     """Over the last dimension, in at least single precision."""
     cell_step: Callable[[str], CellStep]
     """From the name of a recurrent cell in the YAML to one step of it."""
-    layers: Callable[[nn.RNNBase, Tensor, Packing], tuple[Tensor, States]]
+    layers: Callable[[RecurrentStack, Tensor, Packing], tuple[Tensor, State]]
     """A stack of recurrent layers over packed rows, as `packed.run_packed`."""
     steps: StepKernels | None
     """Replays a recorded recurrence with attention; None: autograd runs one operation after another."""
@@ -77,10 +73,6 @@ class Kernels:
     """The choice in one sentence, for the log."""
     warning: str = ""
     """Why training is slower than it could be; else empty."""
-
-    def run_by_step(self, stack: nn.RNNBase) -> bool:
-        """Returns whether `layers` cannot run a stack, because its weights are prepacked: it must run step by step."""
-        return has_prepacked_weights(stack)
 
     def prepack(self, network: nn.Module) -> None:
         """Prepacks the weights of a loaded network, if a format is set."""
@@ -144,7 +136,9 @@ def choose_kernels(
             additive_scores=native_attention.additive_scores,
             log_softmax=native_cross_entropy.log_softmax,
             cell_step=native_step,
-            layers=partial(run_packed, gru=gru_layer, dropout=native_dropout, linear=onednn.linear),
+            layers=partial(
+                run_packed, gru=gru_layer, dropout=native_dropout, linear=onednn.linear, cell_step=native_step
+            ),
             reason=f"kernel {kernel}: recurrent layers are differentiated by hand{but}; {loss}{recurrence}; what "
             "stands between the products is compiled",
         )
@@ -152,7 +146,8 @@ def choose_kernels(
         reason = f"kernel {kernel}: recurrent layers run by PyTorch; {loss}{recurrence}; nothing is compiled: {missing}"
         chosen = replace(chosen, reason=reason, warning=f"no compiled kernels, so training is slower: {missing}")
     if weights is not None:
-        chosen = replace(chosen, linear=F.linear, layers=run_packed, steps=None, weights=_choose_weights(weights))
+        layers = partial(run_packed, cell_step=chosen.cell_step)
+        chosen = replace(chosen, linear=F.linear, layers=layers, steps=None, weights=_choose_weights(weights))
     return chosen
 
 

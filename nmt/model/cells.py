@@ -18,13 +18,11 @@ from torch.nn import functional as F
 
 from nmt.config import schema
 from nmt.config.registry import PartOptions, Registry
+from nmt.kernels.packed import RecurrentStack, State, SteppedLayers
 from nmt.kernels.select import Kernels
 from nmt.kernels.steps import has_step_kernels
 from nmt.kernels.tape import Row, Tape, Term, Value
 from nmt.model.modules import module_list
-
-State = tuple[Tensor, ...]
-"""State of a layer, its output first: (h,) or (h, c), each [B, Q, H]."""
 
 Values = tuple[Value, ...]
 """State of a layer on a tape."""
@@ -136,37 +134,6 @@ def cell_class(options: PartOptions) -> type[Cell]:
     return cast(type[Cell], CELLS[options.kind].build)
 
 
-class SteppedLayers(nn.Module):
-    """Layers of a cell that PyTorch has none of: the weights of its layers, under their names."""
-
-    def __init__(
-        self, gates: int, input_size: int, hidden_size: int, num_layers: int, bidirectional: bool, dropout: float
-    ) -> None:
-        super().__init__()
-        self.hidden_size, self.num_layers = hidden_size, num_layers
-        self.bidirectional, self.dropout = bidirectional, dropout
-        sides = ("", "_reverse")[: 1 + bidirectional]
-        for layer in range(num_layers):
-            features = hidden_size * len(sides) if layer else input_size
-            for side in sides:
-                for name, shape in (("ih", (features,)), ("hh", (hidden_size,))):
-                    weight, bias = torch.empty(gates * hidden_size, *shape), torch.empty(gates * hidden_size)
-                    self.register_parameter(f"weight_{name}_l{layer}{side}", nn.Parameter(weight))
-                    self.register_parameter(f"bias_{name}_l{layer}{side}", nn.Parameter(bias))
-        kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        self._all_weights = [
-            [f"{kind}_l{layer}{side}" for kind in kinds] for layer in range(num_layers) for side in sides
-        ]
-
-    @property
-    def all_weights(self) -> list[list[Tensor]]:
-        """Of each layer and direction, as `torch.nn.GRU.all_weights`."""
-        return [[getattr(self, name) for name in names] for names in self._all_weights]
-
-
-RecurrentStack = nn.RNNBase | SteppedLayers
-
-
 def build_stack(
     options: PartOptions, input_size: int, hidden_size: int, layers: int, bidirectional: bool, dropout: float
 ) -> RecurrentStack:
@@ -175,7 +142,9 @@ def build_stack(
     dropout = dropout if layers > 1 else 0.0
     stack: RecurrentStack
     if cell.library is None:
-        stack = SteppedLayers(cell.gates, input_size, hidden_size, layers, bidirectional, dropout)
+        stack = SteppedLayers(
+            cell.kind, cell.parts, cell.gates, input_size, hidden_size, layers, bidirectional, dropout
+        )
     else:
         stack = cell.library(
             input_size, hidden_size, num_layers=layers, bidirectional=bidirectional, dropout=dropout, batch_first=True

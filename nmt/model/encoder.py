@@ -6,18 +6,16 @@ Shapes: B sentences, S source positions, P pieces in packed order, E embedding, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nmt.config import schema
-from nmt.kernels.packed import Packing, State, scan, zeros
+from nmt.kernels.packed import Packing, RecurrentStack, State
 from nmt.kernels.select import Kernels
 from nmt.model.attention import Encoded
-from nmt.model.cells import Cell, RecurrentStack, SteppedLayers, build_stack, cell_class
+from nmt.model.cells import build_stack
 from nmt.model.modules import Embedding, module_list
 
 
@@ -48,7 +46,6 @@ class RecurrentLayers(nn.Module):
     (Wu 2016, sections 3.1 and 3.2.) Dropout is of what a layer reads, not of what is added to its output.
     """
 
-    cell: type[Cell]
     output_size: int
     stack: RecurrentStack
     above: Sequence[RecurrentStack]
@@ -58,12 +55,10 @@ class RecurrentLayers(nn.Module):
 
         The lowest segment is `stack`, as if there were no other.
         """
-        self.cell = cell_class(options.cell)
         self.output_size = options.output_size
         self.between = dropout
         self.drop = kernels.dropout
         self.kernels = kernels
-        self.cell_step = kernels.cell_step(options.cell.kind)
         self.residual_from = options.residual_from
         sizes = (input_size, *options.widths)
         stacks = [
@@ -94,13 +89,9 @@ class RecurrentLayers(nn.Module):
         """Returns the top layer's outputs [P, C] and the last states of each segment: parts [L x D, R, H], packed."""
         finals: list[State] = []
         layer = 0
-        is_prepacked = self.kernels.weights is not None
         for segment in self.segments:
             inputs_PX = self.drop(below_PX, self.between, self.training) if layer else below_PX
-            if isinstance(segment, SteppedLayers) or (is_prepacked and self.kernels.run_by_step(segment)):
-                outputs_PX, final = self._step_by_step(segment, inputs_PX, packing)
-            else:
-                outputs_PX, final = self.kernels.layers(segment, inputs_PX, packing)
+            outputs_PX, final = self.kernels.layers(segment, inputs_PX, packing)
             layer += segment.num_layers
             adds = self.residual_from is not None and layer >= self.residual_from
             below_PX = outputs_PX + below_PX if adds else outputs_PX
@@ -122,29 +113,6 @@ class RecurrentLayers(nn.Module):
             ]
             layers += zip(*parts, strict=True)
         return tuple(layers)
-
-    def _step_by_step(self, segment: RecurrentStack, rows_PX: Tensor, packing: Packing) -> tuple[Tensor, State]:
-        """Runs layers that PyTorch lacks, or whose weights its own layers cannot take."""
-        sizes: list[int] = packing.sizes_T.tolist()
-        directions = 2 if segment.bidirectional else 1
-        finals: list[State] = []
-        for layer in range(segment.num_layers):
-            if layer:
-                rows_PX = self.drop(rows_PX, segment.dropout, self.training)
-            sides = []
-            for direction in range(directions):
-                weight_in, weight_state, bias_in, bias_state = segment.all_weights[layer * directions + direction]
-                step = partial(self._step, weight_state, bias_state)
-                first = zeros(self.cell.parts, sizes[0], segment.hidden_size, like=rows_PX)
-                projected_PG = F.linear(rows_PX, weight_in, bias_in)
-                outputs, last = scan(step, projected_PG, sizes, first, backwards=direction == 1)
-                sides.append(outputs)
-                finals.append(last)
-            rows_PX = torch.cat(sides, 1)
-        return rows_PX, tuple(torch.stack(part) for part in zip(*finals, strict=True))
-
-    def _step(self, weight_state: Tensor, bias_state: Tensor, projected: Tensor, state: State) -> State:
-        return self.cell_step(projected, F.linear(state[0], weight_state, bias_state), state)
 
 
 class RecurrentEncoder(RecurrentLayers):

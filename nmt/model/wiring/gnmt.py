@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from nmt.config import schema
+from nmt.kernels.packed import State
 from nmt.kernels.select import Kernels
 from nmt.kernels.tape import Tape, Term, Value
 from nmt.model.attention import AttentionOutput, AttentionWeights, Encoded, build_attention
-from nmt.model.cells import CELLS, Stack, State, rows_after, rows_before
+from nmt.model.cells import CELLS, Stack, rows_after, rows_before
 from nmt.model.wiring.base import WIRINGS, Bridge, DecoderState, Output, Wiring, gate_input
 
 
