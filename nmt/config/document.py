@@ -182,19 +182,26 @@ recognise_scalars(_Loader)
 _Loader.add_implicit_resolver(_MERGE, re.compile(r"<<\Z"), ["<"])
 
 
+class _UnreadableError(Exception):
+    """The text is no YAML, or much larger than it is written, through aliases."""
+
+    def __init__(self, line: int, message: str) -> None:
+        super().__init__(message)
+        self.line = line
+
+
 class _Reading:
     """Converts PyYAML's nodes and collects mistakes on the way."""
 
-    def __init__(self, origin: str, override: Location | None = None) -> None:
+    def __init__(self, override: Location | None = None) -> None:
         self.problems: list[Problem] = []
-        self._origin = origin
         self._override = override
         self._open: set[int] = set()
         self._seen: set[int] = set()
         self._repeated = 0
 
     def node(self, yaml_node: yaml.Node, path: KeyPath, location: Location) -> Node:
-        """Converts a node; raises `ConfigError` where aliases repeat too much."""
+        """Converts a node; raises `_UnreadableError` where aliases repeat too much."""
         self._count(yaml_node)
         if not self._may_open(yaml_node, path):
             return Node(None, location)
@@ -216,10 +223,8 @@ class _Reading:
             return
         self._repeated += 1 + (len(yaml_node.value) if isinstance(yaml_node, yaml.ScalarNode) else 0)
         if self._repeated > MOST_REPEATED:
-            where = self._origin if self._override else f"{self._origin}:{yaml_node.start_mark.line + 1}"
-            raise ConfigError(
-                f"{where}: aliases of this, and others, repeat more than {MOST_REPEATED:,} values; use fewer"
-            )
+            message = f"aliases of this, and others, repeat more than {MOST_REPEATED:,} values; use fewer"
+            raise _UnreadableError(yaml_node.start_mark.line + 1, message)
 
     def _may_open(self, yaml_node: yaml.Node, path: KeyPath) -> bool:
         if id(yaml_node) in self._open:
@@ -299,44 +304,45 @@ def read_document(text: str, origin: str) -> tuple[Node, list[Problem]]:
     Raises:
         ConfigError: the text is no YAML, not a mapping, or much larger than it is written, through aliases.
     """
-    top = _compose(text, lambda line: f"{origin}:{line}: ")
-    if top is None or (isinstance(top, yaml.ScalarNode) and not top.value):
-        raise ConfigError(f"{origin}:1: the file is empty; it needs at least `run` and `data`")
-    location = Location(top.start_mark.line + 1)
-    if not isinstance(top, yaml.MappingNode):
-        kind = "a list" if isinstance(top, yaml.SequenceNode) else "a single value"
-        raise ConfigError(f"{origin}:{location.line}: the file holds {kind}; it must be a mapping of `key: value`")
-    reading = _Reading(origin)
-    return reading.node(top, (), location), reading.problems
+    try:
+        top = _compose(text)
+        if top is None or (isinstance(top, yaml.ScalarNode) and not top.value):
+            raise _UnreadableError(1, "the file is empty; it needs at least `run` and `data`")
+        location = Location(top.start_mark.line + 1)
+        if not isinstance(top, yaml.MappingNode):
+            kind = "a list" if isinstance(top, yaml.SequenceNode) else "a single value"
+            raise _UnreadableError(location.line, f"the file holds {kind}; it must be a mapping of `key: value`")
+        reading = _Reading()
+        return reading.node(top, (), location), reading.problems
+    except _UnreadableError as error:
+        raise ConfigError(f"{origin}:{error.line}: {error}") from None
 
 
-def read_value(text: str, path: KeyPath, location: Location) -> tuple[Node, list[Problem]]:
-    """Returns the tree of the YAML value of an override.
-
-    Raises:
-        ConfigError: the text is no YAML, or much larger than it is written, through aliases.
-    """
-    origin = f"--set {dotted(path)}"
-    top = _compose(text, lambda _: f"{origin}: ")
-    reading = _Reading(origin, location)
-    return (Node(None, location) if top is None else reading.node(top, path, location)), reading.problems
+def read_value(text: str, path: KeyPath, location: Location) -> tuple[Node | None, list[Problem]]:
+    """Returns the tree of the YAML value of an override, or None where it cannot be read, with the mistakes."""
+    reading = _Reading(location)
+    try:
+        top = _compose(text)
+        return (Node(None, location) if top is None else reading.node(top, path, location)), reading.problems
+    except _UnreadableError as error:
+        return None, [Problem(location, path, str(error))]
 
 
-def _compose(text: str, prefix: Callable[[int], str]) -> yaml.Node | None:
+def _compose(text: str) -> yaml.Node | None:
     loader = None
     try:
         loader = _Loader(text)
         node: yaml.Node | None = loader.get_single_node()
+        return node
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        message = f"not valid YAML: the character U+{error.character:04X} is not allowed"
-        raise ConfigError(prefix(line) + message) from None
+        said = f"the character U+{error.character:04X} is not allowed"
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
         said = ", ".join(part for part in (error.context, error.problem) if part)
-        raise ConfigError(f"{prefix(mark.line + 1 if mark else 1)}not valid YAML: {said}") from None
     except (ValueError, OverflowError):
         # PyYAML converts the numbers of escapes and of `%YAML` without looking.
         line = loader.line + 1 if loader is not None else 1
-        raise ConfigError(f"{prefix(line)}not valid YAML: the number of an escape or of %YAML is too large") from None
-    return node
+        said = "the number of an escape or of %YAML is too large"
+    raise _UnreadableError(line, f"not valid YAML: {said}")

@@ -13,7 +13,6 @@ from nmt.config.registry import Registry
 from nmt.config.schema import TASKS, ExperimentConfig
 from nmt.config.shapes import Shape, accepts_own_keys, fields_below, shape_of
 from nmt.config.wording import advice
-from nmt.errors import ConfigError
 
 Presets = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Dotted path of a section -> name -> what the name stands for: keys of the section, and dotted paths from the root of
@@ -41,15 +40,9 @@ def apply_overrides(root: Node, overrides: Sequence[str], families: Mapping[str,
         if not equals or not all(path) or len(path) > DEEPEST:
             problems.append(Problem(location, (override,), "not of the form section.key=value; write it so"))
             continue
-        try:
-            value, mistakes = read_value(text, path, location)
-        except ConfigError as error:
-            message = error.problems[0].removeprefix(f"--set {dotted(path)}: ")
-            problems.append(Problem(location, path, message))
-            continue
+        value, mistakes = read_value(text, path, location)
         problems += mistakes
-        message = _write(root, Shape(None, experiment_of(root)), path, value, families)
-        if message:
+        if value is not None and (message := _write(root, Shape(None, experiment_of(root)), path, value, families)):
             problems.append(Problem(location, path, message))
     return problems
 

@@ -13,6 +13,7 @@ import select
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -109,20 +110,15 @@ def build_config(root: Node, problems: list[Problem], origin: str, components: C
         raise error_of([*problems, wrong], origin)
     experiment = experiment_of(root)
     problems = problems + expand_presets(root, experiment, components.presets)
-    reading = _Reading(experiment, root, components)
-    try:
-        config = experiment.model_validate(Values(root.plain(), ()), strict=True, context=reading)
-        for check in components.checks:
+    reading = _Reading(experiment, root, components, problems, origin)
+    config = experiment.model_validate(Values(root.plain(), ()), strict=True, context=reading)
+    for check in components.checks:
+        reading.blame_all(check(config), ())
+    if not reading.problems:
+        for check in components.whole_checks:
             reading.blame_all(check(config), ())
-        if not (problems or reading.problems):
-            for check in components.whole_checks:
-                reading.blame_all(check(config), ())
-    except _EnoughError:
-        raise error_of([*problems, *reading.problems], origin) from None
-    known = {(problem.location, problem.path) for problem in problems}
-    problems = problems + [problem for problem in reading.problems if (problem.location, problem.path) not in known]
-    if problems:
-        raise error_of(problems, origin)
+    if reading.problems:
+        raise error_of(reading.problems, origin)
     return config
 
 
@@ -137,10 +133,6 @@ def wrong_task(root: Node) -> Problem | None:
 
 
 Mistake = tuple[KeyPath, str]
-
-
-class _EnoughError(Exception):
-    """There are more mistakes than are reported at once."""
 
 
 class Values(dict[str, Any]):
@@ -164,19 +156,33 @@ class _Reading:
     key may have meant them. The rules between values are checked on the others.
     """
 
-    def __init__(self, experiment: type[ExperimentConfig], root: Node, components: Components) -> None:
-        self.problems: list[Problem] = []
+    def __init__(
+        self,
+        experiment: type[ExperimentConfig],
+        root: Node,
+        components: Components,
+        problems: list[Problem],
+        origin: str,
+    ) -> None:
+        self.problems = problems
         self.families = components.families
+        self._noted = {(problem.location, problem.path) for problem in problems}
         self._presets = components.presets
         self._experiment = experiment
         self._root = root
+        self._origin = origin
         self._path: KeyPath = ()
 
     def blame(self, path: KeyPath, message: str, implied: bool = False) -> None:
-        """Notes a mistake, at the innermost thing that was written."""
-        self.problems.append(Problem(locate(self._root, path, implied), path, message))
+        """Notes a mistake at the innermost thing that was written, unless one is noted there before the validation.
+
+        Raises `ConfigError` when there are more mistakes than are reported at once.
+        """
+        location = locate(self._root, path, implied)
+        if (location, path) not in self._noted:
+            self.problems.append(Problem(location, path, message))
         if len(self.problems) > MOST_PROBLEMS:
-            raise _EnoughError
+            raise error_of(self.problems, self._origin)
 
     def blame_all(self, rule: Iterable[tuple[str, str]], section: KeyPath) -> None:
         """Notes the mistakes that a rule between values yields, as far as it is decided."""
@@ -257,32 +263,36 @@ class _Reading:
 
     def _mistake(self, detail: Mapping[str, Any], shape: Shape, annotation: Any, value: Any, path: KeyPath) -> Mistake:
         """Returns the path and the description of what pydantic found in the value of a field."""
-        wrong, family = detail["input"], shape.part.family if shape.part is not None else ""
-        if isinstance(wrong, Values) and not detail["type"].startswith("union_tag"):
-            # From a validator of the section itself.
-            return wrong.path, complaint(detail, None, wrong)[1]
+        wrong, kinds = detail["input"], self.families[shape.part.family] if shape.part is not None else {}
+        by_name = f"a name ({', '.join(kinds)}) or a mapping with `kind`"
         if isinstance(wrong, Values):
-            kinds = self.families[family]
+            if shape.part is None or not detail["type"].startswith("union_tag"):
+                # From a validator of the section itself.
+                return wrong.path, complaint(detail, None, wrong)[1]
             if "kind" not in wrong:
                 return wrong.path, f"no `kind`; add one: {', '.join(kinds)}"
             kind, path = wrong["kind"], wrong.path if wrong.short else (*wrong.path, "kind")
             if isinstance(kind, str):
-                return path, f"unknown {family} {kind!r}; {advice(kind, kinds)}"
-            return path, f"must be a name ({', '.join(kinds)}) or a mapping with `kind`, not {shown(kind)}"
+                return path, f"unknown {shape.part.family} {kind!r}; {advice(kind, kinds)}"
+            return path, f"must be {by_name}, not {shown(kind)}"
         if shape.is_leaf or not detail["type"].endswith("_type"):
             inside, message = complaint(detail, annotation, value)
             return (*path, *inside), message
         if shape.container is not None and not detail["loc"]:
             expected = "a list" if shape.container is list else "a mapping of names"
         elif shape.part is not None:
-            expected = f"a name ({', '.join(self.families[family])}) or a mapping with `kind`"
+            expected = by_name
         else:
             expected = "a mapping of keys" + (", or the name of a preset" if dotted(path) in self._presets else "")
         return (*path, *detail["loc"]), f"must be {expected}, not {shown(wrong)}"
 
+    @cached_property
+    def _all_keys(self) -> frozenset[str]:
+        return frozenset(path for path, _ in fields_below(self._experiment, self.families))
+
     def _what_else(self, key: str, fields: Iterable[str], values: Values) -> str:
         """Returns a suggestion in place of an unknown key beside these values."""
-        meant = [each for each in synonyms(key) if is_key(each, self._experiment, self.families)]
+        meant = [each for each in synonyms(key) if each in self._all_keys]
         near = nearest(key, fields)
         if not meant and near is not None:
             meant = [near]
@@ -304,16 +314,3 @@ def _expected(shape: Shape) -> str:
         return "a name or a mapping with `kind` and its options"
     keys = [name for name, each in shape.section.model_fields.items() if each.is_required()]
     return f"a mapping with {', '.join(keys) or 'its keys'}"
-
-
-def is_key(path: str, experiment: type[ExperimentConfig], families: Families) -> bool:
-    """Whether an experiment has the key with this dotted path, be it that of a fixed section or an option of a part."""
-    sections: list[type[Section]] = [experiment]
-    for name in path.split("."):
-        shapes = [shape_of(section.model_fields[name]) for section in sections if name in section.model_fields]
-        if not shapes:
-            return False
-        sections = [shape.section for shape in shapes if shape.section is not None]
-        for part in (shape.part for shape in shapes if shape.part is not None):
-            sections += [entry.options for entry in families[part.family].values()]
-    return True

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from nmt.config.registry import PartOf, PartOptions, Section
+from nmt.config.registry import PartOf, PartOptions, Registry, Section
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,18 @@ def fields_in_order(section: type[Section]) -> list[tuple[str, FieldInfo]]:
     return fields
 
 
-def fields_below(section: type[Section], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Yields dotted paths of all fixed keys, with their fields."""
+def fields_below(
+    section: type[Section], families: Mapping[str, Registry[Any]] | None = None, prefix: str = ""
+) -> Iterator[tuple[str, FieldInfo]]:
+    """Yields dotted paths of all fixed keys, and with `families` of all options of their parts, with their fields."""
     for name, field in section.model_fields.items():
         yield prefix + name, field
         shape = shape_of(field)
-        if shape.section is not None and shape.container is None:
-            yield from fields_below(shape.section, f"{prefix}{name}.")
+        below = [shape.section] if shape.section is not None and shape.container is None else []
+        if shape.part is not None and families is not None:
+            below += [entry.options for entry in families[shape.part.family].values()]
+        for each in below:
+            yield from fields_below(each, families, f"{prefix}{name}.")
 
 
 def split(annotation: Any) -> tuple[Any, tuple[Any, ...]]:

@@ -201,12 +201,12 @@ class SearchConfig(Section):
     """Padded source tokens translated at once."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
-        needed = [("temperature", "sampling"), ("top_k", "sampling"), ("top_p", "sampling"), ("coverage_penalty", "beam")]
-        kinds = (self._needs_kind(name, kind) for name, kind in needed)
-        for rule in (*kinds, self._needs_shortlist(), self._shortest_and_longest()):
+        sampling = (self._needs_kind("sampling", name) for name in ("temperature", "top_k", "top_p"))
+        beam = self._needs_kind("beam", "coverage_penalty")
+        for rule in (*sampling, self._needs_shortlist(), beam, self._shortest_and_longest()):
             yield from decided(rule)
 
-    def _needs_kind(self, name: str, kind: str) -> Iterator[tuple[str, str]]:
+    def _needs_kind(self, kind: str, name: str) -> Iterator[tuple[str, str]]:
         if self.kind != kind and getattr(self, name) != SearchConfig.model_fields[name].default:
             yield name, f"has no effect with kind: {self.kind}; set kind: {kind}, or leave it out"
 
