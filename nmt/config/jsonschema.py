@@ -88,12 +88,10 @@ class _Writer:
         if shape.container is dict:
             return {"type": ["object", "null"], "additionalProperties": self._value(shape.item, path)}
         if shape.section is not None:
-            schema = self.section(shape.section, path)
-        elif shape.part is not None:
-            schema = self._part(shape.part, path)
-        else:
-            return TypeAdapter(shape.annotation).json_schema()
-        return {"anyOf": [schema, {"type": "null"}]} if shape.nullable else schema
+            return self.section(shape.section, path)
+        if shape.part is not None:
+            return self._part(shape.part, path)
+        return TypeAdapter(shape.annotation).json_schema()
 
     def _part(self, part: PartOf, path: str) -> Schema:
         """A choice. Without `kind` it is the default one, or inside a preset the one that the preset has."""

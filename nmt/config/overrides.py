@@ -11,7 +11,7 @@ from typing import Any
 from nmt.config.document import DEEPEST, UNKNOWN, KeyPath, Location, Node, Problem, dotted, read_value
 from nmt.config.registry import Registry
 from nmt.config.schema import TASKS, ExperimentConfig
-from nmt.config.shapes import Shape, accepts_own_keys, fields_below, shape_of
+from nmt.config.shapes import Shape, fields_below, shape_of
 from nmt.config.wording import advice
 
 Presets = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -68,7 +68,7 @@ def _write(root: Node, shape: Shape | None, path: KeyPath, value: Node, families
         elif isinstance(node.value, dict):
             if last:
                 node.value[key] = value
-            elif key not in node.value and shape is not None and shape.is_leaf and not accepts_own_keys(shape):
+            elif key not in node.value and shape is not None and shape.is_leaf:
                 return _single(path[: depth + 1])
             else:
                 node = node.value.setdefault(key, Node({}, value.location, implied=True))

@@ -8,12 +8,13 @@ from typing import Any
 
 import yaml
 from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from nmt.config.document import Location, Node, recognise_scalars
 from nmt.config.reader import Components, Families, build_config
 from nmt.config.registry import PartOptions, Section
 from nmt.config.schema import TASKS, ExperimentConfig
-from nmt.config.shapes import Shape, choices_of, doc_of, fields_below, fields_in_order, limits_of, shape_of, split
+from nmt.config.shapes import Shape, doc_of, fields_below, fields_in_order, shape_of
 from nmt.config.wording import in_words
 
 WIDTH = 110
@@ -31,11 +32,6 @@ def dump_config(config: ExperimentConfig, comments: bool = False) -> str:
     return _write_yaml(config, _documentation if comments else _nothing)
 
 
-def _write_yaml(config: ExperimentConfig, commentary: Commentary) -> str:
-    lines = _fields(config, 0, commentary, separator=commentary is not _nothing)
-    return "\n".join(lines).lstrip("\n") + "\n"
-
-
 def _nothing(field: FieldInfo, width: int) -> list[str]:
     return []
 
@@ -44,41 +40,38 @@ def _documentation(field: FieldInfo, width: int) -> list[str]:
     return textwrap.wrap(doc_of(field), width)
 
 
-def _fields(section: Section, indent: int, commentary: Commentary, *, separator: bool = False) -> Iterator[str]:
-    margin = " " * indent
+def _write_yaml(config: ExperimentConfig, commentary: Commentary) -> str:
+    lines = _fields(config, WIDTH - 2, commentary, separator=commentary is not _nothing)
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def _fields(section: Section, width: int, commentary: Commentary, *, separator: bool = False) -> Iterator[str]:
     for name, field in fields_in_order(type(section)):
         if separator:
             yield ""
         if not (isinstance(section, PartOptions) and name == "kind"):
-            yield from (f"{margin}# {line}".rstrip() for line in commentary(field, WIDTH - indent - 2))
-        yield from _entry(name, getattr(section, name), indent, commentary)
+            yield from (f"# {line}".rstrip() for line in commentary(field, width))
+        yield from _entry(name, getattr(section, name), width, commentary)
 
 
-def _entry(key: str, value: Any, indent: int, commentary: Commentary) -> Iterator[str]:
-    margin = " " * indent
+def _entry(key: str, value: Any, width: int, commentary: Commentary) -> Iterator[str]:
+    below: list[str] = []
     if isinstance(value, Section) and not _is_name(value):
-        yield f"{margin}{flow(key)}:"
-        yield from _fields(value, indent + 2, commentary)
+        below += _fields(value, width - 2, commentary)
     elif isinstance(value, list) and any(isinstance(item, Section) for item in value):
-        yield f"{margin}{flow(key)}:"
-        yield from _items(value, indent + 2, commentary)
+        for index, item in enumerate(value):
+            first, *rest = (
+                [flow(item.kind)] if _is_name(item) else _fields(item, width - 4, _nothing if index else commentary)
+            )
+            below += [f"- {first}", *(f"  {line}" for line in rest)]
     elif isinstance(value, dict) and any(isinstance(item, Section) for item in value.values()):
-        yield f"{margin}{flow(key)}:"
         for index, (name, item) in enumerate(value.items()):
-            yield from _entry(name, item, indent + 2, commentary if index == 0 else _nothing)
+            below += _entry(name, item, width - 2, _nothing if index else commentary)
     else:
-        yield f"{margin}{flow(key)}: {flow(value.kind if _is_name(value) else value)}"
-
-
-def _items(items: list[Any], indent: int, commentary: Commentary) -> Iterator[str]:
-    margin = " " * indent
-    for index, item in enumerate(items):
-        if _is_name(item):
-            yield f"{margin}- {flow(item.kind)}"
-            continue
-        first, *rest = _fields(item, indent + 2, commentary if index == 0 else _nothing)
-        yield f"{margin}- {first.lstrip()}"
-        yield from rest
+        yield f"{flow(key)}: {flow(value.kind if _is_name(value) else value)}"
+        return
+    yield f"{flow(key)}:"
+    yield from (f"  {line}" for line in below)
 
 
 def _is_name(value: Any) -> bool:
@@ -116,30 +109,21 @@ def reference_yaml(components: Components, task: str = "translation") -> str:
 
 
 def _example(section: type[Section], families: Families) -> dict[str, Any]:
-    """Returns values of the keys that a section requires."""
-    return {
-        name: field.examples[0] if field.examples else _example_value(shape_of(field), name, families)
-        for name, field in section.model_fields.items()
-        if field.is_required() and name != "kind"
-    }
-
-
-def _example_value(shape: Shape, name: str, families: Families) -> Any:
-    if shape.container is not None:
-        item = _example_value(shape.item, name, families)
-        return [item] if shape.container is list else {"name": item}
-    if shape.section is not None:
-        return _example(shape.section, families)
-    if shape.part is not None:
-        members = families[shape.part.family]
-        kind = shape.part.default_kind or next(iter(members))
-        return {"kind": kind, **_example(members[kind].options, families)}
-    words = in_words(shape.annotation)
-    if choices_of(shape.annotation):
-        return choices_of(shape.annotation)[0]
-    if "number" in words:
-        return limits_of(split(shape.annotation)[1]).get("ge", 1)
-    return {"true or false": True, "text": name}.get(words, [])
+    """Returns values of the keys that a section requires: sections, parts, lists of parts, and text."""
+    example: dict[str, Any] = {}
+    for name, field in section.model_fields.items():
+        shape = shape_of(field)
+        if not field.is_required() or name == "kind":
+            continue
+        if shape.section is not None:
+            example[name] = _example(shape.section, families)
+        elif shape.part is not None:
+            kind = shape.part.default_kind
+            part = {"kind": kind, **_example(families[shape.part.family][str(kind)].options, families)}
+            example[name] = [part] if shape.container is list else part
+        else:
+            example[name] = field.examples[0] if field.examples else name
+    return example
 
 
 class _Explanation:
@@ -207,35 +191,19 @@ def difference(old: Section, new: Section) -> dict[str, tuple[Any, Any]]:
     another length differs as a whole; an entry that only one has is None in the other.
     """
     assert type(old) is type(new)
-    return _of_values(old, new, "")
+    return dict(_differences(old, new, ""))
 
 
-def _of_values(old: Any, new: Any, path: str) -> dict[str, tuple[Any, Any]]:
+def _differences(old: Any, new: Any, path: str) -> Iterator[tuple[str, tuple[Any, Any]]]:
     if old == new:
-        return {}
+        return
     if isinstance(old, PartOptions) and isinstance(new, PartOptions) and old.kind != new.kind:
-        return {f"{path}.kind": (old.kind, new.kind)}
-    if isinstance(old, Section) and type(old) is type(new):
-        pairs = {name: (getattr(old, name), getattr(new, name)) for name in type(old).model_fields}
-    elif isinstance(old, dict) and isinstance(new, dict):
-        pairs = {name: (old.get(name), new.get(name)) for name in [*old, *(key for key in new if key not in old)]}
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new) and old and _nests(old[0]):
-        pairs = {str(index): pair for index, pair in enumerate(zip(old, new, strict=True))}
+        old, new = {"kind": old.kind}, {"kind": new.kind}
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new) and isinstance(old[0], Section):
+        old, new = dict(enumerate(old)), dict(enumerate(new))
+    if type(old) is type(new) and isinstance(old, (Section, dict)):
+        before, after = dict(old), dict(new)
+        for name in before | after:
+            yield from _differences(before.get(name), after.get(name), f"{path}.{name}" if path else str(name))
     else:
-        return {path: (_plain(old), _plain(new))}
-    found: dict[str, tuple[Any, Any]] = {}
-    for name, (before, after) in pairs.items():
-        found |= _of_values(before, after, f"{path}.{name}" if path else name)
-    return found
-
-
-def _nests(value: Any) -> bool:
-    return isinstance(value, (Section, dict))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Section):
-        return value.model_dump()
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
+        yield path, (to_jsonable_python(old), to_jsonable_python(new))

@@ -249,7 +249,7 @@ class _Reading:
                 return {} if value is None else value
             return {key: self._full_form(item, shape.item, (*path, key)) for key, item in value.items()}
         if shape.section is not None:
-            if value is None and not shape.nullable and dotted(path) not in self._presets:
+            if value is None and dotted(path) not in self._presets:
                 value = {}
             return Values(value, path) if isinstance(value, dict) else value
         if shape.part is None:

@@ -6,7 +6,7 @@ imports no part: the discriminated union of a family is built from its registry 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
@@ -141,20 +141,19 @@ Built = TypeVar("Built")
 
 @dataclass(frozen=True)
 class Entry(Generic[Built]):
-    """A member of a family: its name, the model of its options, and what builds it."""
+    """A member of a family: the model of its options, and what builds it."""
 
-    kind: str
     options: type[PartOptions]
     build: Callable[..., Built]
     summary: str
 
 
-class Registry(Mapping[str, Entry[Built]]):
+class Registry(dict[str, Entry[Built]]):
     """A family of parts by name, in the order of registration."""
 
     def __init__(self, family: str) -> None:
+        super().__init__()
         self.family = family
-        self._entries: dict[str, Entry[Built]] = {}
         self._union: TypeAdapter[PartOptions] | None = None
 
     def register(self, kind: str, options: type[PartOptions]) -> Callable[[Callable[..., Built]], Any]:
@@ -164,10 +163,10 @@ class Registry(Mapping[str, Entry[Built]]):
         """
 
         def add(build: Callable[..., Built]) -> Callable[..., Built]:
-            assert kind not in self._entries, f"{self.family} {kind!r} is registered twice"
+            assert kind not in self, f"{self.family} {kind!r} is registered twice"
             documented = options if isinstance(build, partial) else build
             summary = (documented.__doc__ or "").strip().split("\n")[0]
-            self._entries[kind] = Entry(kind, options, build, summary)
+            self[kind] = Entry(options, build, summary)
             self._union = None
             return build
 
@@ -186,13 +185,4 @@ class Registry(Mapping[str, Entry[Built]]):
 
     def build(self, options: PartOptions, *args: Any) -> Built:
         """Returns the part that these options describe; `args` are what the family's builders take after them."""
-        return self._entries[options.kind].build(options, *args)
-
-    def __getitem__(self, kind: str) -> Entry[Built]:
-        return self._entries[kind]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
+        return self[options.kind].build(options, *args)

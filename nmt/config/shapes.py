@@ -14,14 +14,13 @@ from nmt.config.registry import PartOf, PartOptions, Registry, Section
 
 @dataclass(frozen=True)
 class Shape:
-    """A leaf, a section or a choice of a part; sections and parts alone, in a list or by names of the user's choice."""
+    """A leaf, a section or a choice of a part; parts alone, in a list or by names of the user's choice."""
 
     annotation: Any
     section: type[Section] | None = None
     part: PartOf | None = None
     container: type | None = None
-    """`list` or `dict`, where there may be several."""
-    nullable: bool = False
+    """`list` or `dict`, where there may be several parts."""
 
     @property
     def is_leaf(self) -> bool:
@@ -30,7 +29,7 @@ class Shape:
 
     @property
     def item(self) -> Shape:
-        """Shape of the values in the list, or under each name."""
+        """Shape of the parts in the list, or under each name."""
         return replace(self, container=None)
 
 
@@ -42,29 +41,17 @@ def annotation_of(field: FieldInfo) -> Any:
 
 def shape_of(field: FieldInfo) -> Shape:
     """Returns what may stand under this key."""
-    annotation, container, nullable = annotation_of(field), None, False
-    while True:
-        bare, marks = split(annotation)
-        arguments = get_args(bare)
-        part = next((mark for mark in marks if isinstance(mark, PartOf)), None)
-        if part is not None:
-            if isinstance(field.default, PartOptions):
-                part = replace(part, default_kind=field.default.kind)
-            return Shape(annotation, None, part, container, nullable)
-        if isinstance(bare, type) and issubclass(bare, Section):
-            return Shape(annotation, bare, None, container, nullable)
-        if get_origin(bare) in (list, dict) and container is None:
-            container, annotation = get_origin(bare), arguments[-1]
-        elif is_union(bare) and type(None) in arguments and len(arguments) == 2 and container is None:
-            nullable, annotation = True, next(each for each in arguments if each is not type(None))
-        else:
-            return Shape(annotation_of(field))
-
-
-def accepts_own_keys(shape: Shape) -> bool:
-    """Whether a leaf is a mapping, with keys of the user's choice."""
-    bare, _ = split(shape.annotation)
-    return any(get_origin(option) is dict for option in (get_args(bare) if is_union(bare) else [bare]))
+    annotation = annotation_of(field)
+    bare, marks = split(annotation)
+    container = get_origin(bare) if get_origin(bare) in (list, dict) else None
+    if container is not None:
+        bare, marks = split(get_args(bare)[-1])
+    part = next((mark for mark in marks if isinstance(mark, PartOf)), None)
+    if part is None:
+        return Shape(annotation, section=bare if isinstance(bare, type) and issubclass(bare, Section) else None)
+    if isinstance(field.default, PartOptions):
+        part = replace(part, default_kind=field.default.kind)
+    return Shape(annotation, part=part, container=container)
 
 
 def fields_in_order(section: type[Section]) -> list[tuple[str, FieldInfo]]:
@@ -82,7 +69,7 @@ def fields_below(
     for name, field in section.model_fields.items():
         yield prefix + name, field
         shape = shape_of(field)
-        below = [shape.section] if shape.section is not None and shape.container is None else []
+        below = [shape.section] if shape.section is not None else []
         if shape.part is not None and families is not None:
             below += [entry.options for entry in families[shape.part.family].values()]
         for each in below:
@@ -107,25 +94,11 @@ def fit(value: Any, annotation: Any) -> Any:
     Pydantic's lax mode would do so too, but takes `"5"` and `true` for numbers and `"yes"` for true.
     """
     bare, _ = split(annotation)
-    origin, arguments = get_origin(bare), get_args(bare)
-    if is_union(bare):
-        options = [split(option)[0] for option in arguments]
-        if isinstance(value, float) and float in options:
-            return value
-        fitted = (fit(value, option) for option in options)
-        return next((each for each in fitted if type(each) is not type(value)), value)
-    if bare is int and isinstance(value, float) and value.is_integer():
+    types = [split(option)[0] for option in get_args(bare)] if is_union(bare) else [bare]
+    if isinstance(value, float) and value.is_integer() and int in types:
         return int(value)
-    if isinstance(value, list) and origin is tuple:
-        if arguments[1:] == (Ellipsis,):
-            return tuple(fit(item, arguments[0]) for item in value)
-        if len(arguments) != len(value):
-            return tuple(value)
-        return tuple(map(fit, value, arguments))
-    if isinstance(value, list) and origin is list:
-        return [fit(item, arguments[0]) for item in value]
-    if isinstance(value, dict) and origin is dict:
-        return {key: fit(item, arguments[1]) for key, item in value.items()}
+    if isinstance(value, list) and get_origin(bare) is tuple:
+        return tuple(value)
     return value
 
 

@@ -63,12 +63,10 @@ def in_words(annotation: Any) -> str:
         # Of more than two, each is named by itself.
         truths = ["true", "false"] if bool in arguments and len(arguments) > 1 else []
         return _either([*truths, *(in_words(option) for option in arguments if not (truths and option is bool))])
-    if origin is tuple and Ellipsis not in arguments:
+    if origin is tuple:
         return f"a list of {len(arguments)} values ({', '.join(map(in_words, arguments))})"
-    if origin in (list, tuple):
+    if origin is list:
         return f"a list (of {in_words(arguments[0])})"
-    if origin is dict:
-        return f"a mapping (of names to {in_words(arguments[1])})"
     words = {type(None): "null", bool: "true or false", str: "text", int: "a whole number", float: "a number"}
     return f"{words.get(bare, 'a value')} {_bounds(marks) if bare in (int, float) else ''}".rstrip()
 
@@ -106,27 +104,17 @@ def shown(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def complaint(detail: Mapping[str, Any], annotation: Any, value: Any) -> tuple[tuple[str | int, ...], str]:
+def complaint(detail: Mapping[str, Any], annotation: Any, value: Any) -> tuple[tuple[int, ...], str]:
     """Returns one of pydantic's errors about a field, as the path inside the field's value and a sentence."""
-    inside: list[str | int] = []
-    for step in detail["loc"]:
-        bare, _ = split(annotation)
-        arguments = get_args(bare)
-        # A tuple of the wrong length is wrong as a whole.
-        if get_origin(bare) is tuple and Ellipsis not in arguments and len(value) != len(arguments):
-            break
-        # Unions put the name of the alternative into the location: that is no place in the YAML.
-        if isinstance(value, (list, tuple)) and isinstance(step, int) and step < len(value):
-            if get_origin(bare) not in (list, tuple):
-                break
-            annotation = arguments[step] if get_origin(bare) is tuple and Ellipsis not in arguments else arguments[0]
-        elif isinstance(value, dict) and get_origin(bare) is dict and step in value:
-            annotation = arguments[1]
-        else:
-            break
-        inside.append(step)
-        value = value[step]
-    return tuple(inside), _sentence(detail, annotation, value)
+    bare, _ = split(annotation)
+    items = get_args(bare)
+    if get_origin(bare) is list and isinstance(value, list):
+        items *= len(value)
+    # Unions put the name of the alternative into the location. A tuple of the wrong length is wrong as a whole.
+    if detail["loc"] and get_origin(bare) in (list, tuple) and len(items) == len(value):
+        index = detail["loc"][0]
+        return (index,), _sentence(detail, items[index], value[index])
+    return (), _sentence(detail, annotation, value)
 
 
 def _sentence(detail: Mapping[str, Any], annotation: Any, value: Any) -> str:
