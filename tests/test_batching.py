@@ -444,7 +444,7 @@ def test_a_batch_describes_itself(streams: Streams) -> None:
 
 
 def prefetching() -> int:
-    return sum(thread.name == "prefetch" for thread in threading.enumerate())
+    return sum(thread.name.startswith("prefetch") for thread in threading.enumerate())
 
 
 def test_prefetch_keeps_the_order_and_ends_its_thread() -> None:

@@ -8,9 +8,8 @@ rows. A corpus of up to `WINDOW_ROWS` rows is one window.
 from __future__ import annotations
 
 import math
-import queue
-import threading
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -30,7 +29,6 @@ WINDOW_ROWS = 1 << 22
 """About 15,000 batches of 4,096 tokens: enough of each length, planned in half a second and 170 MB."""
 
 _UPDATES_AHEAD = 2
-_POLL_SECONDS = 0.1
 _SHOWN_ROWS = 8
 
 
@@ -197,7 +195,10 @@ class UpdateStream(ABC, Generic[BatchT]):
         return planned[1]
 
     def _updates(self, position: Position) -> Iterator[list[BatchT]]:
-        for window, plan in self._plans(position.epoch, position.window):
+        windows = range(position.window, len(self.windows))
+        plans = ((window, self.planned(position.epoch, window)) for window in windows)
+        # Each window is planned while the one before is in use.
+        for window, plan in prefetch(plans, 0, "plan"):
             done = position.update if window == position.window else 0
             for first in range(done * self.group, len(plan), self.group):
                 # Every world-th batch: an incomplete update is spread over the ranks instead of filling the first ones.
@@ -205,16 +206,6 @@ class UpdateStream(ABC, Generic[BatchT]):
                 update = [self._batch(plan, position.epoch, window, number) for number in mine]
                 missing = self.accumulation - len(update)
                 yield update + [self.dummy_batch() for _ in range(missing)]
-
-    def _plans(self, epoch: int, first: int) -> Iterator[tuple[int, Plan]]:
-        """The windows of an epoch from this one on; each is planned while the one before is in use."""
-        with ThreadPoolExecutor(1, "plan") as ahead:
-            plan = self.planned(epoch, first)
-            for window in range(first + 1, len(self.windows)):
-                following = ahead.submit(self.planned, epoch, window)
-                yield window - 1, plan
-                plan = following.result()
-            yield len(self.windows) - 1, plan
 
     def _batch(self, plan: Plan, epoch: int, window: int, number: int) -> BatchT:
         # Four numbers keep these seeds apart from those of windows and plans.
@@ -228,48 +219,20 @@ class UpdateStream(ABC, Generic[BatchT]):
         return self._counted[epoch, window]
 
 
-@dataclass(frozen=True)
-class _End:
-    error: BaseException | None
-
-
-def prefetch(items: Iterator[Item], ahead: int) -> Iterator[Item]:
-    """Yields the same items, up to `ahead` of them prepared in a thread.
+def prefetch(items: Iterator[Item], ahead: int, thread: str = "prefetch") -> Iterator[Item]:
+    """Yields the same items, none of which is None. A thread prepares one, while up to `ahead` others are ready.
 
     An exception of `items` is raised here, after the items before it. The thread starts with the first request and has
     ended when this iterator is exhausted or closed, as on leaving a `for` loop.
     """
-    ready: queue.Queue[Item | _End] = queue.Queue(ahead)
-    stop = threading.Event()
-
-    def put(item: Item | _End) -> None:
-        while not stop.is_set():
-            try:
-                return ready.put(item, timeout=_POLL_SECONDS)
-            except queue.Full:
-                continue
-
-    def work() -> None:
+    with ThreadPoolExecutor(1, thread) as pool:
+        waiting = deque(pool.submit(next, items, None) for _ in range(ahead + 1))
         try:
-            for item in items:
-                put(item)
-                if stop.is_set():
-                    return
-        except BaseException as error:
-            put(_End(error))
-        else:
-            put(_End(None))
-
-    thread = threading.Thread(target=work, name="prefetch", daemon=True)
-    thread.start()
-    try:
-        while not isinstance(item := ready.get(), _End):
-            yield item
-        if item.error is not None:
-            raise item.error
-    finally:
-        stop.set()
-        thread.join()
+            while (item := waiting.popleft().result()) is not None:
+                waiting.append(pool.submit(next, items, None))
+                yield item
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def describe_rows(rows: npt.NDArray[np.int64]) -> str:
