@@ -382,11 +382,13 @@ def test_document_buckets_are_the_greedy_ones() -> None:
         reach, budget = int(rng.integers(0, 4)), int(rng.integers(1, 200))
         places = np.flatnonzero(is_pair)
         number = 0
-        for bucket in document_buckets(longest, is_pair, sentences, reach, budget):
-            assert bucket.first == number
+        bounds, reads = document_buckets(longest, is_pair, sentences, reach, budget)
+        assert bounds[-1] == len(places)
+        for first, read in zip(bounds[:-1], reads, strict=True):
+            assert first == number
             start = places[number] - min(reach, sentences[places[number]])
-            assert bucket.rows_read.start == start
-            inside = slice(start, bucket.rows_read.stop)
+            assert read.start == start
+            inside = slice(start, read.stop)
             fits = (inside.stop - start) * longest[inside].max() <= budget
             assert fits or inside.stop == places[number] + 1
             assert is_pair[inside.stop - 1]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from nmt.data.cache.columns import Lengths, Mask, Rows, row_blocks
+from nmt.data.cache.columns import Lengths, Mask, Offsets, Rows, row_blocks
 
 JITTER = 0.1
 """By how much of its mean length, at most, a document is moved among the others."""
@@ -24,7 +23,7 @@ class Plan:
 
     rows: Rows
     """In the order of the buckets."""
-    bounds: npt.NDArray[np.int64]
+    bounds: Offsets
     """Of the buckets in `rows`, [batches + 1]."""
     order: npt.NDArray[np.int64]
     """Numbers of the buckets in the order of training."""
@@ -62,8 +61,7 @@ def plan_pairs(
     bounds = padded_buckets(np.maximum(source_lengths, target_lengths)[order], batch_tokens)
     widths = [np.maximum.reduceat(lengths[order], bounds[:-1]) for lengths in (source_lengths, target_lengths)]
     elements = np.diff(bounds) * (widths[0].astype(np.int64) + widths[1])
-    largest = int(np.argmax(np.append(elements, 0)))
-    return Plan(rows[order], bounds, _shuffled_groups(len(bounds) - 1, group, rng), largest)
+    return _plan(rows[order], bounds, elements, group, rng)
 
 
 def plan_pairs_with_context(
@@ -93,13 +91,12 @@ def plan_pairs_with_context(
     longest = np.maximum(source_lengths, target_lengths).astype(np.int64)
     order = documents_by_length(longest, positions, rng)
     longest, is_pair = longest[order], is_pair[order]
-    buckets = list(document_buckets(longest, is_pair, positions[order], reach, batch_tokens))
+    bounds, reads = document_buckets(longest, is_pair, positions[order], reach, batch_tokens)
     source, target = source_lengths[order], target_lengths[order]
     translated = np.full(len(order), True) if reads_targets else is_pair
-    elements = [_padded_size(source[read]) + _padded_size(target[read][translated[read]]) for _, read in buckets]
-    bounds = np.asarray([*(bucket.first for bucket in buckets), np.count_nonzero(is_pair)])
-    largest = int(np.argmax([*elements, 0]))
-    return Plan(rows[order[is_pair]], bounds, _shuffled_groups(len(buckets), group, rng), largest)
+    sides = [(source[read], target[read][translated[read]]) for read in reads]
+    elements = [sum(len(lengths) * int(lengths.max()) for lengths in each) for each in sides]
+    return _plan(rows[order[is_pair]], bounds, elements, group, rng)
 
 
 def plan_documents(
@@ -113,11 +110,14 @@ def plan_documents(
     order = _sort_by_length(longest, words, rng)
     words = words[order].astype(np.int64)
     bounds = packed_buckets(words, batch_tokens)
-    largest = int(np.argmax([*np.add.reduceat(words, bounds[:-1]), 0]))
-    return Plan(rows[order], bounds, _shuffled_groups(len(bounds) - 1, group, rng), largest)
+    return _plan(rows[order], bounds, np.add.reduceat(words, bounds[:-1]), group, rng)
 
 
-def packed_buckets(sizes: Lengths, batch_tokens: int) -> npt.NDArray[np.int64]:
+def _plan(rows: Rows, bounds: Offsets, sizes: Iterable[int], group: int, rng: np.random.Generator) -> Plan:
+    return Plan(rows, bounds, _shuffled_groups(len(bounds) - 1, group, rng), int(np.argmax([*sizes, 0])))
+
+
+def packed_buckets(sizes: Lengths, batch_tokens: int) -> Offsets:
     """Returns the bounds [buckets + 1] of consecutive rows, as many in each as fit: sum of sizes <= batch_tokens.
 
     A larger row is a bucket alone. Python runs once a bucket, not once a row.
@@ -132,7 +132,7 @@ def packed_buckets(sizes: Lengths, batch_tokens: int) -> npt.NDArray[np.int64]:
     return np.asarray(bounds, np.int64)
 
 
-def padded_buckets(longest: Lengths, batch_tokens: int) -> npt.NDArray[np.int64]:
+def padded_buckets(longest: Lengths, batch_tokens: int) -> Offsets:
     """Returns the bounds [buckets + 1] of consecutive rows, as many in each as fit: rows x longest <= batch_tokens.
 
     A longer row is a bucket alone. Python runs once a bucket, not once a row.
@@ -193,35 +193,27 @@ def _shuffled_groups(batches: int, group: int, rng: np.random.Generator) -> npt.
     return np.concatenate([groups.reshape(-1), rng.permutation(order[start : start + rest])])
 
 
-class DocumentBucket(NamedTuple):
-    """Consecutive sentences of documents."""
-
-    first: int
-    """Number of its first pair among all pairs."""
-    rows_read: slice
-    """Indices of the pairs and their context; the last one is a pair."""
-
-
 def document_buckets(
     longest: Lengths, is_pair: Mask, positions: Lengths, reach: int, batch_tokens: int
-) -> Iterator[DocumentBucket]:
-    """Yields buckets of consecutive sentences, as many in each as fit: sentences x longest side <= batch_tokens.
+) -> tuple[Offsets, list[slice]]:
+    """Forms buckets of consecutive sentences, as many in each as fit: sentences x longest side <= batch_tokens.
 
     A document may continue in the next bucket, where up to `reach` of its sentences are read again. They count, like
     sentences that are no pairs. The context of a single pair is read even if it does not fit.
+
+    Returns the bounds [buckets + 1] of the buckets among all pairs, and the indices of the sentences of each: pairs and
+    their context. The last sentence is a pair.
     """
-    pairs, number = np.flatnonzero(is_pair), 0
-    while number < len(pairs):
-        context = int(min(positions[pairs[number]], reach))
-        start = int(pairs[number]) - context
-        fitting = _fitting(longest[start:], int(longest[start + context]), batch_tokens, context + 1)
-        following = int(np.searchsorted(pairs, start + max(fitting, context + 1)))
-        yield DocumentBucket(number, slice(start, int(pairs[following - 1]) + 1))
-        number = following
-
-
-def _padded_size(lengths: Lengths) -> int:
-    return len(lengths) * int(lengths.max())
+    pairs, bounds = np.flatnonzero(is_pair), [0]
+    reads: list[slice] = []
+    while bounds[-1] < len(pairs):
+        pair = int(pairs[bounds[-1]])
+        context = int(min(positions[pair], reach))
+        start = pair - context
+        fitting = _fitting(longest[start:], int(longest[pair]), batch_tokens, context + 1)
+        bounds.append(int(np.searchsorted(pairs, start + max(fitting, context + 1))))
+        reads.append(slice(start, int(pairs[bounds[-1] - 1]) + 1))
+    return np.asarray(bounds, np.int64), reads
 
 
 def documents_by_length(longest: Lengths, positions: Lengths, rng: np.random.Generator | None = None) -> Rows:

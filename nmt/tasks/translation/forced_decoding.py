@@ -109,8 +109,7 @@ def _planned(
         return order, padded_buckets(longest[order], batch_tokens)
     sentences = document_positions(documents)
     order = documents_by_length(longest, sentences)
-    buckets = document_buckets(longest[order], np.full(len(order), True), sentences[order], reach, batch_tokens)
-    return order, np.asarray([*(bucket.first for bucket in buckets), len(order)])
+    return order, document_buckets(longest[order], np.full(len(order), True), sentences[order], reach, batch_tokens)[0]
 
 
 def _log_probabilities(system: System, readouts_NR: Sequence[Tensor], target_N: Tensor) -> Tensor:
