@@ -474,8 +474,8 @@ def test_workers_give_the_same_in_the_same_order(tokenizers: TokenizerPair) -> N
 
     def run(workers: int) -> list[tuple[list[int], list[int], list[int], list[int]]]:
         encoded = []
-        for chunk, arrays in encode_chunks(small_chunks(pairs, 10), encode_pairs, tools, workers, " pairs"):
-            ragged, flat = arrays.columns.ragged, arrays.columns.flat
+        for chunk, (columns, _) in encode_chunks(small_chunks(pairs, 10), encode_pairs, tools, workers, " pairs"):
+            ragged, flat = columns.ragged, columns.flat
             lengths = np.diff(ragged["target"].offsets).tolist()
             assert flat["line"].tolist() == [pair.line for pair in chunk.rows]
             encoded.append((flat["line"].tolist(), ragged["source"].values.tolist(), lengths, flat["hash"].tolist()))

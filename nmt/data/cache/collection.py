@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +24,22 @@ from nmt.data.cache.columns import (
     Mask,
     Ragged,
     Rows,
-    flatten,
     gather,
     lengths_of,
     offsets_of,
-    row_blocks,
     write_arrow,
 )
 from nmt.data.cache.encoding import (
     Chunk,
-    EncodedChunk,
     encode_chunks,
-    id_type,
-    refuse_empty,
+    encode_ids,
+    read_chunks,
     side_report,
     split_description,
-    split_into_chunks,
+    text_reports,
     weighted_rows,
 )
-from nmt.data.cache.statistics import CollectionReport, TextReport, named
+from nmt.data.cache.statistics import CollectionReport, named
 from nmt.data.cache.store import Digests, get_or_build
 from nmt.data.readers.base import LISTED_LINES, Counts
 from nmt.data.readers.labelled import Collection, Document, Splitter, all_labels, unknown_label
@@ -64,12 +63,15 @@ Sentences = list[list[int]]
 class TokenizedSentence:
     """A sentence as the model reads it, or a part of a long one, with its text."""
 
-    text: str
     ids: tuple[int, ...]
     words: tuple[str, ...]
     """Parts of the text between spaces."""
     word_of_piece: tuple[int, ...]
     """The word, from 0, of each piece."""
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
 
 
 @dataclass(frozen=True)
@@ -91,52 +93,40 @@ class DocumentTokenizer:
     def encode(self, documents: Sequence[Sequence[str]]) -> list[Sentences]:
         """Returns the ids of documents given as sentences."""
         encoded = iter(self.tokenizer.encode([sentence for sentences in documents for sentence in sentences]))
-        return [self._limited([next(encoded) for _ in sentences]) for sentences in documents]
+        return [
+            [sentences[number][start:stop] for number, start, stop in self._parts(sentences)]
+            for sentences in ([next(encoded) for _ in document] for document in documents)
+        ]
 
     def encode_with_text(self, sentences: Sequence[str]) -> list[TokenizedSentence]:
         """Returns the sentences of one document as `encode` does, with their text."""
-        parts = [part for sentence in sentences for part in self._parts(sentence)]
-        limited = self._limited([list(part.ids) for part in parts])
-        return [
-            part if len(part.ids) == len(ids) else _shortened(part, len(ids))
-            for part, ids in zip(parts, limited, strict=False)
-        ]
-
-    def _limited(self, sentences: Sentences) -> Sentences:
-        left = self.max_length
-        limited: Sentences = []
-        for ids in sentences:
-            if left is not None:
-                if left <= 0:
-                    break
-                ids = ids[:left]
-                left -= len(ids)
-            size = self.max_sentence_length
-            limited += [ids[start : start + size] for start in range(0, max(len(ids), 1), size)]
-        return limited
-
-    def _parts(self, sentence: str) -> Iterator[TokenizedSentence]:
-        (ids,) = self.tokenizer.encode([sentence])
-        spans = self.tokenizer.spans(sentence)
-        assert len(spans) == len(ids), "a span for every piece"
-        word_of_piece = words_of_spans(sentence, spans)
-        text = sentence.encode()
-        for start in range(0, max(len(ids), 1), self.max_sentence_length):
+        encoded, shown = self.tokenizer.encode(sentences), []
+        for number, start, stop in self._parts(encoded):
+            text, spans = sentences[number], self.tokenizer.spans(sentences[number])
+            assert len(spans) == len(encoded[number]), "a span for every piece"
+            # A word that the end of the document cuts is shown as far as its sentence goes on.
             part = slice(start, start + self.max_sentence_length)
             words: list[str] = []
-            numbers: list[int] = []
-            for _, pieces in groupby(zip(word_of_piece[part], spans[part], strict=True), key=lambda item: item[0]):
+            word_of_piece: list[int] = []
+            for _, pieces in groupby(zip(words_of_spans(text, spans)[part], spans[part], strict=True), itemgetter(0)):
                 bounds = [span for _, span in pieces]
-                numbers += [len(words)] * len(bounds)
-                words.append(text[bounds[0][0] : bounds[-1][1]].decode("utf-8", "replace").strip())
-            yield TokenizedSentence(" ".join(words), tuple(ids[part]), tuple(words), tuple(numbers))
+                word_of_piece += [len(words)] * len(bounds)
+                words.append(text.encode()[bounds[0][0] : bounds[-1][1]].decode("utf-8", "replace").strip())
+            del word_of_piece[stop - start :]
+            del words[word_of_piece[-1] + 1 if word_of_piece else 0 :]
+            shown.append(TokenizedSentence(tuple(encoded[number][start:stop]), tuple(words), tuple(word_of_piece)))
+        return shown
 
-
-def _shortened(sentence: TokenizedSentence, pieces: int) -> TokenizedSentence:
-    """The first pieces of a sentence, and their words."""
-    numbers = sentence.word_of_piece[:pieces]
-    words = sentence.words[: numbers[-1] + 1 if numbers else 0]
-    return TokenizedSentence(" ".join(words), sentence.ids[:pieces], words, numbers)
+    def _parts(self, sentences: Sentences) -> Iterator[tuple[int, int, int]]:
+        """Yields the parts to read: the number of the sentence, and the first piece and end of the part."""
+        left = sys.maxsize if self.max_length is None else self.max_length
+        for number, ids in enumerate(sentences):
+            if left <= 0:
+                break
+            length = min(len(ids), left)
+            left -= length
+            for start in range(0, max(length, 1), self.max_sentence_length):
+                yield number, start, min(start + self.max_sentence_length, length)
 
 
 class EncodedCollection:
@@ -232,26 +222,23 @@ def _build(
 ) -> CollectionReport:
     counts = [Counts() for _ in collections]
     label_numbers = {label: number for number, label in enumerate(labels)}
-    texts = (collection.read(count) for collection, count in zip(collections, counts, strict=True))
-    chunks = split_into_chunks(texts, CHUNK_DOCUMENTS, lambda document: len(document.text))
-    encoded = encode_chunks(chunks, _encode, tokenizer, workers, " documents")
-    with closing(encoded), GrowingColumns(scratch) as growing:
-        for chunk, arrays in encoded:
-            collection, columns = collections[chunk.text], arrays.columns
+    label_counts = np.zeros(len(labels), np.int64)
+    chunks = read_chunks(collections, counts, CHUNK_DOCUMENTS, lambda document: len(document.text))
+    growing = GrowingColumns(scratch)
+    with closing(encode_chunks(chunks, _encode, tokenizer, workers, " documents")) as encoded:
+        for chunk, columns in encoded:
+            collection = collections[chunk.text]
             keep = _filter(chunk, columns, collection, counts[chunk.text], filters)
             if unknown := next((each for each in chunk.rows if each.label not in label_numbers), None):
                 raise unknown_label(collection.location(unknown.line, "label"), unknown.label, labels)
-            flat = {"label": np.asarray([label_numbers[each.label] for each in chunk.rows], np.uint16)} | columns.flat
-            growing.append(Columns(flat, columns.ragged), keep)
-        columns = growing.close()
-    refuse_empty(collections, counts, "document")
+            numbers = np.asarray([label_numbers[each.label] for each in chunk.rows], np.uint16)
+            label_counts += np.bincount(numbers[keep], minlength=len(labels))
+            growing.append(Columns({"label": numbers} | columns.flat, columns.ragged), keep)
+    columns, reports = growing.mapped(), text_reports(collections, counts, "document")
     write_arrow(file, columns)
-    label_counts = np.zeros(len(labels), np.int64)
-    for rows in row_blocks(len(columns.flat["label"])):
-        label_counts += np.bincount(columns.flat["label"][rows], minlength=len(labels))
     side = side_report(columns.ragged["ids"], tokenizer.tokenizer.unk)
     return CollectionReport(
-        tuple(TextReport.of(each.name, count) for each, count in zip(collections, counts, strict=True)),
+        collections=reports,
         labels=dict(zip(labels, label_counts.tolist(), strict=True)),
         sentences=len(columns.ragged["lengths"].values),
         pieces=side.pieces,
@@ -260,18 +247,15 @@ def _build(
     )
 
 
-def _encode(chunk: Chunk[Document], tokenizer: DocumentTokenizer) -> EncodedChunk:
+def _encode(chunk: Chunk[Document], tokenizer: DocumentTokenizer) -> Columns:
     """All ids, the length of each sentence, and of the longest sentence of each document."""
     documents = tokenizer.encode([document.sentences(tokenizer.splitter) for document in chunk.rows])
-    ids, sentence_offsets = flatten([sentence for sentences in documents for sentence in sentences])
-    lengths = np.diff(sentence_offsets).astype(np.uint32)
+    ids = encode_ids([sentence for sentences in documents for sentence in sentences], tokenizer.tokenizer)
+    lengths = np.diff(ids.offsets).astype(np.uint32)
     offsets = offsets_of([len(sentences) for sentences in documents])
-    ragged = {
-        "ids": Ragged(ids.astype(id_type(tokenizer.tokenizer)), sentence_offsets[offsets]),
-        "lengths": Ragged(lengths, offsets),
-    }
+    ragged = {"ids": Ragged(ids.values, ids.offsets[offsets]), "lengths": Ragged(lengths, offsets)}
     # Every document has a sentence, if an empty one.
-    return EncodedChunk(Columns({"longest": np.maximum.reduceat(lengths, offsets[:-1]).astype(np.int32)}, ragged))
+    return Columns({"longest": np.maximum.reduceat(lengths, offsets[:-1]).astype(np.int32)}, ragged)
 
 
 def _filter(

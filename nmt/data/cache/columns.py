@@ -6,11 +6,10 @@ Memory does not grow with the columns: they are appended to and read block by bl
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -79,27 +78,27 @@ def lengths_of(column: Ragged, rows: Rows) -> npt.NDArray[np.int32]:
     return lengths
 
 
+def document_positions(documents: Sequence[int]) -> Rows:
+    """Returns the position of each sentence in its document, from 0; a document ends where its number changes."""
+    numbers, rows = np.asarray(documents, np.int64), np.arange(len(documents))
+    begins = np.append(True, numbers[1:] != numbers[:-1])[: len(rows)]
+    return rows - np.maximum.accumulate(np.where(begins, rows, 0))
+
+
 def row_blocks(rows: int) -> Iterator[slice]:
     """Yields consecutive blocks of rows, each small enough to be held in memory."""
     return (slice(start, start + _BLOCK_ROWS) for start in range(0, rows, _BLOCK_ROWS))
 
 
 class GrowingColumns:
-    """Context manager: columns that grow in raw files of a folder, with the types of the rows appended first."""
+    """Columns that grow in raw files of a folder, with the types of the rows appended first."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         self._folder = folder
-        self._stack = ExitStack()
-        self._files: dict[str, tuple[BinaryIO, np.dtype[Any]]] = {}
+        self._types: dict[str, np.dtype[Any]] = {}
         self._flat: dict[str, None] = {}
         self._ends: dict[str, int] = {}
-
-    def __enter__(self) -> GrowingColumns:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     def append(self, columns: Columns, keep: Mask) -> None:
         """Appends the rows that `keep` marks."""
@@ -117,22 +116,20 @@ class GrowingColumns:
             self._flat[name] = None
             self._write(name, flat[keep])
 
-    def close(self) -> Columns:
-        """Returns all columns, memory-mapped. Nothing can be appended afterwards."""
-        self._stack.close()
+    def mapped(self) -> Columns:
+        """Returns all columns, memory-mapped."""
         return Columns(
             {name: self._map(name) for name in self._flat},
             {name: Ragged(self._map(f"{name}.values"), self._map(f"{name}.offsets")) for name in self._ends},
         )
 
     def _write(self, name: str, values: Values) -> None:
-        if name not in self._files:
-            self._files[name] = self._stack.enter_context((self._folder / name).open("wb")), values.dtype
-        file, dtype = self._files[name]
-        np.ascontiguousarray(values, dtype).tofile(file)
+        dtype = self._types.setdefault(name, values.dtype)
+        with (self._folder / name).open("ab") as file:
+            np.ascontiguousarray(values, dtype).tofile(file)
 
     def _map(self, name: str) -> Values:
-        path, dtype = self._folder / name, self._files[name][1]
+        path, dtype = self._folder / name, self._types[name]
         # An empty file cannot be mapped.
         return np.memmap(path, dtype, mode="r") if path.stat().st_size else np.empty(0, dtype)
 

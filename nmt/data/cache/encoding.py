@@ -14,7 +14,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from nmt.concurrency import Workers, cores
-from nmt.data.cache.columns import Columns, Ragged, row_blocks
+from nmt.data.cache.columns import Ragged, flatten, row_blocks
 from nmt.data.cache.statistics import SideReport, TextReport
 from nmt.data.readers.base import Counts, ExampleSource
 from nmt.data.tokenizer import Tokenizer
@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 
 Row = TypeVar("Row")
 Tools = TypeVar("Tools")
+Encoded = TypeVar("Encoded")
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,6 @@ class Chunk(Generic[Row]):
     text: int
     """Number of the text, from 0."""
     rows: list[Row]
-
-
-@dataclass(frozen=True)
-class EncodedChunk:
-    """The columns of a chunk."""
-
-    columns: Columns
-    problems: Sequence[tuple[int, str]] = ()
-    """Number and message of each faulty row."""
 
 
 @dataclass(frozen=True)
@@ -63,19 +55,19 @@ def weighted_rows(sizes: Iterable[int], weights: Iterable[float]) -> list[Weight
     return [WeightedRows(start, stop, weight) for (start, stop), weight in zip(bounds, weights, strict=True)]
 
 
-def id_type(tokenizer: Tokenizer) -> npt.DTypeLike:
-    """Returns the narrowest type for the ids of a tokenizer."""
-    return np.uint16 if tokenizer.size <= 1 << 16 else np.int32
+def encode_ids(rows: Sequence[Sequence[int]], tokenizer: Tokenizer) -> Ragged:
+    """Returns rows of ids of a tokenizer in the narrowest type for them."""
+    return flatten(rows, np.uint16 if tokenizer.size <= 1 << 16 else np.int32)
 
 
-def split_into_chunks(
-    texts: Iterable[Iterable[Row]], most_rows: int, characters: Callable[[Row], int]
+def read_chunks(
+    texts: Sequence[ExampleSource[Row]], counts: Sequence[Counts], most_rows: int, characters: Callable[[Row], int]
 ) -> Iterator[Chunk[Row]]:
-    """Yields the rows of texts in order, in chunks of bounded size that never span two texts."""
-    for number, text in enumerate(texts):
+    """Yields the rows of texts in order and counts them, in chunks of bounded size that never span two texts."""
+    for number, (text, count) in enumerate(zip(texts, counts, strict=True)):
         rows: list[Row] = []
         size = 0
-        for row in text:
+        for row in text.read(count):
             rows.append(row)
             size += characters(row)
             if len(rows) == most_rows or size >= CHUNK_CHARACTERS:
@@ -87,11 +79,11 @@ def split_into_chunks(
 
 def encode_chunks(
     chunks: Iterable[Chunk[Row]],
-    encode: Callable[[Chunk[Row], Tools], EncodedChunk],
+    encode: Callable[[Chunk[Row], Tools], Encoded],
     tools: Tools,
     workers: int,
     unit: str,
-) -> Generator[tuple[Chunk[Row], EncodedChunk], None, None]:
+) -> Generator[tuple[Chunk[Row], Encoded], None, None]:
     """Yields each chunk with `encode(chunk, tools)`, in order. The result does not depend on `workers`.
 
     Close the generator if it is left early, because worker processes depend on it.
@@ -127,17 +119,19 @@ def _same(tools: Tools) -> Tools:
     return tools
 
 
-def refuse_empty(texts: Sequence[ExampleSource[Any]], counts: Sequence[Counts], unit: str) -> None:
-    """Raises DataError if nothing is left of a text; `unit` names a row in the singular."""
-    problems = []
-    for text, count in zip(texts, counts, strict=True):
-        if not count.read:
-            problems.append(f"{text.name}: has no {unit}s")
-        elif not count.kept:
-            dropped = TextReport.of(text.name, count).dropped_text()
-            problems.append(f"{text.name}: nothing is left of {counted(count.read, unit)}, see data.filters: {dropped}")
+def text_reports(texts: Sequence[ExampleSource[Any]], counts: Sequence[Counts], unit: str) -> tuple[TextReport, ...]:
+    """Returns the report of each text. Raises DataError if nothing is left of one; `unit` names a row."""
+    reports = tuple(TextReport.of(text.name, count) for text, count in zip(texts, counts, strict=True))
+    problems = [
+        f"{report.name}: nothing is left of {counted(report.read, unit)}, see data.filters: {report.dropped_text()}"
+        if report.read
+        else f"{report.name}: has no {unit}s"
+        for report in reports
+        if not report.kept
+    ]
     if problems:
         raise DataError(*problems)
+    return reports
 
 
 def split_description(texts: Sequence[ExampleSource[Any]]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import compress, pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -21,25 +21,17 @@ from nmt.data.cache.columns import (
     Mask,
     Ragged,
     Values,
-    flatten,
+    document_positions,
     offsets_of,
     row_blocks,
     write_arrow,
 )
-from nmt.data.cache.encoding import (
-    Chunk,
-    EncodedChunk,
-    encode_chunks,
-    id_type,
-    refuse_empty,
-    side_report,
-    split_into_chunks,
-)
-from nmt.data.cache.statistics import DocumentsReport, EncodingReport, TextReport
+from nmt.data.cache.encoding import Chunk, encode_chunks, encode_ids, read_chunks, side_report, text_reports
+from nmt.data.cache.statistics import DocumentsReport, EncodingReport
 from nmt.data.cache.word_links import LINKS, encode_links
 from nmt.data.readers.base import HELD_OUT, LISTED_LINES, Counts
 from nmt.data.readers.corpora import Corpus, Pair
-from nmt.data.tokenizer import Tokenizer, TokenizerPair
+from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import DataError
 
 IS_PAIR, POSITION = "pair", "sentence"
@@ -63,14 +55,14 @@ class PairTools:
     with_links: bool
 
 
-def encode_pairs(chunk: Chunk[Pair], tools: PairTools) -> EncodedChunk:
-    """Returns the columns of a chunk of pairs."""
+def encode_pairs(chunk: Chunk[Pair], tools: PairTools) -> tuple[Columns, list[tuple[int, str]]]:
+    """Returns the columns of a chunk of pairs, and the row and fault of each faulty alignment."""
     sources, targets = [pair.source for pair in chunk.rows], [pair.target for pair in chunk.rows]
     tokenizers = tools.tokenizers
     problems: list[tuple[int, str]] = []
     ragged = {
-        "source": _encode_side(sources, tokenizers.source),
-        "target": _encode_side(targets, tokenizers.target),
+        "source": encode_ids(tokenizers.source.encode(sources), tokenizers.source),
+        "target": encode_ids(tokenizers.target.encode(targets), tokenizers.target),
     }
     if tools.with_text:
         ragged |= {"source_text": _utf8(sources), "target_text": _utf8(targets)}
@@ -83,7 +75,7 @@ def encode_pairs(chunk: Chunk[Pair], tools: PairTools) -> EncodedChunk:
         "line": np.asarray([pair.line for pair in chunk.rows], np.int64),
         "hash": np.fromiter(map(_hash, sources, targets), np.uint64, len(chunk.rows)),
     }
-    return EncodedChunk(Columns(flat, ragged), problems)
+    return Columns(flat, ragged), problems
 
 
 def build_pairs(
@@ -102,16 +94,14 @@ def build_pairs(
     counts = [Counts() for _ in corpora]
     positions = DocumentPositions() if any(corpus.has_documents for corpus in corpora) else None
     tools = PairTools(tokenizers, keep_text, any(corpus.has_alignments for corpus in corpora))
-    texts = (corpus.read(count) for corpus, count in zip(corpora, counts, strict=True))
-    chunks = split_into_chunks(texts, CHUNK_PAIRS, lambda pair: len(pair.source) + len(pair.target))
-    problems: list[str] = []
-    encoded = encode_chunks(chunks, encode_pairs, tools, workers, " pairs")
-    with closing(encoded), GrowingColumns(scratch / "all") as growing:
-        for chunk, arrays in encoded:
-            corpus, added = corpora[chunk.text], arrays.columns
+    chunks = read_chunks(corpora, counts, CHUNK_PAIRS, lambda pair: len(pair.source) + len(pair.target))
+    growing, problems = GrowingColumns(scratch / "all"), []
+    with closing(encode_chunks(chunks, encode_pairs, tools, workers, " pairs")) as encoded:
+        for chunk, (added, faults) in encoded:
+            corpus = corpora[chunk.text]
             keep = is_pair = _filter(chunk, added, corpus, counts[chunk.text], filters)
-            for row, problem in arrays.problems:
-                problems.append(f"{corpus.location(chunk.rows[row].line, 'alignment')}: {problem}")
+            for row, fault in faults:
+                problems.append(f"{corpus.location(chunk.rows[row].line, 'alignment')}: {fault}")
             if len(problems) >= LISTED_LINES:
                 break
             if positions is not None:
@@ -119,20 +109,19 @@ def build_pairs(
                     keep = is_pair | (np.diff(added.ragged["source"].offsets) > 0)
                 added.flat.update({IS_PAIR: is_pair.astype(np.uint8), POSITION: positions.of(chunk, keep)})
             growing.append(added, keep)
-        columns = growing.close()
     if problems:
         raise DataError(*problems[:LISTED_LINES])
-    duplicates = 0
+    columns, duplicates = growing.mapped(), 0
     if columns.flat:
         first = first_occurrences(columns.flat.pop("hash"), scratch, is_pair=columns.flat.get(IS_PAIR))
         duplicates = len(first) - int(np.count_nonzero(first))
         if duplicates and filters is not None and filters.duplicates == "drop":
             columns = _without_duplicates(columns, first, corpora, counts, scratch / "kept")
-    refuse_empty(corpora, counts, "pair")
+    reports = text_reports(corpora, counts, "pair")
     write_arrow(file, columns)
     include = columns.flat.get(IS_PAIR)
     return EncodingReport(
-        corpora=tuple(TextReport.of(corpus.name, count) for corpus, count in zip(corpora, counts, strict=True)),
+        corpora=reports,
         duplicates=duplicates,
         aligned=_count_filled(columns.ragged[LINKS], include) if tools.with_links else None,
         source=side_report(columns.ragged["source"], tokenizers.source.unk, include),
@@ -151,23 +140,15 @@ class DocumentPositions:
     def of(self, chunk: Chunk[Pair], keep: Mask) -> npt.NDArray[np.int32]:
         """Returns the position of each row that is kept, from 0, in its document. The chunks come in order."""
         positions = np.zeros(len(keep), np.int32)
-        if chunk.rows[0].document is None or not keep.any():
-            return positions
-        documents = np.asarray([pair.document for pair in chunk.rows], np.int64)[keep]
-        corpus, document = self._last
-        begins = np.diff(documents, prepend=document if corpus == chunk.text else -1) != 0
-        rows = np.arange(len(documents))
-        # A document that continues from the chunk before began there.
-        kept = rows - np.maximum.accumulate(np.where(begins, rows, -self._count))
-        self._last, self._count = (chunk.text, int(documents[-1])), int(kept[-1]) + 1
-        positions[keep] = kept
+        documents = [pair.document for pair in compress(chunk.rows, keep) if pair.document is not None]
+        if documents:
+            kept = document_positions(documents)
+            if self._last == (chunk.text, documents[0]):
+                # The first document of the chunk began in the one before.
+                kept[kept == np.arange(len(kept))] += self._count
+            self._last, self._count = (chunk.text, documents[-1]), int(kept[-1]) + 1
+            positions[keep] = kept
         return positions
-
-
-def _encode_side(lines: list[str], tokenizer: Tokenizer) -> Ragged:
-    ids, offsets = flatten(tokenizer.encode(lines))
-    assert not len(ids) or (ids.min() >= 0 and ids.max() < tokenizer.size), "an id outside the vocabulary"
-    return Ragged(ids.astype(id_type(tokenizer)), offsets)
 
 
 def _utf8(texts: Sequence[str]) -> Ragged:
@@ -272,28 +253,28 @@ def _without_duplicates(
 ) -> Columns:
     """Drops the rows that `first` does not mark, and counts them. In documents they stay as context."""
     documented = np.asarray([corpus.has_documents for corpus in corpora])
-    with GrowingColumns(folder) as kept:
-        for rows in row_blocks(len(first)):
-            block, keep = columns.block(rows), first[rows]
-            owner, lines = block.flat["corpus"], block.flat["line"]
-            for number in np.unique(owner[~keep]).tolist():
-                dropped = lines[~keep & (owner == number)].tolist()
-                counts[number].drop(DUPLICATE, dropped)
-                counts[number].kept -= len(dropped)
-            if IS_PAIR in block.flat:
-                block.flat[IS_PAIR] = block.flat[IS_PAIR] * keep
-                keep = keep | documented[owner]
-            kept.append(block, keep)
-        return kept.close()
+    kept = GrowingColumns(folder)
+    for rows in row_blocks(len(first)):
+        block, keep = columns.block(rows), first[rows]
+        owner, lines = block.flat["corpus"], block.flat["line"]
+        for number in np.unique(owner[~keep]).tolist():
+            dropped = lines[~keep & (owner == number)].tolist()
+            counts[number].drop(DUPLICATE, dropped)
+            counts[number].kept -= len(dropped)
+        if IS_PAIR in block.flat:
+            block.flat[IS_PAIR] = block.flat[IS_PAIR] * keep
+            keep = keep | documented[owner]
+        kept.append(block, keep)
+    return kept.mapped()
 
 
 def _documents_report(positions: Values, is_pair: Values) -> DocumentsReport:
-    count = longest = pairs = 0
-    for rows in row_blocks(len(positions)):
-        count += int(np.count_nonzero(positions[rows] == 0))
-        longest = max(longest, int(positions[rows].max()) + 1)
-        pairs += int(np.count_nonzero(is_pair[rows]))
-    return DocumentsReport(count, len(positions), longest, len(positions) - pairs)
+    return DocumentsReport(
+        count=len(positions) - int(np.count_nonzero(positions)),
+        sentences=len(positions),
+        longest=int(positions.max()) + 1,
+        context_alone=len(positions) - int(np.count_nonzero(is_pair)),
+    )
 
 
 def _count_filled(column: Ragged, is_pair: Values | None) -> int:
