@@ -185,8 +185,10 @@ def train(run: Run, config: str) -> None:
     command = [*program("train"), "--config", config, *(part for each in settings for part in ("--set", each))]
     process = subprocess.Popen(command)
     _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f"{shlex.join(command)} ended with {os.waitstatus_to_exitcode(status)}")
+    # wait4 goes past Popen, which would take the process for one that still runs.
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{shlex.join(command)} ended with {process.returncode}")
     log = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     validations = [line for line in log if line["type"] == "validation"]
     best = next(line for line in reversed(validations) if line["best"])

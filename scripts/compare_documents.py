@@ -109,8 +109,10 @@ def train(run: Run, config: Path) -> None:
     command = [*program("train"), "--config", str(config), *(part for each in settings for part in ("--set", each))]
     process = subprocess.Popen(command)
     _, status, _ = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f"{shlex.join(command)} ended with {os.waitstatus_to_exitcode(status)}")
+    # wait4 goes past Popen, which would take the process for one that still runs.
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{shlex.join(command)} ended with {process.returncode}")
     log = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     best = next(line for line in reversed(log) if line["type"] == "validation" and line["best"])
     text = (run.folder / "train.log").read_text(encoding="utf-8")
