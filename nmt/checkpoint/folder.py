@@ -14,7 +14,7 @@ import math
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -188,8 +188,14 @@ def load_model_files(folder: Path) -> Loaded:
 
 
 def read_config_text(folder: Path) -> str:
-    """Returns the YAML of a checkpoint's resolved config; raises `CheckpointError`."""
+    """Returns the YAML of a checkpoint's resolved config; raises `CheckpointError` where it is not the one saved.
+
+    Checkpoints of earlier versions have no checksum of it.
+    """
     file = folder / CONFIG_FILE
+    saved = read_metadata(folder).files.get(CONFIG_FILE)
+    if saved is not None and (damage := damage_of(file, saved, _PUT_BACK)):
+        raise CheckpointError(damage)
     try:
         require_file(file)
         return file.read_text(encoding="utf-8")
@@ -227,32 +233,28 @@ def load_training_state(folder: Path) -> dict[str, Any] | None:
     return state
 
 
-def state_problems(saved: object, expected: object, name: str = "") -> list[str]:
+def state_problems(saved: Any, expected: Any, name: str = "") -> list[str]:
     """Returns one line for each value of a saved training state that differs in kind from the expected one.
 
     Mappings have the same keys, sequences the same length, and tensors the same shape and number format. Whole numbers
     are not negative. Where None is expected, a number or a tensor may stand as well.
     """
+    for kind, noun in ((Mapping, "a mapping"), ((list, tuple), "a sequence"), (Tensor, "a tensor")):
+        if isinstance(expected, kind) and not isinstance(saved, kind):
+            return [f"{name} is of type {type(saved).__name__}, not {noun}"]
     if isinstance(expected, Mapping):
-        if not isinstance(saved, Mapping):
-            return [f"{name} is of type {type(saved).__name__}, not a mapping"]
         inner = name and f"{name}."
         problems = [f"{inner}{key} is missing" for key in expected if key not in saved]
         problems += [f"{inner}{key} belongs to no part of this training" for key in saved if key not in expected]
-        for key in expected:
-            if key in saved:
-                problems += state_problems(saved[key], expected[key], f"{inner}{key}")
+        for key in (key for key in expected if key in saved):
+            problems += state_problems(saved[key], expected[key], f"{inner}{key}")
         return problems
     if isinstance(expected, (list, tuple)):
-        if not isinstance(saved, (list, tuple)):
-            return [f"{name} is of type {type(saved).__name__}, not a sequence"]
         if len(saved) != len(expected):
             return [f"{name} has {len(saved)} values, not {len(expected)}"]
         pairs = zip(saved, expected, strict=True)
         return [line for i, (one, other) in enumerate(pairs) for line in state_problems(one, other, f"{name}.{i}")]
     if isinstance(expected, Tensor):
-        if not isinstance(saved, Tensor):
-            return [f"{name} is of type {type(saved).__name__}, not a tensor"]
         shape, expected_shape = (f"{tuple(each.shape)} of {each.dtype}" for each in (saved, expected))
         return [] if shape == expected_shape else [f"{name} has the shape {shape}, not {expected_shape}"]
     if expected is None:
@@ -260,14 +262,7 @@ def state_problems(saved: object, expected: object, name: str = "") -> list[str]
     kinds = (int, float) if type(expected) is float else (type(expected),)
     if type(saved) not in kinds:
         return [f"{name} is of type {type(saved).__name__}, not {type(expected).__name__}"]
-    return [f"{name} is negative"] if type(expected) is int and isinstance(saved, int) and saved < 0 else []
-
-
-def check_config(folder: Path) -> None:
-    """Raises `CheckpointError` unless `config.yaml` is the one that was saved; earlier versions kept no checksum."""
-    saved = read_metadata(folder).files.get(CONFIG_FILE)
-    if saved is not None and (damage := damage_of(folder / CONFIG_FILE, saved, _PUT_BACK)):
-        raise CheckpointError(damage)
+    return [f"{name} is negative"] if type(expected) is int and saved < 0 else []
 
 
 def average(folders: Sequence[Path]) -> dict[str, Tensor]:
@@ -333,20 +328,19 @@ def _separate(model: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in model.items()}
 
 
-def _not_plain(value: object, where: str) -> str | None:
+def _not_plain(value: Any, where: str) -> str | None:
     """Returns the first value that `torch.load(weights_only=True)` would not read back as it was, or None."""
-    items: Iterable[tuple[object, object]] = ()
     if type(value) in (dict, OrderedDict):
-        assert isinstance(value, Mapping)
-        items = value.items()
         for key in value:
             if type(key) not in (str, int):
                 return f"{where}: key {key!r} is a {type(key).__name__}"
+        items = value.items()
     elif type(value) in (list, tuple):
-        assert isinstance(value, (list, tuple))
         items = enumerate(value)
     elif isinstance(value, Tensor) and value.layout != torch.strided:
         return f"{where} is a sparse tensor"
     elif value is not None and type(value) not in (Tensor, nn.Parameter, bool, int, float, str, bytes):
         return f"{where} is a {type(value).__name__}"
+    else:
+        return None
     return next((problem for key, item in items if (problem := _not_plain(item, f"{where}[{key!r}]"))), None)

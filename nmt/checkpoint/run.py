@@ -24,7 +24,6 @@ from nmt.checkpoint.folder import (
     MODEL_FILE,
     TRAINING_FILE,
     Snapshot,
-    check_config,
     read_config_text,
     write_checkpoint,
 )
@@ -221,7 +220,6 @@ class RunFolder:
             return None
         newest = folders[-1]
         self._repair(newest)
-        check_config(newest)
         conflicts = resume_conflicts(read_config(read_config_text(newest), str(newest / CONFIG_FILE)), config)
         if conflicts:
             raise ConfigError(

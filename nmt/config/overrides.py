@@ -134,33 +134,20 @@ def expand_presets(root: Node, experiment: type[ExperimentConfig], presets: Pres
             )
             node.value = UNKNOWN
             continue
-        inside: dict[str, Any] = {}
-        for key, value in meanings[named.value].items():
-            if "." in key:
-                _add(root, key.split("."), Node.of(value, named.location))
-            else:
-                inside[key] = value
+        meaning = meanings[named.value]
         written = node.value if isinstance(node.value, dict) else {}
-        own = Node({key: child for key, child in written.items() if key != "preset"}, node.location)
-        node.value = _merged(Node.of(inside, named.location), own, shape_of(fields[path])).value
+        node.value = {key: child for key, child in written.items() if key != "preset"}
+        for key, value in meaning.items():
+            tree = Node.of(value, named.location)
+            for step in reversed((key if "." in key else f"{path}.{key}").split(".")):
+                tree = Node({step: tree}, named.location, implied=True)
+            root.value = _merged(tree, root, Shape(None, experiment)).value
     return problems
 
 
-def _add(root: Node, path: list[str], leaf: Node) -> None:
-    """Adds a value where the user wrote none."""
-    node = root
-    for depth, key in enumerate(path):
-        if node.value is None:
-            node.value = {}
-        if not isinstance(node.value, dict):
-            return
-        last = depth == len(path) - 1
-        node = node.value.setdefault(key, leaf if last else Node({}, leaf.location, implied=True))
-
-
-def _merged(base: Node, own: Node, shape: Shape | None) -> Node:
+def _merged(base: Node, own: Node, shape: Shape) -> Node:
     """Returns `base` with the values of `own` in it. Options of a part stay only while the part stays the same."""
-    if shape is not None and shape.part is not None and isinstance(own.value, dict):
+    if shape.part is not None and isinstance(own.value, dict):
         if isinstance(base.value, str):
             base = Node({"kind": Node(base.value, base.location)}, base.location)
         if not isinstance(base.value, dict):
@@ -168,11 +155,11 @@ def _merged(base: Node, own: Node, shape: Shape | None) -> Node:
         kind = base.value.get("kind", Node(shape.part.default_kind, base.location)).value
         same = "kind" not in own.value or own.value["kind"].value == kind
         return Node({**base.value, **own.value}, own.location) if same else own
-    if shape is None or shape.section is None or not isinstance(base.value, dict) or not isinstance(own.value, dict):
+    if shape.section is not None and own.value is None:
+        return base
+    if shape.section is None or not isinstance(base.value, dict) or not isinstance(own.value, dict):
         return own
-    merged = dict(base.value)
-    for key, child in own.value.items():
-        field = shape.section.model_fields.get(key)
-        below = shape_of(field) if field is not None else None
-        merged[key] = _merged(merged[key], child, below) if key in merged else child
-    return Node(merged, own.location)
+    merged = {**base.value, **own.value}
+    for key in base.value.keys() & own.value.keys():
+        merged[key] = _merged(base.value[key], own.value[key], shape_of(shape.section.model_fields[key]))
+    return Node(merged, own.location, own.implied)

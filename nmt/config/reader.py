@@ -23,7 +23,7 @@ from nmt.config.document import MOST_PROBLEMS, UNKNOWN, KeyPath, Node, Problem, 
 from nmt.config.overrides import Presets, apply_overrides, expand_presets, experiment_of
 from nmt.config.registry import PartOf, PartOptions, Registry, Section, UnknownValueError, decided
 from nmt.config.schema import TASKS, ExperimentConfig
-from nmt.config.shapes import Shape, annotation_of, fields_below, fit, shape_of
+from nmt.config.shapes import Shape, fields_below, fit, shape_of
 from nmt.config.wording import advice, complaint, in_words, nearest, shown, synonyms
 from nmt.errors import ConfigError, line_of
 
@@ -110,7 +110,7 @@ def build_config(root: Node, problems: list[Problem], origin: str, components: C
         raise error_of([*problems, wrong], origin)
     experiment = experiment_of(root)
     problems = problems + expand_presets(root, experiment, components.presets)
-    reading = _Reading(experiment, root, components, problems, origin)
+    reading = _Reading(root, components, problems, origin)
     config = experiment.model_validate(Values(root.plain(), ()), strict=True, context=reading)
     for check in components.checks:
         reading.blame_all(check(config), ())
@@ -130,9 +130,6 @@ def wrong_task(root: Node) -> Problem | None:
     if isinstance(named.value, str):
         return Problem(named.location, ("task",), f"unknown task {named.value!r}; {advice(named.value, TASKS)}")
     return Problem(named.location, ("task",), f"must be a name ({', '.join(TASKS)}), not {shown(named.value)}")
-
-
-Mistake = tuple[KeyPath, str]
 
 
 class Values(dict[str, Any]):
@@ -156,19 +153,12 @@ class _Reading:
     key may have meant them. The rules between values are checked on the others.
     """
 
-    def __init__(
-        self,
-        experiment: type[ExperimentConfig],
-        root: Node,
-        components: Components,
-        problems: list[Problem],
-        origin: str,
-    ) -> None:
+    def __init__(self, root: Node, components: Components, problems: list[Problem], origin: str) -> None:
         self.problems = problems
         self.families = components.families
         self._noted = {(problem.location, problem.path) for problem in problems}
         self._presets = components.presets
-        self._experiment = experiment
+        self._experiment = experiment_of(root)
         self._root = root
         self._origin = origin
         self._path: KeyPath = ()
@@ -232,7 +222,7 @@ class _Reading:
             return validate(value)
         except ValidationError as error:
             for detail in error.errors(include_url=False):
-                self.blame(*self._mistake(detail, shape, annotation_of(section.model_fields[name]), value, path))
+                self.blame(*self._mistake(detail, shape, value, path))
             return UNKNOWN
         except UnknownValueError:
             # A validator of the section needs a value whose mistake is noted already.
@@ -261,7 +251,7 @@ class _Reading:
             return Values(value if kind is None else {"kind": kind, **value}, path, shape.part)
         return value
 
-    def _mistake(self, detail: Mapping[str, Any], shape: Shape, annotation: Any, value: Any, path: KeyPath) -> Mistake:
+    def _mistake(self, detail: Mapping[str, Any], shape: Shape, value: Any, path: KeyPath) -> tuple[KeyPath, str]:
         """Returns the path and the description of what pydantic found in the value of a field."""
         wrong, kinds = detail["input"], self.families[shape.part.family] if shape.part is not None else {}
         by_name = f"a name ({', '.join(kinds)}) or a mapping with `kind`"
@@ -276,7 +266,7 @@ class _Reading:
                 return path, f"unknown {shape.part.family} {kind!r}; {advice(kind, kinds)}"
             return path, f"must be {by_name}, not {shown(kind)}"
         if shape.is_leaf or not detail["type"].endswith("_type"):
-            inside, message = complaint(detail, annotation, value)
+            inside, message = complaint(detail, shape.annotation, value)
             return (*path, *inside), message
         if shape.container is not None and not detail["loc"]:
             expected = "a list" if shape.container is list else "a mapping of names"
