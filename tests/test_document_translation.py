@@ -21,9 +21,9 @@ from nmt.cli import evaluate, translate
 from nmt.config import TranslationConfig
 from nmt.config.schema import SearchConfig
 from nmt.data.batching import Batch, DocumentContext
-from nmt.data.batching.document_context import add_context, document_positions, group_by_document, sentences_before
+from nmt.data.batching.document_context import add_context, group_by_document, sentences_before
 from nmt.data.batching.pair_batches import collate
-from nmt.data.cache import flatten
+from nmt.data.cache import document_positions, flatten
 from nmt.data.readers.files import line_windows
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import DataError

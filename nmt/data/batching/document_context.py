@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from nmt.data.cache import Rows
+from nmt.data.cache.columns import Rows, document_positions, previous_rows
 from nmt.runtime import pinned
 
 PreviousRows = Callable[[Rows], Rows]
@@ -135,20 +136,9 @@ def add_context(rows: Rows, previous_rows: PreviousRows, context: DocumentContex
     return RowsWithContext(read, translated, BatchContext(len(rows), read, sources, targets))
 
 
-def document_positions(documents: Documents) -> Rows:
-    """Returns the position of each sentence in its document, from 0."""
-    numbers, rows = np.asarray(documents, np.int64), np.arange(len(documents))
-    begins = np.append(True, numbers[1:] != numbers[:-1])[: len(rows)]
-    return rows - np.maximum.accumulate(np.where(begins, rows, 0))
-
-
 def sentences_before(documents: Documents, lengths: npt.NDArray[np.int64]) -> PreviousRows:
     """Finds the sentence before others in their documents; those without pieces are skipped."""
-    rows = np.arange(len(lengths))
-    latest = np.maximum.accumulate(np.where(lengths > 0, rows, -1))
-    before = np.append(-1, latest)[: len(rows)]
-    before = np.where(before >= rows - document_positions(documents), before, -1)
-    return lambda some: np.where(some < 0, -1, before[some])
+    return partial(previous_rows, positions=document_positions(documents), lengths=lengths.__getitem__)
 
 
 def group_by_document(items: Iterable[Grouped], documents: Documents) -> list[list[Grouped]]:

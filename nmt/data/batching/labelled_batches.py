@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nmt.data.batching.plan import Plan, plan_documents
-from nmt.data.batching.update_stream import BLOCK_ROWS, WINDOW_ROWS, UpdateStream, Windows, describe_rows
+from nmt.data.batching.update_stream import UpdateStream, describe_rows
 from nmt.data.cache import EncodedCollection, Rows
 from nmt.errors import counted
 from nmt.runtime import pinned
@@ -76,33 +76,19 @@ def documents_batch(documents: Sequence[Sequence[Sequence[int]]], labels: Sequen
     )
 
 
+@dataclass(eq=False)
 class DocumentStream(UpdateStream[DocumentBatch]):
-    """Batches of labelled documents of similar size."""
+    """Batches of labelled documents of similar size. `batch_tokens` bounds their words."""
 
-    def __init__(
-        self,
-        collection: EncodedCollection,
-        batch_tokens: int,
-        seed: int,
-        rank: int,
-        world: int,
-        accumulation: int,
-        window_rows: int = WINDOW_ROWS,
-        block_rows: int = BLOCK_ROWS,
-    ) -> None:
-        """`batch_tokens` bounds the words of a batch; a longer document is a batch alone."""
-        super().__init__(Windows(collection.parts, seed, window_rows, block_rows), rank, world, accumulation)
-        self._collection = collection
-        self._batch_tokens = batch_tokens
+    text: EncodedCollection
 
     def plan(self, rows: Rows, rng: np.random.Generator) -> Plan:
-        words, longest = self._collection.sizes(rows)
-        return plan_documents(rows, words, longest, self._batch_tokens, self.group, rng)
+        words, longest = self.text.sizes(rows)
+        return plan_documents(rows, words, longest, self.batch_tokens, self.group, rng)
 
     def batch(self, rows: Rows, seeds: np.random.SeedSequence | None) -> DocumentBatch:
-        collection = self._collection
-        ids, words, sentences = collection.documents(rows)
-        return DocumentBatch(_tensor(ids), _tensor(words), _tensor(sentences), _tensor(collection.labels(rows)), rows)
+        ids, words, sentences = self.text.documents(rows)
+        return DocumentBatch(_tensor(ids), _tensor(words), _tensor(sentences), _tensor(self.text.labels(rows)), rows)
 
     def dummy_batch(self) -> DocumentBatch:
         return replace(documents_batch([[[0]]]), rows=np.empty(0, np.int64), weight=0.0)

@@ -12,11 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from nmt.data.batching.document_context import BatchContext, DocumentContext, add_context
 from nmt.data.batching.plan import Plan, plan_pairs, plan_pairs_with_context
-from nmt.data.batching.update_stream import BLOCK_ROWS, WINDOW_ROWS, UpdateStream, Windows, describe_rows
+from nmt.data.batching.update_stream import UpdateStream, describe_rows
 from nmt.data.cache import EncodedCorpus, Ragged, Rows, flatten
 from nmt.data.cache.word_links import LINKS, SOURCE_WORDS, TARGET_WORDS
 from nmt.data.tokenizer import Tokenizer, TokenizerPair, words_of_spans
@@ -115,10 +114,7 @@ class Batch:
 
 def pad_sources(sources: Sequence[Sequence[int]], eos: int, pad: int) -> tuple[Tensor, Tensor]:
     """Returns lists of ids, to which it adds the end symbol, padded [B, S], and the lengths [B] with it; both int64."""
-    assert sources
-    rows = [torch.tensor([*ids, eos]) for ids in sources]
-    lengths_B = torch.tensor([len(row) for row in rows])
-    return pinned(pad_sequence(rows, batch_first=True, padding_value=pad)), pinned(lengths_B)
+    return _padded(flatten(sources), eos, pad)
 
 
 def collate(
@@ -240,65 +236,47 @@ def _pieces_of_words(
     return first - offsets[row], np.searchsorted(ordered, linked, side="right") - first
 
 
+@dataclass(eq=False)
 class BatchStream(UpdateStream[Batch]):
-    """Batches of an encoded corpus."""
+    """Batches of an encoded corpus. `batch_tokens` bounds sentences x longest side, end symbols included."""
 
-    def __init__(
-        self,
-        corpus: EncodedCorpus,
-        batch_tokens: int,
-        seed: int,
-        rank: int,
-        world: int,
-        accumulation: int,
-        tokenizers: TokenizerPair,
-        sampling: float,
-        with_links: bool = False,
-        context: DocumentContext | None = None,
-        window_rows: int = WINDOW_ROWS,
-        block_rows: int = BLOCK_ROWS,
-    ) -> None:
-        """
-        Args:
-            corpus: needs its text for `sampling`, and alignments for `with_links`.
-            batch_tokens: most sentences x longest side of a batch, end symbols included.
-            sampling: if above 0, every epoch is tokenized again at random.
-            with_links: whether batches have the links of the corpus's alignments.
-            context: documents are shuffled, not sentences, so that the context of a sentence is usually in its batch;
-                otherwise it is read in addition, within `batch_tokens`.
-        """
-        positions = None if context is None else corpus.document_positions
-        super().__init__(Windows(corpus.parts, seed, window_rows, block_rows, positions), rank, world, accumulation)
-        assert corpus.has_text or not sampling
-        assert corpus.has_links or not with_links
-        self._corpus = corpus
-        self._batch_tokens = batch_tokens
-        self._tokenizers = tokenizers
-        self._sampling = sampling
-        self._with_links = with_links
-        self._context = context
+    text: EncodedCorpus
+    """Needs its sentences for `sampling`, and alignments for `with_links`."""
+    tokenizers: TokenizerPair
+    sampling: float
+    """If above 0, every epoch is tokenized again at random."""
+    with_links: bool = False
+    """Whether batches have the links of the corpus's alignments."""
+    context: DocumentContext | None = None
+    """Documents are shuffled, not sentences, so that the context of a sentence is usually in its batch; otherwise it is
+    read in addition, within `batch_tokens`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        assert self.text.has_text or not self.sampling
+        assert self.text.has_links or not self.with_links
+        if self.context is not None:
+            self.windows = replace(self.windows, document_positions=self.text.document_positions)
 
     def plan(self, rows: Rows, rng: np.random.Generator) -> Plan:
-        corpus, context, settings = self._corpus, self._context, (self._batch_tokens, self.group, rng)
-        is_pair = corpus.is_pair(rows)
-        if context is None:
+        is_pair, settings = self.text.is_pair(rows), (self.batch_tokens, self.group, rng)
+        if self.context is None:
             rows = rows[is_pair]
-            source, target = corpus.lengths(rows)
-            return plan_pairs(rows, source + 1, target + 1, *settings)
-        source, target = corpus.lengths(rows)
-        positions = corpus.document_positions
+        source, target = (lengths + 1 for lengths in self.text.lengths(rows))
+        if self.context is None:
+            return plan_pairs(rows, source, target, *settings)
+        positions = self.text.document_positions
         positions = np.zeros(len(rows), np.int32) if positions is None else positions[rows]
-        return plan_pairs_with_context(
-            rows, is_pair, positions, source + 1, target + 1, context.reach, context.targets, *settings
-        )
+        reach, reads_targets = self.context.reach, self.context.targets
+        return plan_pairs_with_context(rows, is_pair, positions, source, target, reach, reads_targets, *settings)
 
     def batch(self, rows: Rows, seeds: np.random.SeedSequence | None) -> Batch:
         sampling = None
-        if self._sampling and seeds is not None:
+        if self.sampling and seeds is not None:
             source, target = (int(seed) for seed in seeds.generate_state(2))
-            sampling = self._sampling, source, target
-        return encoded_batch(self._corpus, rows, self._tokenizers, self._with_links, self._context, sampling)
+            sampling = self.sampling, source, target
+        return encoded_batch(self.text, rows, self.tokenizers, self.with_links, self.context, sampling)
 
     def dummy_batch(self) -> Batch:
-        batch = collate(flatten([[]]), flatten([[]]), np.zeros(1, np.int64), self._tokenizers)
+        batch = collate(flatten([[]]), flatten([[]]), np.zeros(1, np.int64), self.tokenizers)
         return replace(batch, rows=np.empty(0, np.int64), target_tokens=0, weight=0.0)

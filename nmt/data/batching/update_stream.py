@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 
 from nmt.data.batching.plan import Plan
-from nmt.data.cache import Rows, WeightedRows
+from nmt.data.cache import EncodedCollection, EncodedCorpus, Rows, WeightedRows
 
 BLOCK_ROWS = 1 << 12
 """At 14 pieces of 16 bits a sentence, 115 kB a side are read from the disk at a time. A window is made of a thousand
@@ -120,6 +120,7 @@ def _next_document(positions: npt.NDArray[np.int32], row: int) -> int:
     return len(positions)
 
 
+@dataclass(eq=False)
 class UpdateStream(ABC, Generic[BatchT]):
     """Batches in an order that depends on the seed and the epoch.
 
@@ -127,12 +128,19 @@ class UpdateStream(ABC, Generic[BatchT]):
     train on the same batches as one rank with accumulation 2.
     """
 
-    def __init__(self, windows: Windows, rank: int, world: int, accumulation: int) -> None:
-        assert 0 <= rank < world
-        self.windows = windows
-        self.rank = rank
-        self.world = world
-        self.accumulation = accumulation
+    text: EncodedCorpus | EncodedCollection
+    batch_tokens: int
+    """Bound of the size of a batch. A longer pair or document is a batch alone."""
+    seed: int
+    rank: int
+    world: int
+    accumulation: int
+    window_rows: int = field(default=WINDOW_ROWS, kw_only=True)
+    block_rows: int = field(default=BLOCK_ROWS, kw_only=True)
+
+    def __post_init__(self) -> None:
+        assert 0 <= self.rank < self.world
+        self.windows = Windows(self.text.parts, self.seed, self.window_rows, self.block_rows)
         self._planned: tuple[tuple[int, int], Plan] | None = None
         self._counted: dict[tuple[int, int], int] = {}
 
@@ -188,7 +196,7 @@ class UpdateStream(ABC, Generic[BatchT]):
         """Returns the plan of a window. The last one is kept."""
         planned = self._planned
         if planned is None or planned[0] != (epoch, window):
-            rng = np.random.default_rng(np.random.SeedSequence(self.windows.seed, spawn_key=(epoch, window, 0)))
+            rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(epoch, window, 0)))
             plan = self.plan(self.windows.rows(epoch, window), rng)
             self._counted[epoch, window] = -(-len(plan) // self.group)
             self._planned = planned = (epoch, window), plan
@@ -209,7 +217,7 @@ class UpdateStream(ABC, Generic[BatchT]):
 
     def _batch(self, plan: Plan, epoch: int, window: int, number: int) -> BatchT:
         # Four numbers keep these seeds apart from those of windows and plans.
-        seeds = np.random.SeedSequence(self.windows.seed, spawn_key=(epoch, window, number, 1))
+        seeds = np.random.SeedSequence(self.seed, spawn_key=(epoch, window, number, 1))
         return self.batch(plan.batch(number), seeds)
 
     def _updates_of(self, epoch: int, window: int) -> int:

@@ -5,7 +5,7 @@ Memory does not grow with the columns: they are appended to and read block by bl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -83,6 +83,21 @@ def document_positions(documents: Sequence[int]) -> Rows:
     numbers, rows = np.asarray(documents, np.int64), np.arange(len(documents))
     begins = np.append(True, numbers[1:] != numbers[:-1])[: len(rows)]
     return rows - np.maximum.accumulate(np.where(begins, rows, 0))
+
+
+def previous_rows(rows: Rows, positions: npt.NDArray[Any], lengths: Callable[[Rows], Lengths]) -> Rows:
+    """Returns the row with pieces before each of these in its document; -1 if there is none, and for -1.
+
+    `positions` are those of all rows in their documents, and `lengths` returns the pieces of some rows.
+    """
+    previous = np.full(len(rows), -1)
+    left = np.flatnonzero(rows >= 0)
+    left = left[positions[rows[left]] > 0]
+    previous[left] = rows[left] - 1
+    while len(left := left[lengths(previous[left]) == 0]):
+        previous[left] -= np.where(positions[previous[left]] > 0, 1, previous[left] + 1)
+        left = left[previous[left] >= 0]
+    return previous
 
 
 def row_blocks(rows: int) -> Iterator[slice]:

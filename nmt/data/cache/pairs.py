@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nmt.config.schema import FiltersConfig
-from nmt.data.cache.columns import MappedColumns, Mask, Ragged, Rows, gather, lengths_of
+from nmt.data.cache.columns import MappedColumns, Mask, Ragged, Rows, gather, lengths_of, previous_rows
 from nmt.data.cache.encoding import WeightedRows, split_description, weighted_rows
 from nmt.data.cache.pair_encoding import IS_PAIR, POSITION, build_pairs
 from nmt.data.cache.statistics import EncodingReport, named
@@ -88,16 +88,10 @@ class EncodedCorpus(EncodedPairs):
 
     def previous_rows(self, rows: Rows) -> Rows:
         """Returns the row with source pieces before each of these in its document; -1 if there is none, and for -1."""
-        positions, previous = self.document_positions, np.full(len(rows), -1)
+        positions = self.document_positions
         if positions is None:
-            return previous
-        left = np.flatnonzero(rows >= 0)
-        left = left[positions[rows[left]] > 0]
-        previous[left] = rows[left] - 1
-        while len(left := left[self.lengths(previous[left])[0] == 0]):
-            previous[left] -= np.where(positions[previous[left]] > 0, 1, previous[left] + 1)
-            left = left[previous[left] >= 0]
-        return previous
+            return np.full(len(rows), -1)
+        return previous_rows(rows, positions, partial(lengths_of, self._source))
 
     def words(self, column: str, rows: Rows) -> Ragged:
         """Returns a column of `word_links` for these pairs, which were encoded with alignments."""

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from nmt.data.batching import Batch, DocumentContext
-from nmt.data.batching.document_context import Documents, add_context, document_positions, sentences_before
+from nmt.data.batching.document_context import Documents, add_context, sentences_before
 from nmt.data.batching.pair_batches import collate
 from nmt.data.batching.plan import document_buckets, documents_by_length, padded_buckets
-from nmt.data.cache import Lengths, Rows, flatten
+from nmt.data.cache import Lengths, Rows, document_positions, flatten
 from nmt.data.cache.word_links import words_of
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import CheckpointError, ConfigError
