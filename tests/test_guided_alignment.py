@@ -18,8 +18,7 @@ import yaml
 
 from nmt.checkpoint import find
 from nmt.config import TranslationConfig, schema
-from nmt.data.batching import Batch, Links
-from nmt.data.batching.pair_batches import encoded_batch
+from nmt.data.batching import Batch, BatchStream, Links
 from nmt.data.cache import encode_corpora
 from nmt.data.readers.corpora import open_corpus
 from nmt.errors import ConfigError
@@ -229,7 +228,8 @@ def attended(config: TranslationConfig, folder: Path) -> float:
     model = load_model(find(Path(config.run), "last"), None, CPU)
     corpus = open_corpus(guided(folder, f"data.validation={aligned(folder, 'valid')}").data.validation, config.data)
     encoded = encode_corpora([corpus], model.tokenizers, None, folder / "looked-at", 1, False)
-    batch = encoded_batch(encoded, np.arange(len(encoded)), model.tokenizers, with_links=True)
+    stream = BatchStream(encoded, 1, 1, 0, 1, 1, model.tokenizers, 0.0, with_links=True)
+    batch = stream.batch(np.arange(len(encoded)), None)
     assert batch.links is not None
     with torch.inference_mode():
         _, weights = model.translator.readout(

@@ -243,13 +243,17 @@ class Lexicon:
                     )
                 frequent, candidates = file.get_tensor("frequent"), file.get_tensor("candidates")
                 lexicon = cls(frequent, candidates, (about["tokenizers"][0], about["tokenizers"][1]))
+            if lexicon.tokenizers != tokenizers.fingerprints:
+                raise DataError(f"{path}: made for other tokenizers than the model's; build it again with nmt-lexicon")
+            if frequent.shape != (tokenizers.target.size,) or candidates.shape[:1] != (tokenizers.source.size,):
+                raise ValueError("another number of pieces")
+            ids = np.concatenate((frequent, candidates.ravel()))
+            if (
+                candidates.ndim != 2
+                or ids.dtype != np.int32
+                or not NO_CANDIDATE <= ids.min() <= ids.max() < len(frequent)
+            ):
+                raise ValueError("not ids of pieces")
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}: not a lexicon, or damaged; build it again with nmt-lexicon") from error
-        if lexicon.tokenizers != tokenizers.fingerprints:
-            raise DataError(f"{path}: made for other tokenizers than the model's; build it again with nmt-lexicon")
-        sizes = (tokenizers.target.size,), tokenizers.source.size
-        whole = frequent.shape == sizes[0] and candidates.ndim == 2 and len(candidates) == sizes[1]
-        ids = np.concatenate((frequent, candidates.ravel() if whole else frequent))
-        if not whole or ids.dtype != np.int32 or ids.min() < NO_CANDIDATE or ids.max() >= tokenizers.target.size:
-            raise DataError(f"{path}: not a lexicon, or damaged; build it again with nmt-lexicon")
         return lexicon

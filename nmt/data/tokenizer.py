@@ -16,6 +16,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,7 @@ class Tokenizer:
         segmentations with their probabilities to the power of `alpha` (Kudo 2018, section 3.2), so that a smaller
         one is the stronger noise. `alpha` is above 0.
         """
-        ids: list[list[int]] = self._sample(lines, alpha, seed, int)
-        return ids
+        return self._sample(lines, alpha, seed, int)
 
     def sample_spans(self, lines: Sequence[str], alpha: float, seed: int) -> tuple[list[list[int]], list[list[Span]]]:
         """Draws as `sample` does. Returns the ids and, as `spans` does, the span of each piece in its line."""
@@ -105,16 +105,11 @@ class Tokenizer:
     def _sample(self, lines: Sequence[str], alpha: float, seed: int, out_type: Any) -> list[Any]:
         assert alpha > 0, "sampling that is switched off is `encode`"
 
-        def draw() -> list[Any]:
-            # Several threads would divide the lines, and with them the random numbers, by chance.
-            segmented: list[Any] = self._processor.encode(
-                list(lines), out_type=out_type, enable_sampling=True, alpha=alpha, nbest_size=-1, num_threads=1
-            )
-            return segmented
-
         with _seeding, ThreadPoolExecutor(max_workers=1) as fresh:
             sentencepiece.set_random_generator_seed(seed % _SEEDS)
-            return fresh.submit(draw).result()
+            # Several threads would divide the lines, and with them the random numbers, by chance.
+            draw = partial(self._processor.encode, enable_sampling=True, alpha=alpha, nbest_size=-1, num_threads=1)
+            return list(fresh.submit(draw, list(lines), out_type=out_type).result())
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Returns the text of each row of ids; pad, bos and eos have none. Ids are within the vocabulary."""

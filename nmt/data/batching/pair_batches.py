@@ -136,37 +136,6 @@ def collate(
     return Batch(*padded, rows, int(target.offsets[len(rows)]) + len(rows), links=links, context=context)
 
 
-def encoded_batch(
-    corpus: EncodedCorpus,
-    rows: Rows,
-    tokenizers: TokenizerPair,
-    with_links: bool = False,
-    context: DocumentContext | None = None,
-    sampling: tuple[float, int, int] | None = None,
-) -> Batch:
-    """Returns rows of a corpus as a batch, with the links of its alignments and the document context on request.
-
-    `sampling` is the alpha of `Tokenizer.sample` and the seeds of source and target: the rows are tokenized again at
-    random (subword regularisation). A sampled sentence usually has more pieces than an encoded one, so the batch may
-    exceed its planned size.
-    """
-    read = add_context(rows, corpus.previous_rows, context)
-    links = source_words = target_words = None
-    if sampling is None:
-        source, target = corpus.source(read.rows), corpus.target(read.rows[: read.translated])
-        if with_links:
-            source_words, target_words = (corpus.words(side, rows) for side in (SOURCE_WORDS, TARGET_WORDS))
-    else:
-        alpha, *seeds = sampling
-        sources, targets = corpus.text(read.rows)
-        source, source_words = _sample(tokenizers.source, sources, alpha, seeds[0], with_links)
-        target, target_words = _sample(tokenizers.target, targets[: read.translated], alpha, seeds[1], with_links)
-    if source_words is not None and target_words is not None:
-        pairs = slice(0, len(rows))
-        links = link_pieces(corpus.words(LINKS, rows), source_words.block(pairs), target_words.block(pairs))
-    return collate(source, target, rows, tokenizers, links, read.context)
-
-
 def _sample(
     tokenizer: Tokenizer, texts: Sequence[str], alpha: float, seed: int, with_words: bool
 ) -> tuple[Ragged, Ragged | None]:
@@ -271,11 +240,28 @@ class BatchStream(UpdateStream[Batch]):
         return plan_pairs_with_context(rows, is_pair, positions, source, target, reach, reads_targets, *settings)
 
     def batch(self, rows: Rows, seeds: np.random.SeedSequence | None) -> Batch:
-        sampling = None
+        """Returns rows of the corpus as a batch.
+
+        A sampled sentence usually has more pieces than an encoded one, so the batch may exceed its planned size.
+        """
+        corpus, tokenizers = self.text, self.tokenizers
+        read = add_context(rows, corpus.previous_rows, self.context)
+        links = source_words = target_words = None
         if self.sampling and seeds is not None:
-            source, target = (int(seed) for seed in seeds.generate_state(2))
-            sampling = self.sampling, source, target
-        return encoded_batch(self.text, rows, self.tokenizers, self.with_links, self.context, sampling)
+            sources, targets = corpus.text(read.rows)
+            sides = (tokenizers.source, sources), (tokenizers.target, targets[: read.translated])
+            (source, source_words), (target, target_words) = (
+                _sample(tokenizer, texts, self.sampling, int(seed), self.with_links)
+                for (tokenizer, texts), seed in zip(sides, seeds.generate_state(2), strict=True)
+            )
+        else:
+            source, target = corpus.source(read.rows), corpus.target(read.rows[: read.translated])
+            if self.with_links:
+                source_words, target_words = (corpus.words(side, rows) for side in (SOURCE_WORDS, TARGET_WORDS))
+        if source_words is not None and target_words is not None:
+            pairs = slice(0, len(rows))
+            links = link_pieces(corpus.words(LINKS, rows), source_words.block(pairs), target_words.block(pairs))
+        return collate(source, target, rows, tokenizers, links, read.context)
 
     def dummy_batch(self) -> Batch:
         batch = collate(flatten([[]]), flatten([[]]), np.zeros(1, np.int64), self.tokenizers)

@@ -34,9 +34,9 @@ from nmt.data.cache.encoding import (
     encode_chunks,
     encode_ids,
     read_chunks,
+    refuse_empty,
     side_report,
     split_description,
-    text_reports,
     weighted_rows,
 )
 from nmt.data.cache.statistics import CollectionReport, named
@@ -136,8 +136,7 @@ class EncodedCollection:
         self, file: Path, collections: Sequence[Collection], report: CollectionReport, fingerprint: str
     ) -> None:
         """`collections` are those that the file was built from, in the same order."""
-        names = [collection.name for collection in collections]
-        self.report = replace(report, collections=named(report.collections, names))
+        self.report = replace(report, collections=named(report.collections, collections))
         self.fingerprint = fingerprint
         self._columns = MappedColumns(file)
         self._ids = self._columns.ragged("ids")
@@ -220,7 +219,7 @@ def _build(
     scratch: Path,
     file: Path,
 ) -> CollectionReport:
-    counts = [Counts() for _ in collections]
+    counts = [Counts(collection.name) for collection in collections]
     label_numbers = {label: number for number, label in enumerate(labels)}
     label_counts = np.zeros(len(labels), np.int64)
     chunks = read_chunks(collections, counts, CHUNK_DOCUMENTS, lambda document: len(document.text))
@@ -234,11 +233,12 @@ def _build(
             numbers = np.asarray([label_numbers[each.label] for each in chunk.rows], np.uint16)
             label_counts += np.bincount(numbers[keep], minlength=len(labels))
             growing.append(Columns({"label": numbers} | columns.flat, columns.ragged), keep)
-    columns, reports = growing.mapped(), text_reports(collections, counts, "document")
+    refuse_empty(counts, "document")
+    columns = growing.mapped()
     write_arrow(file, columns)
     side = side_report(columns.ragged["ids"], tokenizer.tokenizer.unk)
     return CollectionReport(
-        collections=reports,
+        collections=tuple(counts),
         labels=dict(zip(labels, label_counts.tolist(), strict=True)),
         sentences=len(columns.ragged["lengths"].values),
         pieces=side.pieces,

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from nmt.concurrency import Workers, cores
 from nmt.data.cache.columns import Ragged, flatten, row_blocks
-from nmt.data.cache.statistics import SideReport, TextReport
+from nmt.data.cache.statistics import SideReport
 from nmt.data.readers.base import Counts, ExampleSource
 from nmt.data.tokenizer import Tokenizer
 from nmt.errors import DataError, counted
@@ -119,19 +119,18 @@ def _same(tools: Tools) -> Tools:
     return tools
 
 
-def text_reports(texts: Sequence[ExampleSource[Any]], counts: Sequence[Counts], unit: str) -> tuple[TextReport, ...]:
-    """Returns the report of each text. Raises DataError if nothing is left of one; `unit` names a row."""
-    reports = tuple(TextReport.of(text.name, count) for text, count in zip(texts, counts, strict=True))
+def refuse_empty(counts: Sequence[Counts], unit: str) -> None:
+    """Raises DataError if nothing is left of a text; `unit` names a row in the singular."""
+    assert all(each.read == each.kept + each.dropped_total for each in counts)
     problems = [
-        f"{report.name}: nothing is left of {counted(report.read, unit)}, see data.filters: {report.dropped_text()}"
-        if report.read
-        else f"{report.name}: has no {unit}s"
-        for report in reports
-        if not report.kept
+        f"{each.name}: nothing is left of {counted(each.read, unit)}, see data.filters: {each.dropped_text()}"
+        if each.read
+        else f"{each.name}: has no {unit}s"
+        for each in counts
+        if not each.kept
     ]
     if problems:
         raise DataError(*problems)
-    return reports
 
 
 def split_description(texts: Sequence[ExampleSource[Any]]) -> dict[str, Any]:

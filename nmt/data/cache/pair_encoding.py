@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import compress, pairwise
+from itertools import compress
 from pathlib import Path
 from typing import Literal
 
@@ -20,13 +20,14 @@ from nmt.data.cache.columns import (
     Lengths,
     Mask,
     Ragged,
+    Rows,
     Values,
     document_positions,
     offsets_of,
     row_blocks,
     write_arrow,
 )
-from nmt.data.cache.encoding import Chunk, encode_chunks, encode_ids, read_chunks, side_report, text_reports
+from nmt.data.cache.encoding import Chunk, encode_chunks, encode_ids, read_chunks, refuse_empty, side_report
 from nmt.data.cache.statistics import DocumentsReport, EncodingReport
 from nmt.data.cache.word_links import LINKS, encode_links
 from nmt.data.readers.base import HELD_OUT, LISTED_LINES, Counts
@@ -42,8 +43,6 @@ EMPTY_SIDE = "empty side"
 TOO_LONG = "too long"
 RATIO = "length ratio"
 DUPLICATE = "duplicate"
-
-_HASHED = np.dtype([("hash", np.uint64), ("row", np.int64)])
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def build_pairs(
 
     Raises DataError if a corpus cannot be read, a pair is refused, or nothing of a corpus is left.
     """
-    counts = [Counts() for _ in corpora]
+    counts = [Counts(corpus.name) for corpus in corpora]
     positions = DocumentPositions() if any(corpus.has_documents for corpus in corpora) else None
     tools = PairTools(tokenizers, keep_text, any(corpus.has_alignments for corpus in corpora))
     chunks = read_chunks(corpora, counts, CHUNK_PAIRS, lambda pair: len(pair.source) + len(pair.target))
@@ -117,11 +116,11 @@ def build_pairs(
         duplicates = len(first) - int(np.count_nonzero(first))
         if duplicates and filters is not None and filters.duplicates == "drop":
             columns = _without_duplicates(columns, first, corpora, counts, scratch / "kept")
-    reports = text_reports(corpora, counts, "pair")
+    refuse_empty(counts, "pair")
     write_arrow(file, columns)
     include = columns.flat.get(IS_PAIR)
     return EncodingReport(
-        corpora=reports,
+        corpora=tuple(counts),
         duplicates=duplicates,
         aligned=_count_filled(columns.ragged[LINKS], include) if tools.with_links else None,
         source=side_report(columns.ragged["source"], tokenizers.source.unk, include),
@@ -206,46 +205,32 @@ def _empty_sides(lines: Values, is_source: Mask, corpus: Corpus) -> Iterator[str
         yield f"{corpus.location(line, side)}: the {side} side is empty; mend it, or set data.filters.empty: drop"
 
 
-def first_occurrences(hashes: Values, folder: Path, part_rows: int = 1 << 20, is_pair: Values | None = None) -> Mask:
+def first_occurrences(hashes: Values, folder: Path, part_rows: int = 1 << 22, is_pair: Values | None = None) -> Mask:
     """Marks the pairs whose hash no earlier pair has, in an array in a file of the folder.
 
     Rows that are no pairs, 0 in `is_pair`, are marked and repeat nothing.
 
-    Two different pairs share 64 bits with probability n**2 / 2**65: one in 3,700 for a hundred million pairs. The
-    hashes are distributed over files, equal ones to the same, and one file of about `part_rows` is sorted at a time.
+    Two different pairs share 64 bits with probability n**2 / 2**65: one in 3,700 for a hundred million pairs. Equal
+    hashes have equal remainders, and those of one remainder, about `part_rows`, are sorted at a time.
     """
     if not len(hashes):
         return np.empty(0, np.bool_)
     first = np.memmap(folder / "first", np.bool_, mode="w+", shape=(len(hashes),))
     first[:] = True
-    for part in _distribute(hashes, folder, is_pair, part_rows):
-        hashed = np.fromfile(part, _HASHED)
-        part.unlink()
+    parts = -(-len(hashes) // part_rows)
+    for part in range(parts):
+        rows = np.concatenate([*_rows_of_part(hashes, is_pair, part, parts, part_rows)])
         # Stable: equal hashes stay in the order of their rows.
-        hashed = hashed[np.argsort(hashed["hash"], kind="stable")]
-        first[hashed["row"][1:][hashed["hash"][1:] == hashed["hash"][:-1]]] = False
+        rows = rows[np.argsort(hashes[rows], kind="stable")]
+        hashed = hashes[rows]
+        first[rows[1:][hashed[1:] == hashed[:-1]]] = False
     return first
 
 
-def _distribute(hashes: Values, folder: Path, is_pair: Values | None, part_rows: int) -> list[Path]:
-    parts = -(-len(hashes) // part_rows)
-    paths = [folder / f"hashes-{number}" for number in range(parts)]
-    for path in paths:
-        path.touch()
-    for start in range(0, len(hashes), part_rows):
-        rows = np.arange(start, min(start + part_rows, len(hashes)))
-        if is_pair is not None:
-            rows = rows[is_pair[start : start + part_rows] != 0]
-        number = (hashes[rows] % np.uint64(parts)).astype(np.int64)
-        order = np.argsort(number, kind="stable")
-        hashed = np.empty(len(rows), _HASHED)
-        hashed["hash"], hashed["row"] = hashes[rows[order]], rows[order]
-        bounds = np.searchsorted(number[order], np.arange(parts + 1))
-        for path, (begin, end) in zip(paths, pairwise(bounds), strict=True):
-            # Opened anew each time: there may be more parts than a process may have open files.
-            with path.open("ab") as file:
-                hashed[begin:end].tofile(file)
-    return paths
+def _rows_of_part(hashes: Values, is_pair: Values | None, part: int, parts: int, block: int) -> Iterator[Rows]:
+    for start in range(0, len(hashes), block):
+        mine = hashes[start : start + block] % np.uint64(parts) == part
+        yield start + np.flatnonzero(mine if is_pair is None else mine & (is_pair[start : start + block] != 0))
 
 
 def _without_duplicates(

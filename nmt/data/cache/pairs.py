@@ -73,8 +73,7 @@ class EncodedCorpus(EncodedPairs):
     def __init__(self, file: Path, corpora: Sequence[Corpus], report: EncodingReport, fingerprint: str) -> None:
         """`corpora` are those that the file was built from, in the same order."""
         super().__init__(file)
-        names = [corpus.name for corpus in corpora]
-        self.report = replace(report, corpora=named(report.corpora, names))
+        self.report = replace(report, corpora=named(report.corpora, corpora))
         self.fingerprint = fingerprint
         self.parts = self.parts_with([corpus.weight for corpus in corpora])
         self.has_links = LINKS in self._columns

@@ -2,49 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from nmt.data.readers.base import Counts, Dropped
+from nmt.data.readers.base import Counts, ExampleSource
 from nmt.errors import counted
 
 
-@dataclass(frozen=True)
-class TextReport:
-    """One corpus or collection: `read == kept + the counts of all reasons`."""
-
-    name: str
-    read: int
-    kept: int
-    dropped: Mapping[str, Dropped]
-
-    @classmethod
-    def of(cls, name: str, counts: Counts) -> TextReport:
-        """Returns the report of a text that was read completely."""
-        assert counts.read == counts.kept + counts.dropped_total
-        return cls(name, counts.read, counts.kept, dict(counts.dropped))
-
-    def dropped_text(self) -> str:
-        """Returns for example `too long 3 (lines 17, 40, 41), empty 1 (line 5)`; empty if nothing was dropped."""
-        return ", ".join(f"{reason} {_with_lines(dropped)}" for reason, dropped in self.dropped.items())
-
-    def line(self, unit: str) -> str:
-        """Returns a line for the log; `unit` names a row in the singular."""
-        left_out = f"; left out: {self.dropped_text()}" if self.dropped else ""
-        return f"{self.name}: {counted(self.read, unit)} read, {self.kept:,} kept{left_out}"
-
-
-def _with_lines(dropped: Dropped) -> str:
-    if not dropped.lines:
-        return f"{dropped.count:,}"
-    more = ", ..." if dropped.count > len(dropped.lines) else ""
-    word = "line" if dropped.count == 1 else "lines"
-    return f"{dropped.count:,} ({word} {', '.join(map(str, dropped.lines))}{more})"
-
-
-def named(reports: Sequence[TextReport], names: Iterable[str]) -> tuple[TextReport, ...]:
-    """Returns the reports of the same contents under other file names."""
-    return tuple(replace(report, name=name) for report, name in zip(reports, names, strict=True))
+def named(counts: Sequence[Counts], texts: Sequence[ExampleSource[Any]]) -> tuple[Counts, ...]:
+    """Returns the counts of the same contents under other file names."""
+    return tuple(replace(count, name=text.name) for count, text in zip(counts, texts, strict=True))
 
 
 @dataclass(frozen=True)
@@ -82,7 +50,7 @@ class DocumentsReport:
 class EncodingReport:
     """All corpora of an `EncodedCorpus`. Stored in the cache, so that a later run reports the same."""
 
-    corpora: tuple[TextReport, ...]
+    corpora: tuple[Counts, ...]
     duplicates: int
     """Pairs, both sides alike, that occurred before in any corpus; only pairs that pass the other filters count."""
     source: SideReport
@@ -129,7 +97,7 @@ class EncodingReport:
 class CollectionReport:
     """All collections of an `EncodedCollection`. Stored in the cache, so that a later run reports the same."""
 
-    collections: tuple[TextReport, ...]
+    collections: tuple[Counts, ...]
     labels: Mapping[str, int]
     """Documents that were kept, by label."""
     sentences: int

@@ -19,6 +19,8 @@ from nmt.errors import ConfigError
 FORMAT = 1
 """Part of every fingerprint: raise it if another text would be drawn."""
 _FILE = "validation.jsonl"
+_LINE = "line"
+"""Stands in the name of a pair that belongs to no document; a document has its number there."""
 
 SplitRow = dict[str, Any]
 """A pair or a document as it is written into the file."""
@@ -51,15 +53,10 @@ def hold_out_pairs(corpora: Sequence[Corpus], options: SplitOptions, broken_utf8
                 continue
             for pair in corpus.read(counts):
                 if pair.source.strip() and pair.target.strip():
-                    row = _pair_row(pair, index, f"line {pair.line}")
+                    row = _pair_row(pair, index, f"{_LINE} {pair.line}")
                     yield text_key(pair.source, seed), [row]
 
-    path, fingerprint, rows = _get_or_draw(corpora, units, options, broken_utf8, cache)
-    texts = frozenset(text_key(row["source"], options.seed) for row in rows)
-    for index, corpus in enumerate(corpora):
-        numbers = (int(row["document"].split()[1]) for row in rows if corpus.has_documents and row["corpus"] == index)
-        corpus.held_out = HeldOut(fingerprint, options.seed, texts, frozenset(numbers))
-    return path
+    return _hold_out(corpora, units, lambda row: str(row["source"]), options, broken_utf8, cache)
 
 
 def _pair_row(pair: Pair, corpus: int, document: str) -> SplitRow:
@@ -76,14 +73,10 @@ def hold_out_documents(collections: Sequence[Collection], options: SplitOptions,
                     text = document.text.split(SENTENCE_SEPARATOR) if document.is_split else document.text
                     yield text_key(document.text, seed), [{"text": text, "label": document.label}]
 
-    path, fingerprint, rows = _get_or_draw(collections, units, options, broken_utf8, cache)
-    texts = frozenset(
-        text_key(text if isinstance(text, str) else SENTENCE_SEPARATOR.join(text), options.seed)
-        for text in (row["text"] for row in rows)
-    )
-    for collection in collections:
-        collection.held_out = HeldOut(fingerprint, options.seed, texts)
-    return path
+    def text_of(row: SplitRow) -> str:
+        return row["text"] if isinstance(row["text"], str) else SENTENCE_SEPARATOR.join(row["text"])
+
+    return _hold_out(collections, units, text_of, options, broken_utf8, cache)
 
 
 def draw_units(units: Iterable[tuple[int, Iterable[SplitRow]]], count: int) -> list[SplitRow]:
@@ -109,10 +102,15 @@ def draw_units(units: Iterable[tuple[int, Iterable[SplitRow]]], count: int) -> l
     return [row for number in sorted(drawn) for row in drawn[number]]
 
 
-def _get_or_draw(
-    texts: Sequence[ExampleSource[Any]], units: Units, options: SplitOptions, broken_utf8: str, cache: Path
-) -> tuple[Path, str, list[SplitRow]]:
-    """Returns the file of the split, its fingerprint, and its rows."""
+def _hold_out(
+    texts: Sequence[ExampleSource[Any]],
+    units: Units,
+    text_of: Callable[[SplitRow], str],
+    options: SplitOptions,
+    broken_utf8: str,
+    cache: Path,
+) -> Path:
+    """Returns the file of the split, which it holds out of the texts; `text_of` returns the text by which it does."""
 
     def describe(digests: Digests) -> dict[str, Any]:
         fingerprints = digests.of_texts(f"split, format {FORMAT}", texts)
@@ -131,4 +129,9 @@ def _get_or_draw(
 
     path, _, fingerprint = get_or_build(cache, describe, _FILE, build, SplitReport)
     with path.open(encoding="utf-8", newline="\n") as file:
-        return path, fingerprint, [json.loads(line) for line in file]
+        rows = [json.loads(line) for line in file]
+    keys = frozenset(text_key(text_of(row), options.seed) for row in rows)
+    for index, text in enumerate(texts):
+        names = (row["document"].split()[1] for row in rows if row.get("corpus") == index)
+        text.held_out = HeldOut(fingerprint, options.seed, keys, frozenset(int(n) for n in names if n != _LINE))
+    return path

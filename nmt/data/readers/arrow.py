@@ -170,15 +170,16 @@ def _column_type(schema: pa.Schema, name: str) -> pa.DataType | None:
     """The type of a column, or of a field of a struct column by its dotted name; None where there is none."""
     import pyarrow as pa
 
-    if name in schema.names:
-        return schema.field(name).type
-    outer, *inner = name.split(".")
-    kind = schema.field(outer).type if outer in schema.names else None
-    for key in inner:
-        if kind is None or not pa.types.is_struct(kind) or kind.get_field_index(key) < 0:
+    kind = pa.struct(list(schema))
+    for key in _path(name, schema):
+        if not pa.types.is_struct(kind) or kind.get_field_index(key) < 0:
             return None
         kind = kind.field(key).type
     return kind
+
+
+def _path(name: str, schema: pa.Schema) -> list[str]:
+    return [name] if name in schema.names else name.split(".")
 
 
 def _is_list(kind: pa.DataType) -> bool:
@@ -218,10 +219,8 @@ def _records(batches: Iterable[pa.RecordBatch], columns: base.TextOfFields, orig
     row = 0
     for batch in batches:
         _check_memory(batch, origin)
-        arrays = []
-        for name in columns.values():
-            outer, *inner = (name,) if name in batch.schema.names else name.split(".")
-            arrays.append(pc.struct_field(batch.column(outer), inner) if inner else batch.column(outer))
+        table = batch.to_struct_array()
+        arrays = [pc.struct_field(table, _path(name, batch.schema)) for name in columns.values()]
         is_split = any(_is_list(array.type) for array in arrays)
         for values in zip(*map(_to_bytes, arrays), strict=True):
             row += 1

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, Literal, NamedTuple, NoReturn, TypeVa
 from nmt.config.registry import PartOptions
 from nmt.config.schema import Count, Positive, Weight
 from nmt.data.readers.files import broken_utf8_message, check_file
-from nmt.errors import DataError
+from nmt.errors import DataError, counted
 
 FieldName = Literal["source", "target", "alignment", "document", "text", "label"]
 TextOfFields = Mapping[FieldName, str]
@@ -102,11 +102,19 @@ class Dropped:
     lines: tuple[int, ...]
     """The first `LISTED_LINES` of them."""
 
+    def __str__(self) -> str:
+        if not self.lines:
+            return f"{self.count:,}"
+        more = ", ..." if self.count > len(self.lines) else ""
+        word = "line" if self.count == 1 else "lines"
+        return f"{self.count:,} ({word} {', '.join(map(str, self.lines))}{more})"
+
 
 @dataclass
 class Counts:
     """Counts of a pass over a corpus or collection, which its user completes so that `read == kept + dropped_total`."""
 
+    name: str = ""
     read: int = 0
     kept: int = 0
     dropped: dict[str, Dropped] = field(default_factory=dict)
@@ -121,6 +129,15 @@ class Counts:
     @property
     def dropped_total(self) -> int:
         return sum(dropped.count for dropped in self.dropped.values())
+
+    def dropped_text(self) -> str:
+        """Returns for example `too long 3 (lines 17, 40, 41), empty 1 (line 5)`; empty if nothing was dropped."""
+        return ", ".join(f"{reason} {dropped}" for reason, dropped in self.dropped.items())
+
+    def line(self, unit: str) -> str:
+        """Returns a line for the log; `unit` names a row in the singular."""
+        left_out = f"; left out: {self.dropped_text()}" if self.dropped else ""
+        return f"{self.name}: {counted(self.read, unit)} read, {self.kept:,} kept{left_out}"
 
 
 class SplitOptions(PartOptions):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from itertools import count
 from pathlib import Path
 
 from nmt.config.schema import ColumnNumber
@@ -41,19 +40,14 @@ class AlignedReader(base.RecordReader):
         return f"{self._paths[field]}:{line}"
 
     def records(self) -> Iterator[base.Record]:
-        files = [raw_lines(path) for path in self.files]
-        for number in count(1):
-            lines = [next(file, None) for file in files]
-            present = [line for line in lines if line is not None]
-            if len(present) < len(files):
-                break
-            yield base.Record(number, dict(zip(self._paths, present, strict=True)))
-        lengths = [number - (line is None) + sum(1 for _ in file) for line, file in zip(lines, files, strict=True)]
-        if len(set(lengths)) > 1:
-            first, *others = (f"{path} has {length}" for path, length in zip(self.files, lengths, strict=True))
+        try:
+            for number, lines in enumerate(zip(*map(raw_lines, self.files), strict=True), start=1):
+                yield base.Record(number, dict(zip(self._paths, lines, strict=True)))
+        except ValueError as error:
+            first, *others = (f"{path} has {sum(1 for _ in raw_lines(path))}" for path in self.files)
             raise DataError(
                 f"{first} lines and {' and '.join(others)}; line n of each must belong to the same {self._unit}"
-            )
+            ) from error
 
 
 class TsvReader(base.FileReader):

@@ -14,7 +14,6 @@ from nmt.config.schema import FiltersConfig
 from nmt.data.batching import BatchStream
 from nmt.data.cache import encode_corpora, hold_out_pairs
 from nmt.data.cache.pair_encoding import length_reasons
-from nmt.data.cache.statistics import TextReport
 from nmt.data.readers.base import Counts, SplitOptions
 from nmt.data.readers.corpora import Corpus, JsonPairOptions, open_corpus
 from nmt.data.tokenizer import TokenizerPair, learn, load_or_none
@@ -130,7 +129,7 @@ def _validation_set(validation: Corpus, tokenizers: TokenizerPair, filters: Filt
     One sentence of thousands of pieces would cost more time and memory than the whole training. Blank sides stay.
     Raises ConfigError if no pair is left.
     """
-    counts = Counts()
+    counts = Counts(validation.name)
     pairs = list(validation.read(counts))
     if not pairs:
         raise ConfigError(f"data.validation: {validation.name} is empty")
@@ -143,8 +142,7 @@ def _validation_set(validation: Corpus, tokenizers: TokenizerPair, filters: Filt
         keep &= ~mask
     counts.kept = int(keep.sum())
     if counts.dropped:
-        left_out = TextReport.of(validation.name, counts).dropped_text()
-        logger.info("validation: %s: left out: %s", validation.name, left_out)
+        logger.info("validation: %s: left out: %s", validation.name, counts.dropped_text())
     if not keep.any():
         raise ConfigError(f"data.validation: nothing is left of {len(pairs):,} pairs; see data.filters")
     return set_of_pairs("validation", [[pair for pair, kept in zip(pairs, keep, strict=True) if kept]], is_split=False)
