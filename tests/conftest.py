@@ -21,6 +21,7 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from nmt.data.tokenizer import TokenizerPair, learn
+from nmt.kernels.linear import onednn
 from nmt.runtime import rng_state, set_rng_state
 from nmt.tasks.translation.loading import System, TrainedModel, build_system, load_model
 from tests.support.commands import Call, Ended
@@ -84,3 +85,13 @@ def threads_and_generators_as_they_were() -> Iterator[None]:
     yield
     torch.set_num_threads(threads)
     set_rng_state(state)
+
+
+@pytest.fixture
+def every_product_suits_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN multiplies small matrices, too, and on any processor."""
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("PyTorch was built without oneDNN")
+    monkeypatch.setattr(onednn, "_vectors", lambda: "AVX512")
+    monkeypatch.setattr(onednn, "FEWEST_WEIGHTS", 1)
+    monkeypatch.setattr(onednn, "FEWEST_ROWS", 1)

@@ -1,23 +1,16 @@
-"""Dropout by 16 bits an element is dropout."""
+"""The bits of native dropout: their generator, one draw an element, rounding, memory."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from nmt.kernels.dropout import native
 from nmt.kernels.dropout.native import LEVELS, native_dropout
 from tests.support.kernel_params import needs_compiler
-
-Dropout = Callable[[Tensor, float, bool], Tensor]
-every_kind = pytest.mark.parametrize(
-    "dropout", [F.dropout, pytest.param(native_dropout, marks=needs_compiler)], ids=["reference", "native"]
-)
 
 
 def philox(counter: Sequence[int], key: Sequence[int]) -> list[int]:
@@ -71,47 +64,6 @@ def test_what_is_dropped_does_not_depend_on_threads_or_size() -> None:
     assert all(torch.equal(each, found[0]) for each in found)
 
 
-@every_kind
-def test_an_input_need_not_lie_in_one_piece(dropout: Dropout) -> None:
-    inputs = torch.arange(1.0, 61.0).view(6, 10).t().requires_grad_()
-    torch.manual_seed(7)
-    outputs = dropout(inputs, 0.5, True)
-    arrives = torch.arange(60.0).view(6, 10).t()
-    (gradient,) = torch.autograd.grad(outputs, inputs, arrives)
-    kept = (outputs != 0).float()
-    assert 10 < kept.sum() < 50
-    torch.testing.assert_close(outputs.detach(), inputs.detach() * kept * 2)
-    torch.testing.assert_close(gradient, arrives * kept * 2)
-
-
-@every_kind
-@pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])
-def test_each_element_is_dropped_with_this_probability(probability: float, dropout: Dropout) -> None:
-    """The share of a million elements, and of pairs that one draw decides or two, within five standard deviations."""
-    torch.manual_seed(1)
-    count = 2**20
-    dropped = dropout(torch.ones(count), probability, True) == 0
-    assert abs(float(dropped.double().mean()) - probability) < 5 * math.sqrt(probability * (1 - probability) / count)
-    lanes = dropped.view(-1, 8)
-    for one in range(8):
-        for other in range(one):
-            both, expected = float((lanes[:, one] & lanes[:, other]).double().mean()), probability**2
-            assert abs(both - expected) < 5 * math.sqrt(expected * (1 - expected) / (count / 8)), (one, other)
-
-
-@every_kind
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_what_is_kept_grows_by_what_is_dropped(dtype: torch.dtype, dropout: Dropout) -> None:
-    """Quarters are multiples of 1 / 65,536: 3 becomes 4, or 0; the gradient goes where the element went."""
-    torch.manual_seed(2)
-    inputs = torch.full((7, 9), 3.0, dtype=dtype, requires_grad=True)
-    outputs = dropout(inputs, 0.25, True)
-    assert outputs.dtype == dtype
-    assert set(outputs.flatten().tolist()) == {0.0, 4.0}
-    (gradient,) = torch.autograd.grad(outputs.sum(), inputs)
-    torch.testing.assert_close(gradient * 3, outputs.detach())
-
-
 @needs_compiler
 def test_the_expectation_is_exact_though_the_probability_is_rounded() -> None:
     torch.manual_seed(3)
@@ -126,27 +78,6 @@ def test_in_bf16_the_result_is_rounded_and_not_the_factor() -> None:
     torch.manual_seed(8)
     outputs = native_dropout(torch.full((100,), 102.0, dtype=torch.bfloat16), 0.1, True)
     assert set(outputs.tolist()) == {0.0, 113.5}
-
-
-@every_kind
-def test_draws_come_from_the_generator(dropout: Dropout) -> None:
-    inputs, drawn = torch.ones(1003), []
-    for seed in (4, 4, 5):
-        torch.manual_seed(seed)
-        drawn.append(dropout(inputs, 0.5, True))
-    assert torch.equal(drawn[0], drawn[1])
-    assert not torch.equal(drawn[0], drawn[2])
-    assert not torch.equal(drawn[2], dropout(inputs, 0.5, True))
-
-
-@every_kind
-def test_without_training_or_probability_nothing_happens(dropout: Dropout) -> None:
-    inputs = torch.randn(50)
-    state = torch.get_rng_state()
-    assert torch.equal(dropout(inputs, 0.5, False), inputs)
-    assert torch.equal(dropout(inputs, 0.0, True), inputs)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert not dropout(inputs, 1.0, True).any()
 
 
 @needs_compiler

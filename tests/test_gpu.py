@@ -15,8 +15,6 @@ import torch
 from nmt.checkpoint import RunFolder
 from nmt.config.schema import SearchConfig
 from nmt.data.batching import documents_batch
-from nmt.kernels.cross_entropy.chunked import chunked_cross_entropy
-from nmt.kernels.cross_entropy.reference import cross_entropy
 from nmt.kernels.select import choose_kernels
 from nmt.search import translate_batch
 from nmt.tasks.training import train
@@ -52,22 +50,6 @@ def test_outputs_and_gradients_are_those_of_the_cpu(options: dict[str, Any]) -> 
         gradients.append([parameter.grad.cpu() for parameter in translator.parameters() if parameter.grad is not None])
     torch.testing.assert_close(outputs[1], outputs[0], rtol=0, atol=1e-10)
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-8, atol=1e-10)
-
-
-def test_the_chunked_loss_is_the_reference() -> None:
-    generator = torch.Generator().manual_seed(0)
-    values = []
-    for kernel in (cross_entropy, chunked_cross_entropy):
-        generator.manual_seed(0)
-        readout, weight, bias = (
-            torch.randn(*size, generator=generator, dtype=torch.float64).to(GPU).requires_grad_()
-            for size in ((1300, 5), (7, 5), (7,))
-        )
-        target = torch.randint(7, (1300,), generator=generator).to(GPU)
-        losses = kernel(readout, weight, bias, target, 0.1)
-        losses.smoothed.backward()
-        values.append([losses.smoothed.detach(), readout.grad, weight.grad, bias.grad])
-    torch.testing.assert_close(values[1], values[0], rtol=1e-10, atol=1e-12)
 
 
 @pytest.fixture

@@ -14,15 +14,9 @@ from nmt.kernels.linear.int8 import (
     OnednnInt8Product,
     OnednnNativeInt8Product,
 )
-from tests.support.kernel_params import needs_compiler
+from tests.support.kernel_params import INT8_PRODUCTS
 
-KINDS = [
-    pytest.param(Int8Product, id="reference"),
-    pytest.param(OnednnInt8Product, id="onednn"),
-    pytest.param(OnednnNativeInt8Product, id="onednn and native", marks=needs_compiler),
-    pytest.param(NativeInt8Product, id="native", marks=needs_compiler),
-]
-every_kind = pytest.mark.parametrize("kind", KINDS)
+every_kind = pytest.mark.parametrize("kind", INT8_PRODUCTS)
 
 
 def whole(rows: int, columns: int, least: int = -126) -> Tensor:
@@ -70,22 +64,6 @@ def test_sums_that_float32_does_not_hold_are_exact(kind: type[Int8Product]) -> N
 
 def test_so_many_products_add_up_exactly_in_float32() -> None:
     assert FLOAT32_INPUTS * 127**2 <= 2**24 < (FLOAT32_INPUTS + 1) * 127**2
-
-
-@every_kind
-def test_all_kinds_find_the_same(kind: type[Int8Product]) -> None:
-    """Rows of any size, whether gradients are recorded or not."""
-    generator = torch.Generator().manual_seed(3)
-    weight, bias = torch.randn(45, 67, generator=generator), torch.randn(45, generator=generator)
-    rows = torch.randn(9, 67, generator=generator) * torch.logspace(-3, 3, 9).unsqueeze(1)
-    rows[4] = 0.0
-    for constant in (None, bias):
-        expected = Int8Product(weight).product(rows, constant)
-        torch.testing.assert_close(kind(weight).product(rows, constant), expected, rtol=1e-6, atol=1e-5)
-        with torch.no_grad():
-            found = kind(weight).product(rows, constant)
-        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-5)
-        assert torch.equal(found[4], torch.zeros(45) if constant is None else constant)
 
 
 @every_kind

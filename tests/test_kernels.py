@@ -1,4 +1,4 @@
-"""Fast paths against their reference, outputs and every gradient; the reference against PyTorch and by hand."""
+"""Equations by hand and against PyTorch's layers, the choice of kernels, and gradients of parts of a source."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nmt.errors import ConfigError
@@ -32,14 +31,6 @@ Loss = Callable[..., Losses]
 chunked = pytest.mark.parametrize("fused", LOSSES)
 
 
-def problem(rows: int, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(rows)
-    readout = torch.randn(rows, 5, generator=generator, dtype=dtype).requires_grad_()
-    weight = torch.randn(7, 5, generator=generator, dtype=dtype).requires_grad_()
-    bias = torch.randn(7, generator=generator, dtype=dtype).requires_grad_()
-    return [readout, weight, bias, torch.randint(7, (rows,), generator=generator)]
-
-
 @chunked
 def test_cross_entropy_by_hand(fused: Loss) -> None:
     """One position, logits (ln 1, ln 2, ln 5), target 2: p = (1/8, 2/8, 5/8).
@@ -54,46 +45,6 @@ def test_cross_entropy_by_hand(fused: Loss) -> None:
         losses = kernel(torch.ones(1, 1), weight, torch.zeros(3), torch.tensor([2]), 0.1)
         assert losses.negative_log_likelihood.item() == pytest.approx(0.470004, abs=1e-6)
         assert losses.smoothed.item() == pytest.approx(0.554195, abs=1e-6)
-
-
-@chunked
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("rows", [1, 511, 512, 513, 1500])
-def test_chunked_cross_entropy_is_the_reference(rows: int, smoothing: float, fused: Loss) -> None:
-    """At the borders of chunks, too; and the reference is PyTorch's."""
-    values, gradients = [], []
-    for kernel in (cross_entropy, fused):
-        inputs = problem(rows)
-        losses = kernel(*inputs, smoothing)
-        (losses.smoothed * 0.3).backward()
-        values.append(torch.stack([losses.smoothed.detach(), losses.negative_log_likelihood]))
-        gradients.append([each.grad for each in inputs[:3]])
-    torch.testing.assert_close(values[1], values[0], rtol=1e-12, atol=0)
-    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-10, atol=1e-12)
-    readout, weight, bias, target = problem(rows)
-    expected = F.cross_entropy(F.linear(readout, weight, bias), target, label_smoothing=smoothing, reduction="sum")
-    torch.testing.assert_close(values[0][0], expected.detach())
-
-
-@chunked
-def test_chunked_cross_entropy_without_gradients_makes_none(fused: Loss) -> None:
-    inputs = [each.detach() for each in problem(600)]
-    losses = fused(*inputs, 0.1)
-    assert not losses.smoothed.requires_grad
-    torch.testing.assert_close(losses.smoothed, cross_entropy(*inputs, 0.1).smoothed)
-
-
-@chunked
-def test_bf16_products_leave_the_loss_in_float32(fused: Loss) -> None:
-    inputs = problem(700, torch.float32)
-    with torch.autocast("cpu", torch.bfloat16):
-        losses = fused(*inputs, 0.1)
-    losses.smoothed.backward()
-    assert losses.smoothed.dtype == torch.float32
-    assert all(each.grad is not None and each.grad.dtype == torch.float32 for each in inputs[:3])
-    exact = [each.detach().double() if each.is_floating_point() else each for each in inputs]
-    # bf16 has 8 bits: a product of 5 terms is good to about 1%.
-    assert losses.smoothed.item() == pytest.approx(cross_entropy(*exact, 0.1).smoothed.item(), rel=0.01)
 
 
 @needs_compiler

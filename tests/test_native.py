@@ -19,13 +19,11 @@ from torch import Tensor
 
 from nmt.errors import ConfigError
 from nmt.kernels import compiler as build
-from nmt.kernels.attention import exponentials
 from nmt.kernels.attention import native as attention
 from nmt.kernels.compiler import search_gates
 from nmt.kernels.cross_entropy import chunked
-from nmt.kernels.cross_entropy.native import log_softmax, native_chunk_losses
+from nmt.kernels.cross_entropy.native import native_chunk_losses
 from nmt.kernels.gru.native import gru_forward, gru_step
-from nmt.kernels.linear.int8 import native_quantize
 from nmt.kernels.linear.onednn import PrepackedProduct
 from nmt.kernels.lstm.native import lstm_forward, lstm_step
 from nmt.kernels.rnn.native import rnn_backward, rnn_forward
@@ -247,31 +245,6 @@ def test_neither_neighbours_nor_threads_change_a_number(short: torch.dtype) -> N
         if name not in ("d_keys", "d_energy"):
             assert torch.equal(value[:, 17:18], alone[name]), name
     assert torch.equal(found[0]["d_keys"][17:18], alone["d_keys"])
-
-
-@needs_compiler
-@FORMATS
-def test_scores_and_log_softmax_of_the_search(short: torch.dtype) -> None:
-    wide = exact(short)
-    query, keys, energy = drawn(2, 3, 5, UNITS, dtype=wide), drawn(2, 3, 7, UNITS, dtype=wide), drawn(UNITS, dtype=wide)
-    logits = drawn(4, 501, dtype=short, scale=3.0)
-    with torch.no_grad():
-        scores = attention.additive_scores(query, keys, exponentials(keys), energy)
-        spread = log_softmax(logits)
-    expected = torch.tanh(query.double().unsqueeze(-2) + keys.double().unsqueeze(-3)) @ energy.double()
-    torch.testing.assert_close(scores.double(), expected, rtol=0, atol=1e-5)
-    assert spread.dtype == wide
-    torch.testing.assert_close(spread, torch.log_softmax(logits.to(wide), -1), rtol=0, atol=3e-6)
-
-
-@needs_compiler
-def test_integers_are_those_of_the_operations() -> None:
-    rows = torch.zeros(9, 67)
-    rows[1:] = drawn(8, 67, dtype=torch.float32, scale=5.0)
-    scale_M1 = rows.abs().amax(1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny) / 127
-    integers, scale_M = native_quantize(rows)
-    assert torch.equal(scale_M, scale_M1.squeeze(1))
-    assert torch.equal(integers, (rows / scale_M1).round().to(torch.int8))
 
 
 # Where they come from

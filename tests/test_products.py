@@ -1,32 +1,22 @@
-"""Products by oneDNN are the products, rows stay apart, and gradients are those of PyTorch's."""
+"""Products by oneDNN by hand and in any layout; a row does not depend on the others; where PyTorch multiplies."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 from nmt.kernels.linear import onednn
 from nmt.kernels.linear.onednn import PrepackedProduct, PrepackedProducts, linear, suits
 from scripts.benchmarks.network import Update, Variant, caption_batches, comparable, flop_counter, model_options
 from tests.support.kernel_params import needs_onednn_bf16
 
+pytestmark = pytest.mark.usefixtures("every_product_suits_onednn")
 FORMATS = [torch.float32, pytest.param(torch.bfloat16, marks=needs_onednn_bf16)]
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, vectors: str) -> None:
     """To run on a processor with these vectors."""
     monkeypatch.setattr(onednn, "_vectors", lambda: vectors)
-
-
-@pytest.fixture(autouse=True)
-def everything_suits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also small products, on any processor."""
-    if not torch.backends.mkldnn.is_available():
-        pytest.skip("PyTorch was built without oneDNN")
-    pretend(monkeypatch, "AVX512")
-    monkeypatch.setattr(onednn, "FEWEST_WEIGHTS", 1)
-    monkeypatch.setattr(onednn, "FEWEST_ROWS", 1)
 
 
 def whole(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -94,17 +84,6 @@ def test_a_row_does_not_depend_on_how_many_there_are(dtype: torch.dtype) -> None
         assert torch.equal(factor.product(rows[:count], bias), together[:count]), count
 
 
-def test_gradients_are_those_of_pytorch() -> None:
-    operands = [each.requires_grad_() for each in (whole(2, 9, 24), whole(40, 24), whole(40))]
-    found, arrives = [], whole(2, 9, 40)
-    for product in (F.linear, linear):
-        outputs = product(*operands)
-        assert (type(outputs.grad_fn).__name__ == "_LinearBackward") == (product is linear)
-        found.append((outputs, *torch.autograd.grad(outputs, operands, arrives)))
-    for plain, blocked in zip(*found, strict=True):
-        assert torch.equal(blocked, plain)
-
-
 def test_what_it_is_not_for_goes_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another format, autocast, few rows, or a process that has switched oneDNN off."""
     weight = whole(40, 24).requires_grad_()
@@ -145,10 +124,3 @@ def test_its_operations_are_counted() -> None:
         with flop_counter() as counter:
             PrepackedProduct(torch.ones(40, 24)).product(rows)
         assert counter.get_total_flops() == 2 * 6 * 24 * 40
-
-
-def test_the_products_of_pytorch_agree_on_random_numbers() -> None:
-    """Within the rounding of sums of 512 terms."""
-    generator = torch.Generator().manual_seed(2)
-    rows, weight = torch.randn(31, 512, generator=generator), torch.randn(96, 512, generator=generator)
-    torch.testing.assert_close(PrepackedProduct(weight).product(rows), F.linear(rows, weight), rtol=0, atol=1e-4)

@@ -13,6 +13,15 @@ from nmt.kernels.compiler import load
 from nmt.kernels.cross_entropy.chunked import chunked_cross_entropy
 from nmt.kernels.cross_entropy.native import native_cross_entropy
 from nmt.kernels.gru.native import gru_layer
+from nmt.kernels.linear.int8 import Int8Product, NativeInt8Product, OnednnInt8Product, OnednnNativeInt8Product
+from nmt.kernels.linear.quantization import (
+    Bf16Weight,
+    Fp32Weight,
+    Int8Weight,
+    NativeInt8Weight,
+    OnednnInt8Weight,
+    OnednnNativeInt8Weight,
+)
 from nmt.kernels.steps import StepKernels
 from tests.support.reference_steps import ReferenceKernels
 
@@ -29,6 +38,20 @@ LOSSES = [
     pytest.param(chunked_cross_entropy, id="chunked"),
     pytest.param(native_cross_entropy, marks=needs_compiler, id="native"),
 ]
+INT8_PRODUCTS = [
+    pytest.param(Int8Product, id="reference"),
+    pytest.param(OnednnInt8Product, id="onednn"),
+    pytest.param(OnednnNativeInt8Product, id="onednn and native", marks=needs_compiler),
+    pytest.param(NativeInt8Product, id="native", marks=needs_compiler),
+]
+PREPACKED_WEIGHTS = [
+    pytest.param(Fp32Weight, torch.float32, id="float32"),
+    pytest.param(Bf16Weight, torch.bfloat16, id="bf16", marks=needs_onednn_bf16),
+    pytest.param(Int8Weight, torch.int8, id="int8"),
+    pytest.param(OnednnInt8Weight, torch.int8, id="int8-onednn"),
+    pytest.param(OnednnNativeInt8Weight, torch.int8, id="int8-onednn-native", marks=needs_compiler),
+    pytest.param(NativeInt8Weight, torch.int8, id="int8-native", marks=needs_compiler),
+]
 
 HAS_GPU = torch.cuda.is_available()
 HAS_TRITON = importlib.util.find_spec("triton") is not None
@@ -42,6 +65,7 @@ def _interprets() -> bool:
     return NumpyVersion(np.__version__) < "2.4.0" or tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 7)
 
 
+needs_gpu = [pytest.mark.gpu, pytest.mark.skipif(not HAS_GPU, reason="PyTorch finds no GPU")]
 needs_triton = pytest.mark.skipif(not HAS_TRITON, reason="the package triton is not installed")
 TRITON_DEVICES = [
     pytest.param(
@@ -56,6 +80,6 @@ TRITON_DEVICES = [
     pytest.param(
         "cuda",
         id="cuda",
-        marks=[needs_triton, pytest.mark.gpu, pytest.mark.skipif(not HAS_GPU, reason="PyTorch finds no GPU")],
+        marks=[needs_triton, *needs_gpu],
     ),
 ]
