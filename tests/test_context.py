@@ -199,12 +199,12 @@ def test_padding_weighs_exactly_nothing(where: str) -> None:
     for weights, lengths in ((found.source_context, SOURCES), (found.target_context, TARGETS)):
         if weights is None:
             continue
-        for pair, row in enumerate(weights.past.row_N.tolist()):
+        for pair, row in enumerate(weights.previous.row_N.tolist()):
             assert torch.equal(
                 weights.words_NQS[pair, :, lengths[row] :], torch.zeros_like(weights.words_NQS[pair, :, lengths[row] :])
             )
         torch.testing.assert_close(weights.words_NQS.sum(2), torch.ones_like(weights.words_NQS[:, :, 0]))
-        absent = ~weights.past.present_LP.unsqueeze(1).expand_as(weights.sentences_LQP)
+        absent = ~weights.previous.present_LP.unsqueeze(1).expand_as(weights.sentences_LQP)
         assert weights.sentences_LQP[absent].abs().sum() == 0
         assert absent.any()
         torch.testing.assert_close(weights.sentences_LQP.sum(2), torch.ones_like(weights.sentences_LQP[:, :, 0]))

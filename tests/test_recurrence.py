@@ -146,7 +146,7 @@ def test_states_are_exact_whatever_format_the_encoder_leaves(cell: str, bridge: 
     with torch.autocast("cpu", torch.bfloat16):
         encoded = translator.encode(*sentences(5, 2, 7))
         for memory_BSC in (encoded.memory_BSC, encoded.memory_BSC.bfloat16()):
-            state = translator.decoder.start(replace(encoded, memory_BSC=memory_BSC))
+            state = translator.start(replace(encoded, memory_BSC=memory_BSC))
             assert {part.dtype for part in state.recurrent} == {state.prepared.bias.dtype} == {torch.float32}
         for steps in (None, ReferenceKernels(), *NATIVE):
             found = flat(*outputs_and_gradients(translator, steps))

@@ -93,8 +93,8 @@ def test_the_start_and_a_step_by_hand() -> None:
             model.encode(batch.source_BS, batch.source_lengths_B), batch.context.sources, None
         )
         summary = encoded.summary
-        alone = model.decoder.start(model.encode(batch.source_BS, batch.source_lengths_B)).recurrent[0][1, 0]
-        told = model.decoder.start(encoded).recurrent[0][1, 0]
+        alone = model.start(model.encode(batch.source_BS, batch.source_lengths_B)).recurrent[0][1, 0]
+        told = model.start(encoded).recurrent[0][1, 0]
         expected = torch.tanh(torch.atanh(alone) + context.first.weight @ summary.vector_BD[1])
         torch.testing.assert_close(told, expected, rtol=0, atol=1e-12)
         x, s = (

@@ -133,7 +133,7 @@ def gnmt(query: str, feeding: bool) -> Callable[[Translator], Tensor]:
         lowest = with_context(wiring.lowest, wiring.feed) if feeding else library_cell(wiring.lowest)
         second, third = map(library_cell, wiring.above.cells)
         h_1, h_2, h_3 = paper.states
-        c = torch.zeros(2, wiring.context_size, dtype=torch.float64)
+        c = torch.zeros(2, wiring.attention.context_size, dtype=torch.float64)
         states, contexts = [], []
         for t, word in enumerate(paper.words):
             before = h_1

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from nmt.config import schema
 from nmt.kernels.packed import Packing, row_softmax, row_sum
 from nmt.kernels.select import Kernels, UnsupportedReasons
-from nmt.model.attention.base import SCORES, ScoreOptions, View
+from nmt.model.attention.base import SCORES, Score, ScoreOptions, View
 from nmt.model.encoder import RecurrentLayers
-from nmt.model.modules import Embedding, embedding_table
+from nmt.model.modules import Embedding, embedding_table, initialize, parameter_counts
 
 
 class Pooling(nn.Module):
@@ -34,10 +34,11 @@ class Pooling(nn.Module):
 
     def __init__(self, options: ScoreOptions, memory_size: int, kernels: Kernels) -> None:
         super().__init__()
-        assert options.has_weights, "a score without weights cannot pool"
         # A multiplicative score needs a query as wide as the memory.
         query_size = memory_size if options.needs_query else 0
-        self.score = SCORES.build(options, query_size, memory_size, kernels)
+        score = SCORES.build(options, query_size, memory_size, kernels)
+        assert isinstance(score, Score), "a score without weights cannot pool"
+        self.score = score
         self.query_H = nn.Parameter(torch.empty(query_size)) if query_size else None
         if self.query_H is not None:
             nn.init.normal_(self.query_H, std=query_size**-0.5)
@@ -165,8 +166,7 @@ class DocumentClassifier(nn.Module):
         self.dropout = model.dropout.output
         self.drop = kernels.dropout
         self.projection = nn.Linear(self.encoder.output_size, labels)
-        nn.init.xavier_uniform_(self.projection.weight)
-        nn.init.zeros_(self.projection.bias)
+        initialize(self.projection)
 
     def forward(self, ids_W: Tensor, words_N: Tensor, sentences_B: Tensor) -> tuple[Tensor, EncodedDocuments]:
         """Returns the logits [B, K] of the labels, and the encoder output; arguments as for the encoder."""
@@ -180,10 +180,11 @@ class DocumentClassifier(nn.Module):
 
     def parts(self) -> list[tuple[str, int]]:
         """Returns the name and number of parameters of each part."""
-        modules = {
-            "embedding": self.encoder.embedding,
-            "words": self.encoder.word,
-            "sentences": self.encoder.sentence,
-            "labels": self.projection,
-        }
-        return [(name, sum(each.numel() for each in module.parameters())) for name, module in modules.items()]
+        return parameter_counts(
+            {
+                "embedding": self.encoder.embedding,
+                "words": self.encoder.word,
+                "sentences": self.encoder.sentence,
+                "labels": self.projection,
+            }
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import torch
@@ -55,6 +55,27 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         return self.product(input, self.weight, self.bias)
+
+
+def initialize(*layers: nn.Linear | None, gates: int = 1) -> None:
+    """Initialises the weights of linear layers by Glorot (2010), a block of outputs for each gate, and biases as 0."""
+    for layer in layers:
+        if layer is not None:
+            for block in layer.weight.chunk(gates):
+                nn.init.xavier_uniform_(block)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def parameter_counts(modules: Mapping[str, nn.Module]) -> list[tuple[str, int]]:
+    """Returns the name and number of parameters of each module that has any; a shared one counts in the first only."""
+    seen: set[nn.Parameter] = set()
+    counts = []
+    for name, module in modules.items():
+        fresh = set(module.parameters()) - seen
+        seen |= fresh
+        counts.append((name, sum(parameter.numel() for parameter in fresh)))
+    return [(name, count) for name, count in counts if count]
 
 
 def without_memory(build: Callable[[], Module]) -> Module:

@@ -6,9 +6,8 @@ Shapes: B sentences, S source positions, T target positions, Q queries, R readou
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -22,53 +21,18 @@ from nmt.kernels.select import Kernels, UnsupportedReasons
 from nmt.model.attention import AttentionWeights, Encoded
 from nmt.model.context import CONTEXTS, ContextWeights, Sentences
 from nmt.model.encoder import RecurrentEncoder
-from nmt.model.modules import Embedding, embedding_table
-from nmt.model.wiring import DecoderState, build_wiring
-
-AddContext = Callable[[Tensor], Tensor]
-"""Adds document context to the decoder's states, [B, Q, H] or of all positions [B, T, H]."""
+from nmt.model.modules import Embedding, embedding_table, initialize, parameter_counts
+from nmt.model.wiring import WIRINGS, DecoderState, Output
 
 
 class Decoder(nn.Module):
-    """Computes the readout of the next target piece from the pieces so far."""
+    """Embedding of the target pieces, recurrence with attention, and readout."""
 
     def __init__(self, embedding: Embedding, model: schema.ModelConfig, memory_size: int, kernels: Kernels) -> None:
         super().__init__()
         self.embedding = embedding
-        self.wiring = build_wiring(model, model.embedding_size, memory_size, kernels)
+        self.wiring = WIRINGS.build(model.attention.wiring, model, model.embedding_size, memory_size, kernels)
         self.readout = self.wiring.build_readout(model, model.embedding_size, kernels)
-
-    def start(self, encoded: Encoded) -> DecoderState:
-        """Returns the state before the first piece, with one hypothesis per sentence."""
-        return self.wiring.start(encoded)
-
-    def step(
-        self, state: DecoderState, previous_BQ: Tensor, add_context: AddContext | None = None
-    ) -> tuple[DecoderState, Tensor]:
-        """Reads the previous piece of each hypothesis; returns the new state and its readout [B, Q, R].
-
-        `add_context` changes the states that the readout reads; the recurrence does not depend on it.
-        """
-        inputs_BQE = self.embedding(previous_BQ)
-        state, output = self.wiring.advance(self.wiring.project(inputs_BQE), state)
-        return state, self.readout(
-            output if add_context is None else output.with_hidden(add_context(output.hidden)), inputs_BQE
-        )
-
-    def scan(
-        self, encoded: Encoded, previous_BT: Tensor, add_context: AddContext | None = None
-    ) -> tuple[Tensor, AttentionWeights | None]:
-        """Returns the readout [B, T, R] of all positions of given targets, and their attention weights."""
-        inputs_BTE = self.embedding(previous_BT)
-        output, weights = self.wiring.scan(inputs_BTE, encoded)
-        return self.readout(
-            output if add_context is None else output.with_hidden(add_context(output.hidden)), inputs_BTE
-        ), weights
-
-    def states(self, encoded: Encoded, previous_BT: Tensor) -> Tensor:
-        """Returns the decoder states [B, T, H] of all positions of known targets."""
-        output, _ = self.wiring.scan(self.embedding(previous_BT), encoded)
-        return output.hidden
 
 
 @dataclass(frozen=True)
@@ -116,11 +80,11 @@ class Translator(nn.Module):
         )
         self.context = CONTEXTS.build(model.context, model, self.decoder.wiring.hidden_size, kernels)
         self.projection = nn.Linear(self.decoder.readout.size, vocabulary.target_size)
-        nn.init.zeros_(self.projection.bias)
         if model.tie in ("target_output", "all"):
             self.projection.weight = target_table.weight
+            nn.init.zeros_(self.projection.bias)
         else:
-            nn.init.xavier_uniform_(self.projection.weight)
+            initialize(self.projection)
 
     def encode(self, source_BS: Tensor, lengths_B: Tensor) -> Encoded:
         """Encodes sentences of `lengths_B` pieces (on the CPU), padded to the right with any valid id."""
@@ -129,7 +93,7 @@ class Translator(nn.Module):
 
     def start(self, encoded: Encoded) -> DecoderState:
         """Returns the decoder's state before the first piece, with one hypothesis per sentence."""
-        return self.decoder.start(encoded)
+        return self.decoder.wiring.start(encoded)
 
     def step(self, state: DecoderState, previous_BQ: Tensor) -> tuple[DecoderState, Tensor]:
         """Reads the previous piece of each hypothesis; returns the new state and logits [B, Q, V]."""
@@ -138,24 +102,30 @@ class Translator(nn.Module):
 
     def advance(self, state: DecoderState, previous_BQ: Tensor) -> tuple[DecoderState, Tensor]:
         """Reads the previous piece of each hypothesis; returns the new state and the readout [B, Q, R]."""
-        translated = state.translated
-        add_context = None if translated is None else partial(self.context.step, translated=translated)
-        return self.decoder.step(state, previous_BQ, add_context)
+        wiring, inputs_BQE = self.decoder.wiring, self.decoder.embedding(previous_BQ)
+        state, output = wiring.advance(wiring.project(inputs_BQE), state)
+        if state.prepared_context is not None:
+            # Only the readout depends on the context, not the recurrence.
+            output = output._replace(hidden=self.context.step(output.hidden, state.prepared_context))
+        return state, self.decoder.readout(output, inputs_BQE)
 
     def with_shortlist(self, pieces_P: Tensor) -> ShortlistSteps:
         """Returns steps whose logits are of these pieces only."""
         weight_PR = self.projection.weight.index_select(0, pieces_P)
         return ShortlistSteps(self, weight_PR, self.projection.bias.index_select(0, pieces_P))
 
-    def readout(
-        self, encoded: Encoded, target_BT: Tensor, add_context: AddContext | None = None
-    ) -> tuple[Tensor, AttentionWeights | None]:
-        """Readout [B, T, R] that predicts each piece of the target from those before, and where each looked for it.
+    def readout(self, encoded: Encoded, target_BT: Tensor) -> tuple[Tensor, AttentionWeights | None]:
+        """Returns the readout [B, T, R] that predicts each piece of the target from those before, and the attention.
 
         The logits are `projection` of the readout; the loss takes them in pieces and never holds them all.
-        `add_context` adds document context to the decoder's states.
         """
-        return self.decoder.scan(encoded, self.previous(target_BT), add_context)
+        inputs_BTE, output, weights = self.scan(encoded, target_BT)
+        return self.decoder.readout(output, inputs_BTE), weights
+
+    def scan(self, encoded: Encoded, target_BT: Tensor) -> tuple[Tensor, Output, AttentionWeights | None]:
+        """Returns the decoder's inputs [B, T, E], its outputs and the attention at all positions of known targets."""
+        inputs_BTE = self.decoder.embedding(self.previous(target_BT))
+        return inputs_BTE, *self.decoder.wiring.scan(inputs_BTE, encoded)
 
     def previous(self, target_BT: Tensor) -> Tensor:
         """Returns the decoder's inputs: the target, shifted by one position."""
@@ -174,24 +144,18 @@ class Translator(nn.Module):
 
     def parts(self) -> list[tuple[str, int]]:
         """Returns the name and number of parameters of each part; a tied matrix counts once, in its first part."""
-        modules = {
-            "source embedding": self.encoder.embedding,
-            "encoder": nn.ModuleList(self.encoder.segments),
-            "encoder normalisation": self.encoder.norm,
-            "target embedding": self.decoder.embedding,
-            "decoder": self.decoder.wiring,
-            "readout": self.decoder.readout,
-            "context": self.context,
-            "vocabulary projection": self.projection,
-        }
-        seen: set[int] = set()
-        table = []
-        for name, module in modules.items():
-            fresh = [parameter for parameter in module.parameters() if id(parameter) not in seen]
-            seen.update(id(parameter) for parameter in fresh)
-            table.append((name, sum(parameter.numel() for parameter in fresh)))
-        assert sum(count for _, count in table) == sum(parameter.numel() for parameter in self.parameters())
-        return [(name, count) for name, count in table if count]
+        return parameter_counts(
+            {
+                "source embedding": self.encoder.embedding,
+                "encoder": nn.ModuleList(self.encoder.segments),
+                "encoder normalisation": self.encoder.norm,
+                "target embedding": self.decoder.embedding,
+                "decoder": self.decoder.wiring,
+                "readout": self.decoder.readout,
+                "context": self.context,
+                "vocabulary projection": self.projection,
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -229,33 +193,18 @@ def forced_readout(translator: Translator, batch: Batch) -> ForcedReadout:
     Sentences that are context only have a readout as well, without context of their own.
     """
     encoded = translator.encode(batch.source_BS, batch.source_lengths_B)
-    past = batch.context
-    if past is None:
-        return ForcedReadout(*translator.readout(encoded, batch.target_BT), None, None)
-    read, target_context = None, _TargetContext(translator, past.targets, batch.target_lengths_B)
-    if past.sources:
-        encoded, read = translator.context.add_source_context(encoded, past.sources, None)
-    encoded = encoded.first(len(batch.target_BT))
-    readout_BTR, weights = translator.readout(encoded, batch.target_BT, target_context if past.targets else None)
-    return ForcedReadout(readout_BTR, weights, read, target_context.weights)
+    source_context, target_context = None, None
+    if batch.context is not None and batch.context.sources:
+        encoded, source_context = translator.context.add_source_context(encoded, batch.context.sources, None)
+    inputs_BTE, output, weights = translator.scan(encoded.first(len(batch.target_BT)), batch.target_BT)
+    if batch.context is not None and batch.context.targets:
+        states = _sentences(output.hidden, batch.target_lengths_B)
+        hidden_BTH, target_context = translator.context.add_target_context(output.hidden, batch.context.targets, states)
+        output = output._replace(hidden=hidden_BTH)
+    return ForcedReadout(translator.decoder.readout(output, inputs_BTE), weights, source_context, target_context)
 
 
-class _TargetContext:
-    """Adds context to the decoder's states from the translations before, all of which are among them."""
-
-    def __init__(self, translator: Translator, past: PreviousSentences | None, target_lengths_B: Tensor) -> None:
-        self.weights: ContextWeights | None = None
-        self._translator, self._past, self._lengths_B = translator, past, target_lengths_B
-
-    def __call__(self, states_BTH: Tensor) -> Tensor:
-        assert self._past is not None
-        before = _sentences(states_BTH, self._lengths_B)
-        context_BTH, self.weights = self._translator.context.add_target_context(states_BTH, self._past, before)
-        return context_BTH
-
-
-@dataclass(frozen=True)
-class SentenceStates:
+class SentenceStates(NamedTuple):
     """Encoder and decoder states of translated sentences, the context of those after them."""
 
     sources: Sentences | None
@@ -263,52 +212,35 @@ class SentenceStates:
     targets: Sentences | None
     """Decoder states of the translations by forced decoding; None if no context reads them."""
 
-    @staticmethod
-    def join(parts: Sequence[SentenceStates]) -> SentenceStates:
-        """Concatenates the states of sentences."""
-        sources = [part.sources for part in parts if part.sources is not None]
-        targets = [part.targets for part in parts if part.targets is not None]
-        return SentenceStates(
-            Sentences.join(sources) if sources else None, Sentences.join(targets) if targets else None
-        )
 
-
-@dataclass(frozen=True)
-class EncodedContext:
+class EncodedContext(NamedTuple):
     """Document context of sentences that are to be translated."""
 
-    past: PreviousSentences
+    previous: PreviousSentences
     states: SentenceStates
 
 
 class TranslatorInContext:
     """A translator with the document context of the sentences of a batch, as a model of the search."""
 
-    def __init__(self, translator: Translator, before: EncodedContext | None) -> None:
-        """`before` None: no sentence has context."""
-        self._translator = translator
-        self._before = before
+    def __init__(self, translator: Translator, context: EncodedContext | None) -> None:
+        """`context` None: no sentence has context."""
+        self._translator, self._context = translator, context
+        self.step, self.with_shortlist = translator.step, translator.with_shortlist
         self.log_softmax = translator.log_softmax
 
     def encode(self, source_BS: Tensor, lengths_B: Tensor) -> Encoded:
         """Encodes the sources, with their context."""
-        return _in_context(self._translator, self._translator.encode(source_BS, lengths_B), self._before)
+        return _with_context(self._translator, self._translator.encode(source_BS, lengths_B), self._context)
 
     def start(self, encoded: Encoded) -> DecoderState:
         """Returns the decoder's state before the first piece, with one hypothesis a sentence."""
-        state, before = self._translator.start(encoded), self._before
-        if before is None or before.states.targets is None:
+        state, context = self._translator.start(encoded), self._context
+        if context is None or context.states.targets is None:
             return state
-        translated = self._translator.context.start(before.past, before.states.targets, len(encoded.memory_BSC))
-        return replace(state, translated=translated)
-
-    def step(self, state: DecoderState, previous_BQ: Tensor) -> tuple[DecoderState, Tensor]:
-        """Reads the previous piece of every hypothesis; returns the new state and logits [B, Q, V]."""
-        return self._translator.step(state, previous_BQ)
-
-    def with_shortlist(self, pieces_P: Tensor) -> ShortlistSteps:
-        """Returns the steps for a search among these pieces."""
-        return self._translator.with_shortlist(pieces_P)
+        sentences = len(encoded.memory_BSC)
+        prepared = self._translator.context.prepare(context.previous, context.states.targets, sentences)
+        return replace(state, prepared_context=prepared)
 
 
 class DocumentMemory:
@@ -322,27 +254,30 @@ class DocumentMemory:
         self._document = {row: number for number, rows in enumerate(documents) for row in rows}
         self._states: list[deque[SentenceStates]] = [deque(maxlen=self._reach) for _ in documents]
 
-    def before(self, rows: Sequence[int]) -> EncodedContext | None:
-        """Returns the states before these sentences; None where all are the first of their documents."""
+    def context(self, rows: Sequence[int]) -> EncodedContext | None:
+        """Returns the context of these sentences; None where all are the first of their documents."""
         states = [list(reversed(self._states[self._document[row]])) for row in rows]
         flat = [each for sentences in states for each in sentences]
         if not flat:
             return None
-        past_BP = np.full((len(rows), self._reach), -1)
-        past_BP[np.arange(self._reach) < np.asarray([[len(sentences)] for sentences in states])] = range(len(flat))
+        previous_BP = np.full((len(rows), self._reach), -1)
+        previous_BP[np.arange(self._reach) < np.asarray([[len(each)] for each in states])] = range(len(flat))
         device = self.translator.projection.weight.device
-        return EncodedContext(PreviousSentences.of(past_BP).to(device), SentenceStates.join(flat))
+        joined = SentenceStates(*(Sentences.join(side) for side in zip(*flat, strict=True)))
+        return EncodedContext(PreviousSentences.of(previous_BP).to(device), joined)
 
     def read(self, batch: Batch) -> dict[int, SentenceStates]:
         """Returns the states of sentences and their translations, by row; `add` stores them."""
         if not self._reach:
             return {}
         rows = batch.rows.tolist()
-        states = encode_states(self.translator, batch, self.before(rows))
+        sides = encode_states(self.translator, batch, self.context(rows))
         lengths = zip(batch.source_lengths_B.tolist(), batch.target_lengths_B.tolist(), strict=True)
         return {
-            row: SentenceStates(_sentence(states.sources, number, source), _sentence(states.targets, number, target))
-            for number, (row, (source, target)) in enumerate(zip(rows, lengths, strict=True))
+            row: SentenceStates(
+                *(None if side is None else side.copy(number, length) for side, length in zip(sides, pair, strict=True))
+            )
+            for number, (row, pair) in enumerate(zip(rows, lengths, strict=True))
         }
 
     def add(self, states: dict[int, SentenceStates]) -> None:
@@ -351,32 +286,22 @@ class DocumentMemory:
             self._states[self._document[row]].append(each)
 
 
-def _sentence(sentences: Sentences | None, number: int, length: int) -> Sentences | None:
-    """One of the sentences, copied without padding, so that it does not hold on to the others."""
-    if sentences is None:
-        return None
-    part = (slice(number, number + 1), slice(length))
-    return Sentences(sentences.states_MSC[part].clone(), sentences.mask_MS[part].clone())
-
-
-def encode_states(translator: Translator, batch: Batch, before: EncodedContext | None) -> SentenceStates:
+def encode_states(translator: Translator, batch: Batch, context: EncodedContext | None) -> SentenceStates:
     """Encodes the pairs of a batch, sources and translations, with their context."""
     document_context = translator.context.document_context
     assert document_context is not None, "the translator has context"
     encoded = translator.encode(batch.source_BS, batch.source_lengths_B)
-    read = Sentences(encoded.memory_BSC, encoded.mask_BS) if document_context.sources else None
+    sources = Sentences(encoded.memory_BSC, encoded.mask_BS) if document_context.sources else None
     if not document_context.targets:
-        return SentenceStates(read, None)
-    encoded = _in_context(translator, encoded, before)
-    states_BTH = translator.decoder.states(encoded, translator.previous(batch.target_BT))
-    return SentenceStates(read, _sentences(states_BTH, batch.target_lengths_B))
+        return SentenceStates(sources, None)
+    _, output, _ = translator.scan(_with_context(translator, encoded, context), batch.target_BT)
+    return SentenceStates(sources, _sentences(output.hidden, batch.target_lengths_B))
 
 
-def _in_context(translator: Translator, encoded: Encoded, before: EncodedContext | None) -> Encoded:
-    if before is None or before.states.sources is None:
+def _with_context(translator: Translator, encoded: Encoded, context: EncodedContext | None) -> Encoded:
+    if context is None or context.states.sources is None:
         return encoded
-    joined, _ = translator.context.add_source_context(encoded, before.past, before.states.sources)
-    return joined
+    return translator.context.add_source_context(encoded, context.previous, context.states.sources)[0]
 
 
 def _sentences(states_BTH: Tensor, lengths_B: Tensor) -> Sentences:

@@ -93,7 +93,7 @@ def in_turn(model: Translator, documents: list[list[int]], document_context: Doc
                 [getattr(known[row], side) for row in order if getattr(known[row], side) is not None]
                 for side in ("sources", "targets")
             ]
-            joined = [Sentences.join(side) if side else None for side in sides]
+            joined = [Sentences.join(side) for side in sides]
             before = EncodedContext(PreviousSentences.of(past_BP), SentenceStates(*joined))
         wrapped = TranslatorInContext(model, before)
         state = wrapped.start(wrapped.encode(batch.source_BS, batch.source_lengths_B))
@@ -105,8 +105,7 @@ def in_turn(model: Translator, documents: list[list[int]], document_context: Doc
         remembered = encode_states(model, batch, before)
         for number, row in enumerate(rows):
             logits[row] = stepped[number, : TARGETS[row]]
-            only = torch.tensor([number])
             known[row] = SentenceStates(
-                *(None if side is None else side.select(only) for side in (remembered.sources, remembered.targets))
+                *(None if side is None else side.copy(number, side.mask_MS.shape[1]) for side in remembered)
             )
     return logits

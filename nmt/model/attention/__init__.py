@@ -6,12 +6,9 @@ A score is a file in this folder and a line here.
 # A module registers its mechanism when it is imported.
 from nmt.model.attention import (  # noqa: F401
     additive,
-    concat,
-    cosine,
     coverage,
     dot,
     location,
-    mean,
     none,
     windows,
 )

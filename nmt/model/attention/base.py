@@ -57,13 +57,9 @@ class AttentionWeights:
         def chosen(part: Tensor | None) -> Tensor | None:
             return None if part is None else part[sentences_N1, hypotheses_NQ]
 
-        return AttentionWeights(
-            self.values_BQNW[sentences_N1, hypotheses_NQ],
-            chosen(self.positions_BQNW),
-            chosen(self.centers_BQN),
-            self.source_positions,
-            self.half_width,
-        )
+        values_BQNW = self.values_BQNW[sentences_N1, hypotheses_NQ]
+        positions_BQNW, centers_BQN = chosen(self.positions_BQNW), chosen(self.centers_BQN)
+        return replace(self, values_BQNW=values_BQNW, positions_BQNW=positions_BQNW, centers_BQN=centers_BQN)
 
     @staticmethod
     def join(steps: Sequence[AttentionWeights | None]) -> AttentionWeights | None:
@@ -76,12 +72,11 @@ class AttentionWeights:
             present = [part for part in parts if part is not None]
             return torch.cat(present, 1) if present else None
 
-        return AttentionWeights(
-            torch.cat([step.values_BQNW for step in weights], 1),
-            joined([step.positions_BQNW for step in weights]),
-            joined([step.centers_BQN for step in weights]),
-            weights[0].source_positions,
-            weights[0].half_width,
+        return replace(
+            weights[0],
+            values_BQNW=torch.cat([step.values_BQNW for step in weights], 1),
+            positions_BQNW=joined([step.positions_BQNW for step in weights]),
+            centers_BQN=joined([step.centers_BQN for step in weights]),
         )
 
 
@@ -100,7 +95,7 @@ layer and its previous state [B, Q, H]."""
 
 @dataclass(frozen=True)
 class Summary:
-    """Summary of the sentences before each sentence of a batch, a vector; zero where there are none."""
+    """Summary of the previous sentences of each sentence of a batch, a vector; zero where there are none."""
 
     vector_BD: Tensor
     first_BAH: Tensor | None
@@ -131,7 +126,7 @@ class Encoded:
     final_LBF: tuple[tuple[Tensor, ...], ...]
     """Last states of each layer, (h,) or (h, c), both directions side by side."""
     summary: Summary | None = None
-    """Summary of the sentences before, or None."""
+    """Summary of the previous sentences, or None."""
 
     @property
     def accumulation_dtype(self) -> torch.dtype:
@@ -327,7 +322,7 @@ class Score(nn.Module):
 
     def keys(self, memory: Tensor) -> Tensor | None:
         """Returns the keys of the memory [..., S, C], which are computed once per sentence."""
-        return memory
+        return memory if self.reads_memory else None
 
     def forward(self, query: Tensor, view: View) -> Tensor:
         """Returns the scores [..., Q, W] of queries [..., Q, H], not normalised, padding included."""
@@ -335,10 +330,6 @@ class Score(nn.Module):
 
     def closed_form(self) -> ClosedForm | None:
         """Returns the score in closed form, for recorded recurrences; None if it has none."""
-        return None
-
-    def standalone(self, memory_size: int) -> Attention | None:
-        """Returns an attention that uses no window; None for all other scores."""
         return None
 
 
@@ -403,19 +394,7 @@ class Coverage(nn.Module):
         return ()
 
 
-SCORES: Registry[Score] = Registry("score")
+SCORES: Registry[Score | Attention] = Registry("score")
+"""An attention in it has no score and uses no window."""
 WINDOWS: Registry[Window] = Registry("window")
 COVERAGES: Registry[Coverage] = Registry("coverage")
-
-
-def normalize(scores: Tensor, bias: Tensor) -> Tensor:
-    """Softmax over the whole source, in at least float32; the weight of padding is exactly 0."""
-    return torch.softmax(scores.to(bias.dtype) + bias.unsqueeze(-2), dim=-1)
-
-
-def normalize_within(scores: Tensor, allowed: Tensor, dtype: torch.dtype) -> Tensor:
-    """Softmax over the allowed positions; the weight of all others is 0, also where none is allowed."""
-    # A score itself may exclude positions; where nothing is left, a softmax of minus infinities would be undefined.
-    allowed = allowed & (scores > -torch.inf)
-    weights = torch.softmax(scores.to(dtype).masked_fill(~allowed, torch.finfo(dtype).min), dim=-1)
-    return weights * allowed

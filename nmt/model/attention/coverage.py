@@ -16,6 +16,7 @@ from nmt.config import schema
 from nmt.config.schema import NetworkPartOptions, Size
 from nmt.kernels.gru.reference import gru_step
 from nmt.model.attention.base import COVERAGES, Coverage, Prepared
+from nmt.model.modules import initialize
 
 Carried = tuple[Tensor, ...]
 
@@ -55,7 +56,7 @@ class TermCoverage(Coverage):
         super().__init__()
         self.size = size
         self.term = nn.Linear(size, units, bias=False)
-        nn.init.xavier_uniform_(self.term.weight)
+        initialize(self.term)
 
     def start(self, prepared: Prepared) -> Carried:
         return (prepared.bias.new_zeros(*prepared.memory.shape[:-2], 1, prepared.memory.shape[-2], self.size),)
@@ -122,9 +123,7 @@ class NeuralCoverage(TermCoverage):
         nn.init.uniform_(self.weight, -1.0, 1.0)
         for block in self.recurrent.weight.chunk(3):
             nn.init.orthogonal_(block)
-        for layer in (self.memory, self.query):
-            nn.init.xavier_uniform_(layer.weight)
-        nn.init.zeros_(self.memory.bias)
+        initialize(self.memory, self.query)
         nn.init.zeros_(self.recurrent.bias)
 
     def prepare(self, memory: Tensor) -> Carried:

@@ -1,4 +1,4 @@
-"""Dot attention (Luong 2015, section 3.1)."""
+"""Scores that are products: cosine (Graves 2014, 3.3.1), dot and general (Luong 2015, 3.1), scaled (Vaswani 2017)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,39 @@ from collections.abc import Iterator
 from typing import Literal
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nmt.config import schema
 from nmt.config.registry import PartOptions
 from nmt.kernels.select import Kernels
 from nmt.model.attention.base import SCORES, ClosedForm, Score, ScoreOptions, View
-from nmt.model.modules import Linear
+from nmt.model.modules import Linear, initialize
+
+
+class CosineOptions(ScoreOptions):
+    kind: Literal["cosine"] = "cosine"
+
+
+@SCORES.register("cosine", CosineOptions)
+class CosineScore(Score):
+    """beta cos(k, m) (Graves 2014, eq. 5-6), k = W q and beta = log(1 + exp(w' q + b)) > 0 emitted at every step.
+
+    A cosine is 1 at most: beta begins at 10, so that a softmax over a sentence can tell positions apart at all.
+    """
+
+    def __init__(self, options: CosineOptions, query_size: int, memory_size: int, kernels: Kernels) -> None:
+        super().__init__()
+        self.key = nn.Linear(query_size, memory_size, bias=False)
+        self.strength = nn.Linear(query_size, 1)
+        initialize(self.key, self.strength)
+        nn.init.constant_(self.strength.bias, 10.0)
+
+    def keys(self, memory: Tensor) -> Tensor:
+        return F.normalize(memory, dim=-1)
+
+    def forward(self, query: Tensor, view: View) -> Tensor:
+        strength = F.softplus(self.strength(query))
+        return view.dot(F.normalize(self.key(query), dim=-1) * strength)
 
 
 class SameSizeOptions(ScoreOptions):
@@ -58,7 +85,7 @@ class GeneralScore(Score):
     def __init__(self, options: GeneralOptions, query_size: int, memory_size: int, kernels: Kernels) -> None:
         super().__init__()
         self.memory = Linear(memory_size, query_size, kernels, bias=False)
-        nn.init.xavier_uniform_(self.memory.weight)
+        initialize(self.memory)
 
     def keys(self, memory: Tensor) -> Tensor:
         keys: Tensor = self.memory(memory)

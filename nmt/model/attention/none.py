@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from nmt.config import schema
 from nmt.kernels.select import Kernels
-from nmt.model.attention.base import SCORES, Attention, AttentionOutput, Encoded, Prepared, Score, ScoreOptions
+from nmt.model.attention.base import SCORES, Attention, AttentionOutput, Encoded, Prepared, ScoreOptions
+from nmt.model.modules import initialize
 
 
 class NoneOptions(ScoreOptions):
@@ -49,28 +50,18 @@ class NoneOptions(ScoreOptions):
 
 
 @SCORES.register("none", NoneOptions)
-class NoScore(Score):
-    """No score: the context is the encoder's last state, or there is none."""
+class FixedContext(Attention):
+    """No score: the context is the encoder's last state, or there is none.
+
+    The context is the same at every position: the last state h of the encoder's top layer, or c = tanh(V h + b) of it
+    (Cho 2014, eq. 7-8 and A.1).
+    """
 
     def __init__(self, options: NoneOptions, query_size: int, memory_size: int, kernels: Kernels) -> None:
         super().__init__()
-        self.gives_context, self.mapped = options.gives_context, options.mapped
-
-    def standalone(self, memory_size: int) -> Attention:
-        return FixedContext(memory_size if self.gives_context else 0, self.mapped)
-
-
-class FixedContext(Attention):
-    """The same context at every position: the last state h of the encoder's top layer, or c = tanh(V h + b) of it
-    (Cho 2014, eq. 7-8 and A.1)."""
-
-    def __init__(self, context_size: int, mapped: bool) -> None:
-        super().__init__()
-        self.context_size = context_size
-        self.map = nn.Linear(context_size, context_size) if mapped else None
-        if self.map is not None:
-            nn.init.xavier_uniform_(self.map.weight)
-            nn.init.zeros_(self.map.bias)
+        self.context_size = memory_size if options.gives_context else 0
+        self.map = nn.Linear(self.context_size, self.context_size) if options.mapped else None
+        initialize(self.map)
 
     def prepare(self, encoded: Encoded) -> Prepared:
         summary_B1C = encoded.final_LBF[-1][0].unsqueeze(1)[..., : self.context_size]

@@ -5,6 +5,7 @@ Shapes: B sentences, N heads, Q queries, S source positions, C memory features, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -33,6 +34,7 @@ from nmt.model.attention.base import (
     WindowOutput,
     spread,
 )
+from nmt.model.modules import initialize
 from nmt.runtime import product_dtype
 
 Carried = tuple[Tensor, ...]
@@ -68,14 +70,7 @@ class SoftAttention(Attention):
 
     def forward(self, query_BQH: Tensor, prepared: Prepared, carried: Carried, position: int | None) -> AttentionOutput:
         mixed, carried = self.attend(query_BQH, prepared, carried, position)
-        centers_BQ = mixed.centers
-        weights = AttentionWeights(
-            mixed.weights.unsqueeze(2),
-            None if mixed.positions is None else mixed.positions.unsqueeze(2),
-            None if centers_BQ is None else centers_BQ.unsqueeze(2),
-            prepared.bias.shape[-1],
-            self.window.half_width,
-        )
+        weights = self.weights(mixed, prepared, lambda part: part.unsqueeze(2))
         return AttentionOutput(mixed.context, weights, carried)
 
     def scan(self, query_BTH: Tensor, prepared: Prepared) -> AttentionOutput:
@@ -112,6 +107,16 @@ class SoftAttention(Attention):
             carried = self.coverage.update(carried, weights, query, prepared)
         return mixed, carried
 
+    def weights(self, mixed: WindowOutput, prepared: Prepared, arrange: Callable[[Tensor], Tensor]) -> AttentionWeights:
+        """Returns the weights of a window; `arrange` makes [B, Q, N, ...] of its tensors."""
+        return AttentionWeights(
+            arrange(mixed.weights),
+            None if mixed.positions is None else arrange(mixed.positions),
+            None if mixed.centers is None else arrange(mixed.centers),
+            prepared.bias.shape[-1],
+            self.window.half_width,
+        )
+
 
 class MultiHeadAttention(Attention):
     """Multi-head attention (Vaswani 2017, 3.2.2; additive with 4 heads in Chen 2018).
@@ -131,9 +136,7 @@ class MultiHeadAttention(Attention):
         self.key = nn.Linear(memory_size, query_size, bias=False) if attention.score.reads_memory else None
         self.value = nn.Linear(memory_size, query_size, bias=False)
         self.output = nn.Linear(query_size, memory_size, bias=False)
-        for layer in (self.query, self.key, self.value, self.output):
-            if layer is not None:
-                nn.init.xavier_uniform_(layer.weight)
+        initialize(self.query, self.key, self.value, self.output)
 
     def prepare(self, encoded: Encoded) -> Prepared:
         memory_BSC = encoded.memory_BSC.to(product_dtype(encoded.memory_BSC))
@@ -148,15 +151,7 @@ class MultiHeadAttention(Attention):
     def forward(self, query_BQH: Tensor, prepared: Prepared, carried: Carried, position: int | None) -> AttentionOutput:
         by_head = tuple(part.transpose(1, 2) for part in carried)
         mixed, by_head = self.attention.attend(self._split(self.query(query_BQH)), prepared, by_head, position)
-        positions, centers = mixed.positions, mixed.centers
-        shape_BNQW = mixed.weights.shape
-        weights = AttentionWeights(
-            mixed.weights.transpose(1, 2),
-            None if positions is None else positions.expand(shape_BNQW).transpose(1, 2),
-            None if centers is None else centers.expand(shape_BNQW[:3]).transpose(1, 2),
-            prepared.bias.shape[-1],
-            self.attention.window.half_width,
-        )
+        weights = self.attention.weights(mixed, prepared, lambda part: part.transpose(1, 2))
         context_BQC = self.output(mixed.context.transpose(1, 2).flatten(2))
         return AttentionOutput(context_BQC, weights, tuple(part.transpose(1, 2) for part in by_head))
 
@@ -180,9 +175,8 @@ def build_attention(options: AttentionConfig, query_size: int, memory_size: int,
     # The score and the window of a head see the outputs of the head's maps.
     sizes = (query_size, memory_size) if heads == 1 else (query_size // heads, query_size // heads)
     score = SCORES.build(options.score, *sizes, kernels)
-    alone = score.standalone(memory_size)
-    if alone is not None:
-        return alone
+    if isinstance(score, Attention):
+        return score
     window = WINDOWS.build(options.window, sizes[0])
     soft = SoftAttention(score, window, COVERAGES.build(options.coverage, score.units, *sizes), sizes[1], kernels)
     return soft if heads == 1 else MultiHeadAttention(heads, soft, query_size, memory_size)

@@ -9,7 +9,6 @@ Shapes: `...` is B, or B and N heads; Q queries, S source positions, W = min(2 D
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -24,9 +23,8 @@ from nmt.model.attention.base import (
     View,
     Window,
     WindowOutput,
-    normalize,
-    normalize_within,
 )
+from nmt.model.modules import initialize
 
 
 class GlobalWindowOptions(NetworkPartOptions):
@@ -48,7 +46,8 @@ class GlobalWindow(Window):
         memory = prepared.memory
         width, keys, exponentials = memory.shape[-2], prepared.keys, prepared.exponentials
         view = View(keys, own=False, width=width, positions=None, covered=covered(None), exponentials=exponentials)
-        weights = normalize(score(query, view), prepared.bias)
+        # In at least float32; the weight of padding is exactly 0.
+        weights = torch.softmax(score(query, view).to(prepared.bias.dtype) + prepared.bias.unsqueeze(-2), dim=-1)
         return WindowOutput(weights.to(memory.dtype) @ memory, weights)
 
 
@@ -59,26 +58,21 @@ class LocalOptions(NetworkPartOptions):
     """D: positions on either side of the window's centre."""
 
 
-@dataclass(frozen=True)
-class Bounds:
-    """The windows of a batch of queries."""
-
-    first: int | Tensor
-    """First position of the window: one for all queries, or int64 [..., Q]."""
-    centers: Tensor
-    """p_t, [..., Q] or broadcastable to it."""
-
-
 class LocalWindow(Window):
     """Reads only the positions within D of p_t, so that the cost of a query does not grow with the sentence."""
 
     half_width: int
 
+    def __init__(self, options: LocalOptions, query_size: int) -> None:
+        super().__init__()
+        self.half_width = options.half_width
+
     def prepare(self, prepared: Prepared) -> Prepared:
         return prepared.in_parts()
 
-    def bounds(self, query: Tensor, prepared: Prepared, position: int | None) -> Bounds:
-        """The windows of the queries [..., Q, H]."""
+    def bounds(self, query: Tensor, prepared: Prepared, position: int | None) -> tuple[int | Tensor, Tensor]:
+        """Returns the windows of the queries [..., Q, H]: their first positions, one for all or int64 [..., Q], and
+        p_t, [..., Q] or broadcastable to it."""
         raise AssertionError("a local window has bounds")
 
     def emphasis(self, distance: Tensor) -> Tensor | None:
@@ -90,30 +84,32 @@ class LocalWindow(Window):
     ) -> WindowOutput:
         assert prepared.sources is not None, "prepared for reading in parts"
         memory_source, keys_source = prepared.sources
-        bounds = self.bounds(query, prepared, position)
+        first, centers = self.bounds(query, prepared, position)
         width = self.width(prepared)
         offsets_W = torch.arange(width, device=query.device)
-        if isinstance(bounds.first, int):
-            positions = offsets_W + bounds.first
-            memory = memory_source.read(bounds.first, width)
-            keys = None if keys_source is None else keys_source.read(bounds.first, width)
+        if isinstance(first, int):
+            positions = offsets_W + first
+            memory = memory_source.read(first, width)
+            keys = None if keys_source is None else keys_source.read(first, width)
         else:
-            first = bounds.first.expand(query.shape[:-1])
-            positions = first.unsqueeze(-1) + offsets_W
+            positions = first.expand(query.shape[:-1]).unsqueeze(-1) + offsets_W
             memory = memory_source.take(positions)
             keys = None if keys_source is None else keys_source.take(positions)
         own = positions.dim() > 1
         everywhere = positions.expand(*query.shape[:-1], width)
         view = View(keys, own, width, positions, covered(everywhere))
 
-        distance = positions - bounds.centers.unsqueeze(-1)
+        distance = positions - centers.unsqueeze(-1)
         allowed = (distance.abs() <= self.half_width) & (positions < prepared.lengths[..., None, None])
-        weights = normalize_within(score(query, view), allowed, prepared.bias.dtype)
+        scores, dtype = score(query, view), prepared.bias.dtype
+        # A score itself may exclude positions; where nothing is left, a softmax of minus infinities would be undefined.
+        allowed = allowed & (scores > -torch.inf)
+        weights = torch.softmax(scores.to(dtype).masked_fill(~allowed, torch.finfo(dtype).min), dim=-1) * allowed
         emphasis = self.emphasis(distance)
         weights = weights if emphasis is None else weights * emphasis
         mixing = weights.to(memory.dtype)
         context = (mixing.unsqueeze(-2) @ memory).squeeze(-2) if own else mixing @ memory
-        return WindowOutput(context, weights, everywhere, bounds.centers.expand(query.shape[:-1]))
+        return WindowOutput(context, weights, everywhere, centers.expand(query.shape[:-1]))
 
     def width(self, prepared: Prepared) -> int:
         """W: a short sentence is read whole."""
@@ -128,18 +124,14 @@ class LocalMonotonicOptions(LocalOptions):
 class LocalMonotonicWindow(LocalWindow):
     """local-m: p_t = t, and the weights are normalised within the window (Luong 2015, section 3.2)."""
 
-    def __init__(self, options: LocalMonotonicOptions, query_size: int) -> None:
-        super().__init__()
-        self.half_width = options.half_width
-
-    def bounds(self, query: Tensor, prepared: Prepared, position: int | None) -> Bounds:
+    def bounds(self, query: Tensor, prepared: Prepared, position: int | None) -> tuple[int | Tensor, Tensor]:
         last = prepared.memory.shape[-2] - self.width(prepared)
         like = prepared.bias
         if position is not None:
             first = min(max(position - self.half_width, 0), last)
-            return Bounds(first, torch.full((1,), position, dtype=like.dtype, device=like.device))
+            return first, torch.full((1,), position, dtype=like.dtype, device=like.device)
         targets_Q = torch.arange(query.shape[-2], device=like.device)
-        return Bounds((targets_Q - self.half_width).clamp(0, last), targets_Q.to(like.dtype))
+        return (targets_Q - self.half_width).clamp(0, last), targets_Q.to(like.dtype)
 
 
 class LocalPredictiveOptions(LocalOptions):
@@ -154,21 +146,20 @@ class LocalPredictiveWindow(LocalWindow):
     """
 
     def __init__(self, options: LocalPredictiveOptions, query_size: int) -> None:
-        super().__init__()
-        self.half_width = options.half_width
+        super().__init__(options, query_size)
         self.hidden = nn.Linear(query_size, query_size, bias=False)
         self.position = nn.Parameter(torch.empty(1, query_size))
-        nn.init.xavier_uniform_(self.hidden.weight)
+        initialize(self.hidden)
         nn.init.xavier_uniform_(self.position)
 
-    def bounds(self, query: Tensor, prepared: Prepared, position: int | None) -> Bounds:
+    def bounds(self, query: Tensor, prepared: Prepared, position: int | None) -> tuple[int | Tensor, Tensor]:
         dtype = prepared.bias.dtype
         # A sum of products in full precision: autocast's bf16 could not tell the positions of a long sentence apart.
         logits = (torch.tanh(self.hidden(query)).to(dtype) * self.position.squeeze(0)).sum(-1)
         # The paper counts positions from 1.
         centers = prepared.lengths.unsqueeze(-1) * torch.sigmoid(logits) - 1.0
         last = prepared.memory.shape[-2] - self.width(prepared)
-        return Bounds((centers.detach() - self.half_width).ceil().long().clamp(0, last), centers)
+        return (centers.detach() - self.half_width).ceil().long().clamp(0, last), centers
 
     def emphasis(self, distance: Tensor) -> Tensor:
         deviation = self.half_width / 2

@@ -1,12 +1,13 @@
 """Document context: the translator reads the sentences before a sentence in its document.
 
-Shapes: B sentences, M encoded sentences before, S positions of one, Q queries, C features, L sentences that have
+Shapes: B sentences, M encoded previous sentences, S positions of one, Q queries, C features, L sentences that have
 context, P positions back in the document, N entries of L x P that exist.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -29,46 +30,46 @@ class Sentences:
     """True at the positions of a sentence, False at padding."""
 
     @staticmethod
-    def join(parts: list[Sentences]) -> Sentences:
-        """Concatenates sentences."""
+    def join(sentences: Sequence[Sentences | None]) -> Sentences | None:
+        """Concatenates sentences; returns None if there are none."""
+        parts = [part for part in sentences if part is not None]
+        if not parts:
+            return None
         width = max(part.mask_MS.shape[1] for part in parts)
         states = [nn.functional.pad(part.states_MSC, (0, 0, 0, width - part.states_MSC.shape[1])) for part in parts]
         masks = [nn.functional.pad(part.mask_MS, (0, width - part.mask_MS.shape[1])) for part in parts]
         return Sentences(torch.cat(states), torch.cat(masks))
 
-    def select(self, sentences_N: Tensor) -> Sentences:
-        """Returns these sentences."""
-        return Sentences(self.states_MSC.index_select(0, sentences_N), self.mask_MS.index_select(0, sentences_N))
-
-    def detach(self) -> Sentences:
-        """Returns the states without gradients."""
-        return replace(self, states_MSC=self.states_MSC.detach())
+    def copy(self, number: int, length: int) -> Sentences:
+        """Copies one of the sentences without padding, so that it does not hold on to the others."""
+        part = (slice(number, number + 1), slice(length))
+        return Sentences(self.states_MSC[part].clone(), self.mask_MS[part].clone())
 
 
 @dataclass(frozen=True)
 class ContextWeights:
-    """Attention weights of the positions of sentences to the sentences before."""
+    """Attention weights of the positions of sentences to the previous sentences."""
 
-    past: PreviousSentences
+    previous: PreviousSentences
     words_NQS: Tensor
-    """Weights of the words in each sentence before; exactly 0 on padding."""
+    """Weights of the words in each previous sentence; exactly 0 on padding."""
     sentences_LQP: Tensor
-    """Weights of the sentences before, nearest first; exactly 0 where there is none."""
+    """Weights of the previous sentences, nearest first; exactly 0 where there is none."""
 
 
 @dataclass(frozen=True)
-class PreviousTranslations:
-    """The translations before the sentences that are being translated."""
+class PreparedContext:
+    """Translations of the previous sentences of the sentences that are being translated."""
 
     words: Prepared
-    """Of the P sentences before each of B sentences, [B x P, ...]; of any sentence where there is none."""
+    """Of the P previous sentences of each of B sentences, [B x P, ...]; of any sentence where there is none."""
     present_BP: Tensor
 
-    def select(self, sentences_N: Tensor) -> PreviousTranslations:
+    def select(self, sentences_N: Tensor) -> PreparedContext:
         """Returns the rows of these sentences."""
         sentences = self.present_BP.shape[1]
         rows_NP = sentences_N.unsqueeze(1) * sentences + torch.arange(sentences, device=sentences_N.device)
-        return PreviousTranslations(self.words.select(rows_NP.flatten()), self.present_BP.index_select(0, sentences_N))
+        return PreparedContext(self.words.select(rows_NP.flatten()), self.present_BP.index_select(0, sentences_N))
 
 
 class ContextOptions(NetworkPartOptions):
@@ -91,28 +92,28 @@ class Context(nn.Module):
         return ""
 
     def add_source_context(
-        self, encoded: Encoded, past: PreviousSentences, before: Sentences | None
+        self, encoded: Encoded, previous: PreviousSentences, states: Sentences | None
     ) -> tuple[Encoded, ContextWeights | None]:
         """Adds context to the encoded sources.
 
-        `before` are the encoder states of the sentences before; None: they are among the sources.
+        `states` are the encoder states of the previous sentences; None: they are among the sources.
         """
         raise AssertionError("no context for sources")
 
     def add_target_context(
-        self, states_BTH: Tensor, past: PreviousSentences, before: Sentences
+        self, states_BTH: Tensor, previous: PreviousSentences, states: Sentences
     ) -> tuple[Tensor, ContextWeights | None]:
         """Adds context to the decoder's states [B, T, H] of all positions.
 
-        `before` are the decoder states of the sentences before.
+        `states` are the decoder states of the previous sentences.
         """
         raise AssertionError("no context for translations")
 
-    def start(self, past: PreviousSentences, before: Sentences, sentences: int) -> PreviousTranslations:
-        """Returns the translations before so many sentences that are to be translated."""
+    def prepare(self, previous: PreviousSentences, states: Sentences, sentences: int) -> PreparedContext:
+        """Prepares the context of so many sentences that are to be translated, for `step`."""
         raise AssertionError("no context for translations")
 
-    def step(self, states_BQH: Tensor, translated: PreviousTranslations) -> Tensor:
+    def step(self, states_BQH: Tensor, context: PreparedContext) -> Tensor:
         """Adds context to the decoder's states of every hypothesis after a step."""
         raise AssertionError("no context for translations")
 

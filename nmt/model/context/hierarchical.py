@@ -1,4 +1,4 @@
-"""Hierarchical attention over the sentences before (Miculicich 2018, section 3): words, then sentences, then a gate.
+"""Hierarchical attention over the previous sentences (Miculicich 2018, section 3): words, then sentences, then a gate.
 
 Shapes: B sentences, M previous sentences whose states are kept, S positions of one, Q queries, C features, L sentences
 with context, P sentences of context at most, N those of the L x P that exist.
@@ -21,7 +21,8 @@ from nmt.model.attention import Encoded, Prepared, build_attention
 from nmt.model.attention.base import ScoreOptions
 from nmt.model.attention.coverage import NoCoverageOptions
 from nmt.model.attention.windows import GlobalWindowOptions
-from nmt.model.context.base import CONTEXTS, Context, ContextOptions, ContextWeights, PreviousTranslations, Sentences
+from nmt.model.context.base import CONTEXTS, Context, ContextOptions, ContextWeights, PreparedContext, Sentences
+from nmt.model.modules import initialize
 
 OPEN = 2.0
 """Initial bias of the gate: lambda is about 0.88, so that training starts near the translator without context."""
@@ -73,7 +74,7 @@ class HierarchicalAttention(nn.Module):
         s_j = attend(f_w(h_t), the words of sentence j);   d_t = FFN(attend(f_s(h_t), s_1 .. s_P))
         lambda_t = sigmoid(W_h h_t + W_d d_t + b);         h'_t = lambda_t h_t + (1 - lambda_t) d_t
 
-    f_w and f_s are linear. The paper has no b; the authors' program does. Without sentences before, h'_t is h_t.
+    f_w and f_s are linear. The paper has no b; the authors' program does. Without previous sentences, h'_t is h_t.
     """
 
     def __init__(self, options: HierarchicalOptions, size: int, kernels: Kernels) -> None:
@@ -88,70 +89,63 @@ class HierarchicalAttention(nn.Module):
         self.word_query, self.sentence_query = nn.Linear(size, size), nn.Linear(size, size)
         self.word = build_attention(attention(options.word), size, size, kernels)
         self.sentence = build_attention(attention(options.sentence), size, size, kernels)
-        self.feed_forward = nn.Identity() if options.feed_forward is None else _feed_forward(size, options.feed_forward)
+        self.feed_forward: nn.Module = nn.Identity()
+        if (units := options.feed_forward) is not None:
+            into, out = nn.Linear(size, units), nn.Linear(units, size)
+            initialize(into, out)
+            self.feed_forward = nn.Sequential(into, nn.ReLU(), out)
         self.gate_state, self.gate_context = nn.Linear(size, size), nn.Linear(size, size, bias=False)
-        for layer in (self.word_query, self.sentence_query, self.gate_state, self.gate_context):
-            nn.init.xavier_uniform_(layer.weight)
-        for layer in (self.word_query, self.sentence_query):
-            nn.init.zeros_(layer.bias)
+        initialize(self.word_query, self.sentence_query, self.gate_state, self.gate_context)
         nn.init.constant_(self.gate_state.bias, OPEN)
 
     def prepare(self, sentences: Sentences) -> Prepared:
-        """Computes the word attention's part that depends on the sentences before alone."""
-        if not self.backpropagate:
-            sentences = sentences.detach()
-        return self.word.prepare(Encoded(sentences.states_MSC, sentences.mask_MS, ()))
+        """Computes the word attention's part that depends on the previous sentences alone."""
+        states_MSC = sentences.states_MSC if self.backpropagate else sentences.states_MSC.detach()
+        return self.word.prepare(Encoded(states_MSC, sentences.mask_MS, ()))
 
-    def forward(self, states_BQC: Tensor, past: PreviousSentences, words: Prepared) -> tuple[Tensor, ContextWeights]:
+    def forward(
+        self, states_BQC: Tensor, previous: PreviousSentences, words: Prepared
+    ) -> tuple[Tensor, ContextWeights]:
         """Adds context to the states; those of a sentence without context stay unchanged.
 
         `words` is the result of `prepare` for M sentences.
         """
-        states_LQC = states_BQC.index_select(0, past.sentence_L)
-        owner_N = past.index_N // past.present_LP.shape[1]
+        states_LQC = states_BQC.index_select(0, previous.sentence_L)
         joined_LQC, words_NQS, sentences_LQP = self._join(
-            states_LQC, owner_N, past.index_N, words.select(past.row_N), past.present_LP
+            states_LQC, previous.index_N, words.select(previous.row_N), previous.present_LP
         )
-        return states_BQC.index_copy(0, past.sentence_L, joined_LQC), ContextWeights(past, words_NQS, sentences_LQP)
+        states_BQC = states_BQC.index_copy(0, previous.sentence_L, joined_LQC)
+        return states_BQC, ContextWeights(previous, words_NQS, sentences_LQP)
 
-    def start(self, past: PreviousSentences, words: Prepared, sentences: int) -> PreviousTranslations:
-        """Prepares the sentences before for `step`, so that sentences can be selected at any step."""
-        device, places = past.index_N.device, past.present_LP.shape[1]
-        present_BP = torch.zeros(sentences, places, dtype=torch.bool, device=device)
-        present_BP[past.sentence_L] = past.present_LP
-        row_BP = torch.zeros(sentences, places, dtype=torch.int64, device=device)
-        row_LP = torch.zeros(past.present_LP.shape, dtype=torch.int64, device=device)
-        row_BP[past.sentence_L] = row_LP.flatten().index_copy(0, past.index_N, past.row_N).view_as(row_LP)
-        return PreviousTranslations(words.select(row_BP.flatten()), present_BP)
+    def start(self, previous: PreviousSentences, words: Prepared, sentences: int) -> PreparedContext:
+        """Prepares the previous sentences for `step`, so that sentences can be selected at any step."""
+        present_LP = previous.present_LP
+        present_BP = present_LP.new_zeros(sentences, present_LP.shape[1])
+        present_BP[previous.sentence_L] = present_LP
+        # Not an assignment by a mask, for which a GPU would have to wait.
+        row_BP = torch.zeros_like(present_BP, dtype=torch.int64).masked_scatter(present_BP, previous.row_N)
+        return PreparedContext(words.select(row_BP.flatten()), present_BP)
 
-    def step(self, states_BQC: Tensor, translated: PreviousTranslations) -> Tensor:
+    def step(self, states_BQC: Tensor, context: PreparedContext) -> Tensor:
         """Adds context to the states of hypotheses [B, Q, C]."""
-        present_BP = translated.present_BP
-        place_N = torch.arange(present_BP.numel(), device=states_BQC.device)
-        has_past_B1 = present_BP.any(1, keepdim=True)
+        present_BP = context.present_BP
+        index_N = torch.arange(present_BP.numel(), device=states_BQC.device)
+        has_context_B1 = present_BP.any(1, keepdim=True)
         # A sentence without context attends to any sentence and its result is discarded: a softmax needs an element.
-        joined_BQC, _, _ = self._join(
-            states_BQC, place_N // present_BP.shape[1], place_N, translated.words, present_BP | ~has_past_B1
-        )
-        return torch.where(has_past_B1.unsqueeze(2), joined_BQC, states_BQC)
+        joined_BQC, _, _ = self._join(states_BQC, index_N, context.words, present_BP | ~has_context_B1)
+        return torch.where(has_context_B1.unsqueeze(2), joined_BQC, states_BQC)
 
     def _join(
-        self,
-        states_LQC: Tensor,
-        owner_N: Tensor,
-        place_N: Tensor,
-        words: Prepared,
-        present_LP: Tensor,
+        self, states_LQC: Tensor, index_N: Tensor, words: Prepared, present_LP: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the states with context, and the weights of both levels."""
         sentences, queries, size = states_LQC.shape
         places = present_LP.shape[1]
-        attended = self.word.scan(self.word_query(states_LQC).index_select(0, owner_N), words)
+        attended = self.word.scan(self.word_query(states_LQC).index_select(0, index_N // places), words)
         assert attended.weights is not None, "both levels have weights"
         summaries_NQC = attended.context_BQC
-        all_of_them = summaries_NQC.new_zeros(sentences * places, queries, size)
-        all_of_them = all_of_them.index_copy(0, place_N, summaries_NQC)
-        summaries_LQPC = all_of_them.view(sentences, places, queries, size).transpose(1, 2)
+        summaries = summaries_NQC.new_zeros(sentences * places, queries, size).index_copy(0, index_N, summaries_NQC)
+        summaries_LQPC = summaries.view(sentences, places, queries, size).transpose(1, 2)
         # Each query has its own summaries: to the upper level's attention it is a sentence.
         present_LQP = present_LP.unsqueeze(1).expand(-1, queries, -1)
         above = Encoded(summaries_LQPC.flatten(0, 1), present_LQP.flatten(0, 1), ())
@@ -180,32 +174,24 @@ class HierarchicalContext(Context):
             self.decoder = HierarchicalAttention(options, hidden_size, kernels)
 
     def add_source_context(
-        self, encoded: Encoded, past: PreviousSentences, before: Sentences | None
+        self, encoded: Encoded, previous: PreviousSentences, states: Sentences | None
     ) -> tuple[Encoded, ContextWeights | None]:
         assert self.encoder is not None, "the encoder has context"
-        words = self.encoder.prepare(before or Sentences(encoded.memory_BSC, encoded.mask_BS))
-        memory_BSC, weights = self.encoder(encoded.memory_BSC, past, words)
+        words = self.encoder.prepare(states or Sentences(encoded.memory_BSC, encoded.mask_BS))
+        memory_BSC, weights = self.encoder(encoded.memory_BSC, previous, words)
         return encoded.with_memory(memory_BSC), weights
 
     def add_target_context(
-        self, states_BTH: Tensor, past: PreviousSentences, before: Sentences
+        self, states_BTH: Tensor, previous: PreviousSentences, states: Sentences
     ) -> tuple[Tensor, ContextWeights | None]:
         assert self.decoder is not None, "the decoder has context"
-        joined: tuple[Tensor, ContextWeights] = self.decoder(states_BTH, past, self.decoder.prepare(before))
+        joined: tuple[Tensor, ContextWeights] = self.decoder(states_BTH, previous, self.decoder.prepare(states))
         return joined
 
-    def start(self, past: PreviousSentences, before: Sentences, sentences: int) -> PreviousTranslations:
+    def prepare(self, previous: PreviousSentences, states: Sentences, sentences: int) -> PreparedContext:
         assert self.decoder is not None, "the decoder has context"
-        return self.decoder.start(past, self.decoder.prepare(before), sentences)
+        return self.decoder.start(previous, self.decoder.prepare(states), sentences)
 
-    def step(self, states_BQH: Tensor, translated: PreviousTranslations) -> Tensor:
+    def step(self, states_BQH: Tensor, context: PreparedContext) -> Tensor:
         assert self.decoder is not None, "the decoder has context"
-        return self.decoder.step(states_BQH, translated)
-
-
-def _feed_forward(size: int, units: int) -> nn.Module:
-    layers = nn.Linear(size, units), nn.Linear(units, size)
-    for layer in layers:
-        nn.init.xavier_uniform_(layer.weight)
-        nn.init.zeros_(layer.bias)
-    return nn.Sequential(layers[0], nn.ReLU(), layers[1])
+        return self.decoder.step(states_BQH, context)

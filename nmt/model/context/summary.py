@@ -25,6 +25,7 @@ from nmt.model.attention.base import ScoreOptions
 from nmt.model.cells import cell_class
 from nmt.model.classifier import Level, Pooling
 from nmt.model.context.base import CONTEXTS, Context, ContextOptions, ContextWeights, Sentences
+from nmt.model.modules import initialize
 
 
 class SummaryOptions(ContextOptions):
@@ -91,42 +92,34 @@ class SummaryContext(Context):
             self.gate_state = nn.Linear(decoder.hidden_size, size, bias=False)
             self.gate_input = nn.Linear(gates, size, bias=False)
             self.enter = nn.Linear(size, gates, bias=False)
-            for layer in (self.gate_state, self.gate_input):
-                nn.init.xavier_uniform_(layer.weight)
+            initialize(self.gate_state, self.gate_input)
             nn.init.zeros_(self.enter.weight)
 
     def unsupported_reason(self) -> str:
         return "" if self.enter is None else "model.context.where has no native or Triton kernel unless it is start"
 
     def add_source_context(
-        self, encoded: Encoded, past: PreviousSentences, before: Sentences | None
+        self, encoded: Encoded, previous: PreviousSentences, states: Sentences | None
     ) -> tuple[Encoded, ContextWeights | None]:
-        vector_BD = self.summarize(past, before or Sentences(encoded.memory_BSC, encoded.mask_BS), len(encoded.mask_BS))
-        first_BAH = None
-        if self.first is not None:
-            first_BAH = self.first(vector_BD).unflatten(1, (-1, self.state_size))
+        states = states or Sentences(encoded.memory_BSC, encoded.mask_BS)
+        vector_BD = self.summarize(previous, states, len(encoded.mask_BS))
+        first_BAH = None if self.first is None else self.first(vector_BD).unflatten(1, (-1, self.state_size))
         step_term = None if self.enter is None else self._step_term
         return replace(encoded, summary=Summary(vector_BD, first_BAH, step_term)), None
 
-    def summarize(self, past: PreviousSentences, before: Sentences, sentences: int) -> Tensor:
-        """Returns the summary [B, D] of the sentences before each of this many sentences; 0 where there are none."""
-        summaries_MC = self._sentence_vectors(before)
-        oldest_first_N = _oldest_first(past.count_L).to(past.row_N.device, non_blocking=True)
-        read_NC = summaries_MC.index_select(0, past.row_N.index_select(0, oldest_first_N))
+    def summarize(self, previous: PreviousSentences, states: Sentences, sentences: int) -> Tensor:
+        """Returns the summary [B, D] of the previous sentences of each of so many sentences; 0 where there are none."""
+        count, width = states.mask_MS.shape
+        position_P = torch.arange(count * width, device=states.mask_MS.device)
+        words_PC, mask_P = states.states_MSC.flatten(0, 1), states.mask_MS.flatten()
+        summaries_MC, _ = self.words.pool(words_PC, position_P // width, position_P % width, count, mask_P)
+        oldest_first_N = _oldest_first(previous.count_L).to(previous.row_N.device, non_blocking=True)
+        read_NC = summaries_MC.index_select(0, previous.row_N.index_select(0, oldest_first_N))
         read_NC = self.drop(read_NC, self.dropout, self.training)
-        packing = Packing.of(past.count_L, read_NC.device)
+        packing = Packing.of(previous.count_L, read_NC.device)
         vectors_LD, _ = self.sentences(read_NC.index_select(0, packing.element_P), packing)
         summary_BD: Tensor = vectors_LD.new_zeros(sentences, vectors_LD.shape[1])
-        return summary_BD.index_copy(0, past.sentence_L, vectors_LD)
-
-    def _sentence_vectors(self, before: Sentences) -> Tensor:
-        """Returns the vector of each previous sentence, [M, C]."""
-        count, width = before.mask_MS.shape
-        position_P = torch.arange(count * width, device=before.mask_MS.device)
-        vectors_MC, _ = self.words.pool(
-            before.states_MSC.flatten(0, 1), position_P // width, position_P % width, count, before.mask_MS.flatten()
-        )
-        return vectors_MC
+        return summary_BD.index_copy(0, previous.sentence_L, vectors_LD)
 
     def _step_term(self, vector_BD: Tensor, projected_BQG: Tensor, hidden_BQH: Tensor) -> Tensor:
         assert self.gate_state is not None

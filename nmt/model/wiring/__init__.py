@@ -5,11 +5,11 @@ A wiring is a file in this folder and a line below.
 
 # A module registers its mechanism when it is imported.
 from nmt.model.wiring import bahdanau, conditional, gnmt, luong  # noqa: F401
-from nmt.model.wiring.base import WIRINGS, DecoderState, Wiring, build_wiring
+from nmt.model.wiring.base import WIRINGS, DecoderState, Output, Wiring
 
 __all__ = [
     "WIRINGS",
     "DecoderState",
+    "Output",
     "Wiring",
-    "build_wiring",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nmt.config import schema
 from nmt.kernels.select import Kernels
@@ -58,9 +58,9 @@ class BahdanauWiring(Wiring):
         cell = self.stack.cells[0]
         self.parts = cell.parts
         self.attention = build_attention(model.attention, self.hidden_size, memory_size, kernels)
-        self.context_size = self.attention.context_size
-        if self.context_size:
-            self.context = gate_input(self.context_size, cell.projected_size, cell.gates)
+        self.context: nn.Linear | None = None
+        if self.attention.context_size:
+            self.context = gate_input(self.attention.context_size, cell.projected_size, cell.gates)
         self.bridge = Bridge(model, self.parts, memory_size)
 
     def project(self, inputs_BTE: Tensor) -> Tensor:
@@ -73,19 +73,18 @@ class BahdanauWiring(Wiring):
         query_BQH = state.recurrent[-self.parts]
         attended = self.attention(query_BQH, state.prepared, state.carried, state.position)
         beside_BQG = None
-        if self.context_size:
+        if self.context is not None:
             context_BQG = self.context(attended.context_BQC)
             if self.resets_context:
                 beside_BQG = context_BQG
             else:
                 projected_BQG = projected_BQG + context_BQG
-        projected_BQG = state.enter(projected_BQG, state.recurrent[0])
+        projected_BQG = self.enter(projected_BQG, state)
         top_BQH, recurrent = self.stack.step(
             state.recurrent, projected=projected_BQG, beside=beside_BQG, masks=state.step_masks
         )
-        return state.after(recurrent, attended), Output(
-            query_BQH if self.reads_before else top_BQH, attended.context_BQC
-        )
+        hidden_BQH = query_BQH if self.reads_before else top_BQH
+        return state.after(recurrent, attended), Output(hidden_BQH, attended.context_BQC)
 
     def unsupported_reason(self) -> str:
         if self.resets_context:
@@ -94,6 +93,7 @@ class BahdanauWiring(Wiring):
 
     def record(self, tape: Tape, projected: Term, state: DecoderState) -> tuple[Value, Value]:
         layers = self.stack.carry(tape, state.recurrent)
+        assert self.context is not None, "without a context no attention is recorded"
         context = self.attention.record(tape, layers[-1][0].before, state.prepared)
         inputs = (projected, tape.product(context.after, self.context.weight))
         top = self.stack.record(tape, inputs, layers, state.dropout_masks)
@@ -104,4 +104,4 @@ class BahdanauWiring(Wiring):
         if not self.reads_before:
             return output, weights
         first_B1H = state.recurrent[-self.parts].to(output.hidden.dtype)
-        return output.with_hidden(torch.cat([first_B1H, output.hidden[:, :-1]], 1)), weights
+        return output._replace(hidden=torch.cat([first_B1H, output.hidden[:, :-1]], 1)), weights

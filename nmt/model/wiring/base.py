@@ -10,6 +10,7 @@ Shapes: B sentences, Q queries, T target positions, E embedding, H decoder hidde
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,22 +21,17 @@ from nmt.kernels.select import Kernels
 from nmt.kernels.tape import Tape, Term, Value
 from nmt.model.attention import Attention, AttentionOutput, AttentionWeights, Encoded, Prepared, Summary
 from nmt.model.cells import DropoutMasks
-from nmt.model.context import PreviousTranslations
-from nmt.model.modules import Linear, module_list
+from nmt.model.context import PreparedContext
+from nmt.model.modules import Linear, initialize, module_list
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(NamedTuple):
     """Output of a wiring."""
 
     hidden: Tensor
     """Decoder state, [B, Q, H]."""
     context: Tensor
     """Context, [B, Q, C]; C may be 0."""
-
-    def with_hidden(self, hidden: Tensor) -> Output:
-        """Returns the output with another state."""
-        return Output(hidden, self.context)
 
 
 class Readout(nn.Module):
@@ -73,8 +69,7 @@ class DeepOutput(Readout):
         self.kind = model.decoder.readout.kind
         units = self.size * (2 if self.kind == "maxout" else 1)
         self.mix = Linear(hidden_size + context_size + input_size, units, kernels)
-        nn.init.xavier_uniform_(self.mix.weight)
-        nn.init.zeros_(self.mix.bias)
+        initialize(self.mix)
 
     def mixed(self, output: Output, inputs_BTE: Tensor) -> Tensor:
         parts = (output.hidden, output.context, inputs_BTE)
@@ -118,9 +113,7 @@ class Bridge(nn.Module):
         widths = [sizes.get(self.kind, encoder.widths[layer]) for layer in self.encoder_layers]
         self.maps = module_list(nn.Linear(width, decoder.hidden_size) for width in widths for _ in range(parts))
         self.norms = module_list(nn.LayerNorm(decoder.hidden_size) if norm else nn.Identity() for _ in self.maps)
-        for layer in self.maps:
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        initialize(*self.maps)
 
     def forward(self, encoded: Encoded, prepared: Prepared) -> tuple[Tensor, ...]:
         """Returns the parts of the first state, layer by layer, each [B, 1, H], in at least single precision."""
@@ -173,10 +166,10 @@ class DecoderState:
     """Target positions read so far."""
     weights: AttentionWeights | None = None
     """Attention weights of the last step."""
-    translated: PreviousTranslations | None = None
-    """States of the translations before, or None."""
+    prepared_context: PreparedContext | None = None
+    """Translations of the previous sentences, or None."""
     summary: Summary | None = None
-    """Summary of the sentences before, or None."""
+    """Summary of the previous sentences, or None."""
     dropout_masks: DropoutMasks = ()
     """Dropout masks between layers for all positions of known targets."""
 
@@ -184,10 +177,6 @@ class DecoderState:
     def attention_BQS(self) -> Tensor | None:
         """Weights of the last step, the mean of the heads; 0 on padding."""
         return None if self.weights is None else self.weights.mean()
-
-    def enter(self, projected_BQG: Tensor, hidden_BQH: Tensor) -> Tensor:
-        """Adds the summary's term to the pre-activations of the lowest layer; `hidden_BQH` is its previous state."""
-        return projected_BQG if self.summary is None else self.summary.enter(projected_BQG, hidden_BQH)
 
     @property
     def step_masks(self) -> DropoutMasks:
@@ -205,11 +194,11 @@ class DecoderState:
 
         None keeps all sentences, without a copy.
         """
-        prepared, translated, summary = self.prepared, self.translated, self.summary
+        prepared, context, summary = self.prepared, self.prepared_context, self.summary
         if sentences_N is not None:
             prepared = prepared.select(sentences_N)
             summary = None if summary is None else summary.select(sentences_N)
-            translated = None if translated is None else translated.select(sentences_N)
+            context = None if context is None else context.select(sentences_N)
         else:
             sentences_N = torch.arange(len(hypotheses_NQ), device=hypotheses_NQ.device)
         rows_N1 = sentences_N.unsqueeze(1)
@@ -219,7 +208,7 @@ class DecoderState:
             recurrent=tuple(part[rows_N1, hypotheses_NQ] for part in self.recurrent),
             carried=tuple(part[rows_N1, hypotheses_NQ] for part in self.carried),
             weights=None if self.weights is None else self.weights.select(rows_N1, hypotheses_NQ),
-            translated=translated,
+            prepared_context=context,
             summary=summary,
         )
 
@@ -229,31 +218,37 @@ class Wiring(nn.Module):
 
     hidden_size: int
     """Features of the state that the readout gets."""
-    context_size: int
-    fed_size: int = 0
-    """Features of the tensor that input feeding adds to the state, as its last part; it starts at 0."""
     attention: Attention
+    feed: nn.Linear | None
+    """Input feeding: maps a tensor, which is the last part of the state and starts at 0, to pre-activations."""
     bridge: Bridge
 
     def __init__(self, kernels: Kernels) -> None:
         super().__init__()
         self.steps = kernels.steps
+        self.feed = None
 
     def build_readout(self, model: schema.ModelConfig, input_size: int, kernels: Kernels) -> Readout:
         """Builds the readout for this wiring's outputs."""
-        return DeepOutput(model, self.hidden_size, self.context_size, input_size, kernels)
+        return DeepOutput(model, self.hidden_size, self.attention.context_size, input_size, kernels)
 
     def start(self, encoded: Encoded) -> DecoderState:
         """Returns the state before the first position, with one hypothesis per sentence."""
         prepared = self.attention.prepare(encoded)
         recurrent = self.bridge(encoded, prepared)
-        if self.fed_size:
-            recurrent += (recurrent[0].new_zeros(len(recurrent[0]), 1, self.fed_size),)
+        if self.feed is not None:
+            recurrent += (recurrent[0].new_zeros(len(recurrent[0]), 1, self.feed.in_features),)
         return DecoderState(prepared, recurrent, self.attention.start(prepared), summary=encoded.summary)
 
     def project(self, inputs_BTE: Tensor) -> Tensor:
         """Returns the products with the inputs of all positions, [B, T, ...]."""
         raise AssertionError("a wiring projects its inputs")
+
+    def enter(self, projected_BQG: Tensor, state: DecoderState) -> Tensor:
+        """Adds input feeding and the summary's term to the pre-activations of the lowest layer."""
+        if self.feed is not None:
+            projected_BQG = projected_BQG + self.feed(state.recurrent[-1])
+        return projected_BQG if state.summary is None else state.summary.enter(projected_BQG, state.recurrent[0])
 
     def advance(self, projected_BQG: Tensor, state: DecoderState) -> tuple[DecoderState, Output]:
         """Advances each hypothesis by one step."""
@@ -305,14 +300,8 @@ class Wiring(nn.Module):
 WIRINGS: Registry[Wiring] = Registry("wiring")
 
 
-def build_wiring(model: schema.ModelConfig, input_size: int, memory_size: int, kernels: Kernels) -> Wiring:
-    """Builds the wiring for inputs [.., input_size] and a memory [.., memory_size]."""
-    return WIRINGS.build(model.attention.wiring, model, input_size, memory_size, kernels)
-
-
 def gate_input(features: int, projected_size: int, gates: int) -> nn.Linear:
     """Returns a map of further features to a cell's pre-activations, initialised as the input's own."""
     layer = nn.Linear(features, projected_size, bias=False)
-    for block in layer.weight.chunk(gates):
-        nn.init.xavier_uniform_(block)
+    initialize(layer, gates=gates)
     return layer

@@ -51,9 +51,8 @@ class ConditionalWiring(Wiring):
         decoder = model.decoder
         self.hidden_size = decoder.hidden_size
         self.attention = build_attention(model.attention, self.hidden_size, memory_size, kernels)
-        self.context_size = self.attention.context_size
         self.before = CELLS.build(decoder.cell, input_size, self.hidden_size, kernels)
-        self.behind = CELLS.build(decoder.cell, self.context_size, self.hidden_size, kernels)
+        self.behind = CELLS.build(decoder.cell, self.attention.context_size, self.hidden_size, kernels)
         self.above = Stack(model, self.hidden_size, kernels, first=1)
         self.parts = self.before.parts
         self.bridge = Bridge(model, self.parts, memory_size)
@@ -65,8 +64,7 @@ class ConditionalWiring(Wiring):
         return self.above.draw(batch, positions)
 
     def advance(self, projected_BQG: Tensor, state: DecoderState) -> tuple[DecoderState, Output]:
-        projected_BQG = state.enter(projected_BQG, state.recurrent[0])
-        between = self.before(projected_BQG, state.recurrent[: self.parts])
+        between = self.before(self.enter(projected_BQG, state), state.recurrent[: self.parts])
         attended = self.attention(between[0], state.prepared, state.carried, state.position)
         lowest = self.behind(self.behind.project(attended.context_BQC), between)
         top_BQH, above = self.above.step(state.recurrent[self.parts :], below=lowest[0], masks=state.step_masks)

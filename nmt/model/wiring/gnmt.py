@@ -42,13 +42,11 @@ class GnmtWiring(Wiring):
         self.hidden_size = model.decoder.hidden_size
         self.queries_previous = options.query == "previous"
         self.attention = build_attention(model.attention, self.hidden_size, memory_size, kernels)
-        self.context_size = self.attention.context_size
         self.lowest = CELLS.build(model.decoder.cell, input_size, self.hidden_size, kernels)
-        self.above = Stack(model, self.hidden_size, kernels, first=1, context_size=self.context_size)
+        self.above = Stack(model, self.hidden_size, kernels, first=1, context_size=self.attention.context_size)
         self.parts = self.lowest.parts
-        self.fed_size = self.context_size if options.context_feeding else 0
-        fed = (self.fed_size, self.lowest.projected_size, self.lowest.gates)
-        self.feed = gate_input(*fed) if self.fed_size else None
+        if options.context_feeding and self.attention.context_size:
+            self.feed = gate_input(self.attention.context_size, self.lowest.projected_size, self.lowest.gates)
         self.bridge = Bridge(model, self.parts, memory_size)
 
     def project(self, inputs_BTE: Tensor) -> Tensor:
@@ -75,9 +73,8 @@ class GnmtWiring(Wiring):
         """Returns the first layer's state after a step, the states above before it, and the attention."""
         before, above = state.recurrent[: self.parts], state.recurrent[self.parts :]
         if self.feed is not None:
-            projected_BQG = projected_BQG + self.feed(above[-1])
             above = above[:-1]
-        after = self.lowest(state.enter(projected_BQG, before[0]), before)
+        after = self.lowest(self.enter(projected_BQG, state), before)
         query_BQH = before[0] if self.queries_previous else after[0]
         return after, above, self.attention(query_BQH, state.prepared, state.carried, state.position)
 

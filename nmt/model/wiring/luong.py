@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nmt.config import schema
 from nmt.kernels.select import Kernels
 from nmt.kernels.tape import Tape, Term, Value
 from nmt.model.attention import AttentionOutput, AttentionWeights, Encoded, build_attention
 from nmt.model.cells import DropoutMasks, Stack
-from nmt.model.modules import Linear
+from nmt.model.modules import Linear, initialize
 from nmt.model.wiring.base import WIRINGS, Bridge, DecoderState, Output, Readout, Wiring, gate_input, readout_size
 
 
@@ -52,10 +52,8 @@ class LuongWiring(Wiring):
         self.stack = Stack(model, input_size, kernels)
         cell = self.stack.cells[0]
         self.attention = build_attention(model.attention, decoder_size, memory_size, kernels)
-        self.context_size = self.attention.context_size
-        self.mix = Linear(self.context_size + decoder_size, self.hidden_size, kernels, bias=False)
-        nn.init.xavier_uniform_(self.mix.weight)
-        self.fed_size = self.hidden_size if options.input_feeding else 0
+        self.mix = Linear(self.attention.context_size + decoder_size, self.hidden_size, kernels, bias=False)
+        initialize(self.mix)
         self.feed = gate_input(self.hidden_size, cell.projected_size, cell.gates) if options.input_feeding else None
         self.bridge = Bridge(model, cell.parts, memory_size)
 
@@ -69,9 +67,7 @@ class LuongWiring(Wiring):
         return self.stack.draw(batch, positions)
 
     def advance(self, projected_BQG: Tensor, state: DecoderState) -> tuple[DecoderState, Output]:
-        if self.feed is not None:
-            projected_BQG = projected_BQG + self.feed(state.recurrent[-1])
-        projected_BQG = state.enter(projected_BQG, state.recurrent[0])
+        projected_BQG = self.enter(projected_BQG, state)
         top_BQH, recurrent = self.stack.step(state.recurrent, projected=projected_BQG, masks=state.step_masks)
         attended = self.attention(top_BQH, state.prepared, state.carried, state.position)
         output = self._attentional(top_BQH, attended)
@@ -98,7 +94,7 @@ class LuongWiring(Wiring):
         inputs = (projected, tape.product(attentional.before, self.feed.weight))
         top = self.stack.record(tape, inputs, self.stack.carry(tape, tuple(states)), state.dropout_masks)
         context = self.attention.record(tape, top.after, state.prepared)
-        from_context, from_top = self.mix.weight[:, : self.context_size], self.mix.weight[:, self.context_size :]
+        from_context, from_top = self.mix.weight.tensor_split((self.attention.context_size,), 1)
         tape.tanh((tape.product(context.after, from_context),), tape.product(top.after, from_top), attentional.after)
         return attentional, context
 

@@ -404,7 +404,7 @@ def _weights_of_side(
     weights: ContextWeights, batch: Batch, side: Literal["source", "target"], lengths: Sequence[int]
 ) -> Iterator[ContextAttention]:
     assert batch.context is not None, "a translator with context has read sentences before"
-    rows, past = batch.context.rows.tolist(), weights.past
+    rows, past = batch.context.rows.tolist(), weights.previous
     slots, sentences = past.present_LP.shape[1], past.sentence_L.tolist()
     words_NQS, sentences_LQP = weights.words_NQS.float().cpu().numpy(), weights.sentences_LQP.float().cpu().numpy()
     for number, (index, before) in enumerate(zip(past.index_N.tolist(), past.row_N.tolist(), strict=True)):

@@ -258,7 +258,7 @@ def _translate_documents(encoded: EncodedLines, sizes: Sequence[int], system: Sy
     last = {rows[-1] for rows in documents}
 
     def work(rows: Sequence[int]) -> tuple[list[list[Translation]], list[dict[int, SentenceStates]]]:
-        models = [TranslatorInContext(memory.translator, memory.before(rows)) for memory in memories]
+        models = [TranslatorInContext(memory.translator, memory.context(rows)) for memory in memories]
         results = encoded.translate(system, rows, models)
         best = {row: translations[0].ids for row, translations in zip(rows, results, strict=True) if row not in last}
         if not best:
