@@ -8,9 +8,9 @@ import torch
 
 from nmt.config.schema import DocumentFiltersConfig, LabelledDataConfig, SentencePieceConfig
 from nmt.data.batching import DocumentBatch, DocumentStream, Position, documents_batch
-from nmt.data.batching.plan import packed_buckets, plan_documents
+from nmt.data.batching.plan import plan_documents
 from nmt.data.batching.update_stream import Windows
-from nmt.data.cache import DocumentTokenizer, EncodedCollection, encode_collections
+from nmt.data.cache import DocumentTokenizer, EncodedCollection, encode_collections, packed_buckets
 from nmt.data.readers.labelled import COLLECTIONS, all_labels, open_collection
 from nmt.data.tokenizer import learn_one
 from tests.support.labelled_documents import some_documents, write_documents

@@ -19,6 +19,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from nmt.data.cache import EncodedPairs, WeightedRows
+from nmt.data.cache import EncodedPairs, WeightedRows, packed_buckets
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import DataError
 
@@ -121,13 +122,9 @@ def _read_links(
         source_lengths, target_lengths = (lengths.astype(np.int64) for lengths in pairs.lengths(chunk))
         sizes = (source_lengths + 1) * target_lengths
         fits = pairs.is_pair(chunk) & (sizes > 0) & (sizes <= block)
-        chunk, chunk_weights, ends = chunk[fits], chunk_weights[fits], np.cumsum(sizes[fits])
-        first = 0
-        while first < len(chunk):
-            before = int(ends[first - 1]) if first else 0
-            last = int(np.searchsorted(ends, before + block, side="right"))
+        chunk, chunk_weights = chunk[fits], chunk_weights[fits]
+        for first, last in pairwise(packed_buckets(sizes[fits], block)):
             yield _links(pairs, chunk[first:last], chunk_weights[first:last], source_size, target_size)
-            first = last
 
 
 def _links(pairs: EncodedPairs, rows: Numbers, weights: Weights, source_size: int, target_size: int) -> _Links:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nmt.data.cache.columns import Lengths, Mask, Offsets, Rows, row_blocks
+from nmt.data.cache.columns import Lengths, Mask, Offsets, Rows, packed_buckets, row_blocks
 
 JITTER = 0.1
 """By how much of its mean length, at most, a document is moved among the others."""
@@ -115,21 +115,6 @@ def plan_documents(
 
 def _plan(rows: Rows, bounds: Offsets, sizes: Iterable[int], group: int, rng: np.random.Generator) -> Plan:
     return Plan(rows, bounds, _shuffled_groups(len(bounds) - 1, group, rng), int(np.argmax([*sizes, 0])))
-
-
-def packed_buckets(sizes: Lengths, batch_tokens: int) -> Offsets:
-    """Returns the bounds [buckets + 1] of consecutive rows, as many in each as fit: sum of sizes <= batch_tokens.
-
-    A larger row is a bucket alone. Python runs once a bucket, not once a row.
-    """
-    ends = np.cumsum(sizes, dtype=np.int64)
-    bounds = [0]
-    while bounds[-1] < len(ends):
-        start = bounds[-1]
-        before = int(ends[start - 1]) if start else 0
-        fitting = int(np.searchsorted(ends, before + batch_tokens, side="right"))
-        bounds.append(max(fitting, start + 1))
-    return np.asarray(bounds, np.int64)
 
 
 def padded_buckets(longest: Lengths, batch_tokens: int) -> Offsets:

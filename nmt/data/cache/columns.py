@@ -85,6 +85,21 @@ def document_positions(documents: Sequence[int]) -> Rows:
     return rows - np.maximum.accumulate(np.where(begins, rows, 0))
 
 
+def packed_buckets(sizes: Lengths, batch_tokens: int) -> Offsets:
+    """Returns the bounds [buckets + 1] of consecutive rows, as many in each as fit: sum of sizes <= batch_tokens.
+
+    A larger row is a bucket alone. Python runs once a bucket, not once a row.
+    """
+    ends = np.cumsum(sizes, dtype=np.int64)
+    bounds = [0]
+    while bounds[-1] < len(ends):
+        start = bounds[-1]
+        before = int(ends[start - 1]) if start else 0
+        fitting = int(np.searchsorted(ends, before + batch_tokens, side="right"))
+        bounds.append(max(fitting, start + 1))
+    return np.asarray(bounds, np.int64)
+
+
 def previous_rows(rows: Rows, positions: npt.NDArray[Any], lengths: Callable[[Rows], Lengths]) -> Rows:
     """Returns the row with pieces before each of these in its document; -1 if there is none, and for -1.
 

@@ -8,7 +8,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -191,18 +190,19 @@ def _filter(
         source, target = (np.diff(columns.ragged[side].offsets) for side in ("source", "target"))
         for reason, mask in reasons_to_drop(source, target, filters).items():
             if reason == EMPTY_SIDE and filters.empty == "error" and mask.any():
-                raise DataError(*_empty_sides(lines[mask][:LISTED_LINES], source[mask] == 0, corpus))
+                sides = np.where(source[mask] == 0, "source", "target").tolist()
+                raise DataError(
+                    *(
+                        f"{corpus.location(line, side)}: the {side} side is empty; mend it, or set "
+                        "data.filters.empty: drop"
+                        for line, side in zip(lines[mask][:LISTED_LINES].tolist(), sides, strict=False)
+                    )
+                )
             drop(reason, mask)
     if corpus.has_documents and corpus.held_out is not None:
         drop(HELD_OUT, keep & np.asarray([corpus.held_out.has(pair.source) for pair in chunk.rows]))
     counts.kept += int(keep.sum())
     return keep
-
-
-def _empty_sides(lines: Values, is_source: Mask, corpus: Corpus) -> Iterator[str]:
-    for line, empty_source in zip(lines.tolist(), is_source, strict=False):
-        side: Literal["source", "target"] = "source" if empty_source else "target"
-        yield f"{corpus.location(line, side)}: the {side} side is empty; mend it, or set data.filters.empty: drop"
 
 
 def first_occurrences(hashes: Values, folder: Path, part_rows: int = 1 << 22, is_pair: Values | None = None) -> Mask:

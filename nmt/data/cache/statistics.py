@@ -23,11 +23,6 @@ class SideReport:
     unknown: int
     longest: int
 
-    @property
-    def unknown_rate(self) -> float:
-        """Unknown pieces as a share of all."""
-        return self.unknown / self.pieces if self.pieces else 0.0
-
 
 @dataclass(frozen=True)
 class DocumentsReport:
@@ -82,7 +77,7 @@ class EncodingReport:
             mean = side.pieces / max(self.kept, 1)
             lines.append(
                 f"{name}: {counted(side.pieces, 'piece')}, {mean:.1f} a sentence, longest {side.longest}, "
-                f"{side.unknown_rate:.3%} unknown"
+                f"{side.unknown / max(side.pieces, 1):.3%} unknown"
             )
         if self.aligned is not None:
             lines.append(f"alignments: {self.aligned:,} of {self.kept:,} pairs have links")

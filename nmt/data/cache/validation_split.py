@@ -19,8 +19,6 @@ from nmt.errors import ConfigError
 FORMAT = 1
 """Part of every fingerprint: raise it if another text would be drawn."""
 _FILE = "validation.jsonl"
-_LINE = "line"
-"""Stands in the name of a pair that belongs to no document; a document has its number there."""
 
 SplitRow = dict[str, Any]
 """A pair or a document as it is written into the file."""
@@ -53,10 +51,10 @@ def hold_out_pairs(corpora: Sequence[Corpus], options: SplitOptions, broken_utf8
                 continue
             for pair in corpus.read(counts):
                 if pair.source.strip() and pair.target.strip():
-                    row = _pair_row(pair, index, f"{_LINE} {pair.line}")
+                    row = _pair_row(pair, index, f"line {pair.line}")
                     yield text_key(pair.source, seed), [row]
 
-    return _hold_out(corpora, units, lambda row: str(row["source"]), options, broken_utf8, cache)
+    return _hold_out(corpora, units, options, broken_utf8, cache)
 
 
 def _pair_row(pair: Pair, corpus: int, document: str) -> SplitRow:
@@ -73,10 +71,7 @@ def hold_out_documents(collections: Sequence[Collection], options: SplitOptions,
                     text = document.text.split(SENTENCE_SEPARATOR) if document.is_split else document.text
                     yield text_key(document.text, seed), [{"text": text, "label": document.label}]
 
-    def text_of(row: SplitRow) -> str:
-        return row["text"] if isinstance(row["text"], str) else SENTENCE_SEPARATOR.join(row["text"])
-
-    return _hold_out(collections, units, text_of, options, broken_utf8, cache)
+    return _hold_out(collections, units, options, broken_utf8, cache)
 
 
 def draw_units(units: Iterable[tuple[int, Iterable[SplitRow]]], count: int) -> list[SplitRow]:
@@ -103,14 +98,9 @@ def draw_units(units: Iterable[tuple[int, Iterable[SplitRow]]], count: int) -> l
 
 
 def _hold_out(
-    texts: Sequence[ExampleSource[Any]],
-    units: Units,
-    text_of: Callable[[SplitRow], str],
-    options: SplitOptions,
-    broken_utf8: str,
-    cache: Path,
+    texts: Sequence[ExampleSource[Any]], units: Units, options: SplitOptions, broken_utf8: str, cache: Path
 ) -> Path:
-    """Returns the file of the split, which it holds out of the texts; `text_of` returns the text by which it does."""
+    """Returns the file of the split, which is held out of the texts."""
 
     def describe(digests: Digests) -> dict[str, Any]:
         fingerprints = digests.of_texts(f"split, format {FORMAT}", texts)
@@ -130,8 +120,12 @@ def _hold_out(
     path, _, fingerprint = get_or_build(cache, describe, _FILE, build, SplitReport)
     with path.open(encoding="utf-8", newline="\n") as file:
         rows = [json.loads(line) for line in file]
-    keys = frozenset(text_key(text_of(row), options.seed) for row in rows)
+    held_out = (row["source"] if "source" in row else row["text"] for row in rows)
+    joined = (text if isinstance(text, str) else SENTENCE_SEPARATOR.join(text) for text in held_out)
+    keys = frozenset(text_key(text, options.seed) for text in joined)
     for index, text in enumerate(texts):
+        # Where a corpus has no documents, the name says `line` instead of a number.
         names = (row["document"].split()[1] for row in rows if row.get("corpus") == index)
-        text.held_out = HeldOut(fingerprint, options.seed, keys, frozenset(int(n) for n in names if n != _LINE))
+        numbers = frozenset(int(name) for name in names if name != "line")
+        text.held_out = HeldOut(fingerprint, options.seed, keys, numbers)
     return path

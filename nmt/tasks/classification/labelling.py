@@ -14,8 +14,7 @@ import torch
 
 from nmt.config import ClassificationConfig
 from nmt.data.batching import documents_batch
-from nmt.data.batching.plan import packed_buckets
-from nmt.data.cache import DocumentTokenizer, TokenizedSentence
+from nmt.data.cache import DocumentTokenizer, TokenizedSentence, packed_buckets
 from nmt.data.cache.collection import Sentences
 from nmt.data.readers.base import SENTENCE_SEPARATOR
 from nmt.data.readers.files import line_windows
