@@ -6,14 +6,14 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal, get_args, get_origin
+from typing import Any
 
 import pytest
 
 from nmt.config import ClassificationConfig
 from nmt.config.registry import Section
 from nmt.config.schema import TASKS
-from nmt.config.shapes import fields_below, limits_of, shape_of
+from nmt.config.shapes import fields_below, shape_of
 from nmt.config.wording import all_synonyms
 from nmt.errors import ConfigError
 from nmt.model.attention.presets import ATTENTION_PRESETS
@@ -78,25 +78,22 @@ def test_editors_are_told_of_the_schema(config: Path) -> None:
     )
 
 
-def _numbers(section: type[Section], path: str) -> Iterator[tuple[str, tuple[object, ...]]]:
-    """Every number of a section, by its path, with what bounds it."""
+def _numbers(section: type[Section], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every number of a section, by its path, with its JSON schema."""
     for name, field in section.model_fields.items():
         shape = shape_of(field)
         if shape.section is not None:
             yield from _numbers(shape.section, f"{path}.{name}")
         elif shape.is_leaf:
-            yield from ((f"{path}.{name}", marks) for marks in _bounds_of(shape.annotation, ()))
+            yield from ((f"{path}.{name}", number) for number in _numbers_in(shape.schema))
 
 
-def _bounds_of(annotation: object, marks: tuple[object, ...]) -> Iterator[tuple[object, ...]]:
-    if annotation in (int, float):
-        yield marks
-    inside = get_args(annotation)
-    if get_origin(annotation) is Annotated:
-        yield from _bounds_of(inside[0], (*marks, *inside[1:]))
-    elif get_origin(annotation) is not Literal:
-        for each in inside:
-            yield from _bounds_of(each, marks)
+def _numbers_in(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if schema.get("type") in ("integer", "number"):
+        yield schema
+    for inside in (*schema.get("anyOf", ()), *schema.get("prefixItems", ()), schema.get("items")):
+        if isinstance(inside, dict):
+            yield from _numbers_in(inside)
 
 
 def test_every_number_has_a_lower_and_an_upper_bound() -> None:
@@ -105,10 +102,9 @@ def test_every_number_has_a_lower_and_an_upper_bound() -> None:
         for kind, entry in registry.items():
             numbers += _numbers(entry.options, f"{family}.{kind}")
     assert len(numbers) > 100
-    for path, marks in numbers:
-        limits = limits_of(marks)
-        assert limits.keys() & {"ge", "gt"}, f"{path} has no lower bound"
-        assert limits.keys() & {"le", "lt"}, f"{path} has no upper bound"
+    for path, limits in numbers:
+        assert limits.keys() & {"minimum", "exclusiveMinimum"}, f"{path} has no lower bound"
+        assert limits.keys() & {"maximum", "exclusiveMaximum"}, f"{path} has no upper bound"
 
 
 @pytest.mark.parametrize(

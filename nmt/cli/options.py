@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from nmt.cli.common import flag_of
 from nmt.config.registry import Section
 from nmt.config.schema import Positive, RuntimeConfig, SearchConfig, Seed
-from nmt.config.shapes import annotation_of, choices_of, doc_of
+from nmt.config.shapes import choices_of, doc_of, shape_of
 from nmt.config.wording import in_words, nearest, shown
 from nmt.errors import ConfigError
 
@@ -131,25 +131,27 @@ def of_type(annotation: Any) -> Callable[[str], Any]:
     """Returns a parser of an argument's text; its error says which values are valid."""
 
     def read(text: str) -> Any:
+        adapter = TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False))
         try:
-            return TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False)).validate_strings(text)
+            return adapter.validate_strings(text)
         except ValidationError:
-            near = nearest(text, choices_of(annotation))
+            schema = adapter.json_schema()
+            near = nearest(text, choices_of(schema))
             advice = f"; did you mean {near!r}?" if near else ""
-            raise argparse.ArgumentTypeError(f"must be {in_words(annotation)}, not {shown(text)}{advice}") from None
+            raise argparse.ArgumentTypeError(f"must be {in_words(schema)}, not {shown(text)}{advice}") from None
 
     return read
 
 
 def _add(group: argparse._ArgumentGroup, section: str, name: str, field: FieldInfo, text: str) -> None:
     settings: dict[str, Any] = {"dest": f"{section}.{name}", "default": None, "help": text.replace("%", "%%")}
-    annotation = annotation_of(field)
+    shape = shape_of(field)
     if field.annotation is bool:
         group.add_argument(flag_of(name), action=argparse.BooleanOptionalAction, **settings)
         return
     is_float = float in (field.annotation, *get_args(field.annotation))
-    metavar = "|".join(choices_of(annotation)) or ("X" if is_float else "N")
-    group.add_argument(flag_of(name), type=of_type(annotation), metavar=metavar, **settings)
+    metavar = "|".join(choices_of(shape.schema)) or ("X" if is_float else "N")
+    group.add_argument(flag_of(name), type=of_type(shape.annotation), metavar=metavar, **settings)
 
 
 def _given(options: argparse.Namespace, section: str, names: Iterable[str]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
 from nmt.config.reader import Components
@@ -91,7 +90,7 @@ class _Writer:
             return self.section(shape.section, path)
         if shape.part is not None:
             return self._part(shape.part, path)
-        return TypeAdapter(shape.annotation).json_schema()
+        return shape.schema
 
     def _part(self, part: PartOf, path: str) -> Schema:
         """A choice. Without `kind` it is the default one, or inside a preset the one that the preset has."""

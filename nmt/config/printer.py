@@ -176,7 +176,7 @@ def _in_brackets(field: FieldInfo, shape: Shape) -> str:
     required = field.is_required()
     if shape.is_leaf:
         default = "required" if required else f"default {flow(field.get_default(call_default_factory=True))}"
-        return f"[{in_words(shape.annotation)}; {default}]"
+        return f"[{in_words(shape.schema)}; {default}]"
     if shape.part is None:
         return "[required]" if required else ""
     several = "" if shape.container is None else "list of " if shape.container is list else "names of "

@@ -243,7 +243,7 @@ class _Reading:
                 value = {}
             return Values(value, path) if isinstance(value, dict) else value
         if shape.part is None:
-            return fit(value, shape.annotation)
+            return fit(value, shape.schema)
         if isinstance(value, str):
             return Values({"kind": value}, path, shape.part, short=True)
         if isinstance(value, dict):
@@ -258,7 +258,7 @@ class _Reading:
         if isinstance(wrong, Values):
             if shape.part is None or not detail["type"].startswith("union_tag"):
                 # From a validator of the section itself.
-                return wrong.path, complaint(detail, None, wrong)[1]
+                return wrong.path, complaint(detail, {}, wrong)[1]
             if "kind" not in wrong:
                 return wrong.path, f"no `kind`; add one: {', '.join(kinds)}"
             kind, path = wrong["kind"], wrong.path if wrong.short else (*wrong.path, "kind")
@@ -266,7 +266,7 @@ class _Reading:
                 return path, f"unknown {shape.part.family} {kind!r}; {advice(kind, kinds)}"
             return path, f"must be {by_name}, not {shown(kind)}"
         if shape.is_leaf or not detail["type"].endswith("_type"):
-            inside, message = complaint(detail, shape.annotation, value)
+            inside, message = complaint(detail, shape.schema if shape.is_leaf else {}, value)
             return (*path, *inside), message
         if shape.container is not None and not detail["loc"]:
             expected = "a list" if shape.container is list else "a mapping of names"
@@ -297,7 +297,7 @@ class _Reading:
 
 def _expected(shape: Shape) -> str:
     if shape.is_leaf:
-        return in_words(shape.annotation)
+        return in_words(shape.schema)
     if shape.container is not None:
         return "a list" if shape.container is list else "a mapping"
     if shape.section is None:

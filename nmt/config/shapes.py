@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
+from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
 from nmt.config.registry import PartOf, PartOptions, Registry, Section
@@ -23,6 +23,11 @@ class Shape:
     """`list` or `dict`, where there may be several parts."""
 
     @property
+    def schema(self) -> dict[str, Any]:
+        """JSON schema of a leaf."""
+        return TypeAdapter(self.annotation).json_schema()
+
+    @property
     def is_leaf(self) -> bool:
         """Whether there are no sections and parts in the value."""
         return self.section is None and self.part is None
@@ -33,15 +38,9 @@ class Shape:
         return replace(self, container=None)
 
 
-def annotation_of(field: FieldInfo) -> Any:
-    """Returns the annotation as it was written, bounds included."""
-    annotated: Any = Annotated
-    return annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
-
-
 def shape_of(field: FieldInfo) -> Shape:
     """Returns what may stand under this key."""
-    annotation = annotation_of(field)
+    annotation = field.rebuild_annotation()
     bare, marks = split(annotation)
     container = get_origin(bare) if get_origin(bare) in (list, dict) else None
     if container is not None:
@@ -84,43 +83,20 @@ def split(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
     return annotation, ()
 
 
-def is_union(annotation: Any) -> bool:
-    return get_origin(annotation) in (Union, types.UnionType)
-
-
-def fit(value: Any, annotation: Any) -> Any:
-    """Returns the value in the annotation's types where YAML has none for them: `1e5` is whole, tuples are lists.
+def fit(value: Any, schema: Mapping[str, Any]) -> Any:
+    """Returns the value in the types of a leaf where YAML has none for them: `1e5` is whole, tuples are lists.
 
     Pydantic's lax mode would do so too, but takes `"5"` and `true` for numbers and `"yes"` for true.
     """
-    bare, _ = split(annotation)
-    types = [split(option)[0] for option in get_args(bare)] if is_union(bare) else [bare]
-    if isinstance(value, float) and value.is_integer() and int in types:
-        return int(value)
-    if isinstance(value, list) and get_origin(bare) is tuple:
-        return tuple(value)
-    return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value) if any(each.get("type") == "integer" for each in schema.get("anyOf", [schema])) else value
+    return tuple(value) if isinstance(value, list) and "prefixItems" in schema else value
 
 
-def choices_of(annotation: Any) -> list[str]:
-    """Returns the words that the annotation allows, if it lists any."""
-    bare, _ = split(annotation)
-    if get_origin(bare) is Literal:
-        return [str(choice) for choice in get_args(bare)]
-    return [choice for option in get_args(bare) for choice in choices_of(option)] if is_union(bare) else []
-
-
-def limits_of(marks: tuple[Any, ...]) -> dict[str, float]:
-    """Returns the bounds that marks of an annotation set, by pydantic's names: `ge`, `gt`, `le`, `lt`."""
-    limits: dict[str, float] = {}
-    for mark in marks:
-        if isinstance(mark, FieldInfo):
-            limits |= limits_of(tuple(mark.metadata))
-        for name in ("ge", "gt", "le", "lt"):
-            limit = getattr(mark, name, None)
-            if isinstance(limit, (int, float)):
-                limits[name] = limit
-    return limits
+def choices_of(schema: Mapping[str, Any]) -> list[str]:
+    """Returns the words that the JSON schema of a leaf allows, if it lists any."""
+    options = schema.get("anyOf", [schema])
+    return [word for option in options for word in option.get("enum", [option["const"]] if "const" in option else [])]
 
 
 def doc_of(field: FieldInfo) -> str:

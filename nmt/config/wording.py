@@ -7,14 +7,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import yaml
 
 from nmt.config.document import NUMBERS, SCALARS
-from nmt.config.shapes import choices_of, is_union, limits_of, split
+from nmt.config.shapes import choices_of
 
-_DESCRIBED_BY_THE_ANNOTATION = (
+_DESCRIBED_BY_THE_SCHEMA = (
     *("greater_than", "greater_than_equal", "less_than", "less_than_equal"),
     *("literal_error", "finite_number", "int_from_float", "none_required"),
 )
@@ -53,39 +53,37 @@ def advice(name: str, choices: Iterable[str]) -> str:
     return f"did you mean {near!r}? ({listed})" if near else listed
 
 
-def in_words(annotation: Any) -> str:
-    """Returns what may stand there: `a whole number of at least 1 or null`."""
-    bare, marks = split(annotation)
-    origin, arguments = get_origin(bare), get_args(bare)
-    if origin is Literal:
-        return _either(choices_of(bare))
-    if is_union(bare):
-        # Of more than two, each is named by itself.
-        truths = ["true", "false"] if bool in arguments and len(arguments) > 1 else []
-        return _either([*truths, *(in_words(option) for option in arguments if not (truths and option is bool))])
-    if origin is tuple:
-        return f"a list of {len(arguments)} values ({', '.join(map(in_words, arguments))})"
-    if origin is list:
-        return f"a list (of {in_words(arguments[0])})"
-    words = {type(None): "null", bool: "true or false", str: "text", int: "a whole number", float: "a number"}
-    return f"{words.get(bare, 'a value')} {_bounds(marks) if bare in (int, float) else ''}".rstrip()
+def in_words(schema: Mapping[str, Any]) -> str:
+    """Returns what the JSON schema of a leaf allows: `a whole number of at least 1 or null`."""
+    *words, last = [word for option in schema.get("anyOf", [schema]) for word in _alternatives(option)]
+    return f"{', '.join(words)} or {last}" if words else last
 
 
-def _bounds(marks: tuple[Any, ...]) -> str:
+def _alternatives(schema: Mapping[str, Any]) -> list[str]:
+    kind = schema.get("type")
+    if kind == "boolean":
+        return ["true", "false"]
+    if "prefixItems" in schema:
+        items = schema["prefixItems"]
+        return [f"a list of {len(items)} values ({', '.join(map(in_words, items))})"]
+    if kind == "array":
+        return [f"a list (of {in_words(schema['items'])})"]
+    words = {"null": "null", "string": "text", "integer": "a whole number", "number": "a number"}
+    return choices_of(schema) or [f"{words.get(str(kind), 'a value')} {_bounds(schema)}".rstrip()]
+
+
+def _bounds(schema: Mapping[str, Any]) -> str:
     """The range in words: `from 1 to 100`, `above 0`, `from 0 to below 1`."""
-    limits = {
-        name: f"{int(limit):,}" if limit == int(limit) else f"{limit:g}" for name, limit in limits_of(marks).items()
-    }
-    low = f"from {limits['ge']}" if "ge" in limits else f"above {limits['gt']}" if "gt" in limits else ""
-    if "le" in limits:
-        return f"{low} {'to' if 'ge' in limits else 'up to'} {limits['le']}".strip()
-    if "lt" in limits:
-        return f"{low} {'to' if 'ge' in limits else 'and' if low else ''} below {limits['lt']}".strip()
-    return f"of at least {limits['ge']}" if "ge" in limits else low
-
-
-def _either(words: list[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+    limits = (schema.get(name) for name in ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"))
+    least, above, most, below = (
+        "" if limit is None else f"{limit:,.0f}" if limit == int(limit) else f"{limit:g}" for limit in limits
+    )
+    low = f"from {least}" if least else f"above {above}" if above else ""
+    if most:
+        return f"{low} {'to' if least else 'up to'} {most}".strip()
+    if below:
+        return f"{low} {'to' if least else 'and' if low else ''} below {below}".strip()
+    return f"of at least {least}" if least else low
 
 
 def shown(value: Any) -> str:
@@ -94,35 +92,34 @@ def shown(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, Mapping):
-        return "a mapping"
-    if isinstance(value, (list, tuple)):
-        return "a list"
-    if isinstance(value, str):
-        return repr(value if len(value) <= 40 else value[:37] + "...")
+    if isinstance(value, (Mapping, list, tuple)):
+        return "a mapping" if isinstance(value, Mapping) else "a list"
     text = str(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    text = text if len(text) <= 40 else f"{text[:37]}..."
+    return repr(text) if isinstance(value, str) else text
 
 
-def complaint(detail: Mapping[str, Any], annotation: Any, value: Any) -> tuple[tuple[int, ...], str]:
-    """Returns one of pydantic's errors about a field, as the path inside the field's value and a sentence."""
-    bare, _ = split(annotation)
-    items = get_args(bare)
-    if get_origin(bare) is list and isinstance(value, list):
-        items *= len(value)
+def complaint(detail: Mapping[str, Any], schema: Mapping[str, Any], value: Any) -> tuple[tuple[int, ...], str]:
+    """Returns one of pydantic's errors about a value, as the path inside the value and a sentence.
+
+    The JSON schema is that of a leaf; it is empty for other values.
+    """
+    items = schema.get("prefixItems", [])
+    if "items" in schema and isinstance(value, list):
+        items = [schema["items"]] * len(value)
     # Unions put the name of the alternative into the location. A tuple of the wrong length is wrong as a whole.
-    if detail["loc"] and get_origin(bare) in (list, tuple) and len(items) == len(value):
+    if detail["loc"] and items and len(items) == len(value):
         index = detail["loc"][0]
         return (index,), _sentence(detail, items[index], value[index])
-    return (), _sentence(detail, annotation, value)
+    return (), _sentence(detail, schema, value)
 
 
-def _sentence(detail: Mapping[str, Any], annotation: Any, value: Any) -> str:
+def _sentence(detail: Mapping[str, Any], schema: Mapping[str, Any], value: Any) -> str:
     kind: str = detail["type"]
     if kind in ("value_error", "assertion_error"):
         return str(detail["ctx"]["error"])
-    if get_origin(split(annotation)[0]) is tuple and isinstance(value, tuple):
-        return f"must be {in_words(annotation)}, not of {len(value)}"
+    if "prefixItems" in schema and isinstance(value, tuple):
+        return f"must be {in_words(schema)}, not of {len(value)}"
     if kind == "string_too_short" and not value:
         return "must not be empty"
     if kind == "string_too_long":
@@ -130,12 +127,12 @@ def _sentence(detail: Mapping[str, Any], annotation: Any, value: Any) -> str:
     if kind == "too_short":
         least, there = detail["ctx"]["min_length"], detail["ctx"]["actual_length"]
         return f"needs at least {least} {'entry' if least == 1 else 'entries'}, but has {there}"
-    if annotation is None or not (kind.endswith("_type") or kind in _DESCRIBED_BY_THE_ANNOTATION):
+    if not schema or not (kind.endswith("_type") or kind in _DESCRIBED_BY_THE_SCHEMA):
         return str(detail["msg"])[:1].lower() + str(detail["msg"])[1:]
-    expected = in_words(annotation)
+    expected = in_words(schema)
     said = f"must be {expected}, not {shown(value)}"
     if isinstance(value, str):
-        near = nearest(value, choices_of(annotation))
+        near = nearest(value, choices_of(schema))
         if near:
             return f"{said}; did you mean {near!r}?"
         if expected.startswith("true") and value.lower() in _TRUTHS:
