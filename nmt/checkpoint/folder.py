@@ -74,11 +74,8 @@ class Loaded:
 
         Weights whose names begin with `may_lack` need not be there: the model keeps its own; their names are returned.
         """
-        # A tied parameter has several names in the model; in the file it has the first, as in `named_parameters`.
-        own: dict[str, Tensor] = {}
-        for name, parameter in model.state_dict(keep_vars=True).items():
-            if not any(parameter is other for other in own.values()):
-                own[name] = parameter
+        # A tied parameter has several names in the model; in the file it has the first, as here.
+        own = dict(model.named_parameters())
         where = self.path / MODEL_FILE
         missing = [name for name in own if name not in self.tensors]
         new = [name for name in missing if may_lack is not None and name.startswith(may_lack)]
@@ -274,10 +271,9 @@ def average(folders: Sequence[Path]) -> dict[str, Tensor]:
         raise CheckpointError("no checkpoint to average; name at least one")
     first = load_model_files(folders[0])
     sums = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in first.tensors.items()}
-    fingerprints = (first.tokenizers.source.fingerprint, first.tokenizers.target.fingerprint)
     for folder in folders[1:]:
         other = load_model_files(folder)
-        if (other.tokenizers.source.fingerprint, other.tokenizers.target.fingerprint) != fingerprints:
+        if other.tokenizers.fingerprints != first.tokenizers.fingerprints:
             raise CheckpointError(f"{folder}: has another vocabulary than {folders[0]}; they cannot be averaged")
         problems = [
             f"{folder}: {name} is {_shape(other.tensors, name)}, in {folders[0]} it is {_shape(first.tensors, name)}"

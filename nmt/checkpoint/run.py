@@ -138,7 +138,10 @@ class RunFolder:
         The rename of the new folder is the moment from which it counts: should the process die before the pointers
         are written, `open` does it.
         """
-        folder = self._free_name(snapshot.step)
+        # A new name even for a step that was saved before: replacing a folder is never atomic.
+        first = self.path / "checkpoints" / f"step-{snapshot.step:08d}"
+        names = chain([first], (first.with_name(f"{first.name}-{again}") for again in count(1)))
+        folder = next(name for name in names if not name.exists())
         write_checkpoint(folder, snapshot, best=is_best)
         try:
             self._point(folder, is_best)
@@ -259,12 +262,6 @@ class RunFolder:
         # `last` comes last: where it is right, `best` is.
         for which in ("best", "last") if is_best else ("last",):
             durable.replace_file(self.path / "checkpoints" / which, folder.name + "\n")
-
-    def _free_name(self, step: int) -> Path:
-        """Returns a new name even for a step that was saved before: replacing a folder is never atomic."""
-        folder = self.path / "checkpoints" / f"step-{step:08d}"
-        names = chain([folder], (folder.with_name(f"{folder.name}-{again}") for again in count(1)))
-        return next(name for name in names if not name.exists())
 
     def _thin_out(self, keep_last: int) -> None:
         folders = self.checkpoints()

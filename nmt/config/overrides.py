@@ -61,7 +61,13 @@ def _write(root: Node, shape: Shape | None, path: KeyPath, value: Node, families
         if isinstance(node.value, list):
             item = node.child(key)
             if item is None:
-                return f"no item {key!r} in {dotted(path[:depth])}; {_items(node.value)}"
+                count = len(node.value)
+                there = (
+                    f"it has {count}, counted from 0; the last is {count - 1}"
+                    if count
+                    else "the list is empty; set it as a whole"
+                )
+                return f"no item {key!r} in {dotted(path[:depth])}; {there}"
             if last:
                 node.value[int(key)] = value
             node = item
@@ -79,12 +85,6 @@ def _write(root: Node, shape: Shape | None, path: KeyPath, value: Node, families
 
 def _single(path: KeyPath) -> str:
     return f"{dotted(path)} is a single value, nothing in it can be set; set it as a whole"
-
-
-def _items(items: list[Node]) -> str:
-    if not items:
-        return "the list is empty; set it as a whole"
-    return f"it has {len(items)}, counted from 0; the last is {len(items) - 1}"
 
 
 def _write_out(node: Node, shape: Shape | None, key: str) -> None:
