@@ -70,7 +70,7 @@ def test_nothing_is_undefined_however_large_the_arguments() -> None:
     query, keys = edges.view(1, 7, 1).clone().requires_grad_(), edges.view(1, 7, 1).clone().requires_grad_()
     scores = factored(query, keys, torch.ones(1))
     scores.sum().backward()
-    # What cancels beyond the limits is taken for what cancels at them: 200 - 50 is still saturated in truth.
+    # Arguments are clamped before they are added: 200 and -50 then cancel, though tanh(150) is saturated.
     assert scores.isfinite().all()
     assert query.grad is not None
     assert keys.grad is not None

@@ -26,7 +26,7 @@ def encoded(memory_BSC: torch.Tensor, *lengths: int) -> Encoded:
 
 
 def everything(keys_BSA: torch.Tensor | None, width: int = 0) -> View:
-    """What the global window shows."""
+    """View of the global window: all keys."""
     return View(keys_BSA, own=False, width=width or keys_BSA.shape[1], positions=None, covered=None)
 
 

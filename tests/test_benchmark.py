@@ -30,9 +30,9 @@ from scripts.benchmarks.network import (
     difference,
     even_batch,
     flop_counter,
+    kernel_name,
     model_options,
     recurrent_flops,
-    what_is_fused,
 )
 
 ROOT = Path(__file__).parent.parent
@@ -91,7 +91,7 @@ def test_a_speed_is_refused_where_the_gradients_are_others() -> None:
 
 
 def test_a_recurrent_matrix_without_its_gradient_is_refused_in_bf16() -> None:
-    """What rounding does to all gradients is less than what one of them makes out."""
+    """Rounding changes all gradients together by less than the norm of one of them."""
     batch = caption_batches(128, 100)[0]
     model = comparable(quick())
     expected = Update(model, 100, REFERENCE, CPU).gradients(batch)
@@ -122,8 +122,8 @@ def test_a_speed_is_refused_where_the_logits_are_others() -> None:
     ids=str,
 )
 def test_a_row_says_what_was_chosen(attention: str, layers: dict[str, int], name: str) -> None:
-    assert what_is_fused(Update(quick(attention, **layers), 50, AUTO, CPU).kernels) == name
-    assert what_is_fused(Update(quick(attention, **layers), 50, REFERENCE, CPU).kernels) == "reference"
+    assert kernel_name(Update(quick(attention, **layers), 50, AUTO, CPU).kernels) == name
+    assert kernel_name(Update(quick(attention, **layers), 50, REFERENCE, CPU).kernels) == "reference"
 
 
 def run_quickly(what: str, folder: Path, *arguments: str) -> tuple[str, dict[str, Any]]:

@@ -107,7 +107,7 @@ def document_page(sentences: int = 3) -> str:
 
 PAGES = {"attention": attention_page, "documents": document_page}
 PART = ".piece, .word, .margin"
-"""What has weights on either page."""
+"""Selector of the elements with weights, on either page."""
 HAS_FOCUS = f"document.activeElement.matches('{PART}')"
 
 

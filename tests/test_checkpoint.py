@@ -142,7 +142,7 @@ def messages(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], str]]:
     runtime.logger.propagate = True
 
 
-# What is written comes back
+# Writing and reading back
 
 
 def test_a_checkpoint_alone_holds_everything(saved: Path, tmp_path: Path) -> None:
@@ -329,7 +329,7 @@ def test_a_disk_that_refuses_is_one_line(tmp_path: Path) -> None:
         checkpoint.write_checkpoint(tmp_path / "file" / "c", snapshot(1))
 
 
-# What is damaged is said
+# Messages about damage
 
 
 def damage_metadata(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -895,7 +895,7 @@ def test_a_second_training_process_is_kept_out(run: RunFolder) -> None:
 
     take(run)
     assert second() == f"run: another process is training in {run.path}; name another folder\n"
-    # What the training process has started, and left behind, does not hold the folder.
+    # A process that the training has started and left behind does not hold the folder.
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False) as left:
         run.close()
         assert second() == ""

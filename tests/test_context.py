@@ -124,7 +124,7 @@ def test_the_equations_written_out_once_more(feed_forward: int | None) -> None:
             torch.testing.assert_close(found[row, position], gate * h + (1 - gate) * d, rtol=0, atol=1e-12)
 
 
-# What passes through
+# Sentences without context
 
 
 @everywhere

@@ -14,11 +14,10 @@ import torch
 from nmt.checkpoint import find, load_training_state
 from nmt.config import TranslationConfig
 from nmt.errors import ConfigError
-from nmt.tasks.components import parse_saved_config
 from nmt.tasks.training import check, train
 from nmt.tasks.translation.loading import load_model
 from tests.support.models import CPU
-from tests.support.training_runs import CONFIG, LETTERS, final_weights, records
+from tests.support.training_runs import CONFIG, LETTERS, final_weights, parse_run, records
 from tests.test_trainer import assert_same, stop_after
 
 pytestmark = pytest.mark.usefixtures("threads_and_generators_as_they_were")
@@ -52,9 +51,7 @@ def write_documents(folder: Path, documents: int = 60, seed: int = 0) -> None:
 
 
 def run_config(folder: Path, *overrides: str, text: str = DOCUMENTED) -> TranslationConfig:
-    config = parse_saved_config(text.format(folder=folder), "run.yaml", overrides)
-    assert isinstance(config, TranslationConfig)
-    return config
+    return parse_run(TranslationConfig, text, folder, overrides)
 
 
 @pytest.fixture
@@ -171,7 +168,7 @@ def started(folder: Path) -> TranslationConfig:
 def test_it_starts_with_the_weights_and_the_tokenizer_of_another_model(
     folder: Path, started: TranslationConfig, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """What the context adds is its own; the text that it is trained on may be another one."""
+    """Only the weights of the context are new. The training text may differ."""
     (folder / "more").mkdir()
     write_documents(folder / "more", seed=9)
     still = ("training.optimizer={kind: sgd, learning_rate: 1e-12}", "training.max_steps=1", "training.ema_decay=0")
@@ -265,7 +262,7 @@ def test_a_start_that_is_not_there_or_has_too_much_is_said(folder: Path, started
         train(run_config(folder, f"training.start_from={folder}/one", f"run={folder}/two"))
 
 
-# What context needs
+# Requirements of context
 
 
 def test_context_needs_documents(folder: Path) -> None:

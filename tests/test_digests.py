@@ -65,7 +65,7 @@ def test_a_file_is_read_once_until_it_changes(tmp_path: Path, file: Path) -> Non
     for _ in range(2):
         assert Digests(tmp_path).of("sum", [file, other], compute) == "one 2 more"
     assert compute.times == 2
-    # What is another digest, or one of other files, is not this one.
+    # Another digest, and that of other files, are computed anew.
     assert Digests(tmp_path).of("length", [file, other], lambda: "10") == "10"
     assert Digests(tmp_path).of("sum", [other, file], lambda: "2 more one") == "2 more one"
 

@@ -218,7 +218,7 @@ def test_batches_stay_within_the_budget_with_all_that_is_read(
 
 
 def test_sentences_of_a_document_stay_together(streams: Streams) -> None:
-    """What is read beside is what was cut off, and sentences that are no pairs."""
+    """Sentences beside the pairs of a batch are context that was cut off, or sentences without a translation."""
     corpus = streams.corpus
     whole = batches(streams())
     beside = sum(len(batch.source_BS) - batch.pairs for batch in whole)

@@ -107,7 +107,7 @@ def test_every_kind_names_all_of_its_files(tmp_path: Path) -> None:
         (COLLECTIONS["jsonl"].options(path=f"{tmp_path}/lines.jsonl"), "lines.jsonl"),
         (COLLECTIONS["parquet"].options(path=f"{tmp_path}/table.parquet"), "table.parquet"),
     ]
-    # What is held out has the files of the training text, and those of a data set are not known.
+    # A held-out part has the files of the training text; the files of a data set are unknown.
     assert {options.kind for options, _ in kinds} == set(COLLECTIONS) - {"split", "huggingface"}
     for options, names in kinds:
         collection = COLLECTIONS.build(options, LabelledDataConfig(train=[options], validation=options))

@@ -40,7 +40,7 @@ from tests.support.networks import with_steps
 
 ROOT = Path(__file__).parent.parent
 SEARCH = SearchConfig(beam_size=2)
-# What the small translator has not learned, so that scores are no round numbers; with a blank line on either side.
+# Sentences that the small translator has not learned, so that scores are no round numbers; a blank line on either side.
 HARD_SOURCES = ["ein hund läuft im garten .", "", "der kleine vogel sieht zwei katzen .", "ein ball .", "die straße ."]
 HARD_REFERENCES = ["a dog runs in the garden .", "a line .", "the small bird sees two cats .", "", "the street ."]
 SMALL = TestSet("small", SOURCES, [REFERENCES])

@@ -34,12 +34,12 @@ TRAIN = "".join(f"Satz {number} von vielen.\n" for number in range(20_000)).enco
 ALIGNMENT = b"0-0 1-1 2p1\n"
 CONTENT = {"train.de.gz": TRAIN, "gold.talp": ALIGNMENT}
 STORED = {"train.de.gz": gzip.compress(TRAIN, mtime=0), "gold.talp": ALIGNMENT}
-"""What an origin serves; other compression settings would give other bytes and the same content."""
+"""Files of an origin. Other compression settings would give other bytes and the same content."""
 
 
 @dataclass
 class Origin:
-    """What the server does, and the `Range` and the status of every request so far."""
+    """Behaviour of the server, and the `Range` and the status of every request so far."""
 
     url: str = ""
     files: dict[str, bytes] = field(default_factory=lambda: dict(STORED))
@@ -358,7 +358,7 @@ SENTENCES = {
 
 
 def news_files() -> dict[str, list[str]]:
-    """What NEWS is converted to: 11 different documents, 8 for training, 1 for dev, 2 for test."""
+    """Files that NEWS is converted to: 11 different documents, 8 for training, 1 for dev, 2 for test."""
     names = sorted(SENTENCES)
     random.Random(7).shuffle(names)
     names.remove(max(("tech/003", "tech/004"), key=names.index))

@@ -75,7 +75,7 @@ def test_a_recurrence_by_kernels_never_waits(
             readout_BTR, _ = translator.readout(encoded, target_BT)
         torch.autograd.grad(readout_BTR.sum(), list(translator.decoder.wiring.parameters()), retain_graph=True)
 
-    # What is done once, compiling for one, and capturing, may wait.
+    # Compiling and capturing happen once, and may wait.
     for _ in range(3):
         pass_through()
     without_waiting()

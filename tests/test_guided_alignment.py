@@ -372,7 +372,7 @@ def test_two_ranks_train_as_one(folder: Path) -> None:
         torch.testing.assert_close(shared[name], weight, rtol=1e-3, atol=1e-4)
 
 
-# What the user is told
+# Messages to the user
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0])

@@ -61,11 +61,11 @@ def test_a_forced_kernel_is_what_one_gets() -> None:
 
 @needs_compiler
 def test_a_forced_kernel_that_cannot_be_had_is_a_mistake() -> None:
-    cpu, obstacle = torch.device("cpu"), "model.decoder.cell has no native or Triton kernel"
-    unsupported = UnsupportedReasons(recurrence=obstacle)
-    assert obstacle in choose_kernels("auto", cpu, unsupported).reason
+    cpu, unsupported_reason = torch.device("cpu"), "model.decoder.cell has no native or Triton kernel"
+    unsupported = UnsupportedReasons(recurrence=unsupported_reason)
+    assert unsupported_reason in choose_kernels("auto", cpu, unsupported).reason
     assert choose_kernels("auto", cpu, unsupported).steps is None
-    with pytest.raises(ConfigError, match=rf"runtime\.kernel: fused cannot be had: {obstacle}"):
+    with pytest.raises(ConfigError, match=rf"runtime\.kernel: fused cannot be had: {unsupported_reason}"):
         choose_kernels("fused", cpu, unsupported)
 
 

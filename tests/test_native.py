@@ -65,8 +65,8 @@ def source_of(short: torch.dtype, additive: bool, sentences: int = 5, positions:
     return Annotations(keys, memory, bias_BS, drawn(UNITS, dtype=short) if additive else None)
 
 
-def looked(source: Annotations, query_QBA: Tensor, given: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What looks make of the source, and their gradients, in the format of the source."""
+def attention_results(source: Annotations, query_QBA: Tensor, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Computes attention over the source, and its gradients, in the format of the source."""
     queries, sentences, _ = query_QBA.shape
     short, wide = source.memory.dtype, source.bias.dtype
     cast = attention.attention_prepare(source)
@@ -77,13 +77,17 @@ def looked(source: Annotations, query_QBA: Tensor, given: dict[str, Tensor]) -> 
     found = {"context": context_QBC, "scores": scores_QBS, "normalizer": normalizer_QB}
     for kind, dtype in (("short", short), ("exact", wide)):
         d_context_QBC = given["d_context"].to(wide, copy=True)
-        d_query_QBA, d_looked_QBS = given["d_query"].to(dtype, copy=True), torch.empty_like(scores_QBS)
+        d_query_QBA, d_all_weights_QBS = given["d_query"].to(dtype, copy=True), torch.empty_like(scores_QBS)
         attention.attention_backward(
             *(query_QBA, cast, scores_QBS, normalizer_QB, d_context_QBC, given["sent"].to(short)),
-            *(given["d_weights"].to(wide), d_query_QBA, d_looked_QBS),
+            *(given["d_weights"].to(wide), d_query_QBA, d_all_weights_QBS),
             add=kind == "exact",
         )
-        found |= {f"d_query {kind}": d_query_QBA, f"d_context {kind}": d_context_QBC, f"d_weights {kind}": d_looked_QBS}
+        found |= {
+            f"d_query {kind}": d_query_QBA,
+            f"d_context {kind}": d_context_QBC,
+            f"d_weights {kind}": d_all_weights_QBS,
+        }
     if source.energy is not None:
         d_scores_QBS = given["d_scores"].to(wide).masked_fill(source.bias == -torch.inf, 0.0)
         found["d_keys"], found["d_energy"] = attention.attention_keys_backward(
@@ -191,7 +195,7 @@ def test_what_is_no_number_is_not_lost(short: torch.dtype) -> None:
         source = source_of(short, additive)
         query_QBA = drawn(1, len(source.bias), UNITS, dtype=short)
         query_QBA[0, 1, 3] = torch.nan
-        found = looked(source, query_QBA, gradients_of(1, source))
+        found = attention_results(source, query_QBA, gradients_of(1, source))
         for name in ("context", "d_query short", "d_query exact"):
             assert found[name].isnan().any(-1).tolist() == [[False, True, False, False, False]], name
 
@@ -234,11 +238,11 @@ def test_neither_neighbours_nor_threads_change_a_number(short: torch.dtype) -> N
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
-            found.append(looked(source, query_QBA, given))
+            found.append(attention_results(source, query_QBA, given))
     finally:
         torch.set_num_threads(threads)
     one = Annotations(*(None if each is None else each[17:18] for each in source[:3]), source.energy)
-    alone = looked(one, query_QBA[:, 17:18], {name: each[:, 17:18] for name, each in given.items()})
+    alone = attention_results(one, query_QBA[:, 17:18], {name: each[:, 17:18] for name, each in given.items()})
     for name, value in found[0].items():
         assert torch.equal(value, found[1][name]), name
         assert torch.equal(value, found[2][name]), name

@@ -149,7 +149,7 @@ def test_under_bf16_the_state_is_single_precision(gru: PackedGru) -> None:
     kept = 1.0 - (1.0 / (1.0 + math.exp(-6.0))) ** steps
     assert finals.item() == pytest.approx(math.tanh(4.0) * kept, rel=1e-4)
     assert stack.bias_ih_l0.grad is not None
-    # What a step adds is rounded to 8 bits, and summed up in single precision.
+    # The term of each step is rounded to 8 bits; their sum is in single precision.
     assert stack.bias_ih_l0.grad[2].item() == pytest.approx((1.0 - math.tanh(4.0) ** 2) * kept, rel=2**-8)
 
 
@@ -204,13 +204,13 @@ def test_padding_stays_zero(gru: PackedGru) -> None:
 @by_hand
 def test_another_cell_is_run_by_the_library_or_refused(gru: PackedGru) -> None:
     translator = network(model_options(encoder_cell="lstm"))
-    obstacle = translator.encoder.unsupported_reason()
-    assert obstacle == "model.encoder.cell is not gru"
+    reason = translator.encoder.unsupported_reason()
+    assert reason == "model.encoder.cell is not gru"
     assert len(encoded(translator, gru)) == len(encoded(translator, None))
     torch.testing.assert_close(encoded(translator, gru), encoded(translator, None), rtol=0, atol=0)
-    assert obstacle in choose_kernels("auto", CPU, UnsupportedReasons(obstacle)).reason
-    with pytest.raises(ConfigError, match=rf"runtime\.kernel: fused cannot be had: {obstacle}"):
-        choose_kernels("fused", CPU, UnsupportedReasons(obstacle))
+    assert reason in choose_kernels("auto", CPU, UnsupportedReasons(reason)).reason
+    with pytest.raises(ConfigError, match=rf"runtime\.kernel: fused cannot be had: {reason}"):
+        choose_kernels("fused", CPU, UnsupportedReasons(reason))
 
 
 @needs_compiler

@@ -187,15 +187,17 @@ def test_the_backward_pass_makes_nothing_as_large_as_a_weight_or_the_source_in_a
 
 
 @pytest.mark.parametrize(
-    ("override", "obstacle"),
+    ("override", "unsupported_reason"),
     [
         ("model.attention.window=local_predictive", "model.attention.window is not global"),
         ("model.attention={score: additive, heads: 2}", "model.attention.heads is not 1"),
     ],
 )
-def test_what_cannot_be_fused_is_said_with_the_line_of_the_yaml(tmp_path: Path, override: str, obstacle: str) -> None:
+def test_what_cannot_be_fused_is_said_with_the_line_of_the_yaml(
+    tmp_path: Path, override: str, unsupported_reason: str
+) -> None:
     for kernel in ("fused", "graphed"):
-        with pytest.raises(ConfigError, match=rf"runtime\.kernel: {kernel} cannot be had: {obstacle}"):
+        with pytest.raises(ConfigError, match=rf"runtime\.kernel: {kernel} cannot be had: {unsupported_reason}"):
             run_config(tmp_path, f"runtime.kernel={kernel}", override)
     run_config(tmp_path, "runtime.kernel=auto", override)
 

@@ -111,7 +111,7 @@ def test_translating_leaves_the_random_generators_alone(system: System, checkpoi
     assert torch.equal(torch.get_rng_state(), before)
 
 
-# What comes out
+# Results
 
 
 def test_scores_and_pieces_belong_to_the_text(system: System) -> None:

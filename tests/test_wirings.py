@@ -302,8 +302,8 @@ def test_a_wiring_follows_its_paper(options: dict[str, Any], follow: Callable[[T
     ids=["bidirectional", "forward", "luong"],
 )
 def test_a_source_read_backwards_keeps_its_positions(options: dict[str, Any]) -> None:
-    """What a network reads of `a b c EOS` backwards is what it reads of `c b a EOS` forwards: annotations and attention
-    weights stand at the positions of `a b c EOS`."""
+    """Reading `a b c EOS` backwards equals reading `c b a EOS` forwards, with annotations and attention weights at the
+    positions of `a b c EOS`."""
     plain, backwards = (build({**options, "reverse_source": reverse}) for reverse in (False, True))
     turned_BS = SOURCE_BS.clone()
     for row, length in enumerate(LENGTHS_B.tolist()):

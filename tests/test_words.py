@@ -15,7 +15,7 @@ TEXT = [
     "eine feine katze schläft ... auf der bank .",
     "der 1/2 preis , 日 本 und ein é .",
 ]
-# What normalisation (nmt_nfkc) splits, merges, drops or takes for a space, unknown characters, and plain words.
+# Characters that normalisation (nmt_nfkc) splits, merges, drops or turns into spaces, unknown ones, and plain words.
 WORDS = [
     "der",
     "hund",

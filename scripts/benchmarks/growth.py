@@ -24,8 +24,8 @@ from scripts.benchmarks.network import (
     comparable,
     difference,
     even_batch,
+    kernel_name,
     model_options,
-    what_is_fused,
 )
 
 
@@ -103,7 +103,7 @@ def measure(
     rows = [
         {
             "size": size,
-            "kernel": what_is_fused(updates[number].kernels),
+            "kernel": kernel_name(updates[number].kernels),
             "seconds": statistics.median(seconds[number]),
             "tokens_per_second": batches[number].target_tokens / statistics.median(seconds[number]),
             # Ratio to the time at the previous size, scaled to a doubling of the size.

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from nmt.runtime import format_table, settle_memory
-from scripts.benchmarks.network import Update, Variant, comparable, difference, even_batch, model_options, what_is_fused
+from scripts.benchmarks.network import Update, Variant, comparable, difference, even_batch, kernel_name, model_options
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def checked(
     expected = Update(model, vocabulary, Variant("fp32", "reference"), cpu).gradients(batch)
     update = Update(model, vocabulary, Variant(precision, kernel), cpu)
     share = difference(update, expected, batch)
-    return {"kernel": what_is_fused(update.kernels), "gradient_difference": share}
+    return {"kernel": kernel_name(update.kernels), "gradient_difference": share}
 
 
 if __name__ == "__main__":

@@ -218,7 +218,7 @@ def unsupported_reasons(model: schema.ModelConfig) -> UnsupportedReasons:
     return without_memory(lambda: Translator(model, Vocabulary(1, 1, 0), reference_kernels())).unsupported_reasons()
 
 
-def what_is_fused(kernels: Kernels) -> str:
+def kernel_name(kernels: Kernels) -> str:
     """Returns a name for the chosen kernels."""
     reference = reference_kernels()
     if kernels.cross_entropy is reference.cross_entropy:

@@ -33,9 +33,9 @@ from scripts.benchmarks.network import (
     caption_batches,
     comparable,
     difference,
+    kernel_name,
     model_options,
     product_rate,
-    what_is_fused,
 )
 
 LAPS = {"cpu": 1, "cuda": 5}
@@ -112,7 +112,7 @@ def measure(
         results.append(
             {
                 "precision": variant.precision,
-                "kernel": what_is_fused(update.kernels),
+                "kernel": kernel_name(update.kernels),
                 # Target pieces, median of the rounds.
                 "tokens_per_second": target / median,
                 "slowest": target / max(taken[variant]),

@@ -65,7 +65,7 @@ def family(name: str, **kinds: type[PartOptions]) -> Registry[None]:
     for kind, options in kinds.items():
 
         def build(options: PartOptions) -> None:
-            """What this part is."""
+            """Description of a part."""
 
         registry.register(kind, options)(build)
     return registry

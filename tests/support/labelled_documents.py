@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nmt.config import ClassificationConfig
-from nmt.tasks.components import parse_saved_config
+from tests.support.training_runs import QUICK_TRAINING, parse_run
 
 TOPICS = {
     "animals": ["cat", "dog", "bird", "horse", "sheep"],
@@ -16,7 +16,8 @@ TOPICS = {
 }
 FILLER = ["the", "a", "of", "and", "it", "was", "there", "one", "saw", "this", "that", "here", "now", "then"]
 
-CONFIG = """\
+CONFIG = (
+    """\
 run: {folder}/run
 task: classification
 seed: 3
@@ -32,13 +33,10 @@ model:
   dropout: {{embedding: 0.1, word: 0.05, layer: 0.1, output: 0.1}}
 training:
   batch_tokens: 400
-  max_epochs: 3
   optimizer: {{kind: adamw, learning_rate: 1e-2}}
-  schedule: {{kind: constant, warmup_steps: 5}}
-  ema_decay: 0.9
-  log_every: 1
-runtime: {{device: cpu, precision: fp32, threads: 1}}
 """
+    + QUICK_TRAINING
+)
 
 
 def some_documents(count: int, seed: int) -> list[tuple[list[str], str]]:
@@ -70,6 +68,4 @@ def write_all(folder: Path, count: int = 120) -> None:
 
 def document_config(folder: Path, *overrides: str) -> ClassificationConfig:
     """The config of a run in `folder`, where the documents lie; `overrides` as for `--set`."""
-    config = parse_saved_config(CONFIG.format(folder=folder), "run.yaml", overrides)
-    assert isinstance(config, ClassificationConfig)
-    return config
+    return parse_run(ClassificationConfig, CONFIG, folder, overrides)

@@ -49,7 +49,7 @@ class RecordedGraph:
         # Tensors of this mode refuse to be written outside of it; memory of a GPU knows no modes.
         with torch.inference_mode(False), torch.no_grad(), _Recorder(self):
             function()
-        # What a GPU is told, it has not done.
+        # Capturing computes nothing.
         self.ruin()
 
     def replay(self) -> None:

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from nmt.checkpoint import find, load_model_files
-from nmt.config import TranslationConfig
+from nmt.config import ExperimentConfig, TranslationConfig
 from nmt.tasks.components import parse_saved_config
 
 LETTERS = "abcdefgh"
 
-CONFIG = """\
+QUICK_TRAINING = """\
+  max_epochs: 3
+  schedule: {{kind: constant, warmup_steps: 5}}
+  ema_decay: 0.9
+  log_every: 1
+runtime: {{device: cpu, precision: fp32, threads: 1}}
+"""
+"""The rest of the section training, and the section runtime, of a small run of any task."""
+CONFIG = (
+    """\
 run: {folder}/run
 seed: 3
 data:
@@ -29,16 +39,15 @@ model:
   encoder: {{hidden_size: 16}}
   decoder: {{hidden_size: 24}}
   dropout: {{embedding: 0.1, layer: 0.1, output: 0.1, source_word: 0.05}}
+validation: {{sentences: 8, samples: 1}}
 training:
   batch_tokens: 128
-  max_epochs: 3
   optimizer: {{kind: adamw, learning_rate: 5e-3}}
-  schedule: {{kind: constant, warmup_steps: 5}}
-  ema_decay: 0.9
-  log_every: 1
-validation: {{sentences: 8, samples: 1}}
-runtime: {{device: cpu, precision: fp32, threads: 1}}
 """
+    + QUICK_TRAINING
+)
+
+Config = TypeVar("Config", bound=ExperimentConfig)
 
 
 def write_corpus(folder: Path, pairs: int = 120, seed: int = 0) -> None:
@@ -52,8 +61,13 @@ def write_corpus(folder: Path, pairs: int = 120, seed: int = 0) -> None:
 
 def run_config(folder: Path, *overrides: str) -> TranslationConfig:
     """The config of a run in `folder`, where the corpus lies; `overrides` as for `--set`."""
-    config = parse_saved_config(CONFIG.format(folder=folder), "run.yaml", overrides)
-    assert isinstance(config, TranslationConfig)
+    return parse_run(TranslationConfig, CONFIG, folder, overrides)
+
+
+def parse_run(task: type[Config], text: str, folder: Path, overrides: Sequence[str]) -> Config:
+    """The config of a run in `folder` from the YAML of its task."""
+    config = parse_saved_config(text.format(folder=folder), "run.yaml", overrides)
+    assert isinstance(config, task)
     return config
 
 
