@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from nmt.config import ClassificationConfig
-from nmt.data.readers.labelled import Collection, Splitter, all_labels, open_collection
+from nmt.data.readers.labelled import Collection, Splitter, open_collection
 from nmt.evaluation import BOOTSTRAP_SAMPLES, BOOTSTRAP_SEED
 from nmt.evaluation.label_metrics import label_score_values, label_scores
 from nmt.tasks.components import read_config
@@ -164,7 +164,7 @@ def train_bag(run: Run, path: Path, options: argparse.Namespace) -> None:
     say(f"training {path.stem}: {run.name}")
     config = _read(path, options.set)
     training = [open_collection(each, config.data) for each in config.data.train]
-    labels = all_labels(training)
+    labels = tuple(sorted({document.label for collection in training for document in collection}))
     name, test_options = next(iter(config.data.test.items()))
     start = time.perf_counter()
     texts, gold = _texts(training, labels)

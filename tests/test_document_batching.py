@@ -10,8 +10,8 @@ from nmt.config.schema import DocumentFiltersConfig, LabelledDataConfig, Sentenc
 from nmt.data.batching import DocumentBatch, DocumentStream, Position, documents_batch
 from nmt.data.batching.plan import plan_documents
 from nmt.data.batching.update_stream import Windows
-from nmt.data.cache import DocumentTokenizer, EncodedCollection, encode_collections, packed_buckets
-from nmt.data.readers.labelled import COLLECTIONS, all_labels, open_collection
+from nmt.data.cache import DocumentTokenizer, EncodedCollection, encode_collections, known_labels, packed_buckets
+from nmt.data.readers.labelled import COLLECTIONS, open_collection
 from nmt.data.tokenizer import learn_one
 from tests.support.labelled_documents import some_documents, write_documents
 
@@ -29,7 +29,7 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> EncodedCollection:
     collections = [open_collection(options, data)]
     reader = DocumentTokenizer.of(tokenizer, "en", data.filters)
     return encode_collections(
-        collections, reader, all_labels(collections), DocumentFiltersConfig(), folder / "cache", 1
+        collections, reader, known_labels(collections, folder / "cache"), DocumentFiltersConfig(), folder / "cache", 1
     )
 
 

@@ -16,14 +16,13 @@ import pytest
 from pyarrow import parquet
 
 from nmt.config.schema import DocumentFiltersConfig, LabelledDataConfig, SentencePieceConfig
-from nmt.data.cache import DocumentTokenizer, EncodedCollection, collection, encode_collections, encoding
+from nmt.data.cache import DocumentTokenizer, EncodedCollection, collection, encode_collections, encoding, known_labels
 from nmt.data.readers import labelled
 from nmt.data.readers.labelled import (
     COLLECTIONS,
     Collection,
     Document,
     Splitter,
-    all_labels,
     open_collection,
 )
 from nmt.data.tokenizer import Tokenizer, learn_one
@@ -146,21 +145,22 @@ def test_the_same_documents_have_one_fingerprint_in_every_format(folder: Path) -
 
 def test_labels_are_sorted_and_more_than_one(folder: Path) -> None:
     collection = opened("text", docs=str(folder / "docs.txt"), labels=str(folder / "labels.tsv"))
-    assert all_labels([collection]) == ("a", "b", "y")
+    assert known_labels([collection], folder / "cache") == ("a", "b", "y")
     one = opened("text", docs=str(folder / "docs.txt"), labels=str(folder / "labels.tsv"), limit=1)
     with pytest.raises(DataError, match="all documents have the label 'a'; there is nothing to tell apart"):
-        all_labels([one])
+        known_labels([one], folder / "cache")
     (folder / "empty").touch()
+    empty = opened("text", docs=str(folder / "empty"), labels=str(folder / "empty"))
     with pytest.raises(DataError, match="has no documents"):
-        all_labels([collection, opened("text", docs=str(folder / "empty"), labels=str(folder / "empty"))])
+        known_labels([collection, empty], folder / "cache")
 
 
 def test_a_label_for_each_document_is_no_label(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labelled, "MOST_LABELS", 2)
+    monkeypatch.setattr(collection, "MOST_LABELS", 2)
     (folder / "three.tsv").write_text("a\tx\nb\ty\nc\tz\n")
     table = opened("tsv", path=str(folder / "three.tsv"), text_column=1, label_column=2)
     with pytest.raises(DataError, match=r"three.tsv: 3 labels, more than 2; is this the column of the labels\?"):
-        all_labels([table])
+        known_labels([table], folder / "cache")
 
 
 # Mistakes

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import numpy as np
@@ -142,12 +144,8 @@ def sentences_before(documents: Documents, lengths: npt.NDArray[np.int64]) -> Pr
 
 
 def group_by_document(items: Iterable[Grouped], documents: Documents) -> list[list[Grouped]]:
-    groups: list[list[Grouped]] = []
-    for item, position in zip(items, document_positions(documents).tolist(), strict=True):
-        if position == 0:
-            groups.append([])
-        groups[-1].append(item)
-    return groups
+    groups = groupby(zip(items, documents, strict=True), key=itemgetter(1))
+    return [[item for item, _ in group] for _, group in groups]
 
 
 def _before(rows: Rows, previous_rows: PreviousRows, sentences: int) -> Rows:

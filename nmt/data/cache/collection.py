@@ -42,7 +42,7 @@ from nmt.data.cache.encoding import (
 from nmt.data.cache.statistics import CollectionReport, named
 from nmt.data.cache.store import Digests, get_or_build
 from nmt.data.readers.base import LISTED_LINES, Counts
-from nmt.data.readers.labelled import Collection, Document, Splitter, all_labels, unknown_label
+from nmt.data.readers.labelled import Collection, Document, Splitter, unknown_label
 from nmt.data.tokenizer import Tokenizer, words_of_spans
 from nmt.errors import DataError
 
@@ -50,6 +50,8 @@ FORMAT = 1
 """Part of every fingerprint: raise it if the same text would be encoded or laid out differently."""
 LABELS_FORMAT = 1
 """Raise it if other labels would be found in the same files."""
+MOST_LABELS = 1 << 16
+"""Labels that a model can have at most: the index of each document's label is stored in 16 bits."""
 CHUNK_DOCUMENTS = 256
 
 _EMPTY = "without a word"
@@ -133,7 +135,7 @@ class EncodedCollection:
     """Labelled documents as ids, by row number. They stay on disk, so memory does not grow with them."""
 
     def __init__(
-        self, file: Path, collections: Sequence[Collection], report: CollectionReport, fingerprint: str
+        self, collections: Sequence[Collection], file: Path, report: CollectionReport, fingerprint: str
     ) -> None:
         """`collections` are those that the file was built from, in the same order."""
         self.report = replace(report, collections=named(report.collections, collections))
@@ -188,26 +190,38 @@ def encode_collections(
         } | split_description(collections)
 
     build = partial(_build, collections, tokenizer, labels, filters, workers)
-    file, report, fingerprint = get_or_build(cache, describe, _FILE, build, CollectionReport)
-    return EncodedCollection(file, collections, report, fingerprint)
+    return EncodedCollection(collections, *get_or_build(cache, describe, _FILE, build, CollectionReport))
 
 
 def known_labels(collections: Sequence[Collection], cache: Path) -> tuple[str, ...]:
     """Returns the labels that occur, in alphabetical order. Unchanged collections are not read again.
 
-    Raises DataError as `all_labels` does, and if the cache cannot be written.
+    Raises DataError where a collection is empty, or there is one label alone, or too many, or where the cache cannot be
+    written.
     """
-    digests = Digests(cache)
-
-    def labels(collection: Collection) -> list[str]:
-        kind = f"labels, format {LABELS_FORMAT} {collection.reading}"
-        return list(json.loads(digests.of(kind, collection.files, lambda: json.dumps(sorted(collection.labels())))))
-
+    digests, labels = Digests(cache), set[str]()
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        return all_labels(collections, labels)
+        for collection in collections:
+            kind = f"labels, format {LABELS_FORMAT} {collection.reading}"
+            occurring = json.loads(digests.of(kind, collection.files, partial(_labels_json, collection)))
+            if not occurring:
+                raise DataError(f"{collection.name}: has no documents")
+            labels.update(occurring)
     except OSError as error:
         raise DataError(f"{cache}: the labels cannot be kept there ({error}); see data.cache") from error
+    names = ", ".join(collection.name for collection in collections)
+    if len(labels) > MOST_LABELS:
+        raise DataError(
+            f"{names}: {len(labels):,} labels, more than {MOST_LABELS:,}; is this the column of the labels?"
+        )
+    if len(labels) == 1:
+        raise DataError(f"{names}: all documents have the label {labels.pop()!r}; there is nothing to tell apart")
+    return tuple(sorted(labels))
+
+
+def _labels_json(collection: Collection) -> str:
+    return json.dumps(sorted({document.label for document in collection}))
 
 
 def _build(

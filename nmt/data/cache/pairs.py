@@ -70,7 +70,7 @@ class EncodedPairs:
 class EncodedCorpus(EncodedPairs):
     """The pairs of corpora, with their links, documents, text and report."""
 
-    def __init__(self, file: Path, corpora: Sequence[Corpus], report: EncodingReport, fingerprint: str) -> None:
+    def __init__(self, corpora: Sequence[Corpus], file: Path, report: EncodingReport, fingerprint: str) -> None:
         """`corpora` are those that the file was built from, in the same order."""
         super().__init__(file)
         self.report = replace(report, corpora=named(report.corpora, corpora))
@@ -138,8 +138,7 @@ def encode_corpora(
         } | split_description(corpora)
 
     build = partial(build_pairs, corpora, tokenizers, filters, workers, keep_text)
-    file, report, fingerprint = get_or_build(cache, describe, _FILE, build, EncodingReport)
-    return EncodedCorpus(file, corpora, report, fingerprint)
+    return EncodedCorpus(corpora, *get_or_build(cache, describe, _FILE, build, EncodingReport))
 
 
 def lookup_pairs(cache: Path, fingerprint: str) -> EncodedPairs | None:

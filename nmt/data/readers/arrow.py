@@ -135,19 +135,18 @@ class HuggingFaceReader(base.RecordReader):
         )
         if not files and not is_folder and dataset in packaged_modules._PACKAGED_DATASETS_MODULES:
             raise DataError(f"{self.name}: {dataset} is a format, not a data set; give `files` of it")
+        if is_saved:
+            for path in Path(dataset).rglob("*"):
+                if not path.is_dir():
+                    check_file(path)
         try:
             if is_saved:
-                for path in Path(dataset).rglob("*"):
-                    if not path.is_dir():
-                        check_file(path)
                 loaded = datasets.load_from_disk(dataset)
             else:
                 # The name of a format would be loaded as that format, from whatever lies in the working directory.
                 path_or_name = os.path.abspath(dataset) if is_folder else dataset
                 data_files = {split: files} if files else None
                 loaded = datasets.load_dataset(path_or_name, self._options.name, data_files=data_files, split=split)
-        except DataError:
-            raise
         # The package lets through whatever its formats, the hub's client and the network raise.
         except Exception as error:
             problem = "not a saved data set, or damaged" if is_saved else "cannot be loaded"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -16,9 +16,6 @@ from nmt.data.readers import base
 from nmt.data.readers.arrow import HuggingFaceOptions, HuggingFaceReader, ParquetReader
 from nmt.data.readers.line_formats import AlignedReader, JsonLinesReader, TableColumn, TsvReader, split_columns
 from nmt.errors import DataError
-
-MOST_LABELS = 1 << 16
-"""Labels that a model can have at most: the cache stores the index of each document's label in 16 bits."""
 
 
 class CollectionOptions(base.SourceOptions):
@@ -143,10 +140,6 @@ class Collection(base.ExampleSource[Document]):
         self.may_split = first is not None and not first.is_split
         """Whether some of the text comes without sentence boundaries."""
 
-    def labels(self) -> set[str]:
-        """Returns the labels that occur. Reads the text once."""
-        return {document.label for document in self}
-
     def _example(self, record: base.Record, values: dict[base.FieldName, str]) -> Document:
         label = values["label"].strip()
         location = self.location(record.line, "label")
@@ -195,29 +188,6 @@ def open_collection(options: PartOptions, data: LabelledDataConfig) -> Collectio
     if collection.may_split:
         Splitter(data.language).check(collection.name)
     return collection
-
-
-def all_labels(
-    collections: Sequence[Collection], read: Callable[[Collection], Iterable[str]] = Collection.labels
-) -> tuple[str, ...]:
-    """Returns the labels that occur, in alphabetical order; `read` returns those of a collection.
-
-    Raises DataError where a collection is empty, or there is one label alone, or too many.
-    """
-    labels: set[str] = set()
-    for collection in collections:
-        occurring = set(read(collection))
-        if not occurring:
-            raise DataError(f"{collection.name}: has no documents")
-        labels |= occurring
-    names = ", ".join(collection.name for collection in collections)
-    if len(labels) > MOST_LABELS:
-        raise DataError(
-            f"{names}: {len(labels):,} labels, more than {MOST_LABELS:,}; is this the column of the labels?"
-        )
-    if len(labels) == 1:
-        raise DataError(f"{names}: all documents have the label {labels.pop()!r}; there is nothing to tell apart")
-    return tuple(sorted(labels))
 
 
 def unknown_label(location: str, label: str, labels: Sequence[str]) -> DataError:
