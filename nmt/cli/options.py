@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from nmt.cli.common import flag_of
 from nmt.config.registry import Section
 from nmt.config.schema import Positive, RuntimeConfig, SearchConfig, Seed
-from nmt.config.shapes import choices_of, doc_of, shape_of
+from nmt.config.shapes import choices_of, shape_of
 from nmt.config.wording import in_words, nearest, shown
 from nmt.errors import ConfigError
 
@@ -92,7 +92,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     add_number_option(parser, "--seed", Seed, 1, "random seed for sampling")
     group = parser.add_argument_group("search", "Defaults are those of the model's own config.")
     for name, field in SearchConfig.model_fields.items():
-        _add(group, "search", name, field, doc_of(field))
+        _add(group, "search", name, field, field.description or "")
 
 
 def add_machine_options(parser: argparse.ArgumentParser) -> None:
@@ -101,7 +101,7 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
     for name in MACHINE:
         field = RuntimeConfig.model_fields[name]
         default = PRECISION if name == "precision" else field.default
-        _add(group, "runtime", name, field, f"{doc_of(field)} Default: {default}")
+        _add(group, "runtime", name, field, f"{field.description} Default: {default}")
 
 
 def search_options(given: argparse.Namespace, base: SearchConfig) -> SearchConfig:

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from nmt.config.reader import Components
 from nmt.config.registry import PartOf, Section
 from nmt.config.schema import TASKS
-from nmt.config.shapes import Shape, doc_of, shape_of
+from nmt.config.shapes import Shape, shape_of
 
 Schema = dict[str, Any]
 
@@ -70,7 +70,7 @@ class _Writer:
 
     def _field(self, field: FieldInfo, path: str) -> Schema:
         shape = shape_of(field)
-        schema: Schema = {"description": doc_of(field), **self._value(shape, path)}
+        schema: Schema = {"description": field.description, **self._value(shape, path)}
         if field.is_required():
             return schema
         if shape.is_leaf:

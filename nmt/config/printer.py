@@ -14,7 +14,7 @@ from nmt.config.document import Location, Node, recognise_scalars
 from nmt.config.reader import Components, Families, build_config
 from nmt.config.registry import PartOptions, Section
 from nmt.config.schema import TASKS, ExperimentConfig
-from nmt.config.shapes import Shape, doc_of, fields_below, fields_in_order, shape_of
+from nmt.config.shapes import Shape, fields_below, fields_in_order, shape_of
 from nmt.config.wording import in_words
 
 WIDTH = 110
@@ -37,7 +37,7 @@ def _nothing(field: FieldInfo, width: int) -> list[str]:
 
 
 def _documentation(field: FieldInfo, width: int) -> list[str]:
-    return textwrap.wrap(doc_of(field), width)
+    return textwrap.wrap(field.description or "", width)
 
 
 def _write_yaml(config: ExperimentConfig, commentary: Commentary) -> str:
@@ -140,7 +140,7 @@ class _Explanation:
 
     def lines(self, field: FieldInfo, width: int) -> list[str]:
         shape = shape_of(field)
-        lines = textwrap.wrap(f"{doc_of(field)} {_in_brackets(field, shape)}".strip(), width)
+        lines = textwrap.wrap(f"{field.description} {_in_brackets(field, shape)}".strip(), width)
         for name, meaning in self._presets.get(id(field), {}).items():
             lines += _hanging(f"{name}: {flow(dict(meaning))}", width, 2)
         return lines if shape.part is None else [*lines, *self._family(shape.part.family, width)]
@@ -162,7 +162,7 @@ class _Explanation:
                 continue
             shape = shape_of(field)
             yield from _hanging(
-                " ".join(f"{name}: {doc_of(field)} {_in_brackets(field, shape)}".split()), width, indent
+                " ".join(f"{name}: {field.description} {_in_brackets(field, shape)}".split()), width, indent
             )
             if shape.section is not None:
                 yield from self._options(shape.section, width, indent + 2)

@@ -33,8 +33,8 @@ def decided(rule: Iterable[Item]) -> Iterator[Item]:
 class Section(BaseModel):
     """A section of the YAML: unknown keys are refused, values do not change once read.
 
-    The string under a field is its documentation, in the reference, the JSON schema and the printed config. By default
-    it is the first sentence of a subsection, or the string under the field that this one overrides.
+    The string under a field, put on one line, is its documentation in the reference, the JSON schema and the printed
+    config. By default it is the first sentence of a subsection, or the string under the field that this one overrides.
     The default of a subsection is always the subsection's own defaults: `encoder: EncoderConfig = EncoderConfig()`.
     """
 
@@ -52,11 +52,12 @@ class Section(BaseModel):
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
         parent: Any = cls.__base__
         for name, field in cls.model_fields.items():
-            kind = field.annotation
-            if field.description is None and isinstance(kind, type) and issubclass(kind, Section):
-                field.description = (kind.__doc__ or "").split(". ")[0].rstrip(".") + "."
-            elif field.description is None and name in parent.model_fields:
-                field.description = parent.model_fields[name].description
+            kind, text = field.annotation, field.description
+            if text is None and isinstance(kind, type) and issubclass(kind, Section):
+                text = (kind.__doc__ or "").split(". ")[0].rstrip(".") + "."
+            elif text is None and name in parent.model_fields:
+                text = parent.model_fields[name].description
+            field.description = " ".join((text or "").split())
 
     if not TYPE_CHECKING:
 

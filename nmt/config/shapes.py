@@ -97,8 +97,3 @@ def choices_of(schema: Mapping[str, Any]) -> list[str]:
     """Returns the words that the JSON schema of a leaf allows, if it lists any."""
     options = schema.get("anyOf", [schema])
     return [word for option in options for word in option.get("enum", [option["const"]] if "const" in option else [])]
-
-
-def doc_of(field: FieldInfo) -> str:
-    """Returns the sentence under the field, on one line."""
-    return " ".join((field.description or "").split())
