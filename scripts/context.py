@@ -20,10 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from nmt.config.schema import RuntimeConfig, SearchConfig
+from nmt.data.batching import Batch
 from nmt.data.cache.word_links import words_of
 from nmt.evaluation.metrics import corpus_scores
+from nmt.model.translator import forced_readout
 from nmt.runtime import format_table, set_up, set_up_logging
-from nmt.tasks.translation.forced_decoding import ContextAttention, context_attention
+from nmt.tasks.translation.forced_decoding import map_pairs
 from nmt.tasks.translation.loading import System, build_system, load_model
 from nmt.tasks.translation.text_translation import translate_lines
 from nmt.visualization.attention_map import AttentionMap
@@ -143,14 +145,53 @@ def pieces(system: System, test: TestText) -> tuple[list[list[int]], list[list[i
     return tokenizers.source.encode(test.sources), tokenizers.target.encode(test.references)
 
 
+@dataclass(frozen=True)
+class ContextAttention:
+    """Weights with which the positions of a sentence attended to the sentence before it.
+
+    Shapes: Q positions of the sentence, S of the sentence before, each with the end symbol last.
+    """
+
+    row: int
+    context_row: int
+    words_QS: npt.NDArray[np.float32]
+    """Mean of the heads. Row q of the target side has the weights with which piece q was predicted."""
+
+
+def context_attention(system: System, test: TestText, side: str) -> dict[int, ContextAttention]:
+    """The context weights of a side, by row."""
+    (translator,) = system.translators
+
+    def work(batches: Sequence[Batch]) -> list[ContextAttention]:
+        (batch,) = batches
+        result = forced_readout(translator, batch)
+        weights = result.source_context if side == "source" else result.target_context
+        lengths_B = batch.source_lengths_B if side == "source" else batch.target_lengths_B
+        assert weights is not None, "a side that has context"
+        assert batch.context is not None, "a translator with context has read sentences before"
+        rows, past, lengths = batch.context.rows.tolist(), weights.previous, lengths_B.tolist()
+        words_NQS = weights.words_NQS.float().cpu().numpy()
+        attentions = []
+        for words_QS, index, before in zip(words_NQS, past.index_N.tolist(), past.row_N.tolist(), strict=True):
+            sentence = past.sentence_L.tolist()[index // past.present_LP.shape[1]]
+            # Sentences that are read as context alone have context as well.
+            if sentence < batch.pairs:
+                words_QS = words_QS[: lengths[sentence], : lengths[before]].copy()
+                attentions.append(ContextAttention(rows[sentence], rows[before], words_QS))
+        return attentions
+
+    ids, lines = pieces(system, test), range(1, len(test.sources) + 1)
+    results = map_pairs(system, *ids, 4096, work, lines, test.documents)
+    return {each.row: each for _, attentions in results for each in attentions}
+
+
 def attention_of(
     system: System, test: TestText, side: str
 ) -> Iterator[tuple[Pronoun, ContextAttention, npt.NDArray[np.float64]]]:
     """Yields for each pronoun the attention of its sentence, and the weights of the pronoun over the words before."""
     tokenizer = system.tokenizers.source if side == "source" else system.tokenizers.target
     texts = test.sources if side == "source" else test.references
-    results = context_attention(system, *pieces(system, test), test.documents, 4096)
-    by_row = {each.row: each for each in results if each.side == side}
+    by_row = context_attention(system, test, side)
     for pronoun in test.pronouns:
         attention = by_row[pronoun.row]
         own, before = (np.asarray(words_of(texts[row], tokenizer)) for row in (attention.row, attention.context_row))

@@ -1,9 +1,9 @@
 """Forced decoding: given translations, each piece predicted from those before it (teacher forcing).
 
-Loss of the translations, attention weights and alignments, and the weights of the document context.
+Loss of the translations, attention weights and alignments.
 
 Shapes: B sentences, T target positions, S source positions, N heads or target pieces of the batch, padding left out,
-R readout; Q positions of a sentence with the end symbol last.
+R readout.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -29,8 +28,7 @@ from nmt.errors import CheckpointError, ConfigError
 from nmt.evaluation.alignment import Alignment, Linking, Unit, align
 from nmt.kernels.cross_entropy.chunked import chunks
 from nmt.model.attention import AttentionWeights
-from nmt.model.context import ContextWeights
-from nmt.model.translator import Translator, forced_readout
+from nmt.model.translator import forced_readout
 from nmt.runtime import gather_objects, in_halves
 from nmt.tasks.translation.loading import System
 from nmt.tasks.translation.text_translation import encode_lines
@@ -353,70 +351,3 @@ def align_pair(
         for text, pieces, tokenizer in sides
     )
     return align(attention.weights_NTS.mean(0), source, target, linking)
-
-
-# Weights of the document context
-
-
-@dataclass(frozen=True)
-class ContextAttention:
-    """Weights with which the positions of a sentence attended to one of the sentences before it."""
-
-    row: int
-    context_row: int
-    side: Literal["source", "target"]
-    """Whether source positions attended to a source, or target positions to a translation."""
-    words_QS: npt.NDArray[np.float32]
-    """Mean of the heads over the positions S of the sentence before. Row q of the target side has the weights with
-    which piece q was predicted."""
-    sentence_Q: npt.NDArray[np.float32]
-    """Weight of this sentence among those before."""
-
-
-def context_attention(
-    system: System, sources: Ids, targets: Ids, documents: Documents, batch_tokens: int
-) -> list[ContextAttention]:
-    """Returns the context weights of the pairs, which are pieces without end symbols, of every translator.
-
-    In order: row by row, the nearest sentence first. Raises `NmtError` where a pair does not fit into memory.
-    """
-
-    def work(batches: Sequence[Batch]) -> list[ContextAttention]:
-        pairs = zip(system.translators, batches, strict=True)
-        return [each for translator, batch in pairs for each in _context_weights(translator, batch)]
-
-    lines = range(1, len(sources) + 1)
-    results: list[ContextAttention] = []
-    for _, weights in map_pairs(system, sources, targets, batch_tokens, work, lines, documents):
-        results += weights
-    return sorted(results, key=lambda each: (each.row, each.side, -each.context_row))
-
-
-def _context_weights(translator: Translator, batch: Batch) -> Iterator[ContextAttention]:
-    result = forced_readout(translator, batch)
-    if result.source_context is not None:
-        yield from _weights_of_side(result.source_context, batch, "source", batch.source_lengths_B.tolist())
-    if result.target_context is not None:
-        yield from _weights_of_side(result.target_context, batch, "target", batch.target_lengths_B.tolist())
-
-
-def _weights_of_side(
-    weights: ContextWeights, batch: Batch, side: Literal["source", "target"], lengths: Sequence[int]
-) -> Iterator[ContextAttention]:
-    assert batch.context is not None, "a translator with context has read sentences before"
-    rows, past = batch.context.rows.tolist(), weights.previous
-    slots, sentences = past.present_LP.shape[1], past.sentence_L.tolist()
-    words_NQS, sentences_LQP = weights.words_NQS.float().cpu().numpy(), weights.sentences_LQP.float().cpu().numpy()
-    for number, (index, before) in enumerate(zip(past.index_N.tolist(), past.row_N.tolist(), strict=True)):
-        reader, slot = divmod(index, slots)
-        sentence = sentences[reader]
-        # Sentences that are read as context alone have context as well.
-        if sentence < batch.pairs:
-            positions = slice(lengths[sentence])
-            yield ContextAttention(
-                row=rows[sentence],
-                context_row=rows[before],
-                side=side,
-                words_QS=words_NQS[number, positions, : lengths[before]].copy(),
-                sentence_Q=sentences_LQP[reader, positions, slot].copy(),
-            )
