@@ -6,7 +6,8 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -85,6 +86,17 @@ class CheckpointError(NmtError):
 
 class TrainingError(NmtError):
     """Training cannot go on: the loss stays non-finite, or a batch does not fit into memory."""
+
+
+@contextmanager
+def write_errors(name: object) -> Iterator[None]:
+    """Raises an `OSError` as a `DataError` that names the file; that the reader of a pipe has left stays as it is."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise DataError(f"{name}: cannot be written: {error.strerror or error}") from error
 
 
 def try_each(action: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:

@@ -15,10 +15,11 @@ from typing import Any, NoReturn
 
 import nmt
 from nmt.config.wording import nearest, synonyms
-from nmt.errors import REMEDIES, ConfigError, DataError, NmtError, on_one_line, reason
+from nmt.errors import REMEDIES, ConfigError, DataError, NmtError, on_one_line, reason, write_errors
 
 USER_ERROR = 2
 INTERRUPTED = 128 + 2
+STANDARD_OUTPUT = "standard output"
 
 
 def run(main: Callable[[], int]) -> NoReturn:
@@ -35,7 +36,8 @@ def run(main: Callable[[], int]) -> NoReturn:
             code = main()
         except SystemExit as ended:  # from argparse: help, or a mistake in the arguments
             code = ended.code
-        _flush()
+        with write_errors(STANDARD_OUTPUT):
+            sys.stdout.flush()
     except BrokenPipeError:
         code = 0
     except KeyboardInterrupt:
@@ -117,15 +119,6 @@ def _reopen_closed_streams() -> None:
             setattr(sys, name, open(descriptor, mode, encoding="utf-8", errors="backslashreplace"))  # noqa: SIM115
 
 
-def _flush() -> None:
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise NmtError(f"standard output: cannot be written: {error.strerror}") from error
-
-
 def check_paths(read: Iterable[str | None], written: str | None = None) -> None:
     """Raises `DataError` unless the files to read exist and differ from the one to write; before a model is loaded."""
     problems = []
@@ -177,33 +170,22 @@ def writing(path: str | None) -> Iterator[Callable[[str], None]]:
 
     Raises `DataError` where the file or the disk refuses, and `BrokenPipeError` where the reader has left.
     """
+    name = path or STANDARD_OUTPUT
 
     def write(text: str) -> None:
-        try:
+        with write_errors(name):
             stream.write(text.encode())
             stream.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise _write_error(path, error) from error
 
-    try:
+    with write_errors(name):
         stream = Path(path).open("wb") if path is not None else sys.stdout.buffer  # noqa: SIM115 - closed below
-    except OSError as error:
-        raise _write_error(path, error) from error
     try:
         yield write
     finally:
         if path is not None:
-            try:
-                stream.close()
             # What could not be written before is tried again.
-            except OSError as error:
-                raise _write_error(path, error) from error
-
-
-def _write_error(path: str | None, error: OSError) -> DataError:
-    return DataError(f"{path or 'standard output'}: cannot be written: {error.strerror or error}")
+            with write_errors(name):
+                stream.close()
 
 
 @contextmanager

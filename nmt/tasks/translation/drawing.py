@@ -11,7 +11,7 @@ from typing import Protocol
 from nmt.checkpoint.durable import new_file
 from nmt.config.schema import SearchConfig
 from nmt.data.batching.document_context import Documents
-from nmt.errors import DataError
+from nmt.errors import write_errors
 from nmt.runtime import Runtime, logger
 from nmt.tasks.translation.forced_decoding import forced_attention_of_ids
 from nmt.tasks.translation.loading import System, TrainedModel, build_system
@@ -109,14 +109,14 @@ def writing_page(path: Path) -> Iterator[Callable[[str], object]]:
     """A function that writes to a page, which exists when the block has ended without an error; raises `DataError`."""
 
     def write(text: str) -> None:
-        with _write_errors(path):
+        with write_errors(path):
             file.write(text.encode())
 
     with ExitStack() as stack:
-        with _write_errors(path):
+        with write_errors(path):
             file = stack.enter_context(new_file(path))
         yield write
-        with _write_errors(path):
+        with write_errors(path):
             stack.close()
 
 
@@ -128,7 +128,7 @@ class _Pictures:
         from nmt.visualization import heatmap
         from nmt.visualization.fonts import Fonts
 
-        with _write_errors(folder):
+        with write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._heatmap = heatmap
@@ -143,7 +143,7 @@ class _Pictures:
         for kind in self._heatmap.IMAGE_FORMATS:
             picture = self._heatmap.render_heatmap(attention, self._fonts.families, kind)
             path = self._folder / f"{line:04d}.{kind}"
-            with _write_errors(path), new_file(path) as file:
+            with write_errors(path), new_file(path) as file:
                 file.write(picture)
 
 
@@ -176,12 +176,3 @@ def _attention_of_best(
     )
     by_row = dict(zip(rows, maps, strict=True))
     return [by_row.get(row) for row in range(len(translations))]
-
-
-@contextmanager
-def _write_errors(path: Path) -> Iterator[None]:
-    """Raises an `OSError` as a `DataError` that names the file."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error

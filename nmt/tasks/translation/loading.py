@@ -18,7 +18,7 @@ from nmt.data.cache import EncodedPairs, WeightedRows, lookup_pairs
 from nmt.data.lexicons import LEXICON_FILE, Lexicon, estimate
 from nmt.data.readers.corpora import CorpusOptions
 from nmt.data.tokenizer import TokenizerPair
-from nmt.errors import CheckpointError, ConfigError, DataError, counted
+from nmt.errors import CheckpointError, ConfigError, DataError, counted, write_errors
 from nmt.model.translator import Translator, Vocabulary
 from nmt.runtime import Runtime, logger
 from nmt.runtime.worker_pool import WorkerPool
@@ -143,10 +143,8 @@ def build_lexicon(path: Path | str, which: Which, candidates: int, iterations: i
     sizes = tokenizers.source.size, tokenizers.target.size
     table = estimate(pairs, *sizes, iterations=iterations, parts=parts, most_rows=most_rows)
     file = _lexicon_files(folder)[-1]
-    try:
+    with write_errors(file):
         replace_file(file, Lexicon.of(table, candidates, tokenizers).to_bytes())
-    except OSError as error:
-        raise DataError(f"{file}: cannot be written: {error.strerror or error}") from error
     return file
 
 
