@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nmt.visualization.pages import DocumentWeights, SentenceWeights
+from nmt.visualization.pages import SentenceWeights
 from tests.test_document_page import page_of as document_page_of
 from tests.test_plots import attention_map, page_of
 
@@ -91,14 +91,16 @@ def attention_page(sentences: int = 1) -> str:
     return page_of([shown[number % 3] for number in range(sentences)], ("runs/a", "runs/b"))
 
 
-def document(sentences: int, word: str = "word") -> DocumentWeights:
+def document(sentences: int, word: str = "word") -> dict[str, Any]:
     """A document of 20 words a sentence, and an empty sentence; the last word of each has half of its weight."""
     words = tuple(f"{word}{number}" for number in range(20))
     weights = (*(0.5 / 19,) * 19, 0.5)
     share = 1.0 / sentences
     body = tuple(SentenceWeights(share, words, weights) for _ in range(sentences))
     label = "a label of many words " * 5 + "x" * 80
-    return DocumentWeights(" ".join(words), label, ((label, 0.75), ("b", 0.25)), (*body, SentenceWeights(0.0, (), ())))
+    probabilities = {label: 0.75, "b": 0.25}
+    sentences = (*body, SentenceWeights(0.0, (), ()))
+    return {"text": " ".join(words), "label": label, "probabilities": probabilities, "sentences": sentences}
 
 
 def document_page(sentences: int = 3) -> str:

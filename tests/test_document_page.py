@@ -9,32 +9,33 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nmt.cli import classify
-from nmt.visualization.pages import DocumentPage, DocumentWeights, SentenceWeights
+from nmt.visualization.pages import DocumentPage, SentenceWeights
 from tests.support.commands import Call
 from tests.test_classification import run, trained  # noqa: F401 - fixtures
 from tests.test_plots import Reader
 
-DOCUMENT = DocumentWeights(
-    text="good\tnot so bad",
-    label="positive",
-    probabilities=(("negative", 0.25), ("positive", 0.75)),
-    sentences=(
+DOCUMENT = {
+    "text": "good\tnot so bad",
+    "label": "positive",
+    "probabilities": {"negative": 0.25, "positive": 0.75},
+    "sentences": (
         SentenceWeights(0.36, ("good",), (1.0,)),
         SentenceWeights(0.64, ("not", "so", "bad"), (0.5, 0.0, 0.5)),
         SentenceWeights(0.0, (), ()),
     ),
-)
+}
 
 
-def page_of(*documents: DocumentWeights, name: str = "runs/a") -> str:
+def page_of(*documents: dict[str, Any], name: str = "runs/a") -> str:
     written: list[str] = []
     page = DocumentPage(written.append, name, "en")
     for line, document in enumerate(documents, start=1):
-        page.add(line, document)
+        page.add(line, **document)
     page.end()
     return "".join(written)
 
@@ -52,9 +53,8 @@ def test_a_page_holds_both_levels_of_weights() -> None:
 
 def test_no_text_can_break_a_page() -> None:
     evil = ("</script>", "<!--", "<script>alert(1)", "\u2028", '"', "\\", "{{data}}", "{{noun}}", "&lt;")
-    attention = DocumentWeights(
-        " ".join(evil), evil[0], ((evil[1], 1.0),), (SentenceWeights(1.0, evil, (0.0,) * len(evil)),)
-    )
+    sentences = (SentenceWeights(1.0, evil, (0.0,) * len(evil)),)
+    attention = {"text": " ".join(evil), "label": evil[0], "probabilities": {evil[1]: 1.0}, "sentences": sentences}
     reader = Reader(page_of(attention, name="<b>{{script}}</title>"))
     assert reader.open == []
     assert [tag for tag, _ in reader.elements].count("script") == 2

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
-from nmt.cli.common import Parser, check_paths, naming_flags, run, write_json, writing
+from nmt.cli.common import Parser, check_paths, command, naming_flags, progress_bar, write_json, writing
 from nmt.cli.options import (
     add_choice_option,
     add_line_options,
@@ -20,6 +20,7 @@ from nmt.cli.options import (
     longest_line,
     machine_options,
     of_type,
+    shared_machine,
 )
 from nmt.config.schema import Tokens
 from nmt.errors import ConfigError, counted
@@ -38,13 +39,10 @@ WINDOW = 2000
 """Pairs that are sorted by length, aligned and written together."""
 
 
-def main() -> None:
-    run(_main)
-
-
-def _main(arguments: list[str] | None = None) -> int:
+@command
+def main() -> int:
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     if options.gold is None and (options.json or options.gold_from is not None):
         parser.error(f"{'--json' if options.json else '--gold-from'} goes with --gold")
     if options.gold is not None and options.unit == "pieces":
@@ -81,17 +79,13 @@ def _parser() -> Parser:
 @naming_flags()
 def _align(options: argparse.Namespace) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
-    from tqdm import tqdm
-
     from nmt.evaluation.alignment import pharaoh, score_alignments
-    from nmt.runtime import broadcast_object, logger, set_up, set_up_logging, tear_down
+    from nmt.runtime import broadcast_object, logger
     from nmt.tasks.translation.forced_decoding import align_texts
     from nmt.tasks.translation.loading import build_system, load_ensemble
 
     with ExitStack() as stack:
-        runtime = set_up(machine_options(options))
-        stack.callback(tear_down)
-        set_up_logging(None, runtime.is_main)
+        runtime = stack.enter_context(shared_machine(options))
         # One process reads, so that files may be pipes.
         sources, targets, gold = broadcast_object(_read(options) if runtime.is_main else ([], [], []))
         models = load_ensemble(options.model, options.checkpoint, runtime)
@@ -105,15 +99,13 @@ def _align(options: argparse.Namespace) -> int:
         batch_tokens = options.batch_tokens or models[0].config.search.batch_tokens
         max_length = longest_line(options)
         align = partial(align_texts, unit=options.unit, linking=options.linking, max_length=max_length)
-        # A progress bar would mix with the lines of the output on the same terminal.
-        has_terminal = sys.stderr.isatty() and not (writes_lines and sys.stdout.isatty())
-        hidden = not runtime.is_main or not (options.progress or has_terminal)
         alignments: list[Alignment | None] = []
-        with tqdm(unit=" pairs", total=len(sources) // runtime.world, leave=False, disable=hidden) as progress:
+        total, quiet = len(sources) // runtime.world, writes_lines and sys.stdout.isatty()
+        with progress_bar(options, " pairs", total, quiet=quiet, is_main=runtime.is_main) as advance:
             for start in range(0, len(sources), WINDOW):
                 rows = slice(start, start + WINDOW)
                 pairs = sources[rows], targets[rows]
-                aligned = align(system, *pairs, batch_tokens, first_line=start + 1, advance=progress.update)
+                aligned = align(system, *pairs, batch_tokens, first_line=start + 1, advance=advance)
                 alignments += aligned
                 if write is not None:
                     write("".join(f"{pharaoh(alignment or [])}\n" for alignment in aligned))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from nmt.cli.common import Parser, run, writing
+from nmt.cli.common import Parser, command, writing
 from nmt.cli.options import add_number_option
 from nmt.config.schema import Positive
 from nmt.errors import CheckpointError
@@ -14,16 +14,13 @@ DESCRIPTION = """Averages the weights of the last checkpoints of a run into a ne
 nmt-translate and nmt-eval. A run keeps training.keep_last checkpoints."""
 
 
-def main() -> None:
-    run(_main)
-
-
-def _main(arguments: list[str] | None = None) -> int:
+@command
+def main() -> int:
     parser = Parser("nmt-average", DESCRIPTION)
     parser.add_argument("model", metavar="RUN", help="run folder")
     add_number_option(parser, "--last", Positive, 3, "number of checkpoints", "K")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="folder of the new checkpoint")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     if Path(options.output).exists():
         raise CheckpointError(f"{options.output}: is there already; name a new folder")
     return _average(Path(options.model), options.last, Path(options.output))

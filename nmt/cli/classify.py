@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from nmt.cli.common import Parser, check_paths, file_path, naming_flags, open_stream, run
+from nmt.cli.common import Parser, check_paths, check_plot, command, file_path, naming_flags, open_stream
 from nmt.cli.options import (
     add_choice_option,
     add_machine_options,
@@ -17,11 +17,8 @@ from nmt.cli.options import (
     add_stream_options,
     machine_options,
 )
-from nmt.errors import ConfigError
-from nmt.visualization.pages import is_page, plot_path_problems
 
 if TYPE_CHECKING:
-    from nmt.data.cache import TokenizedSentence
     from nmt.tasks.classification.labelling import ClassifiedDocument, TrainedClassifier
 
 DESCRIPTION = """Labels the documents of standard input, one a line, its sentences separated by TAB. Writes one output
@@ -33,14 +30,11 @@ each sentence, and the weight of each word and piece in its sentence."""
 WINDOW = 1000
 
 
-def main() -> None:
-    run(_main)
-
-
-def _main(arguments: list[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+@command
+def main() -> int:
+    options = _parser().parse_args()
     machine_options(options)
-    _check_plot(options)
+    check_plot(options, documents=True)
     check_paths([options.input], options.output)
     return _classify(options)
 
@@ -84,44 +78,40 @@ def _classify(options: argparse.Namespace) -> int:
             window=window,
             advance=advance,
         ):
-            write("".join(as_output(document, model) for document in documents))
+            write("".join(as_output(document) for document in documents))
             if draw is not None:
                 for document in documents:
                     draw(document)
     return 0
 
 
-def _as_text(document: ClassifiedDocument, model: TrainedClassifier) -> str:
+def _as_text(document: ClassifiedDocument) -> str:
     """Returns `LABEL<TAB>PROBABILITY`, or a blank line for a document without a word."""
     from nmt.data.readers.labelled import one_line
 
-    prediction = document.prediction
-    if prediction is None:
-        return "\n"
-    return f"{one_line(model.labels[prediction.label])}\t{prediction.probabilities_K[prediction.label]:.4f}\n"
+    label = document.label
+    return "\n" if label is None else f"{one_line(label)}\t{document.probabilities[label]:.4f}\n"
 
 
-def _as_json(document: ClassifiedDocument, model: TrainedClassifier) -> str:
+def _as_json(document: ClassifiedDocument) -> str:
     """Returns a JSON object with the probabilities and weights of a document; a blank one has null for its label."""
-    prediction = document.prediction
-    content: dict[str, Any] = {"line": document.line, "label": None, "probability": None, "probabilities": None}
-    if prediction is not None:
-        content |= {
-            "label": model.labels[prediction.label],
-            "probability": float(prediction.probabilities_K[prediction.label]),
-            "probabilities": dict(zip(model.labels, prediction.probabilities_K.tolist(), strict=True)),
-        }
-    content["sentences"] = [
-        {
-            "text": sentence.text,
-            "weight": weight,
-            "words": sentence.words,
-            "word_weights": _word_weights(sentence, weights),
-            "pieces": model.tokenizer.pieces(sentence.ids),
-            "piece_weights": weights,
-        }
-        for sentence, weight, weights in _weighted_sentences(document)
-    ]
+    content = {
+        "line": document.line,
+        "label": document.label,
+        "probability": document.probabilities[document.label] if document.label is not None else None,
+        "probabilities": document.probabilities or None,
+        "sentences": [
+            {
+                "text": sentence.text,
+                "weight": sentence.weight,
+                "words": sentence.words,
+                "word_weights": sentence.weights,
+                "pieces": sentence.pieces,
+                "piece_weights": sentence.piece_weights,
+            }
+            for sentence in document.sentences
+        ],
+    }
     return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -129,54 +119,17 @@ def _as_json(document: ClassifiedDocument, model: TrainedClassifier) -> str:
 def _drawing(path: Path, model: TrainedClassifier, name: str) -> Iterator[Callable[[ClassifiedDocument], None]]:
     """Yields a function that draws documents on a page; a block without an error completes it. Raises `DataError`."""
     from nmt.tasks.translation.drawing import writing_page
-    from nmt.visualization.pages import DocumentPage, DocumentWeights, SentenceWeights
+    from nmt.visualization.pages import DocumentPage
 
     with writing_page(path) as write:
         page = DocumentPage(write, name, model.config.data.language)
 
         def draw(document: ClassifiedDocument) -> None:
-            if document.prediction is not None:
-                content = DocumentWeights(
-                    text=document.text,
-                    label=model.labels[document.prediction.label],
-                    probabilities=tuple(zip(model.labels, document.prediction.probabilities_K.tolist(), strict=True)),
-                    sentences=tuple(
-                        SentenceWeights(weight, sentence.words, tuple(_word_weights(sentence, weights)))
-                        for sentence, weight, weights in _weighted_sentences(document)
-                    ),
-                )
-                page.add(document.line, content)
+            if document.label is not None:
+                page.add(document.line, document.text, document.label, document.probabilities, document.sentences)
 
         yield draw
         page.end()
-
-
-def _weighted_sentences(document: ClassifiedDocument) -> Iterator[tuple[TokenizedSentence, float, tuple[float, ...]]]:
-    """Yields each sentence with its weight and those of its pieces."""
-    if document.prediction is not None:
-        prediction = document.prediction
-        yield from zip(document.sentences, prediction.sentence_weights, prediction.word_weights, strict=True)
-
-
-def _word_weights(sentence: TokenizedSentence, piece_weights: Sequence[float]) -> list[float]:
-    """Returns the weight of each word: the sum over its pieces."""
-    weights = [0.0] * len(sentence.words)
-    for word, weight in zip(sentence.word_of_piece, piece_weights, strict=True):
-        weights[word] += weight
-    return weights
-
-
-def _check_plot(options: argparse.Namespace) -> None:
-    """Raises `ConfigError` if --plot cannot be written, before a model is loaded."""
-    if options.plot is None:
-        return
-    problems = [f"--plot: {problem}" for problem in plot_path_problems(options.plot)] if is_page(options.plot) else []
-    if not is_page(options.plot):
-        problems.append(f"--plot: documents are drawn on one page; {options.plot} must end in .html")
-    if options.output and options.plot.resolve() == Path(options.output).resolve():
-        problems.append(f"--plot: {options.plot} is what --output writes; name another")
-    if problems:
-        raise ConfigError(*problems)
 
 
 if __name__ == "__main__":

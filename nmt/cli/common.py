@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,6 +21,11 @@ from nmt.errors import REMEDIES, ConfigError, DataError, NmtError, on_one_line, 
 USER_ERROR = 2
 INTERRUPTED = 128 + 2
 STANDARD_OUTPUT = "standard output"
+
+
+def command(main: Callable[[], int]) -> Callable[[], NoReturn]:
+    """Makes the entry point of a command; see `run`."""
+    return partial(run, main)
 
 
 def run(main: Callable[[], int]) -> NoReturn:
@@ -132,6 +138,21 @@ def check_paths(read: Iterable[str | None], written: str | None = None) -> None:
         raise DataError(*problems)
 
 
+def check_plot(options: argparse.Namespace, *, documents: bool) -> None:
+    """Raises `ConfigError` if --plot cannot be written, before a model is loaded."""
+    # Imported late: not every command needs NumPy.
+    from nmt.visualization.pages import is_page, plot_path_problems
+
+    plot = options.plot
+    problems = [f"--plot: {problem}" for problem in plot_path_problems(plot, documents=documents)] if plot else []
+    if getattr(options, "plot_beside", None) and not (plot and is_page(plot)):
+        problems.append("--plot-beside: models are shown side by side on a page; give --plot a name ending in .html")
+    if plot and options.output and plot.resolve() == Path(options.output).resolve():
+        problems.append(f"--plot: {plot} is what --output writes; name another")
+    if problems:
+        raise ConfigError(*problems)
+
+
 def output_files(output: str | None, test_sets: Sequence[str], suffix: str) -> list[Path]:
     """Returns the files of `--output` for these test sets: the file of a single set, or one for each in a folder.
 
@@ -193,16 +214,28 @@ def open_stream(
     options: argparse.Namespace, unit: str
 ) -> Iterator[tuple[Iterator[str], int, Callable[[str], None], Callable[[int], object]]]:
     """Opens the stream that `add_stream_options` describes: lines, size of a window, output and progress."""
-    from tqdm import tqdm
-
     from nmt.data.readers.files import iterate_lines, read_lines
 
     interactive = options.interactive or (options.input is None and sys.stdin.isatty())
-    # A progress bar would mix with the output on the same terminal.
-    hidden = not options.progress and (interactive or not sys.stderr.isatty() or sys.stdout.isatty())
+    quiet = interactive or sys.stdout.isatty()
     lines = read_lines(options.input) if options.input else iterate_lines(sys.stdin.buffer, "standard input")
-    with writing(options.output) as write, tqdm(unit=unit, disable=hidden) as progress:
-        yield lines, 1 if interactive else options.window, write, progress.update
+    with writing(options.output) as write, progress_bar(options, unit, quiet=quiet) as advance:
+        yield lines, 1 if interactive else options.window, write, advance
+
+
+@contextmanager
+def progress_bar(
+    options: argparse.Namespace, unit: str, total: int | None = None, *, quiet: bool = False, is_main: bool = True
+) -> Iterator[Callable[[int], object]]:
+    """A function that advances a progress bar, which disappears at its end if it has a `total`.
+
+    It is shown on a terminal, unless it is `quiet` because it would mix with the output there, and with --progress.
+    """
+    from tqdm import tqdm
+
+    shown = is_main and (options.progress or (sys.stderr.isatty() and not quiet))
+    with tqdm(unit=unit, total=total, leave=total is None, disable=not shown) as progress:
+        yield progress.update
 
 
 def write_json(write: Callable[[str], None], values: Any) -> None:

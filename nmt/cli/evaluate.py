@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import math
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmt.cli.common import Parser, check_paths, naming_flags, output_files, run, write_json, writing
+from nmt.cli.common import Parser, check_paths, command, naming_flags, output_files, progress_bar, write_json, writing
 from nmt.cli.options import (
     add_line_options,
     add_machine_options,
@@ -22,13 +19,13 @@ from nmt.cli.options import (
     longest_line,
     machine_options,
     search_options,
+    shared_machine,
 )
 from nmt.config.schema import Samples
-from nmt.errors import ConfigError, counted
+from nmt.errors import ConfigError
 from nmt.evaluation import BOOTSTRAP_SAMPLES
 
 if TYPE_CHECKING:
-    from nmt.config.schema import SearchConfig
     from nmt.evaluation.testsets import LabelledTestSet, TestSet
     from nmt.runtime import Runtime
     from nmt.tasks.classification.labelling import LabelEvaluation, TrainedClassifier
@@ -46,13 +43,10 @@ CLASSIFIER_OPTIONS = ("model", "checkpoint", "test_sets", "samples", "output", "
 """Options for classifiers, beside those of the machine."""
 
 
-def main() -> None:
-    run(_main)
-
-
-def _main(arguments: list[str] | None = None) -> int:
+@command
+def main() -> int:
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     if (options.source is None) != (options.reference is None):
         parser.error("--source and --reference go together")
     if options.langpair is not None and options.sacrebleu is None:
@@ -115,46 +109,61 @@ def _parser() -> Parser:
 @naming_flags()
 def _evaluate(parser: Parser, options: argparse.Namespace) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
-    from tqdm import tqdm
-
     from nmt.checkpoint import find, read_metadata
-    from nmt.runtime import broadcast_object, logger, set_up, set_up_logging, tear_down
+
+    with shared_machine(options) as runtime:
+        if read_metadata(find(options.model[0], options.checkpoint)).task == "classification":
+            _refuse_translation_options(parser, options)
+            _evaluate_classifier(options, runtime)
+        elif options.docs is not None:
+            raise ConfigError(f"--docs: is for models that label documents, and {options.model[0]} translates")
+        else:
+            _evaluate_translator(options, runtime)
+    return 0
+
+
+def _evaluate_translator(options: argparse.Namespace, runtime: Runtime) -> None:
+    from nmt.runtime import broadcast_object, logger
     from nmt.tasks.translation.evaluation import evaluate
     from nmt.tasks.translation.loading import build_system, load_ensemble
     from nmt.tasks.translation.text_translation import Request
 
-    with ExitStack() as stack:
-        runtime = set_up(machine_options(options))
-        stack.callback(tear_down)
-        set_up_logging(None, runtime.is_main)
-        if read_metadata(find(options.model[0], options.checkpoint)).task == "classification":
-            _refuse_translation_options(parser, options)
-            _evaluate_classifier(options, runtime)
-            return 0
-        if options.docs is not None:
-            raise ConfigError(f"--docs: is for models that label documents, and {options.model[0]} translates")
-        models = load_ensemble(options.model, options.checkpoint, runtime)
-        search = search_options(options, models[0].config.search)
-        # One process reads, so that one downloads.
-        sets = broadcast_object(_test_sets(options, models[0]) if runtime.is_main else [])
-        request = Request(max_length=longest_line(options), seed=options.seed)
-        for test_set in sets:
-            if any(model.uses_context for model in models) and test_set.documents is None:
-                logger.warning("%s has no documents: every sentence stands alone", test_set.name)
-        names = [test_set.name for test_set in sets]
-        files = output_files(options.output, names, models[0].config.data.target_language) if runtime.is_main else []
-        baseline = _baseline(options, runtime, request, sets)
-        hidden = not runtime.is_main or not (options.progress or sys.stderr.isatty())
-        total = sum(len(test_set.sources) for test_set in sets) // runtime.world
-        with tqdm(unit=" sentences", total=total, leave=False, disable=hidden) as progress:
-            system = build_system(models, runtime, search)
-            scored = partial(evaluate, metrics=options.metrics, samples=options.samples, baseline=baseline)
-            evaluations = [
-                scored(system, test_set, search, request=request, advance=progress.update) for test_set in sets
-            ]
-        if runtime.is_main:
-            _write_translations(options, evaluations, models, search, files)
-    return 0
+    models = load_ensemble(options.model, options.checkpoint, runtime)
+    search = search_options(options, models[0].config.search)
+    # One process reads, so that one downloads.
+    sets = broadcast_object(_test_sets(options, models[0]) if runtime.is_main else [])
+    request = Request(max_length=longest_line(options), seed=options.seed)
+    for test_set in sets:
+        if any(model.uses_context for model in models) and test_set.documents is None:
+            logger.warning("%s has no documents: every sentence stands alone", test_set.name)
+    files = _files(options, runtime, sets, models[0].config.data.target_language)
+    baseline = _baseline(options, runtime, request, sets)
+    total = sum(len(test_set.sources) for test_set in sets) // runtime.world
+    with progress_bar(options, " sentences", total, is_main=runtime.is_main) as advance:
+        system = build_system(models, runtime, search)
+        scored = partial(evaluate, metrics=options.metrics, samples=options.samples, baseline=baseline)
+        evaluations = [scored(system, test_set, search, request=request, advance=advance) for test_set in sets]
+    if runtime.is_main:
+        values = {"models": [str(model.path) for model in models], "baseline": options.baseline}
+        texts = [evaluation.as_text(options.baseline) for evaluation in evaluations]
+        _write(options, files, evaluations, texts, values | {"search": search.model_dump()})
+
+
+def _evaluate_classifier(options: argparse.Namespace, runtime: Runtime) -> None:
+    from nmt.runtime import broadcast_object
+    from nmt.tasks.classification.labelling import evaluate_labels, load_classifier
+
+    model = load_classifier(options.model[0], options.checkpoint, runtime)
+    # One process reads, so that files may be pipes.
+    sets = broadcast_object(_labelled_sets(options, model) if runtime.is_main else [])
+    files = _files(options, runtime, sets, "labels")
+    total = sum(len(test_set.documents) for test_set in sets) // runtime.world
+    with progress_bar(options, " documents", total, is_main=runtime.is_main) as advance:
+        scored = partial(evaluate_labels, model.system, samples=options.samples, advance=advance)
+        evaluations = [scored(test_set) for test_set in sets]
+    if runtime.is_main:
+        texts = [evaluation.as_text() for evaluation in evaluations]
+        _write(options, files, evaluations, texts, {"models": [str(model.path)]})
 
 
 def _test_sets(options: argparse.Namespace, model: TrainedModel) -> list[TestSet]:
@@ -187,69 +196,6 @@ def _baseline(
     return baseline_file(path)
 
 
-def _write_translations(
-    options: argparse.Namespace,
-    evaluations: Sequence[Evaluation],
-    models: Sequence[TrainedModel],
-    search: SearchConfig,
-    files: Sequence[Path],
-) -> None:
-    outputs = [evaluation.test_set.lines_of(evaluation.hypotheses) for evaluation in evaluations]
-    tables = [_translation_table(evaluation, options.baseline) for evaluation in evaluations]
-    values = {
-        "models": [str(model.path) for model in models],
-        "baseline": options.baseline,
-        "search": search.model_dump(),
-        "sets": [_translation_values(evaluation) for evaluation in evaluations],
-    }
-    _write(options, files, outputs, tables, values)
-
-
-def _translation_table(evaluation: Evaluation, baseline: str | None) -> str:
-    from nmt.evaluation import score_rows
-    from nmt.evaluation.metrics import comparison_rows
-
-    test_set, loss = evaluation.test_set, evaluation.loss
-    heading = f"{test_set.name}: {counted(len(test_set.sources), 'sentence')}"
-    if test_set.document_count:
-        heading += f" in {counted(test_set.document_count, 'document')}"
-    if len(test_set.references) > 1:
-        heading += f", {len(test_set.references)} references each"
-    lines = [
-        heading,
-        f"loss of the references {loss.per_piece:.4f}, perplexity {loss.perplexity:.2f}, "
-        f"by {counted(loss.pieces, 'piece')}",
-        _table(score_rows(evaluation.scores)),
-    ]
-    if evaluation.comparisons is not None:
-        unit = " over documents" if test_set.document_count else ""
-        lines += [
-            f"compared with {baseline} by paired bootstrap{unit}",
-            _table(comparison_rows(evaluation.comparisons)),
-        ]
-    return "\n".join(lines)
-
-
-def _translation_values(evaluation: Evaluation) -> dict[str, Any]:
-    """Returns plain values for JSON; infinite ones and NaN become None."""
-    from nmt.evaluation import score_values
-    from nmt.evaluation.metrics import comparison_values
-
-    test_set, loss = evaluation.test_set, evaluation.loss
-    values: dict[str, Any] = {
-        "name": test_set.name,
-        "sentences": len(test_set.sources),
-        "documents": test_set.document_count,
-        "scores": score_values(evaluation.scores),
-        "loss": loss.per_piece if math.isfinite(loss.per_piece) else None,
-        "perplexity": loss.perplexity if math.isfinite(loss.perplexity) else None,
-        "target_pieces": loss.pieces,
-    }
-    if evaluation.comparisons is not None:
-        values["comparisons"] = comparison_values(evaluation.comparisons)
-    return values
-
-
 def _refuse_translation_options(parser: Parser, options: argparse.Namespace) -> None:
     """Raises `ConfigError` for options that classifiers do not have."""
     given = [
@@ -267,27 +213,6 @@ def _refuse_translation_options(parser: Parser, options: argparse.Namespace) -> 
         raise ConfigError(*problems)
 
 
-def _evaluate_classifier(options: argparse.Namespace, runtime: Runtime) -> None:
-    """Classifies the test sets and writes the scores."""
-    from tqdm import tqdm
-
-    from nmt.runtime import broadcast_object
-    from nmt.tasks.classification.labelling import evaluate_labels, load_classifier
-
-    model = load_classifier(options.model[0], options.checkpoint, runtime)
-    # One process reads, so that files may be pipes.
-    sets = broadcast_object(_labelled_sets(options, model) if runtime.is_main else [])
-    files = output_files(options.output, [each.name for each in sets], "labels") if runtime.is_main else []
-    hidden = not runtime.is_main or not (options.progress or sys.stderr.isatty())
-    total = sum(len(each.documents) for each in sets) // runtime.world
-    with tqdm(unit=" documents", total=total, leave=False, disable=hidden) as progress:
-        evaluations = [
-            evaluate_labels(model.system, each, samples=options.samples, advance=progress.update) for each in sets
-        ]
-    if runtime.is_main:
-        _write_labels(options, model, evaluations, files)
-
-
 def _labelled_sets(options: argparse.Namespace, model: TrainedClassifier) -> list[LabelledTestSet]:
     from nmt.data.readers.labelled import TextDocumentOptions, open_collection
     from nmt.evaluation.testsets import labelled_from_config, read_labelled
@@ -299,52 +224,29 @@ def _labelled_sets(options: argparse.Namespace, model: TrainedClassifier) -> lis
     return labelled_from_config(model.config, options.test_sets or [], origin, model.document_tokenizer, model.labels)
 
 
-def _write_labels(
-    options: argparse.Namespace, model: TrainedClassifier, evaluations: Sequence[LabelEvaluation], files: Sequence[Path]
-) -> None:
-    from nmt.data.readers.labelled import one_line
-    from nmt.evaluation import score_rows
-    from nmt.evaluation.label_metrics import confusion_rows, label_score_values
-
-    outputs, tables, sets = [], [], []
-    for evaluation in evaluations:
-        test_set, scores = evaluation.test_set, evaluation.scores
-        labels = ["" if each is None else one_line(model.labels[each.label]) for each in evaluation.predictions]
-        outputs.append(labels)
-        lines = (
-            f"{test_set.name}: {counted(len(test_set.documents), 'document')}",
-            f"loss of the labels {evaluation.loss:.4f}",
-            _table(score_rows(scores.scores)),
-            _table(confusion_rows(scores)),
-        )
-        tables.append("\n".join(lines))
-        values = {"name": test_set.name, "documents": len(test_set.documents), "loss": evaluation.loss}
-        sets.append(values | label_score_values(scores))
-    _write(options, files, outputs, tables, {"models": [str(model.path)], "sets": sets})
+def _files(
+    options: argparse.Namespace, runtime: Runtime, sets: Sequence[TestSet] | Sequence[LabelledTestSet], suffix: str
+) -> list[Path]:
+    names = [test_set.name for test_set in sets]
+    return output_files(options.output, names, suffix) if runtime.is_main else []
 
 
 def _write(
     options: argparse.Namespace,
     files: Sequence[Path],
-    outputs: Sequence[Sequence[str]],
-    tables: Sequence[str],
+    evaluations: Sequence[Evaluation] | Sequence[LabelEvaluation],
+    texts: Sequence[str],
     values: Mapping[str, Any],
 ) -> None:
     """Writes the lines of each test set to its file, and tables or JSON to standard output."""
-    for file, lines in zip(files, outputs, strict=options.output is not None):
+    for file, evaluation in zip(files, evaluations, strict=options.output is not None):
         with writing(str(file)) as write:
-            write("".join(f"{line}\n" for line in lines))
+            write("".join(f"{line}\n" for line in evaluation.lines))
     with writing(None) as write:
         if options.json:
-            write_json(write, values)
+            write_json(write, {**values, "sets": [evaluation.as_json() for evaluation in evaluations]})
         else:
-            write("\n\n".join(tables) + "\n")
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    from nmt.runtime import format_table
-
-    return format_table(rows[1:], header=rows[0])
+            write("\n\n".join(texts) + "\n")
 
 
 if __name__ == "__main__":

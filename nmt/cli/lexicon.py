@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nmt.cli.common import Parser, run, writing
+from nmt.cli.common import Parser, command, writing
 from nmt.cli.options import add_model_options, add_number_option
 from nmt.config.schema import Positive
 
@@ -17,16 +17,13 @@ NUMBERS = (
 )
 
 
-def main() -> None:
-    run(_main)
-
-
-def _main(arguments: list[str] | None = None) -> int:
+@command
+def main() -> int:
     parser = Parser("nmt-lexicon", DESCRIPTION)
     add_model_options(parser, ensemble=False)
     for flag, default, text in NUMBERS:
         add_number_option(parser, flag, Positive, default, text)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
 
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from nmt.runtime import set_up_logging

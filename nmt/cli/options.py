@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -17,6 +18,9 @@ from nmt.config.schema import Positive, RuntimeConfig, SearchConfig, Seed
 from nmt.config.shapes import choices_of, shape_of
 from nmt.config.wording import in_words, nearest, shown
 from nmt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nmt.runtime import Runtime
 
 LONGEST_LINE = 1000
 MACHINE = ("device", "precision", "threads")
@@ -125,6 +129,19 @@ def search_options(given: argparse.Namespace, base: SearchConfig) -> SearchConfi
 def machine_options(given: argparse.Namespace) -> RuntimeConfig:
     """Returns the section `runtime` that the flags describe; raises `ConfigError`."""
     return _build(RuntimeConfig, {"precision": PRECISION} | _given(given, "runtime", MACHINE))
+
+
+@contextmanager
+def shared_machine(options: argparse.Namespace) -> Iterator[Runtime]:
+    """Sets up the machine that the flags describe, and the log, for a command that several processes may share."""
+    # Imported late: mistakes in the arguments do not wait for PyTorch.
+    from nmt.runtime import set_up, set_up_logging, tear_down
+
+    with ExitStack() as stack:
+        runtime = set_up(machine_options(options))
+        stack.callback(tear_down)
+        set_up_logging(None, runtime.is_main)
+        yield runtime
 
 
 def of_type(annotation: Any) -> Callable[[str], Any]:

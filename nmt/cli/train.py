@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
-
-from nmt.cli.common import INTERRUPTED, Parser, run, writing
+from nmt.cli.common import INTERRUPTED, Parser, command, writing
 
 DESCRIPTION = """Trains the translator, or the classifier of documents, that a YAML describes. The same command again
 resumes a run that was stopped. To train with several processes: torchrun --nproc-per-node N -m nmt.cli.train
 --config FILE"""
 
 
-def main() -> None:
-    run(_main)
-
-
-def _main(arguments: list[str] | None = None) -> int:
+@command
+def main() -> int:
     parser = Parser("nmt-train", DESCRIPTION)
     add = parser.add_argument
     add("--config", required=True, metavar="FILE", help="YAML of the experiment")
@@ -32,11 +27,8 @@ def _main(arguments: list[str] | None = None) -> int:
     add_action = parser.add_mutually_exclusive_group().add_argument
     add_action("--check", action="store_true", help="read the data, build the model, run the largest batch, then stop")
     add_action("--print-config", action="store_true", help="print the resolved YAML with comments, then stop")
-    options = parser.parse_args(arguments)
-    return _run(options)
+    options = parser.parse_args()
 
-
-def _run(options: argparse.Namespace) -> int:
     # Imported late: a mistake in the arguments should not wait for PyTorch.
     from nmt.config import dump_config
     from nmt.tasks.components import read_config

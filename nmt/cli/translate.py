@@ -7,10 +7,9 @@ import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nmt.cli.common import Parser, check_paths, file_path, naming_flags, open_stream, run
+from nmt.cli.common import Parser, check_paths, check_plot, command, file_path, naming_flags, open_stream
 from nmt.cli.options import (
     add_line_options,
     add_linking_option,
@@ -25,7 +24,6 @@ from nmt.cli.options import (
 )
 from nmt.config.schema import Beam
 from nmt.errors import ConfigError
-from nmt.visualization.pages import is_page, plot_path_problems
 
 if TYPE_CHECKING:
     from nmt.evaluation.alignment import Linking, Unit
@@ -44,14 +42,11 @@ WINDOW = 2000
 SEPARATOR = " ||| "
 
 
-def main() -> None:
-    run(_main)
-
-
-def _main(arguments: list[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+@command
+def main() -> int:
+    options = _parser().parse_args()
     machine_options(options)
-    _check_plot(options)
+    check_plot(options, documents=False)
     check_paths([options.input, options.prefixes], options.output)
     return _translate(options)
 
@@ -205,17 +200,6 @@ def render_json(number: int, line: str, translations: Sequence[Translation], *, 
         ],
     }
     return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _check_plot(options: argparse.Namespace) -> None:
-    """Raises `ConfigError` if --plot cannot be written, before a model is loaded."""
-    problems = [f"--plot: {problem}" for problem in plot_path_problems(options.plot)] if options.plot else []
-    if options.plot_beside and not (options.plot and is_page(options.plot)):
-        problems.append("--plot-beside: models are shown side by side on a page; give --plot a name ending in .html")
-    if options.plot and options.output and options.plot.resolve() == Path(options.output).resolve():
-        problems.append(f"--plot: {options.plot} is what --output writes; name another")
-    if problems:
-        raise ConfigError(*problems)
 
 
 def _check_attention(flag: str, purpose: str, models: Sequence[TrainedModel]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,6 +24,11 @@ class MetricScore:
     """Everything that the score of translations depends on besides the text."""
     confidence: tuple[float, float] | None = None
     """95% interval by bootstrap resampling: of translations after Koehn 2004, of labels percentiles (Efron 1979)."""
+
+
+def finite_or_none(value: float) -> float | None:
+    """Returns None for infinity and NaN, which JSON does not have."""
+    return value if math.isfinite(value) else None
 
 
 def score_rows(scores: Mapping[str, MetricScore]) -> list[tuple[str, ...]]:

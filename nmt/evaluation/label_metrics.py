@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nmt.evaluation import BOOTSTRAP_SEED, MetricScore, score_values
+from nmt.evaluation import BOOTSTRAP_SEED, MetricScore, finite_or_none, score_values
 
 _IntArray = npt.NDArray[np.int64]
 
@@ -75,7 +75,7 @@ def label_score_values(scores: LabelScores) -> dict[str, Any]:
     return {
         "scores": score_values(scores.scores),
         "labels": {
-            label: {"precision": _finite_or_none(precision), "recall": _finite_or_none(recall), "f1": f1}
+            label: {"precision": finite_or_none(precision), "recall": finite_or_none(recall), "f1": f1}
             for label, (precision, recall, f1) in scores.by_label.items()
         },
         "confusion": {
@@ -104,7 +104,3 @@ def _precision_recall_f1(confusion_KK: _IntArray) -> tuple[npt.NDArray[np.float6
     predicted_K, true_K = confusion_KK.sum(0), confusion_KK.sum(1)
     with np.errstate(invalid="ignore"):
         return correct_K / predicted_K, correct_K / true_K, 2.0 * correct_K / np.maximum(predicted_K + true_K, 1)
-
-
-def _finite_or_none(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -169,6 +169,11 @@ def report_size(parts: Sequence[tuple[str, int]], training: LearningConfig, runt
         )
 
 
+def table_of(rows: Sequence[Sequence[str]]) -> str:
+    """Formats rows as a table, the first as its heading."""
+    return format_table(rows[1:], header=rows[0])
+
+
 def load_checkpoint(path: Path | str, which: Which, kind: type[ConfigT], refusal: str) -> tuple[Loaded, ConfigT]:
     """Loads the model of a run, a checkpoint folder or a pointer file, with its config.
 

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import html
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from importlib.util import find_spec
@@ -36,11 +36,14 @@ def is_page(path: Path) -> bool:
     return path.suffix.lower() in PAGE_SUFFIXES
 
 
-def plot_path_problems(path: Path) -> Iterator[str]:
-    """Yields a line for each reason why plots cannot go to this path."""
+def plot_path_problems(path: Path, *, documents: bool) -> Iterator[str]:
+    """Yields a line for each reason why plots, of documents or of sentence pairs, cannot go to this path."""
     if is_page(path):
         if path.is_dir():
             yield f"{path} is a folder; name a file for the page"
+        return
+    if documents:
+        yield f"documents are drawn on one page; {path} must end in .html"
         return
     if path.suffix.lower() in IMAGE_SUFFIXES:
         yield f"{path} is one picture; name a folder for a picture of each line, or a page that ends in .html"
@@ -147,17 +150,6 @@ class SentenceWeights:
     """Of each word in the sentence."""
 
 
-@dataclass(frozen=True)
-class DocumentWeights:
-    """A document with its predicted label and its attention weights."""
-
-    text: str
-    label: str
-    probabilities: tuple[tuple[str, float], ...]
-    """Of every label."""
-    sentences: tuple[SentenceWeights, ...]
-
-
 class DocumentPage(Page):
     """A page of classified documents: sentence weights in the margin, word weights as background of the words.
 
@@ -176,24 +168,29 @@ class DocumentPage(Page):
         """`model` is the name of the classifier; `language` that of the documents, as a BCP 47 code."""
         super().__init__(write, f"Attention of {model}", [{"name": model, "language": language}])
 
-    def add(self, line: int, document: DocumentWeights) -> None:
-        """Adds a line of the input, numbered from 1."""
+    def add(
+        self,
+        line: int,
+        text: str,
+        label: str,
+        probabilities: Mapping[str, float],
+        sentences: Sequence[SentenceWeights],
+    ) -> None:
+        """Adds a line of the input, numbered from 1, with its predicted label and the probabilities of all labels."""
+        ranked = sorted(probabilities.items(), key=lambda item: -item[1])
         content = {
-            "label": document.label,
-            "probabilities": [
-                [label, round(probability, DIGITS)]
-                for label, probability in sorted(document.probabilities, key=lambda item: -item[1])
-            ],
+            "label": label,
+            "probabilities": [[each, round(probability, DIGITS)] for each, probability in ranked],
             "sentences": [
                 {
                     "weight": round(sentence.weight, DIGITS),
                     "words": sentence.words,
                     "weights": [round(weight, DIGITS) for weight in sentence.weights],
                 }
-                for sentence in document.sentences
+                for sentence in sentences
             ],
         }
-        self._add(line, " ".join(document.text.split())[:MAX_TITLE_LENGTH], [content])
+        self._add(line, " ".join(text.split())[:MAX_TITLE_LENGTH], [content])
 
 
 def _json_in_html(content: object) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +18,17 @@ from nmt.data.cache import DocumentTokenizer, TokenizedSentence, packed_buckets
 from nmt.data.cache.collection import Sentences
 from nmt.data.readers.base import SENTENCE_SEPARATOR
 from nmt.data.readers.files import line_windows
+from nmt.data.readers.labelled import one_line
 from nmt.data.tokenizer import Tokenizer
-from nmt.errors import ConfigError
-from nmt.evaluation.label_metrics import LabelScores, label_scores
+from nmt.errors import ConfigError, counted
+from nmt.evaluation import score_rows
+from nmt.evaluation.label_metrics import LabelScores, confusion_rows, label_score_values, label_scores
 from nmt.evaluation.testsets import LabelledTestSet
 from nmt.model.classifier import DocumentClassifier
 from nmt.runtime import Runtime, gather_objects, in_halves
-from nmt.tasks.base import Which, load_checkpoint, restore_network
+from nmt.tasks.base import Which, load_checkpoint, restore_network, table_of
 from nmt.training.progress import ValidationResult
+from nmt.visualization.pages import SentenceWeights
 
 Boundaries = Literal["auto", "tab", "split"]
 """Sentences end at TAB, where the language's rules say so, or at TAB in lines that have one (`auto`)."""
@@ -80,16 +83,28 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class WeightedSentence(SentenceWeights):
+    """A sentence as the model read it, with its weight and those of its words and pieces."""
+
+    text: str
+    pieces: tuple[str, ...]
+    piece_weights: tuple[float, ...]
+    """Of each piece in the sentence; a word has the sum over its pieces."""
+
+
+@dataclass(frozen=True)
 class ClassifiedDocument:
-    """A line of the input with its prediction."""
+    """A line of the input with its label."""
 
     line: int
     """Counted from 1."""
     text: str
-    prediction: Prediction | None
-    """None for a line without a word."""
-    sentences: tuple[TokenizedSentence, ...]
-    """As the model read them; empty unless weights are requested."""
+    label: str | None
+    """The most probable one; None for a line without a word."""
+    probabilities: Mapping[str, float]
+    """Of every label; empty for a line without a word."""
+    sentences: tuple[WeightedSentence, ...]
+    """Empty unless weights are requested."""
 
 
 def load_classifier(path: Path | str, which: Which, runtime: Runtime) -> TrainedClassifier:
@@ -192,18 +207,37 @@ def classify_stream(
     first, tokenizer = 1, model.document_tokenizer
     for part in line_windows(lines, window):
         documents = [_sentences(line, number, tokenizer, boundaries) for number, line in enumerate(part, start=first)]
-        shown = [tuple(tokenizer.encode_with_text(sentences)) if weights else () for sentences in documents]
+        shown = [tokenizer.encode_with_text(sentences) if weights else [] for sentences in documents]
         ids = (
             [[list(sentence.ids) for sentence in sentences] for sentences in shown]
             if weights
             else tokenizer.encode(documents)
         )
         predictions = classify(model.system, ids, weights=weights, first_line=first, advance=advance)
-        yield [
-            ClassifiedDocument(number, line, prediction, sentences)
-            for number, (line, prediction, sentences) in enumerate(zip(part, predictions, shown, strict=True), first)
-        ]
+        numbered = enumerate(zip(part, predictions, shown, strict=True), first)
+        yield [_classified(model, number, *each) for number, each in numbered]
         first += len(part)
+
+
+def _classified(
+    model: TrainedClassifier, line: int, text: str, prediction: Prediction | None, read: Sequence[TokenizedSentence]
+) -> ClassifiedDocument:
+    if prediction is None:
+        return ClassifiedDocument(line, text, None, {}, ())
+    weighted = zip(read, prediction.sentence_weights, prediction.word_weights, strict=True)
+    sentences = tuple(
+        WeightedSentence(
+            weight,
+            sentence.words,
+            tuple(np.bincount(np.asarray(sentence.word_of_piece, np.int64), weights, len(sentence.words)).tolist()),
+            sentence.text,
+            tuple(model.tokenizer.pieces(sentence.ids)),
+            weights,
+        )
+        for sentence, weight, weights in weighted
+    )
+    probabilities = dict(zip(model.labels, prediction.probabilities_K.tolist(), strict=True))
+    return ClassifiedDocument(line, text, model.labels[prediction.label], probabilities, sentences)
 
 
 def _sentences(line: str, number: int, tokenizer: DocumentTokenizer, boundaries: Boundaries) -> list[str]:
@@ -229,6 +263,27 @@ class LabelEvaluation:
     def loss(self) -> float:
         """Mean of the losses."""
         return float(np.mean(self.losses))
+
+    @property
+    def lines(self) -> list[str]:
+        """The predicted labels as lines of a file; blank for a document without a word."""
+        labels = list(self.scores.by_label)
+        return ["" if each is None else one_line(labels[each.label]) for each in self.predictions]
+
+    def as_text(self) -> str:
+        """Returns tables of the scores and of the confusion matrix."""
+        lines = (
+            f"{self.test_set.name}: {counted(len(self.test_set.documents), 'document')}",
+            f"loss of the labels {self.loss:.4f}",
+            table_of(score_rows(self.scores.scores)),
+            table_of(confusion_rows(self.scores)),
+        )
+        return "\n".join(lines)
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns plain values for JSON."""
+        values = {"name": self.test_set.name, "documents": len(self.test_set.documents), "loss": self.loss}
+        return values | label_score_values(self.scores)
 
 
 def evaluate_labels(

@@ -5,18 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nmt.config import TranslationConfig
 from nmt.config.schema import SearchConfig
 from nmt.data.readers.files import read_lines
 from nmt.data.tokenizer import TokenizerPair
-from nmt.errors import DataError
-from nmt.evaluation import BOOTSTRAP_SAMPLES, MetricScore
-from nmt.evaluation.metrics import ALL_METRICS, MetricComparison, MetricName, corpus_scores, paired_bootstrap
+from nmt.errors import DataError, counted
+from nmt.evaluation import BOOTSTRAP_SAMPLES, MetricScore, finite_or_none, score_rows, score_values
+from nmt.evaluation.metrics import (
+    ALL_METRICS,
+    MetricComparison,
+    MetricName,
+    comparison_rows,
+    comparison_values,
+    corpus_scores,
+    paired_bootstrap,
+)
 from nmt.evaluation.testsets import TestSet
 from nmt.model.translator import Translator
 from nmt.runtime import Runtime
-from nmt.tasks.base import Which
+from nmt.tasks.base import Which, table_of
 from nmt.tasks.translation.forced_decoding import Loss, forced_loss
 from nmt.tasks.translation.loading import System, build_system, load_model
 from nmt.tasks.translation.text_translation import BEST, Request, translate_lines
@@ -36,6 +45,46 @@ class Evaluation:
     scores: dict[str, MetricScore]
     loss: Loss
     comparisons: Mapping[str, MetricComparison] | None = None
+
+    @property
+    def lines(self) -> list[str]:
+        """The translations as lines of a file."""
+        return self.test_set.lines_of(self.hypotheses)
+
+    def as_text(self, baseline: str | None = None) -> str:
+        """Returns tables of the scores and of the comparison with the baseline of this name."""
+        test_set, loss = self.test_set, self.loss
+        heading = f"{test_set.name}: {counted(len(test_set.sources), 'sentence')}"
+        if test_set.document_count:
+            heading += f" in {counted(test_set.document_count, 'document')}"
+        if len(test_set.references) > 1:
+            heading += f", {len(test_set.references)} references each"
+        lines = [
+            heading,
+            f"loss of the references {loss.per_piece:.4f}, perplexity {loss.perplexity:.2f}, "
+            f"by {counted(loss.pieces, 'piece')}",
+            table_of(score_rows(self.scores)),
+        ]
+        if self.comparisons is not None:
+            unit = " over documents" if test_set.document_count else ""
+            lines.append(f"compared with {baseline} by paired bootstrap{unit}")
+            lines.append(table_of(comparison_rows(self.comparisons)))
+        return "\n".join(lines)
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns plain values for JSON; infinite ones and NaN become None."""
+        values: dict[str, Any] = {
+            "name": self.test_set.name,
+            "sentences": len(self.test_set.sources),
+            "documents": self.test_set.document_count,
+            "scores": score_values(self.scores),
+            "loss": finite_or_none(self.loss.per_piece),
+            "perplexity": finite_or_none(self.loss.perplexity),
+            "target_pieces": self.loss.pieces,
+        }
+        if self.comparisons is not None:
+            values["comparisons"] = comparison_values(self.comparisons)
+        return values
 
 
 def evaluate(
