@@ -21,12 +21,12 @@ from nmt.config.schema import SearchConfig
 from nmt.data.readers.files import line_windows
 from nmt.data.tokenizer import TokenizerPair, learn
 from nmt.errors import CheckpointError, ConfigError, DataError, NmtError
+from nmt.tasks.base import length_batches
 from nmt.tasks.translation.loading import System, TrainedModel, build_system, load_ensemble, load_model
 from nmt.tasks.translation.text_translation import (
     Request,
     Translation,
     encode_lines,
-    length_batches,
     translate_lines,
     translate_stream,
 )

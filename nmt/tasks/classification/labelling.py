@@ -14,7 +14,7 @@ import torch
 
 from nmt.config import ClassificationConfig
 from nmt.data.batching import documents_batch
-from nmt.data.cache import DocumentTokenizer, TokenizedSentence, packed_buckets
+from nmt.data.cache import DocumentTokenizer, TokenizedSentence
 from nmt.data.cache.collection import Sentences
 from nmt.data.readers.base import SENTENCE_SEPARATOR
 from nmt.data.readers.files import line_windows
@@ -25,8 +25,8 @@ from nmt.evaluation import score_rows
 from nmt.evaluation.label_metrics import LabelScores, confusion_rows, label_score_values, label_scores
 from nmt.evaluation.testsets import LabelledTestSet
 from nmt.model.classifier import DocumentClassifier
-from nmt.runtime import Runtime, gather_objects, in_halves
-from nmt.tasks.base import Which, load_checkpoint, restore_network, table_of
+from nmt.runtime import Runtime, in_halves
+from nmt.tasks.base import Which, gather_rows, length_batches, load_checkpoint, restore_network, table_of
 from nmt.training.progress import ValidationResult
 from nmt.visualization.pages import SentenceWeights
 
@@ -169,26 +169,13 @@ def classify(
             f"{sizes[row]:,} pieces; shorten it"
         )
 
-    advance = advance or (lambda _: None)
     sizes = [sum(map(len, document)) for document in documents]
-    advance(sizes.count(0))
-    mine: dict[int, Prediction] = {}
-    for rows in _batches(sizes, system.batch_tokens, runtime.rank, runtime.world):
-        for part, predictions in in_halves(work, rows, too_large):
-            mine.update(zip(part, predictions, strict=True))
-            advance(len(part))
-    by_row = {row: prediction for share in gather_objects(mine) for row, prediction in share.items()}
+    if advance is not None:
+        advance(sizes.count(0))
+    batches = length_batches(sizes, system.batch_tokens, runtime.rank, runtime.world, packed=True)
+    parts = (part for rows in batches for part in in_halves(work, rows, too_large))
+    by_row = gather_rows(parts, advance)
     return [by_row.get(row) for row in range(len(documents))]
-
-
-def _batches(sizes: Sequence[int], batch_tokens: int, rank: int, world: int) -> Iterator[list[int]]:
-    """Yields rows of similar size, the largest first, every `world`-th batch. Rows without a word are left out."""
-    words = np.asarray(sizes, np.int64)
-    order = np.argsort(-words, kind="stable")
-    order = order[words[order] > 0]
-    bounds = packed_buckets(words[order], batch_tokens)
-    for number in range(rank, len(bounds) - 1, world):
-        yield order[bounds[number] : bounds[number + 1]].tolist()
 
 
 def classify_stream(

@@ -30,6 +30,7 @@ from nmt.kernels.cross_entropy.chunked import chunks
 from nmt.model.attention import AttentionWeights
 from nmt.model.translator import forced_readout
 from nmt.runtime import gather_objects, in_halves
+from nmt.tasks.base import gather_rows
 from nmt.tasks.translation.loading import System
 from nmt.tasks.translation.text_translation import encode_lines
 from nmt.training.objectives import TranslationObjective, target_rows
@@ -110,11 +111,21 @@ def _planned(
     return order, document_buckets(longest[order], np.full(len(order), True), sentences[order], reach, batch_tokens)[0]
 
 
-def _log_probabilities(system: System, readouts_NR: Sequence[Tensor], target_N: Tensor) -> Tensor:
-    """[N] log of the mean of the translators' probabilities of each piece, as the search averages them.
+def _forced(system: System, batches: Sequence[Batch]) -> tuple[Tensor, list[AttentionWeights]]:
+    """Returns log-probabilities [N] of the target pieces, and attention weights of the translators that have any.
 
-    Logits exist for a chunk of pieces at a time.
+    The former are the log of the mean of the translators' probabilities, as the search averages them. Logits exist for
+    a chunk of pieces at a time.
     """
+    readouts_NR: list[Tensor] = []
+    attentions: list[AttentionWeights] = []
+    for translator, batch in zip(system.translators, batches, strict=True):
+        rows_N = target_rows(batch).to(batch.target_BT.device)
+        target_N = batch.target_BT.flatten()[rows_N]
+        readout_BTR, weights, *_ = forced_readout(translator, batch)
+        readouts_NR.append(readout_BTR.flatten(0, 1)[rows_N])
+        if weights is not None:
+            attentions.append(weights)
     results = []
     for rows in chunks(len(target_N)):
         parts = [
@@ -122,7 +133,7 @@ def _log_probabilities(system: System, readouts_NR: Sequence[Tensor], target_N: 
             for translator, readout_NR in zip(system.translators, readouts_NR, strict=True)
         ]
         results.append(torch.logsumexp(torch.cat(parts, 1), 1) - math.log(len(parts)))
-    return torch.cat(results)
+    return torch.cat(results), attentions
 
 
 # Loss
@@ -171,12 +182,7 @@ def forced_loss(
     def work(batches: Sequence[Batch]) -> float:
         if len(system.translators) == 1:
             return float(TranslationObjective(system.translators[0], 0.0)(batches[0]).negative_log_likelihood)
-        readouts_NR = []
-        for translator, batch in zip(system.translators, batches, strict=True):
-            rows_N = target_rows(batch).to(batch.target_BT.device)
-            readouts_NR.append(forced_readout(translator, batch).readout_BTR.flatten(0, 1)[rows_N])
-            target_N = batch.target_BT.flatten()[rows_N]
-        return float(-_log_probabilities(system, readouts_NR, target_N).sum())
+        return float(-_forced(system, batches)[0].sum())
 
     numbers = range(1, len(source) + 1)
     mine = [total for _, total in map_pairs(system, source, target, batch_tokens, work, numbers, documents)]
@@ -263,28 +269,19 @@ def forced_attention_of_ids(
                 )
         return results
 
-    mine: dict[int, AttentionMap] = {}
-    for rows, results in map_pairs(system, sources, targets, batch_tokens, work, lines, documents):
-        mine.update(zip(rows, results, strict=True))
-        if advance is not None:
-            advance(len(rows))
-    everywhere = {row: one for share in gather_objects(mine) for row, one in share.items()}
-    return [everywhere[row] for row in range(len(sources))]
+    parts = map_pairs(system, sources, targets, batch_tokens, work, lines, documents)
+    by_row = gather_rows(parts, advance)
+    return [by_row[row] for row in range(len(sources))]
 
 
 def _attention(system: System, batches: Sequence[Batch], sources: Ids, targets: Ids) -> Iterator[AttentionMap]:
-    readouts_NR: list[Tensor] = []
-    attentions: list[AttentionWeights] = []
-    for translator, batch in zip(system.translators, batches, strict=True):
-        rows_N = target_rows(batch).to(batch.target_BT.device)
-        target_N = batch.target_BT.flatten()[rows_N]
-        readout_BTR, weights, *_ = forced_readout(translator, batch)
-        readouts_NR.append(readout_BTR.flatten(0, 1)[rows_N])
-        if weights is not None:
-            attentions.append(weights)
+    log_probabilities_N, attentions = _forced(system, batches)
     if not attentions:
         raise ConfigError("model.attention: no model has attention to look at; choose one that has")
-    totals_B = _sentence_sums(_log_probabilities(system, readouts_NR, target_N), batch).tolist()
+    batch = batches[0]
+    lengths_B = batch.target_lengths_B[: batch.pairs]
+    sentence_N = torch.repeat_interleave(torch.arange(batch.pairs), lengths_B).to(log_probabilities_N.device)
+    totals_B = log_probabilities_N.new_zeros(batch.pairs).index_add(0, sentence_N, log_probabilities_N).tolist()
     single = attentions[0] if len(system.translators) == 1 else None
     weights_BTNS = single.dense() if single else _mean(attentions, sources, targets)
     # One transfer for the batch, not one for each sentence.
@@ -314,13 +311,6 @@ def _mean(attentions: Sequence[AttentionWeights], sources: Ids, targets: Ids) ->
     pairs, positions = len(sources), [max(map(len, side)) + 1 for side in (targets, sources)]
     parts = [weights.mean()[:pairs, : positions[0], : positions[1]] for weights in attentions]
     return torch.stack(parts).mean(0)[:, :, None]
-
-
-def _sentence_sums(values_N: Tensor, batch: Batch) -> Tensor:
-    """[B] sums over the pieces of each pair's target."""
-    lengths_B = batch.target_lengths_B[: batch.pairs]
-    sentence_N = torch.repeat_interleave(torch.arange(batch.pairs), lengths_B).to(values_N.device)
-    return values_N.new_zeros(batch.pairs).index_add(0, sentence_N, values_N)
 
 
 def align_texts(

@@ -26,8 +26,9 @@ from nmt.data.tokenizer import Tokenizer, words_of_spans
 from nmt.errors import DataError
 from nmt.evaluation.alignment import Alignment, Linking, Unit, align
 from nmt.model.translator import DocumentMemory, SentenceStates, TranslatorInContext
-from nmt.runtime import gather_objects, in_halves, logger
+from nmt.runtime import in_halves, logger
 from nmt.search import Hypothesis, Model, translate_batch
+from nmt.tasks.base import gather_rows, length_batches
 from nmt.tasks.translation.loading import System
 
 LONG_LINE = 1 << 14
@@ -128,32 +129,29 @@ def translate_lines(
     prefix_ids = system.tokenizers.target.encode(prefixes) if prefixes is not None else None
     assert prefix_ids is None or len(prefix_ids) == len(lines), "one prefix a line"
     encoded = EncodedLines(lines, sources, prefix_ids, search, request, numbers)
-    parts: list[Callable[[System], PartResult]]
-    if documents is None or all(translator.context.document_context is None for translator in system.translators):
-        lengths = [len(ids) for ids in encoded.sources]
-        rows = list(length_batches(lengths, search.batch_tokens, runtime.rank, runtime.world))
-        parts = [partial(_translate_batch, encoded.select(batch)) for batch in rows]
-        sentences = sum(map(len, rows))
+    if documents is not None and any(each.context.document_context is not None for each in system.translators):
+        batches = _document_batches(encoded, documents)
     else:
-        batches = _document_batches(encoded, documents)[runtime.rank :: runtime.world]
-        rows = [[row for document in batch for row in document] for batch in batches]
-        parts = [
-            partial(_translate_documents, encoded.select(flat), [len(document) for document in batch])
-            for flat, batch in zip(rows, batches, strict=True)
-        ]
-        sentences = sum(map(len, batches))  # that are translated together: one of each document
-    advance = advance or (lambda _: None)
-    advance(sum(not ids for ids in encoded.sources))
-    results: dict[int, list[Translation]] = {}
-    finished: Iterable[tuple[int, PartResult]] = ((number, part(system)) for number, part in enumerate(parts))
-    if system.pool is not None:
-        finished = system.pool.run(replace(system, pool=None), parts, sentences)
-    for number, result in finished:
-        for indices, translations in result:
-            results.update(zip((rows[number][index] for index in indices), translations, strict=True))
-            advance(len(indices))
-    if runtime.world > 1:
-        results = {row: each for share in gather_objects(results) for row, each in share.items()}
+        batches = [[[row] for row in rows] for rows in length_batches(list(map(len, sources)), search.batch_tokens)]
+    batches = batches[runtime.rank :: runtime.world]
+    rows = [[row for document in batch for row in document] for batch in batches]
+    work = [
+        partial(_translate_documents, encoded.select(flat), [len(document) for document in batch])
+        for flat, batch in zip(rows, batches, strict=True)
+    ]
+
+    def parts() -> Iterator[tuple[Sequence[int], list[list[Translation]]]]:
+        finished: Iterable[tuple[int, PartResult]] = ((number, each(system)) for number, each in enumerate(work))
+        if system.pool is not None:
+            together = sum(map(len, batches))  # one sentence of each document
+            finished = system.pool.run(replace(system, pool=None), work, together)
+        for number, result in finished:
+            for indices, translations in result:
+                yield [rows[number][index] for index in indices], translations
+
+    if advance is not None:
+        advance(sources.count([]))
+    results = gather_rows(parts(), advance)
     return [results.get(row, []) for row in range(len(lines))]
 
 
@@ -179,15 +177,13 @@ class EncodedLines:
             numbers=[self.numbers[row] for row in rows],
         )
 
-    def translate(
-        self, system: System, rows: Sequence[int], models: Sequence[Model] | None = None
-    ) -> list[list[Translation]]:
-        """Translates these lines, none of them blank, by `models`, by default the system's translators."""
+    def translate(self, system: System, rows: Sequence[int], models: Sequence[Model]) -> list[list[Translation]]:
+        """Translates these lines, none of them blank, by the system's translators as `models` of the search."""
         source, request = system.tokenizers.source, self.request
         source_BS, lengths_B = pad_sources([self.sources[row] for row in rows], source.eos, source.pad)
         with system.runtime.autocast():
             results = translate_batch(
-                system.translators if models is None else models,
+                models,
                 source_BS.to(system.runtime.device, non_blocking=True),
                 lengths_B,
                 self.search,
@@ -245,13 +241,11 @@ class EncodedLines:
         )
 
 
-def _translate_batch(encoded: EncodedLines, system: System) -> PartResult:
-    work = partial(encoded.translate, system)
-    return list(in_halves(work, range(len(encoded.lines)), partial(encoded.out_of_memory, system)))
-
-
 def _translate_documents(encoded: EncodedLines, sizes: Sequence[int], system: System) -> PartResult:
-    """Translates documents of so many lines each, which follow one another: sentence k of each after the k-1st."""
+    """Translates documents of so many lines each, which follow one another: sentence k of each after the k-1st.
+
+    Lines that stand alone are documents of one line.
+    """
     indices = iter(range(len(encoded.lines)))
     documents = [list(islice(indices, size)) for size in sizes]
     memories = [DocumentMemory(translator, documents) for translator in system.translators]
@@ -299,20 +293,6 @@ def _document_batches(encoded: EncodedLines, documents: Documents) -> list[list[
         bounds = padded_buckets(longest[share], encoded.search.batch_tokens)
         batches += [[rows[number] for number in share[a:b]] for a, b in pairwise(bounds)]
     return batches
-
-
-def length_batches(lengths: Sequence[int], batch_tokens: int, rank: int = 0, world: int = 1) -> Iterator[list[int]]:
-    """Yields rows of similar length, the longest first, every `world`-th batch; empty rows are left out.
-
-    Rows x longest row, its end included, is `batch_tokens` or less; a longer row is a batch alone. The same batches
-    whatever the number of processes.
-    """
-    with_end = np.asarray(lengths, np.int64) + 1
-    order = np.argsort(-with_end, kind="stable")
-    order = order[with_end[order] > 1]
-    bounds = padded_buckets(with_end[order], batch_tokens)
-    for start, stop in islice(pairwise(bounds), rank, None, world):
-        yield order[start:stop].tolist()
 
 
 def encode_lines(
