@@ -15,7 +15,7 @@ from sacrebleu.metrics.base import Metric
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
-from sacrebleu.significance import PairedTest, Result, _compute_p_value, estimate_ci
+from sacrebleu.significance import _compute_p_value, estimate_ci
 
 from nmt.errors import DataError
 from nmt.evaluation import BOOTSTRAP_SAMPLES, BOOTSTRAP_SEED, MetricScore
@@ -81,10 +81,10 @@ def corpus_scores(
             signature = str(metric.get_signature())
             interval = _interval(result, signature) if confidence and not documents else None
             if confidence and documents:
-                sums = _document_statistics(metric, hypotheses, sets, documents)
+                sums = _statistics(metric, hypotheses, sets, documents)
                 mean, half = estimate_ci(_resampled_scores(metric, sums, samples, seed))
                 interval = (float(mean - half), float(mean + half))
-                signature += _document_signature(samples, seed)
+                signature = _signature(metric, documents, samples, seed)
             scores[name] = MetricScore(result.name, float(result.score), signature, interval)
     return scores
 
@@ -105,70 +105,61 @@ def paired_bootstrap(
         DataError: the test set is empty, or its sides differ in number.
     """
     sets = _reference_sets(references, {"translations": system, "translations of the baseline": baseline})
-    if documents:
-        return {name: _compare_by_document(name, baseline, system, sets, documents, samples, seed) for name in metrics}
-    compared: dict[str, MetricComparison] = {}
-    with _sacrebleu_seed(seed):
-        for name in metrics:
-            systems = [("baseline", baseline), ("system", system)]
-            test = PairedTest(systems, {name: METRICS[name]()}, sets, test_type="bs", n_samples=samples)
-            signatures, results = test()
-            (title, signature), *_ = signatures.items()
-            before, after = (cast(Result, result) for result in results[title])
-            assert after.p_value is not None
-            # sacrebleu counts resamples that differ by more, not by as much: equal scores would get a p-value near 0.
-            p_value = 1.0 if before.score == after.score else float(after.p_value)
-            compared[name] = MetricComparison(title, float(before.score), float(after.score), p_value, str(signature))
-    return compared
+    return {name: _compare(name, baseline, system, sets, documents, samples, seed) for name in metrics}
 
 
-def _compare_by_document(
+def _compare(
     name: MetricName,
     baseline: Sequence[str],
     system: Sequence[str],
     references: Sequence[Sequence[str]],
-    documents: Sequence[int],
+    documents: Sequence[int] | None,
     samples: int,
     seed: int,
 ) -> MetricComparison:
-    """Paired bootstrap over documents, computed as sacrebleu does over sentences."""
+    """Paired bootstrap over sentences as sacrebleu computes it, or over documents in the same way."""
     metric = METRICS[name]()
-    before, after = (_document_statistics(metric, lines, references, documents) for lines in (baseline, system))
-    differences = np.abs(
-        _resampled_scores(metric, after, samples, seed) - _resampled_scores(metric, before, samples, seed)
-    )
-    scores = _score_of(metric, before.sum(0)), _score_of(metric, after.sum(0))
-    p_value = float(_compute_p_value(differences - differences.mean(), abs(scores[0] - scores[1])))
-    title = metric.corpus_score(system, references).name
-    signature = f"{metric.get_signature()}{_document_signature(samples, seed)}"
-    return MetricComparison(title, *scores, 1.0 if scores[0] == scores[1] else p_value, signature)
+    before, after = (metric.corpus_score(lines, references) for lines in (baseline, system))
+    resampled = [
+        _resampled_scores(metric, _statistics(metric, lines, references, documents), samples, seed)
+        for lines in (baseline, system)
+    ]
+    differences = np.abs(resampled[1] - resampled[0])
+    p_value = float(_compute_p_value(differences - differences.mean(), abs(before.score - after.score)))
+    # sacrebleu counts resamples that differ by more, not by as much: equal scores would get a p-value near 0.
+    p_value = 1.0 if before.score == after.score else p_value
+    signature = _signature(metric, documents, samples, seed)
+    return MetricComparison(after.name, float(before.score), float(after.score), p_value, signature)
 
 
-_Statistics = npt.NDArray[np.float64]
+_Statistics = npt.NDArray[np.floating]
 
 
-def _document_statistics(
-    metric: Metric, hypotheses: Sequence[str], references: Sequence[Sequence[str]], documents: Sequence[int]
+def _statistics(
+    metric: Metric, hypotheses: Sequence[str], references: Sequence[Sequence[str]], documents: Sequence[int] | None
 ) -> _Statistics:
-    """Returns the counts of a metric, [documents, statistics]. A document ends where its number changes."""
-    statistics = np.asarray(metric._extract_corpus_statistics(hypotheses, references), np.float64)
+    """Returns the counts of a metric, a row for each sentence or document. A document ends where its number changes."""
+    statistics = metric._extract_corpus_statistics(hypotheses, references)
+    if not documents:
+        return np.asarray(statistics, np.float32)  # as sacrebleu
     numbers = np.asarray(documents)
     starts = np.flatnonzero(np.append(True, numbers[1:] != numbers[:-1]))
-    sums: _Statistics = np.add.reduceat(statistics, starts)
+    sums: _Statistics = np.add.reduceat(np.asarray(statistics, np.float64), starts)
     return sums
 
 
 def _resampled_scores(metric: Metric, sums: _Statistics, samples: int, seed: int) -> _Statistics:
     rows = np.random.default_rng(seed).choice(len(sums), size=(samples, len(sums)), replace=True)
-    return np.asarray([_score_of(metric, sums[row].sum(0)) for row in rows])
+    return np.asarray([metric._compute_score_from_stats(sums[row].sum(0)).score for row in rows])
 
 
-def _score_of(metric: Metric, statistics: Any) -> float:
-    return float(metric._compute_score_from_stats(statistics).score)
-
-
-def _document_signature(samples: int, seed: int) -> str:
-    return f"|bs:{samples}|seed:{seed}|bs.unit:document"
+def _signature(metric: Metric, documents: Sequence[int] | None, samples: int, seed: int) -> str:
+    signature = metric.get_signature()
+    if documents:
+        return f"{signature}|bs:{samples}|seed:{seed}|bs.unit:document"
+    signature.update("bs", samples)
+    signature.update("seed", seed)
+    return str(signature)
 
 
 def _reference_sets(references: References, sides: Mapping[str, Sequence[str]]) -> list[list[str]]:
