@@ -15,6 +15,8 @@ from matplotlib.ft2font import FT2Font
 DEFAULT_FONT = "DejaVu Sans"
 """Comes with matplotlib: Latin, Greek, Cyrillic, Hebrew, Arabic, Armenian, Georgian and many symbols."""
 
+_Codes = npt.NDArray[np.uint32]
+"""Code points in ascending order."""
 _INVISIBLE = ("Cc", "Cf", "Cs", "Zs")
 _EAST_ASIAN = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "FULLWIDTH", "IDEOGRAPHIC")
 
@@ -38,20 +40,18 @@ class Fonts:
         """
         characters = set().union(*texts) - self._seen
         self._seen |= characters
-        missing = {ord(character) for character in characters if unicodedata.category(character) not in _INVISIBLE}
+        visible = [ord(character) for character in characters if unicodedata.category(character) not in _INVISIBLE]
+        missing = np.asarray(visible, np.uint32)
         for path in map(font_manager.findfont, self.families):
-            missing = _without(missing, _characters(path))
-        while missing:
+            missing = np.setdiff1d(missing, _characters(path))
+        while len(missing):
             name, remaining = _best_family(missing, _region_of(characters))
-            if remaining == missing:
+            if len(remaining) == len(missing):
                 break
             self.families.append(name)
             missing = remaining
-        return self._report(missing)
-
-    def _report(self, missing: set[int]) -> list[str]:
         lines = []
-        for code in sorted(missing):
+        for code in missing.tolist():
             script, package = _script_of(chr(code))
             if script not in self._reported_scripts:
                 self._reported_scripts.add(script)
@@ -63,17 +63,12 @@ class Fonts:
         return lines
 
 
-def _best_family(missing: set[int], region: str) -> tuple[str, set[int]]:
+def _best_family(missing: _Codes, region: str) -> tuple[str, _Codes]:
     """Returns the family that leaves the fewest of these characters missing, and those."""
-    remaining = {name: _without(missing, characters) for name, characters in _installed_fonts()}
+    remaining = {name: np.setdiff1d(missing, characters) for name, characters in _installed_fonts()}
     # Ties: a font without serifs, like the default, and with the region's own shapes.
     name = min(remaining, key=lambda name: (len(remaining[name]), "Sans" not in name, region not in name.split()))
     return name, remaining[name]
-
-
-def _without(codes: set[int], characters: npt.NDArray[np.uint32]) -> set[int]:
-    array = np.fromiter(codes, np.uint32, len(codes))
-    return set(array[~np.isin(array, characters)].tolist())
 
 
 def _region_of(characters: Iterable[str]) -> str:
@@ -93,7 +88,7 @@ def _script_of(character: str) -> tuple[str, str]:
 
 
 @cache
-def _installed_fonts() -> list[tuple[str, npt.NDArray[np.uint32]]]:
+def _installed_fonts() -> list[tuple[str, _Codes]]:
     """Returns font families with the characters of their regular faces. Opens every font file, so called on need."""
     paths: dict[str, str] = {}
     # matplotlib lists fonts once, and does not see what has been installed since.
@@ -109,7 +104,7 @@ def _installed_fonts() -> list[tuple[str, npt.NDArray[np.uint32]]]:
 
 
 @cache
-def _characters(path: str) -> npt.NDArray[np.uint32]:
+def _characters(path: str) -> _Codes:
     """Returns the code points of a font, none if the file cannot be read."""
     try:
         charmap = FT2Font(path).get_charmap()

@@ -98,9 +98,9 @@ def draw_heatmap(attention: AttentionMap, families: Sequence[str], order: Callab
         image = _draw_weights(axes, attention.weights_NTS[head], layout.cell)
         edge = -0.5 - _PAD / layout.cell
         for index in range(0, columns, layout.label_step):
-            _source_label(axes.text(index, edge, ""), source[index], families, layout.font_size)
+            _label(axes.text(index, edge, ""), source[index], families, layout.font_size, above=True)
         for index in range(0, rows, layout.label_step):
-            _target_label(axes.text(edge, index, ""), target[index], families, layout.font_size)
+            _label(axes.text(edge, index, ""), target[index], families, layout.font_size, above=False)
         if heads > 1:
             below = -_PAD / (rows * layout.cell)
             title: Any = {"transform": axes.transAxes, "ha": "center", "va": "top", "fontsize": FONT_SIZE}
@@ -168,30 +168,27 @@ def _label_sizes(
     figure: Figure, source: Sequence[str], target: Sequence[str], families: Sequence[str]
 ) -> tuple[float, float]:
     """Returns the inches that the labels take above and beside a matrix, in the largest font."""
-    above = [_source_label(figure.text(0, 0, ""), text, families) for text in source]
-    beside = [_target_label(figure.text(0, 0, ""), text, families) for text in target]
+    above = [_label(figure.text(0, 0, ""), text, families, above=True) for text in source]
+    beside = [_label(figure.text(0, 0, ""), text, families, above=False) for text in target]
     height = max(text.get_window_extent().height for text in above) / figure.dpi
     width = max(text.get_window_extent().width for text in beside) / figure.dpi
     figure.clear()
     return height + 2 * _PAD, width + 2 * _PAD
 
 
-def _source_label(artist: Text, text: str, families: Sequence[str], size: float = FONT_SIZE) -> Text:
-    """Rotates a label by a quarter; characters that are as wide as high are stacked instead."""
-    upright = is_upright(text)
-    label = "\n".join(text) if upright else text
-    artist.set(text=label, rotation=0 if upright else 90, linespacing=1.0, ha="center", va="bottom")
-    return _set_style(artist, text, families, size)
+def _label(artist: Text, text: str, families: Sequence[str], size: float = FONT_SIZE, *, above: bool) -> Text:
+    """Labels a column, `above` the matrix, or a row.
 
-
-def _target_label(artist: Text, text: str, families: Sequence[str], size: float = FONT_SIZE) -> Text:
-    artist.set(text=text, ha="right", va="center")
-    return _set_style(artist, text, families, size)
-
-
-def _set_style(artist: Text, text: str, families: Sequence[str], size: float) -> Text:
+    The label of a column is rotated by a quarter; characters that are as wide as high are stacked instead.
+    """
     scale, colour = (0.75, "0.4") if text == END else (1.0, "black")
     artist.set(fontfamily=list(families), fontsize=size * scale, color=colour, parse_math=False, clip_on=False)
+    if not above:
+        artist.set(text=text, ha="right", va="center")
+    elif is_upright(text):
+        artist.set(text="\n".join(text), linespacing=1.0, ha="center", va="bottom")
+    else:
+        artist.set(text=text, rotation=90, linespacing=1.0, ha="center", va="bottom")
     return artist
 
 

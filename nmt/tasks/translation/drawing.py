@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from nmt.checkpoint.durable import new_file
 from nmt.config.schema import SearchConfig
@@ -23,11 +22,8 @@ LINES_IN_MEMORY = 64
 """Lines whose weights are in memory together."""
 
 
-class Canvas(Protocol):
-    """A page or a folder to draw on."""
-
-    def add(self, line: int, source: str, maps: Sequence[AttentionMap | None]) -> None:
-        """Draws a line of the input, numbered from 1: the attention of each system, None without a translation."""
+DrawLine = Callable[[int, str, Sequence[AttentionMap | None]], None]
+"""Draws a line, numbered from 1: its text, and the attention of each system, None without a translation."""
 
 
 @dataclass(frozen=True)
@@ -46,28 +42,28 @@ def plotted_system(models: Sequence[TrainedModel], runtime: Runtime, search: Sea
     return PlottedSystem(build_system(models, runtime, search), search, shown)
 
 
+@dataclass(frozen=True)
 class Drawing:
     """Draws the best translation of each line. The first system made them; the others translate the lines here."""
 
-    def __init__(
-        self, canvas: Canvas, systems: Sequence[PlottedSystem], request: Request, advance: Callable[[int], object]
-    ) -> None:
-        """`request` has the length and the seed of translations; `advance` is called after each line with 1."""
-        self._canvas = canvas
-        self._systems = systems
-        self._request = Request(max_length=request.max_length, seed=request.seed)
-        self._advance = advance
+    draw: DrawLine
+    systems: Sequence[PlottedSystem]
+    request: Request
+    """Has the length and the seed of translations."""
+    advance: Callable[[int], object]
+    """Called after each line with 1."""
 
     def add(self, translated: TranslatedLines) -> None:
         """Draws translated lines; raises `NmtError` if a line does not fit into memory, or a file cannot be written."""
         translations = [translated.translations]
-        for other in self._systems[1:]:
+        request = Request(max_length=self.request.max_length, seed=self.request.seed)
+        for other in self.systems[1:]:
             translations.append(
                 translate_lines(
                     other.system,
                     translated.lines,
                     other.search,
-                    self._request,
+                    request,
                     documents=translated.documents,
                     prefixes=translated.prefixes,
                     first_line=translated.first_line,
@@ -78,12 +74,12 @@ class Drawing:
             documents = None if translated.documents is None else translated.documents[part]
             columns = [
                 _attention_of_best(plotted, best[part], first, documents)
-                for plotted, best in zip(self._systems, translations, strict=True)
+                for plotted, best in zip(self.systems, translations, strict=True)
             ]
             for line, (source, *maps) in enumerate(zip(translated.lines[part], *columns, strict=True), start=first):
                 if any(maps):
-                    self._canvas.add(line, source, maps)
-                self._advance(1)
+                    self.draw(line, source, maps)
+                self.advance(1)
 
 
 @contextmanager
@@ -96,11 +92,11 @@ def drawing(
     Raises `DataError` where nothing can be written.
     """
     if not is_page(path):
-        yield Drawing(_Pictures(path), systems, request, advance)
+        yield Drawing(_pictures(path), systems, request, advance)
         return
     with writing_page(path) as write:
         page = TranslationPage(write, [plotted.shown for plotted in systems])
-        yield Drawing(page, systems, request, advance)
+        yield Drawing(page.add, systems, request, advance)
         page.end()
 
 
@@ -120,31 +116,29 @@ def writing_page(path: Path) -> Iterator[Callable[[str], object]]:
             stack.close()
 
 
-class _Pictures:
-    """A folder with a PNG and an SVG of each line, named by its number."""
+def _pictures(folder: Path) -> DrawLine:
+    """Makes a folder for a PNG and an SVG of each line, named by its number."""
+    # Imported late: a page needs no matplotlib.
+    from nmt.visualization.fonts import Fonts
+    from nmt.visualization.heatmap import IMAGE_FORMATS, render_heatmap
 
-    def __init__(self, folder: Path) -> None:
-        # Imported late: a page needs no matplotlib.
-        from nmt.visualization import heatmap
-        from nmt.visualization.fonts import Fonts
+    with write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    fonts = Fonts()
 
-        with write_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
-        self._heatmap = heatmap
-        self._fonts = Fonts()
-
-    def add(self, line: int, source: str, maps: Sequence[AttentionMap | None]) -> None:
+    def draw(line: int, source: str, maps: Sequence[AttentionMap | None]) -> None:
         (attention,) = maps
         assert attention is not None, "a line without a translation is not drawn"
         for side in attention.labels:
-            for problem in self._fonts.add(side):
+            for problem in fonts.add(side):
                 logger.warning("line %d: %s", line, problem)
-        for kind in self._heatmap.IMAGE_FORMATS:
-            picture = self._heatmap.render_heatmap(attention, self._fonts.families, kind)
-            path = self._folder / f"{line:04d}.{kind}"
+        for kind in IMAGE_FORMATS:
+            picture = render_heatmap(attention, fonts.families, kind)
+            path = folder / f"{line:04d}.{kind}"
             with write_errors(path), new_file(path) as file:
                 file.write(picture)
+
+    return draw
 
 
 def _parts(translated: TranslatedLines) -> Iterator[slice]:
