@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
@@ -25,16 +22,7 @@ References = Sequence[str] | Sequence[Sequence[str]]
 """One translation of every sentence, or several whole sets of them."""
 
 
-class _PlainCHRF(CHRF):
-    """chrF with Python floats: sacrebleu's are NumPy's unless nothing matches, which its bootstrap cannot mix."""
-
-    def _compute_score_from_stats(self, stats: Any) -> Any:
-        score = super()._compute_score_from_stats(stats)
-        score.score = float(score.score)
-        return score
-
-
-METRICS: dict[MetricName, type[Metric]] = {"bleu": BLEU, "chrf": _PlainCHRF, "ter": TER}
+METRICS: dict[MetricName, type[Metric]] = {"bleu": BLEU, "chrf": CHRF, "ter": TER}
 ALL_METRICS: tuple[MetricName, ...] = ("bleu", "chrf", "ter")
 
 
@@ -74,18 +62,18 @@ def corpus_scores(
     """
     sets = _reference_sets(references, {"translations": hypotheses})
     scores: dict[str, MetricScore] = {}
-    with _sacrebleu_seed(seed):
-        for name in metrics:
-            metric = METRICS[name]()
-            result = metric.corpus_score(hypotheses, sets, n_bootstrap=samples if confidence and not documents else 1)
-            signature = str(metric.get_signature())
-            interval = _interval(result, signature) if confidence and not documents else None
-            if confidence and documents:
-                sums = _statistics(metric, hypotheses, sets, documents)
-                mean, half = estimate_ci(_resampled_scores(metric, sums, samples, seed))
-                interval = (float(mean - half), float(mean + half))
-                signature = _signature(metric, documents, samples, seed)
-            scores[name] = MetricScore(result.name, float(result.score), signature, interval)
+    for name in metrics:
+        metric, interval = METRICS[name](), None
+        result = metric.corpus_score(hypotheses, sets)
+        signature = str(metric.get_signature())
+        if confidence:
+            resampled = _resampled_scores(metric, _statistics(metric, hypotheses, sets, documents), samples, seed)
+            mean, half = estimate_ci(resampled)
+            if not documents:
+                mean, half = round(mean, 6), round(half, 6)  # as sacrebleu writes them
+            interval = (float(mean - half), float(mean + half))
+            signature = _signature(metric, documents, samples, seed)
+        scores[name] = MetricScore(result.name, float(result.score), signature, interval)
     return scores
 
 
@@ -150,7 +138,7 @@ def _statistics(
 
 def _resampled_scores(metric: Metric, sums: _Statistics, samples: int, seed: int) -> _Statistics:
     rows = np.random.default_rng(seed).choice(len(sums), size=(samples, len(sums)), replace=True)
-    return np.asarray([metric._compute_score_from_stats(sums[row].sum(0)).score for row in rows])
+    return np.asarray([metric._compute_score_from_stats(sums[row].sum(0)).score for row in rows], np.float64)
 
 
 def _signature(metric: Metric, documents: Sequence[int] | None, samples: int, seed: int) -> str:
@@ -177,29 +165,6 @@ def _reference_sets(references: References, sides: Mapping[str, Sequence[str]]) 
     if not sets[0]:
         raise DataError("the test set is empty: there is nothing to score")
     return [list(part) for part in sets]
-
-
-def _interval(result: Any, signature: str) -> tuple[float, float]:
-    """Returns the mean of the bootstrap plus and minus half the width of its interval, as sacrebleu prints it."""
-    report = json.loads(result.format(width=6, signature=signature, is_json=True))
-    # sacrebleu leaves a mean of 0 out: every resample then scored exactly 0.
-    mean, half = report.get("confidence_mean", 0.0), report.get("confidence_var", 0.0)
-    return (mean - half, mean + half)
-
-
-@contextmanager
-def _sacrebleu_seed(seed: int) -> Iterator[None]:
-    """Sets the seed of sacrebleu, which it reads from the environment, 0 meaning none."""
-    assert seed > 0, "the seed of a bootstrap is positive"
-    before = os.environ.get("SACREBLEU_SEED")
-    os.environ["SACREBLEU_SEED"] = str(seed)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["SACREBLEU_SEED"]
-        else:
-            os.environ["SACREBLEU_SEED"] = before
 
 
 def comparison_rows(comparisons: Mapping[str, MetricComparison]) -> list[tuple[str, ...]]:
