@@ -23,10 +23,8 @@ def main() -> int:
     options = parser.parse_args()
     if Path(options.output).exists():
         raise CheckpointError(f"{options.output}: is there already; name a new folder")
-    return _average(Path(options.model), options.last, Path(options.output))
+    run, last, output = Path(options.model), options.last, Path(options.output)
 
-
-def _average(run: Path, last: int, output: Path) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from nmt.checkpoint import RunFolder, Snapshot, average, find, load_model_files, write_checkpoint
     from nmt.checkpoint.folder import CONFIG_FILE

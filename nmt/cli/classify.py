@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nmt.cli.common import Parser, check_paths, check_plot, command, file_path, naming_flags, open_stream
+from nmt.cli.common import Parser, check_paths, check_plot, command, naming_flags, open_stream
 from nmt.cli.options import (
     add_choice_option,
     add_machine_options,
@@ -48,7 +48,6 @@ def _parser() -> Parser:
     add_choice_option(parser, "--sentences", ("auto", "tab", "split"), text)
     add(
         "--plot",
-        type=file_path,
         metavar="PAGE",
         help="draw the weights of the sentences and words of each document on one page, whose name ends in .html",
     )
@@ -68,7 +67,7 @@ def _classify(options: argparse.Namespace) -> int:
     as_output = _as_json if options.format == "jsonl" else _as_text
     with (
         open_stream(options, " documents") as (lines, window, write, advance),
-        _drawing(options.plot, model, options.model) if options.plot else nullcontext() as draw,
+        _drawing(Path(options.plot), model, options.model) if options.plot else nullcontext() as draw,
     ):
         for documents in classify_stream(
             model,

@@ -21,6 +21,8 @@ from nmt.errors import REMEDIES, ConfigError, DataError, NmtError, on_one_line, 
 USER_ERROR = 2
 INTERRUPTED = 128 + 2
 STANDARD_OUTPUT = "standard output"
+LONGEST_NAME = 1000
+"""Characters of an argument."""
 
 
 def command(main: Callable[[], int]) -> Callable[[], NoReturn]:
@@ -143,7 +145,7 @@ def check_plot(options: argparse.Namespace, *, documents: bool) -> None:
     # Imported late: not every command needs NumPy.
     from nmt.visualization.pages import is_page, plot_path_problems
 
-    plot = options.plot
+    plot = Path(options.plot) if options.plot else None
     problems = [f"--plot: {problem}" for problem in plot_path_problems(plot, documents=documents)] if plot else []
     if getattr(options, "plot_beside", None) and not (plot and is_page(plot)):
         problems.append("--plot-beside: models are shown side by side on a page; give --plot a name ending in .html")
@@ -259,24 +261,6 @@ def naming_flags() -> Iterator[None]:
         ) from error
 
 
-def file_path(text: str) -> Path:
-    """Returns the path of an argument."""
-    if problem := _path_problem(text):
-        raise argparse.ArgumentTypeError(problem)
-    return Path(text)
-
-
-_EMPTY = "must not be empty"
-_LONGEST_NAME = 1000
-
-
-def _path_problem(text: str) -> str | None:
-    # An empty path would be the current folder.
-    if not text:
-        return _EMPTY
-    return f"must have at most {_LONGEST_NAME:,} characters" if len(text) > _LONGEST_NAME else None
-
-
 class Parser(argparse.ArgumentParser):
     """Parses options that are written out in full; a mistake is one line with the nearest option."""
 
@@ -299,9 +283,11 @@ class Parser(argparse.ArgumentParser):
         for action in self._actions:
             value = getattr(options, action.dest, None)
             for text in value if isinstance(value, list) else [value]:
-                problem = _path_problem(text) if isinstance(text, str) and action.metavar != "KEY=VALUE" else None
-                if problem or text == "":
-                    self.error(f"{'/'.join(action.option_strings) or action.metavar}: {problem or _EMPTY}")
+                flag = "/".join(action.option_strings) or action.metavar
+                if text == "":  # an empty path would be the current folder
+                    self.error(f"{flag}: must not be empty")
+                if isinstance(text, str) and len(text) > LONGEST_NAME and action.metavar != "KEY=VALUE":
+                    self.error(f"{flag}: must have at most {LONGEST_NAME:,} characters")
         return options, rest
 
     def error(self, message: str) -> NoReturn:

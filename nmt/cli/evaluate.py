@@ -234,7 +234,7 @@ def _files(
 def _write(
     options: argparse.Namespace,
     files: Sequence[Path],
-    evaluations: Sequence[Evaluation] | Sequence[LabelEvaluation],
+    evaluations: Sequence[Evaluation | LabelEvaluation],
     texts: Sequence[str],
     values: Mapping[str, Any],
 ) -> None:

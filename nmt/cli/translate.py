@@ -7,9 +7,10 @@ import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nmt.cli.common import Parser, check_paths, check_plot, command, file_path, naming_flags, open_stream
+from nmt.cli.common import Parser, check_paths, check_plot, command, naming_flags, open_stream
 from nmt.cli.options import (
     add_line_options,
     add_linking_option,
@@ -75,7 +76,6 @@ def _parser() -> Parser:
     )
     add(
         "--plot",
-        type=file_path,
         metavar="PATH",
         help="draw the attention of each translation: a PNG and an SVG of each line into a folder, or one page for all "
         "lines if the name ends in .html",
@@ -130,7 +130,7 @@ def _translate(options: argparse.Namespace) -> int:
     prefixes = (options.prefixes, read_lines(options.prefixes)) if options.prefixes else None
     with (
         open_stream(options, " lines") as (lines, window, write, advance),
-        drawing(options.plot, systems, request, advance) if options.plot else nullcontext() as plot,
+        drawing(Path(options.plot), systems, request, advance) if options.plot else nullcontext() as plot,
     ):
         # Drawing takes longer than translating, and shows the progress itself.
         settings = {"prefixes": prefixes, "documents": options.documents, "advance": None if plot else advance}

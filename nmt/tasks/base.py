@@ -1,4 +1,10 @@
-"""The setup of a training run, whatever its task, saved models, and rows that processes share."""
+"""The setup of a training run, whatever its task, saved models, and rows that processes share.
+
+The module `setup` of a task has two functions, which raise `NmtError`. `open_data` opens the files of training and
+validation; it reads no text and writes nothing. `setup` encodes the text, learns or loads the tokenizers, and builds
+the network. It gets the config, the runtime, the result of `open_data`, the folder for encoded text (unless the config
+names another), the checkpoint from which training resumes, and the model whose weights and tokenizers it starts from.
+"""
 
 from __future__ import annotations
 
@@ -73,21 +79,6 @@ class TaskSetup:
     commands: tuple[str, ...]
     """Commands that use the trained model, with MODEL for its name."""
     labels: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Task:
-    """The functions of a task."""
-
-    open_data: Callable[[Any, Runtime], Any]
-    """Takes the config and the runtime. Opens the files of training and validation, and refuses kernels that the device
-    does not have. Reads no text and writes nothing. Raises `NmtError`."""
-    setup: Callable[[Any, Runtime, Any, Path, Path | None, Loaded | None], TaskSetup]
-    """Encodes the text, learns or loads the tokenizers, and builds the network. Raises `NmtError`.
-
-    Takes the config, the runtime, the result of `open_data`, the folder for encoded text (unless the config names
-    another), the checkpoint from which training resumes, and the model whose weights and tokenizers it starts from.
-    """
 
 
 def open_with_validation(

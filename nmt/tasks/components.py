@@ -22,7 +22,6 @@ from nmt.data.batching import DocumentContext
 from nmt.data.readers.base import SplitOptions
 from nmt.data.readers.corpora import CORPORA, CorpusOptions
 from nmt.data.readers.labelled import COLLECTIONS
-from nmt.errors import ConfigError
 from nmt.kernels.select import FORCED, reference_kernels, refusal
 from nmt.model.attention import COVERAGES, SCORES, WINDOWS
 from nmt.model.attention.base import ScoreOptions
@@ -47,14 +46,6 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentCo
     return load_config(path, COMPONENTS, overrides)
 
 
-def read_translation(path: str | Path, overrides: Sequence[str] = ()) -> TranslationConfig:
-    """Reads a config as `read_config` does; raises `ConfigError` for another task than translation."""
-    config = read_config(path, overrides)
-    if not isinstance(config, TranslationConfig):
-        raise ConfigError(f"{path}: task: is {config.task}; give a YAML of a translation")
-    return config
-
-
 def parse_saved_config(text: str, origin: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
     """Returns the config of YAML text, which `origin` names in messages; raises `ConfigError`."""
     return parse_config(text, origin, COMPONENTS, overrides)
@@ -76,22 +67,20 @@ Problems = Iterable[tuple[str, str]]
 """Dotted path of a key, and its mistake."""
 
 
-def _only_for(kind: type[ConfigT]) -> Callable[[Callable[[ConfigT], Problems]], Check]:
-    """Restricts a rule to the configs of one task."""
+def _only_for(kind: type[ConfigT], *rules: Callable[[ConfigT], Problems]) -> list[Check]:
+    """Restricts rules to the configs of one task."""
 
     def restrict(rule: Callable[[ConfigT], Problems]) -> Check:
         return lambda config: rule(config) if isinstance(config, kind) else ()
 
-    return restrict
+    return list(map(restrict, rules))
 
 
-@_only_for(TranslationConfig)
 def _coverage_needs_attention(config: TranslationConfig) -> Iterator[tuple[str, str]]:
     if config.search.coverage_penalty and not has_attention(config.model):
         yield "search.coverage_penalty", "needs attention, and model.attention.score is none; leave it out"
 
 
-@_only_for(TranslationConfig)
 def _parts_go_together(config: TranslationConfig) -> Iterator[tuple[str, str]]:
     """The options of the attention and of the context know their own conflicts."""
     known = dict(config.model)
@@ -100,7 +89,6 @@ def _parts_go_together(config: TranslationConfig) -> Iterator[tuple[str, str]]:
             yield from decided(part.conflicts(config.model))
 
 
-@_only_for(TranslationConfig)
 def _bridge_has_a_context(config: TranslationConfig) -> Iterator[tuple[str, str]]:
     """Before the first step a context exists only if it does not depend on the decoder's state."""
     score = config.model.attention.score
@@ -114,7 +102,6 @@ def _bridge_has_a_context(config: TranslationConfig) -> Iterator[tuple[str, str]
         )
 
 
-@_only_for(TranslationConfig)
 def _guided_alignment_needs_alignments(config: TranslationConfig) -> Iterator[tuple[str, str]]:
     guided = config.training.guided_alignment.weight > 0.0
     if guided and not any(isinstance(each, CorpusOptions) and each.has_alignments for each in config.data.train):
@@ -125,7 +112,6 @@ def _guided_alignment_needs_alignments(config: TranslationConfig) -> Iterator[tu
         )
 
 
-@_only_for(TranslationConfig)
 def _guided_alignment_needs_attention(config: TranslationConfig) -> Iterator[tuple[str, str]]:
     if config.training.guided_alignment.weight and not has_attention(config.model):
         yield (
@@ -134,13 +120,11 @@ def _guided_alignment_needs_attention(config: TranslationConfig) -> Iterator[tup
         )
 
 
-@_only_for(TranslationConfig)
 def _context_needs_documents(config: TranslationConfig) -> Iterator[tuple[str, str]]:
     if document_context(config.model) is not None and not any(map(_has_documents, config.data.train)):
         yield "data.train", f"has no documents, {_NEEDED_BY_CONTEXT}"
 
 
-@_only_for(TranslationConfig)
 def _context_needs_documents_in_validation(config: TranslationConfig) -> Iterator[tuple[str, str]]:
     if document_context(config.model) is not None and not _has_documents(config.data.validation):
         yield "data.validation", f"has no documents, {_NEEDED_BY_CONTEXT}"
@@ -165,14 +149,12 @@ def _only_validation_is_split(config: ExperimentConfig) -> Iterator[tuple[str, s
             yield path, "split is for data.validation alone; name files here"
 
 
-@_only_for(ClassificationConfig)
 def _levels_have_attention(config: ClassificationConfig) -> Iterator[tuple[str, str]]:
     for name, level in (("word", config.model.word), ("sentence", config.model.sentence)):
         if isinstance(level.score, ScoreOptions) and not level.score.has_weights:
             yield f"model.{name}.score", f"{level.score.kind} gives no weights; set it to mean, which weighs all alike"
 
 
-@_only_for(ClassificationConfig)
 def _graphs_are_for_translators(config: ClassificationConfig) -> Iterator[tuple[str, str]]:
     if config.runtime.kernel == "graphed":
         yield "runtime.kernel", "graphed is for the decoder of a translator; set it to auto, fused or reference"
@@ -192,15 +174,17 @@ def _supports_forced_kernels(config: ExperimentConfig) -> Iterator[tuple[str, st
 
 CHECKS: tuple[Check, ...] = (
     _only_validation_is_split,
-    _levels_have_attention,
-    _graphs_are_for_translators,
-    _coverage_needs_attention,
-    _parts_go_together,
-    _bridge_has_a_context,
-    _guided_alignment_needs_alignments,
-    _guided_alignment_needs_attention,
-    _context_needs_documents,
-    _context_needs_documents_in_validation,
+    *_only_for(ClassificationConfig, _levels_have_attention, _graphs_are_for_translators),
+    *_only_for(
+        TranslationConfig,
+        _coverage_needs_attention,
+        _parts_go_together,
+        _bridge_has_a_context,
+        _guided_alignment_needs_alignments,
+        _guided_alignment_needs_attention,
+        _context_needs_documents,
+        _context_needs_documents_in_validation,
+    ),
 )
 """Rules between parts. Each is checked as far as the correct values decide it."""
 NETWORK_CHECKS: tuple[Check, ...] = (_supports_forced_kernels,)

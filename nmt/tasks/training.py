@@ -24,7 +24,7 @@ from nmt.runtime import (
     tear_down,
     watching_the_others,
 )
-from nmt.tasks.base import Task, TaskSetup, load_initial_model
+from nmt.tasks.base import TaskSetup, load_initial_model
 from nmt.tasks.classification import setup as classification
 from nmt.tasks.components import parse_saved_config
 from nmt.tasks.translation import setup as translation
@@ -33,11 +33,8 @@ from nmt.training.progress import Progress, TrainingResult
 from nmt.training.schedules import ScheduleOptions, horizon
 from nmt.training.trainer import Trainer
 
-TASKS_BY_NAME: Mapping[str, Task] = {
-    "translation": Task(translation.open_corpora, translation.setup),
-    "classification": Task(classification.open_collections, classification.setup),
-}
-"""By the config's key `task`."""
+TASKS_BY_NAME: Mapping[str, Any] = {"translation": translation, "classification": classification}
+"""By the config's key `task`, the modules with `open_data` and `setup` (see `nmt.tasks.base`)."""
 
 
 def train(config: ExperimentConfig, *, fresh: bool = False, verbose: bool = False) -> TrainingResult:

@@ -22,7 +22,7 @@ from nmt.tasks.classification.labelling import label_validator
 from nmt.training.objectives import ClassificationObjective
 
 
-def open_collections(config: ClassificationConfig, runtime: Runtime) -> tuple[list[Collection], Collection | None]:
+def open_data(config: ClassificationConfig, runtime: Runtime) -> tuple[list[Collection], Collection | None]:
     """Opens the documents of training and validation, None if they are split from training; raises `NmtError`."""
     return open_with_validation(partial(open_collection, data=config.data), config.data.train, config.data.validation)
 
@@ -35,7 +35,7 @@ def setup(
     resumed: Path | None,
     initial_model: Loaded | None,
 ) -> TaskSetup:
-    """Encodes the documents, learns or loads the tokenizer, and builds the classifier; see `Task.setup`."""
+    """Encodes the documents, learns or loads the tokenizer, and builds the classifier; see `nmt.tasks.base`."""
     collections, validation = data
     cache = Path(config.data.cache or cache)
     checkpoint = resumed or (initial_model.path if initial_model else None)

@@ -29,7 +29,7 @@ from nmt.tasks.translation.loading import vocabulary
 from nmt.training.objectives import TranslationObjective
 
 
-def open_corpora(config: TranslationConfig, runtime: Runtime) -> tuple[list[Corpus], Corpus | None]:
+def open_data(config: TranslationConfig, runtime: Runtime) -> tuple[list[Corpus], Corpus | None]:
     """Opens the corpora of training and validation; the latter is None if it is split from the former.
 
     Raises `ConfigError` if the config forces kernels that the device does not have, and `NmtError` for the files.
@@ -49,7 +49,7 @@ def setup(
     resumed: Path | None,
     initial_model: Loaded | None,
 ) -> TaskSetup:
-    """Encodes the corpora, learns or loads the tokenizers, and builds the translator; see `Task.setup`."""
+    """Encodes the corpora, learns or loads the tokenizers, and builds the translator; see `nmt.tasks.base`."""
     corpora, validation = data
     cache = Path(config.data.cache or cache)
     if validation is None:
