@@ -66,19 +66,19 @@ class TestCorpusScores:
         assert all(score.confidence is None for score in scores.values())
 
     def test_confidence(self) -> None:
-        scores = corpus_scores(WORSE, REFERENCES, confidence=True, samples=200)
+        scores = corpus_scores(WORSE, REFERENCES, samples=200)
         for score in scores.values():
             assert score.confidence is not None
             low, high = score.confidence
             assert low < score.value < high
             assert "bs:200|seed:12345" in score.signature
-        assert corpus_scores(WORSE, REFERENCES, confidence=True, samples=200) == scores
-        other = corpus_scores(WORSE, REFERENCES, confidence=True, samples=200, seed=1)
+        assert corpus_scores(WORSE, REFERENCES, samples=200) == scores
+        other = corpus_scores(WORSE, REFERENCES, samples=200, seed=1)
         assert other["bleu"].value == scores["bleu"].value
         assert other["bleu"].confidence != scores["bleu"].confidence
 
     def test_no_resample_differs(self) -> None:
-        scores = corpus_scores(REFERENCES, REFERENCES, confidence=True, samples=50)
+        scores = corpus_scores(REFERENCES, REFERENCES, samples=50)
         assert scores["bleu"].confidence == pytest.approx((100.0, 100.0))
         assert scores["ter"].confidence == (0.0, 0.0)
 
@@ -90,17 +90,17 @@ class TestCorpusScores:
             [*command, "--confidence-n", "300"], cwd=tmp_path, capture_output=True, text=True, check=True
         )
         report = json.loads(printed.stdout)
-        score = corpus_scores(WORSE, REFERENCES, ("bleu",), confidence=True, samples=300)["bleu"]
+        score = corpus_scores(WORSE, REFERENCES, ("bleu",), samples=300)["bleu"]
         assert score.confidence is not None
         assert sum(score.confidence) / 2 == pytest.approx(report["confidence_mean"], abs=0.06)
         assert (score.confidence[1] - score.confidence[0]) / 2 == pytest.approx(report["confidence_var"], abs=0.06)
 
     def test_the_environment_is_left_as_it_was(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SACREBLEU_SEED", "99")
-        corpus_scores(WORSE, REFERENCES, ("chrf",), confidence=True, samples=10)
+        corpus_scores(WORSE, REFERENCES, ("chrf",), samples=10)
         assert os.environ["SACREBLEU_SEED"] == "99"
         monkeypatch.delenv("SACREBLEU_SEED")
-        corpus_scores(WORSE, REFERENCES, ("chrf",), confidence=True, samples=10)
+        corpus_scores(WORSE, REFERENCES, ("chrf",), samples=10)
         assert "SACREBLEU_SEED" not in os.environ
 
     def test_unequal_numbers(self) -> None:
@@ -227,7 +227,7 @@ SCORES = {
 
 def test_intervals_of_a_set_so_small_that_nothing_may_match() -> None:
     hypotheses, references = ["a dog", "", "cat", "x"], ["a dog", "a line .", "bird", "y"]
-    scores = corpus_scores(hypotheses, references, confidence=True, samples=50)
+    scores = corpus_scores(hypotheses, references, samples=50)
     for score in scores.values():
         assert score.confidence is not None
         assert score.confidence[0] <= score.confidence[1]
@@ -265,8 +265,7 @@ class TestDocuments:
         """The same samples and scores as sacrebleu's own, to its rounding."""
         alone = range(len(WORSE))
         plain, grouped = (
-            corpus_scores(WORSE, REFERENCES, confidence=True, samples=200, documents=documents)
-            for documents in (None, alone)
+            corpus_scores(WORSE, REFERENCES, samples=200, documents=documents) for documents in (None, alone)
         )
         for name, score in plain.items():
             assert grouped[name].value == score.value
@@ -281,7 +280,7 @@ class TestDocuments:
             assert found.name == comparison.name
 
     def test_signatures_say_what_was_resampled(self) -> None:
-        scores = corpus_scores(WORSE, REFERENCES, confidence=True, samples=50, documents=[0] * 5 + [1] * 7)
+        scores = corpus_scores(WORSE, REFERENCES, samples=50, documents=[0] * 5 + [1] * 7)
         assert scores["bleu"].signature.endswith("|bs:50|seed:12345|bs.unit:document")
         compared = paired_bootstrap(WORSE, WORST, REFERENCES, ("ter",), samples=50, documents=[0] * 5 + [1] * 7)
         assert compared["ter"].signature.endswith("|bs:50|seed:12345|bs.unit:document")
@@ -290,7 +289,7 @@ class TestDocuments:
     def test_two_documents_have_three_outcomes(self) -> None:
         """Either one twice, or both: the interval reaches from the worse to the better."""
         hypotheses, documents = [*REFERENCES[:6], *WORST[6:]], [4] * 6 + [2] * 6
-        scores = corpus_scores(hypotheses, REFERENCES, ("ter",), confidence=True, samples=400, documents=documents)
+        scores = corpus_scores(hypotheses, REFERENCES, ("ter",), samples=400, documents=documents)
         ends = [
             corpus_scores(hypotheses[part], REFERENCES[part], ("ter",))["ter"].value
             for part in (slice(6), slice(6, 12))
@@ -318,7 +317,7 @@ class TestDocuments:
         hypotheses = [*REFERENCES[:5], *WORST[5:]]
         ways = [1, 1, 2, 2, 1, 1] * 2, [1, 1, 2, 2, 3, 3, 3, 3, 4, 4, 5, 5], [1, 1, 2, 2, 1, 1, 1, 1, 3, 3, 4, 4]
         found = [
-            corpus_scores(hypotheses, REFERENCES, ("bleu",), confidence=True, samples=100, documents=way)["bleu"]
+            corpus_scores(hypotheses, REFERENCES, ("bleu",), samples=100, documents=way)["bleu"]
             for way in (*ways, [1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6])
         ]
         assert found[0] == found[1] == found[2]

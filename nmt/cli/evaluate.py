@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from nmt.cli.common import Parser, check_paths, command, naming_flags, output_files, progress_bar, write_json, writing
 from nmt.cli.options import (
-    add_line_options,
-    add_machine_options,
     add_model_options,
     add_number_option,
     add_progress_option,
-    add_search_options,
+    add_translation_options,
     longest_line,
     machine_options,
     search_options,
@@ -100,9 +98,7 @@ def _parser() -> Parser:
     add("--output", metavar="PATH", help="write the translations to this file, or a folder for several test sets")
     add("--json", action="store_true", help="write JSON instead of tables")
     add_progress_option(parser)
-    add_line_options(parser)
-    add_search_options(parser)
-    add_machine_options(parser)
+    add_translation_options(parser)
     return parser
 
 

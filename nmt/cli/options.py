@@ -108,6 +108,13 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
         _add(group, "runtime", name, field, f"{field.description} Default: {default}")
 
 
+def add_translation_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options for long lines, the search and the machine."""
+    add_line_options(parser)
+    add_search_options(parser)
+    add_machine_options(parser)
+
+
 def search_options(given: argparse.Namespace, base: SearchConfig) -> SearchConfig:
     """Returns the search of the model's config with the given flags; raises `ConfigError`.
 

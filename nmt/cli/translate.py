@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING
 
 from nmt.cli.common import Parser, check_paths, check_plot, command, naming_flags, open_stream
 from nmt.cli.options import (
-    add_line_options,
     add_linking_option,
-    add_machine_options,
     add_model_options,
     add_number_option,
-    add_search_options,
     add_stream_options,
+    add_translation_options,
     longest_line,
     machine_options,
     search_options,
@@ -87,9 +85,7 @@ def _parser() -> Parser:
         metavar="MODEL",
         help="show this model's own translations on the page of --plot as well; may be repeated",
     )
-    add_line_options(parser)
-    add_search_options(parser)
-    add_machine_options(parser)
+    add_translation_options(parser)
     return parser
 
 

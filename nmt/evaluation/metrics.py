@@ -47,12 +47,11 @@ def corpus_scores(
     references: References,
     metrics: Sequence[MetricName] = ALL_METRICS,
     *,
-    confidence: bool = False,
-    samples: int = BOOTSTRAP_SAMPLES,
+    samples: int = 0,
     seed: int = BOOTSTRAP_SEED,
     documents: Sequence[int] | None = None,
 ) -> dict[str, MetricScore]:
-    """Scores detokenized translations, by the name of the metric.
+    """Scores detokenized translations, by the name of the metric; `samples` of the bootstrap, 0 for no confidence.
 
     With `documents`, the document number of each sentence, the bootstrap resamples documents: the sentences of one are
     not independent.
@@ -66,7 +65,7 @@ def corpus_scores(
         metric, interval = METRICS[name](), None
         result = metric.corpus_score(hypotheses, sets)
         signature = str(metric.get_signature())
-        if confidence:
+        if samples:
             resampled = _resampled_scores(metric, _statistics(metric, hypotheses, sets, documents), samples, seed)
             mean, half = estimate_ci(resampled)
             if not documents:

@@ -134,13 +134,15 @@ def learn_once(options: SentencePieceConfig, runtime: Runtime, learn: Callable[[
     return learned
 
 
-def refuse_other_text(run: str, resumed: Path | None, fingerprint: str) -> None:
-    """Raises `ConfigError` if the training text is not the one that the checkpoint was trained on."""
+def accept_text(run: str, resumed: Path | None, fingerprint: str, report: Iterable[str]) -> None:
+    """Logs the report of the training text; raises `ConfigError` if the checkpoint was trained on another one."""
     if resumed and (before := read_metadata(resumed).data.get("train")) != fingerprint:
         raise ConfigError(
             f"run: {run} was trained on another text ({before}, now {fingerprint}): data.train has changed; name "
             "another folder, or start again with --fresh, which keeps what is there aside"
         )
+    for line in report:
+        logger.info("%s", line)
 
 
 def report_size(parts: Sequence[tuple[str, int]], training: LearningConfig, runtime: Runtime) -> None:

@@ -16,8 +16,8 @@ from nmt.data.readers.labelled import Collection, JsonDocumentOptions, Splitter,
 from nmt.data.tokenizer import Tokenizer, TokenizerPair, learn_one, load_files
 from nmt.evaluation.testsets import read_labelled
 from nmt.model.classifier import DocumentClassifier
-from nmt.runtime import Runtime, logger
-from nmt.tasks.base import TaskSetup, build_network, learn_once, open_with_validation, plan_network, refuse_other_text
+from nmt.runtime import Runtime
+from nmt.tasks.base import TaskSetup, accept_text, build_network, learn_once, open_with_validation, plan_network
 from nmt.tasks.classification.labelling import label_validator
 from nmt.training.objectives import ClassificationObjective
 
@@ -50,9 +50,7 @@ def setup(
     encoded = encode_collections(
         collections, document_tokenizer, labels, config.data.filters, cache, config.data.workers
     )
-    refuse_other_text(config.run, resumed, encoded.fingerprint)
-    for line in encoded.report.lines():
-        logger.info("%s", line)
+    accept_text(config.run, resumed, encoded.fingerprint, encoded.report.lines())
     validation_set = read_labelled(validation, document_tokenizer, labels, "validation")
     classifier = build_network(partial(build, kernels), config, runtime, initial_model)
     stream = DocumentStream(

@@ -118,10 +118,7 @@ def evaluate(
     documents = None if test_set.documents is None else test_set.documents[:sentences]
     translations = translate_lines(system, sources, search, request, documents=documents, advance=advance)
     hypotheses = [best[0].text if best else "" for best in translations]
-    with_confidence, samples = samples > 0, samples or BOOTSTRAP_SAMPLES
-    scores = corpus_scores(
-        hypotheses, references, metrics, confidence=with_confidence, samples=samples, documents=documents
-    )
+    scores = corpus_scores(hypotheses, references, metrics, samples=samples, documents=documents)
     first, *others = (
         forced_loss(system, test_set.sources, reference, search.batch_tokens, test_set.documents)
         for reference in test_set.references
@@ -129,6 +126,7 @@ def evaluate(
     comparisons = None
     if baseline is not None:
         baseline_hypotheses = baseline(test_set)[:sentences]
+        samples = samples or BOOTSTRAP_SAMPLES
         comparisons = paired_bootstrap(
             baseline_hypotheses, hypotheses, references, metrics, samples=samples, documents=documents
         )

@@ -23,7 +23,7 @@ from nmt.kernels.select import FORCED, choose_kernels, reference_kernels
 from nmt.model.modules import without_memory
 from nmt.model.translator import Translator, Vocabulary
 from nmt.runtime import Runtime, logger
-from nmt.tasks.base import TaskSetup, build_network, learn_once, open_with_validation, plan_network, refuse_other_text
+from nmt.tasks.base import TaskSetup, accept_text, build_network, learn_once, open_with_validation, plan_network
 from nmt.tasks.translation.evaluation import validator
 from nmt.tasks.translation.loading import vocabulary
 from nmt.training.objectives import TranslationObjective
@@ -60,9 +60,7 @@ def setup(
     encoded = encode_corpora(
         corpora, tokenizers, config.data.filters, cache, config.data.workers, keep_text=config.tokenizer.sampling > 0.0
     )
-    refuse_other_text(config.run, resumed, encoded.fingerprint)
-    for line in encoded.report.lines():
-        logger.info("%s", line)
+    accept_text(config.run, resumed, encoded.fingerprint, encoded.report.lines())
     test_set = _validation_set(validation, tokenizers, config.data.filters)
     translator = build_network(partial(build, kernels), config, runtime, initial_model)
     training, context = config.training, translator.context.document_context

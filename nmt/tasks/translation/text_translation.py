@@ -179,31 +179,28 @@ class EncodedLines:
 
     def translate(self, system: System, rows: Sequence[int], models: Sequence[Model]) -> list[list[Translation]]:
         """Translates these lines, none of them blank, by the system's translators as `models` of the search."""
-        source, request = system.tokenizers.source, self.request
-        source_BS, lengths_B = pad_sources([self.sources[row] for row in rows], source.eos, source.pad)
+        source, request, search = system.tokenizers.source, self.request, self.search
+        sources, shortlists = [self.sources[row] for row in rows], None
+        if search.shortlist:
+            assert system.lexicon is not None, "the system was built for another search"
+            frequent, candidates = search.shortlist_frequent, search.shortlist
+            shortlists = [system.lexicon.pieces(ids, frequent, candidates) for ids in sources]
+        source_BS, lengths_B = pad_sources(sources, source.eos, source.pad)
         with system.runtime.autocast():
             results = translate_batch(
                 models,
                 source_BS.to(system.runtime.device, non_blocking=True),
                 lengths_B,
-                self.search,
+                search,
                 special=system.tokenizers.target,
                 n_best=request.n_best,
                 prefix=[self.prefixes[row] for row in rows] if self.prefixes is not None else None,
-                shortlists=self._shortlists(system, rows),
+                shortlists=shortlists,
                 seed=request.seed,
                 numbers=[self.numbers[row] for row in rows],
                 want_attention=request.attention,
             )
         return [self._translations(system, row, hypotheses) for row, hypotheses in zip(rows, results, strict=True)]
-
-    def _shortlists(self, system: System, rows: Sequence[int]) -> list[npt.NDArray[np.int32]] | None:
-        """The target pieces of each of these lines; None for the whole vocabulary."""
-        if not self.search.shortlist:
-            return None
-        lexicon, search = system.lexicon, self.search
-        assert lexicon is not None, "the system was built for another search"
-        return [lexicon.pieces(self.sources[row], search.shortlist_frequent, search.shortlist) for row in rows]
 
     def _translations(self, system: System, row: int, hypotheses: Sequence[Hypothesis]) -> list[Translation]:
         tokenizers, line, source = system.tokenizers, self.lines[row], self.sources[row]
