@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ from nmt.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from nmt.tasks.classification.labelling import ClassifiedDocument, TrainedClassifier
+    from nmt.tasks.classification.labelling import ClassifiedDocument
 
 DESCRIPTION = """Labels the documents of standard input, one a line, its sentences separated by TAB. Writes one output
 line per input line, in order: LABEL and PROBABILITY, separated by TAB. Blank lines stay blank. A line without TAB is
@@ -59,15 +58,19 @@ def _classify(options: argparse.Namespace) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from nmt.runtime import set_up, set_up_logging
     from nmt.tasks.classification.labelling import classify_stream, load_classifier
+    from nmt.visualization.pages import DocumentPage, new_page
 
     set_up_logging(None, is_main=True)
     with naming_flags():
         runtime = set_up(machine_options(options))
         model = load_classifier(options.model, options.checkpoint, runtime)
+    language = model.config.data.language
     as_output = _as_json if options.format == "jsonl" else _as_text
     with (
         open_stream(options, " documents") as (lines, window, write, advance),
-        _drawing(Path(options.plot), model, options.model) if options.plot else nullcontext() as draw,
+        new_page(Path(options.plot), lambda write: DocumentPage(write, options.model, language))
+        if options.plot
+        else nullcontext() as page,
     ):
         for documents in classify_stream(
             model,
@@ -78,9 +81,10 @@ def _classify(options: argparse.Namespace) -> int:
             advance=advance,
         ):
             write("".join(as_output(document) for document in documents))
-            if draw is not None:
-                for document in documents:
-                    draw(document)
+            if page is not None:
+                for each in documents:
+                    if each.label is not None:
+                        page.add(each.line, each.text, each.label, each.probabilities, each.sentences)
     return 0
 
 
@@ -112,23 +116,6 @@ def _as_json(document: ClassifiedDocument) -> str:
         ],
     }
     return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-@contextmanager
-def _drawing(path: Path, model: TrainedClassifier, name: str) -> Iterator[Callable[[ClassifiedDocument], None]]:
-    """Yields a function that draws documents on a page; a block without an error completes it. Raises `DataError`."""
-    from nmt.tasks.translation.drawing import writing_page
-    from nmt.visualization.pages import DocumentPage
-
-    with writing_page(path) as write:
-        page = DocumentPage(write, name, model.config.data.language)
-
-        def draw(document: ClassifiedDocument) -> None:
-            if document.label is not None:
-                page.add(document.line, document.text, document.label, document.probabilities, document.sentences)
-
-        yield draw
-        page.end()
 
 
 if __name__ == "__main__":

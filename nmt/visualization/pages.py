@@ -10,14 +10,16 @@ import hashlib
 import html
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
+from nmt.errors import write_errors
 from nmt.visualization.attention_map import AttentionMap
 
 WEIGHT_STEPS = 255
@@ -191,6 +193,29 @@ class DocumentPage(Page):
             ],
         }
         self._add(line, " ".join(text.split())[:MAX_TITLE_LENGTH], [content])
+
+
+PageT = TypeVar("PageT", bound=Page)
+
+
+@contextmanager
+def new_page(path: Path, open_page: Callable[[Callable[[str], object]], PageT]) -> Iterator[PageT]:
+    """A page in a file, which exists when the block has ended without an error; raises `DataError`."""
+    # Imported late: it imports PyTorch, which checking a path does not need.
+    from nmt.checkpoint.durable import new_file
+
+    def write(text: str) -> None:
+        with write_errors(path):
+            file.write(text.encode())
+
+    with ExitStack() as stack:
+        with write_errors(path):
+            file = stack.enter_context(new_file(path))
+        page = open_page(write)
+        yield page
+        page.end()
+        with write_errors(path):
+            stack.close()
 
 
 def _json_in_html(content: object) -> str:

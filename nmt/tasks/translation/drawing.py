@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from nmt.tasks.translation.forced_decoding import forced_attention_of_ids
 from nmt.tasks.translation.loading import System, TrainedModel, build_system
 from nmt.tasks.translation.text_translation import Request, TranslatedLines, Translation, translate_lines
 from nmt.visualization.attention_map import AttentionMap
-from nmt.visualization.pages import PageSystem, TranslationPage, is_page
+from nmt.visualization.pages import PageSystem, TranslationPage, is_page, new_page
 
 LINES_IN_MEMORY = 64
 """Lines whose weights are in memory together."""
@@ -94,26 +94,8 @@ def drawing(
     if not is_page(path):
         yield Drawing(_pictures(path), systems, request, advance)
         return
-    with writing_page(path) as write:
-        page = TranslationPage(write, [plotted.shown for plotted in systems])
+    with new_page(path, lambda write: TranslationPage(write, [plotted.shown for plotted in systems])) as page:
         yield Drawing(page.add, systems, request, advance)
-        page.end()
-
-
-@contextmanager
-def writing_page(path: Path) -> Iterator[Callable[[str], object]]:
-    """A function that writes to a page, which exists when the block has ended without an error; raises `DataError`."""
-
-    def write(text: str) -> None:
-        with write_errors(path):
-            file.write(text.encode())
-
-    with ExitStack() as stack:
-        with write_errors(path):
-            file = stack.enter_context(new_file(path))
-        yield write
-        with write_errors(path):
-            stack.close()
 
 
 def _pictures(folder: Path) -> DrawLine:
