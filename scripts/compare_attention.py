@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nmt.config import TranslationConfig
 from nmt.model.attention.presets import ATTENTION_PRESETS
 
 BASELINE = "bahdanau2015"
@@ -249,18 +248,9 @@ def draw(system: System, sentence: str, folder: Path) -> None:
 
 def attends(run: Run) -> bool:
     """Returns whether the model has attention weights."""
-    from nmt.tasks.components import has_attention
+    from nmt.tasks.components import has_attention, read_translation
 
-    return has_attention(config_of(run).model)
-
-
-def config_of(run: Run) -> TranslationConfig:
-    """Returns the config of a run, which translates."""
-    from nmt.tasks.components import read_config
-
-    config = read_config(run.folder / "config.yaml")
-    assert isinstance(config, TranslationConfig)
-    return config
+    return has_attention(read_translation(run.folder / "config.yaml").model)
 
 
 def time_all(systems: Sequence[System]) -> None:
@@ -269,6 +259,7 @@ def time_all(systems: Sequence[System]) -> None:
 
     from nmt.evaluation.testsets import from_config
     from nmt.runtime import set_up, tear_down
+    from nmt.tasks.components import read_translation
     from nmt.tasks.translation.loading import build_system, load_model
     from nmt.tasks.translation.text_translation import translate_lines
     from scripts.benchmarks.network import Update, Variant, caption_batches
@@ -276,7 +267,7 @@ def time_all(systems: Sequence[System]) -> None:
     say("timing")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     runs = [system.runs[0] for system in systems]
-    configs = {run.name: config_of(run) for run in runs}
+    configs = {run.name: read_translation(run.folder / "config.yaml") for run in runs}
     runtime = set_up(configs[BASELINE].runtime)
     models = {run.name: load_model(run.folder, "best", runtime) for run in runs}
     loaded = {name: build_system([model], runtime, model.config.search) for name, model in models.items()}

@@ -28,7 +28,7 @@ from nmt.kernels.select import Kernels
 from nmt.model.attention.presets import ATTENTION_PRESETS
 from nmt.model.cells import CELLS
 from nmt.model.translator import Translator, Vocabulary
-from nmt.tasks.components import read_config
+from nmt.tasks.components import read_translation
 from tests.support.kernel_params import needs_compiler, needs_onednn_bf16
 from tests.support.networks import BOS, REFERENCE, model_options, network, sentences
 from tests.test_model import named
@@ -149,9 +149,9 @@ SYSTEMS = {preset: (f"attention/{preset}", "") for preset in ATTENTION_PRESETS} 
 
 def system_of(config: str, override: str, kernels: Kernels = REFERENCE) -> Translator:
     """A small translator of this config, its weights far from zero, every product of vectors wide enough to pack."""
-    layers = read_config(CONFIGS / f"{config}.yaml").model.encoder.layers
+    layers = read_translation(CONFIGS / f"{config}.yaml").model.encoder.layers
     sizes = ["model.embedding_size=24", "model.encoder.hidden_size=32", "model.decoder.hidden_size=32"]
-    options = read_config(CONFIGS / f"{config}.yaml", [*sizes, *([override] if override else [])]).model
+    options = read_translation(CONFIGS / f"{config}.yaml", [*sizes, *([override] if override else [])]).model
     assert options.encoder.layers == layers
     vocabulary = Vocabulary(source_size=40, target_size=40, bos=BOS)
     return network(options, vocabulary=vocabulary, kernels=kernels).float()

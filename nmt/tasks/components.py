@@ -22,6 +22,7 @@ from nmt.data.batching import DocumentContext
 from nmt.data.readers.base import SplitOptions
 from nmt.data.readers.corpora import CORPORA, CorpusOptions
 from nmt.data.readers.labelled import COLLECTIONS
+from nmt.errors import ConfigError
 from nmt.kernels.select import FORCED, reference_kernels, refusal
 from nmt.model.attention import COVERAGES, SCORES, WINDOWS
 from nmt.model.attention.base import ScoreOptions
@@ -44,6 +45,14 @@ _FAMILIES: Mapping[str, Registry[Any]] = {
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     """Reads a YAML file; `overrides` are `section.key=value`. Raises `ConfigError` with a line for every mistake."""
     return load_config(path, COMPONENTS, overrides)
+
+
+def read_translation(path: str | Path, overrides: Sequence[str] = ()) -> TranslationConfig:
+    """Reads a config as `read_config` does; raises `ConfigError` for another task than translation."""
+    config = read_config(path, overrides)
+    if not isinstance(config, TranslationConfig):
+        raise ConfigError(f"{path}: task: is {config.task}; give a YAML of a translation")
+    return config
 
 
 def parse_saved_config(text: str, origin: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
