@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from nmt.kernels import select
-from nmt.kernels.linear.int8 import (
+from nmt.kernels.linear.quantization import (
     FLOAT32_INPUTS,
-    Int8Product,
-    NativeInt8Product,
-    OnednnInt8Product,
-    OnednnNativeInt8Product,
+    Int8Weight,
+    NativeInt8Weight,
+    OnednnInt8Weight,
+    OnednnNativeInt8Weight,
 )
 from tests.support.kernel_params import INT8_PRODUCTS
 
@@ -27,7 +27,7 @@ def whole(rows: int, columns: int, least: int = -126) -> Tensor:
 
 
 @every_kind
-def test_a_product_by_hand(kind: type[Int8Product]) -> None:
+def test_a_product_by_hand(kind: type[Int8Weight]) -> None:
     """x = (2, -1), scale 2/127: q = (127, -64). w = (1, 0.5), scale 1/127: q = (127, 64): the half rounds to even.
 
     (127 * 127 - 64 * 64) * 2 / 127 / 127 = 1.49209..., plus a bias of 10; in truth 2 - 0.5 + 10.
@@ -41,7 +41,7 @@ def test_a_product_by_hand(kind: type[Int8Product]) -> None:
 @pytest.mark.parametrize(
     ("inputs", "outputs"), [(1, 1), (1, 16), (1, 33), (2, 1), (2, 16), (7, 17), (64, 33), (131, 48)]
 )
-def test_sums_are_exact(kind: type[Int8Product], rows: int, inputs: int, outputs: int) -> None:
+def test_sums_are_exact(kind: type[Int8Weight], rows: int, inputs: int, outputs: int) -> None:
     """Of panels and blocks that are full, of some that are not, and of pairs that lack their second half."""
     weight, given = whole(outputs, inputs), whole(rows, inputs)
     bias = torch.arange(outputs) - 5
@@ -52,7 +52,7 @@ def test_sums_are_exact(kind: type[Int8Product], rows: int, inputs: int, outputs
 
 
 @every_kind
-def test_sums_that_float32_does_not_hold_are_exact(kind: type[Int8Product]) -> None:
+def test_sums_that_float32_does_not_hold_are_exact(kind: type[Int8Weight]) -> None:
     """Rounded once, when the sum of 32 bits becomes a float."""
     inputs = 3 * FLOAT32_INPUTS + 5
     weight, given = whole(20, inputs, least=100), whole(3, inputs, least=100)
@@ -71,7 +71,7 @@ def test_so_many_products_add_up_exactly_in_float32() -> None:
 @pytest.mark.parametrize("strides", [(1, 1), (7, 1), (1, 3), (90, 2)])
 @pytest.mark.parametrize(("rows", "inputs"), [(1, 1), (1, 30), (3, 1)])
 def test_strides_of_sizes_that_are_one(
-    kind: type[Int8Product], rows: int, inputs: int, strides: tuple[int, int], recorded: bool
+    kind: type[Int8Weight], rows: int, inputs: int, strides: tuple[int, int], recorded: bool
 ) -> None:
     """PyTorch gives such sizes any stride and calls the tensor contiguous; oneDNN reads the stride."""
     weight, given = whole(20, inputs).float(), whole(rows, inputs).float()
@@ -83,7 +83,7 @@ def test_strides_of_sizes_that_are_one(
 
 
 @every_kind
-def test_rows_that_lie_apart(kind: type[Int8Product]) -> None:
+def test_rows_that_lie_apart(kind: type[Int8Weight]) -> None:
     weight, given = whole(20, 32).float(), whole(6, 32).float()
     wide = torch.zeros(6, 64)
     wide[:, ::2] = given
@@ -93,7 +93,7 @@ def test_rows_that_lie_apart(kind: type[Int8Product]) -> None:
 
 @torch.no_grad()
 @every_kind
-def test_a_row_depends_neither_on_others_nor_on_threads(kind: type[Int8Product]) -> None:
+def test_a_row_depends_neither_on_others_nor_on_threads(kind: type[Int8Weight]) -> None:
     generator, threads = torch.Generator().manual_seed(4), torch.get_num_threads()
     factor = kind(torch.randn(130, 96, generator=generator))
     rows = torch.randn(61, 96, generator=generator)
@@ -112,7 +112,7 @@ def test_a_row_depends_neither_on_others_nor_on_threads(kind: type[Int8Product])
 @every_kind
 @pytest.mark.parametrize("recorded", [True, False])
 @pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
-def test_what_is_no_number_stays_none(kind: type[Int8Product], recorded: bool, wrong: float) -> None:
+def test_what_is_no_number_stays_none(kind: type[Int8Weight], recorded: bool, wrong: float) -> None:
     """Whether gradients are recorded or not."""
     rows = torch.ones(3, 67)
     rows[1, 40] = wrong
@@ -125,18 +125,18 @@ def test_what_is_no_number_stays_none(kind: type[Int8Product], recorded: bool, w
 @pytest.mark.parametrize(
     ("flags", "library", "chosen"),
     [
-        ({"avx2", "avx512_vnni"}, object(), OnednnNativeInt8Product),
-        ({"avx2", "avx512_vnni"}, None, OnednnInt8Product),
-        ({"avx2"}, object(), NativeInt8Product),
-        ({"avx2"}, None, Int8Product),
+        ({"avx2", "avx512_vnni"}, object(), OnednnNativeInt8Weight),
+        ({"avx2", "avx512_vnni"}, None, OnednnInt8Weight),
+        ({"avx2"}, object(), NativeInt8Weight),
+        ({"avx2"}, None, Int8Weight),
     ],
 )
 def test_the_fastest_is_chosen(
-    flags: set[str], library: object, chosen: type[Int8Product], monkeypatch: pytest.MonkeyPatch
+    flags: set[str], library: object, chosen: type[Int8Weight], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """oneDNN without VNNI takes fifty times as long."""
     monkeypatch.setattr(select, "cpu_flags", lambda: frozenset(flags))
     monkeypatch.setattr(select, "load", lambda: (library, ""))
     kernels = select.choose_kernels("auto", torch.device("cpu"), weights="int8")
     assert kernels.weights is not None
-    assert type(kernels.weights(torch.ones(4, 4)).integers) is chosen
+    assert kernels.weights is chosen

@@ -23,10 +23,9 @@ from nmt.kernels.cross_entropy.chunked import chunked_cross_entropy
 from nmt.kernels.cross_entropy.native import log_softmax, native_cross_entropy
 from nmt.kernels.cross_entropy.reference import cross_entropy
 from nmt.kernels.dropout.native import LEVELS, native_dropout
-from nmt.kernels.linear import int8, onednn, quantization
-from nmt.kernels.linear.int8 import Int8Product, native_quantize
+from nmt.kernels.linear import onednn, quantization
 from nmt.kernels.linear.onednn import PrepackedProduct
-from nmt.kernels.linear.quantization import PrepackedWeight
+from nmt.kernels.linear.quantization import Int8Weight, PrepackedWeight, native_quantize
 from nmt.kernels.steps import Annotations, GateInputs, StepKernels
 from tests.support.kernel_params import (
     INT8_PRODUCTS,
@@ -67,7 +66,6 @@ DROPOUT: Bounds = {
 LINEAR: Bounds = {
     "reference": {dtype: ROUNDOFF[dtype] for dtype in FORMATS},
     "onednn": {dtype: ROUNDOFF[dtype] for dtype in FORMATS},
-    "int8": {torch.int8: ROUNDOFF[torch.int8]},
     "quantization": {dtype: ROUNDOFF[dtype] for dtype in (FP32, BF16, torch.int8)},
 }
 PARITY: dict[str, Bounds] = {
@@ -115,7 +113,7 @@ def test_the_table_names_every_implementation() -> None:
 
 @pytest.mark.parametrize(
     ("base", "module", "named"),
-    [(Int8Product, int8, INT8_PRODUCTS), (PrepackedWeight, quantization, PREPACKED_WEIGHTS)],
+    [(Int8Weight, quantization, INT8_PRODUCTS), (PrepackedWeight, quantization, PREPACKED_WEIGHTS)],
 )
 def test_products_of_all_classes_are_compared(base: type, module: Any, named: list[Any]) -> None:
     classes = {each for each in vars(module).values() if isinstance(each, type) and issubclass(each, base)}
@@ -630,16 +628,16 @@ def test_products_of_prepacked_weights(
 
 
 @pytest.mark.parametrize("kind", INT8_PRODUCTS)
-def test_products_of_8_bit_integers(kind: type[Int8Product]) -> None:
+def test_products_of_8_bit_integers(kind: type[Int8Weight]) -> None:
     """Rows of any size, whether gradients are recorded or not."""
     generator = torch.Generator().manual_seed(3)
     weight, bias = torch.randn(45, 67, generator=generator), torch.randn(45, generator=generator)
     rows = torch.randn(9, 67, generator=generator) * torch.logspace(-3, 3, 9).unsqueeze(1)
     rows[4] = 0.0
     for constant in (None, bias):
-        expected = Int8Product(weight).product(rows, constant)
+        expected = Int8Weight(weight).product(rows, constant)
         exact = F.linear(rows.double(), weight.double(), None if constant is None else constant.double())
-        bound = rounding_errors(rows, weight, constant, ROUNDOFF[FP32], LINEAR["int8"][torch.int8])
+        bound = rounding_errors(rows, weight, constant, ROUNDOFF[FP32], LINEAR["quantization"][torch.int8])
         assert ((expected.double() - exact).abs() <= bound).all()
         torch.testing.assert_close(kind(weight).product(rows, constant), expected, rtol=1e-6, atol=1e-5)
         with torch.no_grad():

@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -16,13 +17,12 @@ from contextlib import suppress
 from ctypes import c_double, c_float, c_int, c_int64, c_uint64, c_void_p
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nmt.kernels.steps import GateInputs
+from nmt.kernels.steps import CellStep, GateInputs
 from nmt.runtime import cpu_flags
 
 FOLDER = Path(__file__).parent
@@ -36,12 +36,8 @@ FORMATS = {torch.float32: "float", torch.bfloat16: "bf16", torch.float64: "doubl
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
-class Library(ctypes.CDLL):
-    """The kernels by name."""
-
-
 @cache
-def load() -> tuple[Library | None, str]:
+def load() -> tuple[ctypes.CDLL | None, str]:
     """Returns the kernels, or None and the reason why there are none.
 
     Compiles them once for each source, processor and compiler, and caches the library in the user's cache folder. They
@@ -52,8 +48,11 @@ def load() -> tuple[Library | None, str]:
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
     if not compiler:
         return None, "this machine has no C compiler (cc)"
+    processor = ["-march=native" if platform.machine() in ("x86_64", "AMD64") else "-mcpu=native"]
+    if torch.backends.cpu.get_cpu_capability() == "AVX512":
+        processor.append("-mprefer-vector-width=512")
     try:
-        return _library([*compiler.split(), *OPTIONS, *_processor()]), ""
+        return _library([*compiler.split(), *OPTIONS, *processor]), ""
     except (OSError, subprocess.SubprocessError) as error:
         message = (isinstance(error, subprocess.CalledProcessError) and error.stderr) or str(error)
         return None, f"{compiler} makes none here: {' '.join(message.split())[:200]}"
@@ -62,16 +61,15 @@ def load() -> tuple[Library | None, str]:
 class Calls:
     """C kernels of one compute dtype, by name. They take addresses and do not check shapes or dtypes."""
 
-    def __init__(self, dtype: torch.dtype, signatures: Mapping[str, str], single_signatures: Mapping[str, str]) -> None:
+    def __init__(self, dtype: torch.dtype, signatures: Mapping[str, str]) -> None:
         library, why = load()
         assert library is not None, why
         accumulation = c_double if dtype == torch.float64 else c_float
         kinds = {"p": c_void_p, "s": c_int64, "u": c_uint64, "i": c_int, "e": accumulation}
-        named = {f"{name}_{FORMATS[dtype]}": (name, signature) for name, signature in signatures.items()}
-        named |= {name: (name, signature) for name, signature in single_signatures.items()}
         self._functions: dict[str, Any] = {}
-        for symbol, (name, signature) in named.items():
-            function = getattr(library, symbol)
+        for name, signature in signatures.items():
+            # Some kernels are independent of the dtype.
+            function = getattr(library, f"{name}_{FORMATS[dtype]}", None) or getattr(library, name)
             function.argtypes, function.restype = [kinds[kind] for kind in signature], None
             self._functions[name] = function
 
@@ -81,41 +79,24 @@ class Calls:
 
 def can_be_called(*tensors: Tensor) -> bool:
     """Returns whether no gradient is recorded and the kernels support the tensors' device and dtypes."""
-    return not torch.is_grad_enabled() and all(
-        tensor.device.type == "cpu" and tensor.dtype in FORMATS for tensor in tensors
-    )
+    return not torch.is_grad_enabled() and all(tensor.is_cpu and tensor.dtype in FORMATS for tensor in tensors)
 
 
-def declare(
-    signatures: Mapping[str, str], single_signatures: Mapping[str, str] = MappingProxyType({})
-) -> Callable[[torch.dtype], Calls]:
+def declare(signatures: Mapping[str, str]) -> Callable[[torch.dtype], Calls]:
     """Returns a function from a compute dtype to the kernels with these signatures.
 
     One letter for each argument: p address, s size, u unsigned 64-bit integer, i boolean, e scalar in the accumulation
-    dtype. Kernels of `single_signatures` are independent of the dtype.
+    dtype.
     """
-
-    @cache
-    def declared(dtype: torch.dtype) -> Calls:
-        return Calls(dtype, signatures, single_signatures)
-
-    return declared
+    return cache(lambda dtype: Calls(dtype, signatures))
 
 
-def address(tensor: Tensor | None) -> int | None:
-    """Returns the address of the first element; None without a tensor."""
-    return None if tensor is None else tensor.data_ptr()
+def address(tensor: Tensor | None) -> int:
+    """Returns the address of the first element; 0, which is NULL, without a tensor."""
+    return 0 if tensor is None else tensor.data_ptr()
 
 
-def _processor() -> list[str]:
-    """Returns the compiler options for this processor."""
-    if platform.machine() not in ("x86_64", "AMD64"):
-        return ["-mcpu=native"]
-    wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
-    return ["-march=native", "-mprefer-vector-width=512"] if wide else ["-march=native"]
-
-
-def _library(command: list[str]) -> Library:
+def _library(command: list[str]) -> ctypes.CDLL:
     """Loads the kernels from the cache folder; compiles them if they are missing."""
     version = _run([command[0], "--version"])
     digest = hashlib.sha256("\0".join([version, *command, platform.machine(), *sorted(cpu_flags())]).encode())
@@ -124,7 +105,7 @@ def _library(command: list[str]) -> Library:
     name, folder = f"kernels-{digest.hexdigest()[:16]}", _folder()
     for path in sorted(folder.glob(f"{name}-*.so")) if folder else []:
         if _is_whole(path):
-            return Library(str(path))
+            return ctypes.CDLL(str(path))
         path.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(prefix="nmt-") as scratch:
         compiled, linked = Path(scratch) / "kernels.o", Path(scratch) / "kernels.so"
@@ -134,7 +115,7 @@ def _library(command: list[str]) -> Library:
         if folder:
             with suppress(OSError):  # the disk is full
                 linked = _keep(linked, folder, name)
-        return Library(str(linked))  # which may be removed once it is loaded
+        return ctypes.CDLL(str(linked))  # which may be removed once it is loaded
 
 
 def _run(command: list[str]) -> str:
@@ -198,29 +179,56 @@ def _keep(linked: Path, folder: Path, name: str) -> Path:
     return path
 
 
-class NativeGateInputs(ctypes.Structure):
-    """`GateInputs` of rnn.h."""
-
-    _fields_ = (
-        *((name, c_int64) for name in ("rows", "hidden")),
-        *((name, c_void_p) for name in ("input", "more", "recurrent")),
-        *((name, c_int64) for name in ("input_stride", "more_stride", "recurrent_stride")),
-    )
+pack_gates = struct.Struct("2q3P3q").pack
+"""Makes `GateInputs` of rnn.h: rows and hidden, the addresses of input, more and recurrent, and their strides."""
 
 
-def native_gates(gates: GateInputs, state_BH: Tensor) -> NativeGateInputs:
+def native_gates(gates: GateInputs, state_BH: Tensor) -> bytes:
     """Returns gate inputs for a state of this shape."""
     input_BG, recurrent_BG, more_BG = gates
-    return NativeGateInputs(
-        *state_BH.shape,
-        *(input_BG.data_ptr(), address(more_BG), recurrent_BG.data_ptr()),
-        *(input_BG.stride(0), 0 if more_BG is None else more_BG.stride(0), recurrent_BG.stride(0)),
-    )
+    rows, hidden = state_BH.shape
+    more, more_stride = (0, 0) if more_BG is None else (more_BG.data_ptr(), more_BG.stride(0))
+    terms = input_BG.data_ptr(), more, recurrent_BG.data_ptr()
+    return pack_gates(rows, hidden, *terms, input_BG.stride(0), more_stride, recurrent_BG.stride(0))
 
 
-def address_and_stride(rows: Tensor | None) -> tuple[int | None, int]:
-    """Returns the address of the first row and the stride of rows."""
-    return address(rows), 0 if rows is None else rows.stride(0)
+def step_kernel(name: str, parameters: str) -> Callable[..., None]:
+    """Returns a function of a cell's step in C, which is called with gate inputs and tensors.
+
+    `parameters` names the tensors, the first of which has the shape of the state, [B, H]. A name with a plus is that of
+    a tensor [B, G] whose stride the kernel gets, too. None is passed as NULL.
+    """
+    has_stride = [parameter.endswith("+") for parameter in parameters.split()]
+    calls = declare({name: "p" + "".join("ps" if each else "p" for each in has_stride)})
+
+    def run(gates: GateInputs, *tensors: Tensor | None) -> None:
+        assert tensors[0] is not None
+        arguments: list[bytes | int | None] = [native_gates(gates, tensors[0])]
+        for tensor, with_stride in zip(tensors, has_stride, strict=True):
+            arguments.append(None if tensor is None else tensor.data_ptr())
+            if with_stride:
+                arguments.append(0 if tensor is None else tensor.stride(0))
+        getattr(calls(gates.input_BG.dtype), name)(*arguments)
+
+    return run
+
+
+def search_step(forward: Callable[..., None], equation: CellStep) -> CellStep:
+    """Returns a step without gradients by a cell's `forward`; falls back to the equation where C does not support it.
+
+    `forward` takes the last part of the state before, then the parts after, the output last.
+    """
+
+    def step(from_input: Tensor, from_state: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        gates = search_gates(from_input, from_state, state[-1])
+        if gates is None:
+            return equation(from_input, from_state, state)
+        shape, before_BH = state[-1].shape, state[-1].contiguous().flatten(0, -2)
+        after = [torch.empty_like(before_BH) for _ in state]
+        forward(gates, before_BH, *after, None)
+        return tuple([part_BH.view(shape) for part_BH in after[::-1]])
+
+    return step
 
 
 def search_gates(from_input: Tensor, from_state: Tensor, state: Tensor) -> GateInputs | None:
@@ -229,7 +237,7 @@ def search_gates(from_input: Tensor, from_state: Tensor, state: Tensor) -> GateI
     C computes no gradients, and needs both halves in one dtype and of one shape.
     """
     is_supported = (
-        can_be_called(from_input, from_state, state)
+        can_be_called(from_input, state)
         and from_input.dtype == from_state.dtype
         and from_input.shape == from_state.shape
         and from_input.shape[:-1] == state.shape[:-1]

@@ -19,7 +19,7 @@ ALWAYS_INLINE float from_bf16(bf16 short_x) {
     return x;
 }
 
-/* To the nearest, halves to even; what is no number stays none. */
+/* Rounds to the nearest, halves to even. NaN stays NaN. */
 ALWAYS_INLINE bf16 to_bf16(float x) {
     uint32_t bits;
     memcpy(&bits, &x, 4);

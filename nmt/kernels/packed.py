@@ -52,11 +52,8 @@ class Packing:
         starts_T = sizes_T.cumsum(0) - sizes_T
         row_P = order_N[torch.arange(len(position_P)) - starts_T[position_P]]
         element_P = (lengths_N.cumsum(0) - lengths_N)[row_P] + position_P
-
-        def on_device(part: Tensor) -> Tensor:
-            return part.to(device, non_blocking=True)
-
-        return Packing(on_device(element_P), on_device(row_P), on_device(position_P), sizes_T, lengths_N)
+        element_P, row_P, position_P = (each.to(device, non_blocking=True) for each in (element_P, row_P, position_P))
+        return Packing(element_P, row_P, position_P, sizes_T, lengths_N)
 
     @property
     def rows(self) -> int:
@@ -76,7 +73,8 @@ class Packing:
     @cached_property
     def mirrored_P(self) -> Tensor:
         """Where in packed order the element stands that is as far from the other end of its row."""
-        return self._starts_T[self._lengths_P - 1 - self.position_P] + self._rank_P
+        lengths_P = self.lengths_N.to(self.row_P.device, non_blocking=True)[self.row_P]
+        return self._starts_T[lengths_P - 1 - self.position_P] + self._rank_P
 
     @cached_property
     def before_P(self) -> Tensor:
@@ -98,10 +96,6 @@ class Packing:
     def _rank_P(self) -> Tensor:
         """The index of each element's row in the order of length, the longest first."""
         return torch.arange(len(self.row_P), device=self.row_P.device) - self._starts_T[self.position_P]
-
-    @cached_property
-    def _lengths_P(self) -> Tensor:
-        return self.lengths_N.to(self.row_P.device, non_blocking=True)[self.row_P]
 
 
 def row_softmax(scores_P: Tensor, row_P: Tensor, rows: int) -> Tensor:
@@ -257,14 +251,10 @@ def _stepped_layer(
     return torch.cat(sides, 1), *(torch.stack(part) for part in zip(*finals, strict=True))
 
 
-def by_direction(rows_PF: Tensor, directions: int, packing: Packing, dtype: torch.dtype) -> Tensor:
+def by_direction(rows_PF: Tensor, directions: int, packing: Packing) -> Tensor:
     """Returns a new tensor [D, P, F / D] of [P, F], each direction in the order in which it runs."""
-    parts_PF = rows_PF.chunk(directions, 1)
-    apart_DPF = torch.empty(directions, *parts_PF[0].shape, dtype=dtype, device=rows_PF.device)
-    apart_DPF[0].copy_(parts_PF[0])
-    if directions == 2:
-        apart_DPF[1].copy_(parts_PF[1].index_select(0, packing.mirrored_P))
-    return apart_DPF
+    forwards_PF, *backwards = rows_PF.chunk(directions, 1)
+    return torch.stack([forwards_PF, *(each_PF.index_select(0, packing.mirrored_P) for each_PF in backwards)])
 
 
 def before_each(states_DPH: Tensor, packing: Packing) -> Tensor:

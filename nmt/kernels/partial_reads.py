@@ -9,6 +9,7 @@ Shapes: `...` are any leading dimensions, Q queries, S positions, W positions of
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,21 +27,28 @@ class Source:
 
     def read(self, first: int, width: int) -> Tensor:
         """Returns the positions from `first` on, [..., W, F], the same for every query."""
-        if self._parts is None:
-            return self._features.narrow(-2, first, width)
-        part: Tensor = _ReadSlice.apply(self._features, first, width, self._parts)  # type: ignore[no-untyped-call]
-        return part
+        return self._read(
+            lambda features: features.narrow(-2, first, width),
+            lambda total, gradient: total.narrow(-2, first, width).add_(gradient),
+        )
 
     def take(self, positions: Tensor) -> Tensor:
         """Returns the features at these positions [..., Q, W]: [..., Q, W, F]."""
         shape = self._features.shape
         starts = torch.arange(math.prod(shape[:-2]), device=positions.device).view(*shape[:-2], 1, 1) * shape[-2]
         rows = (positions + starts).flatten()
-        if self._parts is None:
-            taken = self._features.reshape(-1, shape[-1]).index_select(0, rows)
-        else:
-            taken = _ReadRows.apply(self._features, rows, self._parts)  # type: ignore[no-untyped-call]
+        taken = self._read(
+            lambda features: features.reshape(-1, shape[-1]).index_select(0, rows),
+            lambda total, gradient: total.view(-1, shape[-1]).index_add_(0, rows, gradient.to(total.dtype)),
+        )
         return taken.view(*positions.shape, shape[-1])
+
+    def _read(self, read: Callable[[Tensor], Tensor], add: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Reads a part of the features, whose gradient is added to a sum of the features' shape."""
+        if self._parts is None:
+            return read(self._features)
+        part: Tensor = _Read.apply(self._features, self._parts, read, add)  # type: ignore[no-untyped-call]
+        return part
 
 
 class _Parts:
@@ -66,7 +74,7 @@ class _Collect(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, parts: _Parts) -> Tensor:
-        ctx.parts, ctx.dtype = parts, features.dtype
+        ctx.parts = parts
         ctx.set_materialize_grads(False)
         return features.view_as(features)
 
@@ -74,34 +82,19 @@ class _Collect(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, None]:
         assert gradient is None, "every part is read through the source"
-        total = ctx.parts.collect()
-        return None if total is None else total.to(ctx.dtype), None
+        # Autograd casts it to the dtype of the features.
+        return ctx.parts.collect(), None
 
 
-class _ReadSlice(torch.autograd.Function):
+class _Read(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, features: Tensor, first: int, width: int, parts: _Parts) -> Tensor:
-        ctx.first, ctx.width, ctx.parts = first, width, parts
-        return features.narrow(-2, first, width).clone(memory_format=torch.contiguous_format)
+    def forward(ctx: Any, features: Tensor, parts: _Parts, read: Any, add: Any) -> Tensor:
+        ctx.parts, ctx.add = parts, add
+        part: Tensor = read(features).contiguous()
+        return part
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, ...]:
-        ctx.parts.sum(gradient).narrow(-2, ctx.first, ctx.width).add_(gradient)
+        ctx.add(ctx.parts.sum(gradient), gradient)
         return None, None, None, None
-
-
-class _ReadRows(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, rows: Tensor, parts: _Parts) -> Tensor:
-        ctx.save_for_backward(rows)
-        ctx.parts = parts
-        return features.reshape(-1, features.shape[-1]).index_select(0, rows)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, ...]:
-        (rows,) = ctx.saved_tensors
-        total = ctx.parts.sum(gradient)
-        total.view(-1, total.shape[-1]).index_add_(0, rows, gradient.to(total.dtype))
-        return None, None, None

@@ -173,12 +173,12 @@ def _choose_steps(kernel: KernelName, device: torch.device, unsupported: str | N
     _refuse(kernel, reason)
     if reason:
         return None, f"; the recurrence runs by autograd: {reason}"
-    if device.type == "cuda":
-        description = "; attention in a recurrence runs by Triton kernels"
-        if kernel == "graphed":
-            return StepKernels("triton", GraphReplayer()), f"{description}, replayed from CUDA graphs"
-        return StepKernels("triton"), description
-    return StepKernels("native"), "; attention in a recurrence is differentiated by hand"
+    if device.type == "cpu":
+        return StepKernels("native"), "; attention in a recurrence is differentiated by hand"
+    description = "; attention in a recurrence runs by Triton kernels"
+    if kernel == "graphed":
+        return StepKernels("triton", GraphReplayer()), f"{description}, replayed from CUDA graphs"
+    return StepKernels("triton"), description
 
 
 def _choose_weights(weights: WeightFormat) -> type[PrepackedWeight]:

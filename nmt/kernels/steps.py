@@ -56,9 +56,9 @@ def reference_step(cell: str) -> CellStep:
 
 def native_step(cell: str) -> CellStep:
     """Returns the step in C for computation without gradients, or the equation where the cell has no C kernel."""
-    if find_spec(f"nmt.kernels.{cell}.native") is None:
-        return reference_step(cell)
-    step: CellStep = getattr(import_module(f"nmt.kernels.{cell}.native"), f"{cell}_step", reference_step(cell))
+    step = reference_step(cell)
+    if find_spec(f"nmt.kernels.{cell}.native") is not None:
+        step = getattr(import_module(f"nmt.kernels.{cell}.native"), f"{cell}_step", step)
     return step
 
 
@@ -98,7 +98,7 @@ class StepKernels:
     def __init__(self, implementation: Literal["native", "triton"], replayer: Any = None) -> None:
         self.implementation = implementation
         self.replayer = replayer
-        """Replays recordings of these steps (`nmt.kernels.tape.Replayer`); None: every operation is called."""
+        """Replays recordings of these steps (`nmt.kernels.tape.replay`); None: every operation is called."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """Finds the function `<operation>_<pass>` once; from then on it is an attribute."""

@@ -13,7 +13,6 @@ from nmt.kernels.compiler import load
 from nmt.kernels.cross_entropy.chunked import chunked_cross_entropy
 from nmt.kernels.cross_entropy.native import native_cross_entropy
 from nmt.kernels.gru.native import gru_layer
-from nmt.kernels.linear.int8 import Int8Product, NativeInt8Product, OnednnInt8Product, OnednnNativeInt8Product
 from nmt.kernels.linear.quantization import (
     Bf16Weight,
     Fp32Weight,
@@ -39,10 +38,10 @@ LOSSES = [
     pytest.param(native_cross_entropy, marks=needs_compiler, id="native"),
 ]
 INT8_PRODUCTS = [
-    pytest.param(Int8Product, id="reference"),
-    pytest.param(OnednnInt8Product, id="onednn"),
-    pytest.param(OnednnNativeInt8Product, id="onednn and native", marks=needs_compiler),
-    pytest.param(NativeInt8Product, id="native", marks=needs_compiler),
+    pytest.param(Int8Weight, id="reference"),
+    pytest.param(OnednnInt8Weight, id="onednn"),
+    pytest.param(OnednnNativeInt8Weight, id="onednn and native", marks=needs_compiler),
+    pytest.param(NativeInt8Weight, id="native", marks=needs_compiler),
 ]
 PREPACKED_WEIGHTS = [
     pytest.param(Fp32Weight, torch.float32, id="float32"),

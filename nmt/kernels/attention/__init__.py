@@ -62,17 +62,9 @@ def source_gradients(
 
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        kernels: StepKernels,
-        query_BQA: Tensor,
-        keys: Tensor,
-        memory: Tensor,
-        bias: Tensor,
-        energy: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, kernels: StepKernels, query_BQA: Tensor, *annotations: Any) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
-        query_QBA = query_BQA.transpose(0, 1)
+        query_QBA, (keys, memory, bias, energy) = query_BQA.transpose(0, 1), annotations
         compute_energy = None if energy is None else energy.to(memory.dtype)
         source = kernels.attention_prepare(Annotations(keys, memory, bias, compute_energy))
         context_QBC = memory.new_empty(*query_QBA.shape[:2], memory.shape[2])
@@ -80,7 +72,7 @@ class _Attend(torch.autograd.Function):
         normalizer_QB = bias.new_empty(query_QBA.shape[:2])
         with torch.autocast(query_BQA.device.type, enabled=False):
             kernels.attention_forward(query_QBA, source, context_QBC, scores_QBS, normalizer_QB)
-        ctx.kernels, ctx.keys_dtype, ctx.energy_dtype = kernels, keys.dtype, None if energy is None else energy.dtype
+        ctx.kernels = kernels
         ctx.save_for_backward(query_BQA, *source, scores_QBS, normalizer_QB)
         return context_QBC.transpose(0, 1), attention_weights(scores_QBS, normalizer_QB).transpose(0, 1)
 
@@ -100,8 +92,8 @@ class _Attend(torch.autograd.Function):
                 *forward, None, d_weights_QBS, d_query_BQA.transpose(0, 1), d_all_weights_QBS, add=False
             )
             d_keys, d_memory, d_energy = source_gradients(ctx.kernels, *forward, d_all_weights_QBS)
-        d_energy = None if d_energy is None else d_energy.to(ctx.energy_dtype)
-        return None, d_query_BQA, d_keys.to(ctx.keys_dtype), d_memory, None, d_energy
+        # Autograd casts gradients to the dtypes of the inputs.
+        return None, d_query_BQA, d_keys, d_memory, None, d_energy
 
 
 LIMITS = {torch.float32: 43.0, torch.float64: 350.0}
@@ -126,9 +118,7 @@ def additive_scores(query: Tensor, keys: Tensor, exponential_keys: Tensor, energ
 
     `exponential_keys` are the `exponentials` of the keys, computed once for all queries.
     """
-    scores: Tensor = _AdditiveScores.apply(  # type: ignore[no-untyped-call]
-        query, keys, exponential_keys, energy_A
-    )
+    scores: Tensor = _AdditiveScores.apply(query, keys, exponential_keys, energy_A)  # type: ignore[no-untyped-call]
     return scores
 
 
@@ -139,7 +129,6 @@ class _AdditiveScores(torch.autograd.Function):
         wide_energy_A = energy_A.to(exponential_keys.dtype)
         r = reciprocals(exponential_query, exponential_keys.unsqueeze(-3))
         ctx.save_for_backward(exponential_query, exponential_keys, wide_energy_A)
-        ctx.dtypes = query.dtype, keys.dtype, energy_A.dtype
         with torch.autocast(query.device.type, enabled=False):
             return wide_energy_A.sum() - 2.0 * (r @ wide_energy_A)
 
@@ -147,18 +136,17 @@ class _AdditiveScores(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, d_scores: Tensor) -> tuple[Tensor | None, ...]:
         exponential_query, exponential_keys, wide_energy_A = ctx.saved_tensors
-        query_dtype, keys_dtype, energy_dtype = ctx.dtypes
         r = reciprocals(exponential_query, exponential_keys.unsqueeze(-3))
         d_scores = d_scores.to(r.dtype)
         d_query = d_keys = d_energy = None
         with torch.autocast(r.device.type, enabled=False):
             if ctx.needs_input_grad[3]:
-                d_energy = (d_scores.sum() - 2.0 * (d_scores.flatten() @ r.flatten(0, -2))).to(energy_dtype)
+                d_energy = d_scores.sum() - 2.0 * (d_scores.flatten() @ r.flatten(0, -2))
             # tanh' times the gradient of the score.
             slope = torch.addcmul(r, r, r, value=-1.0, out=r).mul_(d_scores.unsqueeze(-1))
             scale_A = 4.0 * wide_energy_A
             if ctx.needs_input_grad[0]:
-                d_query = (slope.sum(-2) * scale_A).to(query_dtype)
+                d_query = slope.sum(-2) * scale_A
             if ctx.needs_input_grad[1]:
-                d_keys = (slope.sum(-3) * scale_A).to(keys_dtype)
+                d_keys = slope.sum(-3) * scale_A
         return d_query, d_keys, None, d_energy

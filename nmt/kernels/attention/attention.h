@@ -1,6 +1,6 @@
 /* Attention: forward, backward, the gradient of the keys, and scores for the search; part of kernels.h. */
 
-/* e^2q of a query, within the limits of nmt/kernels/additive.py. */
+/* Writes e^2q of a query, whose elements are clamped to LIMIT as in nmt/kernels/attention/__init__.py. */
 static void NAME(exponentials)(size units, const S *query, E *out) {
 #pragma omp simd
     for (size a = 0; a < units; a++) {
@@ -25,7 +25,7 @@ typedef struct {
     E *normalizer;
 } NAME(Attention);
 
-/* v' tanh(q + k) = sum v - 2 sum v r. */
+/* Returns sum v r, of which v' tanh(q + k) = sum v - 2 sum v r. */
 ALWAYS_INLINE E NAME(additive)(size units, const E *query, const E *keys, const E *energy) {
     E sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -47,7 +47,7 @@ ALWAYS_INLINE E NAME(mixed_dot)(size units, const E *one, const S *other) {
     return sum;
 }
 
-/* Scores, the softmax's normalizer and the context. */
+/* Writes scores, the logarithm of the softmax's denominator, and the context. */
 void NAME(attention)(const NAME(Attention) *all, S *context) {
     const NAME(Attention) args = *all;
     E total_energy = 0;
@@ -98,7 +98,8 @@ void NAME(attention)(const NAME(Attention) *all, S *context) {
     }
 }
 
-/* The gradient of the queries, written in either dtype or added there; that of the weights is kept in d_all_weights. */
+/* Writes or, with `add`, adds the gradient of the queries in one of two dtypes. Writes that of the weights to
+`d_all_weights`. */
 void NAME(attention_backward)(
     const NAME(Attention) *all, E *d_context, const S *pending, const E *d_weights, S *d_query, E *d_query_state,
     size d_query_stride, size d_query_sentence_stride, E *d_all_weights, int add
@@ -165,7 +166,7 @@ void NAME(attention_backward)(
     }
 }
 
-/* The gradients of keys, which are exponentials here, and of the energy, for each sentence, of all queries. */
+/* Writes the gradients of keys and energy for each sentence, summed over all queries. The keys are exponentials. */
 void NAME(attention_keys_backward)(const NAME(Attention) *all, const E *d_scores, E *d_keys, E *d_energy) {
     const NAME(Attention) args = *all;
 #pragma omp parallel for schedule(static)
@@ -199,7 +200,7 @@ void NAME(attention_keys_backward)(const NAME(Attention) *all, const E *d_scores
     }
 }
 
-/* v' tanh(query + key) of exponentials, one row of scores for each query of each group. */
+/* Writes v' tanh(query + key), a row of scores for each query of each group. Queries and keys are exponentials. */
 void NAME(scores)(
     size groups, size queries, size positions, size units, const E *query, const E *keys, const E *energy, E *scores
 ) {

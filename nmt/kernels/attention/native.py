@@ -5,9 +5,8 @@ Shapes as in `nmt.kernels.steps`.
 
 from __future__ import annotations
 
-import ctypes
 import math
-from ctypes import c_int64, c_void_p
+import struct
 
 import torch
 from torch import Tensor
@@ -21,16 +20,9 @@ _calls = declare(
 )
 
 
-class _Attention(ctypes.Structure):
-    """`Attention` of attention.h."""
-
-    _fields_ = (
-        *((name, c_int64) for name in ("queries", "sentences", "positions", "units", "features")),
-        *(("query", c_void_p), ("query_stride", c_int64), ("query_sentence_stride", c_int64)),
-        *(("keys", c_void_p), ("keys_sentence_stride", c_int64), ("keys_position_stride", c_int64)),
-        *(("memory", c_void_p), ("memory_sentence_stride", c_int64), ("memory_position_stride", c_int64)),
-        *((name, c_void_p) for name in ("bias", "energy", "scores", "normalizer")),
-    )
+_pack = struct.Struct("5qP2qP2qP2q4P").pack
+"""Makes `Attention` of attention.h: the sizes; query, keys and memory, each an address and the strides of its first two
+dimensions; and the addresses of bias, energy, scores and normalizer."""
 
 
 def additive_scores(query: Tensor, keys: Tensor, exponential_keys: Tensor, energy_A: Tensor) -> Tensor:
@@ -42,10 +34,8 @@ def additive_scores(query: Tensor, keys: Tensor, exponential_keys: Tensor, energ
     *leading, queries, units = query.shape
     positions = keys.shape[-2]
     scores = query.new_empty(*leading, queries, positions)
-    _calls(query.dtype).scores(
-        *(math.prod(leading), queries, positions, units),
-        *(query.data_ptr(), keys.data_ptr(), energy_A.data_ptr(), scores.data_ptr()),
-    )
+    addresses = map(address, (query, keys, energy_A, scores))
+    _calls(query.dtype).scores(math.prod(leading), queries, positions, units, *addresses)
     return scores
 
 
@@ -69,8 +59,8 @@ def attention_prepare(source: Annotations) -> Annotations:
 def attention_forward(
     query_QBA: Tensor, source: Annotations, context_QBC: Tensor, scores_QBS: Tensor, normalizer_QB: Tensor
 ) -> None:
-    arguments = _arguments(query_QBA, source, scores_QBS, normalizer_QB)
-    _calls(source.memory.dtype).attention(ctypes.byref(arguments), context_QBC.data_ptr())
+    layout = _layout(query_QBA, source, scores_QBS, normalizer_QB)
+    _calls(source.memory.dtype).attention(layout, context_QBC.data_ptr())
 
 
 def attention_backward(
@@ -86,12 +76,13 @@ def attention_backward(
     *,
     add: bool,
 ) -> None:
-    arguments = _arguments(query_QBA, source, scores_QBS, normalizer_QB)
-    is_operand = d_query_QBA.dtype == source.memory.dtype
-    d_queries = (d_query_QBA, None) if is_operand else (None, d_query_QBA)
+    layout = _layout(query_QBA, source, scores_QBS, normalizer_QB)
+    d_query, *d_query_strides = _rows(d_query_QBA)
+    # Written in the compute dtype or in the accumulation dtype.
+    d_queries = (d_query, None) if d_query_QBA.dtype == source.memory.dtype else (None, d_query)
+    gradients = map(address, (d_context_QBC, pending_QBC, d_weights_QBS))
     _calls(source.memory.dtype).attention_backward(
-        *(ctypes.byref(arguments), d_context_QBC.data_ptr(), address(pending_QBC), address(d_weights_QBS)),
-        *(*map(address, d_queries), *d_query_QBA.stride()[:2], d_all_weights_QBS.data_ptr(), add),
+        layout, *gradients, *d_queries, *d_query_strides, d_all_weights_QBS.data_ptr(), add
     )
 
 
@@ -101,25 +92,25 @@ def attention_keys_backward(
     queries, sentences, units = query_QBA.shape
     d_keys_BSA = torch.empty(keys_BSA.shape, dtype=keys_BSA.dtype)
     d_energy_BA = energy_A.new_empty(sentences, units)
-    d_scores_QBS = d_scores_QBS.contiguous()
-    arguments = _Attention(
+    layout = _pack(
         *(queries, sentences, keys_BSA.shape[1], units, 0),
-        *(query_QBA.data_ptr(), *query_QBA.stride()[:2]),
-        *(keys_BSA.data_ptr(), *keys_BSA.stride()[:2]),
-        *(None, 0, 0, None, energy_A.data_ptr(), None, None),
+        *(*_rows(query_QBA), *_rows(keys_BSA), 0, 0, 0, 0, energy_A.data_ptr(), 0, 0),
     )
-    _calls(query_QBA.dtype).attention_keys_backward(
-        ctypes.byref(arguments), d_scores_QBS.data_ptr(), d_keys_BSA.data_ptr(), d_energy_BA.data_ptr()
-    )
+    gradients = (d_scores_QBS.contiguous(), d_keys_BSA, d_energy_BA)
+    _calls(query_QBA.dtype).attention_keys_backward(layout, *map(address, gradients))
     return d_keys_BSA, d_energy_BA.sum(0)
 
 
-def _arguments(query_QBA: Tensor, source: Annotations, scores_QBS: Tensor, normalizer_QB: Tensor) -> _Attention:
-    queries, sentences, units = query_QBA.shape
-    return _Attention(
-        *(queries, sentences, source.bias.shape[1], units, source.memory.shape[2]),
-        *(query_QBA.data_ptr(), *query_QBA.stride()[:2]),
-        *(source.keys.data_ptr(), *source.keys.stride()[:2]),
-        *(source.memory.data_ptr(), *source.memory.stride()[:2]),
-        *(source.bias.data_ptr(), address(source.energy), scores_QBS.data_ptr(), normalizer_QB.data_ptr()),
+def _layout(query_QBA: Tensor, source: Annotations, scores_QBS: Tensor, normalizer_QB: Tensor) -> bytes:
+    keys, memory, bias, energy = source
+    return _pack(
+        *(*query_QBA.shape[:2], bias.shape[1], query_QBA.shape[2], memory.shape[2]),
+        *(*_rows(query_QBA), *_rows(keys), *_rows(memory)),
+        *(bias.data_ptr(), address(energy), scores_QBS.data_ptr(), normalizer_QB.data_ptr()),
     )
+
+
+def _rows(tensor: Tensor) -> tuple[int, int, int]:
+    """Returns the address and the strides of the first two dimensions."""
+    stride, other_stride, _ = tensor.stride()
+    return tensor.data_ptr(), stride, other_stride

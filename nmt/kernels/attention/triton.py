@@ -27,6 +27,13 @@ MOST_POSITIONS = 32
 
 
 @triton.jit
+def _load_positions(sequence, sequence_b, sequence_s, b, s, positions, f, features):
+    """Loads the features of some positions of a sentence."""
+    inside = (s < positions)[:, None] & (f < features)[None, :]
+    return load(sequence + b * sequence_b + s[:, None] * sequence_s + f[None, :], inside)
+
+
+@triton.jit
 def _attention(
     query,
     keys,
@@ -42,7 +49,6 @@ def _attention(
     keys_s,
     memory_b,
     memory_s,
-    batch,
     positions,
     units,
     features,
@@ -52,7 +58,7 @@ def _attention(
 ):
     b = tl.program_id(0).to(tl.int64)
     q = tl.program_id(1).to(tl.int64)
-    row = q * batch + b
+    row = q * tl.num_programs(0) + b
     a = tl.arange(0, BLOCK_A)
     c = tl.arange(0, BLOCK_C)
     query_row = load(query + q * query_q + b * query_b + a, a < units)
@@ -64,10 +70,8 @@ def _attention(
     for start in range(0, positions, BLOCK_S):
         s = start + tl.arange(0, BLOCK_S)
         inside = s < positions
-        key = load(keys + b * keys_b + s[:, None] * keys_s + a[None, :], inside[:, None] & (a < units)[None, :])
-        value = load(
-            memory + b * memory_b + s[:, None] * memory_s + c[None, :], inside[:, None] & (c < features)[None, :]
-        )
+        key = _load_positions(keys, keys_b, keys_s, b, s, positions, a, units)
+        value = _load_positions(memory, memory_b, memory_s, b, s, positions, c, features)
         if energy is not None:
             score = tl.sum(energy_row[None, :] * tanh(query_row[None, :] + key), 1)
         else:
@@ -109,7 +113,6 @@ def _attention_backward(
     memory_s,
     d_query_q,
     d_query_b,
-    batch,
     positions,
     units,
     features,
@@ -120,7 +123,7 @@ def _attention_backward(
 ):
     b = tl.program_id(0).to(tl.int64)
     q = tl.program_id(1).to(tl.int64)
-    row = q * batch + b
+    row = q * tl.num_programs(0) + b
     a = tl.arange(0, BLOCK_A)
     c = tl.arange(0, BLOCK_C)
     query_row = load(query + q * query_q + b * query_b + a, a < units)
@@ -139,10 +142,8 @@ def _attention_backward(
     for start in range(0, positions, BLOCK_S):
         s = start + tl.arange(0, BLOCK_S)
         inside = s < positions
-        key = load(keys + b * keys_b + s[:, None] * keys_s + a[None, :], inside[:, None] & (a < units)[None, :])
-        value = load(
-            memory + b * memory_b + s[:, None] * memory_s + c[None, :], inside[:, None] & (c < features)[None, :]
-        )
+        key = _load_positions(keys, keys_b, keys_s, b, s, positions, a, units)
+        value = _load_positions(memory, memory_b, memory_s, b, s, positions, c, features)
         score = tl.load(scores + row * positions + s, mask=inside, other=-float("inf"))
         weight = tl.exp(score - log_total)
         d_weight = tl.sum(value * d_context_row[None, :], 1)
@@ -177,7 +178,6 @@ def _keys_backward(
     keys_b,
     keys_s,
     queries,
-    batch,
     positions,
     units,
     BLOCK_S: constexpr,
@@ -186,8 +186,7 @@ def _keys_backward(
     b = tl.program_id(0).to(tl.int64)
     s = tl.program_id(1) * BLOCK_S + tl.arange(0, BLOCK_S)
     a = tl.program_id(2) * BLOCK_A + tl.arange(0, BLOCK_A)
-    inside = (s < positions)[:, None] & (a < units)[None, :]
-    key = load(keys + b * keys_b + s[:, None] * keys_s + a[None, :], inside)
+    key = _load_positions(keys, keys_b, keys_s, b, s, positions, a, units)
     d_key = tl.zeros([BLOCK_S, BLOCK_A], dtype=tl.float32)
     d_energy_row = tl.zeros([BLOCK_S, BLOCK_A], dtype=tl.float32)
     query += b * query_b
@@ -199,8 +198,9 @@ def _keys_backward(
         d_energy_row += d_score[:, None] * hidden
         d_key += d_score[:, None] * (1.0 - hidden * hidden)
         query += query_q
-        d_scores += batch * positions
+        d_scores += tl.num_programs(0) * positions
     energy_row = load(energy + a, a < units)
+    inside = (s < positions)[:, None] & (a < units)[None, :]
     tl.store(d_keys + (b * positions + s[:, None]) * units + a[None, :], d_key * energy_row[None, :], mask=inside)
     part = b * tl.num_programs(1) + tl.program_id(1)
     tl.store(d_energy + part * units + a, tl.sum(d_energy_row, 0), mask=a < units)
@@ -228,26 +228,9 @@ def attention_prepare(source: Annotations) -> Annotations:
 def attention_forward(
     query_QBA: Tensor, source: Annotations, context_QBC: Tensor, scores_QBS: Tensor, normalizer_QB: Tensor
 ) -> None:
-    keys, memory, bias, energy = source
-    queries, batch, units = query_QBA.shape
-    _attention[(batch, queries)](
-        query_QBA,
-        keys,
-        memory,
-        bias,
-        energy,
-        context_QBC,
-        scores_QBS,
-        normalizer_QB,
-        *query_QBA.stride()[:2],
-        *keys.stride()[:2],
-        *memory.stride()[:2],
-        batch,
-        keys.shape[1],
-        units,
-        memory.shape[2],
-        **blocks(units, memory.shape[2]),
-    )
+    grid, strides, sizes = _layout(query_QBA, source)
+    tensors = (query_QBA, *source, context_QBC, scores_QBS, normalizer_QB)
+    _attention[grid](*tensors, *strides, *sizes, **blocks(*sizes[1:]))
 
 
 def attention_backward(
@@ -263,31 +246,18 @@ def attention_backward(
     *,
     add: bool,
 ) -> None:
-    keys, memory, _, energy = source
+    grid, strides, sizes = _layout(query_QBA, source)
+    forward = (query_QBA, source.keys, source.memory, source.energy, scores_QBS, normalizer_QB)
+    gradients = (d_context_QBC, pending_QBC, d_weights_QBS, d_query_QBA, d_all_weights_QBS)
+    strides += d_query_QBA.stride()[:2]
+    _attention_backward[grid](*forward, *gradients, *strides, *sizes, ADD=add, **blocks(*sizes[1:]))
+
+
+def _layout(query_QBA: Tensor, source: Annotations) -> tuple[tuple[int, int], tuple[int, ...], tuple[int, ...]]:
+    """Returns the grid, the strides of query, keys and memory, and the numbers S, A and C."""
     queries, batch, units = query_QBA.shape
-    _attention_backward[(batch, queries)](
-        query_QBA,
-        keys,
-        memory,
-        energy,
-        scores_QBS,
-        normalizer_QB,
-        d_context_QBC,
-        pending_QBC,
-        d_weights_QBS,
-        d_query_QBA,
-        d_all_weights_QBS,
-        *query_QBA.stride()[:2],
-        *keys.stride()[:2],
-        *memory.stride()[:2],
-        *d_query_QBA.stride()[:2],
-        batch,
-        keys.shape[1],
-        units,
-        memory.shape[2],
-        ADD=add,
-        **blocks(units, memory.shape[2]),
-    )
+    strides = (*query_QBA.stride()[:2], *source.keys.stride()[:2], *source.memory.stride()[:2])
+    return (batch, queries), strides, (source.keys.shape[1], units, source.memory.shape[2])
 
 
 def attention_keys_backward(
@@ -300,20 +270,7 @@ def attention_keys_backward(
     grid = (batch, triton.cdiv(positions, block_s), triton.cdiv(units, block_a))
     d_keys_BSA = torch.empty_like(keys_BSA, memory_format=torch.contiguous_format)
     d_energy_BNA = d_scores_QBS.new_empty(batch, grid[1], units)
-    _keys_backward[grid](
-        query_QBA,
-        keys_BSA,
-        energy_A,
-        d_scores_QBS,
-        d_keys_BSA,
-        d_energy_BNA,
-        *query_QBA.stride()[:2],
-        *keys_BSA.stride()[:2],
-        queries,
-        batch,
-        positions,
-        units,
-        BLOCK_S=block_s,
-        BLOCK_A=block_a,
-    )
+    tensors = (query_QBA, keys_BSA, energy_A, d_scores_QBS, d_keys_BSA, d_energy_BNA)
+    strides, sizes = (*query_QBA.stride()[:2], *keys_BSA.stride()[:2]), (queries, positions, units)
+    _keys_backward[grid](*tensors, *strides, *sizes, BLOCK_S=block_s, BLOCK_A=block_a)
     return d_keys_BSA, d_energy_BNA.sum((0, 1))

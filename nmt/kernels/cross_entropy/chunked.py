@@ -72,11 +72,8 @@ def chunked_cross_entropy(
 
     The gradient of the weights is summed in the weights' dtype, whatever the compute dtype.
     """
-    dtype = product_dtype(readout_NR)
-    smoothed, likelihood = _Chunked.apply(  # type: ignore[no-untyped-call]
-        readout_NR, weight_VR, bias_V, target_N, smoothing, dtype, of_chunk
-    )
-    return Losses(smoothed, likelihood)
+    losses = _Chunked.apply(readout_NR, weight_VR, bias_V, target_N, smoothing, of_chunk)  # type: ignore[no-untyped-call]
+    return Losses(*losses)
 
 
 def chunks(count: int) -> Iterator[slice]:
@@ -95,9 +92,9 @@ class _Chunked(torch.autograd.Function):
         bias_V: Tensor,
         target_N: Tensor,
         smoothing: float,
-        dtype: torch.dtype,
         of_chunk: LogitLosses,
     ) -> tuple[Tensor, Tensor]:
+        dtype = product_dtype(readout_NR)
         sum_dtype = torch.promote_types(dtype, torch.float32)
         count = len(readout_NR)
         weight, bias = weight_VR.to(dtype), bias_V.to(sum_dtype)
@@ -116,9 +113,8 @@ class _Chunked(torch.autograd.Function):
                 normalizer_n, expected_n, d_logits = of_chunk(ahead, readout, bias, target_N[rows], smoothing, d_bias)
                 likelihood += (normalizer_n - expected_n).sum()
                 if smoothing:
-                    spread += (
-                        normalizer_n.sum() - (readout.to(sum_dtype) @ mean_weight).sum() - mean_bias * len(readout)
-                    )
+                    mean_logits_n = readout.to(sum_dtype) @ mean_weight
+                    spread += normalizer_n.sum() - mean_logits_n.sum() - mean_bias * len(readout)
                 if d_readout is None or d_weight is None or d_logits is None:
                     continue
                 d_readout[rows] = back.product(d_logits)
@@ -137,4 +133,4 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         d_readout, d_weight, d_bias = ctx.saved_tensors
-        return d_readout * scale, d_weight * scale, d_bias * scale, None, None, None, None
+        return d_readout * scale, d_weight * scale, d_bias * scale, None, None, None

@@ -1,7 +1,7 @@
-/* The loss and the log-softmax, from logits. */
+/* Cross-entropy with label smoothing, and log-softmax; part of kernels.h. */
 
-/* The softmax's normalizer of a row of logits, less their bias. `sum` is that of e^(logit - largest), of which `room`
-keeps each one. */
+/* Returns the logarithm of the softmax's denominator for a row of logits plus, with `has_bias`, the bias. `sum` is the
+sum of e^(logit - largest); with `keeps` the summands are written to `room`. */
 ALWAYS_INLINE E NAME(normalizer)(
     size pieces, const S *row, const E *bias, E *room, E *sum, const int has_bias, const int keeps
 ) {
@@ -21,8 +21,8 @@ ALWAYS_INLINE E NAME(normalizer)(
     return largest + (E)log((double)total);
 }
 
-/* The softmax's normalizer of rows of logits, less their bias, and the logit that was expected; with `gradient` the
-logits become softmax - (1 - e) onehot - e / V. */
+/* Writes for each row the logarithm of the softmax's denominator and the logit of the target. The bias is added to the
+logits. With `gradient` the logits are overwritten by softmax - (1 - e) onehot - e / V. */
 void NAME(loss)(
     size rows, size pieces, S *logits, const E *bias, const size *target, E smoothing, E *normalizer, E *expected,
     int gradient
@@ -44,7 +44,7 @@ void NAME(loss)(
     }
 }
 
-/* Logits less the logarithm of their softmax's denominator; both may be one. */
+/* Writes the log-softmax of each row. `out` may be the same memory as `logits`. */
 void NAME(log_softmax)(size rows, size pieces, const S *logits, E *out) {
 #pragma omp parallel for schedule(static) if (rows * pieces > 8192)
     for (size i = 0; i < rows; i++) {
@@ -55,7 +55,7 @@ void NAME(log_softmax)(size rows, size pieces, const S *logits, E *out) {
     }
 }
 
-/* Sums over rows, added to what is there. */
+/* Adds the sum over the rows to `totals`. */
 void NAME(column_sums)(size rows, size pieces, const S *values, E *totals) {
 #pragma omp parallel for schedule(static)
     for (size start = 0; start < pieces; start += 512) {

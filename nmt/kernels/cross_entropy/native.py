@@ -5,22 +5,17 @@ Shapes as in `cross_entropy.chunked`.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from nmt.kernels.compiler import can_be_called, declare
+from nmt.kernels.compiler import address, can_be_called, declare
 from nmt.kernels.cross_entropy import reference
 from nmt.kernels.cross_entropy.chunked import ChunkLosses, chunked_cross_entropy
 from nmt.kernels.linear.onednn import PrepackedProduct
 
 _calls = declare({"loss": "sspppeppi", "column_sums": "sspp", "log_softmax": "sspp"})
-
-
-def native_cross_entropy(
-    readout_NR: Tensor, weight_VR: Tensor, bias_V: Tensor, target_N: Tensor, smoothing: float
-) -> reference.Losses:
-    """Computes `chunked.chunked_cross_entropy` with the C kernel for each chunk."""
-    return chunked_cross_entropy(readout_NR, weight_VR, bias_V, target_N, smoothing, native_chunk_losses)
 
 
 def native_chunk_losses(
@@ -38,13 +33,15 @@ def native_chunk_losses(
     kernels = _calls(logits_NV.dtype)
     normalizer_N, expected_N = bias_V.new_empty(2, rows).unbind(0)
     needs_gradients = d_bias_V is not None
-    kernels.loss(
-        *(rows, pieces, logits_NV.data_ptr(), bias_V.data_ptr(), target_N.data_ptr(), smoothing),
-        *(normalizer_N.data_ptr(), expected_N.data_ptr(), needs_gradients),
-    )
+    inputs, results = map(address, (logits_NV, bias_V, target_N)), map(address, (normalizer_N, expected_N))
+    kernels.loss(rows, pieces, *inputs, smoothing, *results, needs_gradients)
     if d_bias_V is not None:
         kernels.column_sums(rows, pieces, logits_NV.data_ptr(), d_bias_V.data_ptr())
     return ChunkLosses(normalizer_N, expected_N, logits_NV if needs_gradients else None)
+
+
+native_cross_entropy = partial(chunked_cross_entropy, of_chunk=native_chunk_losses)
+"""Computes `chunked.chunked_cross_entropy` with the C kernel for each chunk."""
 
 
 def log_softmax(logits: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ class Losses(NamedTuple):
 def cross_entropy(readout_NR: Tensor, weight_VR: Tensor, bias_V: Tensor, target_N: Tensor, smoothing: float) -> Losses:
     """Computes the losses with all logits at once."""
     logits_NV = F.linear(readout_NR, weight_VR, bias_V)
-    log_probabilities_NV = torch.log_softmax(logits_NV.to(accumulation_dtype(logits_NV.dtype)), -1)
+    log_probabilities_NV = torch.log_softmax(logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32)), -1)
     likelihood = -log_probabilities_NV.gather(1, target_N.unsqueeze(1)).sum()
     spread = -log_probabilities_NV.mean(-1).sum()
     return Losses((1 - smoothing) * likelihood + smoothing * spread, likelihood.detach())
@@ -32,9 +32,4 @@ def cross_entropy(readout_NR: Tensor, weight_VR: Tensor, bias_V: Tensor, target_
 
 def log_softmax(logits: Tensor) -> Tensor:
     """Computes log-softmax over the last dimension, in at least single precision."""
-    return logits.to(accumulation_dtype(logits.dtype)).log_softmax(-1)
-
-
-def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Returns the dtype, but at least single precision."""
-    return torch.promote_types(dtype, torch.float32)
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)

@@ -1,4 +1,1 @@
-"""Dropout.
-
-The reference is `torch.nn.functional.dropout`.
-"""
+"""Dropout; the reference is `torch.nn.functional.dropout`."""

@@ -1,7 +1,7 @@
-/* Dropout in one pass: bits are drawn, decided upon and forgotten; a byte of each element is kept for the way back.
+/* Dropout in one pass; part of kernels.h. The mask takes a byte for each element and is kept for the backward pass.
 
-Elements come in groups of 64, whose bits are 8 consecutive blocks of the generator: what an element draws depends on
-its number alone, not on the threads. */
+A group of 64 elements takes its bits from 8 consecutive blocks of the generator: the bits of an element depend on its
+index alone, not on the threads. */
 
 ALWAYS_INLINE void NAME(keep)(size count, E scale, const S *inputs, const int8_t *kept, S *outputs) {
 #pragma omp simd

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from nmt.kernels.compiler import FORMATS, declare
 
-_calls = declare({"dropout": "spseppp", "dropout_backward": "seppp"}, {"draw": "usp"})
+_calls = declare({"dropout": "spseppp", "dropout_backward": "seppp", "draw": "usp"})
 
 LEVELS = 2**16
 """Probabilities are multiples of 1 / LEVELS."""

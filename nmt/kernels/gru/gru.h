@@ -1,11 +1,11 @@
 /* Steps of a gated recurrent unit: in a recurrence, in the search, and in a layer over packed rows; part of kernels.h. */
 
-/* Of one hidden unit: n = tanh(a_n + r b_n) and h' = n + z (h - n), from r = sigmoid(a_r + b_r), z = sigmoid(a_z + b_z). */
+/* One hidden unit: r = sigmoid(a_r + b_r), z = sigmoid(a_z + b_z), n = tanh(a_n + r b_n), h' = n + z (h - n). */
 ALWAYS_INLINE E NAME(gru_candidate)(E reset, E input, E recurrent) { return NAME(tanh)(input + reset * recurrent); }
 
 ALWAYS_INLINE E NAME(gru_state)(E update, E candidate, E before) { return candidate + update * (before - candidate); }
 
-/* The gradients of the pre-activations a_n, a_z and a_r, from that of h'. */
+/* Return the gradients of the pre-activations a_n, a_z and a_r. d is the gradient of h'. */
 ALWAYS_INLINE E NAME(gru_d_candidate)(E d, E update, E candidate) {
     return d * ((E)1 - update) * ((E)1 - candidate * candidate);
 }
@@ -18,7 +18,7 @@ ALWAYS_INLINE E NAME(gru_d_reset)(E d_candidate, E reset, E recurrent) {
     return d_candidate * recurrent * reset * ((E)1 - reset);
 }
 
-/* One sentence's step, and a copy of the state in the compute dtype. */
+/* Computes a step of one row. `copy` is the state in the compute dtype. */
 ALWAYS_INLINE void NAME(gru_row)(
     size h, const S *input, const S *more, const S *recurrent, const E *before, E *state, S *copy, const int has_more,
     const int has_copy
@@ -67,7 +67,7 @@ ALWAYS_INLINE void NAME(gru_row_backward)(
     }
 }
 
-/* Writes the gradients of both halves, and adds that of the state before. */
+/* Writes the gradients of both halves of the gates. Adds the gradient of the state before the step to `d_before`. */
 void NAME(gru_backward)(
     const NAME(GateInputs) *all, const E *before, const E *d_after, const S *pending, S *d_input, size d_input_stride,
     S *d_recurrent, size d_recurrent_stride, E *d_before
@@ -95,7 +95,7 @@ typedef struct {
     E *entries, *candidates, *outputs; /* [D, P, H]; entries are the candidates' recurrent halves */
 } NAME(Packed);
 
-/* One element. The first of a row has no state before it, and its recurrent half is the bias. */
+/* Computes one element. The first of a row has no state before it, so its recurrent half is the bias. */
 ALWAYS_INLINE void NAME(packed_row)(
     size h, const S *input, const S *recurrent, const E *bias, const E *before, E *sigmoids, E *entries, E *candidates,
     E *state, E *output, const int is_first
@@ -114,8 +114,8 @@ ALWAYS_INLINE void NAME(packed_row)(
     }
 }
 
-/* One step of all directions over packed rows: elements first to first + rows, whose states before begin at `before`.
-`operands` are the states in the compute dtype, `outputs` the directions side by side. */
+/* Computes a step of all directions over packed rows, of elements first to first + rows, whose states before begin at
+`before`. `operands` are the states in the compute dtype, `outputs` the directions side by side. */
 void NAME(packed_gru)(
     const NAME(Packed) *all, size first, size rows, size before, const S *gates, const S *const *recurrent,
     const E *bias, S *operands, E *outputs
@@ -164,7 +164,7 @@ ALWAYS_INLINE void NAME(packed_row_backward)(
     }
 }
 
-/* The same step backward. The first `rows_after` of these elements have one after them, whose gradient is added. */
+/* Computes the backward pass of this step. The first `rows_after` elements have a next one, whose gradient is added. */
 void NAME(packed_gru_backward)(
     const NAME(Packed) *all, size first, size rows, size before, size rows_after, const S *const *pending, E *d_states,
     S *d_recurrent, S *d_gates

@@ -6,78 +6,32 @@ of the first, C = D x H outputs.
 
 from __future__ import annotations
 
-import ctypes
+import struct
 from collections.abc import Iterator
-from ctypes import c_int64, c_void_p
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nmt.kernels.compiler import address, address_and_stride, declare, native_gates, search_gates
+from nmt.kernels.compiler import address, declare, search_step, step_kernel
 from nmt.kernels.gru import reference
 from nmt.kernels.linear.onednn import PrepackedProducts
 from nmt.kernels.packed import Packing, before_each, by_direction
-from nmt.kernels.steps import GateInputs
 
-_calls = declare(
-    {"gru": "pppp", "gru_backward": "pppppspsp", "packed_gru": "psssppppp", "packed_gru_backward": "psssspppp"}
-)
+_calls = declare({"packed_gru": "psssppppp", "packed_gru_backward": "psssspppp"})
 
-
-class _Packed(ctypes.Structure):
-    """`Packed` of gru.h."""
-
-    _fields_ = (
-        *((name, c_int64) for name in ("directions", "elements", "hidden")),
-        *((name, c_void_p) for name in ("mirrored", "sigmoids", "entries", "candidates", "outputs")),
-    )
-
-
-def gru_step(from_input: Tensor, from_state: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Computes a step without gradients; falls back to the reference where C does not support it."""
-    gates = search_gates(from_input, from_state, state[0])
-    if gates is None:
-        return reference.gru_step(from_input, from_state, state)
-    before_BH = state[0].contiguous().flatten(0, -2)
-    after_BH = torch.empty_like(before_BH)
-    gru_forward(gates, before_BH, after_BH, None)
-    return (after_BH.view(state[0].shape),)
-
-
-def gru_forward(gates: GateInputs, before_BH: Tensor, after_BH: Tensor, copy_BH: Tensor | None) -> None:
-    _calls(gates.input_BG.dtype).gru(
-        *(ctypes.byref(native_gates(gates, before_BH)), before_BH.data_ptr()),
-        *(after_BH.data_ptr(), address(copy_BH)),
-    )
-
-
-def gru_backward(
-    gates: GateInputs,
-    before_BH: Tensor,
-    d_after_BH: Tensor,
-    pending_BH: Tensor | None,
-    d_input_BG: Tensor,
-    d_recurrent_BG: Tensor,
-    d_before_BH: Tensor,
-) -> None:
-    _calls(gates.input_BG.dtype).gru_backward(
-        *(ctypes.byref(native_gates(gates, before_BH)), before_BH.data_ptr()),
-        *(d_after_BH.data_ptr(), address(pending_BH)),
-        *(*address_and_stride(d_input_BG), *address_and_stride(d_recurrent_BG), d_before_BH.data_ptr()),
-    )
+gru_forward = step_kernel("gru", "before after copy")
+gru_backward = step_kernel("gru_backward", "before d_after pending d_input+ d_recurrent+ d_before")
+gru_step = search_step(gru_forward, reference.gru_step)
 
 
 def gru_layer(gates_PG: Tensor, recurrent_DGH: Tensor, biases_DG: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
     """Runs a layer over packed rows (`packed.PackedGru`); returns its outputs [P, C] and last states [D, R, H].
 
-    Both directions run in the same steps, and the gradients of the weights are one product each at the end. PyTorch's
-    layer cuts the packed input into steps, and the gradient of every cut is as large as the whole input.
+    Both directions run in the same steps, and the gradients of the weights are one product each at the end.
     """
-    outputs: tuple[Tensor, Tensor] = _GruLayer.apply(  # type: ignore[no-untyped-call]
-        gates_PG, recurrent_DGH, biases_DG, packing
-    )
+    outputs: tuple[Tensor, Tensor] = _GruLayer.apply(gates_PG, recurrent_DGH, biases_DG, packing)  # type: ignore[no-untyped-call]
     return outputs
 
 
@@ -104,7 +58,7 @@ class _GruLayer(torch.autograd.Function):
             if first:
                 recurrent_halves = weights.product(operands_DPH[:, before : before + rows], compute_biases_DG)
             kernels.packed_gru(
-                *(ctypes.byref(packed), first, rows, before, gates_PG.data_ptr(), _addresses(recurrent_halves)),
+                *(packed, first, rows, before, gates_PG.data_ptr(), _addresses(recurrent_halves)),
                 *(biases_DG.data_ptr(), None if is_one else operands_DPH.data_ptr(), outputs_PC.data_ptr()),
             )
         ctx.save_for_backward(recurrent_DGH, *saved, operands_DPH)
@@ -118,7 +72,7 @@ class _GruLayer(torch.autograd.Function):
         packing: Packing = ctx.packing
         directions, gates, _ = recurrent_DGH.shape
         compute_dtype, accumulation_dtype = recurrent_DGH.dtype, saved[-1].dtype
-        d_states_DPH = by_direction(d_outputs_PC, directions, packing, accumulation_dtype)
+        d_states_DPH = by_direction(d_outputs_PC, directions, packing)
         d_states_DPH.index_add_(1, packing.last_R, d_finals_DRH)
         elements = d_states_DPH.shape[1]
         d_recurrent_DPG = d_states_DPH.new_empty(directions, elements, gates, dtype=compute_dtype)
@@ -132,7 +86,7 @@ class _GruLayer(torch.autograd.Function):
                 after = first + rows
                 pending = weights.product(d_recurrent_DPG[:, after : after + rows_after])
             kernels.packed_gru_backward(
-                *(ctypes.byref(packed), first, rows, before, rows_after, _addresses(pending)),
+                *(packed, first, rows, before, rows_after, _addresses(pending)),
                 *(d_states_DPH.data_ptr(), d_recurrent_DPG.data_ptr(), d_gates_PG.data_ptr()),
             )
             rows_after = rows
@@ -148,12 +102,13 @@ def _steps(packing: Packing) -> Iterator[tuple[int, int, int]]:
         first, before = first + rows, first
 
 
-def _packed(packing: Packing, sigmoids_DPG: Tensor, *saved_DPH: Tensor) -> _Packed:
+def _packed(packing: Packing, sigmoids_DPG: Tensor, *saved_DPH: Tensor) -> bytes:
+    """Returns `Packed` of gru.h."""
     directions, elements, hidden = saved_DPH[0].shape
     mirrored = packing.mirrored_P if directions == 2 else None
-    addresses = (address(mirrored), sigmoids_DPG.data_ptr(), *(each.data_ptr() for each in saved_DPH))
-    return _Packed(directions, elements, hidden, *addresses)
+    addresses = map(address, (mirrored, sigmoids_DPG, *saved_DPH))
+    return struct.pack("3q5P", directions, elements, hidden, *addresses)
 
 
-def _addresses(tensors: tuple[Tensor, ...]) -> Any:
-    return (c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
+def _addresses(tensors: tuple[Tensor, ...]) -> bytes:
+    return struct.pack(f"{len(tensors)}P", *map(address, tensors))

@@ -10,18 +10,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language import constexpr
 
-from nmt.kernels.rnn.triton import (
-    add_optional,
-    block,
-    gate_arguments,
-    gate_sum,
-    grid,
-    input_half,
-    load,
-    store_with_copy,
-    stride,
-    tanh,
-)
+from nmt.kernels.rnn.triton import add_optional, gate_sum, indices, input_half, launch, load, store_with_copy, tanh
 from nmt.kernels.steps import GateInputs
 
 
@@ -37,9 +26,7 @@ def _gates(inputs, more, recurrent, b, input_b, more_b, recurrent_b, hidden, h, 
 
 @triton.jit
 def _gru(inputs, more, recurrent, before, after, copy, input_b, more_b, recurrent_b, hidden, BLOCK: constexpr):
-    b = tl.program_id(0).to(tl.int64)
-    h = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = h < hidden
+    b, h, inside = indices(hidden, BLOCK)
     _, update, candidate, _ = _gates(inputs, more, recurrent, b, input_b, more_b, recurrent_b, hidden, h, inside)
     state = load(before + b * hidden + h, inside)
     store_with_copy(after, copy, b * hidden + h, candidate + update * (state - candidate), inside)
@@ -71,9 +58,7 @@ def _gru_backward(
     hidden,
     BLOCK: constexpr,
 ):
-    b = tl.program_id(0).to(tl.int64)
-    h = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = h < hidden
+    b, h, inside = indices(hidden, BLOCK)
     row = b * hidden + h
     reset, update, candidate, recurrent_n = _gates(
         inputs, more, recurrent, b, input_b, more_b, recurrent_b, hidden, h, inside
@@ -89,9 +74,7 @@ def _gru_backward(
 
 
 def gru_forward(gates: GateInputs, before_BH: Tensor, after_BH: Tensor, copy_BH: Tensor | None) -> None:
-    terms, strides = gate_arguments(gates)
-    sizes = (*strides, before_BH.shape[1])
-    _gru[grid(before_BH)](*terms, before_BH, after_BH, copy_BH, *sizes, BLOCK=block(before_BH))
+    launch(_gru, gates, before_BH, after_BH, copy_BH)
 
 
 def gru_backward(
@@ -103,7 +86,5 @@ def gru_backward(
     d_recurrent_BG: Tensor,
     d_before_BH: Tensor,
 ) -> None:
-    terms, strides = gate_arguments(gates)
-    gradients = (d_after_BH, pending_BH, d_input_BG, d_recurrent_BG, d_before_BH)
-    sizes = (*strides, stride(d_input_BG), stride(d_recurrent_BG), before_BH.shape[1])
-    _gru_backward[grid(before_BH)](*terms, before_BH, *gradients, *sizes, BLOCK=block(before_BH))
+    d_gates = (d_input_BG, d_recurrent_BG)
+    launch(_gru_backward, gates, before_BH, d_after_BH, pending_BH, *d_gates, d_before_BH, rows=d_gates)

@@ -1,4 +1,1 @@
-"""Products with weights: float32, bfloat16 and int8.
-
-oneDNN computes float32. Constant weights are packed once in a shorter format.
-"""
+"""Products with weights in float32, bfloat16 and int8."""

@@ -1,32 +1,33 @@
-/* Products of 8-bit integers with exact sums of 32 bits; part of kernels.c.
+/* Products of 8-bit integers with exact 32-bit sums; included by kernels.c.
 
-A row of inputs becomes integers by a scale of its own: its largest number is 127. So does each output of a weight,
-whose integers lie in panels of PANEL outputs: in a panel one pair of inputs after the other, of each pair all outputs. */
+Each row of the inputs and each output of the weight has its own scale, which maps its largest absolute value to 127.
+The weight's integers are stored in panels of PANEL outputs, [pairs of inputs, PANEL, 2] each. */
 
 #ifdef __AVX2__
 #include <immintrin.h>
 #endif
 
 #define PANEL 16
-#define BLOCK 5 /* rows whose sums stay in registers */
+#define BLOCK 5 /* Number of rows whose sums stay in registers. */
 
-/* What the integers of a row are to be multiplied by; no number where one of the row is none or infinite. */
+/* Returns the scale of a row: largest absolute value / 127. NaN where the row holds a NaN or an infinity. */
 ALWAYS_INLINE float scale_of(size features, const float *row) {
-    float largest = 1.17549435e-38f, nothing = 0.0f;
-#pragma omp simd reduction(max : largest) reduction(+ : nothing)
+    float largest = 1.17549435e-38f, not_finite = 0.0f;
+#pragma omp simd reduction(max : largest) reduction(+ : not_finite)
     for (size j = 0; j < features; j++) {
-        float size_of = fabsf(row[j]);
-        largest = size_of > largest ? size_of : largest;
-        nothing += row[j] * 0.0f;
+        float absolute = fabsf(row[j]);
+        largest = absolute > largest ? absolute : largest;
+        not_finite += row[j] * 0.0f;
     }
-    return largest / 127.0f + nothing;
+    return largest / 127.0f + not_finite;
 }
 
-ALWAYS_INLINE float meant(int32_t sum, float scale, float row_scale, float bias) {
+/* Returns the product that an integer sum stands for, plus a bias. */
+ALWAYS_INLINE float scaled(int32_t sum, float scale, float row_scale, float bias) {
     return bias + (float)sum * scale * row_scale;
 }
 
-/* Integers of rows and their scales. */
+/* Writes the integers and the scale of each row. */
 void quantize(size rows, size features, const float *inputs, int8_t *integers, float *scales) {
 #pragma omp parallel for schedule(static) if (rows * features > 32768)
     for (size i = 0; i < rows; i++) {
@@ -36,7 +37,7 @@ void quantize(size rows, size features, const float *inputs, int8_t *integers, f
     }
 }
 
-/* What sums of products of integers stand for, and a bias, which may be NULL. */
+/* Writes scaled integer sums plus the bias, which may be NULL. */
 void dequantize(
     size rows, size outputs, const int32_t *sums, const float *row_scales, const float *scales, const float *bias, float *out
 ) {
@@ -45,11 +46,12 @@ void dequantize(
         const int32_t *row = sums + i * outputs;
         float scale = row_scales[i];
 #pragma omp simd
-        for (size j = 0; j < outputs; j++) out[i * outputs + j] = meant(row[j], scales[j], scale, bias ? bias[j] : 0.0f);
+        for (size j = 0; j < outputs; j++)
+            out[i * outputs + j] = scaled(row[j], scales[j], scale, bias ? bias[j] : 0.0f);
     }
 }
 
-/* Sums of a panel for up to BLOCK rows of 16-bit inputs. */
+/* Computes the sums of a panel for up to BLOCK rows of 16-bit inputs. */
 ALWAYS_INLINE void panel_sums(
     const int rows, size pairs, const int16_t *inputs, const int8_t *panel, int32_t sums[BLOCK][PANEL]
 ) {
@@ -84,13 +86,13 @@ ALWAYS_INLINE void panel_sums(
 #endif
 }
 
-/* W x + b of float rows, by integers of both; the bias may be NULL. */
+/* Computes W x + b of float rows with integer products. The bias may be NULL. */
 void integer_product(
     size rows, size inputs, size outputs, const float *x, const int8_t *panels, const float *scales, const float *bias,
     float *out
 ) {
     const size pairs = (inputs + 1) / 2, count = (outputs + PANEL - 1) / PANEL;
-    /* Where a pair lacks its second half, that of the weight is 0. */
+    /* With an odd number of inputs the second integer of the last pair is not set: the weight's is 0. */
     int16_t *integers = malloc(sizeof(int16_t) * (size_t)(2 * pairs * rows));
     float *row_scales = malloc(sizeof(float) * (size_t)rows);
 #pragma omp parallel if (rows * inputs * outputs > 524288)
@@ -109,7 +111,7 @@ void integer_product(
                 const int16_t *block = integers + 2 * pairs * i;
                 const size here = rows - i < BLOCK ? rows - i : BLOCK;
                 int32_t sums[BLOCK][PANEL];
-                /* As many rows as there are, known where it is inlined. */
+                /* The number of rows is a constant in each inlined call. */
                 switch (here) {
                 case 1: panel_sums(1, pairs, block, panel, sums); break;
                 case 2: panel_sums(2, pairs, block, panel, sums); break;
@@ -119,7 +121,7 @@ void integer_product(
                 }
                 for (size r = 0; r < here; r++)
                     for (size j = 0; j < width; j++)
-                        out[(i + r) * outputs + first + j] = meant(
+                        out[(i + r) * outputs + first + j] = scaled(
                             sums[r][j], scales[first + j], row_scales[i + r], bias ? bias[first + j] : 0.0f
                         );
             }

@@ -1,9 +1,7 @@
 """Products on a CPU by oneDNN, with weights in the layout that its inner loop reads.
 
-PyTorch multiplies float32 by its BLAS, MKL. On processors with 512-bit vectors that are not Intel's it reaches three
-quarters of what oneDNN does with the same instructions, and with few rows less than half, because it repacks the weight
-for every product. PyTorch computes bf16 products with oneDNN, but also repacks the weight each time. With
-256-bit vectors oneDNN is the faster one with few rows alone (docs/performance.md).
+PyTorch repacks a weight for every product, in float32 by MKL as in bf16 by oneDNN. With 256-bit vectors oneDNN is the
+faster one with few rows alone (docs/performance.md).
 
 A row of such a product is the same to the bit, however many rows there are.
 
@@ -35,15 +33,10 @@ def suits(weight_NF: Tensor, *, few_rows: bool = False) -> bool:
         and weight_NF.dtype in (torch.float32, torch.bfloat16)
         and weight_NF.numel() >= FEWEST_WEIGHTS
         and torch._C._get_mkldnn_enabled()
-        and _is_faster(weight_NF.dtype, few_rows)
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        # As measured.
+        and (_vectors() == "AVX512" or (_vectors() == "AVX2" and few_rows and weight_NF.dtype == torch.float32))
     )
-
-
-def _is_faster(dtype: torch.dtype, few_rows: bool) -> bool:
-    """Returns whether oneDNN was measured to be faster on this processor."""
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return False
-    return _vectors() == "AVX512" or (_vectors() == "AVX2" and few_rows and dtype == torch.float32)
 
 
 @cache

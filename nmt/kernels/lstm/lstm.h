@@ -1,5 +1,7 @@
 /* Steps of a long short-term memory; part of kernels.h. */
 
+/* Computes a step of one row: i, f, o = sigmoid(..), g = tanh(..), c' = f c + i g, h' = o tanh(c'). `copy` is h' in the
+compute dtype. */
 ALWAYS_INLINE void NAME(lstm_row)(
     size h, const S *input, const S *more, const S *recurrent, const E *cell, E *after_cell, E *state, S *copy,
     const int has_more, const int has_copy
@@ -16,7 +18,7 @@ ALWAYS_INLINE void NAME(lstm_row)(
     }
 }
 
-/* Cell and output after a step of a long short-term memory. */
+/* Writes the cell and the output after a step. */
 void NAME(lstm)(const NAME(GateInputs) *all, const E *cell, E *after_cell, E *after, S *copy) {
     const NAME(GateInputs) g = *all;
     const size h = g.hidden;
@@ -55,7 +57,8 @@ ALWAYS_INLINE void NAME(lstm_row_backward)(
     }
 }
 
-/* Writes the gradient of the gates' sum to one place or two, and adds that of the cell before. */
+/* Writes the gradient of the gates' pre-activations to `d_gates` and, unless it is NULL, to `d_copy`. Adds the gradient
+of the cell before the step to `d_cell`. */
 void NAME(lstm_backward)(
     const NAME(GateInputs) *all, const E *cell, const E *after_cell, const E *d_after, const S *pending,
     const E *d_after_cell, S *d_gates, size d_gates_stride, S *d_copy, size d_copy_stride, E *d_cell

@@ -10,17 +10,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language import constexpr
 
-from nmt.kernels.rnn.triton import (
-    add_optional,
-    block,
-    gate_arguments,
-    gate_sum,
-    grid,
-    load,
-    store_with_copy,
-    stride,
-    tanh,
-)
+from nmt.kernels.rnn.triton import add_optional, gate_sum, indices, launch, load, store_with_copy, tanh
 from nmt.kernels.steps import GateInputs
 
 
@@ -38,9 +28,7 @@ def _lstm_gates(inputs, more, recurrent, b, input_b, more_b, recurrent_b, hidden
 def _lstm(
     inputs, more, recurrent, cell, after_cell, after, copy, input_b, more_b, recurrent_b, hidden, BLOCK: constexpr
 ):
-    b = tl.program_id(0).to(tl.int64)
-    h = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = h < hidden
+    b, h, inside = indices(hidden, BLOCK)
     entry, forget, candidate, output = _lstm_gates(
         inputs, more, recurrent, b, input_b, more_b, recurrent_b, hidden, h, inside
     )
@@ -79,9 +67,7 @@ def _lstm_backward(
     hidden,
     BLOCK: constexpr,
 ):
-    b = tl.program_id(0).to(tl.int64)
-    h = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = h < hidden
+    b, h, inside = indices(hidden, BLOCK)
     entry, forget, candidate, output = _lstm_gates(
         inputs, more, recurrent, b, input_b, more_b, recurrent_b, hidden, h, inside
     )
@@ -102,9 +88,7 @@ def _lstm_backward(
 def lstm_forward(
     gates: GateInputs, cell_BH: Tensor, after_cell_BH: Tensor, after_BH: Tensor, copy_BH: Tensor | None
 ) -> None:
-    terms, strides = gate_arguments(gates)
-    results, sizes = (after_cell_BH, after_BH, copy_BH), (*strides, cell_BH.shape[1])
-    _lstm[grid(cell_BH)](*terms, cell_BH, *results, *sizes, BLOCK=block(cell_BH))
+    launch(_lstm, gates, cell_BH, after_cell_BH, after_BH, copy_BH)
 
 
 def lstm_backward(
@@ -118,7 +102,5 @@ def lstm_backward(
     d_gates_copy_BG: Tensor | None,
     d_cell_BH: Tensor,
 ) -> None:
-    terms, strides = gate_arguments(gates)
-    gradients = (d_after_BH, pending_BH, d_after_cell_BH, d_gates_BG, d_gates_copy_BG, d_cell_BH)
-    sizes = (*strides, stride(d_gates_BG), stride(d_gates_copy_BG), cell_BH.shape[1])
-    _lstm_backward[grid(cell_BH)](*terms, cell_BH, after_cell_BH, *gradients, *sizes, BLOCK=block(cell_BH))
+    d_gates, gradients = (d_gates_BG, d_gates_copy_BG), (d_after_BH, pending_BH, d_after_cell_BH)
+    launch(_lstm_backward, gates, cell_BH, after_cell_BH, *gradients, *d_gates, d_cell_BH, rows=d_gates)

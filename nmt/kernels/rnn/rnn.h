@@ -1,6 +1,6 @@
-/* Steps of a simple recurrence, and what enters every cell; part of kernels.h.
+/* Steps of a simple recurrence, and the gate inputs of all cells; part of kernels.h.
 
-Gate inputs are the halves of a cell's pre-activations: the input's, in one term or two, and that of the state before. */
+Gate inputs are the terms of a cell's pre-activations: the input's half, in one term or two, and the recurrent half. */
 
 typedef struct {
     size rows, hidden;
@@ -8,16 +8,18 @@ typedef struct {
     size input_stride, more_stride, recurrent_stride;
 } NAME(GateInputs);
 
+/* Returns the input's half of a pre-activation. */
 ALWAYS_INLINE E NAME(input_half)(const S *input, const S *more, size j, const int has_more) {
     return has_more ? GET(input[j]) + GET(more[j]) : GET(input[j]);
 }
 
+/* Returns the sum of both halves. */
 ALWAYS_INLINE E NAME(gate_sum)(const S *input, const S *more, const S *recurrent, size j, const int has_more) {
     E x = GET(input[j]) + GET(recurrent[j]);
     return has_more ? x + GET(more[j]) : x;
 }
 
-/* Calls ROW(has_more, has_other) with constants, so that the loop that is inlined has no branch. */
+/* Calls ROW(has_more, has_other) with constants, so that the inlined loop has no branch. */
 #define IN_EVERY_CASE(more, other)                                                                                     \
     if (more) {                                                                                                        \
         if (other)                                                                                                     \
@@ -40,7 +42,7 @@ ALWAYS_INLINE void NAME(rnn_row)(
     }
 }
 
-/* tanh of the sum, in either dtype or both: a step of a simple recurrence, or a mixture. */
+/* Writes the tanh of the sum in the accumulation dtype, the compute dtype or both; `after` or `copy` may be NULL. */
 void NAME(rnn)(const NAME(GateInputs) *all, E *after, S *copy) {
     const NAME(GateInputs) g = *all;
     const size h = g.hidden;
@@ -57,7 +59,8 @@ void NAME(rnn)(const NAME(GateInputs) *all, E *after, S *copy) {
     }
 }
 
-/* Writes the gradient of the sum to one place or two, from the result in one of two dtypes. */
+/* Writes the gradient of the sum to `d_gates` and, unless it is NULL, to `d_copy`. The step's result is `after` or, where
+that is NULL, `copy`. */
 void NAME(rnn_backward)(
     size rows, size h, const E *after, const S *copy, const E *d_after, const S *pending, S *d_gates,
     size d_gates_stride, S *d_copy, size d_copy_stride

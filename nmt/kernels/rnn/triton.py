@@ -7,6 +7,9 @@ Shapes: B sentences, G gates x H, R features.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -24,6 +27,14 @@ def tanh(x):
     """tanh to 1e-7, without overflow."""
     # Triton's interpreter has no tanh.
     return 2.0 * tl.sigmoid(2.0 * x) - 1.0
+
+
+@triton.jit
+def indices(hidden, BLOCK: constexpr):
+    """Returns the row and the features of a program, and the mask of the features that exist."""
+    b = tl.program_id(0).to(tl.int64)
+    h = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    return b, h, h < hidden
 
 
 @triton.jit
@@ -61,26 +72,17 @@ def gate_sum(inputs, more, recurrent, b, input_b, more_b, recurrent_b, at, insid
     return half + load(recurrent + b * recurrent_b + at, inside)
 
 
-def stride(rows_BF: Tensor | None) -> int:
-    """Returns the stride of rows; 0 without a tensor."""
-    return 0 if rows_BF is None else rows_BF.stride(0)
+def launch(kernel: Any, gates: GateInputs | None, *tensors: Tensor | None, rows: Sequence[Tensor | None] = ()) -> None:
+    """Launches a kernel of a cell: one program for each row and block of features of the first tensor [B, H].
 
-
-def gate_arguments(gates: GateInputs) -> tuple[tuple[Tensor, Tensor | None, Tensor], tuple[int, int, int]]:
-    """Returns the terms of gate inputs and the strides of their rows."""
-    input_BG, recurrent_BG, more_BG = gates
-    return (input_BG, more_BG, recurrent_BG), (stride(input_BG), stride(more_BG), stride(recurrent_BG))
-
-
-def block(like_BF: Tensor) -> int:
-    """Returns the features that a program of a cell computes."""
-    return min(WIDEST, int(triton.next_power_of_2(like_BF.shape[1])))
-
-
-def grid(like_BF: Tensor) -> tuple[int, int]:
-    """Returns the grid of a cell: one program for each row and block of its features."""
-    batch, features = like_BF.shape
-    return batch, triton.cdiv(features, block(like_BF))
+    It gets the terms of the gate inputs and the tensors, then the strides of both the terms and `rows`, and H.
+    """
+    terms = () if gates is None else (gates.input_BG, gates.more_BG, gates.recurrent_BG)
+    strides = (0 if each is None else each.stride(0) for each in (*terms, *rows))
+    assert tensors[0] is not None
+    batch, features = tensors[0].shape
+    block = min(WIDEST, int(triton.next_power_of_2(features)))
+    kernel[batch, triton.cdiv(features, block)](*terms, *tensors, *strides, features, BLOCK=block)
 
 
 def unsupported_reason(device: torch.device) -> str:
@@ -97,18 +99,14 @@ def unsupported_reason(device: torch.device) -> str:
 
 @triton.jit
 def _rnn(inputs, more, recurrent, after, copy, input_b, more_b, recurrent_b, features, BLOCK: constexpr):
-    b = tl.program_id(0).to(tl.int64)
-    r = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = r < features
+    b, r, inside = indices(features, BLOCK)
     value = tanh(gate_sum(inputs, more, recurrent, b, input_b, more_b, recurrent_b, r, inside))
     store_with_copy(after, copy, b * features + r, value, inside)
 
 
 @triton.jit
 def _rnn_backward(after, d_after, pending, d_gates, d_copy, d_gates_b, d_copy_b, features, BLOCK: constexpr):
-    b = tl.program_id(0).to(tl.int64)
-    r = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = r < features
+    b, r, inside = indices(features, BLOCK)
     row = b * features + r
     value = load(after + row, inside)
     gradient = add_optional(load(d_after + row, inside), pending, row, inside) * (1.0 - value * value)
@@ -118,13 +116,11 @@ def _rnn_backward(after, d_after, pending, d_gates, d_copy, d_gates_b, d_copy_b,
 
 
 def rnn_forward(gates: GateInputs, after_BR: Tensor, copy_BR: Tensor | None) -> None:
-    terms, strides = gate_arguments(gates)
-    _rnn[grid(after_BR)](*terms, after_BR, copy_BR, *strides, after_BR.shape[1], BLOCK=block(after_BR))
+    launch(_rnn, gates, after_BR, copy_BR)
 
 
 def rnn_backward(
     after_BR: Tensor, d_after_BR: Tensor, pending_BR: Tensor | None, d_gates_BR: Tensor, d_gates_copy_BR: Tensor | None
 ) -> None:
-    gradients = (d_after_BR, pending_BR, d_gates_BR, d_gates_copy_BR)
-    sizes = (stride(d_gates_BR), stride(d_gates_copy_BR), after_BR.shape[1])
-    _rnn_backward[grid(after_BR)](after_BR, *gradients, *sizes, BLOCK=block(after_BR))
+    d_gates = (d_gates_BR, d_gates_copy_BR)
+    launch(_rnn_backward, None, after_BR, d_after_BR, pending_BR, *d_gates, rows=d_gates)

@@ -20,10 +20,10 @@ Shapes: B sentences, T steps, S source positions, F features of a value, H hidde
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import FunctionType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,19 +47,10 @@ from nmt.kernels.tape.operations import (
 )
 from nmt.runtime import product_dtype
 
-__all__ = ["BatchShape", "Input", "Outputs", "Replayer", "Row", "Tape", "Term", "Value"]
+__all__ = ["BatchShape", "Input", "Outputs", "Row", "Tape", "Term", "Value"]
 
 Outputs = tuple[Tensor, Tensor, Tensor]
 """The rows after all steps of two values, [B, T, F] each, and the attention weights, [B, T, S]."""
-Gradients = Callable[..., "list[Tensor | None]"]
-"""From the gradients of the outputs to those of the inputs."""
-
-
-class Replayer(Protocol):
-    """Runs tapes with the structure of earlier ones without calling their operations."""
-
-    def run(self, tape: Tape) -> tuple[Outputs, Gradients] | None:
-        """Returns the outputs of a tape and its backward pass; None where the tape must run itself."""
 
 
 class BatchShape(NamedTuple):
@@ -101,18 +92,11 @@ class Tape:
     """Records the operations of a step, then runs all steps."""
 
     def __init__(self, kernels: StepKernels, projected_BTG: Tensor) -> None:
-        batch, positions, _ = projected_BTG.shape
-        dtype = product_dtype(projected_BTG)
-        self.device_type = projected_BTG.device.type
+        batch, steps, _ = projected_BTG.shape
+        self.needs_backward = torch.is_grad_enabled()
+        """Whether there will be a backward pass."""
         self._kernels = kernels
-        self._run = Run(
-            positions,
-            batch,
-            projected_BTG.device,
-            dtype,
-            torch.promote_types(dtype, torch.float32),
-            needs_backward=torch.is_grad_enabled(),
-        )
+        self._run = Run(steps, batch, projected_BTG.device, product_dtype(projected_BTG), self.needs_backward)
         self._operations: list[Operation] = []
         self._values: list[Value] = []
         self._step_inputs: list[tuple[Tensor, Term]] = []
@@ -161,15 +145,15 @@ class Tape:
 
     def gated(self, cell: str, inputs: Sequence[Term], recurrent: Term, before: Row, after: Row) -> None:
         """Records a step of the gated cell of this name; the input's half of the gates may be a sum of two terms."""
-        self._operations.append(GatedCell(self._kernels, cell, inputs, recurrent, before, after))
+        self._operations.append(GatedCell(self._kernels, cell, inputs, recurrent, after, before))
 
     def lstm(self, inputs: Sequence[Term], recurrent: Term, cell: tuple[Row, Row], after: Row) -> None:
         """Records a step of a long short-term memory: `cell` before and after it, and its output."""
-        self._operations.append(Lstm(self._kernels, inputs, recurrent, cell, after))
+        self._operations.append(Lstm(self._kernels, "lstm", inputs, recurrent, after, *cell))
 
     def tanh(self, inputs: Sequence[Term], recurrent: Term, after: Row) -> None:
         """Records the tanh of the sum of all terms."""
-        self._operations.append(Tanh(self._kernels, inputs, recurrent, after))
+        self._operations.append(Tanh(self._kernels, "rnn", inputs, recurrent, after))
 
     def scale(self, row: Row, scale_BTF: Tensor) -> Value:
         """Records a row times the scale of each step, for products to read."""
@@ -188,16 +172,6 @@ class Tape:
         self._outputs = hidden, context
         outputs: Outputs = _RunTape.apply(self, *(each.tensor for each in self.inputs))  # type: ignore[no-untyped-call]
         return outputs
-
-    @property
-    def replayer(self) -> Replayer | None:
-        replayer: Replayer | None = self._kernels.replayer
-        return replayer
-
-    @property
-    def needs_backward(self) -> bool:
-        """Whether there will be a backward pass."""
-        return self._run.needs_backward
 
     @property
     def inputs(self) -> list[Input]:
@@ -266,12 +240,10 @@ class Tape:
     ) -> list[Tensor | None]:
         """Returns the gradients of `inputs` from those of the outputs."""
         assert self._attend is not None
-        d_outputs_BTF: Mapping[Value, Tensor | None] = dict(
-            zip(self._outputs, (d_hidden_BTF, d_context_BTF), strict=True)
-        )
+        d_outputs_BTF = dict(zip(self._outputs, (d_hidden_BTF, d_context_BTF), strict=True))
         for value in self._values:
             value.begin_backward(d_outputs_BTF.get(value))
-        self._attend.begin_backward_weights(d_weights_BTS)
+        self._attend.d_weights_BTS = d_weights_BTS
         for operation in self._operations:
             operation.begin_backward()
         for step in reversed(range(self._run.steps)):
@@ -306,9 +278,10 @@ class _RunTape(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tape: Tape, *inputs: Tensor) -> Outputs:
         ctx.set_materialize_grads(False)
-        ctx.device_type = tape.device_type
-        with torch.autocast(tape.device_type, enabled=False):
-            replayed = tape.replayer.run(tape) if tape.replayer is not None else None
+        ctx.device_type = tape._run.device.type
+        with torch.autocast(ctx.device_type, enabled=False):
+            replayer = tape._kernels.replayer
+            replayed = None if replayer is None else replayer.run(tape)
             outputs, ctx.tape_backward = replayed or (tape.forward(), tape.backward)
         return outputs
 

@@ -33,10 +33,13 @@ class Run:
     device: torch.device
     compute_dtype: torch.dtype
     """Of operands and results of products."""
-    accumulation_dtype: torch.dtype
-    """Of states and sums: at least single precision."""
     needs_backward: bool
     """Whether there will be a backward pass, for which the rows of all steps are kept."""
+
+    @property
+    def accumulation_dtype(self) -> torch.dtype:
+        """Of states and sums: at least single precision."""
+        return torch.promote_types(self.compute_dtype, torch.float32)
 
     def empty(self, rows: int, features: int, dtype: torch.dtype | None = None) -> Tensor:
         """Returns an uninitialized tensor [rows, B, features], in the compute dtype by default."""
@@ -52,10 +55,6 @@ class Value:
 
     Its readers add up its gradient. Products add theirs, in the compute dtype, to a pending part.
     """
-
-    state_RBF: Tensor
-    operand_RBF: Tensor
-    gradient_RBF: Tensor
 
     def __init__(self, features: int, first: Tensor | None = None, *, formats: Formats = "both") -> None:
         self.features = features
@@ -79,9 +78,8 @@ class Value:
         self.run = run
         dtype = run.accumulation_dtype if self.formats == "state" else run.compute_dtype
         self.operand_RBF = run.empty(run.steps + self.carried, self.features, dtype)
-        one_tensor = self.formats != "both" or run.compute_dtype == run.accumulation_dtype
         self.state_RBF = self.operand_RBF
-        if not one_tensor:
+        if self.formats == "both" and run.compute_dtype != run.accumulation_dtype:
             self.state_RBF = torch.empty_like(self.operand_RBF, dtype=run.accumulation_dtype)
         self.state_rows, self.operand_rows = self.state_RBF.unbind(0), self.operand_RBF.unbind(0)
         if self.first is not None:
@@ -153,9 +151,6 @@ class Row:
 class Term:
     """A part of a product, or an input of each step: one operation reads it and no other."""
 
-    rows: Sequence[Tensor]
-    whole_TBN: Tensor
-    gradient_rows: Sequence[Tensor]
     gradient_TBN: Tensor | None = None
 
     def bind(self, whole_TBN: Tensor, run: Run) -> None:
@@ -202,15 +197,11 @@ class Product(Operation):
         self.sizes = [len(weight) for weight, _, _ in self.parts]
         self.weight_NF = torch.cat([weight.to(run.compute_dtype) for weight, _, _ in self.parts])
         self.weight = PrepackedProduct(self.weight_NF)
-        biases = [bias for _, bias, _ in self.parts]
-        self.bias_N: Tensor | None = None
-        if any(bias is not None for bias in biases):
-            self.bias_N = torch.cat(
-                [
-                    self.weight_NF.new_zeros(size) if bias is None else bias.to(run.compute_dtype)
-                    for size, bias in zip(self.sizes, biases, strict=True)
-                ]
-            )
+        biases = [
+            self.weight_NF.new_zeros(len(weight)) if bias is None else bias.to(run.compute_dtype)
+            for weight, bias, _ in self.parts
+        ]
+        self.bias_N = torch.cat(biases) if any(bias is not None for _, bias, _ in self.parts) else None
         whole_TBN = run.empty(run.steps if run.needs_backward else 1, sum(self.sizes))
         self.rows = run.rows(whole_TBN.unbind(0))
         for (_, _, term), part_TBN in zip(self.parts, torch.split(whole_TBN, self.sizes, -1), strict=True):
@@ -240,14 +231,16 @@ class Product(Operation):
                 yield bias, d_biases[number].to(bias.dtype)
 
 
+@dataclass(eq=False)
 class Attend(Operation):
     """Attention over the source; its weights of all steps are an output of the tape."""
 
-    def __init__(self, kernels: StepKernels, query: Row | Term, source: Annotations, context: Row) -> None:
-        self.kernels = kernels
-        self.query = query
-        self.source = source
-        self.context = context
+    kernels: StepKernels
+    query: Row | Term
+    source: Annotations
+    context: Row
+    d_weights_BTS: Tensor | None = None
+    """The gradient of the tape's attention weights, where there is one."""
 
     def begin(self, run: Run) -> None:
         self.run = run
@@ -256,7 +249,6 @@ class Attend(Operation):
         assert bias.dtype == run.accumulation_dtype
         energy = None if energy is None else energy.to(dtype)
         self.prepared = self.kernels.attention_prepare(Annotations(keys.to(dtype), memory.to(dtype), bias, energy))
-        self.call_forward = self.kernels.attention_forward
         self.scores_TBS = run.empty(run.steps, bias.shape[1], run.accumulation_dtype)
         self.normalizer_TB = self.scores_TBS.new_empty(run.steps, run.batch)
         self.normalizers, self.scores = torch.split(self.normalizer_TB, 1), torch.split(self.scores_TBS, 1)
@@ -265,7 +257,7 @@ class Attend(Operation):
         self.queries = run.rows(torch.split(self.query_TBA, 1))
 
     def forward(self, step: int) -> None:
-        self.call_forward(
+        self.kernels.attention_forward(
             self.queries[step], self.prepared, self.contexts[step], self.scores[step], self.normalizers[step]
         )
 
@@ -274,15 +266,11 @@ class Attend(Operation):
         """The attention weights of all steps."""
         return attention_weights(self.scores_TBS, self.normalizer_TB).transpose(0, 1)
 
-    def begin_backward_weights(self, d_weights_BTS: Tensor | None) -> None:
-        """Takes the gradient of the tape's attention weights, where there is one."""
-        self.d_weights: Sequence[Tensor] | None = None
-        if d_weights_BTS is not None:
-            d_weights_TBS = d_weights_BTS.to(self.run.accumulation_dtype).transpose(0, 1).contiguous()
-            self.d_weights = torch.split(d_weights_TBS, 1)
-
     def begin_backward(self) -> None:
-        self.call_backward = self.kernels.attention_backward
+        self.d_weights: Sequence[Tensor] | None = None
+        if self.d_weights_BTS is not None:
+            d_weights_TBS = self.d_weights_BTS.to(self.run.accumulation_dtype).transpose(0, 1).contiguous()
+            self.d_weights = torch.split(d_weights_TBS, 1)
         self.d_all_weights_TBS = torch.empty_like(self.scores_TBS)
         self.d_all_weights = torch.split(self.d_all_weights_TBS, 1)
         self.d_contexts = torch.split(self.context.gradients_TBF, 1)
@@ -292,7 +280,7 @@ class Attend(Operation):
 
     def backward(self, step: int) -> None:
         pending_BC = self.context.value.take_pending()
-        self.call_backward(
+        self.kernels.attention_backward(
             self.queries[step],
             self.prepared,
             self.scores[step],
@@ -315,18 +303,18 @@ class Attend(Operation):
             yield self.source.energy, d_energy.to(self.source.energy.dtype)
 
 
+@dataclass(eq=False)
 class CellOperation(Operation):
     """A step of the cell with this name, whose input's half of the gates is one term or the sum of two."""
 
-    def __init__(self, kernels: StepKernels, cell: str, inputs: Sequence[Term], recurrent: Term, after: Row) -> None:
-        assert 1 <= len(inputs) <= 2
-        self.kernels = kernels
-        self.cell = cell
-        self.inputs = inputs
-        self.recurrent = recurrent
-        self.after = after
+    kernels: StepKernels
+    cell: str
+    inputs: Sequence[Term]
+    recurrent: Term
+    after: Row
 
     def begin(self, run: Run) -> None:
+        assert 1 <= len(self.inputs) <= 2
         self.call_forward = getattr(self.kernels, f"{self.cell}_forward")
         self.call_backward = getattr(self.kernels, f"{self.cell}_backward")
 
@@ -335,14 +323,11 @@ class CellOperation(Operation):
         return GateInputs(self.inputs[0].rows[step], self.recurrent.rows[step], more)
 
 
+@dataclass(eq=False)
 class GatedCell(CellOperation):
     """A cell whose one state is its output, and whose halves of the gates have gradients of their own."""
 
-    def __init__(
-        self, kernels: StepKernels, cell: str, inputs: Sequence[Term], recurrent: Term, before: Row, after: Row
-    ) -> None:
-        super().__init__(kernels, cell, inputs, recurrent, after)
-        self.before = before
+    before: Row
 
     def forward(self, step: int) -> None:
         before, after, copy = self.before.state(step), self.after.state(step), self.after.copy(step)
@@ -376,14 +361,12 @@ class SummingCell(CellOperation):
         return one.gradient_rows[step], other[0].gradient_rows[step] if other else None
 
 
+@dataclass(eq=False)
 class Lstm(SummingCell):
     """A long short-term memory; its cell is carried beside its output, in the accumulation dtype alone."""
 
-    def __init__(
-        self, kernels: StepKernels, inputs: Sequence[Term], recurrent: Term, cell: tuple[Row, Row], after: Row
-    ) -> None:
-        super().__init__(kernels, "lstm", inputs, recurrent, after)
-        self.before_cell, self.after_cell = cell
+    before_cell: Row
+    after_cell: Row
 
     def forward(self, step: int) -> None:
         cells = self.before_cell.state(step), self.after_cell.state(step)
@@ -405,9 +388,6 @@ class Lstm(SummingCell):
 class Tanh(SummingCell):
     """tanh of the sum: a simple recurrence, or a mixture of two products."""
 
-    def __init__(self, kernels: StepKernels, inputs: Sequence[Term], recurrent: Term, after: Row) -> None:
-        super().__init__(kernels, "rnn", inputs, recurrent, after)
-
     def forward(self, step: int) -> None:
         self.call_forward(self.gates(step), self.after.state(step), self.after.copy(step))
 
@@ -416,13 +396,13 @@ class Tanh(SummingCell):
         self.call_backward(self.after.state(step), self.after.gradient(step), pending, *self.d_gates(step))
 
 
+@dataclass(eq=False)
 class Scale(Operation):
     """A row times the dropout mask of a step; in the compute dtype alone."""
 
-    def __init__(self, row: Row, scale_BTH: Tensor, scaled: Row) -> None:
-        self.row = row
-        self.scale_BTH = scale_BTH
-        self.scaled = scaled
+    row: Row
+    scale_BTH: Tensor
+    scaled: Row
 
     def begin(self, run: Run) -> None:
         self.scales = self.scale_BTH.unbind(1)
@@ -436,13 +416,13 @@ class Scale(Operation):
         self.row.gradient(step).addcmul_(pending_BH.to(self.scale_BTH.dtype), self.scales[step])
 
 
+@dataclass(eq=False)
 class Sum(Operation):
     """A residual connection: the sum of two rows."""
 
-    def __init__(self, one: Row, other: Row, total: Row) -> None:
-        self.one = one
-        self.other = other
-        self.total = total
+    one: Row
+    other: Row
+    total: Row
 
     def forward(self, step: int) -> None:
         torch.add(self.one.state(step), self.other.state(step), out=self.total.state(step))
@@ -455,18 +435,16 @@ class Sum(Operation):
         if pending_BH is not None:
             d_total_BH += pending_BH
         for row in (self.one, self.other):
-            gradient_BH = row.gradient(step)
-            gradient_BH += d_total_BH
+            row.gradient(step).add_(d_total_BH)
 
 
 def _gradient_owners(terms: Sequence[Term]) -> list[Term]:
     """Returns the terms that have their own tensor for the common gradient; the others share the first one's."""
-    owners = [term for term in terms if term.gradient_TBN is not None]
-    if not owners:
-        terms[0].bind_gradient(torch.empty_like(terms[0].whole_TBN))
-        owners = [terms[0]]
+    owners = [term for term in terms if term.gradient_TBN is not None] or [terms[0]]
+    shared_TBN = owners[0].gradient_TBN
+    if shared_TBN is None:
+        shared_TBN = torch.empty_like(terms[0].whole_TBN)
     for term in terms:
         if term.gradient_TBN is None:
-            assert owners[0].gradient_TBN is not None
-            term.bind_gradient(owners[0].gradient_TBN)
+            term.bind_gradient(shared_TBN)
     return owners

@@ -17,6 +17,7 @@ import math
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -82,8 +83,7 @@ class CudaGraph:
 
     def capture(self, function: Callable[[], None]) -> None:
         # Other threads, such as NCCL's, may synchronize during the capture; this one may not.
-        capture = torch.cuda.graph(self._graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local")
-        with capture:
+        with torch.cuda.graph(self._graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
             function()
 
     def replay(self) -> None:
@@ -120,9 +120,9 @@ class GraphReplayer:
             return None
         batch = tape.batch
         key = rounded(batch), tape.structure
-        if key not in self._captured and not self._was_seen(key):
-            return None
         if key not in self._captured:
+            if not self._was_seen(key):
+                return None
             self._captured[key] = CapturedTape(tape, rounded(batch), self._buffers, self._graph)
             # A capture waits for the GPU, so no graph is dropped while it runs.
             if len(self._captured) > self._most_graphs:
@@ -130,7 +130,7 @@ class GraphReplayer:
         self._captured.move_to_end(key)
         captured, inputs = self._captured[key], tape.inputs
         outputs = captured.forward(inputs, batch)
-        backward = ReplayedBackward(captured, inputs, batch)
+        backward = ReplayedBackward(captured, batch, [each.tensor for each in inputs if not each.axes])
         if tape.needs_backward:
             self._pending = weakref.ref(backward)
         return outputs, backward
@@ -145,21 +145,21 @@ class GraphReplayer:
         return seen
 
 
+@dataclass(eq=False)
 class ReplayedBackward:
     """The backward pass of a replayed recurrence. While it exists, the memory of all graphs is in use.
 
     It is freed with autograd's node: after the backward pass, or when the outputs are freed.
     """
 
-    def __init__(self, captured: CapturedTape, inputs: Sequence[Input], batch: BatchShape) -> None:
-        self._captured = captured
-        # The graph reads the weights again: their memory must not be freed.
-        self._weights = [each.tensor for each in inputs if not each.axes]
-        self._batch = batch
+    captured: CapturedTape
+    batch: BatchShape
+    weights: list[Tensor]
+    """The graph reads them again: their memory must not be freed."""
 
     def __call__(self, *d_outputs: Tensor | None) -> list[Tensor | None]:
         """Returns the gradients of the tape's inputs from those of its outputs."""
-        return self._captured.backward(d_outputs, self._batch)
+        return self.captured.backward(d_outputs, self.batch)
 
 
 class SharedBuffers:
