@@ -146,9 +146,12 @@ class Shortlists:
         for pieces, ids in zip(shortlists, forced, strict=True):
             others = np.union1d(np.asarray(pieces, np.int64), np.asarray(ids, np.int64))
             self._shortlists.append(np.concatenate((first, np.setdiff1d(others, first, assume_unique=True))))
-        index = {int(piece): number for number, piece in enumerate(first)}
-        self.special = SpecialIndices(index[special.pad], index[special.unk], index[special.bos], index[special.eos])
-        self.prefix = prefix and [self._indices(sentence, ids) for sentence, ids in enumerate(prefix)]
+        ids = [special.pad, special.unk, special.bos, special.eos]
+        self.special = SpecialIndices(*np.searchsorted(first, ids).tolist())
+        self.prefix = prefix and [
+            [int(np.argmax(pieces == piece)) for piece in ids]
+            for ids, pieces in zip(prefix, self._shortlists, strict=True)
+        ]
         self.union = np.unique(np.concatenate(self._shortlists))
 
     def on(self, device: torch.device) -> SentenceVocabularies:
@@ -164,10 +167,6 @@ class Shortlists:
     def vocabulary_ids(self, sentence: int, indices: Sequence[int]) -> tuple[int, ...]:
         """Returns the pieces at these indices of a sentence's shortlist."""
         return tuple(self._shortlists[sentence][list(indices)].tolist())
-
-    def _indices(self, sentence: int, ids: Sequence[int]) -> list[int]:
-        index = {int(piece): number for number, piece in enumerate(self._shortlists[sentence])} if ids else {}
-        return [index[piece] for piece in ids]
 
 
 @dataclass(frozen=True)

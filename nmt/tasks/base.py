@@ -44,7 +44,7 @@ from nmt.runtime import (
 )
 from nmt.tasks.components import parse_saved_config
 from nmt.training.objectives import Objective
-from nmt.training.optimizers import OptimizerOptions
+from nmt.training.optimizers import values_per_weight
 from nmt.training.progress import Validate
 
 Which = Literal["best", "last"] | None
@@ -155,8 +155,7 @@ def report_size(parts: Sequence[tuple[str, int]], training: LearningConfig, runt
     for line in format_table([*rows, ("parameters", f"{total:,}")]).splitlines():
         logger.info("%s", line)
     # Weights, gradients, and the values of the optimizer and of the moving average, all in float32.
-    assert isinstance(training.optimizer, OptimizerOptions)
-    values = 2 + training.optimizer.values_per_weight + (1 if training.ema_decay else 0)
+    values = 2 + values_per_weight(training.optimizer) + (1 if training.ema_decay else 0)
     needed = 4 * total * values
     logger.info("memory: %s of weights; training holds %s, and the batches", in_bytes(4 * total), in_bytes(needed))
     free = free_memory(runtime.device)

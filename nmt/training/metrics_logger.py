@@ -89,7 +89,6 @@ class MetricsLogger(AbstractContextManager["MetricsLogger"]):
         self._clock = clock
         self._start = clock()
         self._paused_seconds = 0.0
-        self._paused_at: float | None = None
         self._window_start = 0.0
         self._window = MetricsWindow()
         self._tokens = 0
@@ -123,11 +122,10 @@ class MetricsLogger(AbstractContextManager["MetricsLogger"]):
         is_best: bool = False,
     ) -> None:
         """Logs the metrics of a validation in a line, and some samples."""
-        values = {name: json_value(value) for name, value in metrics.items()}
-        self.log_event("validation", step, epoch, {**values, "best": is_best})
+        self.log_event("validation", step, epoch, {**metrics, "best": is_best})
         if self._writer is None:
             return
-        text = ", ".join(f"{name} {_format_value(value)}" for name, value in values.items())
+        text = ", ".join(f"{name} {_format_value(value)}" for name, value in metrics.items())
         logger.info("validation at step %d, epoch %d: %s%s", step, epoch, text, " (best so far)" if is_best else "")
         for sample in samples:
             width = max(map(len, sample))
@@ -145,13 +143,11 @@ class MetricsLogger(AbstractContextManager["MetricsLogger"]):
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Excludes the time of validating or saving from the speed and the time left."""
-        assert self._paused_at is None, "paused twice"
-        self._paused_at = self._clock()
+        started = self._clock()
         try:
             yield
         finally:
-            self._paused_seconds += self._clock() - self._paused_at
-            self._paused_at = None
+            self._paused_seconds += self._clock() - started
 
     @property
     def seconds(self) -> float:
@@ -161,8 +157,7 @@ class MetricsLogger(AbstractContextManager["MetricsLogger"]):
     @property
     def training_seconds(self) -> float:
         """Time of this process without what was `paused`."""
-        paused = self._clock() - self._paused_at if self._paused_at is not None else 0.0
-        return self._clock() - self._start - self._paused_seconds - paused
+        return self._clock() - self._start - self._paused_seconds
 
     def log_summary(
         self,
@@ -184,7 +179,7 @@ class MetricsLogger(AbstractContextManager["MetricsLogger"]):
             rows.append(("speed", f"{self._tokens / self.training_seconds:,.0f} {self.unit}/s"))
         if best is not None:
             rows.append(("best checkpoint", str(best)))
-        rows += [(f"  {name}", _format_value(json_value(value))) for name, value in (metrics or {}).items()]
+        rows += [(f"  {name}", _format_value(value)) for name, value in (metrics or {}).items()]
         lines = format_table(rows).splitlines()
         if best is not None and uses:
             lines += ["Use it:", *(f"  {use.replace('MODEL', shlex.quote(str(self.run)))}" for use in uses)]
@@ -213,9 +208,9 @@ class MetricsLogger(AbstractContextManager["MetricsLogger"]):
             "step %d, epoch %d: %s, learning rate %.3g, gradient norm %s, %s tokens/s%s",
             step,
             epoch,
-            ", ".join(f"{name} {_format_value(json_value(value))}" for name, value in numbers.items()),
+            ", ".join(f"{name} {_format_value(value)}" for name, value in numbers.items()),
             rate,
-            _format_value(json_value(norm)),
+            _format_value(norm),
             f"{speed:,.0f}",
             self._time_left(step),
             extra=FILE_ONLY if self._terminal else None,
@@ -238,7 +233,7 @@ class MetricsLogger(AbstractContextManager["MetricsLogger"]):
         total = "" if self.total_steps is None else f"/{self.total_steps:,}"
         fields = [
             f"epoch {epoch}, step {step:,}{total}",
-            f", loss {_format_value(json_value(values['loss']))}",
+            f", loss {_format_value(values['loss'])}",
             self._time_left(step),
             f", {values['tokens_per_second']:,.0f} tokens/s",
         ]
@@ -437,6 +432,7 @@ def _detached(number: Number) -> Number:
 
 
 def _format_value(value: Any) -> str:
+    value = json_value(value)
     return f"{value:.4g}" if isinstance(value, float) else "not finite" if value is None else str(value)
 
 

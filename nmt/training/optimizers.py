@@ -31,11 +31,6 @@ class OptimizerOptions(PartOptions):
     weight_decay: NotNegative = 0.0
     """Decay of the matrices; biases and normalisations never decay."""
 
-    @property
-    def values_per_weight(self) -> int:
-        """Numbers that the optimizer stores for each weight."""
-        return 0
-
 
 class AdamWOptions(OptimizerOptions):
     kind: Literal["adamw"] = "adamw"
@@ -44,10 +39,6 @@ class AdamWOptions(OptimizerOptions):
     """Decay of the averages of the gradient and of its square."""
     epsilon: Rate = 1e-8
     """Added to the root of the squared gradient."""
-
-    @property
-    def values_per_weight(self) -> int:
-        return 2
 
 
 class AdamOptions(AdamWOptions):
@@ -62,10 +53,6 @@ class SgdOptions(OptimizerOptions):
     learning_rate: Rate = 1.0
     momentum: Probability = 0.0
     """Momentum."""
-
-    @property
-    def values_per_weight(self) -> int:
-        return 1 if self.momentum else 0
 
 
 def step_where(optimizer: optim.Optimizer, is_finite: Tensor) -> None:
@@ -131,6 +118,11 @@ def _state_of_each(options: PartOptions, count: int) -> dict[int, dict[str, Tens
     optimizer.step()
     state: dict[int, dict[str, Tensor]] = optimizer.state_dict()["state"]
     return state
+
+
+def values_per_weight(options: PartOptions) -> int:
+    """Returns the numbers that the optimizer stores for each weight."""
+    return sum(value.shape == (1,) for state in _state_of_each(options, 1).values() for value in state.values())
 
 
 def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

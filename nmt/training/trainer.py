@@ -90,7 +90,8 @@ class Trainer:
                     self.progress.validation_due = due
                     self.save()
                     by = self.interrupts.signal
-                    return self._result(f"stopped by {by.name if by else 'another process'}", interrupted=True)
+                    reason = f"stopped by {by.name if by else 'another process'}"
+                    return TrainingResult(reason, True, self.progress, self.stopping.best_step)
                 if due:
                     self.validate()
                 elif self.options.save_every and self.progress.step % self.options.save_every == 0:
@@ -99,7 +100,7 @@ class Trainer:
                     break
             if self.progress.validated_step != self.progress.step:
                 self.validate()
-        return self._result(reason)
+        return TrainingResult(reason, False, self.progress, self.stopping.best_step)
 
     def step(self, update: list[AnyBatch]) -> bool:
         """Runs an update: the gradients of all batches of all ranks, normalised by all that they count.
@@ -296,9 +297,6 @@ class Trainer:
             metric, patience = options.early_stopping.metric, options.early_stopping.patience
             return f"{metric} has not improved for {counted(patience, 'validation')}"
         return ""
-
-    def _result(self, reason: str, interrupted: bool = False) -> TrainingResult:
-        return TrainingResult(reason, interrupted, self.progress, self.stopping.best_step)
 
 
 def data_parallel(objective: Objective, device: torch.device) -> DistributedDataParallel:
