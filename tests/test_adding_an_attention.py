@@ -123,7 +123,7 @@ def distance(tmp_path: Path) -> Iterator[None]:
     sys.modules["distance"] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     yield
-    del sys.modules["distance"], SCORES._entries["distance"]
+    del sys.modules["distance"], SCORES["distance"]
 
 
 @pytest.mark.parametrize("truth", TRUTHS, ids=lambda truth: truth.__name__)

@@ -13,7 +13,7 @@ from nmt.config import schema
 from nmt.errors import ConfigError
 from nmt.kernels.packed import PackedGru, Packing
 from nmt.model.cells import CELLS
-from nmt.model.encoder import RecurrentLayers, Segment, segments
+from nmt.model.encoder import RecurrentLayers, segments
 from nmt.model.translator import Translator
 from nmt.tasks.components import read_config
 from tests.support.kernel_params import GRUS
@@ -125,7 +125,7 @@ def test_layers_follow_the_paper(cell: str, shape: dict[str, Any], gru: PackedGr
     ids=str,
 )
 def test_the_library_runs_as_many_layers_at_once_as_it_can(shape: dict[str, Any], expected: list[Any]) -> None:
-    assert list(segments(encoder(**shape))) == [Segment(*each) for each in expected]
+    assert list(segments(encoder(**shape))) == [tuple(each) for each in expected]
     assert [segment.num_layers for segment in layers_of(encoder(**shape)).segments] == [
         last - first + 1 for first, last, _ in expected
     ]

@@ -81,17 +81,13 @@ class Cell(nn.Module):
         """Returns the input half of the pre-activations, [.., G], of inputs [.., input_size]."""
         return self.product(inputs, *self.input_weights)
 
-    def recur(self, hidden: Tensor) -> Tensor:
-        """Returns the recurrent half of the pre-activations, [.., G], of states [.., H]."""
-        return F.linear(hidden, *self.recurrent_weights)
-
     def forward(self, projected_BQG: Tensor, state: State, beside_BQG: Tensor | None = None) -> State:
         """Returns the state after one step.
 
         `projected_BQG` is the input half, with further terms; `beside_BQG` is added to the recurrent half, which the
         reset gate of a GRU multiplies.
         """
-        recurrent_BQG = self.recur(state[0])
+        recurrent_BQG = F.linear(state[0], *self.recurrent_weights)
         return self.step(projected_BQG, recurrent_BQG if beside_BQG is None else recurrent_BQG + beside_BQG, state)
 
     def scan(self, inputs_BTX: Tensor, state: State) -> Tensor:

@@ -100,30 +100,22 @@ class HierarchicalEncoder(nn.Module):
     documents. Empty sentences are skipped.
     """
 
-    def __init__(
-        self,
-        word: schema.LevelConfig,
-        sentence: schema.LevelConfig,
-        embedding: Embedding,
-        embedding_size: int,
-        dropout: float,
-        kernels: Kernels,
-    ) -> None:
-        """`dropout` is that of sentence vectors, and between recurrent layers."""
+    def __init__(self, model: schema.ClassifierConfig, vocabulary_size: int, kernels: Kernels) -> None:
         super().__init__()
-        self.embedding = embedding
-        self.dropout = dropout
+        table = embedding_table(vocabulary_size, model.embedding_size)
+        self.embedding = Embedding(table, model.dropout.word, model.dropout.embedding, kernels)
+        self.dropout = model.dropout.layer
         self.drop = kernels.dropout
-        self.word = Level(word, embedding_size, dropout, kernels)
-        self.sentence = Level(sentence, self.word.output_size, dropout, kernels)
+        self.word = Level(model.word, model.embedding_size, self.dropout, kernels)
+        self.sentence = Level(model.sentence, self.word.output_size, self.dropout, kernels)
         self.output_size = self.sentence.output_size
 
     def unsupported_reason(self) -> str:
         """Why some layers run by the library alone, with the path in the YAML; empty where none does."""
-        stuck = [
-            name for name, level in (("word", self.word), ("sentence", self.sentence)) if not level.has_native_layers
-        ]
-        return " and ".join(f"model.{name}.cell is not gru" for name in stuck)
+        levels = {"word": self.word, "sentence": self.sentence}
+        return " and ".join(
+            f"model.{name}.cell is not gru" for name, level in levels.items() if not level.has_native_layers
+        )
 
     def forward(self, ids_W: Tensor, words_N: Tensor, sentences_B: Tensor) -> EncodedDocuments:
         """Encode documents of any shape.
@@ -154,15 +146,7 @@ class DocumentClassifier(nn.Module):
 
     def __init__(self, model: schema.ClassifierConfig, vocabulary_size: int, labels: int, kernels: Kernels) -> None:
         super().__init__()
-        table = embedding_table(vocabulary_size, model.embedding_size)
-        self.encoder = HierarchicalEncoder(
-            model.word,
-            model.sentence,
-            Embedding(table, model.dropout.word, model.dropout.embedding, kernels),
-            model.embedding_size,
-            model.dropout.layer,
-            kernels,
-        )
+        self.encoder = HierarchicalEncoder(model, vocabulary_size, kernels)
         self.dropout = model.dropout.output
         self.drop = kernels.dropout
         self.projection = nn.Linear(self.encoder.output_size, labels)

@@ -6,7 +6,6 @@ Shapes: B sentences, S source positions, P pieces in packed order, E embedding, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,22 +18,18 @@ from nmt.model.cells import build_stack
 from nmt.model.modules import Embedding, module_list
 
 
-class Segment(NamedTuple):
-    """Layers, counted from 1, that PyTorch runs as one stack: only dropout is between them."""
+def segments(options: schema.EncoderConfig) -> Iterator[tuple[int, int, int]]:
+    """Yields first layer, last layer (counted from 1) and directions of each segment, as few as possible.
 
-    first: int
-    last: int
-    directions: int
-
-
-def segments(options: schema.EncoderConfig) -> Iterator[Segment]:
-    """Yields the segments, as few as possible; a layer with a residual connection is a segment by itself."""
+    PyTorch runs a segment as one stack: only dropout is between its layers. A layer with a residual connection is a
+    segment by itself.
+    """
     first, directions = 1, options.directions
     residual_from = options.residual_from or options.layers + 1
     for layer in range(1, options.layers + 1):
         ends = layer == options.layers or layer + 1 >= residual_from or directions[layer] != directions[layer - 1]
         if ends:
-            yield Segment(first, layer, directions[layer - 1])
+            yield first, layer, directions[layer - 1]
             first = layer + 1
 
 
@@ -62,15 +57,8 @@ class RecurrentLayers(nn.Module):
         self.residual_from = options.residual_from
         sizes = (input_size, *options.widths)
         stacks = [
-            build_stack(
-                options.cell,
-                sizes[segment.first - 1],
-                options.hidden_size,
-                segment.last - segment.first + 1,
-                segment.directions == 2,
-                dropout,
-            )
-            for segment in segments(options)
+            build_stack(options.cell, sizes[first - 1], options.hidden_size, last - first + 1, directions == 2, dropout)
+            for first, last, directions in segments(options)
         ]
         self.stack = stacks[0]
         self.above = module_list(stacks[1:])
@@ -124,18 +112,13 @@ class RecurrentEncoder(RecurrentLayers):
     """
 
     def __init__(
-        self,
-        options: schema.EncoderConfig,
-        embedding: Embedding,
-        model: schema.ModelConfig,
-        kernels: Kernels,
-        reverse_source: bool = False,
+        self, embedding: Embedding, model: schema.ModelConfig, kernels: Kernels, reverse_source: bool = False
     ) -> None:
         super().__init__()
         self.embedding = embedding
         self.reverse_source = reverse_source
         self.dropout = model.dropout.layer
-        self.add_layers(options, model.embedding_size, self.dropout, kernels)
+        self.add_layers(model.encoder, model.embedding_size, self.dropout, kernels)
         self.norm = nn.LayerNorm(self.output_size) if model.layer_normalization else nn.Identity()
 
     def unsupported_reason(self) -> str:

@@ -65,19 +65,10 @@ class Translator(nn.Module):
         self.bos = vocabulary.bos
         self.kernels = kernels
         self.log_softmax = kernels.log_softmax
-        self.encoder = RecurrentEncoder(
-            model.encoder,
-            Embedding(source_table, dropout.source_word, dropout.embedding, kernels),
-            model,
-            kernels,
-            reverse_source,
-        )
-        self.decoder = Decoder(
-            Embedding(target_table, dropout.target_word, dropout.embedding, kernels),
-            model,
-            self.encoder.output_size,
-            kernels,
-        )
+        source_embedding = Embedding(source_table, dropout.source_word, dropout.embedding, kernels)
+        self.encoder = RecurrentEncoder(source_embedding, model, kernels, reverse_source)
+        target_embedding = Embedding(target_table, dropout.target_word, dropout.embedding, kernels)
+        self.decoder = Decoder(target_embedding, model, self.encoder.output_size, kernels)
         self.context = CONTEXTS.build(model.context, model, self.decoder.wiring.hidden_size, kernels)
         self.projection = nn.Linear(self.decoder.readout.size, vocabulary.target_size)
         if model.tie in ("target_output", "all"):

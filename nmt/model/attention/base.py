@@ -188,6 +188,10 @@ class Prepared:
         return replace(self, sources=(Source(self.memory), None if self.keys is None else Source(self.keys)))
 
 
+Carried = tuple[Tensor, ...]
+"""State of an attention between target positions, each tensor [B, Q, ...] or, inside heads, [B, N, Q, ...]."""
+
+
 @dataclass(frozen=True)
 class AttentionOutput:
     """Output of attention."""
@@ -195,8 +199,8 @@ class AttentionOutput:
     context_BQC: Tensor
     weights: AttentionWeights | None
     """Attention weights; None for an attention without weights."""
-    carried: tuple[Tensor, ...] = ()
-    """State for the next target position, each tensor [B, Q, ...]."""
+    carried: Carried = ()
+    """State for the next target position."""
 
     @staticmethod
     def join(steps: Sequence[AttentionOutput]) -> AttentionOutput:
@@ -215,13 +219,11 @@ class Attention(nn.Module):
         """Computes the values that queries share."""
         raise AssertionError("an attention prepares its memory")
 
-    def start(self, prepared: Prepared) -> tuple[Tensor, ...]:
+    def start(self, prepared: Prepared) -> Carried:
         """Returns the state at the first target position, with one hypothesis per sentence."""
         return ()
 
-    def forward(
-        self, query_BQH: Tensor, prepared: Prepared, carried: tuple[Tensor, ...], position: int | None
-    ) -> AttentionOutput:
+    def forward(self, query_BQH: Tensor, prepared: Prepared, carried: Carried, position: int | None) -> AttentionOutput:
         """Attends with queries of one target position, counted from 0, or with query q of position q if it is None."""
         raise AssertionError("an attention computes a context")
 
@@ -379,17 +381,15 @@ class Coverage(nn.Module):
         """Computes the terms that depend on the memory [..., S, C] alone."""
         return ()
 
-    def start(self, prepared: Prepared) -> tuple[Tensor, ...]:
+    def start(self, prepared: Prepared) -> Carried:
         """Returns the coverage before the first step: nothing, or one tensor [..., 1, S, K]."""
         return ()
 
-    def at(self, carried: tuple[Tensor, ...], positions: Tensor | None) -> Tensor | None:
+    def at(self, carried: Carried, positions: Tensor | None) -> Tensor | None:
         """Returns the term [..., Q, W, A] at these source positions [..., Q, W]; None stands for all."""
         return None
 
-    def update(
-        self, carried: tuple[Tensor, ...], weights: Tensor, query: Tensor, prepared: Prepared
-    ) -> tuple[Tensor, ...]:
+    def update(self, carried: Carried, weights: Tensor, query: Tensor, prepared: Prepared) -> Carried:
         """Returns the coverage after a step with queries [..., Q, H] and weights [..., Q, S]."""
         return ()
 

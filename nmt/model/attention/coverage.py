@@ -15,10 +15,8 @@ from torch import Tensor, nn
 from nmt.config import schema
 from nmt.config.schema import NetworkPartOptions, Size
 from nmt.kernels.gru.reference import gru_step
-from nmt.model.attention.base import COVERAGES, Coverage, Prepared
+from nmt.model.attention.base import COVERAGES, Carried, Coverage, Prepared
 from nmt.model.modules import initialize
-
-Carried = tuple[Tensor, ...]
 
 
 class NoCoverageOptions(NetworkPartOptions):

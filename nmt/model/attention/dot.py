@@ -79,23 +79,17 @@ class GeneralOptions(ScoreOptions):
 
 
 @SCORES.register("general", GeneralOptions)
-class GeneralScore(Score):
+class GeneralScore(DotScore):
     """q' W m (Luong 2015, section 3.1); W m is computed once for a sentence."""
 
     def __init__(self, options: GeneralOptions, query_size: int, memory_size: int, kernels: Kernels) -> None:
-        super().__init__()
+        super().__init__(options, query_size, query_size, kernels)
         self.memory = Linear(memory_size, query_size, kernels, bias=False)
         initialize(self.memory)
 
     def keys(self, memory: Tensor) -> Tensor:
         keys: Tensor = self.memory(memory)
         return keys
-
-    def forward(self, query: Tensor, view: View) -> Tensor:
-        return view.dot(query)
-
-    def closed_form(self) -> ClosedForm:
-        return ClosedForm()
 
 
 class ScaledDotOptions(SameSizeOptions):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nmt.config import schema
 from nmt.kernels.select import Kernels
-from nmt.model.attention.base import SCORES, Attention, AttentionOutput, Encoded, Prepared, ScoreOptions
+from nmt.model.attention.base import SCORES, Attention, AttentionOutput, Carried, Encoded, Prepared, ScoreOptions
 from nmt.model.modules import initialize
 
 
@@ -70,7 +70,5 @@ class FixedContext(Attention):
         bias_B1 = summary_B1C.new_zeros(summary_B1C.shape[:2])
         return Prepared(summary_B1C, None, bias_B1, bias_B1.squeeze(1) + 1.0)
 
-    def forward(
-        self, query_BQH: Tensor, prepared: Prepared, carried: tuple[Tensor, ...], position: int | None
-    ) -> AttentionOutput:
+    def forward(self, query_BQH: Tensor, prepared: Prepared, carried: Carried, position: int | None) -> AttentionOutput:
         return AttentionOutput(prepared.memory.expand(-1, query_BQH.shape[1], -1), None)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+_ADDITIVE = {"score": "additive", "window": "global"}
 # The readout sees s_{i-1} and the decoder starts from the backward state: A.2.2.
 _BAHDANAU = {
-    "score": "additive",
-    "window": "global",
+    **_ADDITIVE,
     "wiring": {"kind": "bahdanau", "readout_state": "previous"},
     "model.decoder.bridge": "backward",
 }
@@ -56,29 +56,11 @@ ATTENTION_PRESETS: Mapping[str, Mapping[str, Any]] = {
     "tu2016_neural": {**_BAHDANAU, "coverage": {"kind": "neural", "size": 10}},
     # The first decoder layer attends with its previous state; the context goes into the layers above:
     # section 3 and figure 1.
-    "gnmt2016": {
-        "score": "additive",
-        "window": "global",
-        "wiring": {"kind": "gnmt", "query": "previous", "context_feeding": False},
-    },
+    "gnmt2016": {**_ADDITIVE, "wiring": {"kind": "gnmt", "query": "previous", "context_feeding": False}},
     # The same with the state of this step, as the system's second public version has it.
-    "gnmt_v2": {
-        "score": "additive",
-        "window": "global",
-        "wiring": {"kind": "gnmt", "query": "current", "context_feeding": False},
-    },
+    "gnmt_v2": {**_ADDITIVE, "wiring": {"kind": "gnmt", "query": "current", "context_feeding": False}},
     # Conditional recurrent unit, started from the mean of the annotations: section 2.
-    "nematus2017": {
-        "score": "additive",
-        "window": "global",
-        "wiring": "conditional",
-        "model.decoder.bridge": "mean",
-    },
+    "nematus2017": {**_ADDITIVE, "wiring": "conditional", "model.decoder.bridge": "mean"},
     # Additive attention with four heads, its context in all layers and in the readout.
-    "rnmt_plus2018": {
-        "score": "additive",
-        "window": "global",
-        "wiring": {"kind": "gnmt", "query": "current", "context_feeding": True},
-        "heads": 4,
-    },
+    "rnmt_plus2018": {**_ADDITIVE, "wiring": {"kind": "gnmt", "query": "current", "context_feeding": True}, "heads": 4},
 }

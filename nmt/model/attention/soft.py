@@ -25,6 +25,7 @@ from nmt.model.attention.base import (
     Attention,
     AttentionOutput,
     AttentionWeights,
+    Carried,
     ClosedForm,
     Coverage,
     Encoded,
@@ -36,8 +37,6 @@ from nmt.model.attention.base import (
 )
 from nmt.model.modules import initialize
 from nmt.runtime import product_dtype
-
-Carried = tuple[Tensor, ...]
 
 
 class SoftAttention(Attention):

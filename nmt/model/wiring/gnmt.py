@@ -61,7 +61,11 @@ class GnmtWiring(Wiring):
         state = self.start(encoded)
         above = state.recurrent[self.parts : None if self.feed is None else -1]
         if self.feed is None and not encoded.has_step_term:
-            lowest_BTH, attended = self._scan_lowest(inputs_BTE, state)
+            # No recurrence has attention in it: all positions at once.
+            before = state.recurrent[: self.parts]
+            lowest_BTH = self.lowest.scan(inputs_BTE, before)
+            query_BTH = torch.cat([before[0], lowest_BTH[:, :-1]], 1) if self.queries_previous else lowest_BTH
+            attended = self.attention.scan(query_BTH, state.prepared)
         elif self.can_record(encoded):
             output, weights = self.scan_recorded(inputs_BTE, state)
             lowest_BTH, attended = output.hidden, AttentionOutput(output.context, weights)
@@ -93,13 +97,6 @@ class GnmtWiring(Wiring):
         self.lowest.record(tape, (projected, tape.product(context.before, self.feed.weight)), before, after)
         self.attention.record(tape, before[0] if self.queries_previous else after[0], state.prepared, context)
         return layer[0], context
-
-    def _scan_lowest(self, inputs_BTE: Tensor, state: DecoderState) -> tuple[Tensor, AttentionOutput]:
-        """Computes the first layer at all positions at once, and its attention."""
-        before = state.recurrent[: self.parts]
-        lowest_BTH = self.lowest.scan(inputs_BTE, before)
-        query_BTH = torch.cat([before[0], lowest_BTH[:, :-1]], 1) if self.queries_previous else lowest_BTH
-        return lowest_BTH, self.attention.scan(query_BTH, state.prepared)
 
     def _step_lowest(self, inputs_BTE: Tensor, state: DecoderState) -> tuple[Tensor, AttentionOutput]:
         """Computes the first layer and its attention position by position."""
