@@ -90,7 +90,7 @@ def test_moving_average_by_hand() -> None:
     assert average.averages[0].item() == pytest.approx(9 / 11)
     average.update(no)
     assert average.averages[0].item() == pytest.approx(9 / 11)
-    assert average.updates == 1
+    assert average.state()["updates"] == 1
     weight.fill_(2.0)
     average.update(yes)
     assert average.averages[0].item() == pytest.approx(0.25 * 9 / 11 + 0.75 * 2)

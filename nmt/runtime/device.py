@@ -55,7 +55,6 @@ class Runtime:
     """One sentence for the log: device and precision, and why."""
     rank: int = 0
     world: int = 1
-    local_rank: int = 0
     weights: Literal["fp32", "bf16", "int8"] | None = None
     """Format into which constant weights are prepacked, for translating on a CPU; None leaves them as they are."""
 
@@ -71,9 +70,7 @@ class Runtime:
 
     def autocast(self) -> torch.autocast:
         """Context of the forward pass in the chosen precision; does nothing in float32."""
-        return torch.autocast(
-            self.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None, cache_enabled=True
-        )
+        return torch.autocast(self.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None)
 
 
 def set_up(options: schema.RuntimeConfig) -> Runtime:
@@ -100,7 +97,7 @@ def set_up(options: schema.RuntimeConfig) -> Runtime:
     weights: Literal["fp32", "bf16", "int8"] | None = None
     if device.type == "cpu":
         weights = "int8" if options.precision == "int8" else "fp32" if dtype is None else "bf16"
-    return Runtime(device, dtype, f"{why_device}; {why_precision}", rank, world, local_rank, weights)
+    return Runtime(device, dtype, f"{why_device}; {why_precision}", rank, world, weights)
 
 
 def choose_precision(precision: str, hardware: Hardware) -> tuple[torch.dtype | None, str]:

@@ -132,8 +132,7 @@ class MetricsLogger(AbstractContextManager["MetricsLogger"]):
             for name, value in sample.items():
                 logger.info("  %s  %s", name.ljust(width), value)
         if samples:
-            rows = [tuple(sample.values()) for sample in samples]
-            self._writer.write_table("samples", step, tuple(samples[0]), rows)
+            self._writer.write_samples(step, samples)
 
     def log_event(self, kind: str, step: int, epoch: int, values: Mapping[str, Any]) -> None:
         """Writes a line of `metrics.jsonl`, its numbers also to TensorBoard, and nothing to the screen."""
@@ -376,10 +375,11 @@ class MetricsWriter:
         except OSError as error:
             raise OSError(error.errno, error.strerror, self._board.log_dir) from error
 
-    def write_table(self, name: str, step: int, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Writes a table of text to TensorBoard."""
-        lines = [header, ["---"] * len(header), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
-        self._board.add_text(name, "\n".join(f"| {' | '.join(line)} |" for line in lines), step)
+    def write_samples(self, step: int, samples: Sequence[Sample]) -> None:
+        """Writes samples to TensorBoard, as a table of text with a column for each name."""
+        rows = [[value.replace("|", "\\|") for value in sample.values()] for sample in samples]
+        lines = [[*samples[0]], ["---"] * len(samples[0]), *rows]
+        self._board.add_text("samples", "\n".join(f"| {' | '.join(line)} |" for line in lines), step)
 
     def close(self) -> None:
         """Closes the files. Write errors are ignored: they have been raised before, and closing tries again."""

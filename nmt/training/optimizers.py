@@ -173,11 +173,6 @@ class MovingAverage:
         self._updates = torch.zeros((), dtype=torch.float64, device=self.parameters[0].device)
         self.averages = [parameter.detach().clone() for parameter in self.parameters]
 
-    @property
-    def updates(self) -> int:
-        """Number of averaged updates. Reading it synchronizes with the device."""
-        return int(self._updates)
-
     @torch.no_grad()
     def update(self, is_finite: Tensor) -> None:
         """Adds the current weights to the average, unless the update was skipped. Does not synchronize."""
@@ -197,8 +192,8 @@ class MovingAverage:
             average.copy_(weights)
 
     def state(self) -> dict[str, Any]:
-        """Returns the state to resume from, as copies that a later `swap` does not change."""
-        return {"updates": self.updates, "averages": [average.clone() for average in self.averages]}
+        """Returns the state to resume from, as copies that a later `swap` does not change. Synchronizes."""
+        return {"updates": int(self._updates), "averages": [average.clone() for average in self.averages]}
 
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
