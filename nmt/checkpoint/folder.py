@@ -185,14 +185,8 @@ def load_model_files(folder: Path) -> Loaded:
 
 
 def read_config_text(folder: Path) -> str:
-    """Returns the YAML of a checkpoint's resolved config; raises `CheckpointError` where it is not the one saved.
-
-    Checkpoints of earlier versions have no checksum of it.
-    """
+    """Returns the YAML of a checkpoint's resolved config; raises `CheckpointError`."""
     file = folder / CONFIG_FILE
-    saved = read_metadata(folder).files.get(CONFIG_FILE)
-    if saved is not None and (damage := damage_of(file, saved, _PUT_BACK)):
-        raise CheckpointError(damage)
     try:
         require_file(file)
         return file.read_text(encoding="utf-8")
@@ -260,6 +254,13 @@ def state_problems(saved: Any, expected: Any, name: str = "") -> list[str]:
     if type(saved) not in kinds:
         return [f"{name} is of type {type(saved).__name__}, not {type(expected).__name__}"]
     return [f"{name} is negative"] if type(expected) is int and saved < 0 else []
+
+
+def check_config(folder: Path) -> None:
+    """Raises `CheckpointError` unless `config.yaml` is the one that was saved; earlier versions kept no checksum."""
+    saved = read_metadata(folder).files.get(CONFIG_FILE)
+    if saved is not None and (damage := damage_of(folder / CONFIG_FILE, saved, _PUT_BACK)):
+        raise CheckpointError(damage)
 
 
 def average(folders: Sequence[Path]) -> dict[str, Tensor]:

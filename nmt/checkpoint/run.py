@@ -24,6 +24,7 @@ from nmt.checkpoint.folder import (
     MODEL_FILE,
     TRAINING_FILE,
     Snapshot,
+    check_config,
     read_config_text,
     write_checkpoint,
 )
@@ -223,6 +224,7 @@ class RunFolder:
             return None
         newest = folders[-1]
         self._repair(newest)
+        check_config(newest)
         conflicts = resume_conflicts(read_config(read_config_text(newest), str(newest / CONFIG_FILE)), config)
         if conflicts:
             raise ConfigError(
