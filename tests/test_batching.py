@@ -14,12 +14,13 @@ import pytest
 import torch
 
 from nmt.config.schema import DataConfig, TokenizerConfig
-from nmt.data.batching import Batch, BatchStream, Position, pad_sources
+from nmt.data.batching import Batch, BatchStream, Position
 from nmt.data.batching.plan import padded_buckets, plan_pairs
 from nmt.data.batching.update_stream import Windows, prefetch
 from nmt.data.cache import EncodedCorpus, WeightedRows, encode_corpora
 from nmt.data.readers.corpora import TextPairOptions, open_corpus
 from nmt.data.tokenizer import TokenizerPair, learn
+from nmt.tasks.translation.text_translation import pad_sources
 
 WORDS = ["Hund", "Katze", "läuft", "schläft", "der", "die", "groß", "klein", "Haus", "und"]
 PAIRS = 700

@@ -18,10 +18,10 @@ import torch
 from nmt.checkpoint import Snapshot, write_checkpoint
 from nmt.cli.translate import render_json, render_text
 from nmt.config.schema import SearchConfig
+from nmt.data.batching.plan import length_batches
 from nmt.data.readers.files import line_windows
 from nmt.data.tokenizer import TokenizerPair, learn
 from nmt.errors import CheckpointError, ConfigError, DataError, NmtError
-from nmt.tasks.base import length_batches
 from nmt.tasks.translation.loading import System, TrainedModel, build_system, load_ensemble, load_model
 from nmt.tasks.translation.text_translation import (
     Request,

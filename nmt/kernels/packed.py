@@ -182,10 +182,10 @@ def run_packed(
     `gru` is None. Layers that PyTorch lacks, or whose prepacked weights it cannot use, run by the steps of `cell_step`.
     """
     run: Callable[[Tensor, Packing, Any], Any]
-    if isinstance(stack, SteppedLayers) or has_prepacked_weights(stack):
-        run = partial(_stepped_layer, stack, cell_step)
-    elif gru is not None and isinstance(stack, nn.GRU):
+    if gru is not None and isinstance(stack, nn.GRU):
         run = partial(_gru_layer, gru, linear)
+    elif isinstance(stack, SteppedLayers) or has_prepacked_weights(stack):
+        run = partial(_stepped_layer, stack, cell_step)
     elif stack.training and stack.dropout and stack.num_layers > 1 and inputs_PX.device.type == "cpu":
         run = partial(_library_layer, stack)
     else:

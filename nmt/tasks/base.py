@@ -10,11 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import numpy as np
 from torch import nn
 
 from nmt.checkpoint import find, load_model_files, read_metadata
@@ -23,8 +21,6 @@ from nmt.config import ExperimentConfig, difference
 from nmt.config.registry import PartOptions
 from nmt.config.schema import LearningConfig, SentencePieceConfig
 from nmt.data.batching import UpdateStream
-from nmt.data.batching.plan import padded_buckets
-from nmt.data.cache import packed_buckets
 from nmt.data.readers.base import SplitOptions
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import CheckpointError, ConfigError, counted, try_each
@@ -165,22 +161,6 @@ def report_size(parts: Sequence[tuple[str, int]], training: LearningConfig, runt
             f"model: training this network takes {in_bytes(needed)} without the batches, and {in_bytes(free)} are free "
             f"on {runtime.device}; {count / total:.0%} of its {total:,} weights are in the {largest}; make it smaller"
         )
-
-
-def length_batches(
-    lengths: Sequence[int], batch_tokens: int, rank: int = 0, world: int = 1, *, packed: bool = False
-) -> Iterator[list[int]]:
-    """Yields rows of similar length, the longest first, every `world`-th batch; empty rows are left out.
-
-    Rows x longest row, its end included, is `batch_tokens` or less; of `packed` rows, which have no padding, the sum of
-    their lengths. A longer row is a batch alone. The same batches whatever the number of processes.
-    """
-    sizes = np.asarray(lengths, np.int64)
-    order = np.argsort(-sizes, kind="stable")
-    order = order[sizes[order] > 0]
-    buckets = packed_buckets(sizes[order], batch_tokens) if packed else padded_buckets(sizes[order] + 1, batch_tokens)
-    for start, stop in islice(pairwise(buckets), rank, None, world):
-        yield order[start:stop].tolist()
 
 
 def gather_rows(

@@ -5,5 +5,5 @@ Streams of batches are seeded, sharded over processes and resumable.
 
 from nmt.data.batching.document_context import BatchContext, DocumentContext, PreviousSentences
 from nmt.data.batching.labelled_batches import DocumentBatch, DocumentStream, documents_batch
-from nmt.data.batching.pair_batches import Batch, BatchStream, Links, pad_sources
+from nmt.data.batching.pair_batches import Batch, BatchStream, Links
 from nmt.data.batching.update_stream import AnyBatch, Position, UpdateStream

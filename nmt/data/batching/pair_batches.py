@@ -112,11 +112,6 @@ class Batch:
         return f"{counted(self.pairs, 'pair')}{context}, padded to {source} source and {target} target pieces{rows}"
 
 
-def pad_sources(sources: Sequence[Sequence[int]], eos: int, pad: int) -> tuple[Tensor, Tensor]:
-    """Returns lists of ids, to which it adds the end symbol, padded [B, S], and the lengths [B] with it; both int64."""
-    return _padded(flatten(sources), eos, pad)
-
-
 def collate(
     source: Ragged,
     target: Ragged,

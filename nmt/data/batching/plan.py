@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice, pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -115,6 +116,22 @@ def plan_documents(
 
 def _plan(rows: Rows, bounds: Offsets, sizes: Iterable[int], group: int, rng: np.random.Generator) -> Plan:
     return Plan(rows, bounds, _shuffled_groups(len(bounds) - 1, group, rng), int(np.argmax([*sizes, 0])))
+
+
+def length_batches(
+    lengths: Sequence[int], batch_tokens: int, rank: int = 0, world: int = 1, *, packed: bool = False
+) -> Iterator[list[int]]:
+    """Yields rows of similar length, the longest first, every `world`-th batch; empty rows are left out.
+
+    Rows x longest row, its end included, is `batch_tokens` or less; of `packed` rows, which have no padding, the sum of
+    their lengths. A longer row is a batch alone. The same batches whatever the number of processes.
+    """
+    sizes = np.asarray(lengths, np.int64)
+    order = np.argsort(-sizes, kind="stable")
+    order = order[sizes[order] > 0]
+    buckets = packed_buckets(sizes[order], batch_tokens) if packed else padded_buckets(sizes[order] + 1, batch_tokens)
+    for start, stop in islice(pairwise(buckets), rank, None, world):
+        yield order[start:stop].tolist()
 
 
 def padded_buckets(longest: Lengths, batch_tokens: int) -> Offsets:

@@ -14,6 +14,7 @@ import torch
 
 from nmt.config import ClassificationConfig
 from nmt.data.batching import documents_batch
+from nmt.data.batching.plan import length_batches
 from nmt.data.cache import DocumentTokenizer, TokenizedSentence
 from nmt.data.cache.collection import Sentences
 from nmt.data.readers.base import SENTENCE_SEPARATOR
@@ -26,7 +27,7 @@ from nmt.evaluation.label_metrics import LabelScores, confusion_rows, label_scor
 from nmt.evaluation.testsets import LabelledTestSet
 from nmt.model.classifier import DocumentClassifier
 from nmt.runtime import Runtime, in_halves
-from nmt.tasks.base import Which, gather_rows, length_batches, load_checkpoint, restore_network, table_of
+from nmt.tasks.base import Which, gather_rows, load_checkpoint, restore_network, table_of
 from nmt.training.progress import ValidationResult
 from nmt.visualization.pages import SentenceWeights
 

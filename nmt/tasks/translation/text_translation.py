@@ -13,12 +13,14 @@ from itertools import accumulate, islice, pairwise, zip_longest
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from nmt.config.schema import SearchConfig
-from nmt.data.batching import Batch, pad_sources
+from nmt.data.batching import Batch
 from nmt.data.batching.document_context import Documents, group_by_document
 from nmt.data.batching.pair_batches import collate
-from nmt.data.batching.plan import padded_buckets
+from nmt.data.batching.plan import length_batches, padded_buckets
 from nmt.data.cache import flatten
 from nmt.data.cache.word_links import words_of
 from nmt.data.readers.files import line_windows
@@ -26,9 +28,8 @@ from nmt.data.tokenizer import Tokenizer, words_of_spans
 from nmt.errors import DataError
 from nmt.evaluation.alignment import Alignment, Linking, Unit, align
 from nmt.model.translator import DocumentMemory, SentenceStates, TranslatorInContext
-from nmt.runtime import in_halves, logger
+from nmt.runtime import gather_objects, in_halves, logger, pinned
 from nmt.search import Hypothesis, Model, translate_batch
-from nmt.tasks.base import gather_rows, length_batches
 from nmt.tasks.translation.loading import System
 
 LONG_LINE = 1 << 14
@@ -140,18 +141,19 @@ def translate_lines(
         for flat, batch in zip(rows, batches, strict=True)
     ]
 
-    def parts() -> Iterator[tuple[Sequence[int], list[list[Translation]]]]:
-        finished: Iterable[tuple[int, PartResult]] = ((number, each(system)) for number, each in enumerate(work))
-        if system.pool is not None:
-            together = sum(map(len, batches))  # one sentence of each document
-            finished = system.pool.run(replace(system, pool=None), work, together)
-        for number, result in finished:
-            for indices, translations in result:
-                yield [rows[number][index] for index in indices], translations
-
-    if advance is not None:
-        advance(sources.count([]))
-    results = gather_rows(parts(), advance)
+    finished: Iterable[tuple[int, PartResult]] = ((number, each(system)) for number, each in enumerate(work))
+    if system.pool is not None:
+        together = sum(map(len, batches))  # one sentence of each document
+        finished = system.pool.run(replace(system, pool=None), work, together)
+    advance = advance or (lambda lines: None)
+    advance(sources.count([]))
+    results: dict[int, list[Translation]] = {}
+    for number, result in finished:
+        for indices, translations in result:
+            results.update(zip((rows[number][index] for index in indices), translations, strict=True))
+            advance(len(indices))
+    if runtime.world > 1:
+        results = {row: each for share in gather_objects(results) for row, each in share.items()}
     return [results.get(row, []) for row in range(len(lines))]
 
 
@@ -236,6 +238,13 @@ class EncodedLines:
             f"{len(self.sources[row])} pieces and with a beam of {self.search.beam_size}; use a smaller beam, or "
             "truncate long lines"
         )
+
+
+def pad_sources(sources: Sequence[Sequence[int]], eos: int, pad: int) -> tuple[Tensor, Tensor]:
+    """Returns lists of ids, to which it adds the end symbol, padded [B, S], and the lengths [B] with it; both int64."""
+    rows = [torch.tensor([*ids, eos]) for ids in sources]
+    lengths_B = torch.tensor([len(row) for row in rows])
+    return pinned(pad_sequence(rows, batch_first=True, padding_value=pad)), pinned(lengths_B)
 
 
 def _translate_documents(encoded: EncodedLines, sizes: Sequence[int], system: System) -> PartResult:
