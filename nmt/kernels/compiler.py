@@ -228,6 +228,9 @@ def search_step(forward: Callable[..., None], equation: CellStep) -> CellStep:
         forward(gates, before_BH, *after, None)
         return tuple([part_BH.view(shape) for part_BH in after[::-1]])
 
+    # Translators are pickled for worker processes, a function by its name: <cell>_step of the cell's `native`.
+    step.__module__ = equation.__module__.replace("reference", "native")
+    step.__qualname__ = equation.__qualname__
     return step
 
 
