@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from nmt.config import difference, dump_config, json_schema, reference_yaml
+from nmt.config import difference, dump_config
 from nmt.config.document import read_document
 from nmt.config.schema import TASKS, TranslationConfig
 from nmt.config.shapes import fields_below
+from scripts.json_schema import json_schema
+from scripts.make_reference import reference_yaml
 from tests.support.components import COMPONENTS, FAMILIES, LABELLED, SMALL, parse
 
 NASTY = [
@@ -130,14 +132,14 @@ def test_the_reference_tells_types_ranges_defaults_and_choices() -> None:
         "    # Units of each layer and direction. [a whole number from 1 to 65,536; default 256]",
         "  # Code of the language to translate from, such as `de`. [text; required]",
         "  # Course of the learning rate. [schedule; default constant]",
-        "  #   cosine: What this part is.",
+        "  #   cosine: Description of a part.",
         "  #       warmup: Updates of warm-up. [a whole number of at least 0; default 0]",
         "  #   luong2015: {score: dot, wiring: luong, model.decoder.bridge: zero, data.workers: 3}",
     ):
         assert line in lines
     for registry in FAMILIES.values():
         for kind in registry:
-            assert any(line.strip() == f"#   {kind}: What this part is." for line in lines)
+            assert any(line.strip() == f"#   {kind}: Description of a part." for line in lines)
 
 
 def test_differences_are_told_by_path() -> None:

@@ -1,13 +1,12 @@
-"""YAML configuration: schema, reader, printer and reference.
+"""YAML configuration: schema, reader and printer.
 
 Imports neither PyTorch nor any selectable part.
 """
 
 from __future__ import annotations
 
-from nmt.config.jsonschema import json_schema
 from nmt.config.overrides import Presets
-from nmt.config.printer import difference, dump_config, reference_yaml
+from nmt.config.printer import difference, dump_config
 from nmt.config.reader import Check, Components, Families, load_config, parse_config
 from nmt.config.registry import Entry, PartOf, PartOptions, Registry, Section
 from nmt.config.schema import ClassificationConfig, ExperimentConfig, TranslationConfig

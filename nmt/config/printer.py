@@ -1,21 +1,19 @@
-"""Prints configs: resolved, commented, as the reference of every key with its type, range and default; compares two."""
+"""Prints resolved configs as YAML, with or without comments, and compares two."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import yaml
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
-from nmt.config.document import Location, Node, recognise_scalars
-from nmt.config.reader import Components, Families, build_config
+from nmt.config.document import recognise_scalars
 from nmt.config.registry import PartOptions, Section
-from nmt.config.schema import TASKS, ExperimentConfig
-from nmt.config.shapes import Shape, fields_below, fields_in_order, shape_of
-from nmt.config.wording import in_words
+from nmt.config.schema import ExperimentConfig
+from nmt.config.shapes import fields_in_order
 
 WIDTH = 110
 """Longest line of a comment."""
@@ -29,7 +27,7 @@ def dump_config(config: ExperimentConfig, comments: bool = False) -> str:
 
     Loading it with the families that it was read with gives an equal config.
     """
-    return _write_yaml(config, _documentation if comments else _nothing)
+    return write_yaml(config, _documentation if comments else _nothing)
 
 
 def _nothing(field: FieldInfo, width: int) -> list[str]:
@@ -40,7 +38,8 @@ def _documentation(field: FieldInfo, width: int) -> list[str]:
     return textwrap.wrap(field.description or "", width)
 
 
-def _write_yaml(config: ExperimentConfig, commentary: Commentary) -> str:
+def write_yaml(config: ExperimentConfig, commentary: Commentary) -> str:
+    """Prints the resolved config with the comments that `commentary` gives each field."""
     lines = _fields(config, WIDTH - 2, commentary, separator=commentary is not _nothing)
     return "\n".join(lines).lstrip("\n") + "\n"
 
@@ -98,90 +97,6 @@ def flow(value: Any) -> str:
         [value], Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=1 << 30, sort_keys=False
     )
     return text.strip()[1:-1]
-
-
-def reference_yaml(components: Components, task: str = "translation") -> str:
-    """Prints a config of this task with every key, and comments with all choices; it loads as it is."""
-    experiment = TASKS[task]
-    root = Node.of({"task": task, **_example(experiment, components.families)}, Location())
-    config = build_config(root, [], "reference", Components(components.families, components.presets))
-    return _write_yaml(config, _Explanation(experiment, components).lines)
-
-
-def _example(section: type[Section], families: Families) -> dict[str, Any]:
-    """Returns values of the keys that a section requires: sections, parts, lists of parts, and text."""
-    example: dict[str, Any] = {}
-    for name, field in section.model_fields.items():
-        shape = shape_of(field)
-        if not field.is_required() or name == "kind":
-            continue
-        if shape.section is not None:
-            example[name] = _example(shape.section, families)
-        elif shape.part is not None:
-            kind = shape.part.default_kind
-            part = {"kind": kind, **_example(families[shape.part.family][str(kind)].options, families)}
-            example[name] = [part] if shape.container is list else part
-        else:
-            example[name] = field.examples[0] if field.examples else name
-    return example
-
-
-class _Explanation:
-    """Comments above the fields of a reference. The options of a family stand where it first occurs."""
-
-    def __init__(self, experiment: type[ExperimentConfig], components: Components) -> None:
-        self._families = components.families
-        self._presets: dict[int, Mapping[str, Mapping[str, Any]]] = {
-            id(field): components.presets[path]
-            for path, field in fields_below(experiment)
-            if path in components.presets
-        }
-        self._explained: set[str] = set()
-
-    def lines(self, field: FieldInfo, width: int) -> list[str]:
-        shape = shape_of(field)
-        lines = textwrap.wrap(f"{field.description} {_in_brackets(field, shape)}".strip(), width)
-        for name, meaning in self._presets.get(id(field), {}).items():
-            lines += _hanging(f"{name}: {flow(dict(meaning))}", width, 2)
-        return lines if shape.part is None else [*lines, *self._family(shape.part.family, width)]
-
-    def _family(self, family: str, width: int) -> Iterator[str]:
-        members = self._families[family]
-        if family in self._explained:
-            yield f"Choices: {', '.join(members)}; their options stand where {family} first occurs."
-            return
-        self._explained.add(family)
-        yield "Choices, each `NAME` or `{kind: NAME, option: value}`:"
-        for kind, entry in members.items():
-            yield from _hanging(f"{kind}: {entry.summary}", width, 2)
-            yield from self._options(entry.options, width, 6)
-
-    def _options(self, section: type[Section], width: int, indent: int) -> Iterator[str]:
-        for name, field in fields_in_order(section):
-            if name == "kind":
-                continue
-            shape = shape_of(field)
-            yield from _hanging(
-                " ".join(f"{name}: {field.description} {_in_brackets(field, shape)}".split()), width, indent
-            )
-            if shape.section is not None:
-                yield from self._options(shape.section, width, indent + 2)
-
-
-def _hanging(text: str, width: int, indent: int) -> list[str]:
-    return textwrap.wrap(text, width, initial_indent=" " * indent, subsequent_indent=" " * (indent + 4))
-
-
-def _in_brackets(field: FieldInfo, shape: Shape) -> str:
-    required = field.is_required()
-    if shape.is_leaf:
-        default = "required" if required else f"default {flow(field.get_default(call_default_factory=True))}"
-        return f"[{in_words(shape.schema)}; {default}]"
-    if shape.part is None:
-        return "[required]" if required else ""
-    several = "" if shape.container is None else "list of " if shape.container is list else "names of "
-    default = f"; default {shape.part.default_kind}" if shape.container is None else ""
-    return f"[{several}{shape.part.family}{'; required' if required else default}]"
 
 
 def difference(old: Section, new: Section) -> dict[str, tuple[Any, Any]]:
