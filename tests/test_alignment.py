@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
@@ -27,9 +28,10 @@ from nmt.evaluation.alignment import (
     score_alignments,
     unit_weights,
 )
-from nmt.model.attention import AttentionWeights
+from nmt.model.attention import AttentionWeights, Encoded
 from nmt.model.context import Context
 from nmt.model.translator import Translator
+from nmt.model.wiring import Output
 from nmt.tasks.translation.forced_decoding import align_pair, align_texts, forced_attention
 from nmt.tasks.translation.loading import System
 from nmt.tasks.translation.text_translation import Request, translate_lines
@@ -243,15 +245,17 @@ class ByHand(nn.Module):
         self.known = known
         self.projection = nn.Linear(2, vocabulary)
         self.context = Context()
+        self.decoder = SimpleNamespace(readout=lambda output, inputs_BTE: output.hidden)
 
-    def encode(self, source_BS: Tensor, lengths_B: Tensor) -> Tensor:
-        return source_BS
+    def encode(self, source_BS: Tensor, lengths_B: Tensor) -> Encoded:
+        return Encoded(source_BS.unsqueeze(2), torch.ones_like(source_BS, dtype=torch.bool), ())
 
-    def readout(self, encoded: Tensor, target_BT: Tensor) -> tuple[Tensor, AttentionWeights]:
+    def scan(self, encoded: Encoded, target_BT: Tensor) -> tuple[Tensor, Output, AttentionWeights]:
         wanted_BT = target_BT.clone().apply_(lambda id_: self.known.get(id_, -1))
-        values_BTS = (wanted_BT.unsqueeze(2) == encoded.unsqueeze(1)).float() * 0.6 + 0.01
-        weights = AttentionWeights(values_BTS.unsqueeze(2), None, None, encoded.shape[1])
-        return torch.zeros(*target_BT.shape, 2), weights
+        values_BTS = (wanted_BT.unsqueeze(2) == encoded.memory_BSC.transpose(1, 2)).float() * 0.6 + 0.01
+        weights = AttentionWeights(values_BTS.unsqueeze(2), None, None, encoded.memory_BSC.shape[1])
+        readout_BTR = torch.zeros(*target_BT.shape, 2)
+        return readout_BTR, Output(readout_BTR, readout_BTR), weights
 
 
 @pytest.mark.parametrize("linking", LINKINGS)

@@ -1,4 +1,6 @@
-"""Fixed sections of the YAML, with their default values: those of each task here, those of all tasks in `sections`.
+"""Fixed sections of the YAML, with their default values.
+
+The sections of each task are here, those of all tasks in `sections`.
 
 Parts that are chosen by name (a cell, a score, a schedule, a kind of corpus) are named here by their family alone.
 Their options live in their own files (see `registry.py`).

@@ -1,1 +1,4 @@
-"""Dropout; the reference is `torch.nn.functional.dropout`."""
+"""Dropout.
+
+The reference is `torch.nn.functional.dropout`.
+"""

@@ -1,1 +1,1 @@
-"""Products with weights in float32, bfloat16 and int8."""
+"""Products with weights: float32, bfloat16 and int8."""
