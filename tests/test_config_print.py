@@ -88,13 +88,14 @@ def test_presets_and_defaults_are_written_out_in_the_order_of_the_schema() -> No
     lines = dump_config(everything()).splitlines()
     assert [line.split(":")[0] for line in lines if line[0] != " "] == list(TranslationConfig.model_fields)
     start = lines.index("  attention:")
-    assert lines[start : start + 7] == [
+    assert lines[start : start + 8] == [
         "  attention:",
         "    score:",
         "      kind: additive",
         "      hidden_size: 7",
         "      scaled: true",
         "    window: global",
+        "    normalizer: softmax",
         "    wiring: bahdanau",
     ]
 

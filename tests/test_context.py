@@ -47,7 +47,7 @@ def translator(network_options: dict[str, Any] | None = None, seed: int = 0, **o
 
 
 def attention(size: int, **options: Any) -> HierarchicalAttention:
-    module = HierarchicalAttention(context_options(**options), size, REFERENCE).double()
+    module = HierarchicalAttention(context_options(**options), model_options(), size, REFERENCE).double()
     with torch.no_grad():
         generator = torch.Generator().manual_seed(4)
         for parameter in module.parameters():
@@ -61,7 +61,7 @@ def test_both_levels_and_the_gate_by_hand() -> None:
     The sentence before the second one has the words 0 and 1, the one before that the words 1, 3 and padding.
     h = 1: scores 0 and ln 2, weights 1/3 and 2/3, s_1 = 2/3; scores ln 2 and 3 ln 2, weights 2/10 and 8/10, s_2 = 2.6.
     """
-    module = HierarchicalAttention(context_options(word="dot", sentence="dot"), 1, REFERENCE).double()
+    module = HierarchicalAttention(context_options(word="dot", sentence="dot"), model_options(), 1, REFERENCE).double()
     with torch.no_grad():
         for layer, weight in (
             (module.word_query, math.log(2)),

@@ -111,6 +111,8 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "scaled_dot, 4 heads": {"score": "scaled_dot", "heads": 4, "wiring": "luong"},
     "cosine": {"score": "cosine", "wiring": "luong"},
     "mean": {"score": "mean", "wiring": "luong"},
+    "sparsemax": {"normalizer": "sparsemax"},
+    "entmax15": {"normalizer": "entmax15", "score": "general", "wiring": "luong"},
     "luong without input feeding": {"score": "general", "wiring": "luong", "wiring_options": {"input_feeding": False}},
 }
 TASKS = [

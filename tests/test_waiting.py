@@ -38,6 +38,8 @@ NETWORKS: list[dict[str, Any]] = [
     {"coverage": "neural"},
     {"coverage": "linguistic"},
     {"heads": 2},
+    {"normalizer": "sparsemax"},
+    {"normalizer": "entmax15", "score": "general", "window": "local_monotonic", "wiring": "luong"},
 ]
 
 

@@ -20,9 +20,10 @@ from nmt.model.classifier import DocumentClassifier
 from nmt.model.translator import Translator, forced_readout
 
 MIN_ATTENTION = 1e-12
-"""Lower bound of the attention weights in the alignment loss: a link outside a local window has weight 0, whose
-logarithm is infinite. Such a link costs 27.6 nats and has no gradient. A softmax over the whole source falls below the
-bound only where scores lie 27 apart, and 1 / MIN_ATTENTION times the loss scale of fp16 does not overflow."""
+"""Lower bound of the attention weights in the alignment loss: a link outside a local window, or one that a sparse
+normalizer leaves out, has weight 0, whose logarithm is infinite. Such a link costs 27.6 nats and has no gradient. A
+softmax over the whole source falls below the bound only where scores lie 27 apart, and 1 / MIN_ATTENTION times the loss
+scale of fp16 does not overflow."""
 
 
 class LossSums(NamedTuple):

@@ -31,6 +31,7 @@ def model_options(
     *,
     score: str = "additive",
     window: str = "global",
+    normalizer: str = "softmax",
     wiring: str = "bahdanau",
     cell: str = "gru",
     encoder_cell: str | None = None,
@@ -79,6 +80,7 @@ def model_options(
         attention=schema.AttentionConfig(
             score=SCORES[score].options(**(score_options or {})),
             window=WINDOWS[window].options(**(window_options or {})),
+            normalizer=normalizer,
             wiring=WIRINGS[wiring].options(**(wiring_options or {})),
             heads=heads,
             coverage=COVERAGES[coverage].options(),

@@ -186,6 +186,8 @@ class DropoutConfig(Section):
     """Elements between recurrent layers, and of the encoder's output."""
     output: Probability = 0.2
     """Elements of the readout, before the vocabulary projection."""
+    attention: Probability = 0.0
+    """Elements of the attention weights, as in the program of Vaswani 2017."""
 
 
 def _without_layer(residual_from: int | None, layers: int) -> Iterator[tuple[str, str]]:
@@ -274,6 +276,9 @@ class AttentionConfig(Section):
     """Score of a source position against the decoder's state."""
     window: WindowChoice = PartOptions(kind="global")
     """Source positions that may get weight."""
+    normalizer: Literal["softmax", "sparsemax", "entmax15"] = "softmax"
+    """From scores to weights. `sparsemax` (Martins 2016) and `entmax15` (Peters 2019) give low scores the weight 0.
+    Both levels of `model.context: hierarchical` use it too."""
     wiring: WiringChoice = PartOptions(kind="bahdanau")
     """Order of attention and recurrence in a step, and the use of the context."""
     heads: Heads = 1

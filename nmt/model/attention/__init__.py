@@ -1,4 +1,4 @@
-"""Attention mechanisms: scores, windows, coverage and heads.
+"""Attention mechanisms: scores, windows, normalizers, coverage and heads.
 
 A score is a file in this folder and a line here.
 """

@@ -2,9 +2,10 @@
 
     a(t, s) = softmax over s of score(query_t, memory_s);   context_t = sum over s of a(t, s) memory_s
 
-Score, window and wiring are separate choices. A *score* compares queries with source positions. A *window* selects the
-positions, normalises their scores and computes the context. A *wiring* (in `nmt.model.wiring`) decides when the decoder
-attends. *Coverage* gives the score the attention of earlier steps.
+Score, window, normalizer and wiring are separate choices. A *score* compares queries with source positions. A *window*
+selects the positions and computes the context. A *normalizer* turns their scores into weights: softmax, or one of
+`nmt.model.attention.normalizers`. A *wiring* (in `nmt.model.wiring`) decides when the decoder attends. *Coverage* gives
+the score the attention of earlier steps.
 
 Shapes: B sentences, N heads, Q queries, S source positions, W positions of a window, C memory features, A attention
 units, H query features. `...` is B, or B and N where there are heads: scores and windows do not know the difference.
@@ -25,6 +26,7 @@ from nmt.config.schema import NetworkPartOptions
 from nmt.kernels.partial_reads import Source
 from nmt.kernels.select import Kernels
 from nmt.kernels.tape import Row, Tape, Value
+from nmt.model.attention.normalizers import Normalizer
 
 
 @dataclass(frozen=True)
@@ -354,19 +356,25 @@ class WindowOutput:
 
 
 class Window(nn.Module):
-    """Selects source positions, normalises their scores and computes the context."""
+    """Selects source positions, has their scores normalised and computes the context."""
 
     half_width: int | None = None
     """D of a local window: positions on either side of p_t."""
     is_whole: ClassVar[bool] = False
-    """Whether the window is the softmax over all positions."""
+    """Whether the window has all positions."""
 
     def prepare(self, prepared: Prepared) -> Prepared:
         """Prepares values for this window, once per sentence."""
         return prepared
 
     def forward(
-        self, score: Score, query: Tensor, prepared: Prepared, covered: CoverageTerm, position: int | None
+        self,
+        score: Score,
+        normalizer: Normalizer,
+        query: Tensor,
+        prepared: Prepared,
+        covered: CoverageTerm,
+        position: int | None,
     ) -> WindowOutput:
         """Scores, normalises and computes the context; `position` as for `Attention`."""
         raise AssertionError("a window mixes")

@@ -35,7 +35,7 @@ class NoneOptions(ScoreOptions):
             yield "mapped", "is true, but with context: first_state there is no context; leave it out"
 
     def conflicts(self, model: schema.ModelConfig) -> Iterator[tuple[str, str]]:
-        """Without attention weights there are no heads, windows or coverage."""
+        """Without attention weights there are no heads, windows, normalizers or coverage, and no weights to drop."""
         attention = model.attention
         if attention.heads > 1:
             yield (
@@ -46,6 +46,16 @@ class NoneOptions(ScoreOptions):
             yield (
                 "model.attention.window",
                 f"is {attention.window.kind}, but score none has no attention weights; leave it out",
+            )
+        if attention.normalizer != "softmax":
+            yield (
+                "model.attention.normalizer",
+                f"is {attention.normalizer}, but score none has no attention weights; leave it out",
+            )
+        if model.dropout.attention:
+            yield (
+                "model.dropout.attention",
+                f"is {model.dropout.attention:g}, but score none has no attention weights; leave it out",
             )
 
 

@@ -35,6 +35,7 @@ from nmt.model.attention.base import (
     WindowOutput,
     spread,
 )
+from nmt.model.attention.normalizers import Normalizer
 from nmt.model.modules import initialize
 from nmt.runtime import product_dtype
 
@@ -42,11 +43,20 @@ from nmt.runtime import product_dtype
 class SoftAttention(Attention):
     """A score inside a window, with or without coverage."""
 
-    def __init__(self, score: Score, window: Window, coverage: Coverage, memory_size: int, kernels: Kernels) -> None:
+    def __init__(
+        self,
+        score: Score,
+        window: Window,
+        coverage: Coverage,
+        normalizer: Normalizer,
+        memory_size: int,
+        kernels: Kernels,
+    ) -> None:
         super().__init__()
         self.score = score
         self.window = window
         self.coverage = coverage
+        self.normalizer = normalizer
         self.context_size = memory_size
         self.steps = kernels.steps
 
@@ -87,7 +97,9 @@ class SoftAttention(Attention):
             return "model.attention.score has no native or Triton kernel"
         if not self.window.is_whole:
             return "model.attention.window is not global"
-        return "model.attention.coverage has no native or Triton kernel" if self.coverage.accumulates else ""
+        if self.coverage.accumulates:
+            return "model.attention.coverage has no native or Triton kernel"
+        return self.normalizer.unsupported_reason()
 
     def record(self, tape: Tape, query: Row, prepared: Prepared, context: Value | None = None) -> Value:
         form = self.score.closed_form()
@@ -100,7 +112,7 @@ class SoftAttention(Attention):
     ) -> tuple[WindowOutput, Carried]:
         """Attends with queries [..., Q, H]; the coverage is [..., Q, S, K] here."""
         covered = partial(self.coverage.at, carried)
-        mixed = self.window(self.score, query, prepared, covered, position)
+        mixed = self.window(self.score, self.normalizer, query, prepared, covered, position)
         if carried:
             weights = spread(mixed.weights, mixed.positions, prepared.bias.shape[-1])
             carried = self.coverage.update(carried, weights, query, prepared)
@@ -167,8 +179,13 @@ def _annotations(prepared: Prepared, form: ClosedForm) -> Annotations:
     return Annotations(keys, prepared.memory, prepared.bias, form.energy)
 
 
-def build_attention(options: AttentionConfig, query_size: int, memory_size: int, kernels: Kernels) -> Attention:
-    """Builds the attention for queries [.., query_size] and a memory [.., memory_size]."""
+def build_attention(
+    options: AttentionConfig, query_size: int, memory_size: int, kernels: Kernels, dropout: float = 0.0
+) -> Attention:
+    """Builds the attention for queries [.., query_size] and a memory [.., memory_size].
+
+    `dropout` is the probability that a weight is dropped in training.
+    """
     heads = options.heads
     assert query_size % heads == 0, "heads of equal size"
     # The score and the window of a head see the outputs of the head's maps.
@@ -177,5 +194,7 @@ def build_attention(options: AttentionConfig, query_size: int, memory_size: int,
     if isinstance(score, Attention):
         return score
     window = WINDOWS.build(options.window, sizes[0])
-    soft = SoftAttention(score, window, COVERAGES.build(options.coverage, score.units, *sizes), sizes[1], kernels)
+    coverage = COVERAGES.build(options.coverage, score.units, *sizes)
+    normalizer = Normalizer(options.normalizer, dropout, kernels)
+    soft = SoftAttention(score, window, coverage, normalizer, sizes[1], kernels)
     return soft if heads == 1 else MultiHeadAttention(heads, soft, query_size, memory_size)

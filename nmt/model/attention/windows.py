@@ -24,6 +24,7 @@ from nmt.model.attention.base import (
     Window,
     WindowOutput,
 )
+from nmt.model.attention.normalizers import Normalizer
 from nmt.model.modules import initialize
 
 
@@ -33,7 +34,7 @@ class GlobalWindowOptions(NetworkPartOptions):
 
 @WINDOWS.register("global", GlobalWindowOptions)
 class GlobalWindow(Window):
-    """The whole sentence: a = softmax(score), context = sum of a_s memory_s (Bahdanau 2015, eq. 5-6)."""
+    """The whole sentence: the weights a of all its scores, context = sum of a_s memory_s (Bahdanau 2015, eq. 5-6)."""
 
     is_whole = True
 
@@ -41,14 +42,20 @@ class GlobalWindow(Window):
         super().__init__()
 
     def forward(
-        self, score: Score, query: Tensor, prepared: Prepared, covered: CoverageTerm, position: int | None
+        self,
+        score: Score,
+        normalizer: Normalizer,
+        query: Tensor,
+        prepared: Prepared,
+        covered: CoverageTerm,
+        position: int | None,
     ) -> WindowOutput:
         memory = prepared.memory
         width, keys, exponentials = memory.shape[-2], prepared.keys, prepared.exponentials
         view = View(keys, own=False, width=width, positions=None, covered=covered(None), exponentials=exponentials)
         # In at least float32; the weight of padding is exactly 0.
-        weights = torch.softmax(score(query, view).to(prepared.bias.dtype) + prepared.bias.unsqueeze(-2), dim=-1)
-        return WindowOutput(weights.to(memory.dtype) @ memory, weights)
+        weights = normalizer(score(query, view).to(prepared.bias.dtype) + prepared.bias.unsqueeze(-2))
+        return WindowOutput(normalizer.mixing(weights, memory.dtype) @ memory, weights)
 
 
 class LocalOptions(NetworkPartOptions):
@@ -80,7 +87,13 @@ class LocalWindow(Window):
         return None
 
     def forward(
-        self, score: Score, query: Tensor, prepared: Prepared, covered: CoverageTerm, position: int | None
+        self,
+        score: Score,
+        normalizer: Normalizer,
+        query: Tensor,
+        prepared: Prepared,
+        covered: CoverageTerm,
+        position: int | None,
     ) -> WindowOutput:
         assert prepared.sources is not None, "prepared for reading in parts"
         memory_source, keys_source = prepared.sources
@@ -102,12 +115,12 @@ class LocalWindow(Window):
         distance = positions - centers.unsqueeze(-1)
         allowed = (distance.abs() <= self.half_width) & (positions < prepared.lengths[..., None, None])
         scores, dtype = score(query, view), prepared.bias.dtype
-        # A score itself may exclude positions; where nothing is left, a softmax of minus infinities would be undefined.
+        # A score itself may exclude positions; where nothing is left, weights of minus infinities would be undefined.
         allowed = allowed & (scores > -torch.inf)
-        weights = torch.softmax(scores.to(dtype).masked_fill(~allowed, torch.finfo(dtype).min), dim=-1) * allowed
+        weights = normalizer(scores.to(dtype).masked_fill(~allowed, torch.finfo(dtype).min)) * allowed
         emphasis = self.emphasis(distance)
         weights = weights if emphasis is None else weights * emphasis
-        mixing = weights.to(memory.dtype)
+        mixing = normalizer.mixing(weights, memory.dtype)
         context = (mixing.unsqueeze(-2) @ memory).squeeze(-2) if own else mixing @ memory
         return WindowOutput(context, weights, everywhere, centers.expand(query.shape[:-1]))
 

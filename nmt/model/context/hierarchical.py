@@ -17,7 +17,7 @@ from nmt.config.registry import PartOptions
 from nmt.config.schema import ScoreChoice
 from nmt.data.batching import DocumentContext, PreviousSentences
 from nmt.kernels.select import Kernels
-from nmt.model.attention import Encoded, Prepared, build_attention
+from nmt.model.attention import Attention, Encoded, Prepared, build_attention
 from nmt.model.attention.base import ScoreOptions
 from nmt.model.attention.coverage import NoCoverageOptions
 from nmt.model.attention.windows import GlobalWindowOptions
@@ -77,18 +77,23 @@ class HierarchicalAttention(nn.Module):
     f_w and f_s are linear. The paper has no b; the authors' program does. Without previous sentences, h'_t is h_t.
     """
 
-    def __init__(self, options: HierarchicalOptions, size: int, kernels: Kernels) -> None:
+    def __init__(self, options: HierarchicalOptions, model: schema.ModelConfig, size: int, kernels: Kernels) -> None:
         super().__init__()
 
-        def attention(score: PartOptions) -> schema.AttentionConfig:
-            return schema.AttentionConfig(
-                score=score, window=GlobalWindowOptions(), heads=options.heads, coverage=NoCoverageOptions()
+        def attention(score: PartOptions) -> Attention:
+            parts = schema.AttentionConfig(
+                score=score,
+                window=GlobalWindowOptions(),
+                normalizer=model.attention.normalizer,
+                heads=options.heads,
+                coverage=NoCoverageOptions(),
             )
+            return build_attention(parts, size, size, kernels, model.dropout.attention)
 
         self.backpropagate = options.backpropagate
         self.word_query, self.sentence_query = nn.Linear(size, size), nn.Linear(size, size)
-        self.word = build_attention(attention(options.word), size, size, kernels)
-        self.sentence = build_attention(attention(options.sentence), size, size, kernels)
+        self.word = attention(options.word)
+        self.sentence = attention(options.sentence)
         self.feed_forward: nn.Module = nn.Identity()
         if (units := options.feed_forward) is not None:
             into, out = nn.Linear(size, units), nn.Linear(units, size)
@@ -131,7 +136,7 @@ class HierarchicalAttention(nn.Module):
         present_BP = context.present_BP
         index_N = torch.arange(present_BP.numel(), device=states_BQC.device)
         has_context_B1 = present_BP.any(1, keepdim=True)
-        # A sentence without context attends to any sentence and its result is discarded: a softmax needs an element.
+        # A sentence without context attends to any sentence and its result is discarded: weights need an element.
         joined_BQC, _, _ = self._join(states_BQC, index_N, context.words, present_BP | ~has_context_B1)
         return torch.where(has_context_B1.unsqueeze(2), joined_BQC, states_BQC)
 
@@ -169,9 +174,9 @@ class HierarchicalContext(Context):
         self.document_context = document_context = options.document_context
         self.encoder, self.decoder = None, None
         if document_context.sources:
-            self.encoder = HierarchicalAttention(options, model.encoder.output_size, kernels)
+            self.encoder = HierarchicalAttention(options, model, model.encoder.output_size, kernels)
         if document_context.targets:
-            self.decoder = HierarchicalAttention(options, hidden_size, kernels)
+            self.decoder = HierarchicalAttention(options, model, hidden_size, kernels)
 
     def add_source_context(
         self, encoded: Encoded, previous: PreviousSentences, states: Sentences | None

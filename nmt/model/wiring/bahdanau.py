@@ -57,7 +57,9 @@ class BahdanauWiring(Wiring):
         self.stack = Stack(model, input_size, kernels)
         cell = self.stack.cells[0]
         self.parts = cell.parts
-        self.attention = build_attention(model.attention, self.hidden_size, memory_size, kernels)
+        self.attention = build_attention(
+            model.attention, self.hidden_size, memory_size, kernels, model.dropout.attention
+        )
         self.context: nn.Linear | None = None
         if self.attention.context_size:
             self.context = gate_input(self.attention.context_size, cell.projected_size, cell.gates)

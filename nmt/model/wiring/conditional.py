@@ -50,7 +50,9 @@ class ConditionalWiring(Wiring):
         super().__init__(kernels)
         decoder = model.decoder
         self.hidden_size = decoder.hidden_size
-        self.attention = build_attention(model.attention, self.hidden_size, memory_size, kernels)
+        self.attention = build_attention(
+            model.attention, self.hidden_size, memory_size, kernels, model.dropout.attention
+        )
         self.before = CELLS.build(decoder.cell, input_size, self.hidden_size, kernels)
         self.behind = CELLS.build(decoder.cell, self.attention.context_size, self.hidden_size, kernels)
         self.above = Stack(model, self.hidden_size, kernels, first=1)

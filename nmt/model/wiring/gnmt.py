@@ -41,7 +41,9 @@ class GnmtWiring(Wiring):
         super().__init__(kernels)
         self.hidden_size = model.decoder.hidden_size
         self.queries_previous = options.query == "previous"
-        self.attention = build_attention(model.attention, self.hidden_size, memory_size, kernels)
+        self.attention = build_attention(
+            model.attention, self.hidden_size, memory_size, kernels, model.dropout.attention
+        )
         self.lowest = CELLS.build(model.decoder.cell, input_size, self.hidden_size, kernels)
         self.above = Stack(model, self.hidden_size, kernels, first=1, context_size=self.attention.context_size)
         self.parts = self.lowest.parts

@@ -51,7 +51,7 @@ class LuongWiring(Wiring):
         self.hidden_size = readout_size(model)
         self.stack = Stack(model, input_size, kernels)
         cell = self.stack.cells[0]
-        self.attention = build_attention(model.attention, decoder_size, memory_size, kernels)
+        self.attention = build_attention(model.attention, decoder_size, memory_size, kernels, model.dropout.attention)
         self.mix = Linear(self.attention.context_size + decoder_size, self.hidden_size, kernels, bias=False)
         initialize(self.mix)
         self.feed = gate_input(self.hidden_size, cell.projected_size, cell.gates) if options.input_feeding else None
