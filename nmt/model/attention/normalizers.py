@@ -124,11 +124,10 @@ class _Entmax15(torch.autograd.Function):
 def _in_order(scores: Tensor, factor: float) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the scores times `factor` with maximum 0, the same in descending order, and their ranks from 1.
 
-    A threshold is at least -1 then, so that scores below -2 have weight 0 whatever they are. Raised to -2 they are
-    finite, also those of padding.
+    Padding comes last. Sums that include it are infinite or NaN, and never belong to a support.
     """
     scaled = scores.to(torch.float64) * factor
-    shifted = (scaled - scaled.amax(-1, keepdim=True)).clamp(min=-2.0)
+    shifted = scaled - scaled.amax(-1, keepdim=True)
     ordered = shifted.sort(-1, descending=True).values
     return shifted, ordered, torch.arange(1, ordered.shape[-1] + 1, dtype=ordered.dtype, device=ordered.device)
 
