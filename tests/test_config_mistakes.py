@@ -58,7 +58,7 @@ search: {top_k: "5"}
         "x.yaml:12: model.attention: unknown preset 'bahdanau2016'; did you mean 'bahdanau2015'? "
         "(choose from bahdanau2015, luong2015, sutskever2014)",
         "x.yaml:14: tokenizer.shared: must be true or false, not 'yes'; write true",
-        "x.yaml:15: tokenizer.kind: must be bpe or unigram, not 'bpee'; did you mean 'bpe'?",
+        "x.yaml:15: tokenizer.kind: must be bpe, unigram, char or word, not 'bpee'; did you mean 'bpe'?",
         "x.yaml:16: tokenizer.kind: key given twice; the first is in line 15; keep one",
         "x.yaml:18: training.optimizer.betas.1: must be a number, not 'x'",
         "x.yaml:19: search.top_k: must be a whole number from 0 to 1,000,000,000, not '5'; take the quotes away",
@@ -166,6 +166,26 @@ def test_one_mistake_gets_one_line(line: str, message: str) -> None:
         (
             "tokenizer: {source_file: a, target_file: b}",
             "tokenizer.shared: must be false with `source_file` and `target_file`, which are two vocabularies",
+        ),
+        (
+            "tokenizer: {kind: char, sampling: 0.1}",
+            "tokenizer.sampling: has nothing to draw with kind: char; leave it out, or set kind: bpe or unigram",
+        ),
+        (
+            "tokenizer: {kind: word, sampling: 0.1}",
+            "tokenizer.sampling: has nothing to draw with kind: word; leave it out, or set kind: bpe or unigram",
+        ),
+        (
+            "tokenizer: {kind: word, byte_fallback: true}",
+            "tokenizer.byte_fallback: spells no words; set it to false, or choose another kind than word",
+        ),
+        (
+            "tokenizer: {kind: word, user_defined_symbols: [x]}",
+            "tokenizer.user_defined_symbols: need pieces inside of words; leave them out, or choose another kind",
+        ),
+        (
+            "search: {replace_unknown: copy, allow_unknown: false}",
+            "search.replace_unknown: has no effect without allow_unknown; allow unknown pieces, or leave it out",
         ),
         (
             "model: {decoder: {readout: {size: 3}}}",

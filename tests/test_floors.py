@@ -18,6 +18,7 @@ FLOORS = {
     "nmt.concurrency": 1,
     "nmt.config": 1,
     "nmt.runtime": 2,
+    "nmt.data.punctuation": 1,
     "nmt.data.readers": 2,
     "nmt.data.tokenizer": 2,
     "nmt.data.cache": 4,

@@ -39,11 +39,11 @@ NOTHING = ["\u200b", "\u0007", "\u00a0", "\u0007\u200b"]
 INSIDE = ["x\u200by", "ab\u00a0cd", "ga\u0007rten", "hu\u00adnd", "\u0007im", "im\u0007", "a\rb"]
 
 
-@pytest.fixture(scope="module", params=["bpe", "unigram", "bytes"])
+@pytest.fixture(scope="module", params=["bpe", "unigram", "bytes", "char", "word"])
 def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
     """Small vocabularies, so that words have several pieces."""
     kind, with_bytes = ("bpe", True) if request.param == "bytes" else (request.param, False)
-    size = {"bpe": 60, "unigram": 40, "bytes": 330}[request.param]
+    size = {"bpe": 60, "unigram": 40, "bytes": 330, "char": 30, "word": 16}[request.param]
     options = TokenizerConfig(kind=kind, vocabulary_size=size, byte_fallback=with_bytes, shared=True)
     return learn(options, lambda: [(line, line) for line in TEXT], seed=1).source
 

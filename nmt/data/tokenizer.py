@@ -1,6 +1,8 @@
 """Text to ids and back through SentencePiece, with vocabularies that are learned or loaded; words of a text.
 
-Learned models have pad 0, unk 1, bos 2, eos 3; models from elsewhere keep their own ids.
+Learned models have pad 0, unk 1, bos 2, eos 3; models from elsewhere keep their own ids. SentencePiece's models of
+words split a text at spaces alone: a learned one says in its file that punctuation is separated before, and joined
+after (`nmt.data.punctuation`).
 
 A word is the text between spaces or tabs before any normalisation, as the formats of word alignments count words.
 """
@@ -13,18 +15,20 @@ import random
 import re
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import sentencepiece
-from sentencepiece import sentencepiece_pb2
+from sentencepiece import sentencepiece_model_pb2, sentencepiece_pb2
 
 from nmt.config.schema import SentencePieceConfig, TokenizerConfig
-from nmt.errors import DataError, require_file, try_each
+from nmt.data.punctuation import join, join_with_offsets, separate, separate_with_offsets, token_spans
+from nmt.errors import ConfigError, DataError, require_file, try_each
 
 SPACE = "\u2581"
 """How a piece spells the space before a word."""
@@ -41,6 +45,12 @@ LEARNING_THREADS = 4
 # Longer lines would be skipped silently; SentencePiece's own limit of 4,192 bytes is a long paragraph.
 LONGEST_SENTENCE_BYTES = 1 << 20
 _WORD = re.compile(rb"[^ \t]+")
+# In a normalised text, as a model spells it whose spaces come before words, or after them.
+_SPELLED_WORD = re.compile(f"{SPACE}[^{SPACE}]*|[^{SPACE}]+{SPACE}?")
+# Name of the denormaliser in models of words that separate punctuation. SentencePiece itself has no such rule, and
+# ignores a name without a table.
+_SEPARATED = "separated_punctuation"
+_Model = sentencepiece_model_pb2.ModelProto
 
 
 class Tokenizer:
@@ -48,6 +58,7 @@ class Tokenizer:
 
     Attributes:
         size: number of pieces.
+        kind: bpe, unigram, char or word.
         pad, unk, bos, eos: ids; where the model has no pad, `pad` is the eos id: a filler that is masked anyway.
         fingerprint: SHA-256 of the model, in hexadecimal.
     """
@@ -62,6 +73,9 @@ class Tokenizer:
             raise DataError(f"{origin}: not a SentencePiece model, or damaged") from error
         self._model = model
         self.origin = origin
+        content = _Model.FromString(model)
+        self.kind: str = content.trainer_spec.ModelType.Name(content.trainer_spec.model_type).lower()
+        self._is_separated: bool = content.denormalizer_spec.name == _SEPARATED
         self.size: int = self._processor.get_piece_size()
         self.unk: int = self._processor.unk_id()
         self.bos: int = self._processor.bos_id()
@@ -83,7 +97,12 @@ class Tokenizer:
 
     def encode(self, lines: Sequence[str], threads: int = 1) -> list[list[int]]:
         """Returns the ids of each line, without bos and eos; a blank line has none."""
-        return list(self._processor.encode(list(lines), out_type=int, num_threads=threads))
+        if self.kind != "word":
+            return list(self._processor.encode(list(lines), out_type=int, num_threads=threads))
+        # SentencePiece would make one unknown piece of unknown words that follow each other.
+        texts = [separate(line) for line in lines] if self._is_separated else list(lines)
+        words = [_SPELLED_WORD.findall(text) for text in self._processor.normalize(texts)]
+        return [self._processor.piece_to_id(row) if row else [] for row in words]
 
     def sample(self, lines: Sequence[str], alpha: float, seed: int) -> list[list[int]]:
         """Draws a segmentation of each line for subword regularisation.
@@ -93,7 +112,8 @@ class Tokenizer:
 
         A BPE model leaves out each merge with probability `alpha` (Provilkov 2020); a unigram model draws from all
         segmentations with their probabilities to the power of `alpha` (Kudo 2018, section 3.2), so that a smaller
-        one is the stronger noise. `alpha` is above 0.
+        one is the stronger noise. `alpha` is above 0. Models of characters and of words have nothing to draw:
+        `require_sampling`.
         """
         return self._sample(lines, alpha, seed, int)
 
@@ -115,7 +135,32 @@ class Tokenizer:
         """Returns the text of each row of ids; pad, bos and eos have none. Ids are within the vocabulary."""
         rows = [[int(id_) for id_ in row] for row in ids]
         assert all(0 <= id_ < self.size for row in rows for id_ in row), f"an id outside of 0..{self.size - 1}"
-        return [self._processor.decode(row) if row else "" for row in rows]
+        texts = [self._processor.decode(row) if row else "" for row in rows]
+        return [join(text) for text in texts] if self.kind == "word" else texts
+
+    def decode_with(self, ids: Sequence[int], replacements: Mapping[int, str]) -> tuple[str, list[Span]]:
+        """Returns the text of ids, and the span of each as `decoded_spans` does; the ids at some indices are spelled as
+        `replacements` says. The replacement of a word stands between spaces, that of another piece does not."""
+        pieces = self._decoded(ids)
+        surfaces = [piece.surface for piece in pieces]
+        for index, text in replacements.items():
+            surfaces[index] = f" {text} " if self.kind == "word" else text
+        spans, begin = [], 0
+        for surface in surfaces:
+            spans.append((begin, begin + len(surface.rstrip(" ").encode())))
+            begin += len(surface.encode())
+        return self._joined("".join(surfaces), spans)
+
+    def _decoded(self, ids: Sequence[int]) -> Sequence[Any]:
+        serialized = self._processor.decode([int(id_) for id_ in ids], out_type="serialized_proto") if ids else b""
+        return _parsed(serialized)
+
+    def _joined(self, text: str, spans: list[Span]) -> tuple[str, list[Span]]:
+        """A decoded text and spans in it, with the punctuation of a model of words attached."""
+        if self.kind != "word":
+            return text, spans
+        text, offsets = join_with_offsets(text)
+        return text, [(offsets[begin], offsets[end]) for begin, end in spans]
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Returns the pieces of a row of ids, as the vocabulary spells them. Ids are within the vocabulary."""
@@ -128,12 +173,20 @@ class Tokenizer:
         Spans follow each other: spaces and characters that normalisation drops belong to the piece after them. Of
         pieces that share a character, as the dots of `…` do, all but the last have an empty span before it.
         """
-        return _spans(_parsed(self._processor.encode(line, out_type="serialized_proto")))
+        if self.kind != "word":
+            return _spans(_parsed(self._processor.encode(line, out_type="serialized_proto")))
+        text, offsets = separate_with_offsets(line) if self._is_separated else (line, None)
+        spelled, characters = self._processor.normalize(text, with_offsets=True)
+        starts = [0, *accumulate(len(character.encode()) for character in text)]
+        bounds = [starts[character] for character in characters]
+        if offsets is not None:
+            bounds = [offsets[bound] for bound in bounds]
+        return [(bounds[word.start()], bounds[word.end()]) for word in _SPELLED_WORD.finditer(spelled)]
 
     def decoded_spans(self, ids: Sequence[int]) -> list[Span]:
         """Returns the span of each id in the text that `decode` returns, without the spaces after it."""
-        serialized = self._processor.decode([int(id_) for id_ in ids], out_type="serialized_proto") if ids else b""
-        return [_without_spaces(piece) for piece in _parsed(serialized)]
+        pieces = self._decoded(ids)
+        return self._joined("".join(piece.surface for piece in pieces), list(map(_without_spaces, pieces)))[1]
 
 
 @dataclass(frozen=True)
@@ -182,6 +235,17 @@ def load_files(source: Path, target: Path) -> TokenizerPair:
     """Returns the tokenizers of two files, which may be one; raises DataError for a missing or damaged file."""
     first, *second = try_each(_load, dict.fromkeys((source, target)))
     return TokenizerPair(first, second[0] if second else first)
+
+
+def require_sampling(tokenizers: TokenizerPair) -> None:
+    """Raises `ConfigError` if a tokenizer segments a text in one way only, so that nothing can be drawn."""
+    problems = [
+        f"tokenizer.sampling: {each.origin} is a {each.kind} model, which has one segmentation of a text; set it to 0"
+        for each in dict.fromkeys((tokenizers.source, tokenizers.target))
+        if each.kind in ("char", "word")
+    ]
+    if problems:
+        raise ConfigError(*problems)
 
 
 def _load(path: Path) -> Tokenizer:
@@ -235,7 +299,7 @@ def learn_one(options: SentencePieceConfig, sentences: Iterable[str], seed: int,
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(drawn),
+            sentence_iterator=map(separate, drawn) if options.kind == "word" else iter(drawn),
             model_writer=model,
             model_type=options.kind,
             vocab_size=options.vocabulary_size,
@@ -253,6 +317,9 @@ def learn_one(options: SentencePieceConfig, sentences: Iterable[str], seed: int,
         )
     except RuntimeError as error:
         raise DataError(_explain(str(error), options, side)) from error
+    if options.kind == "word":
+        # Protocol buffers that follow each other are one.
+        model.write(_Model(denormalizer_spec={"name": _SEPARATED}).SerializeToString())
     return Tokenizer(model.getvalue(), f"the {side.removesuffix(' side: ') or 'shared'} tokenizer that was learned")
 
 
@@ -291,5 +358,15 @@ def words_of_spans(text: str, spans: Sequence[Span]) -> list[int]:
     span ends or later, because spaces and words that normalise to nothing come first in a span. Spans after the last
     word belong to the last.
     """
-    ends = [word.end() for word in _WORD.finditer(text.encode())]
+    return _at_ends([word.end() for word in _WORD.finditer(text.encode())], spans)
+
+
+def tokens_of_spans(text: str, spans: Sequence[Span]) -> tuple[list[str], list[int]]:
+    """Returns the words of the text, with the punctuation at their edges as words of its own, and the one that each
+    span belongs to, as `words_of_spans` does."""
+    tokens, encoded = token_spans(text), text.encode()
+    return [encoded[begin:end].decode() for begin, end in tokens], _at_ends([end for _, end in tokens], spans)
+
+
+def _at_ends(ends: Sequence[int], spans: Sequence[Span]) -> list[int]:
     return [min(bisect_left(ends, end), len(ends) - 1) for _, end in spans]

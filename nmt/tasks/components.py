@@ -90,6 +90,11 @@ def _coverage_needs_attention(config: TranslationConfig) -> Iterator[tuple[str, 
         yield "search.coverage_penalty", "needs attention, and model.attention.score is none; leave it out"
 
 
+def _replacement_needs_attention(config: TranslationConfig) -> Iterator[tuple[str, str]]:
+    if config.search.replace_unknown != "none" and not has_attention(config.model):
+        yield "search.replace_unknown", "needs attention, and model.attention.score is none; leave it out"
+
+
 def _parts_go_together(config: TranslationConfig) -> Iterator[tuple[str, str]]:
     """The options of the attention and of the context know their own conflicts."""
     known = dict(config.model)
@@ -187,6 +192,7 @@ CHECKS: tuple[Check, ...] = (
     *_only_for(
         TranslationConfig,
         _coverage_needs_attention,
+        _replacement_needs_attention,
         _parts_go_together,
         _bridge_has_a_context,
         _guided_alignment_needs_alignments,

@@ -97,7 +97,8 @@ class TokenizerConfig(SentencePieceConfig):
     """SentencePiece. Learned from the training text of both sides, or loaded from files."""
 
     vocabulary_size: VocabularySize = 8000
-    """Pieces in the vocabulary (of each side, where it is not shared), the four special ones included."""
+    """Pieces in the vocabulary (of each side, where it is not shared), the four special ones included; of `char` and
+    `word` the most frequent ones."""
     file: PathName | None = None
     """SentencePiece model to load instead of learning one, for both sides."""
     source_file: PathName | None = None
@@ -113,6 +114,8 @@ class TokenizerConfig(SentencePieceConfig):
     """
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
+        for rule in (super().contradictions(), self._sampling_needs_subwords()):
+            yield from decided(rule)
         if self.source_file is not None and self.target_file is None:
             yield "target_file", "missing beside `source_file`; name the model of the target side too"
         if self.target_file is not None and self.source_file is None:
@@ -123,6 +126,10 @@ class TokenizerConfig(SentencePieceConfig):
             yield "shared", "must be true with `file`, which serves both sides; or give `source_file` and `target_file`"
         elif self.source_file is not None and self.target_file is not None and self.shared:
             yield "shared", "must be false with `source_file` and `target_file`, which are two vocabularies"
+
+    def _sampling_needs_subwords(self) -> Iterator[tuple[str, str]]:
+        if self.sampling and self.kind in ("char", "word"):
+            yield "sampling", f"has nothing to draw with kind: {self.kind}; leave it out, or set kind: bpe or unigram"
 
 
 class EarlyStoppingConfig(StoppingConfig):
@@ -188,6 +195,9 @@ class SearchConfig(Section):
     """Size of the n-grams that may not occur twice in a translation; 0 allows all."""
     allow_unknown: bool = True
     """Whether a translation may contain the unknown piece."""
+    replace_unknown: Literal["none", "copy", "lexicon"] = "none"
+    """Replace each unknown piece of a translation by the source word with the most attention (`copy`), or by the best
+    translation of this word in the lexicon of `nmt-lexicon`, if it has one (`lexicon`); needs attention."""
     temperature: Annotated[float, Field(ge=1e-6, le=1_000.0)] = 1.0
     """Divides the logits before sampling."""
     top_k: Count = 0
@@ -205,7 +215,8 @@ class SearchConfig(Section):
     def contradictions(self) -> Iterator[tuple[str, str]]:
         sampling = (self._needs_kind("sampling", name) for name in ("temperature", "top_k", "top_p"))
         beam = self._needs_kind("beam", "coverage_penalty")
-        for rule in (*sampling, self._needs_shortlist(), beam, self._shortest_and_longest()):
+        rules = (*sampling, self._needs_shortlist(), beam, self._needs_unknown(), self._shortest_and_longest())
+        for rule in rules:
             yield from decided(rule)
 
     def _needs_kind(self, kind: str, name: str) -> Iterator[tuple[str, str]]:
@@ -215,6 +226,10 @@ class SearchConfig(Section):
     def _needs_shortlist(self) -> Iterator[tuple[str, str]]:
         if not self.shortlist and self.shortlist_frequent != SearchConfig.model_fields["shortlist_frequent"].default:
             yield "shortlist_frequent", "has no effect without a shortlist; set shortlist: 20, or leave it out"
+
+    def _needs_unknown(self) -> Iterator[tuple[str, str]]:
+        if self.replace_unknown != "none" and not self.allow_unknown:
+            yield "replace_unknown", "has no effect without allow_unknown; allow unknown pieces, or leave it out"
 
     def _shortest_and_longest(self) -> Iterator[tuple[str, str]]:
         if self.min_length_ratio > self.max_length_ratio:

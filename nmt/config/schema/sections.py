@@ -93,10 +93,10 @@ class LearningConfig(Section):
 class SentencePieceConfig(Section):
     """SentencePiece. Learned from the training text, or loaded from a file."""
 
-    kind: Literal["bpe", "unigram"] = "bpe"
-    """Algorithm that is learned: byte-pair encoding or the unigram language model."""
+    kind: Literal["bpe", "unigram", "char", "word"] = "bpe"
+    """What is learned: byte-pair encoding, the unigram language model, the characters or the words of the text."""
     vocabulary_size: VocabularySize = 8000
-    """Pieces in a vocabulary, the four special ones included."""
+    """Pieces in a vocabulary, the four special ones included; of `char` and `word` the most frequent ones."""
     character_coverage: Annotated[float, Field(ge=0.98, le=1.0)] = 1.0
     """Share of the characters of the training text that get pieces of their own; 0.9995 for Chinese or Japanese."""
     byte_fallback: bool = False
@@ -109,6 +109,13 @@ class SentencePieceConfig(Section):
     """Sentences drawn from the training text to learn from."""
     file: PathName | None = None
     """SentencePiece model to load instead of learning one."""
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        if self.kind == "word":
+            if self.byte_fallback:
+                yield "byte_fallback", "spells no words; set it to false, or choose another kind than word"
+            if self.user_defined_symbols:
+                yield "user_defined_symbols", "need pieces inside of words; leave them out, or choose another kind"
 
 
 class RuntimeConfig(Section):

@@ -163,10 +163,12 @@ def validator(
 
 def validation_search(config: TranslationConfig) -> SearchConfig:
     """Returns the section `search` for validation: with the beam of `validation`, without sampling, whose scores would
-    be random, and without a shortlist, whose lexicon a run need not have."""
+    be random, and without a lexicon, which a run need not have: no shortlist, and copies for unknown pieces."""
     sampling, shortlist = ("temperature", "top_k", "top_p"), ("shortlist", "shortlist_frequent")
     neutral = {name: SearchConfig.model_fields[name].default for name in (*sampling, *shortlist)}
     values = config.search.model_dump() | neutral
+    if values["replace_unknown"] == "lexicon":
+        values["replace_unknown"] = "copy"
     return SearchConfig.model_validate(values | {"kind": "beam", "beam_size": config.validation.beam_size})
 
 

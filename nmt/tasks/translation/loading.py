@@ -60,7 +60,7 @@ class System:
     pool: WorkerPool | None = None
     """Shares batches out to worker processes; None computes everything in this process."""
     lexicon: Lexicon | None = None
-    """For a search with a shortlist."""
+    """For a search with a shortlist, or with `replace_unknown: lexicon`."""
 
 
 def vocabulary(tokenizers: TokenizerPair) -> Vocabulary:
@@ -101,27 +101,32 @@ def build_system(models: Sequence[TrainedModel], runtime: Runtime, search: Searc
     """Combines models for translating, and loads the lexicon if the search needs it; raises `NmtError` without one."""
     pool = WorkerPool(torch.get_num_threads()) if runtime.device.type == "cpu" and runtime.world == 1 else None
     tokenizers = models[0].tokenizers
-    lexicon = None
+    lexicon, folders = None, [model.path for model in models]
+    if search is not None and search.replace_unknown == "lexicon":
+        lexicon = load_lexicon(folders, tokenizers, 1, "search.replace_unknown")
     if search is not None and search.shortlist:
-        lexicon = load_lexicon([model.path for model in models], tokenizers, search.shortlist)
+        lexicon = load_lexicon(folders, tokenizers, search.shortlist)
     return System(tuple(model.translator for model in models), tokenizers, runtime, pool, lexicon)
 
 
-def load_lexicon(folders: Sequence[Path], tokenizers: TokenizerPair, candidates: int) -> Lexicon:
+def load_lexicon(
+    folders: Sequence[Path], tokenizers: TokenizerPair, candidates: int, key: str = "search.shortlist"
+) -> Lexicon:
     """Loads the lexicon of checkpoints that translate together: that of the first one that has one.
 
-    Raises `DataError` where it is damaged, and `ConfigError` where there is none with so many candidates.
+    Raises `DataError` where it is damaged, and `ConfigError` where there is none with so many candidates; `key` is the
+    one that asks for it.
     """
     file = next((path for folder in folders for path in _lexicon_files(folder) if path.is_file()), None)
     if file is None:
         raise ConfigError(
-            f"search.shortlist: {folders[0]} has no lexicon, neither there nor in its run; build it with nmt-lexicon "
+            f"{key}: {folders[0]} has no lexicon, neither there nor in its run; build it with nmt-lexicon "
             f"--model {folders[0]}"
         )
     lexicon = Lexicon.load(file, tokenizers)
     if candidates > lexicon.most:
         raise ConfigError(
-            f"search.shortlist: {file} has {lexicon.most} candidates of a piece, not {candidates}; lower it, or build "
+            f"{key}: {file} has {lexicon.most} candidates of a piece, not {candidates}; lower it, or build "
             f"the lexicon again with nmt-lexicon --candidates {candidates}"
         )
     return lexicon

@@ -16,7 +16,7 @@ from nmt.data.cache import encode_corpora, hold_out_pairs
 from nmt.data.cache.pair_encoding import length_reasons
 from nmt.data.readers.base import Counts, SplitOptions
 from nmt.data.readers.corpora import Corpus, JsonPairOptions, open_corpus
-from nmt.data.tokenizer import TokenizerPair, learn, load_or_none
+from nmt.data.tokenizer import TokenizerPair, learn, load_or_none, require_sampling
 from nmt.errors import ConfigError
 from nmt.evaluation.testsets import TestSet, set_of_pairs
 from nmt.kernels.select import FORCED, choose_kernels, reference_kernels
@@ -55,6 +55,8 @@ def setup(
     if validation is None:
         validation = _hold_out_validation(config, corpora, cache)
     tokenizers = _tokenizers(config, runtime, corpora, resumed or (initial_model.path if initial_model else None))
+    if config.tokenizer.sampling:
+        require_sampling(tokenizers)
     build = partial(Translator, config.model, vocabulary(tokenizers), reverse_source=config.data.reverse_source)
     kernels = plan_network(build, config, runtime)
     encoded = encode_corpora(

@@ -24,13 +24,14 @@ from nmt.data.batching.plan import length_batches, padded_buckets
 from nmt.data.cache import flatten
 from nmt.data.cache.word_links import words_of
 from nmt.data.readers.files import line_windows
-from nmt.data.tokenizer import Tokenizer, words_of_spans
-from nmt.errors import DataError
+from nmt.data.tokenizer import Span, Tokenizer, words_of_spans
+from nmt.errors import ConfigError, DataError
 from nmt.evaluation.alignment import Alignment, Linking, Unit, align
 from nmt.model.translator import DocumentMemory, SentenceStates, TranslatorInContext
 from nmt.runtime import gather_objects, in_halves, logger, pinned
 from nmt.search import Hypothesis, Model, translate_batch
 from nmt.tasks.translation.loading import System
+from nmt.tasks.translation.unknown_words import SourceTokens
 
 LONG_LINE = 1 << 14
 """Characters up to which lines are always tokenized whole."""
@@ -46,7 +47,7 @@ class Translation:
     """A translation of a line."""
 
     text: str
-    """Without line ends, whatever the pieces spell."""
+    """Without line ends, whatever the pieces spell, and with the replacements of unknown pieces."""
     score: float
     """Orders the translations of a line: see `nmt.search.Hypothesis`."""
     log_probability: float
@@ -200,7 +201,7 @@ class EncodedLines:
                 shortlists=shortlists,
                 seed=request.seed,
                 numbers=[self.numbers[row] for row in rows],
-                want_attention=request.attention,
+                want_attention=request.attention or search.replace_unknown != "none",
             )
         return [self._translations(system, row, hypotheses) for row, hypotheses in zip(rows, results, strict=True)]
 
@@ -209,11 +210,14 @@ class EncodedLines:
         target = tokenizers.target
         source_pieces = tuple(tokenizers.source.pieces(source))
         source_words: tuple[int, ...] = ()
-        if any(hypothesis.attention is not None for hypothesis in hypotheses):
+        if self.request.attention and any(hypothesis.attention is not None for hypothesis in hypotheses):
             source_words = tuple(words_of(line, tokenizers.source)[: len(source)])
+        texts = target.decode([hypothesis.ids for hypothesis in hypotheses])
+        spans = [target.decoded_spans(hypothesis.ids) if source_words else [] for hypothesis in hypotheses]
+        if self.search.replace_unknown != "none":
+            self._replace_unknown(system, row, hypotheses, texts, spans)
         # Bytes and symbols of the user's own can spell a line end: one line in is one line out.
-        decoded = target.decode([hypothesis.ids for hypothesis in hypotheses])
-        texts = [text.replace("\r", " ").replace("\n", " ") for text in decoded]
+        texts = [text.replace("\r", " ").replace("\n", " ") for text in texts]
         return [
             Translation(
                 text=text,
@@ -222,14 +226,31 @@ class EncodedLines:
                 pieces=tuple(target.pieces(hypothesis.ids)),
                 piece_log_probabilities=hypothesis.token_log_probabilities,
                 source_pieces=source_pieces,
-                attention=hypothesis.attention,
+                attention=hypothesis.attention if self.request.attention else None,
                 source_words=source_words,
-                words=tuple(words_of_spans(text, target.decoded_spans(hypothesis.ids))) if source_words else (),
+                words=tuple(words_of_spans(text, spans_of_text)) if source_words else (),
                 source_ids=tuple(source),
                 ids=hypothesis.ids,
             )
-            for text, hypothesis in zip(texts, hypotheses, strict=True)
+            for text, spans_of_text, hypothesis in zip(texts, spans, hypotheses, strict=True)
         ]
+
+    def _replace_unknown(
+        self, system: System, row: int, hypotheses: Sequence[Hypothesis], texts: list[str], spans: list[list[Span]]
+    ) -> None:
+        """Writes the texts, and the spans of pieces in them, of hypotheses with an unknown piece anew."""
+        tokenizers, source, lexicon = system.tokenizers, self.sources[row], None
+        if self.search.replace_unknown == "lexicon":
+            assert system.lexicon is not None, "the system was built for another search"
+            lexicon = system.lexicon
+        tokens = SourceTokens.of(self.lines[row], source, tokenizers, lexicon)
+        for number, hypothesis in enumerate(hypotheses):
+            if hypothesis.attention is None:
+                raise ConfigError(
+                    "search.replace_unknown: the model has no attention to find source words by; set it to none"
+                )
+            if replacements := tokens.replacements(hypothesis.ids, hypothesis.attention):
+                texts[number], spans[number] = tokenizers.target.decode_with(hypothesis.ids, replacements)
 
     def out_of_memory(self, system: System, row: int) -> str:
         """Returns the message for a line that does not fit into memory alone."""
