@@ -29,6 +29,10 @@ class Normalizer(nn.Module):
         self.weigh = NORMALIZERS[kind]
         self.dropout = dropout
         self.drop = kernels.dropout
+        self.unsupported = "model.dropout.attention is not 0" if dropout else ""
+        """Why attention with it cannot be recorded, with the path in the YAML; empty if it can."""
+        if kind != "softmax":
+            self.unsupported = "model.attention.normalizer is not softmax"
 
     def forward(self, scores: Tensor) -> Tensor:
         """Returns the weights [..., W] of scores [..., W] in at least single precision; they add up to 1."""
@@ -40,12 +44,6 @@ class Normalizer(nn.Module):
         The weights themselves stay a distribution for coverage, guided alignment and pictures.
         """
         return self.drop(weights, self.dropout, self.training).to(dtype)
-
-    def unsupported_reason(self) -> str:
-        """Returns why attention with it cannot be recorded, with the path in the YAML; empty if it can."""
-        if self.weigh is not softmax:
-            return "model.attention.normalizer is not softmax"
-        return "model.dropout.attention is not 0" if self.dropout else ""
 
 
 def softmax(scores: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ class SoftAttention(Attention):
             return "model.attention.window is not global"
         if self.coverage.accumulates:
             return "model.attention.coverage has no native or Triton kernel"
-        return self.normalizer.unsupported_reason()
+        return self.normalizer.unsupported
 
     def record(self, tape: Tape, query: Row, prepared: Prepared, context: Value | None = None) -> Value:
         form = self.score.closed_form()
