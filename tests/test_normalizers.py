@@ -8,24 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from nmt.config import schema
-from nmt.data.batching.pair_batches import collate
-from nmt.data.cache import flatten
-from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import ConfigError
 from nmt.kernels.select import choose_kernels
 from nmt.model.attention import Encoded, build_attention
 from nmt.model.attention.normalizers import NORMALIZERS, Normalizer, entmax15, softmax, sparsemax
 from nmt.model.context.hierarchical import HierarchicalAttention
 from nmt.model.translator import Translator
-from nmt.search import translate_batch
-from nmt.training.objectives import TranslationObjective
-from tests.support.models import REFERENCES, SOURCES, small_config, small_translator
 from tests.support.networks import NO_DROPOUT, REFERENCE, model_options, network, sentences
 from tests.support.reference_steps import ReferenceKernels
 from tests.support.training_runs import run_config
@@ -473,31 +466,38 @@ def test_dropped_weights_are_the_same_in_scan_and_step(wired: dict[str, Any], he
 # Learning
 
 
-@pytest.mark.parametrize(
-    ("attention", "dropout"),
-    [
-        ("{score: additive, normalizer: sparsemax}", 0.0),
-        ("{score: general, wiring: luong, normalizer: entmax15}", 0.0),
-        ("{score: additive, normalizer: entmax15}", 0.1),
-    ],
-)
-def test_six_sentences_are_learned_by_heart(attention: str, dropout: float, tokenizers: TokenizerPair) -> None:
-    config = small_config(attention)
-    model = config.model
-    config = config.model_copy(
-        update={"model": model.model_copy(update={"dropout": model.dropout.model_copy(update={"attention": dropout})})}
-    )
-    translator = small_translator(config, tokenizers, seed=1, updates=60)
-    encoded = tokenizers.source.encode(SOURCES), tokenizers.target.encode(REFERENCES)
-    batch = collate(*map(flatten, encoded), np.arange(len(SOURCES)), tokenizers)
+@every_sparse
+def test_attention_learns_where_to_look(name: str) -> None:
+    """Queries and annotations are symbols, one-hot; symbol n asks for symbol n + 3, which stands anywhere.
+
+    The context must be the annotation of the symbol that is asked for. tests/test_learning.py trains translators.
+    """
+    torch.manual_seed(0)
+    attention = build_attention(model_options(score="general", normalizer=name).attention, 8, 8, REFERENCE)
+    # From equal scores: a wrong position that has all the weight at the start would keep it, without a gradient.
+    torch.nn.init.zeros_(attention.score.memory.weight)
+    optimizer = torch.optim.Adam(attention.parameters(), lr=0.05)
+
+    def attend() -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the contexts' errors [B, Q, 8], the weights [B, Q, S], and the positions [B, Q] asked for."""
+        symbols_BS = torch.stack([torch.randperm(8)[:6] for _ in range(16)])
+        lengths_B = torch.randint(3, 7, (16, 1))
+        mask_BS = torch.arange(6) < lengths_B
+        position_BQ = (torch.rand(16, 4) * lengths_B).long()
+        query_BQ = (symbols_BS.gather(1, position_BQ) - 3) % 8
+        memory_BSC = torch.eye(8)[symbols_BS] * mask_BS.unsqueeze(2)
+        output = attention.scan(torch.eye(8)[query_BQ], attention.prepare(Encoded(memory_BSC, mask_BS, ())))
+        assert output.weights is not None
+        expected_BQC = memory_BSC.gather(1, position_BQ.unsqueeze(2).expand(-1, -1, 8))
+        return output.context_BQC - expected_BQC, output.weights.mean(), position_BQ
+
+    for _ in range(400):
+        difference_BQC, _, _ = attend()
+        optimizer.zero_grad()
+        difference_BQC.square().sum(-1).mean().backward()
+        optimizer.step()
     with torch.no_grad():
-        loss = float(TranslationObjective(translator, 0.0)(batch).smoothed / batch.target_tokens)
-    found = translate_batch(
-        [translator],
-        batch.source_BS,
-        batch.source_lengths_B,
-        schema.SearchConfig(kind="greedy"),
-        special=tokenizers.target,
-    )
-    assert loss < 0.1
-    assert tokenizers.target.decode([best[0].ids for best in found]) == REFERENCES
+        difference_BQC, weights_BQS, position_BQ = attend()
+    assert difference_BQC.abs().max() < 0.05
+    assert torch.equal(weights_BQS.argmax(-1), position_BQ)
+    assert (weights_BQS > 0).sum() < 2 * position_BQ.numel(), "hardly any other position has weight"
