@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nmt.checkpoint import RunFolder, Snapshot
+from nmt.checkpoint import RunFolder, Snapshot, saved_tensors
 from nmt.cli import average, options, translate
 from nmt.cli.common import Parser, run
 from nmt.config.schema import SearchConfig
@@ -146,7 +146,7 @@ def small_run(tmp_path: Path, tokenizers: TokenizerPair) -> Path:
     folder.open(config, fresh=False, read_config=lambda text, origin: config)
     for step in (1, 2, 3):
         translator = small_translator(config, tokenizers, seed=step, updates=0)
-        folder.save(Snapshot(dict(translator.named_parameters()), config, tokenizers, step, 0), is_best=step == 2)
+        folder.save(Snapshot(saved_tensors(translator), config, tokenizers, step, 0), is_best=step == 2)
     folder.close()
     return folder.path
 

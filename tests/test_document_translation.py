@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from nmt.checkpoint import Snapshot, write_checkpoint
+from nmt.checkpoint import Snapshot, saved_tensors, write_checkpoint
 from nmt.cli import evaluate, translate
 from nmt.config import TranslationConfig
 from nmt.config.schema import SearchConfig
@@ -85,7 +85,7 @@ def batch_of(tokenizers: TokenizerPair, document_context: DocumentContext | None
     )
 
 
-def save(folder: Path, context: str, tokenizers: TokenizerPair, tests: str = "{}", updates: int = 30) -> Path:
+def save(folder: Path, context: str, tokenizers: TokenizerPair, tests: str = "{}", updates: int = 20) -> Path:
     """A model that has learned some of the sentences by heart, with context that matters a little."""
     torch.manual_seed(1)
     chosen = config(context, tests)
@@ -103,7 +103,7 @@ def save(folder: Path, context: str, tokenizers: TokenizerPair, tests: str = "{}
         optimizer.zero_grad()
         (objective(batch).smoothed / batch.target_tokens).backward()
         optimizer.step()
-    weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    weights = saved_tensors(model)
     write_checkpoint(folder, Snapshot(weights, chosen, tokenizers, step=1, epoch=0))
     return folder
 

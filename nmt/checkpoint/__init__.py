@@ -12,7 +12,9 @@ from nmt.checkpoint.folder import (
     average,
     load_model_files,
     load_training_state,
+    saved_tensors,
     state_problems,
+    with_scales,
     write_checkpoint,
 )
 from nmt.checkpoint.metadata import FORMAT, Metadata, read_metadata

@@ -74,31 +74,43 @@ class Loaded:
 
         Weights whose names begin with `may_lack` need not be there: the model keeps its own; their names are returned.
         """
-        # A tied parameter has several names in the model; in the file it has the first, as here.
-        own = dict(model.named_parameters())
+        own = saved_tensors(model)
+        tensors = with_scales(self.tensors, own)
         where = self.path / MODEL_FILE
-        missing = [name for name in own if name not in self.tensors]
+        missing = [name for name in own if name not in tensors]
         new = [name for name in missing if may_lack is not None and name.startswith(may_lack)]
         problems = [f"{where}: the weights {name} are missing" for name in missing if name not in new]
-        problems += [f"{where}: the model has no weights {name}" for name in self.tensors if name not in own]
+        problems += [f"{where}: the model has no weights {name}" for name in tensors if name not in own]
         problems += [
             f"{where}: {name} has the shape {tuple(tensor.shape)}, config and vocabulary ask for "
             f"{tuple(own[name].shape)}"
-            for name, tensor in self.tensors.items()
+            for name, tensor in tensors.items()
             if name in own and tensor.shape != own[name].shape
         ]
         problems += [
             f"{where}: {name} holds {tensor.dtype}, not floating-point numbers; use a checkpoint that nmt-train or "
             "nmt-average wrote"
-            for name, tensor in self.tensors.items()
+            for name, tensor in tensors.items()
             if name in own and own[name].is_floating_point() and not tensor.is_floating_point()
         ]
         if problems:
             raise CheckpointError(*problems)
         with torch.no_grad():
-            for name, tensor in self.tensors.items():
+            for name, tensor in tensors.items():
                 own[name].copy_(tensor)
         return new
+
+
+def saved_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Returns what a checkpoint holds of a model by name: parameters, a tied one under its first name, and buffers."""
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    return {name: tensor.detach() for name, tensor in tensors.items()}
+
+
+def with_scales(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns saved tensors with the scales of embeddings, which are 1 in checkpoints of earlier versions."""
+    scales = (name for name in own if name.endswith("embedding.scale") and name not in saved)
+    return {**saved, **{name: torch.ones(()) for name in scales}}
 
 
 def write_checkpoint(folder: Path, snapshot: Snapshot, *, best: bool = False) -> None:

@@ -13,28 +13,40 @@ from nmt.kernels.select import Kernels
 
 
 class Embedding(nn.Module):
-    """Embeds piece ids; in training it drops whole words (Gal 2016) and elements."""
+    """Embeds piece ids: rows of the table times `scale`. In training it drops whole words (Gal 2016) and elements.
+
+    A fresh table has entries of deviation 1 / scale, so that embeddings have variance 1 (Vaswani 2017, section 3.4).
+    The scale is a constant. It is saved with the weights, because that of checkpoints of earlier versions is 1.
+    """
+
+    scale: Tensor
 
     def __init__(self, table: nn.Embedding, word_dropout: float, dropout: float, kernels: Kernels) -> None:
         super().__init__()
         self.table = table
+        self.register_buffer("scale", torch.tensor(embedding_scale(table.embedding_dim)))
         self.word_dropout = word_dropout
         self.dropout = dropout
         self.drop = kernels.dropout
 
     def forward(self, ids_BT: Tensor) -> Tensor:
         """Embeddings [B, T, E] of ids [B, T]."""
-        embedded_BTE: Tensor = self.table(ids_BT)
+        embedded_BTE: Tensor = self.table(ids_BT) * self.scale
         if self.training and self.word_dropout > 0.0:
             kept_BT1 = torch.rand(ids_BT.shape, device=ids_BT.device) >= self.word_dropout
             embedded_BTE = embedded_BTE * kept_BT1.unsqueeze(-1)
         return self.drop(embedded_BTE, self.dropout, self.training)
 
 
+def embedding_scale(features: int) -> float:
+    """Returns the factor of embeddings of this width."""
+    return float(features**0.5)
+
+
 def embedding_table(vocabulary_size: int, features: int) -> nn.Embedding:
-    """Returns a table whose entries have variance 1 / features, so that it can also be the output layer's weight."""
+    """Returns a table whose entries, times the scale, have variance 1."""
     table = nn.Embedding(vocabulary_size, features)
-    nn.init.normal_(table.weight, std=features**-0.5)
+    nn.init.normal_(table.weight, std=1.0 / embedding_scale(features))
     return table
 
 

@@ -21,7 +21,7 @@ from nmt.kernels.select import Kernels, UnsupportedReasons
 from nmt.model.attention import AttentionWeights, Encoded
 from nmt.model.context import CONTEXTS, ContextWeights, Sentences
 from nmt.model.encoder import RecurrentEncoder
-from nmt.model.modules import Embedding, embedding_table, initialize, parameter_counts
+from nmt.model.modules import Embedding, embedding_table, parameter_counts
 from nmt.model.wiring import WIRINGS, DecoderState, Output
 
 
@@ -71,11 +71,12 @@ class Translator(nn.Module):
         self.decoder = Decoder(target_embedding, model, self.encoder.output_size, kernels)
         self.context = CONTEXTS.build(model.context, model, self.decoder.wiring.hidden_size, kernels)
         self.projection = nn.Linear(self.decoder.readout.size, vocabulary.target_size)
+        nn.init.zeros_(self.projection.bias)
         if model.tie in ("target_output", "all"):
             self.projection.weight = target_table.weight
-            nn.init.zeros_(self.projection.bias)
         else:
-            initialize(self.projection)
+            # Logits of order one. Glorot's bound would shrink with the size of the vocabulary.
+            nn.init.normal_(self.projection.weight, std=self.decoder.readout.size**-0.5)
 
     def encode(self, source_BS: Tensor, lengths_B: Tensor) -> Encoded:
         """Encodes sentences of `lengths_B` pieces (on the CPU), padded to the right with any valid id."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from nmt.checkpoint import TRAINING_FILE, state_problems
+from nmt.checkpoint import TRAINING_FILE, saved_tensors, state_problems, with_scales
 from nmt.config.schema import LearningConfig
 from nmt.data.batching import AnyBatch, Position, UpdateStream
 from nmt.errors import CheckpointError, TrainingError, counted
@@ -192,8 +192,8 @@ class Trainer:
                 self.save_checkpoint(self.progress, self.weights(), state, self.metrics, is_best)
 
     def weights(self) -> dict[str, Tensor]:
-        """Returns the parameters by name, a tied one once."""
-        return {name: parameter.detach() for name, parameter in self.model.named_parameters()}
+        """Returns the parameters by name, a tied one once, and the constants of the network."""
+        return saved_tensors(self.model)
 
     def state(self) -> dict[str, Any]:
         """Returns everything that changes during training, except random generators, as plain values and tensors."""
@@ -213,6 +213,8 @@ class Trainer:
 
         Raises `CheckpointError` with one line for each part that is missing or does not fit, before any is used.
         """
+        if isinstance(state.get("weights"), dict):
+            state = state | {"weights": with_scales(state["weights"], self.weights())}
         if problems := self._state_problems(state):
             remedy = f"remove {source} to continue from the checkpoint before it"
             raise CheckpointError(*(f"{source / TRAINING_FILE}: {problem}; {remedy}" for problem in problems))
@@ -311,6 +313,7 @@ def data_parallel(objective: Objective, device: torch.device) -> DistributedData
         objective,
         device_ids=[device] if device.type == "cuda" else None,
         gradient_as_bucket_view=True,
+        broadcast_buffers=False,
         find_unused_parameters=objective.has_unused_parameters,
         bucket_cap_mb=min(size / 2**20 / GRADIENT_BUCKETS, MAX_BUCKET_MB),
     )

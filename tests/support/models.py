@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nmt.checkpoint import Snapshot, write_checkpoint
+from nmt.checkpoint import Snapshot, saved_tensors, write_checkpoint
 from nmt.config import TranslationConfig
 from nmt.data.batching.pair_batches import collate
 from nmt.data.cache import flatten
@@ -100,6 +100,6 @@ def save_small(
     data = config.data.model_copy(update={"reverse_source": reverse_source})
     config = config.model_copy(update={"data": data})
     translator = small_translator(config, tokenizers, seed, updates)
-    weights = {name: parameter.detach() for name, parameter in translator.named_parameters()}
+    weights = saved_tensors(translator)
     write_checkpoint(folder, Snapshot(weights, config, tokenizers, step=seed, epoch=0))
     return folder

@@ -1,0 +1,122 @@
+"""Signals and gradients of a fresh network are of order one, whatever its parts, so that Adam learns from the start."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nmt.checkpoint import Loaded, saved_tensors
+from nmt.model.translator import Translator, Vocabulary
+from tests.support.networks import REFERENCE, VOCABULARY, model_options, sentences
+
+PIECES = 2_000
+CELLS = ["gru", "lstm", "rnn"]
+WIRINGS = ["bahdanau", "luong", "conditional", "gnmt"]
+SCORES = ["additive", "concat", "dot", "general", "scaled_dot", "cosine", "location", "mean", "none"]
+TIES = ["none", "target_output", "source_target", "all"]
+
+SIGNALS = {
+    "source embedding": (0.8, 1.2),
+    "target embedding": (0.8, 1.2),
+    "annotations": (0.1, 1.0),
+    "start": (0.1, 1.0),
+    "context": (0.1, 1.0),
+    "decoder state": (0.1, 1.0),
+    "readout": (0.1, 1.0),
+    "logits": (0.1, 1.0),
+}
+"""Least and largest root mean square of a fresh network's activations. States of a GRU are small, because it starts as
+the mean of the state before and the new one; a context is a mean of annotations."""
+
+SMALLEST_GRADIENT = 1e-5
+"""Least ratio of a parameter's gradient to that of all parameters, as norms. With embeddings of deviation 1/8 at the
+input the query's matrix of the additive score has 1e-8."""
+
+
+def rms(values: Tensor) -> float:
+    return values.detach().square().mean().sqrt().item()
+
+
+def measure(options: Any) -> tuple[dict[str, float], dict[str, float]]:
+    """The root mean square of activations of a fresh network, and the norms of its parameters' gradients."""
+    torch.manual_seed(0)
+    translator = Translator(options, Vocabulary(PIECES, PIECES, 2), REFERENCE)
+    source_BS, lengths_B = sentences(*[12] * 16, size=PIECES)
+    target_BT, _ = sentences(*[10] * 16, size=PIECES, seed=1)
+    signals: dict[str, float] = {}
+
+    def record(name: str, module: nn.Module, of: Callable[[Any], Tensor] = lambda output: output) -> None:
+        module.register_forward_hook(lambda _, __, output: signals.update({name: rms(of(output))}))
+
+    record("source embedding", translator.encoder.embedding)
+    record("target embedding", translator.decoder.embedding)
+    record("annotations", translator.encoder, lambda encoded: encoded.memory_BSC)
+    record("start", translator.decoder.wiring.bridge, lambda states: states[0])
+    record("context", translator.decoder.wiring.attention, lambda attended: attended.context_BQC)
+    translator.decoder.readout.register_forward_pre_hook(
+        lambda _, inputs: signals.update({"decoder state": rms(inputs[0].hidden)})
+    )
+    record("readout", translator.decoder.readout)
+    record("logits", translator.projection)
+    logits_BTV = translator(source_BS, lengths_B, target_BT)
+    F.cross_entropy(logits_BTV.flatten(0, 1), target_BT.flatten()).backward()
+    gradients = {
+        name: parameter.grad.norm().item()
+        for name, parameter in translator.named_parameters()
+        if parameter.grad is not None
+    }
+    return signals, gradients
+
+
+NETWORKS = [
+    pytest.param({"cell": cell, "wiring": wiring, "score": score}, id=f"{cell}-{wiring}-{score}")
+    for cell, wiring, score in itertools.product(CELLS, WIRINGS, SCORES)
+] + [
+    pytest.param(
+        {"cell": cell, "wiring": wiring, "tie": tie, "encoder_layers": layers, "decoder_layers": layers},
+        id=f"{cell}-{wiring}-{tie}-{layers}",
+    )
+    for cell, wiring, tie, layers in itertools.product(CELLS, WIRINGS, TIES, (1, 2, 3))
+]
+
+
+@pytest.mark.parametrize("options", NETWORKS)
+def test_signals_and_gradients_are_of_order_one(options: dict[str, Any]) -> None:
+    signals, gradients = measure(model_options(sizes=(64, 32, 64), **options))
+    outside = {name: value for name, value in signals.items() if not SIGNALS[name][0] <= value <= SIGNALS[name][1]}
+    assert not outside
+    whole = sum(norm**2 for norm in gradients.values()) ** 0.5
+    assert 0.1 < whole < 10
+    assert not {name: norm for name, norm in gradients.items() if norm < SMALLEST_GRADIENT * whole}
+
+
+def small() -> Translator:
+    return Translator(model_options(tie="none"), VOCABULARY, REFERENCE).eval()
+
+
+def test_embeddings_of_a_checkpoint_of_earlier_versions_are_rows_of_their_table() -> None:
+    """It holds no scale: a network that multiplied its embeddings would translate differently."""
+    saved = dict(small().named_parameters())
+    loaded = Loaded(Path("run"), "", saved, cast(Any, None), cast(Any, None))
+    translator = small()
+    loaded.load_into(translator)
+    ids_BT, _ = sentences(5, 3)
+    for embedding in (translator.encoder.embedding, translator.decoder.embedding):
+        assert torch.equal(embedding(ids_BT % 11), embedding.table(ids_BT % 11))
+
+
+def test_a_checkpoint_holds_the_scale_of_the_embeddings() -> None:
+    """Another version may choose another one."""
+    saved = saved_tensors(small())
+    assert saved["encoder.embedding.scale"] > 1
+    saved = saved | {"encoder.embedding.scale": torch.tensor(3.0), "decoder.embedding.scale": torch.tensor(5.0)}
+    translator = small()
+    Loaded(Path("run"), "", saved, cast(Any, None), cast(Any, None)).load_into(translator)
+    assert (translator.encoder.embedding.scale, translator.decoder.embedding.scale) == (3.0, 5.0)
