@@ -85,14 +85,14 @@ def batch_of(tokenizers: TokenizerPair, document_context: DocumentContext | None
     )
 
 
-def save(folder: Path, context: str, tokenizers: TokenizerPair, tests: str = "{}", updates: int = 20) -> Path:
+def save(folder: Path, context: str, tokenizers: TokenizerPair, tests: str = "{}", updates: int = 30) -> Path:
     """A model that has learned some of the sentences by heart, with context that matters a little."""
     torch.manual_seed(1)
     chosen = config(context, tests)
     model = Translator(chosen.model, vocabulary(tokenizers), reference_kernels())
     with torch.no_grad():
         for parameter in model.context.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+            parameter.add_(torch.randn_like(parameter), alpha=0.2)
         for name, parameter in model.context.named_parameters():
             if name.endswith("gate_state.bias"):
                 parameter.zero_()

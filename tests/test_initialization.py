@@ -27,17 +27,16 @@ SIGNALS = {
     "target embedding": (0.8, 1.2),
     "annotations": (0.1, 1.0),
     "start": (0.1, 1.0),
-    "context": (0.1, 1.0),
+    "context": (0.05, 1.0),
     "decoder state": (0.1, 1.0),
     "readout": (0.1, 1.0),
-    "logits": (0.1, 1.0),
 }
 """Least and largest root mean square of a fresh network's activations. States of a GRU are small, because it starts as
 the mean of the state before and the new one; a context is a mean of annotations."""
 
-SMALLEST_GRADIENT = 1e-5
-"""Least ratio of a parameter's gradient to that of all parameters, as norms. With embeddings of deviation 1/8 at the
-input the query's matrix of the additive score has 1e-8."""
+SMALLEST_GRADIENT = {"gru": 3e-4, "lstm": 3e-5, "rnn": 2e-4}
+"""Least ratio of a parameter's gradient to that of all parameters, as norms, by cell. It is that of the attention's
+query and key, in the deepest networks. With embeddings of variance 1 / E it is 4e-5 for GRUs and 4e-6 for LSTMs."""
 
 
 def rms(values: Tensor) -> float:
@@ -90,11 +89,14 @@ NETWORKS = [
 @pytest.mark.parametrize("options", NETWORKS)
 def test_signals_and_gradients_are_of_order_one(options: dict[str, Any]) -> None:
     signals, gradients = measure(model_options(sizes=(64, 32, 64), **options))
+    logits = signals.pop("logits")
     outside = {name: value for name, value in signals.items() if not SIGNALS[name][0] <= value <= SIGNALS[name][1]}
     assert not outside
+    # Weights of the vocabulary have variance 1 / R, however many pieces there are.
+    assert logits == pytest.approx(signals["readout"], rel=0.1)
     whole = sum(norm**2 for norm in gradients.values()) ** 0.5
     assert 0.1 < whole < 10
-    assert not {name: norm for name, norm in gradients.items() if norm < SMALLEST_GRADIENT * whole}
+    assert not {name: norm for name, norm in gradients.items() if norm < SMALLEST_GRADIENT[options["cell"]] * whole}
 
 
 def small() -> Translator:

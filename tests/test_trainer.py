@@ -23,12 +23,13 @@ import torch
 import yaml
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nmt.checkpoint import RunFolder, find, load_training_state
+from nmt.checkpoint import RunFolder, find, load_model_files, load_training_state
 from nmt.checkpoint.folder import TRAINING_FILE
 from nmt.checkpoint.metadata import METADATA_FILE, describe
 from nmt.data.batching import BatchStream
 from nmt.errors import CheckpointError, ConfigError, TrainingError
 from nmt.model.translator import Translator
+from nmt.tasks import training
 from nmt.tasks.training import check, train
 from nmt.tasks.translation import setup
 from nmt.training.metrics_logger import DeferredMetrics
@@ -91,6 +92,27 @@ def test_a_network_is_built_once(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Translator, "__init__", counting)
     train(run_config(folder, "training.max_steps=1"))
     assert devices == ["meta", "cpu"]
+
+
+def test_a_run_of_an_earlier_version_goes_on_without_scales_of_embeddings(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its training state holds none, and its embeddings are rows of their table."""
+    config = run_config(folder, "training.max_steps=1")
+    train(config)
+    load = training.load_training_state
+
+    def earlier(path: Path) -> dict[str, Any] | None:
+        state = load(path)
+        assert state is not None
+        for side in ("encoder", "decoder"):
+            del state["weights"][f"{side}.embedding.scale"]
+        return state
+
+    monkeypatch.setattr(training, "load_training_state", earlier)
+    train(run_config(folder, "training.max_steps=2"))
+    saved = load_model_files(find(config.run, "last")).tensors
+    assert (saved["encoder.embedding.scale"], saved["decoder.embedding.scale"]) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize(("stop", "windows"), [(1, 1), (4, 1), (9, 1), (2, 4), (4, 4), (7, 4)])
