@@ -140,7 +140,8 @@ def test_the_equations_of_the_paper_in_plain_numbers() -> None:
     for row, (document, label) in enumerate(zip(documents, labels, strict=True)):
         vectors = []
         for sentence in document:
-            vector, weights = paper_level(model.encoder.word, model.encoder.embedding.table.weight[sentence].tolist())
+            embedded = model.encoder.embedding(torch.tensor(sentence)).tolist()
+            vector, weights = paper_level(model.encoder.word, embedded)
             vectors.append(vector)
             word_weights += weights
         v, weights = paper_level(model.encoder.sentence, vectors)

@@ -206,12 +206,12 @@ def lstm_steps(layers: list[Cell], words: Any, states: list[tuple[Tensor, Tensor
 
 def sutskever(translator: Translator) -> Tensor:
     """Sutskever 2014, sections 2 and 3.3: an LSTM reads c b a EOS, and another one goes on from its states."""
-    table = translator.encoder.embedding.table.weight
+    embedding = translator.encoder.embedding
     encoder: Any = translator.encoder.stack
     rows = []
     for row, length in zip(SOURCE_BS.tolist(), LENGTHS_B.tolist(), strict=True):
         *words, end = row[:length]
-        _, (hidden, cell) = encoder(table[torch.tensor([*reversed(words), end])])
+        _, (hidden, cell) = encoder(embedding(torch.tensor([*reversed(words), end])))
         rows.append((hidden, cell))
     states = [tuple(torch.stack([row[part][layer] for row in rows]) for part in (0, 1)) for layer in (0, 1)]
     wiring: Any = translator.decoder.wiring
