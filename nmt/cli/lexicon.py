@@ -1,4 +1,4 @@
-"""nmt-lexicon: likely translations of each source piece, for shortlists."""
+"""nmt-lexicon: likely translations of each source piece, for shortlists and unknown words."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from nmt.cli.options import add_model_options, add_number_option
 from nmt.config.schema import Positive
 
 DESCRIPTION = """Estimates the translation probabilities of pieces from the training text of a run (IBM model 1), and
-writes the most likely translations of each source piece into the run's folder, for --shortlist of nmt-translate and
-nmt-eval. A pair counts by the weight of its corpus. The encoded training text must still be in the run's cache, or in
-data.cache of its config."""
+writes the most likely translations of each source piece into the run's folder, for --shortlist and --replace-unknown of
+nmt-translate and nmt-eval. A pair counts by the weight of its corpus. The encoded training text must still be in the
+run's cache, or in data.cache of its config."""
 NUMBERS = (
     ("--candidates", 100, "translations of each piece; the most that --shortlist can use"),
     ("--iterations", 5, "iterations of expectation-maximisation"),
