@@ -732,6 +732,7 @@ def test_what_may_change_between_two_starts(override: str) -> None:
         ("seed=2", "seed"),
         ("data.train={source: other.de, target: other.en}", "data.train.0.source"),
         ("data.filters.max_length=7", "data.filters.max_length"),
+        ("data.augmentation.upper_case=0.1", "data.augmentation.upper_case"),
         ("tokenizer.sampling=0.1", "tokenizer.sampling"),
         ("model.decoder.cell=lstm", "model.decoder.cell.kind"),
         ("training.batch_tokens=1", "training.batch_tokens"),

@@ -127,7 +127,8 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     everything = (
         "training.schedule={kind: plateau, patience: 1}",
         "training.accumulation=2",
-        "tokenizer.sampling=0.1",
+        "tokenizer={sampling: 0.1, vocabulary_size: 28}",
+        "data.augmentation={upper_case: 0.2, title_case: 0.2}",
         "training.validate_every=4",
         "training.save_every=3",
     )

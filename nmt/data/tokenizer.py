@@ -19,14 +19,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2, sentencepiece_pb2
 
-from nmt.config.schema import SentencePieceConfig, TokenizerConfig
+from nmt.config.schema import AugmentationConfig, SentencePieceConfig, TokenizerConfig
+from nmt.data.augmentation import CASES, NO_AUGMENTATION, capitals, change_case, draw_variants
 from nmt.data.punctuation import join, join_with_offsets, separate, separate_with_offsets, token_spans
 from nmt.errors import ConfigError, DataError, require_file, try_each
 
@@ -167,6 +169,14 @@ class Tokenizer:
         assert all(0 <= id_ < self.size for id_ in ids), f"an id outside of 0..{self.size - 1}"
         return [self._processor.id_to_piece(int(id_)) for id_ in ids]
 
+    def unknown_capitals(self) -> list[str]:
+        """Returns the upper-case forms of the vocabulary's letters that have no piece; words have none for letters."""
+        if self.kind == "word":
+            return []
+        ids = [id_ for id_ in range(self.size) if id_ != self.unk and not self._processor.is_control(id_)]
+        letters = capitals(chain.from_iterable(self.pieces(ids)))
+        return [letter for letter in letters if self.unk in self.encode([letter])[0]]
+
     def spans(self, line: str) -> list[Span]:
         """Returns the span in the line of each piece of `encode`.
 
@@ -273,27 +283,47 @@ def _without_spaces(piece: Any) -> Span:
     return piece.begin, piece.begin + len(visible.encode())
 
 
-def learn(options: TokenizerConfig, pairs: Callable[[], Iterable[tuple[str, str]]], seed: int) -> TokenizerPair:
+def learn(
+    options: TokenizerConfig,
+    pairs: Callable[[], Iterable[tuple[str, str]]],
+    seed: int,
+    augmentation: AugmentationConfig = NO_AUGMENTATION,
+) -> TokenizerPair:
     """Learns one vocabulary from the training text, or one for each side.
 
     `pairs` starts a pass over the text; no more than `training_sentences` of it (of each side, where the vocabulary
     is not shared) are held in memory, drawn by `seed`. The same text, options and seed give the same bytes.
+    A share of the sentences is learned in upper case and in title case, as `augmentation` trains on them.
     Raises DataError when the text is empty, or too small or too rich in characters for the size of the vocabulary.
     """
     if options.shared:
         both = (sentence for pair in pairs() for sentence in pair[:2])
-        tokenizer = learn_one(options, both, seed, "")
+        tokenizer = learn_one(options, both, seed, "", augmentation)
         return TokenizerPair(tokenizer, tokenizer)
 
     def learn_side(side: int) -> Tokenizer:
-        return learn_one(options, (pair[side] for pair in pairs()), seed, f"{('source', 'target')[side]} side: ")
+        name = ("source", "target")[side]
+        return learn_one(options, (pair[side] for pair in pairs()), seed, f"{name} side: ", augmentation)
 
     return TokenizerPair(*try_each(learn_side, (0, 1)))
 
 
-def learn_one(options: SentencePieceConfig, sentences: Iterable[str], seed: int, side: str) -> Tokenizer:
+def learn_one(
+    options: SentencePieceConfig,
+    sentences: Iterable[str],
+    seed: int,
+    side: str,
+    augmentation: AugmentationConfig = NO_AUGMENTATION,
+) -> Tokenizer:
     """Learns one vocabulary from sentences as `learn` does; `side` begins its messages."""
     drawn = draw_sentences(sentences, options.training_sentences, seed)
+    required: dict[str, Any] = {}
+    if augmentation.changes_case:
+        if options.kind != "word":
+            # The share may lack a rare letter, which would be unknown later.
+            required = {"required_chars": "".join(capitals(chain.from_iterable(drawn)))}
+        variants = draw_variants(augmentation, len(drawn), np.random.default_rng(seed)) & CASES
+        drawn = change_case(drawn, variants.tolist())
     if not any(sentence.strip() for sentence in drawn):
         raise DataError(f"tokenizer: {side}the training text is empty; there is nothing to learn a vocabulary from")
     model = io.BytesIO()
@@ -314,6 +344,7 @@ def learn_one(options: SentencePieceConfig, sentences: Iterable[str], seed: int,
             max_sentence_length=LONGEST_SENTENCE_BYTES,
             num_threads=LEARNING_THREADS,
             minloglevel=2,
+            **required,
         )
     except RuntimeError as error:
         raise DataError(_explain(str(error), options, side)) from error

@@ -67,6 +67,34 @@ class FiltersConfig(Section):
     """Treatment of a pair that occurred before, both sides alike."""
 
 
+class AugmentationConfig(Section):
+    """Changes to training pairs, drawn anew in every epoch. Each value is the probability of a pair."""
+
+    upper_case: Probability = 0.0
+    """Both sides in upper case, so that an upper-case sentence gets an upper-case translation."""
+    title_case: Probability = 0.0
+    """A capital at the beginning of every word, on both sides."""
+    typos: Probability = 0.0
+    """Typing errors in a tenth of the longer source words: letters swapped, left out or doubled. The target stays."""
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        if self.upper_case + self.title_case > 1.0:
+            yield (
+                "title_case",
+                "and `upper_case` are above 1 together, and a pair is in one case only; lower one of them",
+            )
+
+    @property
+    def changes_case(self) -> bool:
+        """Whether pairs are read in another case."""
+        return self.upper_case > 0.0 or self.title_case > 0.0
+
+    @property
+    def is_on(self) -> bool:
+        """Whether any pair is changed."""
+        return self.changes_case or self.typos > 0.0
+
+
 class DataConfig(Section):
     """The corpora. Paths are relative to the working directory."""
 
@@ -87,6 +115,7 @@ class DataConfig(Section):
     (Sutskever 2014, section 3.3). Nothing else changes: attention weights, alignments and plots count source positions
     in the order of the text."""
     filters: FiltersConfig = FiltersConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
     cache: PathName | None = None
     """Folder of the encoded corpora; by default `cache` in the run's folder. Runs may share one."""
     workers: Workers = 0
@@ -258,12 +287,23 @@ class TranslationConfig(ExperimentConfig):
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         yield from decided(super().contradictions())
+        yield from decided(self._keeps_case())
         if self.model.tie in ("source_target", "all") and not self.tokenizer.shared:
             yield (
                 "model.tie",
                 f"{self.model.tie} needs one vocabulary for both languages; set tokenizer.shared: true, "
                 "or tie: target_output",
             )
+
+    def _keeps_case(self) -> Iterator[tuple[str, str]]:
+        folded = self.tokenizer.normalization
+        for name in ("upper_case", "title_case"):
+            if folded.endswith("_cf") and getattr(self.data.augmentation, name):
+                yield (
+                    f"data.augmentation.{name}",
+                    f"has no effect with tokenizer.normalization: {folded}, which folds case; "
+                    f"set tokenizer.normalization: {folded.removesuffix('_cf')}, or leave it out",
+                )
 
 
 CollectionChoice = Annotated[SerializeAsAny[PartOptions], PartOf("collection", default_kind="text")]

@@ -5,14 +5,18 @@ Shapes: B sentences, S source positions, T target positions, L links between pie
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from nmt.config.schema import AugmentationConfig
+from nmt.data.augmentation import CASES, NO_AUGMENTATION, VARIANTS, change_pairs, draw_variants
 from nmt.data.batching.document_context import BatchContext, DocumentContext, add_context
 from nmt.data.batching.plan import Plan, plan_pairs, plan_pairs_with_context
 from nmt.data.batching.update_stream import UpdateStream, describe_rows
@@ -22,6 +26,8 @@ from nmt.data.tokenizer import Tokenizer, TokenizerPair, words_of_spans
 from nmt.errors import counted
 from nmt.runtime import pinned
 
+SAMPLE_ROWS = 500
+"""Pairs by which the pieces of each variant are estimated."""
 _ROW = 1 << 32
 """Above any word: row and word make one number, and ascending rows of ascending words an ascending array."""
 
@@ -131,13 +137,16 @@ def collate(
     return Batch(*padded, rows, int(target.offsets[len(rows)]) + len(rows), links=links, context=context)
 
 
-def _sample(
+def _tokenize(
     tokenizer: Tokenizer, texts: Sequence[str], alpha: float, seed: int, with_words: bool
 ) -> tuple[Ragged, Ragged | None]:
-    """The sampled ids, and with `with_words` the word of each piece, which costs 4 us a piece."""
+    """The ids, sampled if `alpha` is above 0, and with `with_words` the words of pieces, which cost 4 us a piece."""
     if not with_words:
-        return flatten(tokenizer.sample(texts, alpha, seed)), None
-    ids, spans = tokenizer.sample_spans(texts, alpha, seed)
+        return flatten(tokenizer.sample(texts, alpha, seed) if alpha else tokenizer.encode(texts)), None
+    if alpha:
+        ids, spans = tokenizer.sample_spans(texts, alpha, seed)
+    else:
+        ids, spans = tokenizer.encode(texts), [tokenizer.spans(text) for text in texts]
     words = [words_of_spans(text, pieces) for text, pieces in zip(texts, spans, strict=True)]
     return flatten(ids), flatten(words, np.int64)
 
@@ -202,10 +211,14 @@ def _pieces_of_words(
 
 @dataclass(eq=False)
 class BatchStream(UpdateStream[Batch]):
-    """Batches of an encoded corpus. `batch_tokens` bounds sentences x longest side, end symbols included."""
+    """Batches of an encoded corpus. `batch_tokens` bounds sentences x longest side, end symbols included.
+
+    In a plan, row r of a corpus of R rows is r + variant * R: the window decides which pairs are augmented, so that
+    their lengths count, and that all ranks agree.
+    """
 
     text: EncodedCorpus
-    """Needs its sentences for `sampling`, and alignments for `with_links`."""
+    """Needs its sentences for `sampling` and `augmentation`, and alignments for `with_links`."""
     tokenizers: TokenizerPair
     sampling: float
     """If above 0, every epoch is tokenized again at random."""
@@ -214,10 +227,12 @@ class BatchStream(UpdateStream[Batch]):
     context: DocumentContext | None = None
     """Documents are shuffled, not sentences, so that the context of a sentence is usually in its batch; otherwise it is
     read in addition, within `batch_tokens`."""
+    augmentation: AugmentationConfig = NO_AUGMENTATION
+    """Pairs that are changed, tokenized again from their text. Sentences that are only context are not changed."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        assert self.text.has_text or not self.sampling
+        assert self.text.has_text or not (self.sampling or self.augmentation.is_on)
         assert self.text.has_links or not self.with_links
         if self.context is not None:
             self.windows = replace(self.windows, document_positions=self.text.document_positions)
@@ -227,28 +242,40 @@ class BatchStream(UpdateStream[Batch]):
         if self.context is None:
             rows = rows[is_pair]
         source, target = (lengths + 1 for lengths in self.text.lengths(rows))
+        numbers = rows
+        if self.augmentation.is_on:
+            variants = draw_variants(self.augmentation, len(rows), rng)
+            source, target = (
+                np.ceil(lengths * growth[variants]).astype(np.int32)
+                for lengths, growth in zip((source, target), self._growth, strict=True)
+            )
+            numbers = rows + variants * len(self.text)
         if self.context is None:
-            return plan_pairs(rows, source, target, *settings)
+            return plan_pairs(numbers, source, target, *settings)
         positions = self.text.document_positions
         positions = np.zeros(len(rows), np.int32) if positions is None else positions[rows]
         reach, reads_targets = self.context.reach, self.context.targets
-        return plan_pairs_with_context(rows, is_pair, positions, source, target, reach, reads_targets, *settings)
+        return plan_pairs_with_context(numbers, is_pair, positions, source, target, reach, reads_targets, *settings)
 
     def batch(self, rows: Rows, seeds: np.random.SeedSequence | None) -> Batch:
-        """Returns rows of the corpus as a batch.
+        """Returns rows of a plan as a batch, in which they are rows of the corpus.
 
-        A sampled sentence usually has more pieces than an encoded one, so the batch may exceed its planned size.
+        A sampled sentence usually has more pieces than an encoded one, and the lengths of augmented ones are estimates,
+        so the batch may exceed its planned size.
         """
         corpus, tokenizers = self.text, self.tokenizers
+        variants, rows = np.divmod(rows, len(corpus))
         read = add_context(rows, corpus.previous_rows, self.context)
         links = source_words = target_words = None
-        if self.sampling and seeds is not None:
+        alpha = self.sampling if seeds is not None else 0.0
+        if alpha or variants.any():
+            source_seed, target_seed, typing_seed = (0, 0, 0) if seeds is None else seeds.generate_state(3).tolist()
             sources, targets = corpus.text(read.rows)
-            sides = (tokenizers.source, sources), (tokenizers.target, targets[: read.translated])
-            (source, source_words), (target, target_words) = (
-                _sample(tokenizer, texts, self.sampling, int(seed), self.with_links)
-                for (tokenizer, texts), seed in zip(sides, seeds.generate_state(2), strict=True)
-            )
+            changed = change_pairs(sources[: len(rows)], targets[: len(rows)], variants, random.Random(typing_seed))
+            sources[: len(rows)], targets[: len(rows)] = changed
+            targets = targets[: read.translated]
+            source, source_words = _tokenize(tokenizers.source, sources, alpha, source_seed, self.with_links)
+            target, target_words = _tokenize(tokenizers.target, targets, alpha, target_seed, self.with_links)
         else:
             source, target = corpus.source(read.rows), corpus.target(read.rows[: read.translated])
             if self.with_links:
@@ -257,6 +284,19 @@ class BatchStream(UpdateStream[Batch]):
             pairs = slice(0, len(rows))
             links = link_pieces(corpus.words(LINKS, rows), source_words.block(pairs), target_words.block(pairs))
         return collate(source, target, rows, tokenizers, links, read.context)
+
+    @cached_property
+    def _growth(self) -> npt.NDArray[np.float64]:
+        """Pieces of each variant over those of the pairs as they stand, [2, VARIANTS], in rows from the whole text."""
+        rows = np.unique(np.linspace(0, len(self.text) - 1, SAMPLE_ROWS).astype(np.int64))
+        texts = self.text.text(rows)
+        pieces = np.ones((2, VARIANTS))  # of the end symbol, if there is nothing else
+        for variant in range(VARIANTS):
+            if variant & CASES != CASES:
+                changed = change_pairs(*texts, np.full(len(rows), variant), random.Random(0))
+                for side, tokenizer in enumerate((self.tokenizers.source, self.tokenizers.target)):
+                    pieces[side, variant] += sum(map(len, tokenizer.encode(changed[side])))
+        return pieces / pieces[:, :1]
 
     def dummy_batch(self) -> Batch:
         batch = collate(flatten([[]]), flatten([[]]), np.zeros(1, np.int64), self.tokenizers)

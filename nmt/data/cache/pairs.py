@@ -122,7 +122,7 @@ def encode_corpora(
     Args:
         filters: None keeps every pair, including empty sides.
         workers: number of processes that tokenize; 0 for one per core.
-        keep_text: keep the sentences as well, for subword regularisation.
+        keep_text: keep the sentences as well, for subword regularisation and augmentation.
 
     Raises DataError if a corpus cannot be read, nothing of it is left, or the cache cannot be written.
     """

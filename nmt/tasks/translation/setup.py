@@ -28,6 +28,8 @@ from nmt.tasks.translation.evaluation import validator
 from nmt.tasks.translation.loading import vocabulary
 from nmt.training.objectives import TranslationObjective
 
+SHOWN_LETTERS = 20
+
 
 def open_data(config: TranslationConfig, runtime: Runtime) -> tuple[list[Corpus], Corpus | None]:
     """Opens the corpora of training and validation; the latter is None if it is split from the former.
@@ -59,9 +61,11 @@ def setup(
         require_sampling(tokenizers)
     build = partial(Translator, config.model, vocabulary(tokenizers), reverse_source=config.data.reverse_source)
     kernels = plan_network(build, config, runtime)
-    encoded = encode_corpora(
-        corpora, tokenizers, config.data.filters, cache, config.data.workers, keep_text=config.tokenizer.sampling > 0.0
-    )
+    augmentation = config.data.augmentation
+    if augmentation.changes_case:
+        _report_unknown_capitals(tokenizers)
+    keep_text = config.tokenizer.sampling > 0.0 or augmentation.is_on
+    encoded = encode_corpora(corpora, tokenizers, config.data.filters, cache, config.data.workers, keep_text)
     accept_text(config.run, resumed, encoded.fingerprint, encoded.report.lines())
     test_set = _validation_set(validation, tokenizers, config.data.filters)
     translator = build_network(partial(build, kernels), config, runtime, initial_model)
@@ -82,6 +86,7 @@ def setup(
         sampling=config.tokenizer.sampling,
         with_links=guided,
         context=context,
+        augmentation=augmentation,
     )
     return TaskSetup(
         objective=TranslationObjective(translator, training.label_smoothing, training.guided_alignment),
@@ -120,7 +125,22 @@ def _tokenizers(
             for pair in corpus:
                 yield pair.source, pair.target
 
-    return learn_once(config.tokenizer, runtime, lambda: learn(config.tokenizer, pairs, config.seed))
+    augmentation = config.data.augmentation
+    return learn_once(config.tokenizer, runtime, lambda: learn(config.tokenizer, pairs, config.seed, augmentation))
+
+
+def _report_unknown_capitals(tokenizers: TokenizerPair) -> None:
+    """Warns of letters that a tokenizer which was learned elsewhere does not have in upper case."""
+    sides = {"": tokenizers.source} if tokenizers.shared else vars(tokenizers)
+    for side, tokenizer in sides.items():
+        if letters := tokenizer.unknown_capitals():
+            logger.warning(
+                "data.augmentation: the %stokenizer has no piece for %s, which %s unknown in the changed pairs; learn "
+                "it with data.augmentation, or lower upper_case and title_case to 0",
+                f"{side} " if side else "",
+                " ".join(letters[:SHOWN_LETTERS]) + (" ..." if len(letters) > SHOWN_LETTERS else ""),
+                "is" if len(letters) == 1 else "are",
+            )
 
 
 def _validation_set(validation: Corpus, tokenizers: TokenizerPair, filters: FiltersConfig) -> TestSet:
