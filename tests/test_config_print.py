@@ -202,7 +202,7 @@ BAD = [
     SMALL + "training: {schedule: {warmup: 3}}\n",
     SMALL + "model: {attention: luong}\n",
     SMALL + "model: {attention: {preset: luong}}\n",
-    SMALL + "tokenizer: {kind: word}\n",
+    SMALL + "tokenizer: {kind: letters}\n",
     SMALL + "tokenizer: {shared: yes}\n",
     SMALL.replace("target: dev.en", "weight: 1"),
     SMALL.replace("{source: dev.de, target: dev.en}", "text"),
