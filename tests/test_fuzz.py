@@ -135,7 +135,7 @@ def test_a_short_run_finds_nothing(
 ) -> None:
     workshop, runs = real
     workshop.tally = Tally()
-    cases = 60 if kind == "configs" else 24
+    cases = 120 if kind == "configs" else 24
     hunt = Hunt(kind, workshop, tmp_path)
     hunt.run(strategy_of(kind, runs), cases=cases, seconds=600, seed=1)
     assert hunt.tried == cases

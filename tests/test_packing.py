@@ -79,9 +79,9 @@ def test_what_is_no_product_sees_the_weight_as_it_was() -> None:
 @pytest.mark.parametrize("options", NETWORKS, ids=named)
 def test_a_packed_translator_translates_as_before(options: dict[str, Any]) -> None:
     """Sources of several lengths, three steps: int8 within its rounding, the smallest products untouched."""
-    translator = network(model_options(**options, encoder_layers=2, sizes=SIZES)).float().eval()
+    translator = unscaled(network(model_options(**options, encoder_layers=2, sizes=SIZES)).float().eval())
     kernels = replace(REFERENCE, weights=Int8Weight)
-    packed = network(model_options(**options, encoder_layers=2, sizes=SIZES), kernels=kernels).float().eval()
+    packed = unscaled(network(model_options(**options, encoder_layers=2, sizes=SIZES), kernels=kernels).float().eval())
     kernels.prepack(packed)
     source_BS, lengths_B = sentences(5, 2, 7)
     logits = []
@@ -154,7 +154,14 @@ def system_of(config: str, override: str, kernels: Kernels = REFERENCE) -> Trans
     options = read_translation(CONFIGS / f"{config}.yaml", [*sizes, *([override] if override else [])]).model
     assert options.encoder.layers == layers
     vocabulary = Vocabulary(source_size=40, target_size=40, bos=BOS)
-    return network(options, vocabulary=vocabulary, kernels=kernels).float()
+    return unscaled(network(options, vocabulary=vocabulary, kernels=kernels).float())
+
+
+def unscaled(translator: Translator) -> Translator:
+    """The translator with its embeddings as they stand in the tables, whose entries are far from zero already."""
+    for side in (translator.encoder, translator.decoder):
+        side.embedding.scale.fill_(1.0)
+    return translator
 
 
 @lru_cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -309,11 +310,14 @@ def data_parallel(objective: Objective, device: torch.device) -> DistributedData
     nothing would travel before the backward pass ends. A bucket is therefore at most an eighth of the gradients.
     """
     size = sum(parameter.numel() * parameter.element_size() for parameter in objective.parameters())
+    # Buffers are constants, equal on all ranks. PyTorch 2.13 renames the option.
+    named = inspect.signature(DistributedDataParallel).parameters
+    keep_buffers: Any = {"forward_sync_buffers" if "forward_sync_buffers" in named else "broadcast_buffers": False}
     return DistributedDataParallel(
         objective,
         device_ids=[device] if device.type == "cuda" else None,
         gradient_as_bucket_view=True,
-        broadcast_buffers=False,
         find_unused_parameters=objective.has_unused_parameters,
         bucket_cap_mb=min(size / 2**20 / GRADIENT_BUCKETS, MAX_BUCKET_MB),
+        **keep_buffers,
     )
