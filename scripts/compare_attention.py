@@ -181,17 +181,7 @@ def _parser() -> argparse.ArgumentParser:
 def train(run: Run, config: str) -> None:
     """Trains or resumes training. The peak memory is that of the training process."""
     say(f"training {run.folder}")
-    settings = [f"run={run.folder}", *run.overrides]
-    command = [*program("train"), "--config", config, *(part for each in settings for part in ("--set", each))]
-    process = subprocess.Popen(command)
-    _, status, usage = os.wait4(process.pid, 0)
-    # wait4 goes past Popen, which would take the process for one that still runs.
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"{shlex.join(command)} ended with {process.returncode}")
-    log = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    validations = [line for line in log if line["type"] == "validation"]
-    best = next(line for line in reversed(validations) if line["best"])
+    log, best, memory_mb = run_training(run, config)
     run.keep(
         "training",
         {
@@ -201,10 +191,28 @@ def train(run: Run, config: str) -> None:
             "epochs": log[-1]["epoch"],
             "best_epoch": best["epoch"],
             "perplexity": best["perplexity"],
-            "peak_memory_mb": usage.ru_maxrss / 1024,
+            "peak_memory_mb": memory_mb,
             "commit": commit(),
         },
     )
+
+
+def run_training(run: Run, config: str) -> tuple[list[dict[str, Any]], dict[str, Any], float]:
+    """Trains or resumes training; returns the lines of its metrics, the best validation and the peak memory in MB.
+
+    A training that fails ends the comparison after its own message.
+    """
+    settings = [f"run={run.folder}", *run.overrides]
+    command = [*program("train"), "--config", config, *(part for each in settings for part in ("--set", each))]
+    process = subprocess.Popen(command)
+    _, status, usage = os.wait4(process.pid, 0)
+    # wait4 goes past Popen, which would take the process for one that still runs.
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{shlex.join(command)} ended with {process.returncode}")
+    log = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    best = next(line for line in reversed(log) if line["type"] == "validation" and line["best"])
+    return log, best, usage.ru_maxrss / 1024
 
 
 def parameters(folder: Path) -> int:

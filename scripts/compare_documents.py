@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
-import shlex
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +33,7 @@ from scripts.compare_attention import (
     output,
     page_of,
     program,
+    run_training,
     say,
     write_measured,
 )
@@ -105,16 +103,7 @@ def _experiment(config: Path, options: argparse.Namespace) -> Experiment:
 def train(run: Run, config: Path) -> None:
     """Trains a network, or resumes training."""
     say(f"training {config.stem}: {run.name}")
-    settings = [f"run={run.folder}", *run.overrides]
-    command = [*program("train"), "--config", str(config), *(part for each in settings for part in ("--set", each))]
-    process = subprocess.Popen(command)
-    _, status, _ = os.wait4(process.pid, 0)
-    # wait4 goes past Popen, which would take the process for one that still runs.
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"{shlex.join(command)} ended with {process.returncode}")
-    log = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    best = next(line for line in reversed(log) if line["type"] == "validation" and line["best"])
+    log, best, _ = run_training(run, str(config))
     text = (run.folder / "train.log").read_text(encoding="utf-8")
     run.keep(
         "training",

@@ -101,11 +101,10 @@ def build_system(models: Sequence[TrainedModel], runtime: Runtime, search: Searc
     """Combines models for translating, and loads the lexicon if the search needs it; raises `NmtError` without one."""
     pool = WorkerPool(torch.get_num_threads()) if runtime.device.type == "cpu" and runtime.world == 1 else None
     tokenizers = models[0].tokenizers
-    lexicon, folders = None, [model.path for model in models]
-    if search is not None and search.replace_unknown == "lexicon":
-        lexicon = load_lexicon(folders, tokenizers, 1, "search.replace_unknown")
-    if search is not None and search.shortlist:
-        lexicon = load_lexicon(folders, tokenizers, search.shortlist)
+    lexicon = None
+    if search is not None and (search.shortlist or search.replace_unknown == "lexicon"):
+        key = "search.shortlist" if search.shortlist else "search.replace_unknown"
+        lexicon = load_lexicon([model.path for model in models], tokenizers, search.shortlist or 1, key)
     return System(tuple(model.translator for model in models), tokenizers, runtime, pool, lexicon)
 
 
