@@ -21,6 +21,7 @@ FLOORS = {
     "nmt.data.punctuation": 1,
     "nmt.data.readers": 2,
     "nmt.data.augmentation": 2,
+    "nmt.data.cleaning": 2,
     "nmt.data.tokenizer": 3,
     "nmt.data.cache": 4,
     "nmt.data.lexicons": 5,

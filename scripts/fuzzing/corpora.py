@@ -74,7 +74,9 @@ def strategy() -> st.SearchStrategy[Case]:
             (
                 *("data.filters.broken_utf8=drop", "data.filters.empty=error", "tokenizer.byte_fallback=true"),
                 *("tokenizer.kind=unigram", "tokenizer.shared=false", "tokenizer.vocabulary_size=300"),
-                *("data.filters.max_length=3", "tokenizer.normalization=identity", "data.filters.duplicates=drop"),
+                *("data.filters.copies=drop", "data.filters.garbled=drop", "data.filters.min_letters=0.3"),
+                *("data.filters.max_word_length=3", "data.filters.max_length=3"),
+                *("tokenizer.normalization=identity", "data.filters.duplicates=drop"),
                 *(
                     "data.filters.max_sentence_length=3",
                     "training.guided_alignment.weight=0.1",

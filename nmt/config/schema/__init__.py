@@ -9,7 +9,7 @@ Their options live in their own files (see `registry.py`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny
 
@@ -65,6 +65,31 @@ class FiltersConfig(Section):
     """Treatment of a pair with bytes that are not UTF-8."""
     duplicates: Literal["keep", "drop"] = "keep"
     """Treatment of a pair that occurred before, both sides alike."""
+    copies: Literal["keep", "drop"] = "keep"
+    """Treatment of a pair whose sides are equal, but for case, spacing and Unicode's spelling (NFKC). Names, numbers
+    and addresses, which have fewer than two words in lower case, are always kept."""
+    wrong_language: Literal["keep", "drop"] = "keep"
+    """Treatment of a pair with a side in another language than its own; needs the package py3langid."""
+    garbled: Literal["keep", "drop"] = "keep"
+    """Treatment of a pair with signs of a wrong encoding: replacement or control characters, or `Ã¼` for `ü`."""
+    min_letters: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Smallest share of letters in the characters of a side, spaces left out; 0 keeps all."""
+    max_word_length: Positive | None = None
+    """Longest word in characters, where the script puts spaces between words; null keeps all."""
+
+    TEXT_RULES: ClassVar = ("copies", "wrong_language", "garbled", "min_letters", "max_word_length")
+    """Keys of the rules that look at the text, before it is tokenized."""
+
+    @property
+    def text_rules(self) -> dict[str, Any]:
+        """The rules on text that are on, by key."""
+        rules = {key: getattr(self, key) for key in self.TEXT_RULES}
+        return {key: value for key, value in rules.items() if value != type(self).model_fields[key].default}
+
+    @property
+    def piece_rules(self) -> dict[str, Any]:
+        """The other rules by key."""
+        return self.model_dump(exclude=set(self.TEXT_RULES))
 
 
 class AugmentationConfig(Section):

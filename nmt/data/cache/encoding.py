@@ -83,6 +83,7 @@ def encode_chunks(
     tools: Tools,
     workers: int,
     unit: str,
+    verb: str = "tokenizing",
 ) -> Generator[tuple[Chunk[Row], Encoded], None, None]:
     """Yields each chunk with `encode(chunk, tools)`, in order. The result does not depend on `workers`.
 
@@ -94,20 +95,21 @@ def encode_chunks(
         tools: sent to each process once.
         workers: number of processes; 0 for one per core.
         unit: name of the rows, in the plural, on the progress bar of a terminal.
+        verb: name of the work there.
     """
     chunks = iter(chunks)
     workers = workers or cores()
     # `disable=None` shows the bar on a terminal only.
-    with tqdm(desc="tokenizing", unit=unit, unit_scale=True, disable=None, leave=False) as bar:
+    with tqdm(desc=verb, unit=unit, unit_scale=True, disable=None, leave=False) as bar:
         for chunk in islice(chunks, None if workers == 1 else CHUNKS_BEFORE_WORKERS):
             yield chunk, encode(chunk, tools)
             bar.update(len(chunk.rows))
         first = next(chunks, None)
         if first is None:
             return
-        _log.info("tokenizing with %d processes", workers)
+        _log.info("%s with %d processes", verb, workers)
         killed = DataError(
-            "data.workers: a process that tokenizes was killed, probably for want of memory; set fewer workers"
+            f"data.workers: a process ({verb}) was killed, probably for want of memory; set fewer workers"
         )
         with closing(Workers(encode, _same, (tools,), workers, killed)) as pool:
             for chunk, encoded in pool.in_order(chain([first], chunks)):
@@ -134,9 +136,10 @@ def refuse_empty(counts: Sequence[Counts], unit: str) -> None:
 
 
 def split_description(texts: Sequence[ExampleSource[Any]]) -> dict[str, Any]:
-    """Returns the part of a fingerprint that names the split held out for validation, the same for all texts."""
-    # Without one, fingerprints are those of before there were splits.
-    return {"held_out": texts[0].held_out.fingerprint} if texts[0].held_out else {}
+    """Returns the part of a fingerprint that names what is held out for validation or left out, of all texts."""
+    # Without either, fingerprints are those of before there were splits and rules on text.
+    parts = {"held_out": texts[0].held_out, "left_out": texts[0].left_out}
+    return {name: part.fingerprint for name, part in parts.items() if part is not None}
 
 
 def side_report(ids: Ragged, unknown: int, include: npt.NDArray[Any] | None = None) -> SideReport:

@@ -186,9 +186,13 @@ def _filter(
         counts.drop(reason, lines[rows].tolist())
         keep[rows] = False
 
+    reasons = [pair.left_out for pair in chunk.rows]
+    for reason in dict.fromkeys(filter(None, reasons)):
+        drop(reason, np.asarray([each == reason for each in reasons]))
     if filters is not None:
         source, target = (np.diff(columns.ragged[side].offsets) for side in ("source", "target"))
-        for reason, mask in reasons_to_drop(source, target, filters).items():
+        for reason, dropped in reasons_to_drop(source, target, filters).items():
+            mask = dropped & keep
             if reason == EMPTY_SIDE and filters.empty == "error" and mask.any():
                 sides = np.where(source[mask] == 0, "source", "target").tolist()
                 raise DataError(

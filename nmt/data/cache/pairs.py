@@ -133,7 +133,7 @@ def encode_corpora(
             "format": FORMAT,
             "corpora": digests.of_texts(f"format {FORMAT}", corpora),
             "tokenizers": [tokenizers.source.fingerprint, tokenizers.target.fingerprint],
-            "filters": None if filters is None else filters.model_dump(),
+            "filters": None if filters is None else filters.piece_rules,
             "text": keep_text,
         } | split_description(corpora)
 

@@ -10,6 +10,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
+from nmt.data.cache.encoding import split_description
 from nmt.data.cache.store import Digests, get_or_build
 from nmt.data.readers.base import SENTENCE_SEPARATOR, Counts, ExampleSource, HeldOut, SplitOptions, text_key
 from nmt.data.readers.corpora import Corpus, Pair
@@ -46,7 +47,7 @@ def hold_out_pairs(corpora: Sequence[Corpus], options: SplitOptions, broken_utf8
         for index, corpus in enumerate(corpora):
             if corpus.has_documents:
                 for number, pairs in groupby(corpus.read(counts), key=lambda pair: pair.document):
-                    rows = (_pair_row(pair, index, str(number)) for pair in pairs)
+                    rows = (_pair_row(pair, index, str(number)) for pair in pairs if pair.left_out is None)
                     yield text_key(f"document {index} {number}", seed), rows
                 continue
             for pair in corpus.read(counts):
@@ -104,7 +105,8 @@ def _hold_out(
 
     def describe(digests: Digests) -> dict[str, Any]:
         fingerprints = digests.of_texts(f"split, format {FORMAT}", texts)
-        return {"split": options.model_dump(), "format": FORMAT, "texts": fingerprints, "broken_utf8": broken_utf8}
+        split = {"split": options.model_dump(), "format": FORMAT, "texts": fingerprints, "broken_utf8": broken_utf8}
+        return split | split_description(texts)
 
     def build(_: Path, file: Path) -> SplitReport:
         counts = Counts()

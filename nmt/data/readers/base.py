@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, NoReturn, TypeVar
 
@@ -42,6 +43,8 @@ class Record(NamedTuple):
     """Whether the text is a list of sentences; TAB separates them."""
     document: int | None = None
     """Number of the document that a pair belongs to, counted from 0; None where the corpus has no documents."""
+    left_out: str | None = None
+    """Reason for which a sentence of a document is no pair to train on. It stays as context of others."""
 
 
 class SourceOptions(PartOptions):
@@ -189,6 +192,30 @@ class HeldOut:
         return self.has(values["source"] if "source" in values else values["text"])
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """The examples of a corpus that rules on its text leave out, in a file of JSON lines."""
+
+    fingerprint: str
+    """Of the examples that are left out of all corpora."""
+    file: Path
+    start: int
+    """Position of the corpus in the file, in bytes."""
+    count: int
+
+    def reasons(self) -> Iterator[str | None]:
+        """Yields, for every record that is UTF-8, the reason to leave it out, or None. Never ends."""
+        number = 0
+        with self.file.open("rb") as file:
+            file.seek(self.start)
+            for line in islice(file, self.count):
+                row = json.loads(line)
+                yield from repeat(None, row["number"] - number)
+                yield row["reason"]
+                number = row["number"] + 1
+        yield from repeat(None)
+
+
 class ExampleSource(ABC, Generic[Example]):
     """Examples in the order of the text. They are read anew at every pass, so that memory does not grow with them."""
 
@@ -204,6 +231,7 @@ class ExampleSource(ABC, Generic[Example]):
         self.reading = f"{options.model_dump_json(exclude={'weight'})} broken_utf8: {broken_utf8}"
         """Everything that the examples depend on besides the files."""
         self.held_out: HeldOut | None = None
+        self.left_out: LeftOut | None = None
         self._reader = reader
         self._broken_utf8 = broken_utf8
 
@@ -211,10 +239,11 @@ class ExampleSource(ABC, Generic[Example]):
         return self.read(Counts())
 
     def read(self, counts: Counts) -> Iterator[Example]:
-        """Yields the examples in order, without those that are held out for validation.
+        """Yields the examples in order, without those that are held out for validation or left out.
 
         Adds what is read and dropped to `counts`. Raises DataError, naming file and line, where the text is damaged.
         """
+        reasons = repeat(None) if self.left_out is None else self.left_out.reasons()
         for record in self._records():
             counts.read += 1
             try:
@@ -226,10 +255,13 @@ class ExampleSource(ABC, Generic[Example]):
                 broken = next(name for name, value in record.values.items() if value == error.object)
                 message = broken_utf8_message(self.location(record.line, broken), error)
                 raise DataError(f"{message}; mend it, or set data.filters.broken_utf8: drop") from error
-            if self.held_out is None or not self.held_out.has_record(record, values):
-                yield self._example(record, values)
-            else:
+            reason = next(reasons)
+            if self.held_out is not None and self.held_out.has_record(record, values):
                 counts.drop(HELD_OUT, (record.line,))
+            elif reason is not None and record.document is None:
+                counts.drop(reason, (record.line,))
+            else:
+                yield self._example(record._replace(left_out=reason) if reason else record, values)
 
     def fingerprint(self) -> str:
         """Returns the SHA-256 of the records in hexadecimal, the same one in every format. Reads the text once."""

@@ -117,6 +117,8 @@ class Pair(NamedTuple):
     where nothing is linked, None where the corpus has no alignments."""
     document: int | None = None
     """Number of the document that the pair belongs to, counted from 0 in the corpus; None where it has no documents."""
+    left_out: str | None = None
+    """Reason for which a sentence of a document is no pair to train on."""
 
 
 class Corpus(base.ExampleSource[Pair]):
@@ -141,7 +143,8 @@ class Corpus(base.ExampleSource[Pair]):
             yield record._replace(document=number)
 
     def _example(self, record: base.Record, values: dict[base.FieldName, str]) -> Pair:
-        return Pair(values["source"], values["target"], record.line, values.get("alignment"), record.document)
+        source, target, alignment = values["source"], values["target"], values.get("alignment")
+        return Pair(source, target, record.line, alignment, record.document, record.left_out)
 
     def _content(self, record: base.Record) -> bytes:
         source, target, alignment = record.values["source"], record.values["target"], record.values.get("alignment")

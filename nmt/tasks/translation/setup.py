@@ -12,8 +12,9 @@ from nmt.checkpoint.folder import Loaded
 from nmt.config import TranslationConfig
 from nmt.config.schema import FiltersConfig
 from nmt.data.batching import BatchStream
-from nmt.data.cache import encode_corpora, hold_out_pairs
+from nmt.data.cache import encode_corpora, hold_out_pairs, leave_out
 from nmt.data.cache.pair_encoding import length_reasons
+from nmt.data.cleaning import PairRules
 from nmt.data.readers.base import Counts, SplitOptions
 from nmt.data.readers.corpora import Corpus, JsonPairOptions, open_corpus
 from nmt.data.tokenizer import TokenizerPair, learn, load_or_none, require_sampling
@@ -40,6 +41,7 @@ def open_data(config: TranslationConfig, runtime: Runtime) -> tuple[list[Corpus]
         # Checked here as well as in `plan_network`, so that a mistake shows before the text is read.
         outline = without_memory(lambda: Translator(config.model, Vocabulary(1, 1, 0), reference_kernels()))
         choose_kernels(config.runtime.kernel, runtime.device, outline.unsupported_reasons())
+    _pair_rules(config).check()
     return open_with_validation(partial(open_corpus, data=config.data), config.data.train, config.data.validation)
 
 
@@ -54,6 +56,9 @@ def setup(
     """Encodes the corpora, learns or loads the tokenizers, and builds the translator; see `nmt.tasks.base`."""
     corpora, validation = data
     cache = Path(config.data.cache or cache)
+    if config.data.filters.text_rules:
+        for line in leave_out(corpora, _pair_rules(config), cache, config.data.workers):
+            logger.debug("%s", line)
     if validation is None:
         validation = _hold_out_validation(config, corpora, cache)
     tokenizers = _tokenizers(config, runtime, corpora, resumed or (initial_model.path if initial_model else None))
@@ -101,6 +106,10 @@ def setup(
     )
 
 
+def _pair_rules(config: TranslationConfig) -> PairRules:
+    return PairRules(config.data.filters, (config.data.source_language, config.data.target_language))
+
+
 def _hold_out_validation(config: TranslationConfig, corpora: list[Corpus], cache: Path) -> Corpus:
     """Splits the validation corpus from the training corpora, which from now on skip its pairs."""
     data = config.data
@@ -122,8 +131,7 @@ def _tokenizers(
 
     def pairs() -> Iterator[tuple[str, str]]:
         for corpus in corpora:
-            for pair in corpus:
-                yield pair.source, pair.target
+            yield from ((pair.source, pair.target) for pair in corpus if pair.left_out is None)
 
     augmentation = config.data.augmentation
     return learn_once(config.tokenizer, runtime, lambda: learn(config.tokenizer, pairs, config.seed, augmentation))
