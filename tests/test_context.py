@@ -294,7 +294,7 @@ def test_every_parameter_gets_a_gradient(where: str) -> None:
     model = translator(where=where, feed_forward=6, heads=2)
     batch = batch_of(list(range(10)), model.context.document_context)
     losses = TranslationObjective(model, 0.1)(batch)
-    losses.smoothed.backward()
+    losses.trained[0].backward()
     without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
     assert without == []
 
@@ -306,7 +306,7 @@ def test_gradients_by_finite_differences(where: str, feed_forward: int | None) -
     model = translator(where=where, feed_forward=feed_forward, seed=3)
     batch = batch_of([1, 2, 5, 6], model.context.document_context)
     objective = TranslationObjective(model, 0.1)
-    objective(batch).smoothed.backward()
+    objective(batch).trained[0].backward()
     step = 1e-6
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
@@ -317,7 +317,7 @@ def test_gradients_by_finite_differences(where: str, feed_forward: int | None) -
             for moved in (kept + step, kept - step):
                 flat[index] = moved
                 with torch.no_grad():
-                    values.append(float(objective(batch).smoothed))
+                    values.append(float(objective(batch).trained[0]))
             flat[index] = kept
             numeric = (values[0] - values[1]) / (2 * step)
             assert float(gradient[index]) == pytest.approx(numeric, rel=1e-5, abs=1e-7), name
@@ -334,7 +334,7 @@ def test_gradients_flow_into_the_sentences_before_unless_they_are_stopped(where:
     changed = Batch(
         source_BS, batch.source_lengths_B, target_BT, batch.target_lengths_B, batch.rows, 1, context=batch.context
     )
-    TranslationObjective(model, 0.0)(changed).smoothed.backward()
+    TranslationObjective(model, 0.0)(changed).trained[0].backward()
     reached = {
         "source": float(model.encoder.embedding.table.weight.grad[7].abs().max()),
         # As an output, not as an input: the table is tied, but no pair has the piece as its target.

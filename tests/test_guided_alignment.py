@@ -133,19 +133,19 @@ def test_the_objective_takes_the_mean_over_the_heads_at_the_links(window: str, h
         weight = sum(float(dense_BTNS[row, target, head, source]) for head in range(heads)) / heads
         outside += weight == 0.0
         expected -= share * math.log(max(weight, MIN_ATTENTION))
-    assert float(losses.alignment) == pytest.approx(expected, rel=1e-9)
+    assert float(losses.trained[1]) == pytest.approx(expected, rel=1e-9)
     assert (outside > 0) == (window == "local_monotonic") or window == "local_predictive"
-    assert torch.isfinite(losses.alignment)
+    assert torch.isfinite(losses.trained[1])
 
 
 def test_without_links_nothing_changes() -> None:
     translator = network(model_options())
     plain, guided = (objective(translator)(small_batch(with_links)) for with_links in (False, True))
-    assert plain.alignment is None
-    assert torch.equal(plain.smoothed, guided.smoothed)
-    assert plain.reported().tolist() == [float(plain.negative_log_likelihood), 0.0]
-    assert guided.reported().tolist() == [float(guided.negative_log_likelihood), guided.alignment.item()]
-    assert torch.equal(plain.loss((0.25, 3.0)), plain.smoothed * 0.25)
+    assert plain.trained[1] is None
+    assert torch.equal(plain.trained[0], guided.trained[0])
+    assert plain.reported().tolist() == [float(plain.logged[0]), 0.0]
+    assert guided.reported().tolist() == [float(guided.logged[0]), guided.trained[1].item()]
+    assert torch.equal(plain.loss((0.25, 3.0)), plain.trained[0] * 0.25)
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
@@ -180,7 +180,7 @@ def test_scales_by_hand() -> None:
     # 3 processes average their gradients; 12 pieces, 4 of them with links, weight 0.5: 3 / 12 and 0.5 * 3 / 4.
     assert loss_scales((12, 4), (1.0, 0.5), world=3) == (0.25, 0.375)
     assert loss_scales((12, 0), (1.0, 0.5), world=3) == (0.25, 0.0)
-    losses = LossSums(torch.tensor(8.0), torch.tensor(7.0), torch.tensor(2.0))
+    losses = LossSums((torch.tensor(8.0), torch.tensor(2.0)), (torch.tensor(7.0), torch.tensor(2.0)))
     assert float(losses.loss((0.25, 0.375))) == 2.0 + 0.75
 
 

@@ -19,9 +19,9 @@ from torch.nn import functional as F
 import nmt.kernels
 from nmt.kernels.attention import attend, exponentials, reference, source_gradients
 from nmt.kernels.attention import native as native_attention
-from nmt.kernels.cross_entropy.chunked import chunked_cross_entropy
-from nmt.kernels.cross_entropy.native import log_softmax, native_cross_entropy
-from nmt.kernels.cross_entropy.reference import cross_entropy
+from nmt.kernels.cross_entropy.chunked import chunked_cross_entropy, chunked_regularized_cross_entropy
+from nmt.kernels.cross_entropy.native import log_softmax, native_cross_entropy, native_regularized_cross_entropy
+from nmt.kernels.cross_entropy.reference import cross_entropy, regularized_cross_entropy
 from nmt.kernels.dropout.native import LEVELS, native_dropout
 from nmt.kernels.linear import onednn, quantization
 from nmt.kernels.linear.onednn import PrepackedProduct
@@ -408,6 +408,49 @@ def test_cross_entropy(
         if dtype == BF16:
             # bf16 has 8 bits: a product of 5 terms is good to about 1%.
             assert actual[name].item() == pytest.approx(by_pytorch.item(), rel=0.01)
+
+
+REGULARIZED = {
+    "reference": regularized_cross_entropy,
+    "chunked": chunked_regularized_cross_entropy,
+    "native": native_regularized_cross_entropy,
+}
+
+
+@in_every_format("cross_entropy")
+@pytest.mark.parametrize("alpha", [0.0, 5.0])
+@pytest.mark.parametrize("sizes", [(1, 5, 7), (257, 5, 7), (700, 33, 67)], ids=str)
+def test_cross_entropy_of_r_drop(
+    sizes: tuple[int, int, int], alpha: float, implementation: str, device: str, dtype: torch.dtype
+) -> None:
+    """Against PyTorch's own losses and autograd in float64. Without a weight of the divergence both passes add up."""
+    rows, features, pieces = sizes
+    results: list[Results] = []
+    for each in (dtype, FP64):
+        inputs = cross_entropy_inputs(Numbers(each, each, device), (2 * rows, features, pieces), has_bias=True)
+        targets = inputs.pop("targets")[:rows]
+        readout, weight, bias = inputs.values()
+        if not results:
+            with torch.autocast(device, BF16, enabled=each == BF16):
+                losses = REGULARIZED[implementation](readout.unflatten(0, (2, rows)), weight, bias, targets, 0.1, alpha)
+            assert not losses.negative_log_likelihood.requires_grad
+            assert not losses.divergence.requires_grad
+            trained, likelihood, divergence = losses
+        else:
+            logits = F.linear(readout, weight, bias)
+            first, second = logits.log_softmax(-1).chunk(2)
+            divergence = F.kl_div(first, second, log_target=True, reduction="sum") / 2
+            divergence = divergence + F.kl_div(second, first, log_target=True, reduction="sum") / 2
+            likelihood, smoothed = (
+                F.cross_entropy(logits, targets.repeat(2), label_smoothing=e, reduction="sum") for e in (0.0, 0.1)
+            )
+            trained = smoothed + alpha * divergence
+        gradients = torch.autograd.grad(trained * 0.3, list(inputs.values()))
+        values = {"trained": trained, "likelihood": likelihood, "divergence": divergence}
+        assert {tensor.dtype for tensor in (*values.values(), *gradients)} == {torch.promote_types(each, FP32)}
+        results.append({name: value.detach() for name, value in values.items()})
+        results[-1] |= dict(zip(inputs, gradients, strict=True))
+    assert_near(*results, LOSSES[implementation][dtype])
 
 
 @in_every_format("cross_entropy", "native")

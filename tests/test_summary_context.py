@@ -222,7 +222,7 @@ def test_every_weight_of_the_context_learns() -> None:
     model = translator()
     objective = TranslationObjective(model, 0.1)
     batch = batch_of([2, 6, 7, 3], model.context.document_context)
-    objective(batch).smoothed.backward()
+    objective(batch).trained[0].backward()
     for name, parameter in model.context.named_parameters():
         place = int(parameter.grad.abs().flatten().argmax())
         gradient, flat = float(parameter.grad.flatten()[place]), parameter.data.view(-1)
@@ -230,7 +230,7 @@ def test_every_weight_of_the_context_learns() -> None:
         for step in (1e-5, -2e-5):
             flat[place] += step
             with torch.no_grad():
-                losses.append(float(objective(batch).smoothed))
+                losses.append(float(objective(batch).trained[0]))
         flat[place] += 1e-5
         assert abs(gradient) > 1e-6, name
         assert gradient == pytest.approx((losses[0] - losses[1]) / 2e-5, rel=1e-4, abs=1e-8), name

@@ -84,7 +84,7 @@ def update(options: dict[str, Any], kernel: str) -> None:
     average = MovingAverage(parameters, 0.9)
     with Watch():
         sums = objective(batch.to(DEVICE))
-        (sums.smoothed / batch.target_tokens).backward()
+        (sums.trained[0] / batch.target_tokens).backward()
         norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         is_finite = torch.isfinite(norm) & torch.isfinite(sums.reported()[0])
         average.update(is_finite)

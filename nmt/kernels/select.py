@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from nmt.kernels.attention import native as native_attention
 from nmt.kernels.compiler import load
 from nmt.kernels.cross_entropy import native as native_cross_entropy
 from nmt.kernels.cross_entropy import reference as reference_cross_entropy
-from nmt.kernels.cross_entropy.chunked import CHUNK, chunked_cross_entropy
+from nmt.kernels.cross_entropy.chunked import CHUNK, chunked_cross_entropy, chunked_regularized_cross_entropy
 from nmt.kernels.dropout.native import native_dropout
 from nmt.kernels.gru.native import gru_layer
 from nmt.kernels.linear import onednn
@@ -53,6 +53,10 @@ class Kernels:
 
     cross_entropy: Callable[[Tensor, Tensor, Tensor, Tensor, float], reference_cross_entropy.Losses]
     """Readout [N, R], weight [V, R], bias [V], targets [N] and label smoothing to losses."""
+    regularized_cross_entropy: Callable[
+        [Tensor, Tensor, Tensor, Tensor, float, float], reference_cross_entropy.RegularizedLosses
+    ]
+    """The same for readouts [2, N, R] of two passes, and the weight alpha of their divergence."""
     dropout: Callable[[Tensor, float, bool], Tensor]
     """Inputs, probability and whether the network is in training."""
     linear: Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -93,6 +97,7 @@ def reference_kernels(reason: str = "") -> Kernels:
     """Returns the reference of every operation, in PyTorch alone."""
     return Kernels(
         cross_entropy=reference_cross_entropy.cross_entropy,
+        regularized_cross_entropy=reference_cross_entropy.regularized_cross_entropy,
         dropout=F.dropout,
         linear=F.linear,
         additive_scores=additive_scores,
@@ -121,17 +126,22 @@ def choose_kernels(
         return reference
     steps, recurrence = _choose_steps(kernel, device, unsupported.recurrence)
     loss = f"the loss makes {CHUNK} rows of logits at a time, once"
+    chunked: Any = {
+        "cross_entropy": chunked_cross_entropy,
+        "regularized_cross_entropy": chunked_regularized_cross_entropy,
+    }
     if device.type != "cpu":
         reason = f"kernel {kernel}: recurrent layers run by cuDNN; {loss}{recurrence}"
-        return replace(reference, cross_entropy=chunked_cross_entropy, steps=steps, reason=reason)
+        return replace(reference, **chunked, steps=steps, reason=reason)
     library, missing = load()
     _refuse(kernel, unsupported.layers or missing)
-    chosen = replace(reference, cross_entropy=chunked_cross_entropy, linear=onednn.linear, steps=steps)
+    chosen = replace(reference, **chunked, linear=onednn.linear, steps=steps)
     if library:
         but = f", but {unsupported.layers}" if unsupported.layers else ""
         chosen = replace(
             chosen,
             cross_entropy=native_cross_entropy.native_cross_entropy,
+            regularized_cross_entropy=native_cross_entropy.native_regularized_cross_entropy,
             dropout=native_dropout,
             additive_scores=native_attention.additive_scores,
             log_softmax=native_cross_entropy.log_softmax,

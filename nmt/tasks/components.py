@@ -33,12 +33,16 @@ from nmt.model.context import CONTEXTS, ContextOptions
 from nmt.model.modules import without_memory
 from nmt.model.translator import Translator, Vocabulary
 from nmt.model.wiring import WIRINGS
+from nmt.training.objectives import OBJECTIVES
 from nmt.training.optimizers import OPTIMIZERS
 from nmt.training.schedules import SCHEDULES
 
 _FAMILIES: Mapping[str, Registry[Any]] = {
     registry.family: registry
-    for registry in (CORPORA, COLLECTIONS, CELLS, SCORES, WINDOWS, WIRINGS, COVERAGES, CONTEXTS, OPTIMIZERS, SCHEDULES)
+    for registry in (
+        *(CORPORA, COLLECTIONS, CELLS, SCORES, WINDOWS, WIRINGS, COVERAGES, CONTEXTS),
+        *(OBJECTIVES, OPTIMIZERS, SCHEDULES),
+    )
 }
 
 

@@ -159,7 +159,7 @@ class Update:
         """Returns the gradients of a batch."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.variant.precision == "bf16"):
             losses = self.objective(batch)
-        (losses.smoothed / batch.target_tokens).backward()
+        (losses.trained[0] / batch.target_tokens).backward()
 
     def gradients(self, batch: Batch) -> torch.Tensor:
         """Returns all gradients of a batch as one vector."""

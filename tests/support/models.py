@@ -80,7 +80,7 @@ def small_translator(
     objective = TranslationObjective(translator, 0.0)
     for _ in range(updates):
         optimizer.zero_grad()
-        (objective(batch).smoothed / batch.target_tokens).backward()
+        (objective(batch).trained[0] / batch.target_tokens).backward()
         optimizer.step()
     return translator.eval()
 

@@ -203,6 +203,9 @@ class GuidedAlignmentConfig(Section):
     """Distance of attention from the links of a target piece."""
 
 
+ObjectiveChoice = Annotated[SerializeAsAny[PartOptions], PartOf("objective")]
+
+
 class TrainingConfig(LearningConfig):
     """The optimization."""
 
@@ -212,6 +215,8 @@ class TrainingConfig(LearningConfig):
     """Padded tokens of the longer side in a batch, on one device and in one accumulation step."""
     label_smoothing: Probability = 0.1
     """Probability mass spread evenly over the vocabulary."""
+    objective: ObjectiveChoice = PartOptions(kind="likelihood")
+    """What an update improves."""
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     guided_alignment: GuidedAlignmentConfig = GuidedAlignmentConfig()
     """A second loss, for attention, from the `alignments` of corpora."""

@@ -54,6 +54,12 @@ class Links:
         row_L, target_L, source_L, share_L = (each.to(device, non_blocking=True) for each in tensors)
         return Links(row_L, target_L, source_L, share_L, self.target_pieces)
 
+    def twice(self, pairs: int) -> Links:
+        """Returns the links of a batch of so many pairs, and those of the same pairs once more behind them."""
+        row_L = torch.cat((self.row_L, self.row_L + pairs))
+        doubled = (torch.cat((each, each)) for each in (self.target_L, self.source_L, self.share_L))
+        return Links(row_L, *doubled, 2 * self.target_pieces)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -103,6 +109,15 @@ class Batch:
             links=None if self.links is None else self.links.to(device),
             context=None if self.context is None else self.context.to(device),
         )
+
+    def twice(self) -> Batch:
+        """Returns the pairs, and the same pairs once more behind them. They have no context."""
+        assert self.context is None
+        tensors = self.source_BS, self.source_lengths_B, self.target_BT, self.target_lengths_B
+        links = None if self.links is None else self.links.twice(self.pairs)
+        rows = np.concatenate((self.rows, self.rows))
+        doubled = (torch.cat((each, each)) for each in tensors)
+        return Batch(*doubled, rows, 2 * self.target_tokens, self.weight, links)
 
     def describe(self, with_rows: bool = False) -> str:
         """Returns the size of the batch for messages: `64 pairs, padded to 21 source and 25 target pieces`.

@@ -1,6 +1,9 @@
 """Cross-entropy with label smoothing behind the vocabulary projection, without ever holding all the logits.
 
-Shapes: N positions, R readout, V vocabulary.
+R-Drop has two passes with different dropout. A chunk then has the logits of both, in its rows the first pass before the
+second.
+
+Shapes: N positions (of a chunk: in all of its passes), M positions of one pass, P passes, R readout, V vocabulary.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from nmt.kernels.cross_entropy.reference import Losses
+from nmt.kernels.cross_entropy.reference import Losses, RegularizedLosses
 from nmt.kernels.linear.onednn import PrepackedProduct
 from nmt.runtime import product_dtype
 
@@ -28,12 +31,16 @@ class ChunkLosses(NamedTuple):
     expected_N: Tensor
     """The logit of the target."""
     d_logits_NV: Tensor | None
-    """softmax - (1 - e) * onehot - e / V, in the format of the logits; None without gradients."""
+    """softmax - (1 - e) * onehot - e / V, and with two passes alpha times the gradient of the divergence, in the format
+    of the logits; None without gradients."""
+    divergence_M: Tensor | None
+    """(KL(p || q) + KL(q || p)) / 2 of the predictions of both passes; None for one pass."""
 
 
-LogitLosses = Callable[[PrepackedProduct, Tensor, Tensor, Tensor, float, Tensor | None], ChunkLosses]
-"""From the weight, readouts [N, R] in its dtype, the bias [V], targets [N], the smoothing e, and the tensor [V] to
-which the gradient of the bias is added (None without gradients)."""
+LogitLosses = Callable[[PrepackedProduct, Tensor, Tensor, Tensor, float, float | None, Tensor | None], ChunkLosses]
+"""From the weight, readouts [N, R] in its dtype, the bias [V], targets [N], the smoothing e, the weight alpha of the
+divergence (None for one pass), and the tensor [V] to which the gradient of the bias is added (None without
+gradients)."""
 
 
 def chunk_losses(
@@ -42,22 +49,41 @@ def chunk_losses(
     bias_V: Tensor,
     target_N: Tensor,
     smoothing: float,
+    alpha: float | None,
     d_bias_V: Tensor | None,
 ) -> ChunkLosses:
     """Computes the losses of a chunk with PyTorch operations."""
     logits_NV = weight_VR.product(readout_NR, bias_V)
     dtype, target_N1 = torch.promote_types(logits_NV.dtype, torch.float32), target_N.unsqueeze(1)
     expected_N1, largest_N1 = logits_NV.gather(1, target_N1), logits_NV.amax(1, keepdim=True)
+    divergence_M, d_divergence_NV = (None, None) if alpha is None else _divergence(logits_NV)
     # PyTorch computes it row by row, while the row's logits are in the nearest cache.
     probabilities = torch.softmax(logits_NV, 1, dtype=dtype, out=logits_NV if logits_NV.dtype == dtype else None)
     # The largest is at least 1 / V: its logarithm loses nothing.
     normalizer_N1 = largest_N1 - probabilities.amax(1, keepdim=True).log()
     if d_bias_V is None:
-        return ChunkLosses(normalizer_N1.squeeze(1), expected_N1.squeeze(1), None)
+        return ChunkLosses(normalizer_N1.squeeze(1), expected_N1.squeeze(1), None, divergence_M)
     probabilities.sub_(smoothing / probabilities.shape[1])
     probabilities.scatter_add_(1, target_N1, probabilities.new_full((), smoothing - 1.0).expand_as(target_N1))
+    if d_divergence_NV is not None:
+        probabilities.add_(d_divergence_NV, alpha=alpha)
     d_bias_V += probabilities.sum(0)
-    return ChunkLosses(normalizer_N1.squeeze(1), expected_N1.squeeze(1), probabilities.to(logits_NV.dtype))
+    d_logits_NV = probabilities.to(logits_NV.dtype)
+    return ChunkLosses(normalizer_N1.squeeze(1), expected_N1.squeeze(1), d_logits_NV, divergence_M)
+
+
+def _divergence(logits_NV: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns (KL(p || q) + KL(q || p)) / 2 of both passes, [M], and its gradient by the logits, [N, V].
+
+    By the logits of p it is (p (log p - log q - KL(p || q)) + p - q) / 2, by those of q the same with both exchanged.
+    """
+    dtype = torch.promote_types(logits_NV.dtype, torch.float32)
+    logs_PMV = torch.log_softmax(logits_NV, 1, dtype=dtype).view(2, -1, logits_NV.shape[1])
+    probabilities_PMV = logs_PMV.exp()
+    ratio_PMV = logs_PMV - logs_PMV.flip(0)
+    divergence_PM1 = (probabilities_PMV * ratio_PMV).sum(2, keepdim=True)
+    gradient_PMV = probabilities_PMV * (ratio_PMV - divergence_PM1) + probabilities_PMV - probabilities_PMV.flip(0)
+    return divergence_PM1.sum(0).squeeze(1) / 2, gradient_PMV.flatten(0, 1) / 2
 
 
 def chunked_cross_entropy(
@@ -72,13 +98,28 @@ def chunked_cross_entropy(
 
     The gradient of the weights is summed in the weights' dtype, whatever the compute dtype.
     """
-    losses = _Chunked.apply(readout_NR, weight_VR, bias_V, target_N, smoothing, of_chunk)  # type: ignore[no-untyped-call]
-    return Losses(*losses)
+    operands = readout_NR.unsqueeze(0), weight_VR, bias_V, target_N
+    smoothed, likelihood, _ = _Chunked.apply(*operands, smoothing, None, of_chunk)  # type: ignore[no-untyped-call]
+    return Losses(smoothed, likelihood)
 
 
-def chunks(count: int) -> Iterator[slice]:
+def chunked_regularized_cross_entropy(
+    readout_2NR: Tensor,
+    weight_VR: Tensor,
+    bias_V: Tensor,
+    target_N: Tensor,
+    smoothing: float,
+    alpha: float,
+    of_chunk: LogitLosses = chunk_losses,
+) -> RegularizedLosses:
+    """Computes `reference.regularized_cross_entropy` in the same way, both passes of a chunk at once."""
+    operands = readout_2NR, weight_VR, bias_V, target_N
+    return RegularizedLosses(*_Chunked.apply(*operands, smoothing, alpha, of_chunk))  # type: ignore[no-untyped-call]
+
+
+def chunks(count: int, largest: int = CHUNK) -> Iterator[slice]:
     """Yields the fewest chunks of positions, of equal size up to one: a small chunk takes longer per position."""
-    parts = -(-count // CHUNK)
+    parts = -(-count // largest)
     for part in range(parts):
         yield slice(part * count // parts, (part + 1) * count // parts)
 
@@ -87,50 +128,56 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        readout_NR: Tensor,
+        readout_PMR: Tensor,
         weight_VR: Tensor,
         bias_V: Tensor,
-        target_N: Tensor,
+        target_M: Tensor,
         smoothing: float,
+        alpha: float | None,
         of_chunk: LogitLosses,
-    ) -> tuple[Tensor, Tensor]:
-        dtype = product_dtype(readout_NR)
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        dtype = product_dtype(readout_PMR)
         sum_dtype = torch.promote_types(dtype, torch.float32)
-        count = len(readout_NR)
+        passes, count, _ = readout_PMR.shape
         weight, bias = weight_VR.to(dtype), bias_V.to(sum_dtype)
         needs_gradients = any(ctx.needs_input_grad[:3])
-        d_readout = torch.empty_like(readout_NR) if needs_gradients else None
+        d_readout = torch.empty_like(readout_PMR) if needs_gradients else None
         d_weight = torch.zeros_like(weight_VR) if needs_gradients else None
         d_bias = torch.zeros_like(bias_V, dtype=sum_dtype) if needs_gradients else None
-        likelihood = readout_NR.new_zeros((), dtype=sum_dtype)
-        spread = readout_NR.new_zeros((), dtype=sum_dtype)
+        likelihood, spread, divergence = readout_PMR.new_zeros(3, dtype=sum_dtype).unbind()
         ahead, back = PrepackedProduct(weight), PrepackedProduct(weight.t())
-        with torch.autocast(readout_NR.device.type, enabled=False):
+        with torch.autocast(readout_PMR.device.type, enabled=False):
             # Smoothing weighs all pieces equally, so the mean weight gives its term without a pass over the logits.
             mean_weight, mean_bias = weight_VR.to(sum_dtype).mean(0), bias.mean()
-            for rows in chunks(count):
-                readout = readout_NR[rows].to(dtype)
-                normalizer_n, expected_n, d_logits = of_chunk(ahead, readout, bias, target_N[rows], smoothing, d_bias)
+            for rows in chunks(count, CHUNK // passes):
+                readout = readout_PMR[:, rows].to(dtype).flatten(0, 1)
+                target = target_M[rows].repeat(passes)
+                losses = of_chunk(ahead, readout, bias, target, smoothing, alpha, d_bias)
+                normalizer_n, expected_n, d_logits, divergence_m = losses
                 likelihood += (normalizer_n - expected_n).sum()
+                if divergence_m is not None:
+                    divergence += divergence_m.sum()
                 if smoothing:
                     mean_logits_n = readout.to(sum_dtype) @ mean_weight
                     spread += normalizer_n.sum() - mean_logits_n.sum() - mean_bias * len(readout)
                 if d_readout is None or d_weight is None or d_logits is None:
                     continue
-                d_readout[rows] = back.product(d_logits)
+                d_readout[:, rows] = back.product(d_logits).unflatten(0, (passes, -1))
                 if dtype == d_weight.dtype:
                     d_weight.addmm_(d_logits.t(), readout)
                 else:
                     d_weight += d_logits.t() @ readout
                 # Frees the memory before the next chunk.
-                del d_logits
+                del d_logits, losses
         if needs_gradients:
             ctx.save_for_backward(d_readout, d_weight, d_bias.to(bias_V.dtype))  # type: ignore[union-attr]
-        smoothed = (1 - smoothing) * likelihood + smoothing * spread
-        ctx.mark_non_differentiable(likelihood)
-        return smoothed, likelihood
+        trained = (1 - smoothing) * likelihood + smoothing * spread
+        if alpha is not None:
+            trained = trained + alpha * divergence
+        ctx.mark_non_differentiable(likelihood, divergence)
+        return trained, likelihood, divergence
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, scale: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         d_readout, d_weight, d_bias = ctx.saved_tensors
-        return d_readout * scale, d_weight * scale, d_bias * scale, None, None, None
+        return d_readout * scale, d_weight * scale, d_bias * scale, None, None, None, None

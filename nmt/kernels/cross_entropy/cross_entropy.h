@@ -44,6 +44,55 @@ void NAME(loss)(
     }
 }
 
+/* Computes `loss` for two passes, the `rows` of the second behind those of the first in logits, targets and results, and
+writes for each row of both the divergence (KL(p || q) + KL(q || p)) / 2. With `gradient` the logits are overwritten by
+the sum of the gradient of the loss and alpha times that of the divergence: by the logits of p the latter is
+(p (log p - log q - KL(p || q)) + p - q) / 2, by those of q the same with both exchanged. */
+void NAME(regularized_loss)(
+    size rows, size pieces, S *logits, const E *bias, const size *target, E smoothing, E alpha, E *normalizer,
+    E *expected, E *divergence, int gradient
+) {
+#pragma omp parallel for schedule(static)
+    for (size i = 0; i < rows; i++) {
+        S *one = logits + i * pieces, *other = logits + (rows + i) * pieces;
+        E *p = malloc(sizeof(E) * (size_t)pieces * 2), *q = p + pieces;
+        E total_p, total_q, to_other = 0, to_one = 0;
+        expected[i] = GET(one[target[i]]) + bias[target[i]];
+        expected[rows + i] = GET(other[target[i]]) + bias[target[i]];
+        normalizer[i] = NAME(normalizer)(pieces, one, bias, p, &total_p, 1, 1);
+        normalizer[rows + i] = NAME(normalizer)(pieces, other, bias, q, &total_q, 1, 1);
+        E scale_p = (E)1 / total_p, scale_q = (E)1 / total_q, shift = normalizer[i] - normalizer[rows + i];
+        /* The bias is the same in both, so it is in the normalizers alone. */
+#pragma omp simd reduction(+ : to_other, to_one)
+        for (size v = 0; v < pieces; v++) {
+            E ratio = GET(one[v]) - GET(other[v]) - shift;
+            p[v] *= scale_p;
+            q[v] *= scale_q;
+            to_other += p[v] * ratio;
+            to_one -= q[v] * ratio;
+        }
+        divergence[i] = (to_other + to_one) / (E)2;
+        if (gradient) {
+            E floor = smoothing / (E)pieces, weight = alpha / (E)2;
+#pragma omp simd
+            for (size v = 0; v < pieces; v++) {
+                E ratio = GET(one[v]) - GET(other[v]) - shift, difference = p[v] - q[v];
+                E d_one = p[v] * (ratio - to_other) + difference, d_other = q[v] * (-ratio - to_one) - difference;
+                p[v] += weight * d_one - floor;
+                q[v] += weight * d_other - floor;
+            }
+            p[target[i]] += smoothing - (E)1;
+            q[target[i]] += smoothing - (E)1;
+#pragma omp simd
+            for (size v = 0; v < pieces; v++) {
+                one[v] = PUT(p[v]);
+                other[v] = PUT(q[v]);
+            }
+        }
+        free(p);
+    }
+}
+
 /* Writes the log-softmax of each row. `out` may be the same memory as `logits`. */
 void NAME(log_softmax)(size rows, size pieces, const S *logits, E *out) {
 #pragma omp parallel for schedule(static) if (rows * pieces > 8192)

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from nmt.kernels.compiler import address, can_be_called, declare
 from nmt.kernels.cross_entropy import reference
-from nmt.kernels.cross_entropy.chunked import ChunkLosses, chunked_cross_entropy
+from nmt.kernels.cross_entropy.chunked import ChunkLosses, chunked_cross_entropy, chunked_regularized_cross_entropy
 from nmt.kernels.linear.onednn import PrepackedProduct
 
-_calls = declare({"loss": "sspppeppi", "column_sums": "sspp", "log_softmax": "sspp"})
+_calls = declare({"loss": "sspppeppi", "regularized_loss": "sspppeepppi", "column_sums": "sspp", "log_softmax": "sspp"})
 
 
 def native_chunk_losses(
@@ -24,6 +24,7 @@ def native_chunk_losses(
     bias_V: Tensor,
     target_N: Tensor,
     smoothing: float,
+    alpha: float | None,
     d_bias_V: Tensor | None,
 ) -> ChunkLosses:
     """Computes `chunked.chunk_losses` in C; adds the bias, in at least single precision, as it reads the logits."""
@@ -33,15 +34,24 @@ def native_chunk_losses(
     kernels = _calls(logits_NV.dtype)
     normalizer_N, expected_N = bias_V.new_empty(2, rows).unbind(0)
     needs_gradients = d_bias_V is not None
-    inputs, results = map(address, (logits_NV, bias_V, target_N)), map(address, (normalizer_N, expected_N))
-    kernels.loss(rows, pieces, *inputs, smoothing, *results, needs_gradients)
+    inputs = [address(each) for each in (logits_NV, bias_V, target_N)]
+    results = [address(each) for each in (normalizer_N, expected_N)]
+    divergence_M = None
+    if alpha is None:
+        kernels.loss(rows, pieces, *inputs, smoothing, *results, needs_gradients)
+    else:
+        divergence_M = bias_V.new_empty(rows // 2)
+        results.append(address(divergence_M))
+        kernels.regularized_loss(rows // 2, pieces, *inputs, smoothing, alpha, *results, needs_gradients)
     if d_bias_V is not None:
         kernels.column_sums(rows, pieces, logits_NV.data_ptr(), d_bias_V.data_ptr())
-    return ChunkLosses(normalizer_N, expected_N, logits_NV if needs_gradients else None)
+    return ChunkLosses(normalizer_N, expected_N, logits_NV if needs_gradients else None, divergence_M)
 
 
 native_cross_entropy = partial(chunked_cross_entropy, of_chunk=native_chunk_losses)
 """Computes `chunked.chunked_cross_entropy` with the C kernel for each chunk."""
+native_regularized_cross_entropy = partial(chunked_regularized_cross_entropy, of_chunk=native_chunk_losses)
+"""Computes `chunked.chunked_regularized_cross_entropy` with the C kernel for each chunk."""
 
 
 def log_softmax(logits: Tensor) -> Tensor:

@@ -181,7 +181,7 @@ def forced_loss(
 
     def work(batches: Sequence[Batch]) -> float:
         if len(system.translators) == 1:
-            return float(TranslationObjective(system.translators[0], 0.0)(batches[0]).negative_log_likelihood)
+            return float(TranslationObjective(system.translators[0], 0.0)(batches[0]).reported()[0])
         return float(-_forced(system, batches)[0].sum())
 
     numbers = range(1, len(source) + 1)

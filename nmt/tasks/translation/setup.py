@@ -27,7 +27,7 @@ from nmt.runtime import Runtime, logger
 from nmt.tasks.base import TaskSetup, accept_text, build_network, learn_once, open_with_validation, plan_network
 from nmt.tasks.translation.evaluation import validator
 from nmt.tasks.translation.loading import vocabulary
-from nmt.training.objectives import TranslationObjective
+from nmt.training.objectives import OBJECTIVES
 
 SHOWN_LETTERS = 20
 
@@ -94,7 +94,7 @@ def setup(
         augmentation=augmentation,
     )
     return TaskSetup(
-        objective=TranslationObjective(translator, training.label_smoothing, training.guided_alignment),
+        objective=OBJECTIVES.build(training.objective, translator, training, tokenizers),
         stream=stream,
         validate=validator(config, runtime, tokenizers, test_set),
         tokenizers=tokenizers,

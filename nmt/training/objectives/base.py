@@ -1,22 +1,24 @@
-"""Objectives: weighted sums of loss terms, each a mean over all batches of an update.
+"""Objectives: weighted sums of loss terms, each a mean over all batches of an update; and the likelihood.
 
-Shapes: B sentences or documents, T target positions, S source positions, L links, K labels, R readout, N target pieces
-without padding.
+The other objectives of translation lie beside, each a class in a file of its own, registered with its options.
+
+Shapes: B sentences, T target positions, S source positions, L links, R readout, N target pieces without padding.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from nmt.config.schema import GuidedAlignmentConfig
-from nmt.data.batching import Batch, DocumentBatch, Links
-from nmt.model.classifier import DocumentClassifier
+from nmt.config.registry import PartOptions, Registry
+from nmt.config.schema import GuidedAlignmentConfig, TrainingConfig
+from nmt.data.batching import Batch, Links
+from nmt.data.tokenizer import TokenizerPair
+from nmt.model.attention import AttentionWeights
 from nmt.model.translator import Translator, forced_readout
 
 MIN_ATTENTION = 1e-12
@@ -27,28 +29,24 @@ scale of fp16 does not overflow."""
 
 
 class LossSums(NamedTuple):
-    """Sums over the target pieces or documents of a batch, in at least single precision."""
+    """Sums of the terms of an objective over a batch, in their order and in at least single precision."""
 
-    smoothed: Tensor
-    """(1 - e) * -log p + e * mean over the vocabulary or labels of -log p."""
-    negative_log_likelihood: Tensor
-    """-log p, without smoothing and without gradient."""
-    alignment: Tensor | None = None
-    """The alignment loss over the pieces with links; None for a batch without links."""
-    correct: Tensor | None = None
-    """100 for each document whose label is the most probable one, so that accuracy is in percent; has no gradient."""
+    trained: tuple[Tensor | None, ...]
+    """What the gradient descends; None for a term that is only logged, or that the batch does not have."""
+    logged: tuple[Tensor | None, ...]
+    """What the log shows; None for a term that the batch does not have."""
 
     def loss(self, scales: Sequence[float]) -> Tensor:
         """Returns the part of the batch in the loss of its update, by the `loss_scales` of the terms."""
-        loss = self.smoothed * scales[0]
-        return loss if self.alignment is None else loss + self.alignment * scales[1]
+        parts = [part * scale for part, scale in zip(self.trained, scales, strict=True) if part is not None]
+        return sum(parts[1:], parts[0])
 
     def reported(self) -> Tensor:
         """Returns the sums that are logged, [terms], without gradient."""
-        likelihood = self.negative_log_likelihood
-        second = self.alignment if self.correct is None else self.correct
-        second = torch.zeros_like(likelihood) if second is None else second.to(likelihood.dtype)
-        return torch.stack((likelihood, second)).detach()
+        first = self.logged[0]
+        assert first is not None
+        parts = (torch.zeros_like(first) if part is None else part.to(first.dtype) for part in self.logged)
+        return torch.stack(tuple(parts)).detach()
 
 
 def loss_scales(counts: Sequence[int], weights: Sequence[float], world: int) -> tuple[float, ...]:
@@ -88,6 +86,14 @@ class Objective(nn.Module):
     def weights(self, epoch: int) -> tuple[float, ...]:
         """Returns the weight of each term in an epoch, counted from 0."""
         return tuple(1.0 for _ in self.terms)
+
+
+OBJECTIVES: Registry[Objective] = Registry("objective")
+"""Of translation. Each is built from its options, the translator, the section `training` and the tokenizers."""
+
+
+class LikelihoodOptions(PartOptions):
+    kind: Literal["likelihood"] = "likelihood"
 
 
 class TranslationObjective(Objective):
@@ -137,10 +143,23 @@ class TranslationObjective(Objective):
             batch.target_BT.flatten().index_select(0, rows_N),
             self.label_smoothing,
         )
-        if batch.links is None:
-            return LossSums(smoothed, likelihood)
+        alignment = self.alignment(weights, batch.links)
+        return LossSums((smoothed, alignment), (likelihood, alignment))
+
+    def alignment(self, weights: AttentionWeights | None, links: Links | None) -> Tensor | None:
+        """Returns the sum of the alignment loss over the target pieces with links; None without links."""
+        if links is None:
+            return None
         assert weights is not None, "links need a translator with attention"
-        return LossSums(smoothed, likelihood, self.alignment_loss(weights.mean(), batch.links))
+        return self.alignment_loss(weights.mean(), links)
+
+
+@OBJECTIVES.register("likelihood", LikelihoodOptions)
+def likelihood(
+    options: LikelihoodOptions, translator: Translator, training: TrainingConfig, tokenizers: TokenizerPair
+) -> TranslationObjective:
+    """Label-smoothed cross-entropy of the references."""
+    return TranslationObjective(translator, training.label_smoothing, training.guided_alignment)
 
 
 def target_rows(batch: Batch) -> Tensor:
@@ -186,32 +205,3 @@ def _linked_weights(weights_BTS: Tensor, links: Links) -> Tensor:
     index_L = (links.row_L * targets + links.target_L) * sources + links.source_L
     weights_L = weights_BTS.flatten().index_select(0, index_L)
     return weights_L.to(torch.promote_types(weights_L.dtype, torch.float32))
-
-
-class ClassificationObjective(Objective):
-    """Cross-entropy of the labels (Yang 2016, eq. 12), smoothed (Szegedy 2016, section 7)."""
-
-    terms = ("loss", "accuracy")
-    unit = "words"
-    has_perplexity = False
-    model: DocumentClassifier
-
-    def __init__(self, classifier: DocumentClassifier, label_smoothing: float) -> None:
-        super().__init__(classifier)
-        self.label_smoothing = label_smoothing
-
-    def counts(self, batch: DocumentBatch) -> tuple[int, ...]:
-        return batch.documents, batch.documents
-
-    def tokens(self, batch: DocumentBatch) -> int:
-        return batch.words
-
-    def forward(self, batch: DocumentBatch) -> LossSums:
-        """Returns the sums over the documents."""
-        logits_BK, _ = self.model(batch.ids_W, batch.words_N, batch.sentences_B)
-        logits_BK = logits_BK.to(torch.promote_types(logits_BK.dtype, torch.float32))
-        return LossSums(
-            F.cross_entropy(logits_BK, batch.labels_B, reduction="sum", label_smoothing=self.label_smoothing),
-            F.cross_entropy(logits_BK.detach(), batch.labels_B, reduction="sum"),
-            correct=100.0 * (logits_BK.argmax(1) == batch.labels_B).sum(),
-        )

@@ -1,0 +1,32 @@
+"""Training objectives: likelihood, and R-Drop.
+
+Those of translation are choices of `training.objective`. An objective is a file in this folder and a line here.
+"""
+
+# A module registers its objective when it is imported.
+from nmt.training.objectives import r_drop  # noqa: F401
+from nmt.training.objectives.base import (
+    MIN_ATTENTION,
+    OBJECTIVES,
+    LossSums,
+    Objective,
+    TranslationObjective,
+    alignment_cross_entropy,
+    alignment_squared_error,
+    loss_scales,
+    target_rows,
+)
+from nmt.training.objectives.classification import ClassificationObjective
+
+__all__ = [
+    "MIN_ATTENTION",
+    "OBJECTIVES",
+    "ClassificationObjective",
+    "LossSums",
+    "Objective",
+    "TranslationObjective",
+    "alignment_cross_entropy",
+    "alignment_squared_error",
+    "loss_scales",
+    "target_rows",
+]
