@@ -189,6 +189,8 @@ BAHDANAU = {
     "wiring": Bare(kind="bahdanau"),
     "heads": 1,
     "coverage": Bare(kind="none"),
+    "alignment": "soft",
+    "top_k": None,
 }
 
 

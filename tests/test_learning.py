@@ -7,6 +7,7 @@ broken gradient nor a broken mask reaches. The seed is drawn anew each time, and
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from nmt.config.schema import SearchConfig
 from nmt.kernels.cross_entropy.chunked import chunked_cross_entropy
 from nmt.model.attention import SCORES, WINDOWS
 from nmt.model.attention.presets import ATTENTION_PRESETS
-from nmt.model.translator import Translator, Vocabulary
+from nmt.model.translator import ForcedReadout, Translator, Vocabulary
 from nmt.search import translate_batch
 from tests.support.networks import BOS, EOS, REFERENCE, model_options
 
@@ -57,7 +58,8 @@ def learned(options: dict[str, Any], reverse: bool, seed: int) -> float:
     """The share of unseen sequences that the trained network translates without a mistake."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    translator = Translator(model_options(**options, sizes=(16, 24, 48)), VOCABULARY, REFERENCE)
+    kernels = replace(REFERENCE, cross_entropy=chunked_cross_entropy)
+    translator = Translator(model_options(**options, sizes=(16, 24, 48)), VOCABULARY, kernels)
     optimizer = torch.optim.Adam(translator.parameters(), lr=5e-3)
     updates = UPDATES_WITHOUT_ATTENTION if options.get("score") == "none" else UPDATES
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
@@ -65,11 +67,11 @@ def learned(options: dict[str, Any], reverse: bool, seed: int) -> float:
         source_BS, lengths_B = sequences(BATCH, generator)
         target_BT = reversed_sequences(source_BS, lengths_B) if reverse else source_BS
         real_N = (torch.arange(target_BT.shape[1]) < lengths_B.unsqueeze(1)).flatten()
-        readout_BTR, _ = translator.readout(translator.encode(source_BS, lengths_B), target_BT)
-        projection = translator.projection
-        losses = chunked_cross_entropy(
-            readout_BTR.flatten(0, 1)[real_N], projection.weight, projection.bias, target_BT.flatten()[real_N], 0.0
+        encoded = translator.encode(source_BS, lengths_B)
+        forced = ForcedReadout(
+            *translator.readout(encoded, target_BT), translator.annotation_terms(encoded), None, None
         )
+        losses = translator.losses(forced, real_N.nonzero().squeeze(1), target_BT.flatten()[real_N], 0.0)
         optimizer.zero_grad()
         (losses.smoothed / real_N.sum()).backward()
         torch.nn.utils.clip_grad_norm_(translator.parameters(), 1.0)
@@ -95,10 +97,11 @@ LOCAL: dict[str, dict[str, Any]] = {
 def system(preset: str) -> dict[str, Any]:
     """A published combination at the size of these tests, where `copy` has no sizes that differ."""
     keys = dict(ATTENTION_PRESETS[preset])
+    alignment = keys.pop("alignment", "soft")
     bridge = keys.pop("model.decoder.bridge", "final")
     parts = {key: {"kind": part} if isinstance(part, str) else part for key, part in keys.items()}
     options: dict[str, Any] = {"heads": parts.pop("heads", 1), "decoder_layers": 2 if "gnmt" in str(parts) else 1}
-    options["bridge"] = bridge
+    options |= {"bridge": bridge, "alignment": alignment}
     for key, part in parts.items():
         options[key] = part["kind"]
         if key != "coverage":
@@ -111,6 +114,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "scaled_dot, 4 heads": {"score": "scaled_dot", "heads": 4, "wiring": "luong"},
     "cosine": {"score": "cosine", "wiring": "luong"},
     "mean": {"score": "mean", "wiring": "luong"},
+    "latent, the two best": {"alignment": "latent", "top_k": 2},
     "sparsemax": {"normalizer": "sparsemax"},
     "entmax15": {"normalizer": "entmax15", "score": "general", "wiring": "luong"},
     "luong without input feeding": {"score": "general", "wiring": "luong", "wiring_options": {"input_feeding": False}},

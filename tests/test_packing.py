@@ -181,8 +181,9 @@ def forced(translator: Translator) -> tuple[Tensor, Tensor]:
     for position in range(target_BT.shape[1]):
         state, logits_BQV = translator.step(state, previous_BT[:, position, None])
         steps.append(logits_BQV.float().log_softmax(-1)[:, 0])
-    readout_BTR, _ = translator.readout(encoded, previous_BT)
-    whole_BTV = translator.projection(readout_BTR).float().log_softmax(-1)
+    readout_BTR, weights = translator.readout(encoded, target_BT)
+    logits_BTV = translator.logits(readout_BTR, translator.annotation_terms(encoded), weights)
+    whole_BTV = logits_BTV.float().log_softmax(-1)
     one, other = (each.gather(2, target_BT[..., None])[..., 0] for each in (torch.stack(steps, 1), whole_BTV))
     return one, other
 

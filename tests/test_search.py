@@ -598,7 +598,14 @@ class TestTranslator:
 
     @pytest.mark.parametrize(
         "parts",
-        [{}, {"score": "none"}, {"cell": "lstm", "decoder_layers": 2}, {"cell": "rnn", "layer_normalization": True}],
+        [
+            {},
+            {"score": "none"},
+            {"cell": "lstm", "decoder_layers": 2},
+            {"cell": "rnn", "layer_normalization": True},
+            {"alignment": "latent"},
+            {"alignment": "latent", "top_k": 2, "wiring": "conditional"},
+        ],
     )
     def test_scores_are_those_of_the_whole_translation_at_once(self, parts: dict[str, object]) -> None:
         translator = network(model_options(**parts))
@@ -619,7 +626,8 @@ class TestTranslator:
                 with torch.no_grad():
                     encoded = translator.encode(source_S[None, :length], length[None])
                     readout, weights = translator.readout(encoded, target_1T)
-                    logs_1TV = translator.projection(readout).log_softmax(-1)
+                    logits_1TV = translator.logits(readout, translator.annotation_terms(encoded), weights)
+                    logs_1TV = logits_1TV.log_softmax(-1)
                 terms_T = logs_1TV.gather(2, target_1T[..., None]).flatten()
                 assert hypothesis.token_log_probabilities == pytest.approx(terms_T.tolist(), abs=1e-12)
                 assert hypothesis.score == pytest.approx(float(terms_T.sum()) / ((5 + len(terms_T)) / 6) ** 0.8)

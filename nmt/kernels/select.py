@@ -91,6 +91,8 @@ class UnsupportedReasons(NamedTuple):
     """For the recurrent layers over packed rows."""
     recurrence: str | None = ""
     """For the decoder's recurrence with attention; None where the network has no decoder."""
+    loss: str = ""
+    """For the loss behind the vocabulary projection."""
 
 
 def reference_kernels(reason: str = "") -> Kernels:
@@ -126,6 +128,8 @@ def choose_kernels(
         return reference
     steps, recurrence = _choose_steps(kernel, device, unsupported.recurrence)
     loss = f"the loss makes {CHUNK} rows of logits at a time, once"
+    if unsupported.loss:
+        loss += f", by PyTorch: {unsupported.loss}"
     chunked: Any = {
         "cross_entropy": chunked_cross_entropy,
         "regularized_cross_entropy": chunked_regularized_cross_entropy,

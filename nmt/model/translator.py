@@ -17,12 +17,15 @@ from torch.nn import functional as F
 
 from nmt.config import schema
 from nmt.data.batching import Batch, PreviousSentences
+from nmt.kernels.cross_entropy.chunked import chunks
+from nmt.kernels.cross_entropy.reference import Losses
 from nmt.kernels.select import Kernels, UnsupportedReasons
+from nmt.model import latent
 from nmt.model.attention import AttentionWeights, Encoded
 from nmt.model.context import CONTEXTS, ContextWeights, Sentences
 from nmt.model.encoder import RecurrentEncoder
 from nmt.model.modules import Embedding, embedding_table, parameter_counts
-from nmt.model.wiring import WIRINGS, DecoderState, Output
+from nmt.model.wiring import WIRINGS, DecoderState, LatentReadout, Output
 
 
 class Decoder(nn.Module):
@@ -48,8 +51,9 @@ class Vocabulary:
 class Translator(nn.Module):
     """Translation network, p(target | source).
 
-    A search needs `encode`, `start`, `step` and the state's `select`; training needs `encode` and `readout`. Repeated
-    `step` equals `readout` of all positions. `ContextualTranslator` handles sentences with document context.
+    A search needs `encode`, `start`, `step` and the state's `select`; training needs `forced_readout` and `losses`.
+    Repeated `step` equals all positions at once. With a latent alignment the readout of a position has not yet met the
+    annotations, and the logits are the log-probabilities of a mixture (`nmt.model.latent`).
     """
 
     def __init__(
@@ -85,15 +89,38 @@ class Translator(nn.Module):
 
     def start(self, encoded: Encoded) -> DecoderState:
         """Returns the decoder's state before the first piece, with one hypothesis per sentence."""
-        return self.decoder.wiring.start(encoded)
+        state = self.decoder.wiring.start(encoded)
+        return replace(state, annotation_terms_BSU=self.annotation_terms(encoded))
+
+    def annotation_terms(self, encoded: Encoded) -> Tensor | None:
+        """Returns the terms [B, S, U] of the annotations in the readout of a latent alignment; else None."""
+        readout = self.decoder.readout
+        return readout.annotation_terms(encoded.memory_BSC) if isinstance(readout, LatentReadout) else None
 
     def step(self, state: DecoderState, previous_BQ: Tensor) -> tuple[DecoderState, Tensor]:
         """Reads the previous piece of each hypothesis; returns the new state and logits [B, Q, V]."""
         state, readout_BQR = self.advance(state, previous_BQ)
-        return state, self.projection(readout_BQR)
+        return state, self.logits(readout_BQR, state.annotation_terms_BSU, state.weights)
+
+    def logits(
+        self, readout_BQR: Tensor, annotation_terms_BSU: Tensor | None, weights: AttentionWeights | None
+    ) -> Tensor:
+        """Returns the logits [B, Q, V] of readouts; those of a latent alignment are log-probabilities."""
+        if annotation_terms_BSU is None:
+            logits_BQV: Tensor = self.projection(readout_BQR)
+            return logits_BQV
+        alternatives = self._alternatives(readout_BQR, annotation_terms_BSU, weights)
+        return alternatives.log_probabilities(self.projection).view(*readout_BQR.shape[:2], -1)
+
+    def _alternatives(
+        self, readout_BQU: Tensor, annotation_terms_BSU: Tensor, weights: AttentionWeights | None
+    ) -> latent.Alternatives:
+        assert isinstance(self.decoder.readout, LatentReadout)
+        assert weights is not None, "a latent alignment has weights"
+        return latent.Alternatives.of(self.decoder.readout, readout_BQU, annotation_terms_BSU, weights.mean())
 
     def advance(self, state: DecoderState, previous_BQ: Tensor) -> tuple[DecoderState, Tensor]:
-        """Reads the previous piece of each hypothesis; returns the new state and the readout [B, Q, R]."""
+        """Reads the previous piece of each hypothesis; returns the new state and the readout [B, Q, R] or [B, Q, U]."""
         wiring, inputs_BQE = self.decoder.wiring, self.decoder.embedding(previous_BQ)
         state, output = wiring.advance(wiring.project(inputs_BQE), state)
         if state.prepared_context is not None:
@@ -104,12 +131,12 @@ class Translator(nn.Module):
     def with_shortlist(self, pieces_P: Tensor) -> ShortlistSteps:
         """Returns steps whose logits are of these pieces only."""
         weight_PR = self.projection.weight.index_select(0, pieces_P)
-        return ShortlistSteps(self, weight_PR, self.projection.bias.index_select(0, pieces_P))
+        return ShortlistSteps(self, pieces_P, weight_PR, self.projection.bias.index_select(0, pieces_P))
 
     def readout(self, encoded: Encoded, target_BT: Tensor) -> tuple[Tensor, AttentionWeights | None]:
         """Returns the readout [B, T, R] that predicts each piece of the target from those before, and the attention.
 
-        The logits are `projection` of the readout; the loss takes them in pieces and never holds them all.
+        `logits` computes the logits of the readout; the loss takes them in pieces and never holds them all.
         """
         inputs_BTE, output, weights = self.scan(encoded, target_BT)
         return self.decoder.readout(output, inputs_BTE), weights
@@ -126,13 +153,45 @@ class Translator(nn.Module):
     def unsupported_reasons(self) -> UnsupportedReasons:
         """Returns why the encoder's layers and the decoder's recurrence have only a reference."""
         recurrence = self.context.unsupported_reason() or self.decoder.wiring.unsupported_reason()
-        return UnsupportedReasons(self.encoder.unsupported_reason(), recurrence)
+        loss = "model.attention.alignment is latent" if isinstance(self.decoder.readout, LatentReadout) else ""
+        return UnsupportedReasons(self.encoder.unsupported_reason(), recurrence, loss)
 
     def forward(self, source_BS: Tensor, lengths_B: Tensor, target_BT: Tensor) -> Tensor:
         """Returns the logits [B, T, V] of all target positions."""
-        readout_BTR, _ = self.readout(self.encode(source_BS, lengths_B), target_BT)
-        logits_BTV: Tensor = self.projection(readout_BTR)
-        return logits_BTV
+        encoded = self.encode(source_BS, lengths_B)
+        readout_BTR, weights = self.readout(encoded, target_BT)
+        return self.logits(readout_BTR, self.annotation_terms(encoded), weights)
+
+    def losses(self, forced: ForcedReadout, rows_N: Tensor, target_N: Tensor, smoothing: float) -> Losses:
+        """Returns the losses of target pieces, `rows_N` of the flattened [B x T] target, with label smoothing."""
+        if forced.annotation_terms_BSU is not None:
+            alternatives = self._alternatives(forced.readout_BTR, forced.annotation_terms_BSU, forced.weights)
+            return alternatives.select(rows_N).losses(self.projection, target_N, smoothing)
+        readout_NR = forced.readout_BTR.flatten(0, 1).index_select(0, rows_N)
+        return self.kernels.cross_entropy(readout_NR, self.projection.weight, self.projection.bias, target_N, smoothing)
+
+    def target_log_probabilities(
+        self, forced: ForcedReadout, rows_N: Tensor, target_N: Tensor
+    ) -> tuple[Tensor, AttentionWeights | None]:
+        """Returns log-probabilities [N] of target pieces, and the attention of the pairs.
+
+        Args as for `losses`. That of a latent alignment is its posterior, which knows the piece; 0 at other rows.
+        """
+        if forced.annotation_terms_BSU is not None:
+            alternatives = self._alternatives(forced.readout_BTR, forced.annotation_terms_BSU, forced.weights)
+            log_probabilities_N, posterior_NS = alternatives.select(rows_N).posterior(self.projection, target_N)
+            assert forced.weights is not None
+            values_RNS = posterior_NS.new_zeros(forced.readout_BTR[..., 0].numel(), 1, posterior_NS.shape[1])
+            values_RNS[rows_N, 0] = posterior_NS
+            values_BT1S = values_RNS.view(*forced.readout_BTR.shape[:2], *values_RNS.shape[1:])
+            return log_probabilities_N, replace(forced.weights, values_BQNW=values_BT1S)
+        readout_NR = forced.readout_BTR.flatten(0, 1).index_select(0, rows_N)
+        # Logits exist for a chunk of pieces at a time.
+        parts = [
+            torch.log_softmax(self.projection(readout_NR[rows]).float(), -1).gather(1, target_N[rows, None]).squeeze(1)
+            for rows in chunks(len(rows_N))
+        ]
+        return torch.cat(parts), forced.weights
 
     def parts(self) -> list[tuple[str, int]]:
         """Returns the name and number of parameters of each part; a tied matrix counts once, in its first part."""
@@ -154,15 +213,21 @@ class Translator(nn.Module):
 class ShortlistSteps:
     """Steps of a translator whose logits are of some target pieces only. The translator is not changed.
 
+    The mixture of a latent alignment needs the probabilities among all pieces: there a shortlist saves no time.
+
     Shapes: P pieces.
     """
 
     translator: Translator
+    pieces_P: Tensor
     weight_PR: Tensor
     bias_P: Tensor
 
     def step(self, state: DecoderState, previous_BQ: Tensor) -> tuple[DecoderState, Tensor]:
         """Reads the previous piece of each hypothesis; returns the new state and logits [B, Q, P]."""
+        if state.annotation_terms_BSU is not None:
+            state, logits_BQV = self.translator.step(state, previous_BQ)
+            return state, logits_BQV.index_select(2, self.pieces_P)
         state, readout_BQR = self.translator.advance(state, previous_BQ)
         return state, F.linear(readout_BQR, self.weight_PR, self.bias_P)
 
@@ -171,8 +236,11 @@ class ForcedReadout(NamedTuple):
     """Readout of given translations, each piece predicted from those before."""
 
     readout_BTR: Tensor
+    """With a latent alignment its terms [B, T, U] of the target positions."""
     weights: AttentionWeights | None
     """Attention of the target positions to the source; None without attention."""
+    annotation_terms_BSU: Tensor | None
+    """Terms of the annotations in the readout of a latent alignment; else None."""
     source_context: ContextWeights | None
     """Attention of the source positions to the sources before; None without."""
     target_context: ContextWeights | None
@@ -188,12 +256,14 @@ def forced_readout(translator: Translator, batch: Batch) -> ForcedReadout:
     source_context, target_context = None, None
     if batch.context is not None and batch.context.sources:
         encoded, source_context = translator.context.add_source_context(encoded, batch.context.sources, None)
-    inputs_BTE, output, weights = translator.scan(encoded.first(len(batch.target_BT)), batch.target_BT)
+    encoded = encoded.first(len(batch.target_BT))
+    inputs_BTE, output, weights = translator.scan(encoded, batch.target_BT)
     if batch.context is not None and batch.context.targets:
         states = _sentences(output.hidden, batch.target_lengths_B)
         hidden_BTH, target_context = translator.context.add_target_context(output.hidden, batch.context.targets, states)
         output = output._replace(hidden=hidden_BTH)
-    return ForcedReadout(translator.decoder.readout(output, inputs_BTE), weights, source_context, target_context)
+    readout_BTR = translator.decoder.readout(output, inputs_BTE)
+    return ForcedReadout(readout_BTR, weights, translator.annotation_terms(encoded), source_context, target_context)
 
 
 class SentenceStates(NamedTuple):

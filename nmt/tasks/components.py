@@ -120,6 +120,16 @@ def _bridge_has_a_context(config: TranslationConfig) -> Iterator[tuple[str, str]
         )
 
 
+def _latent_alignment_has_likelihoods(config: TranslationConfig) -> Iterator[tuple[str, str]]:
+    """Other objectives read the readout, of which a latent alignment has one for each source position."""
+    if config.model.attention.alignment == "latent" and config.training.objective.kind != "likelihood":
+        yield (
+            "training.objective",
+            f"is {config.training.objective.kind}, which needs one softmax for each piece, and "
+            "model.attention.alignment is latent; set it to likelihood",
+        )
+
+
 def _guided_alignment_needs_alignments(config: TranslationConfig) -> Iterator[tuple[str, str]]:
     guided = config.training.guided_alignment.weight > 0.0
     if guided and not any(isinstance(each, CorpusOptions) and each.has_alignments for each in config.data.train):
@@ -199,6 +209,7 @@ CHECKS: tuple[Check, ...] = (
         _replacement_needs_attention,
         _parts_go_together,
         _bridge_has_a_context,
+        _latent_alignment_has_likelihoods,
         _guided_alignment_needs_alignments,
         _guided_alignment_needs_attention,
         _context_needs_documents,

@@ -49,6 +49,8 @@ def model_options(
     wiring_options: dict[str, object] | None = None,
     heads: int = 1,
     coverage: str = "none",
+    alignment: str = "soft",
+    top_k: int | None = None,
     residual_from: int | None = None,
     sizes: tuple[int, int, int] = (6, 5, 10),
 ) -> schema.ModelConfig:
@@ -84,6 +86,8 @@ def model_options(
             wiring=WIRINGS[wiring].options(**(wiring_options or {})),
             heads=heads,
             coverage=COVERAGES[coverage].options(),
+            alignment=alignment,
+            top_k=top_k,
         ),
     )
 

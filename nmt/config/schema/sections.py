@@ -292,6 +292,23 @@ class AttentionConfig(Section):
     """Attentions side by side, each with its own maps of queries and annotations."""
     coverage: CoverageChoice = PartOptions(kind="none")
     """Input to the score from the attention of earlier steps."""
+    alignment: Literal["soft", "latent"] = "soft"
+    """What the weights mix: the annotations, to one context (`soft`), or the probabilities of the next piece given each
+    of the annotations (`latent`; Wu 2018, Deng 2018)."""
+    top_k: Positions | None = None
+    """Source positions with the largest weights that a latent alignment mixes (Shankar 2018); null: all, exactly."""
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        for rule in (self._only_latent_has_a_top(), self._latent_has_one_head()):
+            yield from decided(rule)
+
+    def _only_latent_has_a_top(self) -> Iterator[tuple[str, str]]:
+        if self.top_k is not None and self.alignment != "latent":
+            yield "top_k", "is for alignment: latent; leave it out"
+
+    def _latent_has_one_head(self) -> Iterator[tuple[str, str]]:
+        if self.alignment == "latent" and self.heads > 1:
+            yield "heads", f"is {self.heads}, but a latent alignment is to one source position; leave it out"
 
 
 class ModelConfig(Section):
@@ -312,7 +329,7 @@ class ModelConfig(Section):
     dropout: DropoutConfig = DropoutConfig()
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
-        for rule in (self._tied_width(), self._shares_of_heads(), self._bridge()):
+        for rule in (self._tied_width(), self._shares_of_heads(), self._bridge(), self._drops_no_alternatives()):
             yield from decided(rule)
 
     def _tied_width(self) -> Iterator[tuple[str, str]]:
@@ -328,6 +345,14 @@ class ModelConfig(Section):
         heads, hidden_size = self.attention.heads, self.decoder.hidden_size
         if hidden_size % heads:
             yield "attention.heads", f"is {heads}, but must divide model.decoder.hidden_size ({hidden_size})"
+
+    def _drops_no_alternatives(self) -> Iterator[tuple[str, str]]:
+        if self.attention.alignment == "latent" and self.dropout.attention:
+            yield (
+                "dropout.attention",
+                f"is {self.dropout.attention:g}, but with model.attention.alignment: latent the weights are "
+                "probabilities; leave it out",
+            )
 
     def encoder_layer(self, layer: int) -> int:
         """The encoder layer, counted from 0, whose last state a decoder layer starts from.

@@ -52,6 +52,11 @@ class NoneOptions(ScoreOptions):
                 "model.attention.normalizer",
                 f"is {attention.normalizer}, but score none has no attention weights; leave it out",
             )
+        if attention.alignment != "soft":
+            yield (
+                "model.attention.alignment",
+                f"is {attention.alignment}, but score none has no attention weights; leave it out",
+            )
         if model.dropout.attention:
             yield (
                 "model.dropout.attention",

@@ -61,6 +61,15 @@ ATTENTION_PRESETS: Mapping[str, Mapping[str, Any]] = {
     "gnmt_v2": {**_ADDITIVE, "wiring": {"kind": "gnmt", "query": "current", "context_feeding": False}},
     # Conditional recurrent unit, started from the mean of the annotations: section 2.
     "nematus2017": {**_ADDITIVE, "wiring": "conditional", "model.decoder.bridge": "mean"},
+    # Hard attention, exactly marginalised: section 3. The recurrence reads no context, and starts from zeros as in the
+    # authors' program.
+    "wu2018_hard": {
+        "score": "general",
+        "window": "global",
+        "wiring": {"kind": "luong", "input_feeding": False},
+        "alignment": "latent",
+        "model.decoder.bridge": "zero",
+    },
     # Additive attention with four heads, its context in all layers and in the readout.
     "rnmt_plus2018": {**_ADDITIVE, "wiring": {"kind": "gnmt", "query": "current", "context_feeding": True}, "heads": 4},
 }

@@ -9,12 +9,13 @@ Shapes: `...` is B, or B and N heads; Q queries, S source positions, W = min(2 D
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from nmt.config.schema import NetworkPartOptions, Positions
+from nmt.config.schema import ModelConfig, NetworkPartOptions, Positions
 from nmt.model.attention.base import (
     WINDOWS,
     CoverageTerm,
@@ -63,6 +64,15 @@ class LocalOptions(NetworkPartOptions):
 
     half_width: Positions = 10
     """D: positions on either side of the window's centre."""
+
+    def conflicts(self, model: ModelConfig) -> Iterator[tuple[str, str]]:
+        """The weights of a latent alignment are probabilities."""
+        if model.attention.alignment == "latent":
+            yield (
+                "model.attention.window",
+                f"is {self.kind}, whose weights need not add up to 1, as those of alignment: latent must; set it to "
+                "global",
+            )
 
 
 class LocalWindow(Window):

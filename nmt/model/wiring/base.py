@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nmt.config import schema
 from nmt.config.registry import Registry
@@ -73,10 +74,59 @@ class DeepOutput(Readout):
 
     def mixed(self, output: Output, inputs_BTE: Tensor) -> Tensor:
         parts = (output.hidden, output.context, inputs_BTE)
-        mixed_BTR: Tensor = self.mix(torch.cat([part.to(inputs_BTE.dtype) for part in parts], -1))
-        if self.kind == "maxout":
-            return mixed_BTR.view(*mixed_BTR.shape[:-1], self.size, 2).amax(-1)
-        return torch.tanh(mixed_BTR) if self.kind == "tanh" else mixed_BTR
+        return nonlinear(self.mix(torch.cat([part.to(inputs_BTE.dtype) for part in parts], -1)), self.kind)
+
+
+class LatentReadout(Readout):
+    """Deep output of a latent alignment: t_s = f(U s_t + V E y_{t-1} + b + C m_s) for each annotation m_s.
+
+    It is that of `DeepOutput` with the annotation itself in place of the context. Its two terms are computed once for
+    every target and every source position; `pairs` adds them.
+    """
+
+    def __init__(
+        self, model: schema.ModelConfig, hidden_size: int, context_size: int, input_size: int, kernels: Kernels
+    ) -> None:
+        """`input_size` 0: the readout does not see the previous word."""
+        super().__init__(model, kernels)
+        self.kind = model.decoder.readout.kind
+        self.top_k = model.attention.top_k
+        self.reads_inputs = input_size > 0
+        units = self.size * (2 if self.kind == "maxout" else 1)
+        self.mix = Linear(hidden_size + input_size, units, kernels)
+        self.annotation = Linear(context_size, units, kernels, bias=False)
+        initialize(self.mix, self.annotation)
+
+    def forward(self, output: Output, inputs_BTE: Tensor) -> Tensor:
+        """Returns the terms [B, T, U] of the target positions."""
+        parts = (output.hidden, inputs_BTE) if self.reads_inputs else (output.hidden,)
+        terms_BTU: Tensor = self.mix(torch.cat([part.to(inputs_BTE.dtype) for part in parts], -1))
+        return terms_BTU
+
+    def annotation_terms(self, memory_BSC: Tensor) -> Tensor:
+        """Returns the terms [B, S, U] of the annotations."""
+        terms_BSU: Tensor = self.annotation(memory_BSC)
+        return terms_BSU
+
+    @property
+    def norm_parameters(self) -> tuple[Tensor, ...]:
+        """Gain and bias of the normalisation; empty without one."""
+        return tuple(self.norm.parameters())
+
+    def pairs(self, positions_N1U: Tensor, annotations_NKU: Tensor, norm: tuple[Tensor, ...]) -> Tensor:
+        """Returns the readouts [N, K, R] of target positions, each with K annotations; `norm`: `norm_parameters`."""
+        mixed_NKR = nonlinear(positions_N1U + annotations_NKU, self.kind)
+        if norm:
+            gain_R, bias_R = norm
+            mixed_NKR = F.layer_norm(mixed_NKR, (self.size,), gain_R, bias_R)
+        return self.drop(mixed_NKR, self.dropout, self.training)
+
+
+def nonlinear(mixed: Tensor, kind: str) -> Tensor:
+    """Returns tanh, the maximum of pairs [.., U / 2], or the sums [.., U] themselves: `readout.kind` says which."""
+    if kind == "maxout":
+        return mixed.view(*mixed.shape[:-1], -1, 2).amax(-1)
+    return torch.tanh(mixed) if kind == "tanh" else mixed
 
 
 def readout_size(model: schema.ModelConfig) -> int:
@@ -172,6 +222,8 @@ class DecoderState:
     """Summary of the previous sentences, or None."""
     dropout_masks: DropoutMasks = ()
     """Dropout masks between layers for all positions of known targets."""
+    annotation_terms_BSU: Tensor | None = None
+    """Terms of the annotations in the readout of a latent alignment, or None."""
 
     @property
     def attention_BQS(self) -> Tensor | None:
@@ -195,7 +247,10 @@ class DecoderState:
         None keeps all sentences, without a copy.
         """
         prepared, context, summary = self.prepared, self.prepared_context, self.summary
+        annotation_terms_BSU = self.annotation_terms_BSU
         if sentences_N is not None:
+            if annotation_terms_BSU is not None:
+                annotation_terms_BSU = annotation_terms_BSU.index_select(0, sentences_N)
             prepared = prepared.select(sentences_N)
             summary = None if summary is None else summary.select(sentences_N)
             context = None if context is None else context.select(sentences_N)
@@ -210,6 +265,7 @@ class DecoderState:
             weights=None if self.weights is None else self.weights.select(rows_N1, hypotheses_NQ),
             prepared_context=context,
             summary=summary,
+            annotation_terms_BSU=annotation_terms_BSU,
         )
 
 
@@ -230,7 +286,8 @@ class Wiring(nn.Module):
 
     def build_readout(self, model: schema.ModelConfig, input_size: int, kernels: Kernels) -> Readout:
         """Builds the readout for this wiring's outputs."""
-        return DeepOutput(model, self.hidden_size, self.attention.context_size, input_size, kernels)
+        readout = LatentReadout if model.attention.alignment == "latent" else DeepOutput
+        return readout(model, self.hidden_size, self.attention.context_size, input_size, kernels)
 
     def start(self, encoded: Encoded) -> DecoderState:
         """Returns the state before the first position, with one hypothesis per sentence."""

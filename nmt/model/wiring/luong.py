@@ -14,7 +14,17 @@ from nmt.kernels.tape import Tape, Term, Value
 from nmt.model.attention import AttentionOutput, AttentionWeights, Encoded, build_attention
 from nmt.model.cells import DropoutMasks, Stack
 from nmt.model.modules import Linear, initialize
-from nmt.model.wiring.base import WIRINGS, Bridge, DecoderState, Output, Readout, Wiring, gate_input, readout_size
+from nmt.model.wiring.base import (
+    WIRINGS,
+    Bridge,
+    DecoderState,
+    LatentReadout,
+    Output,
+    Readout,
+    Wiring,
+    gate_input,
+    readout_size,
+)
 
 
 class LuongOptions(schema.NetworkPartOptions):
@@ -25,7 +35,13 @@ class LuongOptions(schema.NetworkPartOptions):
     """The attentional state enters the next step; without it all target positions are computed at once."""
 
     def conflicts(self, model: schema.ModelConfig) -> Iterator[tuple[str, str]]:
-        """The attentional state is a tanh already."""
+        """The attentional state is a tanh already, and one for each source position of a latent alignment."""
+        if self.input_feeding and model.attention.alignment == "latent":
+            yield (
+                "model.attention.wiring.input_feeding",
+                "is true, but with alignment: latent there is an attentional state for each source position; set it to "
+                "false (Wu 2018), or choose another wiring",
+            )
         kind = model.decoder.readout.kind
         if kind != "tanh":
             yield (
@@ -40,7 +56,8 @@ class LuongWiring(Wiring):
     """h_t = cells([E y_{t-1}; a_{t-1}], h_{t-1});  c_t = attend(h_t);  a_t = tanh(W [c_t; h_t])  (Luong 2015, eq. 5).
 
     The attentional state a_t is as wide as the readout and goes into the vocabulary projection as it is (eq. 6);
-    it enters the next step where there is input feeding (section 3.3), a_0 = 0.
+    it enters the next step where there is input feeding (section 3.3), a_0 = 0. With a latent alignment the readout
+    computes it, one for each source position: a_ts = tanh(W [m_s; h_t] + b) (Wu 2018, section 3).
     """
 
     def __init__(
@@ -48,16 +65,21 @@ class LuongWiring(Wiring):
     ) -> None:
         super().__init__(kernels)
         decoder_size = model.decoder.hidden_size
-        self.hidden_size = readout_size(model)
+        self.is_latent = model.attention.alignment == "latent"
+        self.hidden_size = decoder_size if self.is_latent else readout_size(model)
         self.stack = Stack(model, input_size, kernels)
         cell = self.stack.cells[0]
         self.attention = build_attention(model.attention, decoder_size, memory_size, kernels, model.dropout.attention)
-        self.mix = Linear(self.attention.context_size + decoder_size, self.hidden_size, kernels, bias=False)
-        initialize(self.mix)
+        self.mix: Linear | None = None
+        if not self.is_latent:
+            self.mix = Linear(self.attention.context_size + decoder_size, self.hidden_size, kernels, bias=False)
+            initialize(self.mix)
         self.feed = gate_input(self.hidden_size, cell.projected_size, cell.gates) if options.input_feeding else None
         self.bridge = Bridge(model, cell.parts, memory_size)
 
     def build_readout(self, model: schema.ModelConfig, input_size: int, kernels: Kernels) -> Readout:
+        if self.is_latent:
+            return LatentReadout(model, self.hidden_size, self.attention.context_size, 0, kernels)
         return Readout(model, kernels)
 
     def project(self, inputs_BTE: Tensor) -> Tensor:
@@ -89,6 +111,7 @@ class LuongWiring(Wiring):
 
     def record(self, tape: Tape, projected: Term, state: DecoderState) -> tuple[Value, Value]:
         assert self.feed is not None, "without input feeding all positions are computed at once"
+        assert self.mix is not None, "the attentional state is fed"
         *states, fed = state.recurrent
         attentional = tape.carried(fed, "operand")
         inputs = (projected, tape.product(attentional.before, self.feed.weight))
@@ -100,4 +123,6 @@ class LuongWiring(Wiring):
 
     def _attentional(self, top: Tensor, attended: AttentionOutput) -> Output:
         context = attended.context_BQC
+        if self.mix is None:
+            return Output(top, context)
         return Output(torch.tanh(self.mix(torch.cat([context.to(top.dtype), top], -1))), context)

@@ -26,7 +26,6 @@ from nmt.data.cache.word_links import words_of
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import CheckpointError, ConfigError
 from nmt.evaluation.alignment import Alignment, Linking, Unit, align
-from nmt.kernels.cross_entropy.chunked import chunks
 from nmt.model.attention import AttentionWeights
 from nmt.model.translator import forced_readout
 from nmt.runtime import gather_objects, in_halves
@@ -114,26 +113,21 @@ def _planned(
 def _forced(system: System, batches: Sequence[Batch]) -> tuple[Tensor, list[AttentionWeights]]:
     """Returns log-probabilities [N] of the target pieces, and attention weights of the translators that have any.
 
-    The former are the log of the mean of the translators' probabilities, as the search averages them. Logits exist for
-    a chunk of pieces at a time.
+    The former are the log of the mean of the translators' probabilities, as the search averages them. The weights of a
+    latent alignment are its posterior.
     """
-    readouts_NR: list[Tensor] = []
+    parts: list[Tensor] = []
     attentions: list[AttentionWeights] = []
     for translator, batch in zip(system.translators, batches, strict=True):
         rows_N = target_rows(batch).to(batch.target_BT.device)
         target_N = batch.target_BT.flatten()[rows_N]
-        readout_BTR, weights, *_ = forced_readout(translator, batch)
-        readouts_NR.append(readout_BTR.flatten(0, 1)[rows_N])
+        log_probabilities_N, weights = translator.target_log_probabilities(
+            forced_readout(translator, batch), rows_N, target_N
+        )
+        parts.append(log_probabilities_N)
         if weights is not None:
             attentions.append(weights)
-    results = []
-    for rows in chunks(len(target_N)):
-        parts = [
-            torch.log_softmax(translator.projection(readout_NR[rows]).float(), -1).gather(1, target_N[rows, None])
-            for translator, readout_NR in zip(system.translators, readouts_NR, strict=True)
-        ]
-        results.append(torch.logsumexp(torch.cat(parts, 1), 1) - math.log(len(parts)))
-    return torch.cat(results), attentions
+    return torch.logsumexp(torch.stack(parts), 0) - math.log(len(parts)), attentions
 
 
 # Loss

@@ -115,7 +115,6 @@ class TranslationObjective(Objective):
         guidance: GuidedAlignmentConfig = GuidedAlignmentConfig(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__(translator)
-        self.cross_entropy = translator.kernels.cross_entropy
         self.label_smoothing = label_smoothing
         self.guidance = guidance
         self.alignment_loss = ALIGNMENT_LOSSES[guidance.loss]
@@ -133,17 +132,11 @@ class TranslationObjective(Objective):
 
     def forward(self, batch: Batch) -> LossSums:
         """Returns the sums over the target pieces, end symbols included, padding excluded."""
-        readout_BTR, weights, *_ = forced_readout(self.model, batch)
+        forced = forced_readout(self.model, batch)
         rows_N = target_rows(batch).to(batch.target_BT.device, non_blocking=True)
-        projection = self.model.projection
-        smoothed, likelihood = self.cross_entropy(
-            readout_BTR.flatten(0, 1).index_select(0, rows_N),
-            projection.weight,
-            projection.bias,
-            batch.target_BT.flatten().index_select(0, rows_N),
-            self.label_smoothing,
-        )
-        alignment = self.alignment(weights, batch.links)
+        target_N = batch.target_BT.flatten().index_select(0, rows_N)
+        smoothed, likelihood = self.model.losses(forced, rows_N, target_N, self.label_smoothing)
+        alignment = self.alignment(forced.weights, batch.links)
         return LossSums((smoothed, alignment), (likelihood, alignment))
 
     def alignment(self, weights: AttentionWeights | None, links: Links | None) -> Tensor | None:
