@@ -33,7 +33,7 @@ from nmt.model.context import CONTEXTS, ContextOptions
 from nmt.model.modules import without_memory
 from nmt.model.translator import Translator, Vocabulary
 from nmt.model.wiring import WIRINGS
-from nmt.training.objectives import OBJECTIVES
+from nmt.training.objectives import OBJECTIVES, ObjectiveOptions
 from nmt.training.optimizers import OPTIMIZERS
 from nmt.training.schedules import SCHEDULES
 
@@ -148,6 +148,17 @@ def _guided_alignment_needs_attention(config: TranslationConfig) -> Iterator[tup
         )
 
 
+def _objective_reads_context(config: TranslationConfig) -> Iterator[tuple[str, str]]:
+    objective = config.training.objective
+    without = isinstance(objective, ObjectiveOptions) and not objective.reads_context
+    if without and document_context(config.model) is not None:
+        yield (
+            "training.objective",
+            f"{objective.kind} translates sentences alone; leave model.context out, or set the objective to likelihood "
+            "or r_drop",
+        )
+
+
 def _context_needs_documents(config: TranslationConfig) -> Iterator[tuple[str, str]]:
     if document_context(config.model) is not None and not any(map(_has_documents, config.data.train)):
         yield "data.train", f"has no documents, {_NEEDED_BY_CONTEXT}"
@@ -212,6 +223,7 @@ CHECKS: tuple[Check, ...] = (
         _latent_alignment_has_likelihoods,
         _guided_alignment_needs_alignments,
         _guided_alignment_needs_attention,
+        _objective_reads_context,
         _context_needs_documents,
         _context_needs_documents_in_validation,
     ),

@@ -111,6 +111,7 @@ class Trainer:
         """
         progress = self.progress
         objective = self.objective
+        objective.begin_update(progress.step)
         counts_by_batch = torch.tensor([(objective.tokens(batch), *objective.counts(batch)) for batch in update])
         tokens, *counts = all_reduce_sum(counts_by_batch.sum(0)).tolist()
         scales = loss_scales(counts, objective.weights(progress.epoch), self.runtime.world)

@@ -83,6 +83,7 @@ FAMILIES = {
         family("coverage", none=Bare),
         family("context", none=Bare),
         family("optimizer", adamw=OptimizerOptions, sgd=Bare),
+        family("objective", likelihood=Bare),
         family("schedule", constant=Bare, cosine=ScheduleOptions),
     )
 }

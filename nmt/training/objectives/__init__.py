@@ -1,15 +1,16 @@
-"""Training objectives: likelihood, and R-Drop.
+"""Training objectives: likelihood, R-Drop and scheduled sampling.
 
 Those of translation are choices of `training.objective`. An objective is a file in this folder and a line here.
 """
 
 # A module registers its objective when it is imported.
-from nmt.training.objectives import r_drop  # noqa: F401
+from nmt.training.objectives import r_drop, scheduled_sampling  # noqa: F401
 from nmt.training.objectives.base import (
     MIN_ATTENTION,
     OBJECTIVES,
     LossSums,
     Objective,
+    ObjectiveOptions,
     TranslationObjective,
     alignment_cross_entropy,
     alignment_squared_error,
@@ -24,6 +25,7 @@ __all__ = [
     "ClassificationObjective",
     "LossSums",
     "Objective",
+    "ObjectiveOptions",
     "TranslationObjective",
     "alignment_cross_entropy",
     "alignment_squared_error",

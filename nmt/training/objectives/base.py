@@ -83,6 +83,9 @@ class Objective(nn.Module):
     def tokens(self, batch: Any) -> int:
         """Returns the tokens that count for the training speed."""
 
+    def begin_update(self, updates: int) -> None:
+        """Called before the batches of an update, with the number of updates so far, for what depends on it."""
+
     def weights(self, epoch: int) -> tuple[float, ...]:
         """Returns the weight of each term in an epoch, counted from 0."""
         return tuple(1.0 for _ in self.terms)
@@ -92,7 +95,14 @@ OBJECTIVES: Registry[Objective] = Registry("objective")
 """Of translation. Each is built from its options, the translator, the section `training` and the tokenizers."""
 
 
-class LikelihoodOptions(PartOptions):
+class ObjectiveOptions(PartOptions):
+    """Options of all objectives."""
+
+    reads_context: ClassVar[bool] = True
+    """Whether the objective is for translators with document context, too."""
+
+
+class LikelihoodOptions(ObjectiveOptions):
     kind: Literal["likelihood"] = "likelihood"
 
 
@@ -132,7 +142,11 @@ class TranslationObjective(Objective):
 
     def forward(self, batch: Batch) -> LossSums:
         """Returns the sums over the target pieces, end symbols included, padding excluded."""
-        forced = forced_readout(self.model, batch)
+        return self.sums(batch, batch)
+
+    def sums(self, batch: Batch, inputs: Batch) -> LossSums:
+        """Returns the sums of a batch whose decoder reads the target pieces of `inputs`, which else is equal."""
+        forced = forced_readout(self.model, inputs)
         rows_N = target_rows(batch).to(batch.target_BT.device, non_blocking=True)
         target_N = batch.target_BT.flatten().index_select(0, rows_N)
         smoothed, likelihood = self.model.losses(forced, rows_N, target_N, self.label_smoothing)

@@ -9,15 +9,14 @@ from typing import Literal
 
 import torch
 
-from nmt.config.registry import PartOptions
 from nmt.config.schema import Ratio, TrainingConfig
 from nmt.data.batching import Batch
 from nmt.data.tokenizer import TokenizerPair
 from nmt.model.translator import Translator, forced_readout
-from nmt.training.objectives.base import OBJECTIVES, LossSums, TranslationObjective, target_rows
+from nmt.training.objectives.base import OBJECTIVES, LossSums, ObjectiveOptions, TranslationObjective, target_rows
 
 
-class RDropOptions(PartOptions):
+class RDropOptions(ObjectiveOptions):
     kind: Literal["r_drop"] = "r_drop"
     """A batch needs the memory of two."""
     alpha: Ratio = 5.0
