@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from nmt.cli import evaluate, train, translate
+from nmt.cli import evaluate, score, train, translate
 from tests.support.commands import Call
 
 if sys.version_info >= (3, 11):
@@ -40,6 +40,10 @@ NOT_OURS = {
     "less",
     "tensorboard",
     "pip",
+    "paste",
+    "sort",
+    "awk",
+    "cut",
     "python",
     "ruff",
     "mypy",
@@ -286,7 +290,7 @@ def test_the_page_about_own_data_leads_to_a_translation(
 ) -> None:
     page = (ROOT / "docs" / "own_data.md").read_text(encoding="utf-8")
     blocks = [block for language, block in re.findall(r"^```(\w+)\n(.*?)^```", page, re.M | re.S) if language == "sh"]
-    assert len(blocks) == 6
+    assert len(blocks) == 8
     source, target = (
         (ROOT / f"data/quickstart/train.{code}").read_text(encoding="utf-8").splitlines() for code in ("en", "de")
     )
@@ -298,16 +302,22 @@ def test_the_page_about_own_data_leads_to_a_translation(
     # A small network and few updates; what the page says stays.
     small = "data.validation.split=50 tokenizer.vocabulary_size=200 model.embedding_size=16 training.max_steps=3"
     small += " model.encoder.hidden_size=16 model.decoder.hidden_size=16 runtime.threads=1 validation.sentences=2"
-    modules = {"nmt-train": train, "nmt-translate": translate, "nmt-eval": evaluate}
-    for block in blocks[1:]:
-        [*given, words] = commands_of(f"```sh\n{block}```")
+    modules = {"nmt-train": train, "nmt-translate": translate, "nmt-eval": evaluate, "nmt-score": score}
+    for line in "".join(blocks[1:]).splitlines():
+        [*given, words] = commands_of(f"```sh\n{line}\n```")
+        if words[0] not in modules:  # tools of the system
+            subprocess.run(["sh", "-c", line], check=True)
+            continue
         extra = [word for setting in small.split() for word in ("--set", setting)] if words[0] == "nmt-train" else []
         text = f"{given[0][1]}\n" if given else ""
         ended = call(modules[words[0]].main, *words[1:], *extra, stdin=text.encode())
         assert ended.code == 0, ended.errors
+        if "> " in line:
+            Path(line.rpartition("> ")[2]).write_text(ended.output)
         if words[0] == "nmt-translate":
             assert ended.output.count("\n") == 1
         if "--check" not in words and words[0] == "nmt-train":
             assert "held out for validation" in (tmp_path / "runs/my/train.log").read_text()
         if words[0] == "nmt-eval":
             assert "BLEU" in ended.output
+    assert (tmp_path / "scores.txt").read_text().count("\n") == 500

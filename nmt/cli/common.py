@@ -20,6 +20,7 @@ from nmt.errors import REMEDIES, ConfigError, DataError, NmtError, on_one_line, 
 
 USER_ERROR = 2
 INTERRUPTED = 128 + 2
+STANDARD_INPUT = "standard input"
 STANDARD_OUTPUT = "standard output"
 LONGEST_NAME = 1000
 """Characters of an argument."""
@@ -213,14 +214,18 @@ def writing(path: str | None) -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def open_stream(
-    options: argparse.Namespace, unit: str
+    options: argparse.Namespace, unit: str, lines: Iterator[str] | None = None
 ) -> Iterator[tuple[Iterator[str], int, Callable[[str], None], Callable[[int], object]]]:
-    """Opens the stream that `add_stream_options` describes: lines, size of a window, output and progress."""
+    """Opens the stream that `add_stream_options` describes: lines, size of a window, output and progress.
+
+    `lines` are read instead of those of the input.
+    """
     from nmt.data.readers.files import iterate_lines, read_lines
 
     interactive = options.interactive or (options.input is None and sys.stdin.isatty())
     quiet = interactive or sys.stdout.isatty()
-    lines = read_lines(options.input) if options.input else iterate_lines(sys.stdin.buffer, "standard input")
+    if lines is None:
+        lines = read_lines(options.input) if options.input else iterate_lines(sys.stdin.buffer, STANDARD_INPUT)
     with writing(options.output) as write, progress_bar(options, unit, quiet=quiet) as advance:
         yield lines, 1 if interactive else options.window, write, advance
 

@@ -110,7 +110,10 @@ def _of_run(name: str, runs: Mapping[str, Mapping[str, bytes]]) -> st.SearchStra
         st.builds(_pointer, st.sampled_from(("best", "last")), st.sampled_from(_POINTERS)),
     )
     programs = {
-        "translator": ("translate", "train", "train", "align", "evaluate", "average", "start", "lexicon", "shortlist"),
+        "translator": (
+            *("translate", "train", "train", "align", "evaluate", "average", "start", "lexicon", "shortlist"),
+            "score",
+        ),
         "classifier": ("classify", "train", "train", "evaluate", "average", "start"),
     }[name]
     return st.builds(
@@ -147,8 +150,8 @@ def _commands(name: str, program: str) -> list[Command]:
         case "shortlist":
             arguments = [*model, "--shortlist", "5", "--shortlist-frequent", "10"]
             return [Command("translate", arguments, "stdin", check_output=expects_lines(3))]
-        case "align":
-            return [Command("align", [*model, *sides], check_output=expects_lines(CORPUS["valid.de"].count(b"\n")))]
+        case "align" | "score":
+            return [Command(program, [*model, *sides], check_output=expects_lines(CORPUS["valid.de"].count(b"\n")))]
         case "evaluate" if name == "classifier":
             return [Command("evaluate", [*model, "--docs", "valid.docs", "--labels", "valid.labels"])]
         case "evaluate":

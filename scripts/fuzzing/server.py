@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-COMMANDS = ("train", "translate", "classify", "align", "evaluate", "average", "lexicon")
+COMMANDS = ("train", "translate", "classify", "align", "evaluate", "average", "lexicon", "score")
 IMPORTED = (
     *(f"nmt.cli.{name}" for name in COMMANDS),
     "datasets",

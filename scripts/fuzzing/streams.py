@@ -1,4 +1,4 @@
-"""Streams: what nmt-translate, nmt-classify and nmt-align read from standard input and files."""
+"""Streams: what nmt-translate, nmt-classify, nmt-align and nmt-score read from standard input and files."""
 
 from __future__ import annotations
 
@@ -37,6 +37,10 @@ LONG = 3000
 ALIGN_OPTIONS = (
     *(["--unit", "pieces"], ["--linking", "argmax"], ["--batch-tokens", "1"], ["--max-length", "3"]),
     *(["--overlong", "translate"], ["--precision", "bf16"]),
+)
+SCORE_OPTIONS = (
+    *(["--per", "character"], ["--format", "jsonl"], ["--window", "2"], ["--batch-tokens", "1"], ["--max-length", "3"]),
+    *(["--overlong", "translate"], ["--precision", "bf16"], ["--model", "translator"]),
 )
 
 
@@ -111,8 +115,9 @@ def strategy(models: Mapping[str, Mapping[str, bytes]]) -> st.SearchStrategy[Cas
     files = {f"{name}/{path}": content for name, run in models.items() for path, content in run.items()}
     translate = st.builds(_translate, text, text, options(TRANSLATE_OPTIONS), st.integers(1, 3), st.booleans(), outputs)
     classify = st.builds(_classify, text, options(CLASSIFY_OPTIONS), st.booleans(), outputs)
-    align = st.builds(_align, text, text, options(ALIGN_OPTIONS), outputs)
-    return st.one_of(translate, translate, classify, align).map(
+    align = st.builds(_sides, st.just("align"), text, text, options(ALIGN_OPTIONS), outputs)
+    score = st.builds(_sides, st.just("score"), text, text, options(SCORE_OPTIONS), outputs)
+    return st.one_of(translate, translate, classify, align, score).map(
         lambda case: Case({**files, **case.files}, case.commands, case.note)
     )
 
@@ -133,14 +138,14 @@ def _classify(text: bytes, options: list[str], as_json: bool, stdout: str) -> Ca
     return _case("classify", arguments, {"stdin": text}, judge, stdout)
 
 
-def _align(source: bytes, target: bytes, options: list[str], stdout: str) -> Case:
+def _sides(program: str, source: bytes, target: bytes, options: list[str], stdout: str) -> Case:
     # Random texts seldom have equally many lines: the shorter one is filled up.
     missing = lines_of(source) - lines_of(target)
     if 0 < missing < 1000:
         target = (target if target.endswith(b"\n") or not target else target + b"\n") + b"a\n" * missing
     arguments = ["--model", "translator", "--source", "source", "--target", "target", *options]
     files = {"source": source, "target": target, "stdin": b""}
-    return _case("align", arguments, files, expects_lines(lines_of(source)), stdout)
+    return _case(program, arguments, files, expects_lines(lines_of(source)), stdout)
 
 
 def _case(program: str, arguments: list[str], files: Mapping[str, bytes], judge: Judge, stdout: str) -> Case:
@@ -148,7 +153,7 @@ def _case(program: str, arguments: list[str], files: Mapping[str, bytes], judge:
         # To take a line of 200,000 pieces whole takes minutes, as it was asked for.
         arguments = [argument for argument in arguments if argument not in ("--overlong", "translate")]
     # What cannot be written is a mistake, unless nothing is written.
-    full = _accepts_full if files["stdin"] or (program == "align" and files["source"]) else None
+    full = _accepts_full if files["stdin"] or files.get("source") else None
     checked = {"stdout": judge, "/dev/full": full, CLOSED: None}[stdout]
     note = "; ".join(f"{name}: {content[:60]!r} ({len(content)} bytes)" for name, content in files.items())
     return Case(files, [Command(program, arguments, "stdin", stdout, checked)], note)

@@ -1,6 +1,6 @@
 """Forced decoding: given translations, each piece predicted from those before it (teacher forcing).
 
-Loss of the translations, attention weights and alignments.
+Loss and log-probabilities of the translations, attention weights and alignments.
 
 Shapes: B sentences, T target positions, S source positions, N heads or target pieces of the batch, padding left out,
 R readout.
@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -185,6 +186,85 @@ def forced_loss(
     return Loss(total, sum(len(ids) + 1 for ids in target))
 
 
+# Scores
+
+
+@dataclass(frozen=True)
+class PairScore:
+    """Log-probability of a given translation."""
+
+    log_probability: float
+    """In nats, the end of the sentence included."""
+    pieces: int
+    """Target pieces, the end counted."""
+
+
+def forced_scores(
+    system: System,
+    sources: Sequence[str],
+    targets: Sequence[str],
+    batch_tokens: int,
+    max_length: int | None = None,
+    first_line: int = 1,
+    advance: Advance | None = None,
+) -> list[PairScore | None]:
+    """Returns the log-probability of each target under teacher forcing; None for a pair with an empty side.
+
+    Arguments and errors are those of `forced_attention`, but no attention is needed. Every pair stands alone.
+    """
+    rows, source, target = _encoded_pairs(system, sources, targets, max_length, first_line, advance)
+    lines = [first_line + row for row in rows]
+
+    def work(batches: Sequence[Batch]) -> list[PairScore]:
+        totals = _totals(batches[0], _forced(system, batches)[0])
+        scores = []
+        for row, total in zip(batches[0].rows, totals, strict=True):
+            _require_finite(total, lines[row])
+            scores.append(PairScore(total, len(target[row]) + 1))
+        return scores
+
+    by_row = gather_rows(map_pairs(system, source, target, batch_tokens, work, lines), advance)
+    results: list[PairScore | None] = [None] * len(sources)
+    for index, row in enumerate(rows):
+        results[row] = by_row[index]
+    return results
+
+
+def _encoded_pairs(
+    system: System,
+    sources: Sequence[str],
+    targets: Sequence[str],
+    max_length: int | None,
+    first_line: int,
+    advance: Advance | None,
+) -> tuple[list[int], list[list[int]], list[list[int]]]:
+    """Returns the rows of the pairs without an empty side, and their pieces; the others are done."""
+    assert len(sources) == len(targets), "a source and a target make a pair"
+    tokenizers = system.tokenizers
+    _, source = encode_lines(tokenizers.source, sources, max_length, first_line, ", source")
+    _, target = encode_lines(tokenizers.target, targets, max_length, first_line, ", target")
+    rows = [row for row in range(len(source)) if source[row] and target[row]]
+    if advance is not None:
+        advance(len(source) - len(rows))
+    return rows, [source[row] for row in rows], [target[row] for row in rows]
+
+
+def _totals(batch: Batch, log_probabilities_N: Tensor) -> list[float]:
+    """The sum of each pair's pieces."""
+    lengths_B = batch.target_lengths_B[: batch.pairs]
+    sentence_N = torch.repeat_interleave(torch.arange(batch.pairs), lengths_B).to(log_probabilities_N.device)
+    totals_B = log_probabilities_N.new_zeros(batch.pairs).index_add(0, sentence_N, log_probabilities_N)
+    return list(map(float, totals_B.tolist()))
+
+
+def _require_finite(log_probability: float, line: int, weights_NTS: npt.ArrayLike = ()) -> None:
+    # Weights that are not finite are refused when a model is loaded; large ones overflow here.
+    if not (math.isfinite(log_probability) and np.isfinite(weights_NTS).all()):
+        raise CheckpointError(
+            f"line {line}: the model gives no finite probability to this pair; use an earlier checkpoint"
+        )
+
+
 # Attention weights
 
 
@@ -214,22 +294,10 @@ def forced_attention(
         CheckpointError: a pair has no finite probability.
         NmtError: a pair does not fit into memory.
     """
-    assert len(sources) == len(targets), "a source and a target make a pair"
-    tokenizers = system.tokenizers
-    _, source = encode_lines(tokenizers.source, sources, max_length, first_line, ", source")
-    _, target = encode_lines(tokenizers.target, targets, max_length, first_line, ", target")
-    rows = [row for row in range(len(source)) if source[row] and target[row]]
-    if advance is not None:
-        advance(len(source) - len(rows))
-    weights = forced_attention_of_ids(
-        system,
-        [source[row] for row in rows],
-        [target[row] for row in rows],
-        batch_tokens,
-        [first_line + row for row in rows],
-        advance,
-    )
-    results: list[AttentionMap | None] = [None] * len(source)
+    rows, source, target = _encoded_pairs(system, sources, targets, max_length, first_line, advance)
+    lines = [first_line + row for row in rows]
+    weights = forced_attention_of_ids(system, source, target, batch_tokens, lines, advance)
+    results: list[AttentionMap | None] = [None] * len(sources)
     for row, one in zip(rows, weights, strict=True):
         results[row] = replace(one, source=sources[row], target=targets[row])
     return results
@@ -256,11 +324,7 @@ def forced_attention_of_ids(
         rows = batches[0].rows
         results = list(_attention(system, batches, [sources[row] for row in rows], [targets[row] for row in rows]))
         for row, one in zip(rows, results, strict=True):
-            # Weights that are not finite are refused when a model is loaded; large ones overflow here.
-            if not (math.isfinite(one.log_probability) and np.isfinite(one.weights_NTS).all()):
-                raise CheckpointError(
-                    f"line {lines[row]}: the model gives no finite probability to this pair; use an earlier checkpoint"
-                )
+            _require_finite(one.log_probability, lines[row], one.weights_NTS)
         return results
 
     parts = map_pairs(system, sources, targets, batch_tokens, work, lines, documents)
@@ -273,9 +337,7 @@ def _attention(system: System, batches: Sequence[Batch], sources: Ids, targets: 
     if not attentions:
         raise ConfigError("model.attention: no model has attention to look at; choose one that has")
     batch = batches[0]
-    lengths_B = batch.target_lengths_B[: batch.pairs]
-    sentence_N = torch.repeat_interleave(torch.arange(batch.pairs), lengths_B).to(log_probabilities_N.device)
-    totals_B = log_probabilities_N.new_zeros(batch.pairs).index_add(0, sentence_N, log_probabilities_N).tolist()
+    totals_B = _totals(batch, log_probabilities_N)
     single = attentions[0] if len(system.translators) == 1 else None
     weights_BTNS = single.dense() if single else _mean(attentions, sources, targets)
     # One transfer for the batch, not one for each sentence.
