@@ -280,7 +280,9 @@ def time_all(systems: Sequence[System]) -> None:
     models = {run.name: load_model(run.folder, "best", runtime) for run in runs}
     loaded = {name: build_system([model], runtime, model.config.search) for name, model in models.items()}
     vocabulary = loaded[BASELINE].tokenizers.target.size
-    batches = [batch.to(device) for batch in caption_batches(configs[BASELINE].training.batch_tokens, vocabulary)]
+    batch_tokens = configs[BASELINE].training.batch_tokens
+    assert batch_tokens is not None, "the config of a run has it"
+    batches = [batch.to(device) for batch in caption_batches(batch_tokens, vocabulary)]
     tokens = statistics.mean(batch.target_tokens for batch in batches)
     updates = {
         name: Update(config.model, vocabulary, Variant("fp32", "auto"), device) for name, config in configs.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from nmt.cli import evaluate
 from nmt.data.tokenizer import TokenizerPair
 from nmt.tasks.translation import evaluation
 from tests.support.commands import Call, Ended
-from tests.support.models import REFERENCES, SOURCES, save_small
+from tests.support.models import REFERENCES, SOURCES, UPDATES, save_small
 
 
 @pytest.fixture
@@ -30,6 +31,12 @@ def configured(files: tuple[Path, Path], tmp_path: Path, tokenizers: TokenizerPa
     whole = f"{{source: {source}, target: {reference}}}"
     half = f"{{source: {source}, target: {reference}, limit: 3}}"
     return save_small(tmp_path / "configured", tokenizers, tests=f"{{whole: {whole}, half: {half}}}")
+
+
+@pytest.fixture
+def weak(tmp_path: Path, tokenizers: TokenizerPair) -> Path:
+    """A model that has learned too little to be right whatever the search."""
+    return save_small(tmp_path / "weak", tokenizers, updates=UPDATES // 10)
 
 
 def assert_mistake(ended: Ended, message: str) -> None:
@@ -158,3 +165,62 @@ def test_mistakes_about_test_sets(
         (["--model", checkpoint, "--sacrebleu", "wmt17", "--langpair", "de-xx"], "has no language pair 'de-xx'"),
     ):
         assert_mistake(call(evaluate.main, *arguments), message)
+
+
+def tuned(call: Call, *arguments: object) -> dict[str, Any]:
+    ended = call(evaluate.main, *arguments, "--tune", "--json")
+    assert ended.code == 0, ended
+    return json.loads(ended.output)
+
+
+def test_tuning_tries_length_penalties(call: Call, weak: Path, files: tuple[Path, Path]) -> None:
+    """Each trial is what nmt-eval gives for this value, and the highest BLEU is chosen."""
+    test_set = ("--source", files[0], "--reference", files[1])
+    found = tuned(call, "--model", weak, *test_set)
+    by_value = {trial["length_penalty"]: trial for trial in found["trials"]}
+    assert list(by_value) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0]
+    assert by_value[found["length_penalty"]]["bleu"] == max(trial["bleu"] for trial in found["trials"])
+    ratios = [trial["length_ratio"] for trial in found["trials"]]
+    assert ratios == sorted(ratios)
+    assert ratios[0] < ratios[-1]
+    for value in (0.0, 2.0):
+        plain = ("--length-penalty", value, "--metrics", "bleu", "--samples", 0, "--json")
+        ended = call(evaluate.main, "--model", weak, *test_set, *plain)
+        bleu = json.loads(ended.output)["sets"][0]["scores"]["bleu"]["value"]
+        assert by_value[value]["bleu"] == pytest.approx(bleu, abs=1e-9)
+    own = tuned(call, "--model", weak, *test_set, "--length-penalty", 0.9)
+    assert [trial["length_penalty"] for trial in own["trials"]] == sorted({*by_value, 0.9})
+
+
+def test_of_equal_length_penalties_the_nearest_to_the_configured_one_wins() -> None:
+    trials = [evaluation.Trial(value, bleu, 1.0) for value, bleu in ((0.0, 9.0), (0.8, 9.0), (1.0, 8.0), (1.6, 9.0))]
+    assert evaluation.best_trial(trials, 1.0).length_penalty == 0.8
+    assert evaluation.best_trial(trials, 1.4).length_penalty == 1.6
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_tuning_reads_the_validation_corpus(
+    call: Call, files: tuple[Path, Path], tmp_path: Path, tokenizers: TokenizerPair, split: bool
+) -> None:
+    """Also one that training split from its own text."""
+    corpus = f"{{source: {files[0]}, target: {files[1]}}}"
+    overrides = (f"data.train={corpus}", f"data.validation={'{split: 2}' if split else corpus}")
+    path = save_small(tmp_path / "model", tokenizers, overrides=overrides)
+    found = tuned(call, "--model", path)
+    assert found["set"] == "validation"
+    text = call(evaluate.main, "--model", path, "--tune").output
+    assert text.startswith(f"validation: {2 if split else 6} sentences, beam ")
+    assert text.count("best") == 1
+    best = f"{found['length_penalty']:g}"
+    assert text.endswith(f"Use it: --length-penalty {best}, or search.length_penalty in the YAML\n")
+
+
+def test_mistakes_of_tuning(call: Call, configured: Path, files: tuple[Path, Path]) -> None:
+    two = ("--test-set", "whole", "--test-set", "half")
+    ended = call(evaluate.main, "--model", configured, "--tune", *two)
+    assert_mistake(ended, "--tune: is for one test set, and --test-set names 2 (whole, half); name one")
+    ended = call(evaluate.main, "--model", configured, "--tune", "--test-set", "half", "--kind", "greedy")
+    assert_mistake(ended, "--tune: the length penalty is for beam search, and the kind of search is greedy")
+    ended = call(evaluate.main, "--model", configured, "--tune", "--output", "somewhere")
+    assert "--tune goes without --baseline and --output" in ended.errors
+    assert ended.code == 2

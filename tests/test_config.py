@@ -147,7 +147,7 @@ def test_whole_floats_are_whole_numbers_and_lists_are_tuples() -> None:
         ("cosine", {"kind": "cosine", "warmup": 0}),
         ("{kind: cosine}", {"kind": "cosine", "warmup": 0}),
         ("{kind: cosine, warmup: 5}", {"kind": "cosine", "warmup": 5}),
-        ("{}", {"kind": "constant"}),
+        ("{}", {"kind": "cosine", "warmup": 0}),
     ],
 )
 def test_a_part_is_a_name_or_a_mapping(written: str, part: dict[str, object]) -> None:

@@ -193,10 +193,6 @@ def test_one_mistake_gets_one_line(line: str, message: str) -> None:
             "target_output; leave it out, or set model.tie to none",
         ),
         (
-            "training: {max_epochs: null}",
-            "training.max_epochs: is null, and so is `max_steps`; set one of them, so that training ends",
-        ),
-        (
             "search: {kind: greedy, coverage_penalty: 1}",
             "search.coverage_penalty: has no effect with kind: greedy; set kind: beam, or leave it out",
         ),
@@ -234,8 +230,15 @@ def test_tied_sides_need_one_vocabulary(tie: str) -> None:
 
 
 def test_a_contradiction_stands_at_the_value_or_else_around_it() -> None:
-    text = SMALL + "search:\n  kind: beam\n  temperature: 2\n  top_k: 3\ntraining:\n  max_epochs:\n"
+    text = SMALL + "search:\n  kind: beam\n  temperature: 2\n  top_k: 3\nruntime:\n  precision: int8\n"
     assert [line.split(" ")[0] for line in mistakes(text)] == ["x.yaml:9:", "x.yaml:10:", "x.yaml:12:"]
+
+
+def test_a_training_without_an_end_is_refused_where_epochs_do_not_follow_the_text() -> None:
+    assert mistakes(LABELLED, "training.max_epochs=null") == [
+        "--set training.max_epochs: is null, and so is `max_steps`; set one of them, so that training ends"
+    ]
+    assert parse(SMALL, "training.max_epochs=null").training.max_epochs is None
 
 
 def test_a_contradiction_that_follows_from_a_typing_error_is_not_told() -> None:
@@ -353,8 +356,8 @@ data:
             "model.attention.score.hidden_size: must be a whole number of at least 1 or null, not 0",
         ),
         (
-            "training.max_epochs=",
-            "training.max_epochs: is null, and so is `max_steps`; set one of them, so that training ends",
+            "runtime.precision=int8",
+            "runtime.precision: int8 only translates (nmt-translate --precision int8); set auto, bf16 or fp32",
         ),
         (
             "tokenizer.user_defined_symbols=[a",

@@ -42,6 +42,11 @@ def test_courses_by_hand() -> None:
     assert [linear.factor(step) for step in (60, 85, 110, 500)] == pytest.approx([0.6, 0.4, 0.2, 0.2])
 
 
+def test_the_warm_up_of_a_cosine_is_a_tenth_of_the_updates_but_no_more_than_400() -> None:
+    assert [schedule("cosine", horizon).warmup for horizon in (5, 110, 3_000, 100_000)] == [0, 11, 300, 400]
+    assert schedule("cosine", 3_000, warmup_steps=0).factor(1) == pytest.approx(1.0)
+
+
 def test_plateau_halves_after_patience_and_goes_on_from_its_state() -> None:
     plateau = schedule("plateau", patience=2, decrease=0.5, floor=0.2)
     factors = []

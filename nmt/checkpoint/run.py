@@ -30,7 +30,7 @@ from nmt.checkpoint.folder import (
 )
 from nmt.checkpoint.metadata import METADATA_FILE, read_metadata, versions
 from nmt.concurrency import lock
-from nmt.config import ExperimentConfig, difference, dump_config
+from nmt.config import ExperimentConfig, corpus_size, difference, dump_config
 from nmt.errors import CheckpointError, ConfigError, reason, require_file
 from nmt.runtime import logger
 
@@ -73,9 +73,13 @@ Everything else is refused. A change of `runtime.precision` or `runtime.kernel` 
 
 
 def resume_conflicts(old: ExperimentConfig, new: ExperimentConfig) -> list[str]:
-    """Returns one line for each key that must not differ but does; empty where a run of `old` can go on with `new`."""
+    """Returns one line for each key that must not differ but does; empty where a run of `old` can go on with `new`.
+
+    What `new` leaves open for the training text to decide is as it was.
+    """
     if old.task != new.task:
         return [f"task: the run was started with {old.task!r}, now it is {new.task!r}"]
+    new = corpus_size.fill_in(new, corpus_size.values_that_follow(old))
     return [
         f"{path}: the run was started with {before!r}, now it is {after!r}"
         for path, (before, after) in difference(old, new).items()
@@ -124,7 +128,7 @@ class RunFolder:
                 if file.exists():
                     require_file(file)
             resumed = self._resume(config, read_config)
-            durable.replace_file(self.config_file, dump_config(config, comments=False))
+            self.write_config(config)
         except BaseException as error:
             self.close()  # else this very process could not try again
             if isinstance(error, OSError):
@@ -132,6 +136,10 @@ class RunFolder:
             raise
         versions()  # cached now: by the first checkpoint the checkout may be at another commit
         return resumed
+
+    def write_config(self, config: ExperimentConfig) -> None:
+        """Writes the config of the run, which may have changed since its start or now has the values left open."""
+        durable.replace_file(self.config_file, dump_config(config, comments=False))
 
     def save(self, snapshot: Snapshot, *, is_best: bool) -> Path:
         """Writes a checkpoint, points `last` (and `best`) to it, and removes those that are no longer kept.

@@ -19,7 +19,7 @@ from nmt.cli.options import (
     search_options,
     shared_machine,
 )
-from nmt.config.schema import Samples
+from nmt.config.schema import Samples, SearchConfig
 from nmt.errors import ConfigError
 from nmt.evaluation import BOOTSTRAP_SAMPLES
 
@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     from nmt.runtime import Runtime
     from nmt.tasks.classification.labelling import LabelEvaluation, TrainedClassifier
     from nmt.tasks.translation.evaluation import Baseline, Evaluation
-    from nmt.tasks.translation.loading import TrainedModel
+    from nmt.tasks.translation.loading import System, TrainedModel
     from nmt.tasks.translation.text_translation import Request
 
 DESCRIPTION = """Translates test sets and scores the translations: BLEU, chrF and TER with their signatures and
 bootstrap confidence intervals, loss and perplexity of the references. Or labels documents: accuracy and macro F1 with
 bootstrap confidence intervals, and the confusion matrix. The test sets are those of the model's config, unless
---test-set, --source, --docs or --sacrebleu chooses others."""
+--test-set, --source, --docs or --sacrebleu chooses others. With --tune it finds the length penalty for which BLEU is
+highest on the validation corpus of the model's config, or on the test set that is chosen."""
 
 BLANK_LINES = "blank_lines"
 CLASSIFIER_OPTIONS = ("model", "checkpoint", "test_sets", "samples", "output", "json", "progress", "docs", "labels")
@@ -53,6 +54,8 @@ def main() -> int:
         parser.error("--documents goes with --source; corpora of a config have an option of this name")
     if (options.docs is None) != (options.labels is None):
         parser.error("--docs and --labels go together")
+    if options.tune and (options.baseline is not None or options.output is not None):
+        parser.error("--tune goes without --baseline and --output, which are for one value of the length penalty")
     machine_options(options)
     named = None if options.documents == BLANK_LINES else options.documents
     read = [options.source, *(options.reference or ()), named, options.baseline, options.docs, options.labels]
@@ -95,6 +98,7 @@ def _parser() -> Parser:
         metavar="PATH",
         help="file of translations, or run or checkpoint that translates, to compare with by paired bootstrap",
     )
+    add("--tune", action="store_true", help="try length penalties on the validation corpus, and print the best one")
     add("--output", metavar="PATH", help="write the translations to this file, or a folder for several test sets")
     add("--json", action="store_true", help="write JSON instead of tables")
     add_progress_option(parser)
@@ -128,10 +132,16 @@ def _evaluate_translator(options: argparse.Namespace, runtime: Runtime) -> None:
     search = search_options(options, models[0].config.search)
     # One process reads, so that one downloads.
     sets = broadcast_object(_test_sets(options, models[0]) if runtime.is_main else [])
+    if options.tune and len(sets) > 1:
+        names = ", ".join(test_set.name for test_set in sets)
+        raise ConfigError(f"--tune: is for one test set, and --test-set names {len(sets)} ({names}); name one")
     request = Request(max_length=longest_line(options), seed=options.seed)
     for test_set in sets:
         if any(model.uses_context for model in models) and test_set.documents is None:
             logger.warning("%s has no documents: every sentence stands alone", test_set.name)
+    if options.tune:
+        _tune(options, runtime, build_system(models, runtime, search), sets[0], search, request)
+        return
     files = _files(options, runtime, sets, models[0].config.data.target_language)
     baseline = _baseline(options, runtime, request, sets)
     total = sum(len(test_set.sources) for test_set in sets) // runtime.world
@@ -143,6 +153,41 @@ def _evaluate_translator(options: argparse.Namespace, runtime: Runtime) -> None:
         values = {"models": [str(model.path) for model in models], "baseline": options.baseline}
         texts = [evaluation.as_text(options.baseline) for evaluation in evaluations]
         _write(options, files, evaluations, texts, values | {"search": search.model_dump()})
+
+
+def _tune(
+    options: argparse.Namespace,
+    runtime: Runtime,
+    system: System,
+    test_set: TestSet,
+    search: SearchConfig,
+    request: Request,
+) -> None:
+    """Writes BLEU for each length penalty, and the best of them."""
+    from nmt.tasks.base import table_of
+    from nmt.tasks.translation.evaluation import LENGTH_PENALTIES, best_trial, tune_length_penalty
+
+    if search.kind != "beam":
+        raise ConfigError(f"--tune: the length penalty is for beam search, and the kind of search is {search.kind}")
+    values = len({*LENGTH_PENALTIES, search.length_penalty})
+    total = values * len(test_set.sources) // runtime.world
+    with progress_bar(options, " sentences", total, is_main=runtime.is_main) as advance:
+        trials = tune_length_penalty(system, test_set, search, request=request, advance=advance)
+    if not runtime.is_main:
+        return
+    best = best_trial(trials, search.length_penalty)
+    with writing(None) as write:
+        if options.json:
+            tried = {"set": test_set.name, "trials": [vars(trial) for trial in trials]}
+            write_json(write, {"length_penalty": best.length_penalty, **tried, "search": search.model_dump()})
+            return
+        rows = [
+            (f"{trial.length_penalty:g}", f"{trial.bleu:.2f}", f"{trial.length_ratio:.3f}", "best" * (trial is best))
+            for trial in trials
+        ]
+        write(f"{test_set.name}: {len(test_set.sources):,} sentences, beam {search.beam_size}\n")
+        write(table_of([("length penalty", "BLEU", "length ratio", ""), *rows]))
+        write(f"\nUse it: --length-penalty {best.length_penalty:g}, or search.length_penalty in the YAML\n")
 
 
 def _evaluate_classifier(options: argparse.Namespace, runtime: Runtime) -> None:
@@ -171,6 +216,10 @@ def _test_sets(options: argparse.Namespace, model: TrainedModel) -> list[TestSet
     if options.sacrebleu is not None:
         languages = options.langpair or f"{data.source_language}-{data.target_language}"
         return [TestSet(f"{options.sacrebleu} {languages}", *load_sacrebleu_set(options.sacrebleu, languages))]
+    if options.tune and not options.test_sets:
+        from nmt.tasks.translation.setup import validation_set
+
+        return [validation_set(model.config)]
     return from_config(model.config, options.test_sets or [], f"the config of {model.path}")
 
 

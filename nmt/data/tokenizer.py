@@ -15,7 +15,8 @@ import random
 import re
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,7 @@ import numpy as np
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2, sentencepiece_pb2
 
+from nmt.config.corpus_size import LARGEST_VOCABULARY, vocabulary_size
 from nmt.config.schema import AugmentationConfig, SentencePieceConfig, TokenizerConfig
 from nmt.data.augmentation import CASES, NO_AUGMENTATION, capitals, change_case, draw_variants
 from nmt.data.punctuation import join, join_with_offsets, separate, separate_with_offsets, token_spans
@@ -46,6 +48,9 @@ _SEEDS = 2**32 - 1
 LEARNING_THREADS = 4
 # Longer lines would be skipped silently; SentencePiece's own limit of 4,192 bytes is a long paragraph.
 LONGEST_SENTENCE_BYTES = 1 << 20
+SPECIAL_PIECES = 4
+_TOO_LARGE = re.compile(r"Please set it to a value <= (\d+)")
+_TOO_SMALL = re.compile(r"smaller than required_chars\. \d+ vs (\d+)")
 _WORD = re.compile(rb"[^ \t]+")
 # In a normalised text, as a model spells it whose spaces come before words, or after them.
 _SPELLED_WORD = re.compile(f"{SPACE}[^{SPACE}]*|[^{SPACE}]+{SPACE}?")
@@ -293,8 +298,9 @@ def learn(
 
     `pairs` starts a pass over the text; no more than `training_sentences` of it (of each side, where the vocabulary
     is not shared) are held in memory, drawn by `seed`. The same text, options and seed give the same bytes.
-    A share of the sentences is learned in upper case and in title case, as `augmentation` trains on them.
-    Raises DataError when the text is empty, or too small or too rich in characters for the size of the vocabulary.
+    A share of the sentences is learned in upper case and in title case, as `augmentation` trains on them. Where the
+    options leave the size open, it follows the text. Raises DataError when the text is empty, or too small or too rich
+    in characters for the size of the vocabulary.
     """
     if options.shared:
         both = (sentence for pair in pairs() for sentence in pair[:2])
@@ -316,7 +322,15 @@ def learn_one(
     augmentation: AugmentationConfig = NO_AUGMENTATION,
 ) -> Tokenizer:
     """Learns one vocabulary from sentences as `learn` does; `side` begins its messages."""
-    drawn = draw_sentences(sentences, options.training_sentences, seed)
+    characters = 0
+
+    def text() -> Iterator[str]:
+        nonlocal characters
+        for sentence in sentences:
+            characters += len(sentence)
+            yield sentence
+
+    drawn = draw_sentences(text(), options.training_sentences, seed)
     required: dict[str, Any] = {}
     if augmentation.changes_case:
         if options.kind != "word":
@@ -326,13 +340,16 @@ def learn_one(
         drawn = change_case(drawn, variants.tolist())
     if not any(sentence.strip() for sentence in drawn):
         raise DataError(f"tokenizer: {side}the training text is empty; there is nothing to learn a vocabulary from")
-    model = io.BytesIO()
-    try:
+    if options.kind == "word":
+        drawn = list(map(separate, drawn))
+
+    def train(size: int) -> io.BytesIO:
+        model = io.BytesIO()
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=map(separate, drawn) if options.kind == "word" else iter(drawn),
+            sentence_iterator=iter(drawn),
             model_writer=model,
             model_type=options.kind,
-            vocab_size=options.vocabulary_size,
+            vocab_size=size,
             character_coverage=options.character_coverage,
             byte_fallback=options.byte_fallback,
             normalization_rule_name=options.normalization,
@@ -346,12 +363,41 @@ def learn_one(
             minloglevel=2,
             **required,
         )
+        return model
+
+    try:
+        if options.vocabulary_size is not None:
+            model = train(options.vocabulary_size)
+        else:
+            model = _of_fitting_size(train, _suitable_size(options.kind, drawn, characters))
     except RuntimeError as error:
         raise DataError(_explain(str(error), options, side)) from error
     if options.kind == "word":
         # Protocol buffers that follow each other are one.
         model.write(_Model(denormalizer_spec={"name": _SEPARATED}).SerializeToString())
     return Tokenizer(model.getvalue(), f"the {side.removesuffix(' side: ') or 'shared'} tokenizer that was learned")
+
+
+def _suitable_size(kind: str, sentences: Iterable[str], characters: int) -> int:
+    """The size of a vocabulary that suits the text: all characters, the words that occur twice, or so many subwords."""
+    if kind == "char":
+        return LARGEST_VOCABULARY
+    if kind == "word":
+        words = Counter(chain.from_iterable(sentence.split() for sentence in sentences))
+        return min(SPECIAL_PIECES + sum(count > 1 for count in words.values()), LARGEST_VOCABULARY)
+    return vocabulary_size(characters)
+
+
+def _of_fitting_size(train: Callable[[int], io.BytesIO], size: int) -> io.BytesIO:
+    """Learns a vocabulary of this size, or the next one that the text allows."""
+    try:
+        return train(size)
+    except RuntimeError as error:
+        if largest := _TOO_LARGE.search(str(error)):
+            return train(int(largest[1]))
+        if smallest := _TOO_SMALL.search(str(error)):
+            return _of_fitting_size(train, size + int(smallest[1]))
+        raise
 
 
 def draw_sentences(sentences: Iterable[str], count: int, seed: int) -> list[str]:
@@ -368,9 +414,9 @@ def draw_sentences(sentences: Iterable[str], count: int, seed: int) -> list[str]
 
 def _explain(message: str, options: SentencePieceConfig, side: str) -> str:
     size = f"tokenizer.vocabulary_size: {side}{options.vocabulary_size} is too"
-    if largest := re.search(r"Please set it to a value <= (\d+)", message):
+    if largest := _TOO_LARGE.search(message):
         return f"{size} large for this text; the largest possible is {largest[1]}"
-    if smallest := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
+    if smallest := _TOO_SMALL.search(message):
         return (
             f"{size} small for the characters of this text; the smallest possible is {smallest[1]}, "
             "or lower tokenizer.character_coverage"

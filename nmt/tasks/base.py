@@ -8,7 +8,7 @@ names another), the checkpoint from which training resumes, and the model whose 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -17,7 +17,7 @@ from torch import nn
 
 from nmt.checkpoint import find, load_model_files, read_metadata
 from nmt.checkpoint.folder import CONFIG_FILE, Loaded
-from nmt.config import ExperimentConfig, difference
+from nmt.config import ExperimentConfig, corpus_size, difference
 from nmt.config.registry import PartOptions
 from nmt.config.schema import LearningConfig, SentencePieceConfig
 from nmt.data.batching import UpdateStream
@@ -65,6 +65,8 @@ Learned = TypeVar("Learned")
 class TaskSetup:
     """Everything of a task that the trainer and its checkpoints need."""
 
+    config: ExperimentConfig
+    """The config with the values that follow the training text."""
     objective: Objective
     """The loss, with the network that is trained."""
     stream: UpdateStream[Any]
@@ -123,7 +125,8 @@ def learn_once(options: SentencePieceConfig, runtime: Runtime, learn: Callable[[
     """Learns tokenizers on the main process and sends them to the others."""
     learned = None
     if runtime.is_main:
-        logger.info("learning a %s vocabulary of %s pieces", options.kind, f"{options.vocabulary_size:,}")
+        size = options.vocabulary_size
+        logger.info("learning a %s vocabulary%s", options.kind, f" of {size:,} pieces" if size is not None else "")
         learned = learn()
     learned = broadcast_object(learned)
     assert learned is not None
@@ -139,6 +142,16 @@ def accept_text(run: str, resumed: Path | None, fingerprint: str, report: Iterab
         )
     for line in report:
         logger.info("%s", line)
+
+
+def follow_text(config: ConfigT, suitable: Mapping[str, int]) -> ConfigT:
+    """Returns the config with the values that suit the training text, by dotted path, where it leaves them open."""
+    followed = corpus_size.fill_in(config, suitable)
+    chosen = difference(config, followed)
+    if chosen:
+        values = ", ".join(f"{path} {value:,}" for path, (_, value) in chosen.items())
+        logger.info("chosen for the size of the text: %s", values)
+    return followed
 
 
 def report_size(parts: Sequence[tuple[str, int]], training: LearningConfig, runtime: Runtime) -> None:
@@ -224,7 +237,8 @@ def load_initial_model(config: ExperimentConfig) -> Loaded | None:
     except CheckpointError as error:
         raise ConfigError(*(f"{START_FROM}: {problem}" for problem in error.problems)) from error
     saved = parse_saved_config(loaded.config_text, str(loaded.path / CONFIG_FILE))
-    problems = list(_differences(saved, config, loaded.path))
+    followed = corpus_size.fill_in(config, corpus_size.values_that_follow(saved))
+    problems = list(_differences(saved, followed, loaded.path))
     if problems:
         raise ConfigError(*problems)
     return loaded

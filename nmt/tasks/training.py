@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from nmt.checkpoint import RunFolder, Snapshot, load_training_state, read_metadata
-from nmt.config import ExperimentConfig
+from nmt.checkpoint.folder import read_config_text
+from nmt.config import ExperimentConfig, corpus_size
 from nmt.errors import ConfigError, counted
 from nmt.runtime import (
     Runtime,
@@ -56,11 +57,17 @@ def train(config: ExperimentConfig, *, fresh: bool = False, verbose: bool = Fals
         resumed = folder.open(config, fresh=fresh, read_config=parse_saved_config) if runtime.is_main else None
         stack.callback(folder.close)
         resumed = broadcast_object(resumed)
+        if resumed is not None:
+            saved = parse_saved_config(read_config_text(resumed), str(resumed))
+            config = corpus_size.fill_in(config, corpus_size.values_that_follow(saved))
         set_up_logging(folder.log_file, runtime.is_main, verbose)
         stack.callback(set_up_logging, None, runtime.is_main)
         _log_machine(runtime)
         setup = task.setup(config, runtime, data, folder.cache, resumed, initial_model)
         del initial_model  # its weights are copied
+        config = setup.config
+        if runtime.is_main:
+            folder.write_config(config)
         state = load_training_state(resumed) if resumed else None
         metrics_logger = stack.enter_context(
             MetricsLogger(
@@ -98,6 +105,7 @@ def check(config: ExperimentConfig, *, verbose: bool = False) -> None:
         task = TASKS_BY_NAME[config.task]
         data = task.open_data(config, runtime)
         setup = task.setup(config, runtime, data, scratch / "cache", None, load_initial_model(config))
+        config = setup.config
         updates = _updates(config, setup, runtime)
         metrics_logger = stack.enter_context(MetricsLogger(scratch, enabled=False, log_every=1))
         trainer = _build_trainer(config, runtime, setup, metrics_logger, RunFolder(scratch))
@@ -118,11 +126,11 @@ def _updates(config: ExperimentConfig, setup: TaskSetup, runtime: Runtime) -> in
     updates = horizon(config.training, of_epoch)
     schedule = config.training.schedule
     assert isinstance(schedule, ScheduleOptions)
-    if schedule.warmup_steps > updates and runtime.is_main:
+    if schedule.warmup(updates) > updates and runtime.is_main:
         logger.warning(
             "training.schedule.warmup_steps: the warm-up takes %s and the run only has %s, so that the learning rate "
             "never reaches training.optimizer.learning_rate; lower warmup_steps, or train longer",
-            counted(schedule.warmup_steps, "update"),
+            counted(schedule.warmup(updates), "update"),
             counted(updates, "update"),
         )
     return updates

@@ -17,6 +17,10 @@ class ScheduleOptions(PartOptions):
     warmup_steps: Count = 0
     """Updates over which the learning rate rises linearly from 0 to its top."""
 
+    def warmup(self, horizon: int) -> int:
+        """Returns the updates of the warm-up; `horizon` is the number of all updates."""
+        return self.warmup_steps
+
 
 class ConstantOptions(ScheduleOptions):
     kind: Literal["constant"] = "constant"
@@ -31,8 +35,13 @@ class InverseSquareRootOptions(ScheduleOptions):
 class CosineScheduleOptions(ScheduleOptions):
     kind: Literal["cosine"] = "cosine"
     """Half a cosine from the top to the floor at the last update (Loshchilov 2017, eq. 5)."""
+    warmup_steps: Count | None = None  # type: ignore[assignment]
+    """Updates over which the learning rate rises linearly from 0 to its top; null: a tenth of all, 400 at most."""
     floor: Probability = 0.0
     """Factor at the last update."""
+
+    def warmup(self, horizon: int) -> int:
+        return min(horizon // 10, 400) if self.warmup_steps is None else self.warmup_steps
 
 
 class LinearOptions(ScheduleOptions):
@@ -56,7 +65,7 @@ class Schedule:
 
     def __init__(self, options: Any, horizon: int) -> None:
         self.options = options
-        self.warmup: int = options.warmup_steps
+        self.warmup: int = options.warmup(horizon)
         self.horizon = horizon
 
     def factor(self, step: int) -> float:

@@ -95,7 +95,9 @@ def buckets() -> dict[str, Any]:
     config = read_config(CONFIG)
     assert isinstance(config, TranslationConfig), "the config translates"
     runtime = set_up(config.runtime)
-    size = config.tokenizer.vocabulary_size
+    size, tokens = config.tokenizer.vocabulary_size, config.training.batch_tokens
+    assert size is not None, "the config has it"
+    assert tokens is not None, "the config has it"
     translator = Translator(config.model, Vocabulary(size, size, bos=2), choose_kernels("auto", runtime.device))
     parallel = data_parallel(TranslationObjective(translator, config.training.label_smoothing), runtime.device)
     ready: list[tuple[float, int]] = []
@@ -108,7 +110,7 @@ def buckets() -> dict[str, Any]:
         return done
 
     parallel.register_comm_hook(None, note)
-    batch = _batch(config.training.batch_tokens, size)
+    batch = _batch(tokens, size)
     for _ in range(3):  # The first backward pass determines the order of the buckets.
         ready.clear()
         with runtime.autocast():

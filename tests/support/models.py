@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,11 +58,11 @@ CPU = Runtime(torch.device("cpu"), None, "tests")
 
 
 def small_config(
-    attention: str = "bahdanau2015", coverage_penalty: float = 0.0, tests: str = "{}"
+    attention: str = "bahdanau2015", coverage_penalty: float = 0.0, tests: str = "{}", overrides: Sequence[str] = ()
 ) -> TranslationConfig:
-    """The config of the small translator; `tests` are its test sets, in YAML."""
+    """The config of the small translator; `tests` are its test sets, in YAML, and `overrides` are as for `--set`."""
     text = CONFIG.format(attention=attention, coverage_penalty=coverage_penalty, tests=tests)
-    return parse_saved_config(text, "small.yaml")
+    return parse_saved_config(text, "small.yaml", overrides)
 
 
 def small_translator(
@@ -94,9 +95,10 @@ def save_small(
     updates: int = UPDATES,
     tests: str = "{}",
     reverse_source: bool = False,
+    overrides: Sequence[str] = (),
 ) -> Path:
     """A checkpoint of a small translator."""
-    config = small_config(attention, tests=tests)
+    config = small_config(attention, tests=tests, overrides=overrides)
     data = config.data.model_copy(update={"reverse_source": reverse_source})
     config = config.model_copy(update={"data": data})
     translator = small_translator(config, tokenizers, seed, updates)

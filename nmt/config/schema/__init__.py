@@ -36,6 +36,7 @@ from nmt.config.schema.sections import (
     ReadoutConfig,
     RuntimeConfig,
     Samples,
+    ScheduleChoice,
     ScoreChoice,
     Seed,
     SentencePieceConfig,
@@ -150,9 +151,10 @@ class DataConfig(Section):
 class TokenizerConfig(SentencePieceConfig):
     """SentencePiece. Learned from the training text of both sides, or loaded from files."""
 
-    vocabulary_size: VocabularySize = 8000
+    vocabulary_size: VocabularySize | None = None
     """Pieces in the vocabulary (of each side, where it is not shared), the four special ones included; of `char` and
-    `word` the most frequent ones."""
+    `word` the most frequent ones. Null: 2.6 x the root of the text's characters, 500 to 32,000; of `char` all
+    characters, of `word` those that occur twice."""
     file: PathName | None = None
     """SentencePiece model to load instead of learning one, for both sides."""
     source_file: PathName | None = None
@@ -211,10 +213,18 @@ class TrainingConfig(LearningConfig):
 
     start_from: PathName | None = None
     """Run or checkpoint whose weights and tokenizer training starts with; what `model.context` adds starts anew."""
-    batch_tokens: Tokens = 4096
-    """Padded tokens of the longer side in a batch, on one device and in one accumulation step."""
+    batch_tokens: Tokens | None = None
+    """Padded tokens of the longer side in a batch, on one device and in one accumulation step. Null: 2.9 x the root of
+    the target pieces, 512 to 4,096, in each update."""
+    max_epochs: Positive | None = None
+    """Passes over the training text after which training ends. Null: `max_steps` ends it; where that is null as well,
+    7,000 / the root of the target pieces, 5 to 80."""
+    schedule: ScheduleChoice = PartOptions(kind="cosine")
+    """Course of the learning rate."""
     label_smoothing: Probability = 0.1
     """Probability mass spread evenly over the vocabulary."""
+    ema_decay: Probability = 0.999
+    """Decay of the moving average of the weights, used in validation and in checkpoints; 0 switches it off."""
     objective: ObjectiveChoice = PartOptions(kind="likelihood")
     """What an update improves."""
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()

@@ -57,13 +57,13 @@ class LearningConfig(Section):
 
     start_from: PathName | None = None
     """Run or checkpoint whose weights and tokenizer training starts with."""
-    batch_tokens: Tokens = 4096
+    batch_tokens: Tokens | None = 4096
     accumulation: Annotated[int, Field(ge=1, le=1_000)] = 1
     """Batches whose gradients are added up to one update, on each device."""
     max_steps: Positive | None = None
     """Updates after which training ends."""
     max_epochs: Positive | None = 10
-    """Passes over the training corpus after which training ends."""
+    """Passes over the training text after which training ends; null: `max_steps` ends it."""
     optimizer: OptimizerChoice = PartOptions(kind="adamw")
     """Update rule with its learning rate."""
     schedule: ScheduleChoice = PartOptions(kind="constant")
@@ -86,7 +86,8 @@ class LearningConfig(Section):
     early_stopping: StoppingConfig
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
-        if self.max_steps is None and self.max_epochs is None:
+        default = type(self).model_fields["max_epochs"].default
+        if self.max_steps is None and self.max_epochs is None is not default:
             yield "max_epochs", "is null, and so is `max_steps`; set one of them, so that training ends"
 
 
@@ -95,8 +96,9 @@ class SentencePieceConfig(Section):
 
     kind: Literal["bpe", "unigram", "char", "word"] = "bpe"
     """What is learned: byte-pair encoding, the unigram language model, the characters or the words of the text."""
-    vocabulary_size: VocabularySize = 8000
-    """Pieces in a vocabulary, the four special ones included; of `char` and `word` the most frequent ones."""
+    vocabulary_size: VocabularySize | None = None
+    """Pieces in a vocabulary, the four special ones included; of `char` and `word` the most frequent ones. Null: 2.6 x
+    the root of the text's characters, 500 to 32,000; of `char` all characters, of `word` those that occur twice."""
     character_coverage: Annotated[float, Field(ge=0.98, le=1.0)] = 1.0
     """Share of the characters of the training text that get pieces of their own; 0.9995 for Chinese or Japanese."""
     byte_fallback: bool = False
@@ -183,15 +185,15 @@ class NetworkPartOptions(PartOptions):
 class DropoutConfig(Section):
     """Dropout in training. Each value is a probability."""
 
-    embedding: Probability = 0.2
+    embedding: Probability = 0.3
     """Elements of the embeddings, source and target."""
     source_word: Probability = 0.0
     """Whole source words: their embedding becomes zero."""
     target_word: Probability = 0.0
     """Whole words of the decoder's input: their embedding becomes zero."""
-    layer: Probability = 0.2
+    layer: Probability = 0.3
     """Elements between recurrent layers, and of the encoder's output."""
-    output: Probability = 0.2
+    output: Probability = 0.3
     """Elements of the readout, before the vocabulary projection."""
     attention: Probability = 0.0
     """Elements of the attention weights, as in the program of Vaswani 2017."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nmt.checkpoint import read_metadata
 from nmt.checkpoint.folder import Loaded
-from nmt.config import ClassificationConfig
+from nmt.config import ClassificationConfig, corpus_size
 from nmt.data.batching import DocumentStream
 from nmt.data.cache import DocumentTokenizer, encode_collections, hold_out_documents, known_labels
 from nmt.data.readers.base import SplitOptions
@@ -17,7 +17,15 @@ from nmt.data.tokenizer import Tokenizer, TokenizerPair, learn_one, load_files
 from nmt.evaluation.testsets import read_labelled
 from nmt.model.classifier import DocumentClassifier
 from nmt.runtime import Runtime
-from nmt.tasks.base import TaskSetup, accept_text, build_network, learn_once, open_with_validation, plan_network
+from nmt.tasks.base import (
+    TaskSetup,
+    accept_text,
+    build_network,
+    follow_text,
+    learn_once,
+    open_with_validation,
+    plan_network,
+)
 from nmt.tasks.classification.labelling import label_validator
 from nmt.training.objectives import ClassificationObjective
 
@@ -51,6 +59,7 @@ def setup(
         collections, document_tokenizer, labels, config.data.filters, cache, config.data.workers
     )
     accept_text(config.run, resumed, encoded.fingerprint, encoded.report.lines())
+    config = follow_text(config, {corpus_size.VOCABULARY_SIZE: tokenizer.size})
     validation_set = read_labelled(validation, document_tokenizer, labels, "validation")
     classifier = build_network(partial(build, kernels), config, runtime, initial_model)
     stream = DocumentStream(
@@ -62,6 +71,7 @@ def setup(
         accumulation=config.training.accumulation,
     )
     return TaskSetup(
+        config=config,
         objective=ClassificationObjective(classifier, config.training.label_smoothing),
         stream=stream,
         validate=label_validator(config, runtime, labels, validation_set),

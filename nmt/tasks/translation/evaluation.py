@@ -133,6 +133,47 @@ def evaluate(
     return Evaluation(test_set, hypotheses, scores, sum(others, first), comparisons)
 
 
+LENGTH_PENALTIES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Translations of a test set with one value of the length penalty."""
+
+    length_penalty: float
+    bleu: float
+    length_ratio: float
+    """Words of the translations divided by those of the references."""
+
+
+def tune_length_penalty(
+    system: System,
+    test_set: TestSet,
+    search: SearchConfig,
+    *,
+    request: Request = BEST,
+    advance: Callable[[int], object] | None = None,
+) -> list[Trial]:
+    """Translates a test set with each of `LENGTH_PENALTIES` and the search's own; raises `NmtError` as `evaluate`."""
+    trials = []
+    for value in sorted({*LENGTH_PENALTIES, search.length_penalty}):
+        changed = search.model_copy(update={"length_penalty": value})
+        translations = translate_lines(
+            system, test_set.sources, changed, request, documents=test_set.documents, advance=advance
+        )
+        hypotheses = [best[0].text if best else "" for best in translations]
+        bleu = corpus_scores(hypotheses, test_set.references, ("bleu",))["bleu"].value
+        words = sum(len(line.split()) for line in hypotheses)
+        reference_words = sum(len(line.split()) for line in test_set.references[0])
+        trials.append(Trial(value, bleu, words / max(reference_words, 1)))
+    return trials
+
+
+def best_trial(trials: Sequence[Trial], current: float) -> Trial:
+    """Returns the trial with the highest BLEU; of equal ones, the one nearest to the current value."""
+    return max(trials, key=lambda trial: (trial.bleu, -abs(trial.length_penalty - current)))
+
+
 def validator(
     config: TranslationConfig, runtime: Runtime, tokenizers: TokenizerPair, test_set: TestSet
 ) -> Callable[[Translator], ValidationResult]:

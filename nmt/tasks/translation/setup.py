@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from nmt.checkpoint.folder import Loaded
-from nmt.config import TranslationConfig
+from nmt.config import TranslationConfig, corpus_size
 from nmt.config.schema import FiltersConfig
 from nmt.data.batching import BatchStream
 from nmt.data.cache import encode_corpora, hold_out_pairs, leave_out
@@ -24,7 +25,15 @@ from nmt.kernels.select import FORCED, choose_kernels, reference_kernels
 from nmt.model.modules import without_memory
 from nmt.model.translator import Translator, Vocabulary
 from nmt.runtime import Runtime, logger
-from nmt.tasks.base import TaskSetup, accept_text, build_network, learn_once, open_with_validation, plan_network
+from nmt.tasks.base import (
+    TaskSetup,
+    accept_text,
+    build_network,
+    follow_text,
+    learn_once,
+    open_with_validation,
+    plan_network,
+)
 from nmt.tasks.translation.evaluation import validator
 from nmt.tasks.translation.loading import vocabulary
 from nmt.training.objectives import OBJECTIVES
@@ -56,11 +65,10 @@ def setup(
     """Encodes the corpora, learns or loads the tokenizers, and builds the translator; see `nmt.tasks.base`."""
     corpora, validation = data
     cache = Path(config.data.cache or cache)
-    if config.data.filters.text_rules:
-        for line in leave_out(corpora, _pair_rules(config), cache, config.data.workers):
-            logger.debug("%s", line)
     if validation is None:
         validation = _hold_out_validation(config, corpora, cache)
+    else:
+        _leave_out(config, corpora, cache)
     tokenizers = _tokenizers(config, runtime, corpora, resumed or (initial_model.path if initial_model else None))
     if config.tokenizer.sampling:
         require_sampling(tokenizers)
@@ -72,9 +80,11 @@ def setup(
     keep_text = config.tokenizer.sampling > 0.0 or augmentation.is_on
     encoded = encode_corpora(corpora, tokenizers, config.data.filters, cache, config.data.workers, keep_text)
     accept_text(config.run, resumed, encoded.fingerprint, encoded.report.lines())
+    config = _follow_text(config, tokenizers, encoded.report.target.pieces, runtime)
     test_set = _validation_set(validation, tokenizers, config.data.filters)
     translator = build_network(partial(build, kernels), config, runtime, initial_model)
     training, context = config.training, translator.context.document_context
+    assert training.batch_tokens is not None
     guided = training.guided_alignment.weight > 0.0
     if encoded.has_links and not guided:
         logger.info("the alignments of data.train are not used: training.guided_alignment.weight is 0")
@@ -94,6 +104,7 @@ def setup(
         augmentation=augmentation,
     )
     return TaskSetup(
+        config=config,
         objective=OBJECTIVES.build(training.objective, translator, training, tokenizers),
         stream=stream,
         validate=validator(config, runtime, tokenizers, test_set),
@@ -106,18 +117,41 @@ def setup(
     )
 
 
-def _pair_rules(config: TranslationConfig) -> PairRules:
-    return PairRules(config.data.filters, (config.data.source_language, config.data.target_language))
+def validation_set(config: TranslationConfig) -> TestSet:
+    """Reads the validation corpus of a run; a split is drawn from the training text as it was in training.
+
+    Raises `NmtError` where the text is gone.
+    """
+    cache = Path(config.data.cache or Path(config.run) / "cache")
+    with tempfile.TemporaryDirectory(prefix="nmt-validation-") as scratch:
+        if isinstance(config.data.validation, SplitOptions):
+            corpora = [open_corpus(each, config.data) for each in config.data.train]
+            corpus = _hold_out_validation(config, corpora, cache if cache.is_dir() else Path(scratch))
+        else:
+            corpus = open_corpus(config.data.validation, config.data)
+        return set_of_pairs("validation", [list(corpus)], is_split=False)
 
 
 def _hold_out_validation(config: TranslationConfig, corpora: list[Corpus], cache: Path) -> Corpus:
     """Splits the validation corpus from the training corpora, which from now on skip its pairs."""
+    _leave_out(config, corpora, cache)
     data = config.data
     assert isinstance(data.validation, SplitOptions)
     path = hold_out_pairs(corpora, data.validation, data.filters.broken_utf8, cache)
     documents = "document" if any(corpus.has_documents for corpus in corpora) else None
-    options = JsonPairOptions(path=str(path), source="source", target="target", documents=documents)
-    return open_corpus(options, data)
+    return open_corpus(JsonPairOptions(path=str(path), source="source", target="target", documents=documents), data)
+
+
+def _pair_rules(config: TranslationConfig) -> PairRules:
+    return PairRules(config.data.filters, (config.data.source_language, config.data.target_language))
+
+
+def _leave_out(config: TranslationConfig, corpora: list[Corpus], cache: Path) -> None:
+    """Has the corpora skip the pairs that `data.filters` leaves out by their text."""
+    data = config.data
+    if data.filters.text_rules:
+        for line in leave_out(corpora, _pair_rules(config), cache, data.workers):
+            logger.debug("%s", line)
 
 
 def _tokenizers(
@@ -135,6 +169,19 @@ def _tokenizers(
 
     augmentation = config.data.augmentation
     return learn_once(config.tokenizer, runtime, lambda: learn(config.tokenizer, pairs, config.seed, augmentation))
+
+
+def _follow_text(
+    config: TranslationConfig, tokenizers: TokenizerPair, pieces: int, runtime: Runtime
+) -> TranslationConfig:
+    """Fills in and logs the settings that follow the text, which has so many target pieces."""
+    updates_share = config.training.accumulation * runtime.world
+    suitable = {
+        corpus_size.VOCABULARY_SIZE: max(tokenizers.source.size, tokenizers.target.size),
+        corpus_size.BATCH_TOKENS: max(corpus_size.batch_tokens(pieces) // updates_share, 1),
+        corpus_size.MAX_EPOCHS: corpus_size.max_epochs(pieces),
+    }
+    return follow_text(config, suitable)
 
 
 def _report_unknown_capitals(tokenizers: TokenizerPair) -> None:
