@@ -130,7 +130,8 @@ search: {top_k: "5"}
         ),
         (
             "model: {encoder: {preset: x}}",
-            "model.encoder.preset: unknown key; choose from cell, hidden_size, layers, bidirectional, residual_from",
+            "model.encoder.preset: unknown key; choose from cell, hidden_size, layers, transitions, bidirectional, "
+            "residual_from",
         ),
         ("? [a]\n: 1", "a key must be a name, not a list or mapping"),
         ("seed: !x 1", "seed: the tag !x is not supported; leave it out"),

@@ -103,9 +103,23 @@ LATENT: list[dict[str, Any]] = [
         {"wiring": "gnmt", "normalizer": "sparsemax", "readout": "linear", "tie": "none", "top_k": 100},
     )
 ]
+# Chains of cells (Miceli Barone 2017) and normalised ones (Ba 2016).
+DEEP: list[dict[str, Any]] = [
+    {"encoder_transitions": 3, "transitions": 2},
+    {"encoder_layers": 2, "encoder_transitions": 2, "decoder_layers": 2, "transitions": 2, "first_transitions": 4}
+    | {"wiring": "conditional", "residual_from": 2},
+    {"wiring": "luong", "transitions": 2, "cell": "lstm", "bridge": "copy", "encoder_transitions": 2},
+    {"wiring": "gnmt", "decoder_layers": 2, "transitions": 2, "cell": "rnn"},
+    {"wiring": "gnmt", "wiring_options": {"context_feeding": True}, "first_transitions": 3},
+    {"cell_normalization": True, "encoder_layers": 2, "wiring_options": RESET},
+    {"cell_normalization": True, "cell": "lstm", "wiring": "luong", "decoder_layers": 2},
+    {"cell_normalization": True, "wiring": "conditional", "transitions": 3, "encoder_transitions": 2, "bridge": "mean"},
+    {"cell_normalization": True, "cell": "lstm", "encoder_transitions": 2, "transitions": 2},
+]
 NETWORKS = [
     *PAPERS,
     *LATENT,
+    *DEEP,
     *COMBINATIONS,
     *({**wired, **shape} for wired, shape in product(WIRED, SHAPES)),
     {"readout": "maxout"},
@@ -203,7 +217,7 @@ def test_every_parameter_gets_a_gradient(options: dict[str, Any]) -> None:
     assert without == []
 
 
-@pytest.mark.parametrize("options", [*COMBINATIONS, *PAPERS, *LATENT], ids=named)
+@pytest.mark.parametrize("options", [*COMBINATIONS, *PAPERS, *LATENT, *DEEP], ids=named)
 def test_gradients_are_those_of_finite_differences(options: dict[str, Any]) -> None:
     """Along random directions through all parameters at once: (f(x + e u) - f(x - e u)) / 2 e = grad f(x) . u."""
     translator = build(options)

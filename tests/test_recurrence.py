@@ -53,6 +53,11 @@ RECORDED = [
     {"score": "general", "cell": "lstm", "bridge": "copy", "wiring": "luong"},
     {"score": "additive", "bridge": "backward", "wiring_options": {"readout_state": "previous"}},
     {"score": "additive", "wiring_options": {"readout_state": "previous"}, "decoder_layers": 3, "residual_from": 2},
+    {"score": "additive", "transitions": 3},
+    {"score": "dot", "wiring": "luong", "decoder_layers": 2, "transitions": 2, "cell": "lstm"},
+    {"score": "general", "wiring": "conditional", "decoder_layers": 2, "first_transitions": 4, "transitions": 2},
+    {"score": "additive", "wiring": "gnmt", "wiring_options": {"context_feeding": True}, "transitions": 2}
+    | {"decoder_layers": 2, "cell": "rnn"},
 ]
 
 
@@ -101,6 +106,7 @@ def test_a_network_that_is_not_recorded_says_why() -> None:
         "model.attention.score has no native or Triton kernel",
         "model.attention.window is not global",
         "model.attention.wiring.reset_context has no native or Triton kernel",
+        "model.decoder.cell.layer_normalization has no native or Triton kernel",
     }
 
 

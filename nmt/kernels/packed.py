@@ -8,10 +8,10 @@ H hidden, C = D x H outputs, G = 3 H gates.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -116,8 +116,78 @@ State = tuple[Tensor, ...]
 """The parts of a cell's state, its output first."""
 
 
+class StepWeights(NamedTuple):
+    """Weights of one cell. Those of a layer are a chain: behind the first, a cell reads no input, only the state."""
+
+    weight_in: Tensor | None
+    """None: the cell reads no input."""
+    weight_state: Tensor
+    bias_in: Tensor
+    bias_state: Tensor
+    gain_in: Tensor | None = None
+    """Gain [G] of the normalised product with the input; None without layer normalisation, or without an input."""
+    gain_state: Tensor | None = None
+    """Gain [G] of the normalised product with the state; None without layer normalisation."""
+    gain_cell: Tensor | None = None
+    bias_cell: Tensor | None = None
+    """Gain and bias [H] of the normalised cell that the output reads (LSTM)."""
+
+
+def run_chain(
+    cell: str,
+    step: CellStep,
+    chain: Sequence[StepWeights],
+    groups: Sequence[int],
+    projected: Tensor,
+    state: State,
+    beside: Tensor | None = None,
+) -> State:
+    """Runs the cells of a layer, one behind the other (Miceli Barone 2017, section 2.3; Ba 2016, supplement).
+
+        h_t1 = cell_1(x_t, h_{t-1,L});   h_tk = cell_k(0, h_{t,k-1}) for k = 2 .. L
+
+    With layer normalisation LN(W x) g_x + b_x and LN(U h) g_h + b_h take the places of W x + b_x and U h + b_h, and the
+    output of an LSTM reads LN(c') g_c + b_c in place of c'. LN subtracts the mean over the units and divides by their
+    standard deviation: over the gates of each group together.
+
+    Args:
+        cell: name of the cell's folder in `nmt/kernels`; `step` is its step, without normalisation.
+        groups: numbers of gates that are normalised together; empty without layer normalisation.
+        projected: the product with the input [..., G], with its bias only where there is no normalisation.
+        state: the parts of the state before, [..., H].
+        beside: is added to the first cell's product with the state.
+    """
+    for number, weights in enumerate(chain):
+        recurrent = F.linear(state[0], weights.weight_state, None if groups else weights.bias_state)
+        if beside is not None and not number:
+            recurrent = recurrent + beside
+        if groups:
+            assert weights.gain_state is not None
+            recurrent = _normalized(recurrent, groups, weights.gain_state, weights.bias_state)
+            if weights.gain_in is not None:
+                projected = _normalized(projected, groups, weights.gain_in, weights.bias_in)
+        if number:
+            projected = weights.bias_in.to(recurrent.dtype).expand_as(recurrent)
+        if weights.gain_cell is not None and weights.bias_cell is not None:
+            normalize = partial(_normalized, groups=(1,), gain=weights.gain_cell, bias=weights.bias_cell)
+            step = partial(reference_step(cell), normalize=normalize)  # type: ignore[call-arg]
+        state = step(projected, recurrent, state)
+    return state
+
+
+def _normalized(values: Tensor, groups: Sequence[int], gain: Tensor, bias: Tensor) -> Tensor:
+    """Normalises groups of gates [..., G], in at least single precision under autocast."""
+    unit = values.shape[-1] // sum(groups)
+    parts = torch.split(values, [unit * gates for gates in groups], -1)
+    normalized = [F.layer_norm(part, part.shape[-1:]) for part in parts]
+    return torch.addcmul(bias, torch.cat(normalized, -1), gain)
+
+
 class SteppedLayers(nn.Module):
-    """Layers of a cell that PyTorch has none of: the weights of its layers, under their names."""
+    """Layers of a cell that PyTorch has none of: the weights of its layers, under their names.
+
+    Those of the k-th cell behind the first of a layer end in `_tk`.
+    """
 
     def __init__(
         self,
@@ -129,33 +199,68 @@ class SteppedLayers(nn.Module):
         num_layers: int,
         bidirectional: bool,
         dropout: float,
+        transitions: int = 1,
+        groups: Sequence[int] = (),
     ) -> None:
-        """`cell` is the name of the cell's folder in `nmt/kernels`; its state has this many parts."""
+        """`cell` is the name of the cell's folder in `nmt/kernels`; its state has this many parts.
+
+        `transitions` are the cells of a layer; `groups` as for `run_chain`.
+        """
         super().__init__()
+        self.transitions, self.groups = transitions, tuple(groups)
         self.cell, self.parts = cell, parts
         self.hidden_size, self.num_layers = hidden_size, num_layers
         self.bidirectional, self.dropout = bidirectional, dropout
-        sides = ("", "_reverse")[: 1 + bidirectional]
-        for layer in range(num_layers):
+        gated, sides = gates * hidden_size, ("", "_reverse")[: 1 + bidirectional]
+        self._suffixes = [f"_l{layer}{side}" for layer in range(num_layers) for side in sides]
+        for number, suffix in enumerate(self._suffixes):
+            layer = number // len(sides)
             features = hidden_size * len(sides) if layer else input_size
-            for side in sides:
-                for name, shape in (("ih", (features,)), ("hh", (hidden_size,))):
-                    weight, bias = torch.empty(gates * hidden_size, *shape), torch.empty(gates * hidden_size)
-                    self.register_parameter(f"weight_{name}_l{layer}{side}", nn.Parameter(weight))
-                    self.register_parameter(f"bias_{name}_l{layer}{side}", nn.Parameter(bias))
-        kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        self._all_weights = [
-            [f"{kind}_l{layer}{side}" for kind in kinds] for layer in range(num_layers) for side in sides
-        ]
+            self._add(suffix, gated, features)
+            for cell_number in range(1, transitions):
+                self._add(f"{suffix}_t{cell_number}", gated, None)
+
+    def _add(self, suffix: str, gated: int, features: int | None) -> None:
+        """Registers the parameters of a cell, in PyTorch's order, then those of its normalisation."""
+        shapes: dict[str, tuple[int, ...]] = {} if features is None else {"weight_ih": (gated, features)}
+        shapes |= {"bias_ih": (gated,), "weight_hh": (gated, self.hidden_size), "bias_hh": (gated,)}
+        if self.groups and features is not None:
+            shapes["gain_ih"] = (gated,)
+        if self.groups:
+            shapes["gain_hh"] = (gated,)
+        if self.groups and self.parts > 1:
+            shapes |= {"gain_c": (self.hidden_size,), "bias_c": (self.hidden_size,)}
+        for name, shape in shapes.items():
+            self.register_parameter(name + suffix, nn.Parameter(torch.empty(*shape)))
 
     @property
     def all_weights(self) -> list[list[Tensor]]:
-        """Of each layer and direction, as `torch.nn.GRU.all_weights`."""
-        return [[getattr(self, name) for name in names] for names in self._all_weights]
+        """Of the first cell of each layer and direction, as `torch.nn.GRU.all_weights`."""
+        kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        return [[getattr(self, kind + suffix) for kind in kinds] for suffix in self._suffixes]
+
+    @property
+    def chains(self) -> list[list[StepWeights]]:
+        """The cells of each layer and direction."""
+        return [
+            [self._weights(suffix), *(self._weights(f"{suffix}_t{number}") for number in range(1, self.transitions))]
+            for suffix in self._suffixes
+        ]
+
+    def _weights(self, suffix: str) -> StepWeights:
+        kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "gain_ih", "gain_hh", "gain_c", "bias_c")
+        return StepWeights(*(getattr(self, kind + suffix, None) for kind in kinds))  # type: ignore[arg-type]
 
 
 RecurrentStack = nn.RNNBase | SteppedLayers
 """Layers of one size, with only dropout between them."""
+
+
+def chains_of(stack: RecurrentStack) -> list[list[StepWeights]]:
+    """Returns the cells of each layer and direction; PyTorch's layers have one each."""
+    if isinstance(stack, SteppedLayers):
+        return stack.chains
+    return [[StepWeights(*weights)] for weights in stack.all_weights]
 
 
 PackedGru = Callable[[Tensor, Tensor, Tensor, Packing], tuple[Tensor, Tensor]]
@@ -182,10 +287,11 @@ def run_packed(
     `gru` is None. Layers that PyTorch lacks, or whose prepacked weights it cannot use, run by the steps of `cell_step`.
     """
     run: Callable[[Tensor, Packing, Any], Any]
+    all_weights: Sequence[Any] = stack.all_weights
     if gru is not None and isinstance(stack, nn.GRU):
         run = partial(_gru_layer, gru, linear)
     elif isinstance(stack, SteppedLayers) or has_prepacked_weights(stack):
-        run = partial(_stepped_layer, stack, cell_step)
+        run, all_weights = partial(_stepped_layer, stack, cell_step), chains_of(stack)
     elif stack.training and stack.dropout and stack.num_layers > 1 and inputs_PX.device.type == "cpu":
         run = partial(_library_layer, stack)
     else:
@@ -196,7 +302,7 @@ def run_packed(
     for layer in range(stack.num_layers):
         if layer:
             inputs_PX = dropout(inputs_PX, stack.dropout, stack.training)
-        weights = stack.all_weights[layer * directions : (layer + 1) * directions]
+        weights = all_weights[layer * directions : (layer + 1) * directions]
         inputs_PX, *final = run(inputs_PX, packing, weights)
         finals.append(final)
     return inputs_PX, tuple(torch.cat(part) for part in zip(*finals, strict=True))
@@ -228,17 +334,19 @@ def _stepped_layer(
 ) -> Any:
     """Runs one layer step by step, from zero states in at least single precision."""
     cell, parts = (stack.cell, stack.parts) if isinstance(stack, SteppedLayers) else LIBRARY_CELLS[stack.mode]
+    groups = stack.groups if isinstance(stack, SteppedLayers) else ()
     step, dtype = cell_step(cell), torch.promote_types(inputs_PX.dtype, torch.float32)
     sides, finals = [], []
-    for direction, (weight_in, weight_state, bias_in, bias_state) in enumerate(weights):
+    for direction, chain in enumerate(weights):
         state: State = (inputs_PX.new_zeros(packing.full_rows, stack.hidden_size, dtype=dtype),) * parts
         outputs: list[Tensor] = []
-        steps = F.linear(inputs_PX, weight_in, bias_in).split_with_sizes(packing.sizes_T.tolist())
+        bias_in = None if groups else chain[0].bias_in
+        steps = F.linear(inputs_PX, chain[0].weight_in, bias_in).split_with_sizes(packing.sizes_T.tolist())
         # Backwards, each row starts at its own end.
         for projected_NG in reversed(steps) if direction else steps:
             size = len(projected_NG)
             before = tuple(part[:size] for part in state)
-            after = step(projected_NG, F.linear(before[0], weight_state, bias_state), before)
+            after = run_chain(cell, step, chain, groups, projected_NG, before)
             after = tuple(new.to(dtype) for new in after)
             outputs.append(after[0])
             # Rows that have ended, or have not begun, keep their state.

@@ -14,11 +14,10 @@ from typing import ClassVar, Literal, cast
 import torch
 from pydantic import Field, create_model
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nmt.config import schema
 from nmt.config.registry import PartOptions, Registry
-from nmt.kernels.packed import RecurrentStack, State, SteppedLayers
+from nmt.kernels.packed import RecurrentStack, State, SteppedLayers, StepWeights, chains_of, run_chain
 from nmt.kernels.select import Kernels
 from nmt.kernels.steps import has_step_kernels
 from nmt.kernels.tape import Row, Tape, Term, Value
@@ -40,10 +39,19 @@ def rows_after(values: Values) -> Rows:
     return tuple(value.after for value in values)
 
 
+class NormalizableOptions(PartOptions):
+    """Options of a cell that can be normalised."""
+
+    layer_normalization: bool = False
+    """Normalise the products with input and state, and the cell of an LSTM (Ba 2016, supplement)."""
+
+
 class Cell(nn.Module):
     """A recurrent layer that advances by one position, or runs over all positions at once.
 
-    Its weights are those of one PyTorch layer, such as `torch.nn.GRU`, on every path.
+    Its weights are those of one PyTorch layer, such as `torch.nn.GRU`, on every path. With several transitions it is a
+    chain of cells, which run one behind the other in each step (Miceli Barone 2017, section 2.3); chain and layer
+    normalisation are those of `packed.run_chain`.
     """
 
     kind: ClassVar[str]
@@ -55,11 +63,18 @@ class Cell(nn.Module):
     """PyTorch's own layers with the same equation; None: the step runs over whole sequences."""
     accumulates: ClassVar[int | None] = None
     """The gate whose bias begins as 1, so that the cell starts out remembering."""
+    groups: ClassVar[tuple[int, ...]] = ()
+    """Numbers of gates that layer normalisation takes together; empty: the cell has none."""
 
-    def __init__(self, options: PartOptions, input_size: int, hidden_size: int, kernels: Kernels) -> None:
+    def __init__(
+        self, options: PartOptions, input_size: int, hidden_size: int, kernels: Kernels, transitions: int = 1
+    ) -> None:
         super().__init__()
         self.hidden_size = hidden_size
-        self.layer = build_stack(options, input_size, hidden_size, layers=1, bidirectional=False, dropout=0.0)
+        self.layer = build_stack(
+            options, input_size, hidden_size, layers=1, bidirectional=False, dropout=0.0, transitions=transitions
+        )
+        self.normalized = self.layer.groups if isinstance(self.layer, SteppedLayers) else ()
         self.projected_size = self.gates * hidden_size
         self.step = kernels.cell_step(options.kind)
         """Computes the next state from both halves of the pre-activations [..., G] and the state [..., H]."""
@@ -78,8 +93,12 @@ class Cell(nn.Module):
         return weight, bias
 
     def project(self, inputs: Tensor) -> Tensor:
-        """Returns the input half of the pre-activations, [.., G], of inputs [.., input_size]."""
-        return self.product(inputs, *self.input_weights)
+        """Returns the input half of the pre-activations, [.., G], of inputs [.., input_size].
+
+        With layer normalisation it is the product alone, to which wirings may add further terms: `forward` normalises.
+        """
+        weight, bias = self.input_weights
+        return self.product(inputs, weight, None if self.normalized else bias)
 
     def forward(self, projected_BQG: Tensor, state: State, beside_BQG: Tensor | None = None) -> State:
         """Returns the state after one step.
@@ -87,12 +106,12 @@ class Cell(nn.Module):
         `projected_BQG` is the input half, with further terms; `beside_BQG` is added to the recurrent half, which the
         reset gate of a GRU multiplies.
         """
-        recurrent_BQG = F.linear(state[0], *self.recurrent_weights)
-        return self.step(projected_BQG, recurrent_BQG if beside_BQG is None else recurrent_BQG + beside_BQG, state)
+        (chain,) = chains_of(self.layer)
+        return run_chain(self.kind, self.step, chain, self.normalized, projected_BQG, state, beside_BQG)
 
     def scan(self, inputs_BTX: Tensor, state: State) -> Tensor:
         """The outputs [B, T, H] of all positions from a state with one query, by PyTorch's layers where it has some."""
-        if self.library is None:
+        if isinstance(self.layer, SteppedLayers):
             outputs = []
             for projected_BG in self.project(inputs_BTX).unbind(1):
                 state = self(projected_BG.unsqueeze(1), state)
@@ -104,6 +123,8 @@ class Cell(nn.Module):
 
     def unsupported_reason(self) -> str:
         """Returns why a step cannot be recorded, with the path in the YAML; empty if it can."""
+        if self.normalized:
+            return "model.decoder.cell.layer_normalization has no native or Triton kernel"
         return "" if has_step_kernels(self.kind) else "model.decoder.cell has no native or Triton kernel"
 
     def carry(self, tape: Tape, state: State) -> Values:
@@ -118,11 +139,19 @@ class Cell(nn.Module):
 
     def record(self, tape: Tape, inputs: Sequence[Term], before: Rows, after: Rows) -> None:
         """Records a step from `before` to `after`, the input's half of the gates being the sum of `inputs`."""
-        tape.gated(self.kind, inputs, self.recurrent(tape, before), before[0], after[0])
+        (chain,) = chains_of(self.layer)
+        for number, weights in enumerate(chain):
+            if number:
+                inputs = (tape.constant(weights.bias_in),)
+            last = number == len(chain) - 1
+            following = after if last else rows_after(self.intermediate(tape))
+            recurrent = tape.product(before[0], weights.weight_state, weights.bias_state)
+            self.record_cell(tape, inputs, recurrent, before, following)
+            before = following
 
-    def recurrent(self, tape: Tape, before: Rows) -> Term:
-        """Records the recurrent half of the pre-activations."""
-        return tape.product(before[0], *self.recurrent_weights)
+    def record_cell(self, tape: Tape, inputs: Sequence[Term], recurrent: Term, before: Rows, after: Rows) -> None:
+        """Records a cell whose gates' recurrent half is `recurrent`."""
+        tape.gated(self.kind, inputs, recurrent, before[0], after[0])
 
 
 def cell_class(options: PartOptions) -> type[Cell]:
@@ -131,36 +160,54 @@ def cell_class(options: PartOptions) -> type[Cell]:
 
 
 def build_stack(
-    options: PartOptions, input_size: int, hidden_size: int, layers: int, bidirectional: bool, dropout: float
+    options: PartOptions,
+    input_size: int,
+    hidden_size: int,
+    layers: int,
+    bidirectional: bool,
+    dropout: float,
+    transitions: int = 1,
 ) -> RecurrentStack:
-    """Layers of the cell that the options name, PyTorch's where it has some, initialised as the cell is."""
+    """Layers of the cell that the options name, PyTorch's where it has some, initialised as the cell is.
+
+    Each layer has a chain of `transitions` cells in each direction.
+    """
     cell = cell_class(options)
     dropout = dropout if layers > 1 else 0.0
     stack: RecurrentStack
-    if cell.library is None:
-        stack = SteppedLayers(
-            cell.kind, cell.parts, cell.gates, input_size, hidden_size, layers, bidirectional, dropout
-        )
+    groups = cell.groups if isinstance(options, NormalizableOptions) and options.layer_normalization else ()
+    if cell.library is None or groups or transitions > 1:
+        sizes = cell.gates, input_size, hidden_size, layers
+        stack = SteppedLayers(cell.kind, cell.parts, *sizes, bidirectional, dropout, transitions, groups)
     else:
         stack = cell.library(
             input_size, hidden_size, num_layers=layers, bidirectional=bidirectional, dropout=dropout, batch_first=True
         )
-    for weight_in, weight_state, bias_in, bias_state in stack.all_weights:
-        _initialize(cell, weight_in, weight_state, bias_in, bias_state)
+    for chain in chains_of(stack):
+        for weights in chain:
+            _initialize(cell, weights)
     return stack
 
 
-def _initialize(cell: type[Cell], weight_in: Tensor, weight_state: Tensor, bias_in: Tensor, bias_state: Tensor) -> None:
-    """Initialises each gate's input matrix by Glorot, its recurrent matrix orthogonal; the LSTM's forget bias is 1."""
+def _initialize(cell: type[Cell], weights: StepWeights) -> None:
+    """Initialises each gate's input matrix by Glorot, its recurrent matrix orthogonal; the LSTM's forget bias is 1.
+
+    Gains of layer normalisation are 1, its biases 0.
+    """
     with torch.no_grad():
-        for block in weight_in.chunk(cell.gates):
-            nn.init.xavier_uniform_(block)
-        for block in weight_state.chunk(cell.gates):
+        if weights.weight_in is not None:
+            for block in weights.weight_in.chunk(cell.gates):
+                nn.init.xavier_uniform_(block)
+        for block in weights.weight_state.chunk(cell.gates):
             nn.init.orthogonal_(block)
-        bias_in.zero_()
-        bias_state.zero_()
+        for gain in (weights.gain_in, weights.gain_state, weights.gain_cell):
+            if gain is not None:
+                gain.fill_(1.0)
+        for bias in (weights.bias_in, weights.bias_state, weights.bias_cell):
+            if bias is not None:
+                bias.zero_()
         if cell.accumulates is not None:
-            bias_in.chunk(cell.gates)[cell.accumulates].fill_(1.0)
+            weights.bias_in.chunk(cell.gates)[cell.accumulates].fill_(1.0)
 
 
 CELLS: Registry[Cell] = Registry("cell")
@@ -172,11 +219,13 @@ def add_cell(kind: str, description: str, *, gates: int) -> None:
     register_cell(kind, description)(type(f"{kind.capitalize()}Cell", (Cell,), attributes))
 
 
-def register_cell(kind: str, description: str) -> Callable[[type[Cell]], type[Cell]]:
-    """Returns a decorator that registers a cell, whose only option is its name."""
+def register_cell(
+    kind: str, description: str, base: type[PartOptions] = PartOptions
+) -> Callable[[type[Cell]], type[Cell]]:
+    """Returns a decorator that registers a cell, whose options are its name and those of `base`."""
     options = create_model(
         f"{kind.capitalize()}Options",
-        __base__=PartOptions,
+        __base__=base,
         __doc__=description,
         kind=(Literal[kind], Field(kind, description=description)),  # type: ignore[arg-type]
     )
@@ -189,25 +238,27 @@ def register_cell(kind: str, description: str) -> Callable[[type[Cell]], type[Ce
     return register
 
 
-@register_cell("gru", "Gated recurrent unit.")
+@register_cell("gru", "Gated recurrent unit.", NormalizableOptions)
 class GruCell(Cell):
     """Gated recurrent unit (Cho 2014)."""
 
     gates = 3
+    groups = (2, 1)
     library = nn.GRU
 
 
-@register_cell("lstm", "Long short-term memory.")
+@register_cell("lstm", "Long short-term memory.", NormalizableOptions)
 class LstmCell(Cell):
     """Long short-term memory (Hochreiter 1997)."""
 
     gates = 4
     parts = 2
     accumulates = 1
+    groups = (4,)
     library = nn.LSTM
 
-    def record(self, tape: Tape, inputs: Sequence[Term], before: Rows, after: Rows) -> None:
-        tape.lstm(inputs, self.recurrent(tape, before), (before[1], after[1]), after[0])
+    def record_cell(self, tape: Tape, inputs: Sequence[Term], recurrent: Term, before: Rows, after: Rows) -> None:
+        tape.lstm(inputs, recurrent, (before[1], after[1]), after[0])
 
 
 @register_cell("rnn", "Simple recurrent network with tanh.")
@@ -217,8 +268,8 @@ class RnnCell(Cell):
     gates = 1
     library = nn.RNN
 
-    def record(self, tape: Tape, inputs: Sequence[Term], before: Rows, after: Rows) -> None:
-        tape.tanh(inputs, self.recurrent(tape, before), after[0])
+    def record_cell(self, tape: Tape, inputs: Sequence[Term], recurrent: Term, before: Rows, after: Rows) -> None:
+        tape.tanh(inputs, recurrent, after[0])
 
 
 DropoutMasks = tuple[Tensor, ...]
@@ -248,6 +299,7 @@ class Stack(nn.Module):
                 (input_size if layer == first else decoder.hidden_size) + context_size,
                 decoder.hidden_size,
                 kernels,
+                decoder.transitions_by_layer[layer],
             )
             for layer in range(first, decoder.layers)
         )

@@ -113,9 +113,8 @@ class HierarchicalEncoder(nn.Module):
     def unsupported_reason(self) -> str:
         """Why some layers run by the library alone, with the path in the YAML; empty where none does."""
         levels = {"word": self.word, "sentence": self.sentence}
-        return " and ".join(
-            f"model.{name}.cell is not gru" for name, level in levels.items() if not level.has_native_layers
-        )
+        reasons = (level.only_reference(f"model.{name}") for name, level in levels.items())
+        return " and ".join(reason for reason in reasons if reason)
 
     def forward(self, ids_W: Tensor, words_N: Tensor, sentences_B: Tensor) -> EncodedDocuments:
         """Encode documents of any shape.

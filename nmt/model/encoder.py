@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nmt.config import schema
-from nmt.kernels.packed import Packing, RecurrentStack, State
+from nmt.kernels.packed import Packing, RecurrentStack, State, SteppedLayers
 from nmt.kernels.select import Kernels
 from nmt.model.attention import Encoded
 from nmt.model.cells import build_stack
@@ -57,7 +57,15 @@ class RecurrentLayers(nn.Module):
         self.residual_from = options.residual_from
         sizes = (input_size, *options.widths)
         stacks = [
-            build_stack(options.cell, sizes[first - 1], options.hidden_size, last - first + 1, directions == 2, dropout)
+            build_stack(
+                options.cell,
+                sizes[first - 1],
+                options.hidden_size,
+                last - first + 1,
+                directions == 2,
+                dropout,
+                options.transitions,
+            )
             for first, last, directions in segments(options)
         ]
         self.stack = stacks[0]
@@ -68,10 +76,15 @@ class RecurrentLayers(nn.Module):
         """All segments, the lowest first."""
         return [self.stack, *self.above]
 
-    @property
-    def has_native_layers(self) -> bool:
-        """Whether the layers have an implementation besides PyTorch's own."""
-        return isinstance(self.stack, nn.GRU)
+    def only_reference(self, section: str) -> str:
+        """Returns why the layers, of this section of the YAML, have no implementation besides PyTorch's; else empty."""
+        if isinstance(self.stack, nn.GRU):
+            return ""
+        if isinstance(self.stack, SteppedLayers) and self.stack.groups:
+            return f"{section}.cell.layer_normalization is true"
+        if isinstance(self.stack, SteppedLayers) and self.stack.transitions > 1:
+            return f"{section}.transitions is not 1"
+        return f"{section}.cell is not gru"
 
     def run(self, below_PX: Tensor, packing: Packing) -> tuple[Tensor, list[State]]:
         """Returns the top layer's outputs [P, C] and the last states of each segment: parts [L x D, R, H], packed."""
@@ -123,7 +136,7 @@ class RecurrentEncoder(RecurrentLayers):
 
     def unsupported_reason(self) -> str:
         """Returns why only PyTorch's own layers can run, with the path in the YAML; empty if others can."""
-        return "" if self.has_native_layers else "model.encoder.cell is not gru"
+        return self.only_reference("model.encoder")
 
     def forward(self, source_BS: Tensor, lengths_B: Tensor) -> Encoded:
         """Encodes sentences of `lengths_B` pieces; the ids of padding are ignored.

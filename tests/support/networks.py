@@ -37,6 +37,10 @@ def model_options(
     encoder_cell: str | None = None,
     encoder_layers: int = 1,
     decoder_layers: int = 1,
+    cell_normalization: bool = False,
+    encoder_transitions: int = 1,
+    transitions: int = 1,
+    first_transitions: int | None = None,
     bidirectional: bool | Literal["first"] = True,
     encoder_residual_from: int | None = None,
     bridge: str = "final",
@@ -59,20 +63,24 @@ def model_options(
     One direction is twice as wide: a score may want annotations as wide as the decoder's state.
     """
     embedding_size, encoder_size, decoder_size = sizes
+    of_cell = {"layer_normalization": True} if cell_normalization else {}
     return schema.ModelConfig(
         embedding_size=embedding_size,
         tie=tie,
         layer_normalization=layer_normalization,
         dropout=dropout,
         encoder=schema.EncoderConfig(
-            cell=CELLS[encoder_cell or cell].options(),
+            cell=CELLS[encoder_cell or cell].options(**of_cell),
+            transitions=encoder_transitions,
             hidden_size=encoder_size if bidirectional is True else 2 * encoder_size,
             layers=encoder_layers,
             bidirectional=bidirectional,
             residual_from=encoder_residual_from,
         ),
         decoder=schema.DecoderConfig(
-            cell=CELLS[cell].options(),
+            cell=CELLS[cell].options(**of_cell),
+            transitions=transitions,
+            first_transitions=first_transitions,
             hidden_size=decoder_size,
             layers=decoder_layers,
             bridge=bridge,

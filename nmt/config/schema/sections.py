@@ -213,6 +213,9 @@ class EncoderConfig(Section):
     """Units of each layer and direction."""
     layers: Layers = 1
     """Layers, one above the other."""
+    transitions: Layers = 1
+    """Cells of each layer, one behind the other in each step; all but the first read no input (Miceli Barone 2017,
+    section 2.3). With several layers the encoder is BiDeep (section 2.4)."""
     bidirectional: bool | Literal["first"] = True
     """Read in both directions; `first`: the lowest layer does, those above it read forward (Wu 2016, section 3.2). The
     outputs of both directions are 2 x `hidden_size` wide."""
@@ -265,6 +268,12 @@ class DecoderConfig(Section):
     """Units of each layer."""
     layers: Layers = 1
     """Layers, one above the other."""
+    transitions: Layers = 1
+    """Cells of each layer, one behind the other in each step; all but the first read no input (Miceli Barone 2017,
+    section 2.3)."""
+    first_transitions: Layers | None = None
+    """The same of the lowest layer; by default `transitions`. With wiring `conditional` it has two at least: attention
+    stands behind the first."""
     bridge: Literal["final", "backward", "mean", "context", "copy", "zero"] = "final"
     """Source of the first state. A layer with tanh maps the encoder's last states (`final`), those of its
     backward direction alone (`backward`, Bahdanau 2015, A.2.2), the mean of its annotations (`mean`, Sennrich 2017), or
@@ -273,6 +282,12 @@ class DecoderConfig(Section):
     residual_from: Residual = None
     """First layer, counted from 1, whose input is added to its output (He 2016; 3 in Wu 2016); null: none."""
     readout: ReadoutConfig = ReadoutConfig()
+
+    @property
+    def transitions_by_layer(self) -> tuple[int, ...]:
+        """Cells of each layer, the lowest first."""
+        first = self.transitions if self.first_transitions is None else self.first_transitions
+        return (first, *[self.transitions] * (self.layers - 1))
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         yield from _without_layer(self.residual_from, self.layers)

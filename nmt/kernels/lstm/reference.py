@@ -6,16 +6,26 @@ order, so that the weights are those of `torch.nn.LSTM`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 
-def lstm_step(from_input: Tensor, from_state: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def lstm_step(
+    from_input: Tensor,
+    from_state: Tensor,
+    state: tuple[Tensor, ...],
+    normalize: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Tensor, ...]:
     """Long short-term memory (Hochreiter 1997 with the forget gate of Gers 2000): output and cell.
 
     i, f, o = sigmoid(..);  g = tanh(..);  c' = f * c + i * g;  h' = o * tanh(c')
+
+    With `normalize` h' = o * tanh(normalize(c')) (Ba 2016, supplement).
     """
     _, cell = state
     entry, forget, candidate, output = (from_input + from_state).to(cell.dtype).chunk(4, dim=-1)
     cell = torch.sigmoid(forget) * cell + torch.sigmoid(entry) * torch.tanh(candidate)
-    return torch.sigmoid(output) * torch.tanh(cell), cell
+    read = cell if normalize is None else normalize(cell)
+    return torch.sigmoid(output) * torch.tanh(read), cell

@@ -110,6 +110,11 @@ class Tape:
         self._step_inputs.append((self._input(input_BTG, "BT"), term))
         return term
 
+    def constant(self, bias_G: Tensor) -> Term:
+        """Records an input that is the same in all steps and sentences."""
+        run = self._run
+        return self.input(bias_G.to(run.compute_dtype).expand(run.batch, run.steps, -1))
+
     def carried(self, first_B1F: Tensor, formats: Formats = "both") -> Value:
         """Records a state that is carried from step to step."""
         return self._value(Value(first_B1F.shape[2], self._input(first_B1F, "B"), formats=formats))

@@ -22,7 +22,12 @@ class ConditionalOptions(schema.NetworkPartOptions):
     kind: Literal["conditional"] = "conditional"
 
     def conflicts(self, model: schema.ModelConfig) -> Iterator[tuple[str, str]]:
-        """The second update is with the context."""
+        """There is a second update, and it is with the context."""
+        if model.decoder.first_transitions == 1:
+            yield (
+                "model.decoder.first_transitions",
+                "is 1, but wiring conditional has a cell before attention and one behind it; set it to 2 or more",
+            )
         score = model.attention.score
         if isinstance(score, ScoreOptions) and not score.gives_context:
             yield (
@@ -36,7 +41,8 @@ class ConditionalOptions(schema.NetworkPartOptions):
 class ConditionalWiring(Wiring):
     """s'_t = cell_1(E y_{t-1}, s_{t-1});  c_t = attend(s'_t);  s_t = cell_2(c_t, s'_t)  (Sennrich 2017, section 2).
 
-    The layers above read s_t.
+    With L transitions of the lowest layer, further cells follow without an input, s_tk = cell_k(0, s_t{k-1}) for
+    k = 3 .. L, and s_t = s_tL (Miceli Barone 2017, section 2.3). The layers above read s_t.
     """
 
     def __init__(
@@ -54,7 +60,8 @@ class ConditionalWiring(Wiring):
             model.attention, self.hidden_size, memory_size, kernels, model.dropout.attention
         )
         self.before = CELLS.build(decoder.cell, input_size, self.hidden_size, kernels)
-        self.behind = CELLS.build(decoder.cell, self.attention.context_size, self.hidden_size, kernels)
+        behind = max(decoder.transitions_by_layer[0] - 1, 1)
+        self.behind = CELLS.build(decoder.cell, self.attention.context_size, self.hidden_size, kernels, behind)
         self.above = Stack(model, self.hidden_size, kernels, first=1)
         self.parts = self.before.parts
         self.bridge = Bridge(model, self.parts, memory_size)

@@ -44,7 +44,8 @@ class GnmtWiring(Wiring):
         self.attention = build_attention(
             model.attention, self.hidden_size, memory_size, kernels, model.dropout.attention
         )
-        self.lowest = CELLS.build(model.decoder.cell, input_size, self.hidden_size, kernels)
+        transitions = model.decoder.transitions_by_layer[0]
+        self.lowest = CELLS.build(model.decoder.cell, input_size, self.hidden_size, kernels, transitions)
         self.above = Stack(model, self.hidden_size, kernels, first=1, context_size=self.attention.context_size)
         self.parts = self.lowest.parts
         if options.context_feeding and self.attention.context_size:
