@@ -104,7 +104,7 @@ def test_the_fingerprint_changes_with_text_sides_and_limit(tmp_path: Path) -> No
 
 
 def test_options_are_registered_under_their_kind() -> None:
-    assert list(CORPORA) == ["split", "huggingface", "jsonl", "parquet", "tsv", "text"]
+    assert list(CORPORA) == ["split", "huggingface", "jsonl", "opus", "parquet", "tmx", "tsv", "text"]
     for kind, entry in CORPORA.items():
         assert entry.options.model_fields["kind"].default == kind
         assert kind == "split" or {"weight", "limit"} <= set(entry.options.model_fields)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
+import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -55,7 +57,9 @@ def strategy() -> st.SearchStrategy[Case]:
     """Cases of corpora."""
     shapes = st.builds(
         Shape,
-        format=st.sampled_from(("text", "tsv", "jsonl", "parquet", "saved", "huggingface json", "huggingface csv")),
+        format=st.sampled_from(
+            ("text", "tsv", "jsonl", "parquet", "saved", "huggingface json", "huggingface csv", "tmx", "opus")
+        ),
         compression=st.sampled_from(tuple(values.COMPRESSED)),
         arrow_type=st.sampled_from(("string", *ARROW_TYPES)),
         alignments=st.sampled_from((False, False, True)),
@@ -185,6 +189,10 @@ def _parallel(rows: Sequence[Row], shape: Shape) -> tuple[dict[str, Any], Conten
         return {"kind": kind, "path": "x.parquet", **sides}, {"x.parquet": _parquet(rows, shape, columns)}
     if shape.format == "saved":
         return {"kind": kind, "dataset": "x", **sides}, _saved(rows, shape, columns)
+    if shape.format == "tmx":
+        return {"kind": kind, "path": f"x.tmx{end}"}, {f"x.tmx{end}": _tmx(rows, shape)}
+    if shape.format == "opus":
+        return {"kind": kind, "path": "x.zip"}, {"x.zip": _zip(rows, shape)}
     suffix = shape.format.partition(" ")[2]
     content = _json(rows, shape, columns) if suffix == "json" else _table(rows, shape, columns, b",")
     return {"kind": kind, "dataset": suffix, "files": [f"x.{suffix}{end}"], **sides}, {f"x.{suffix}{end}": content}
@@ -213,6 +221,28 @@ def _lines(rows: Sequence[Row], index: int, shape: Shape) -> bytes:
 def _table(rows: Sequence[Row], shape: Shape, columns: Sequence[str], separator: bytes) -> bytes:
     header = separator.join(name.encode() for name in columns)
     return _joined([header, *(separator.join(row[: len(columns)]) for row in rows)], shape)
+
+
+def _tmx(rows: Sequence[Row], shape: Shape) -> bytes:
+    """A translation memory; with `nulls` its text is not escaped."""
+
+    def segment(code: str, text: bytes) -> bytes:
+        if not shape.nulls:
+            text = text.replace(b"&", b"&amp;").replace(b"<", b"&lt;")
+        return b'<tuv xml:lang="%s"><seg>%s</seg></tuv>' % (code.encode(), text)
+
+    units = (b"<tu>" + segment("de-DE", row[0]) + segment("en", row[1]) + b"</tu>" for row in rows)
+    return _joined([b'<tmx version="1.4"><body>', *units, b"</body></tmx>"], shape)
+
+
+def _zip(rows: Sequence[Row], shape: Shape) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for index, code in enumerate(("de", "en")):
+            # The same time in every case.
+            member = zipfile.ZipInfo(f"x.de-en.{code}")
+            archive.writestr(member, _joined([row[index] for row in rows], replace(shape, compression="")))
+    return file.getvalue()
 
 
 def _json(rows: Sequence[Row], shape: Shape, columns: Sequence[str]) -> bytes:

@@ -10,6 +10,7 @@ from nmt.config.registry import PartOptions, Registry
 from nmt.config.schema import DataConfig
 from nmt.data.readers import base
 from nmt.data.readers.arrow import HuggingFaceOptions, HuggingFaceReader, ParquetReader
+from nmt.data.readers.exchange_formats import OpusReader, TmxReader
 from nmt.data.readers.line_formats import AlignedReader, JsonLinesReader, TableColumn, TsvReader
 from nmt.errors import DataError
 
@@ -29,12 +30,12 @@ class CorpusOptions(base.SourceOptions):
     @property
     def has_alignments(self) -> bool:
         """Whether the pairs come with word alignments."""
-        return getattr(self, self.keys["alignment"]) is not None
+        return "alignment" in self.columns()
 
     @property
     def has_documents(self) -> bool:
         """Whether the pairs are the sentences of documents, in order."""
-        return getattr(self, self.keys["document"]) is not None
+        return "document" in self.columns()
 
 
 class PairFieldOptions(CorpusOptions):
@@ -103,6 +104,35 @@ class HuggingFacePairOptions(HuggingFaceOptions, PairFieldOptions):
     """Column of the source sentence, or its dotted name inside a column; by default the source language's code."""
     target: str | None = None  # type: ignore[assignment]
     """Column of the target sentence, or its dotted name inside a column; by default the target language's code."""
+
+
+class LanguageFileOptions(CorpusOptions, base.FileOptions):
+    """Codes of the two languages in a file that may have others."""
+
+    keys: ClassVar[base.TextOfFields] = {"source": "source", "target": "target"}
+    source: str | None = None
+    """Code of the source language in the file, such as `de`, which also stands for `de-AT`; by default that of
+    `data.source_language`."""
+    target: str | None = None
+    """Code of the target language in the file; by default that of `data.target_language`."""
+
+
+class TmxPairOptions(LanguageFileOptions):
+    """A translation memory (TMX); plain or .gz, .bz2, .xz, .zst."""
+
+    kind: Literal["tmx"] = "tmx"
+
+
+class OpusPairOptions(LanguageFileOptions):
+    """A zip file of opus.nlpl.eu in the Moses format, such as `de-en.txt.zip`, as it was downloaded."""
+
+    kind: Literal["opus"] = "opus"
+    path: str
+    """The zip file."""
+    source: str | None = None
+    """Ending of the name of the file inside with the source side, such as `de`; by default `data.source_language`."""
+    target: str | None = None
+    """Ending of the name of the file inside with the target side; by default `data.target_language`."""
 
 
 class Pair(NamedTuple):
@@ -205,7 +235,9 @@ CORPORA: Registry[Corpus] = Registry("corpus")
 CORPORA.register("split", base.SplitOptions)(base.refuse_split)
 CORPORA.register("huggingface", HuggingFacePairOptions)(partial(Corpus, HuggingFaceReader))
 CORPORA.register("jsonl", JsonPairOptions)(partial(Corpus, JsonLinesReader))
+CORPORA.register("opus", OpusPairOptions)(partial(Corpus, OpusReader))
 CORPORA.register("parquet", ParquetPairOptions)(partial(Corpus, ParquetReader))
+CORPORA.register("tmx", TmxPairOptions)(partial(Corpus, TmxReader))
 CORPORA.register("tsv", TsvPairOptions)(partial(Corpus, TsvReader))
 CORPORA.register("text", TextPairOptions)(partial(Corpus, TextPairReader))
 

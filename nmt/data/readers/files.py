@@ -11,6 +11,7 @@ import os
 import stat
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -62,10 +63,17 @@ def raw_lines(path: Path, *, once: bool = False) -> Iterator[bytes]:
 
     With `once` the file may be a pipe or a device. Raises DataError when the file is missing, damaged or cut short.
     """
+    with opened(path, once=once) as stream:
+        yield from split_lines(stream, str(path))
+
+
+@contextmanager
+def opened(path: Path, *, once: bool = False) -> Iterator[BinaryIO]:
+    """Opens a file for reading, by the compression of its suffix; errors are those of `raw_lines`."""
     check_file(path, once=once)
     try:
         with OPENERS.get(path.suffix, open)(path, "rb") as stream:
-            yield from split_lines(stream, str(path))
+            yield stream
     # A compressed file that was cut short raises EOFError, a damaged one any of the others.
     except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         state = "damaged or cut short" if path.suffix in OPENERS else "cannot be read"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from nmt.config.schema import ColumnNumber
@@ -28,26 +28,29 @@ HEADER_NAMES: Mapping[base.FieldName, frozenset[str]] = {
 class AlignedReader(base.RecordReader):
     """Text files that are aligned line by line, one for each field."""
 
-    def __init__(self, paths: base.TextOfFields, unit: str) -> None:
-        """`unit` is the word for a record in messages."""
-        self._paths = {field: Path(path) for field, path in paths.items()}
+    def __init__(self, names: base.TextOfFields, unit: str, files: Sequence[Path] | None = None) -> None:
+        """`names` are the paths of the files, unless they are inside of `files`; `unit` is a record's in messages."""
+        self._names = names
         self._unit = unit
-        self.name = " / ".join(list(paths.values())[:2])
-        self.files = tuple(self._paths.values())
+        self.name = " / ".join(list(names.values())[:2])
+        self.files = tuple(map(Path, names.values())) if files is None else tuple(files)
         try_each(check_file, dict.fromkeys(self.files))
 
     def location(self, line: int, field: base.FieldName) -> str:
-        return f"{self._paths[field]}:{line}"
+        return f"{self._names[field]}:{line}"
 
     def records(self) -> Iterator[base.Record]:
         try:
-            for number, lines in enumerate(zip(*map(raw_lines, self.files), strict=True), start=1):
-                yield base.Record(number, dict(zip(self._paths, lines, strict=True)))
+            for number, lines in enumerate(zip(*map(self._lines, self._names), strict=True), start=1):
+                yield base.Record(number, dict(zip(self._names, lines, strict=True)))
         except ValueError as error:
-            first, *others = (f"{path} has {sum(1 for _ in raw_lines(path))}" for path in self.files)
+            first, *others = (f"{name} has {sum(1 for _ in self._lines(field))}" for field, name in self._names.items())
             raise DataError(
                 f"{first} lines and {' and '.join(others)}; line n of each must belong to the same {self._unit}"
             ) from error
+
+    def _lines(self, field: base.FieldName) -> Iterator[bytes]:
+        return raw_lines(Path(self._names[field]))
 
 
 class TsvReader(base.FileReader):
