@@ -67,9 +67,10 @@ COMPONENTS = Components(
         "window": family("window", "global"),
         "wiring": family("wiring", "bahdanau"),
         "coverage": family("coverage", "none"),
+        "objective": family("objective", "likelihood"),
         "context": family("context", "none"),
         "optimizer": family("optimizer", "adamw", "sgd"),
-        "schedule": family("schedule", "constant"),
+        "schedule": family("schedule", "constant", "cosine"),
     }
 )
 YAML = """
