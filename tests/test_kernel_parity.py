@@ -19,7 +19,12 @@ from torch.nn import functional as F
 import nmt.kernels
 from nmt.kernels.attention import attend, exponentials, reference, source_gradients
 from nmt.kernels.attention import native as native_attention
-from nmt.kernels.cross_entropy.chunked import chunked_cross_entropy, chunked_regularized_cross_entropy
+from nmt.kernels.cross_entropy.chunked import (
+    ChunkLosses,
+    chunk_losses,
+    chunked_cross_entropy,
+    chunked_regularized_cross_entropy,
+)
 from nmt.kernels.cross_entropy.native import log_softmax, native_cross_entropy, native_regularized_cross_entropy
 from nmt.kernels.cross_entropy.reference import cross_entropy, regularized_cross_entropy
 from nmt.kernels.dropout.native import LEVELS, native_dropout
@@ -408,6 +413,21 @@ def test_cross_entropy(
         if dtype == BF16:
             # bf16 has 8 bits: a product of 5 terms is good to about 1%.
             assert actual[name].item() == pytest.approx(by_pytorch.item(), rel=0.01)
+
+
+def test_a_loss_without_gradients_computes_none() -> None:
+    """Validation saves the products of the backward pass, although its parameters want gradients."""
+    wanted: list[bool] = []
+
+    def noting(*arguments: Any) -> ChunkLosses:
+        wanted.append(arguments[-1] is not None)
+        return chunk_losses(*arguments)
+
+    weight = torch.randn(7, 5, requires_grad=True)
+    for off in (torch.no_grad, torch.inference_mode, torch.enable_grad):
+        with off():
+            chunked_cross_entropy(torch.randn(3, 5), weight, torch.zeros(7), torch.arange(3), 0.1, noting)
+    assert wanted == [False, False, True]
 
 
 REGULARIZED = {

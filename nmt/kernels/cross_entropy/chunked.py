@@ -98,7 +98,7 @@ def chunked_cross_entropy(
 
     The gradient of the weights is summed in the weights' dtype, whatever the compute dtype.
     """
-    operands = readout_NR.unsqueeze(0), weight_VR, bias_V, target_N
+    operands = _operands(readout_NR.unsqueeze(0), weight_VR, bias_V, target_N)
     smoothed, likelihood, _ = _Chunked.apply(*operands, smoothing, None, of_chunk)  # type: ignore[no-untyped-call]
     return Losses(smoothed, likelihood)
 
@@ -113,7 +113,7 @@ def chunked_regularized_cross_entropy(
     of_chunk: LogitLosses = chunk_losses,
 ) -> RegularizedLosses:
     """Computes `reference.regularized_cross_entropy` in the same way, both passes of a chunk at once."""
-    operands = readout_2NR, weight_VR, bias_V, target_N
+    operands = _operands(readout_2NR, weight_VR, bias_V, target_N)
     return RegularizedLosses(*_Chunked.apply(*operands, smoothing, alpha, of_chunk))  # type: ignore[no-untyped-call]
 
 
@@ -122,6 +122,11 @@ def chunks(count: int, largest: int = CHUNK) -> Iterator[slice]:
     parts = -(-count // largest)
     for part in range(parts):
         yield slice(part * count // parts, (part + 1) * count // parts)
+
+
+def _operands(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Detaches tensors where autograd is off: it calls parameters in need of a gradient there too."""
+    return tensors if torch.is_grad_enabled() else tuple(tensor.detach() for tensor in tensors)
 
 
 class _Chunked(torch.autograd.Function):
