@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -113,12 +114,39 @@ def build_network(
     """
     seed_everything(config.seed, 0)
     network = build().to(runtime.device)
+    freeze(network, config.training.frozen)
     if initial_model:
         new = initial_model.load_into(network, may_lack=NEW_WEIGHTS)
         others = f"; {len(new)} weights of model.context start anew" if new else ""
         updates = counted(initial_model.metadata.step, "update")
         logger.info("starting from %s, after %s%s", initial_model.path, updates, others)
     return network
+
+
+def freeze(network: nn.Module, patterns: Sequence[str]) -> None:
+    """Excludes the weights from training whose names, or parts of the network, the patterns describe.
+
+    Raises `ConfigError` for a pattern that describes none, or if they describe all weights.
+    """
+    names = [name for name, _ in network.named_parameters()]
+    frozen: set[str] = set()
+    problems = []
+    for number, pattern in enumerate(patterns):
+        found = [name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")]
+        if not found:
+            parts = ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
+            problems.append(
+                f"training.frozen.{number}: no weights are named {pattern!r}; the parts of the network are {parts}"
+            )
+        frozen.update(found)
+    if len(frozen) == len(names):
+        problems.append("training.frozen: leaves no weights to train; name fewer")
+    if problems:
+        raise ConfigError(*problems)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    if frozen:
+        logger.info("training.frozen: %s stay as they are", counted(len(frozen), "tensor"))
 
 
 def learn_once(options: SentencePieceConfig, runtime: Runtime, learn: Callable[[], Learned]) -> Learned:
@@ -238,13 +266,17 @@ def load_initial_model(config: ExperimentConfig) -> Loaded | None:
         raise ConfigError(*(f"{START_FROM}: {problem}" for problem in error.problems)) from error
     saved = parse_saved_config(loaded.config_text, str(loaded.path / CONFIG_FILE))
     followed = corpus_size.fill_in(config, corpus_size.values_that_follow(saved))
-    problems = list(_differences(saved, followed, loaded.path))
+    own_tokenizer = getattr(config.training, "start_tokenizer", "keep") == "new"
+    sections = ("model",) if own_tokenizer else ("model", "tokenizer")
+    problems = list(_differences(saved, followed, loaded.path, sections))
     if problems:
         raise ConfigError(*problems)
     return loaded
 
 
-def _differences(saved: ExperimentConfig, config: ExperimentConfig, path: Path) -> Iterator[str]:
+def _differences(
+    saved: ExperimentConfig, config: ExperimentConfig, path: Path, sections: Sequence[str]
+) -> Iterator[str]:
     if saved.task != config.task:
         yield f"task: is {config.task!r}, but {path}, from which training starts, has {saved.task!r}"
         return
@@ -252,7 +284,9 @@ def _differences(saved: ExperimentConfig, config: ExperimentConfig, path: Path) 
         before, now = getattr(saved.data, key, None), getattr(config.data, key, None)
         if before != now:
             yield f"data.{key}: is {now!r}, but {path}, from which training starts, has {before!r}"
-    for section, verb in (("model", "has"), ("tokenizer", "has a tokenizer with")):
+    verbs = {"model": "has", "tokenizer": "has a tokenizer with"}
+    for section in sections:
+        verb = verbs[section]
         for key, (before, now) in difference(getattr(saved, section), getattr(config, section)).items():
             name = f"{section}.{key}"
             if not any(name == own or name.startswith(f"{own}.") for own in OWN_KEYS):

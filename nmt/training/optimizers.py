@@ -126,8 +126,8 @@ def values_per_weight(options: PartOptions) -> int:
 
 
 def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Returns two parameter groups: matrices, which decay, and the rest, which does not."""
-    parameters = list(module.parameters())
+    """Returns two groups of the parameters that are trained: matrices, which decay, and the rest, which does not."""
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     return [
         {"params": [each for each in parameters if each.dim() > 1], "weight_decay": weight_decay},
         {"params": [each for each in parameters if each.dim() <= 1], "weight_decay": 0.0},

@@ -64,7 +64,7 @@ class Trainer:
         self.save_checkpoint = save
         self.progress = Progress()
         self.parallel: nn.Module = data_parallel(objective, runtime.device) if runtime.world > 1 else objective
-        self.parameters = list(self.model.parameters())
+        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = OPTIMIZERS.build(options.optimizer, self.model)
         for group in self.optimizer.param_groups:
             group["initial_lr"] = group["lr"]

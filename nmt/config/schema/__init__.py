@@ -213,6 +213,9 @@ class TrainingConfig(LearningConfig):
 
     start_from: PathName | None = None
     """Run or checkpoint whose weights and tokenizer training starts with; what `model.context` adds starts anew."""
+    start_tokenizer: Literal["keep", "new"] = "keep"
+    """With `start_from`: keep its tokenizer, or take a new one as `tokenizer` says. Pieces that both have keep their
+    embeddings, others get the mean of the pieces that spell them."""
     batch_tokens: Tokens | None = None
     """Padded tokens of the longer side in a batch, on one device and in one accumulation step. Null: 2.9 x the root of
     the target pieces, 512 to 4,096, in each update."""
@@ -230,6 +233,14 @@ class TrainingConfig(LearningConfig):
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     guided_alignment: GuidedAlignmentConfig = GuidedAlignmentConfig()
     """A second loss, for attention, from the `alignments` of corpora."""
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        yield from decided(super().contradictions())
+        if self.start_tokenizer == "new" and self.start_from is None:
+            yield (
+                "start_tokenizer",
+                "is new, which needs a model to start from; set `start_from`, or leave it out",
+            )
 
 
 class ValidationConfig(Section):

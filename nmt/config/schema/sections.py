@@ -57,6 +57,9 @@ class LearningConfig(Section):
 
     start_from: PathName | None = None
     """Run or checkpoint whose weights and tokenizer training starts with."""
+    frozen: list[str] = Field(default_factory=list)
+    """Weights that training leaves as they are: parts of the network such as `encoder`, or patterns such as
+    `*embedding*`."""
     batch_tokens: Tokens | None = 4096
     accumulation: Annotated[int, Field(ge=1, le=1_000)] = 1
     """Batches whose gradients are added up to one update, on each device."""

@@ -36,6 +36,7 @@ from nmt.tasks.base import (
 )
 from nmt.tasks.translation.evaluation import validator
 from nmt.tasks.translation.loading import vocabulary
+from nmt.tasks.translation.new_vocabulary import with_vocabulary
 from nmt.training.objectives import OBJECTIVES
 
 SHOWN_LETTERS = 20
@@ -69,7 +70,11 @@ def setup(
         validation = _hold_out_validation(config, corpora, cache)
     else:
         _leave_out(config, corpora, cache)
-    tokenizers = _tokenizers(config, runtime, corpora, resumed or (initial_model.path if initial_model else None))
+    new_tokenizer = config.training.start_tokenizer == "new"
+    checkpoint = initial_model.path if initial_model and not new_tokenizer else None
+    tokenizers = _tokenizers(config, runtime, corpora, resumed or checkpoint)
+    if initial_model and new_tokenizer:
+        initial_model = with_vocabulary(initial_model, tokenizers)
     if config.tokenizer.sampling:
         require_sampling(tokenizers)
     build = partial(Translator, config.model, vocabulary(tokenizers), reverse_source=config.data.reverse_source)
