@@ -24,9 +24,15 @@ from nmt.kernels.cross_entropy.chunked import (
     chunk_losses,
     chunked_cross_entropy,
     chunked_regularized_cross_entropy,
+    chunked_target_log_probabilities,
 )
-from nmt.kernels.cross_entropy.native import log_softmax, native_cross_entropy, native_regularized_cross_entropy
-from nmt.kernels.cross_entropy.reference import cross_entropy, regularized_cross_entropy
+from nmt.kernels.cross_entropy.native import (
+    log_softmax,
+    native_cross_entropy,
+    native_regularized_cross_entropy,
+    native_target_log_probabilities,
+)
+from nmt.kernels.cross_entropy.reference import cross_entropy, regularized_cross_entropy, target_log_probabilities
 from nmt.kernels.dropout.native import LEVELS, native_dropout
 from nmt.kernels.linear import onednn, quantization
 from nmt.kernels.linear.onednn import PrepackedProduct
@@ -470,6 +476,35 @@ def test_cross_entropy_of_r_drop(
         assert {tensor.dtype for tensor in (*values.values(), *gradients)} == {torch.promote_types(each, FP32)}
         results.append({name: value.detach() for name, value in values.items()})
         results[-1] |= dict(zip(inputs, gradients, strict=True))
+    assert_near(*results, LOSSES[implementation][dtype])
+
+
+TARGET_LOG_PROBABILITIES = {
+    "reference": target_log_probabilities,
+    "chunked": chunked_target_log_probabilities,
+    "native": native_target_log_probabilities,
+}
+
+
+@in_every_format("cross_entropy")
+@pytest.mark.parametrize("sizes", [(1, 5, 7), (513, 5, 7), (700, 33, 67)], ids=str)
+def test_log_probabilities_of_targets(
+    sizes: tuple[int, int, int], implementation: str, device: str, dtype: torch.dtype
+) -> None:
+    """Against PyTorch's own losses in float64; each position has another weight in what follows."""
+    results: list[Results] = []
+    for each in (dtype, FP64):
+        inputs = cross_entropy_inputs(Numbers(each, each, device), sizes, has_bias=True)
+        targets = inputs.pop("targets")
+        if not results:
+            with torch.autocast(device, BF16, enabled=each == BF16):
+                values = TARGET_LOG_PROBABILITIES[implementation](*inputs.values(), targets)
+        else:
+            values = -F.cross_entropy(F.linear(*inputs.values()), targets, reduction="none")
+        weights = torch.linspace(-1.0, 2.0, len(values), dtype=values.dtype, device=device)
+        gradients = torch.autograd.grad((values * weights).sum(), list(inputs.values()))
+        assert {tensor.dtype for tensor in (values, *gradients)} == {torch.promote_types(each, FP32)}
+        results.append({"values": values.detach(), **dict(zip(inputs, gradients, strict=True))})
     assert_near(*results, LOSSES[implementation][dtype])
 
 

@@ -153,6 +153,19 @@ def test_logits_that_are_not_finite_do_not_stop_it() -> None:
     assert not torch.isfinite(objective(small_batch()).reported()[0])
 
 
+def test_in_bf16_every_weight_has_a_gradient() -> None:
+    """Casts of the weights that a pass without gradients leaves in autocast's cache would have none."""
+    torch.manual_seed(0)
+    translator = Translator(model_options(sizes=(16, 12, 24)), VOCABULARY, choose_kernels("reference", CPU)).train()
+    objective = scheduled(translator)
+    objective.reference_probability = 0.5
+    with torch.autocast("cpu", torch.bfloat16):
+        sums = objective(small_batch())
+    assert float(sums.reported()[2]) > 0.0
+    sums.loss((1.0, 1.0, 0.0)).backward()
+    assert [name for name, each in translator.named_parameters() if each.grad is None or not each.grad.any()] == []
+
+
 # Training
 
 
@@ -183,7 +196,8 @@ def test_a_stopped_run_goes_on_to_the_same_bits(folder: Path) -> None:
     assert all(record["alignment"] > 0 for record in records(straight.run))
 
 
-def test_a_translator_with_context_is_refused(folder: Path) -> None:
+@pytest.mark.parametrize("kind", ["scheduled_sampling", "minimum_risk"])
+def test_a_translator_with_context_is_refused(folder: Path, kind: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        run_config(folder, "training.objective=scheduled_sampling", "model.context=hierarchical")
-    assert any("training.objective: scheduled_sampling" in problem for problem in caught.value.problems)
+        run_config(folder, f"training.objective={kind}", "model.context=hierarchical")
+    assert any(f"training.objective: {kind}" in problem for problem in caught.value.problems)

@@ -76,6 +76,18 @@ def corpus_scores(
     return scores
 
 
+def sentence_scores(hypotheses: Sequence[str], references: Sequence[str], name: Literal["bleu", "chrf"]) -> list[float]:
+    """Scores detokenized translations one by one, from 0 to 100, as sacrebleu's `sentence_bleu` and `sentence_chrf` do.
+
+    BLEU is smoothed (Chen 2014, method 3), and has no n-grams longer than the translation.
+    """
+    metric = BLEU(effective_order=True) if name == "bleu" else CHRF()
+    return [
+        float(metric.sentence_score(hypothesis, [reference]).score)
+        for hypothesis, reference in zip(hypotheses, references, strict=True)
+    ]
+
+
 def paired_bootstrap(
     baseline: Sequence[str],
     system: Sequence[str],

@@ -18,7 +18,12 @@ from nmt.kernels.attention import native as native_attention
 from nmt.kernels.compiler import load
 from nmt.kernels.cross_entropy import native as native_cross_entropy
 from nmt.kernels.cross_entropy import reference as reference_cross_entropy
-from nmt.kernels.cross_entropy.chunked import CHUNK, chunked_cross_entropy, chunked_regularized_cross_entropy
+from nmt.kernels.cross_entropy.chunked import (
+    CHUNK,
+    chunked_cross_entropy,
+    chunked_regularized_cross_entropy,
+    chunked_target_log_probabilities,
+)
 from nmt.kernels.dropout.native import native_dropout
 from nmt.kernels.gru.native import gru_layer
 from nmt.kernels.linear import onednn
@@ -57,6 +62,8 @@ class Kernels:
         [Tensor, Tensor, Tensor, Tensor, float, float], reference_cross_entropy.RegularizedLosses
     ]
     """The same for readouts [2, N, R] of two passes, and the weight alpha of their divergence."""
+    target_log_probabilities: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    """Readout [N, R], weight [V, R], bias [V] and targets [N] to log-probabilities [N], with gradients."""
     dropout: Callable[[Tensor, float, bool], Tensor]
     """Inputs, probability and whether the network is in training."""
     linear: Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -100,6 +107,7 @@ def reference_kernels(reason: str = "") -> Kernels:
     return Kernels(
         cross_entropy=reference_cross_entropy.cross_entropy,
         regularized_cross_entropy=reference_cross_entropy.regularized_cross_entropy,
+        target_log_probabilities=reference_cross_entropy.target_log_probabilities,
         dropout=F.dropout,
         linear=F.linear,
         additive_scores=additive_scores,
@@ -133,6 +141,7 @@ def choose_kernels(
     chunked: Any = {
         "cross_entropy": chunked_cross_entropy,
         "regularized_cross_entropy": chunked_regularized_cross_entropy,
+        "target_log_probabilities": chunked_target_log_probabilities,
     }
     if device.type != "cpu":
         reason = f"kernel {kernel}: recurrent layers run by cuDNN; {loss}{recurrence}"
@@ -146,6 +155,7 @@ def choose_kernels(
             chosen,
             cross_entropy=native_cross_entropy.native_cross_entropy,
             regularized_cross_entropy=native_cross_entropy.native_regularized_cross_entropy,
+            target_log_probabilities=native_cross_entropy.native_target_log_probabilities,
             dropout=native_dropout,
             additive_scores=native_attention.additive_scores,
             log_softmax=native_cross_entropy.log_softmax,

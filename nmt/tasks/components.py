@@ -148,10 +148,13 @@ def _guided_alignment_needs_attention(config: TranslationConfig) -> Iterator[tup
         )
 
 
-def _objective_reads_context(config: TranslationConfig) -> Iterator[tuple[str, str]]:
+def _objective_goes_with_the_rest(config: TranslationConfig) -> Iterator[tuple[str, str]]:
+    """The options of an objective know their own conflicts with the section `training`."""
     objective = config.training.objective
-    without = isinstance(objective, ObjectiveOptions) and not objective.reads_context
-    if without and document_context(config.model) is not None:
+    if not isinstance(objective, ObjectiveOptions):
+        return
+    yield from ((f"training.{key}", text) for key, text in decided(objective.conflicts(config.training)))
+    if not objective.reads_context and document_context(config.model) is not None:
         yield (
             "training.objective",
             f"{objective.kind} translates sentences alone; leave model.context out, or set the objective to likelihood "
@@ -223,7 +226,7 @@ CHECKS: tuple[Check, ...] = (
         _latent_alignment_has_likelihoods,
         _guided_alignment_needs_alignments,
         _guided_alignment_needs_attention,
-        _objective_reads_context,
+        _objective_goes_with_the_rest,
         _context_needs_documents,
         _context_needs_documents_in_validation,
     ),

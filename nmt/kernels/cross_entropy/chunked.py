@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from nmt.kernels.cross_entropy.reference import Losses, RegularizedLosses
 from nmt.kernels.linear.onednn import PrepackedProduct
@@ -117,6 +118,18 @@ def chunked_regularized_cross_entropy(
     return RegularizedLosses(*_Chunked.apply(*operands, smoothing, alpha, of_chunk))  # type: ignore[no-untyped-call]
 
 
+def chunked_target_log_probabilities(
+    readout_NR: Tensor, weight_VR: Tensor, bias_V: Tensor, target_N: Tensor, of_chunk: LogitLosses = chunk_losses
+) -> Tensor:
+    """Computes `reference.target_log_probabilities` in chunks of positions.
+
+    The backward pass computes the logits of a chunk again, because its gradients depend on what follows.
+    """
+    operands = readout_NR, weight_VR, bias_V, target_N
+    log_probabilities_N: Tensor = _LogProbabilities.apply(*operands, of_chunk)  # type: ignore[no-untyped-call]
+    return log_probabilities_N
+
+
 def chunks(count: int, largest: int = CHUNK) -> Iterator[slice]:
     """Yields the fewest chunks of positions, of equal size up to one: a small chunk takes longer per position."""
     parts = -(-count // largest)
@@ -186,3 +199,45 @@ class _Chunked(torch.autograd.Function):
     def backward(ctx: Any, scale: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         d_readout, d_weight, d_bias = ctx.saved_tensors
         return d_readout * scale, d_weight * scale, d_bias * scale, None, None, None, None
+
+
+class _LogProbabilities(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, readout_NR: Tensor, weight_VR: Tensor, bias_V: Tensor, target_N: Tensor, of_chunk: LogitLosses
+    ) -> Tensor:
+        ctx.of_chunk, ctx.dtype = of_chunk, product_dtype(readout_NR)
+        ctx.save_for_backward(readout_NR, weight_VR, bias_V, target_N)
+        sum_dtype = torch.promote_types(ctx.dtype, torch.float32)
+        result_N = readout_NR.new_empty(len(readout_NR), dtype=sum_dtype)
+        with torch.autocast(readout_NR.device.type, enabled=False):
+            ahead, bias = PrepackedProduct(weight_VR.to(ctx.dtype)), bias_V.to(sum_dtype)
+            for rows in chunks(len(readout_NR)):
+                readout = readout_NR[rows].to(ctx.dtype)
+                losses = of_chunk(ahead, readout, bias, target_N[rows], 0.0, None, None)
+                result_N[rows] = losses.expected_N - losses.normalizer_N
+        return result_N
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, scale_N: Tensor) -> tuple[Tensor | None, ...]:
+        readout_NR, weight_VR, bias_V, target_N = ctx.saved_tensors
+        sum_dtype = scale_N.dtype
+        weight, bias = weight_VR.to(ctx.dtype), bias_V.to(sum_dtype)
+        ahead, back = PrepackedProduct(weight), PrepackedProduct(weight.t())
+        d_readout, d_weight = torch.empty_like(readout_NR), torch.zeros_like(weight_VR)
+        d_bias, unscaled = torch.zeros_like(bias), torch.zeros_like(bias)
+        with torch.autocast(readout_NR.device.type, enabled=False):
+            for rows in chunks(len(readout_NR)):
+                readout = readout_NR[rows].to(ctx.dtype)
+                d_logits = ctx.of_chunk(ahead, readout, bias, target_N[rows], 0.0, None, unscaled).d_logits_NV
+                # softmax - onehot is the gradient of -log p.
+                d_logits.mul_(-scale_N[rows].unsqueeze(1))
+                d_bias += d_logits.sum(0, dtype=sum_dtype)
+                d_readout[rows] = back.product(d_logits)
+                if ctx.dtype == d_weight.dtype:
+                    d_weight.addmm_(d_logits.t(), readout)
+                else:
+                    d_weight += d_logits.t() @ readout
+                del d_logits
+        return d_readout, d_weight, d_bias.to(bias_V.dtype), None, None

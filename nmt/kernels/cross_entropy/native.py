@@ -12,7 +12,12 @@ from torch import Tensor
 
 from nmt.kernels.compiler import address, can_be_called, declare
 from nmt.kernels.cross_entropy import reference
-from nmt.kernels.cross_entropy.chunked import ChunkLosses, chunked_cross_entropy, chunked_regularized_cross_entropy
+from nmt.kernels.cross_entropy.chunked import (
+    ChunkLosses,
+    chunked_cross_entropy,
+    chunked_regularized_cross_entropy,
+    chunked_target_log_probabilities,
+)
 from nmt.kernels.linear.onednn import PrepackedProduct
 
 _calls = declare({"loss": "sspppeppi", "regularized_loss": "sspppeepppi", "column_sums": "sspp", "log_softmax": "sspp"})
@@ -52,6 +57,8 @@ native_cross_entropy = partial(chunked_cross_entropy, of_chunk=native_chunk_loss
 """Computes `chunked.chunked_cross_entropy` with the C kernel for each chunk."""
 native_regularized_cross_entropy = partial(chunked_regularized_cross_entropy, of_chunk=native_chunk_losses)
 """Computes `chunked.chunked_regularized_cross_entropy` with the C kernel for each chunk."""
+native_target_log_probabilities = partial(chunked_target_log_probabilities, of_chunk=native_chunk_losses)
+"""Computes `chunked.chunked_target_log_probabilities` with the C kernel for each chunk."""
 
 
 def log_softmax(logits: Tensor) -> Tensor:

@@ -53,6 +53,11 @@ def regularized_cross_entropy(
     return RegularizedLosses(both + alpha * divergence, likelihood, divergence.detach())
 
 
+def target_log_probabilities(readout_NR: Tensor, weight_VR: Tensor, bias_V: Tensor, target_N: Tensor) -> Tensor:
+    """Computes log p(target), [N], in at least single precision, with all logits at once."""
+    return log_softmax(F.linear(readout_NR, weight_VR, bias_V)).gather(1, target_N.unsqueeze(1)).squeeze(1)
+
+
 def log_softmax(logits: Tensor) -> Tensor:
     """Computes log-softmax over the last dimension, in at least single precision."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)

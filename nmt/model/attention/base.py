@@ -153,6 +153,13 @@ class Encoded:
         summary = None if self.summary is None else self.summary.select(slice(sentences))
         return Encoded(self.memory_BSC[:sentences], self.mask_BS[:sentences], final, summary)
 
+    def select(self, sentences_N: Tensor) -> Encoded:
+        """Returns the sentences of these numbers, which may repeat."""
+        final = tuple(tuple(part.index_select(0, sentences_N) for part in layer) for layer in self.final_LBF)
+        summary = None if self.summary is None else self.summary.select(sentences_N)
+        memory_NSC = self.memory_BSC.index_select(0, sentences_N)
+        return Encoded(memory_NSC, self.mask_BS.index_select(0, sentences_N), final, summary)
+
 
 @dataclass(frozen=True)
 class Prepared:

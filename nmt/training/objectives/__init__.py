@@ -1,10 +1,10 @@
-"""Training objectives: likelihood, R-Drop and scheduled sampling.
+"""Objectives: likelihood, R-Drop, scheduled sampling, minimum risk.
 
 Those of translation are choices of `training.objective`. An objective is a file in this folder and a line here.
 """
 
 # A module registers its objective when it is imported.
-from nmt.training.objectives import r_drop, scheduled_sampling  # noqa: F401
+from nmt.training.objectives import minimum_risk, r_drop, scheduled_sampling  # noqa: F401
 from nmt.training.objectives.base import (
     MIN_ATTENTION,
     OBJECTIVES,

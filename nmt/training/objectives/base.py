@@ -8,7 +8,8 @@ Shapes: B sentences, T target positions, S source positions, L links, R readout,
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -101,6 +102,10 @@ class ObjectiveOptions(PartOptions):
     reads_context: ClassVar[bool] = True
     """Whether the objective is for translators with document context, too."""
 
+    def conflicts(self, training: TrainingConfig) -> Iterable[tuple[str, str]]:
+        """Yields conflicts with the rest of the section `training`: (key inside it, what is wrong and what to do)."""
+        return ()
+
 
 class LikelihoodOptions(ObjectiveOptions):
     kind: Literal["likelihood"] = "likelihood"
@@ -159,6 +164,21 @@ class TranslationObjective(Objective):
             return None
         assert weights is not None, "links need a translator with attention"
         return self.alignment_loss(weights.mean(), links)
+
+
+@contextmanager
+def translating(model: Translator, device: torch.device) -> Iterator[None]:
+    """While entered, a network in training translates: without dropout, and without gradients.
+
+    Autocast keeps no casts of the weights meanwhile: made without gradients, they must not serve the trained pass.
+    """
+    was_training, kind = model.training, device.type
+    model.eval()
+    try:
+        with torch.no_grad(), torch.autocast(kind, enabled=torch.is_autocast_enabled(kind), cache_enabled=False):
+            yield
+    finally:
+        model.train(was_training)
 
 
 @OBJECTIVES.register("likelihood", LikelihoodOptions)

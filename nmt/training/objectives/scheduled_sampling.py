@@ -18,7 +18,7 @@ from nmt.config.schema import Probability, TrainingConfig
 from nmt.data.batching import Batch
 from nmt.data.tokenizer import TokenizerPair
 from nmt.model.translator import Translator
-from nmt.training.objectives.base import OBJECTIVES, LossSums, ObjectiveOptions, TranslationObjective
+from nmt.training.objectives.base import OBJECTIVES, LossSums, ObjectiveOptions, TranslationObjective, translating
 
 MAX_EXPONENT = 700.0
 """e to a larger number overflows."""
@@ -93,7 +93,6 @@ class ScheduledSamplingObjective(TranslationObjective):
         assert likelihood is not None
         return LossSums((*trained, None), (likelihood, alignment, likelihood.new_tensor(100.0 * count)))
 
-    @torch.no_grad()
     def inputs(self, batch: Batch) -> tuple[Tensor, int]:
         """Returns the target with some pieces replaced by the decoder's own, [B, T], and their number.
 
@@ -108,19 +107,17 @@ class ScheduledSamplingObjective(TranslationObjective):
         if not len(steps):
             return inputs_BT, 0
         model, device = self.model, inputs_BT.device
-        was_training = model.training
-        model.eval()
-        state = model.start(model.encode(batch.source_BS, batch.source_lengths_B))
-        previous_B1 = torch.full_like(inputs_BT[:, :1], model.bos)
-        for position in range(int(steps[-1]) + 1):
-            state, readout_B1R = model.advance(state, previous_B1)
-            rows_K = is_own_BT[:, position].nonzero().squeeze(1)
-            if len(rows_K):
-                rows_K = rows_K.to(device, non_blocking=True)
-                logits_KV = model.projection(readout_B1R[:, 0].index_select(0, rows_K))
-                inputs_BT[:, position].index_copy_(0, rows_K, self._choose(logits_KV))
-            previous_B1 = inputs_BT[:, position : position + 1]
-        model.train(was_training)
+        with translating(model, device):
+            state = model.start(model.encode(batch.source_BS, batch.source_lengths_B))
+            previous_B1 = torch.full_like(inputs_BT[:, :1], model.bos)
+            for position in range(int(steps[-1]) + 1):
+                state, readout_B1R = model.advance(state, previous_B1)
+                rows_K = is_own_BT[:, position].nonzero().squeeze(1)
+                if len(rows_K):
+                    rows_K = rows_K.to(device, non_blocking=True)
+                    logits_KV = model.projection(readout_B1R[:, 0].index_select(0, rows_K))
+                    inputs_BT[:, position].index_copy_(0, rows_K, self._choose(logits_KV))
+                previous_B1 = inputs_BT[:, position : position + 1]
         return inputs_BT, int(is_own_BT.sum())
 
     def _choose(self, logits_KV: Tensor) -> Tensor:
