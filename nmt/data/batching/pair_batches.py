@@ -57,8 +57,8 @@ class Links:
     def twice(self, pairs: int) -> Links:
         """Returns the links of a batch of so many pairs, and those of the same pairs once more behind them."""
         row_L = torch.cat((self.row_L, self.row_L + pairs))
-        doubled = (torch.cat((each, each)) for each in (self.target_L, self.source_L, self.share_L))
-        return Links(row_L, *doubled, 2 * self.target_pieces)
+        target_L, source_L, share_L = (torch.cat((each, each)) for each in (self.target_L, self.source_L, self.share_L))
+        return Links(row_L, target_L, source_L, share_L, 2 * self.target_pieces)
 
 
 @dataclass(frozen=True)
@@ -113,11 +113,18 @@ class Batch:
     def twice(self) -> Batch:
         """Returns the pairs, and the same pairs once more behind them. They have no context."""
         assert self.context is None
-        tensors = self.source_BS, self.source_lengths_B, self.target_BT, self.target_lengths_B
-        links = None if self.links is None else self.links.twice(self.pairs)
-        rows = np.concatenate((self.rows, self.rows))
-        doubled = (torch.cat((each, each)) for each in tensors)
-        return Batch(*doubled, rows, 2 * self.target_tokens, self.weight, links)
+        sides = self.source_BS, self.source_lengths_B, self.target_BT, self.target_lengths_B
+        source_BS, source_lengths_B, target_BT, target_lengths_B = (torch.cat((each, each)) for each in sides)
+        return replace(
+            self,
+            source_BS=source_BS,
+            source_lengths_B=source_lengths_B,
+            target_BT=target_BT,
+            target_lengths_B=target_lengths_B,
+            rows=np.concatenate((self.rows, self.rows)),
+            target_tokens=2 * self.target_tokens,
+            links=None if self.links is None else self.links.twice(self.pairs),
+        )
 
     def describe(self, with_rows: bool = False) -> str:
         """Returns the size of the batch for messages: `64 pairs, padded to 21 source and 25 target pieces`.

@@ -180,7 +180,7 @@ class _Chunked(torch.autograd.Function):
                     spread += normalizer_n.sum() - mean_logits_n.sum() - mean_bias * len(readout)
                 if d_readout is None or d_weight is None or d_logits is None:
                     continue
-                d_readout[:, rows] = back.product(d_logits).unflatten(0, (passes, -1))
+                d_readout[:, rows] = back.product(d_logits).view(passes, len(target) // passes, -1)
                 if dtype == d_weight.dtype:
                     d_weight.addmm_(d_logits.t(), readout)
                 else:
@@ -219,7 +219,7 @@ class _LogProbabilities(torch.autograd.Function):
         return result_N
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, scale_N: Tensor) -> tuple[Tensor | None, ...]:
         readout_NR, weight_VR, bias_V, target_N = ctx.saved_tensors
         sum_dtype = scale_N.dtype

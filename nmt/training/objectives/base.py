@@ -118,7 +118,7 @@ class TranslationObjective(Objective):
     the alignment loss over the pieces with links: the weighted sum of Chen 2016, with weight 1 for H.
     """
 
-    terms = ("loss", "alignment")
+    terms: ClassVar[tuple[str, ...]] = ("loss", "alignment")
     unit = "target tokens"
     has_perplexity = True
     model: Translator

@@ -139,7 +139,7 @@ class MinimumRiskObjective(Objective):
             target_KT.flatten().index_select(0, rows_N),
         )
         total_K = log_probability_N.new_zeros(len(flat)).index_add(0, candidate_N, log_probability_N)
-        return total_K.split(counts)
+        return torch.split(total_K, counts)
 
     def _references(self, batch: Batch) -> list[tuple[int, ...]]:
         """Returns the pieces of the references, without the end symbol."""
