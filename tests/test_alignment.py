@@ -30,7 +30,7 @@ from nmt.evaluation.alignment import (
 )
 from nmt.model.attention import AttentionWeights, Encoded
 from nmt.model.context import Context
-from nmt.model.translator import Translator
+from nmt.model.translator import ForcedReadout, Translator
 from nmt.model.wiring import Output
 from nmt.tasks.translation.forced_decoding import align_pair, align_texts, forced_attention
 from nmt.tasks.translation.loading import System
@@ -245,6 +245,7 @@ class ByHand(nn.Module):
         self.known = known
         self.projection = nn.Linear(2, vocabulary)
         self.context = Context()
+        self.annotation_terms = lambda encoded: None
         self.decoder = SimpleNamespace(readout=lambda output, inputs_BTE: output.hidden)
 
     def encode(self, source_BS: Tensor, lengths_B: Tensor) -> Encoded:
@@ -256,6 +257,11 @@ class ByHand(nn.Module):
         weights = AttentionWeights(values_BTS.unsqueeze(2), None, None, encoded.memory_BSC.shape[1])
         readout_BTR = torch.zeros(*target_BT.shape, 2)
         return readout_BTR, Output(readout_BTR, readout_BTR), weights
+
+    def target_log_probabilities(
+        self, forced: ForcedReadout, rows_N: Tensor, target_N: Tensor
+    ) -> tuple[Tensor, AttentionWeights | None]:
+        return torch.zeros(len(rows_N)), forced.weights
 
 
 @pytest.mark.parametrize("linking", LINKINGS)
