@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from nmt.cli.common import Parser, check_paths, command, naming_flags, progress_bar, write_json, writing
 from nmt.cli.options import (
+    add_batch_option,
     add_choice_option,
     add_line_options,
     add_linking_option,
@@ -19,10 +20,8 @@ from nmt.cli.options import (
     add_progress_option,
     longest_line,
     machine_options,
-    of_type,
     shared_machine,
 )
-from nmt.config.schema import Tokens
 from nmt.errors import ConfigError, counted
 
 if TYPE_CHECKING:
@@ -64,12 +63,7 @@ def _parser() -> Parser:
     add("--gold", metavar="FILE", help="gold alignments to compare with")
     add("--gold-from", type=int, choices=(0, 1), help="number of the first word in the file of --gold (default: 0)")
     add("--json", action="store_true", help="write the results of --gold as JSON instead of a table")
-    add(
-        "--batch-tokens",
-        type=of_type(Tokens),
-        metavar="N",
-        help="padded tokens of the longer side in a batch (default: search.batch_tokens of the model's config)",
-    )
+    add_batch_option(parser)
     add_progress_option(parser)
     add_line_options(parser)
     add_machine_options(parser)

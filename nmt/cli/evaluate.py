@@ -165,12 +165,11 @@ def _tune(
 ) -> None:
     """Writes BLEU for each length penalty, and the best of them."""
     from nmt.tasks.base import table_of
-    from nmt.tasks.translation.evaluation import LENGTH_PENALTIES, best_trial, tune_length_penalty
+    from nmt.tasks.translation.evaluation import best_trial, length_penalties, tune_length_penalty
 
     if search.kind != "beam":
         raise ConfigError(f"--tune: the length penalty is for beam search, and the kind of search is {search.kind}")
-    values = len({*LENGTH_PENALTIES, search.length_penalty})
-    total = values * len(test_set.sources) // runtime.world
+    total = len(length_penalties(search)) * len(test_set.sources) // runtime.world
     with progress_bar(options, " sentences", total, is_main=runtime.is_main) as advance:
         trials = tune_length_penalty(system, test_set, search, request=request, advance=advance)
     if not runtime.is_main:

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from nmt.cli.common import flag_of
 from nmt.config.registry import Section
-from nmt.config.schema import Positive, RuntimeConfig, SearchConfig, Seed
+from nmt.config.schema import Positive, RuntimeConfig, SearchConfig, Seed, Tokens
 from nmt.config.shapes import choices_of, shape_of
 from nmt.config.wording import in_words, nearest, shown
 from nmt.errors import ConfigError
@@ -68,6 +68,16 @@ def add_choice_option(parser: argparse.ArgumentParser, flag: str, choices: Seque
 
 def add_progress_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--progress", action="store_true", help="show progress even without a terminal")
+
+
+def add_batch_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--batch-tokens`, for commands that read pairs; None stands for the value of the model's config."""
+    parser.add_argument(
+        "--batch-tokens",
+        type=of_type(Tokens),
+        metavar="N",
+        help="padded tokens of the longer side in a batch (default: search.batch_tokens of the model's config)",
+    )
 
 
 def add_line_options(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from nmt.cli.common import STANDARD_INPUT, Parser, check_paths, command, naming_flags, open_stream
 from nmt.cli.options import (
+    add_batch_option,
     add_choice_option,
     add_line_options,
     add_machine_options,
@@ -23,7 +24,6 @@ from nmt.cli.options import (
     machine_options,
     of_type,
 )
-from nmt.config.schema import Tokens
 from nmt.errors import ConfigError, DataError, counted
 
 if TYPE_CHECKING:
@@ -73,12 +73,7 @@ def _parser() -> Parser:
     add("--keep", type=of_type(Share), metavar="SHARE", help=text)
     text = "divide log-probabilities by the number of these, the end of the sentence counted"
     add_choice_option(parser, "--per", ("piece", "character", "sentence"), text)
-    add(
-        "--batch-tokens",
-        type=of_type(Tokens),
-        metavar="N",
-        help="padded tokens of the longer side in a batch (default: search.batch_tokens of the model's config)",
-    )
+    add_batch_option(parser)
     add_line_options(parser)
     add_machine_options(parser)
     return parser

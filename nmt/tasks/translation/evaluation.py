@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from nmt.runtime import Runtime
 from nmt.tasks.base import Which, table_of
 from nmt.tasks.translation.forced_decoding import Loss, forced_loss
 from nmt.tasks.translation.loading import System, build_system, load_model
-from nmt.tasks.translation.text_translation import BEST, Request, translate_lines
+from nmt.tasks.translation.text_translation import BEST, Request, Translation, translate_lines
 from nmt.training.progress import ValidationResult
 
 Baseline = Callable[[TestSet], Sequence[str]]
@@ -116,8 +116,7 @@ def evaluate(
     assert not any(translator.training for translator in system.translators)
     sources, references = test_set.sources[:sentences], [each[:sentences] for each in test_set.references]
     documents = None if test_set.documents is None else test_set.documents[:sentences]
-    translations = translate_lines(system, sources, search, request, documents=documents, advance=advance)
-    hypotheses = [best[0].text if best else "" for best in translations]
+    hypotheses = _best_texts(translate_lines(system, sources, search, request, documents=documents, advance=advance))
     scores = corpus_scores(hypotheses, references, metrics, samples=samples, documents=documents)
     first, *others = (
         forced_loss(system, test_set.sources, reference, search.batch_tokens, test_set.documents)
@@ -133,7 +132,17 @@ def evaluate(
     return Evaluation(test_set, hypotheses, scores, sum(others, first), comparisons)
 
 
+def _best_texts(translations: Iterable[Sequence[Translation]]) -> list[str]:
+    """The best translation of each sentence; empty for a blank one, which has none."""
+    return [best[0].text if best else "" for best in translations]
+
+
 LENGTH_PENALTIES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
+
+
+def length_penalties(search: SearchConfig) -> list[float]:
+    """Returns the values that `tune_length_penalty` tries: a grid, and the search's own."""
+    return sorted({*LENGTH_PENALTIES, search.length_penalty})
 
 
 @dataclass(frozen=True)
@@ -154,17 +163,16 @@ def tune_length_penalty(
     request: Request = BEST,
     advance: Callable[[int], object] | None = None,
 ) -> list[Trial]:
-    """Translates a test set with each of `LENGTH_PENALTIES` and the search's own; raises `NmtError` as `evaluate`."""
-    trials = []
-    for value in sorted({*LENGTH_PENALTIES, search.length_penalty}):
+    """Translates a test set with each of `length_penalties`; raises `NmtError` as `evaluate`."""
+    trials, reference_words = [], sum(len(line.split()) for line in test_set.references[0])
+    for value in length_penalties(search):
         changed = search.model_copy(update={"length_penalty": value})
         translations = translate_lines(
             system, test_set.sources, changed, request, documents=test_set.documents, advance=advance
         )
-        hypotheses = [best[0].text if best else "" for best in translations]
+        hypotheses = _best_texts(translations)
         bleu = corpus_scores(hypotheses, test_set.references, ("bleu",))["bleu"].value
         words = sum(len(line.split()) for line in hypotheses)
-        reference_words = sum(len(line.split()) for line in test_set.references[0])
         trials.append(Trial(value, bleu, words / max(reference_words, 1)))
     return trials
 
@@ -243,7 +251,6 @@ def baseline_model(
     system = build_system([model], runtime, search)
 
     def translations(test_set: TestSet) -> Sequence[str]:
-        results = translate_lines(system, test_set.sources, search, request, documents=test_set.documents)
-        return [best[0].text if best else "" for best in results]
+        return _best_texts(translate_lines(system, test_set.sources, search, request, documents=test_set.documents))
 
     return translations
