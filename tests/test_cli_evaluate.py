@@ -81,6 +81,25 @@ def test_json_and_kept_translations(call: Call, checkpoint: Path, files: tuple[P
     assert (tmp_path / "kept.en").read_text(encoding="utf-8").splitlines() == REFERENCES
 
 
+def test_by_length(call: Call, checkpoint: Path, weak: Path, files: tuple[Path, Path], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    source, reference = files
+    test_set = ("--source", source, "--reference", reference, "--samples", 20, "--metrics", "bleu")
+    picture = tmp_path / "lengths.svg"
+    ended = call(evaluate.main, "--model", checkpoint, *test_set, "--baseline", weak, "--by-length", picture)
+    assert (ended.code, ended.errors) == (0, "")
+    heading, columns, _, *rows = ended.output.split("BLEU by the length")[1].splitlines()
+    assert heading == " of the source sentence"
+    assert columns.split("  ")[0] == "source words"
+    assert sum(int(row.split()[1]) for row in rows) == 6
+    assert all(row.split()[3] == "100.00" for row in rows)
+    assert f">{weak}<" in picture.read_text()
+    ended = call(evaluate.main, "--model", checkpoint, *test_set, "--by-length", "--json")
+    groups = json.loads(ended.output)["sets"][0]["by_length"]
+    assert [str(group["sentences"]) for group in groups] == [row.split()[1] for row in rows]
+    assert all(group["system"]["value"] == pytest.approx(100.0) and group["baseline"] is None for group in groups)
+
+
 def test_sets_of_the_config(call: Call, configured: Path, tmp_path: Path) -> None:
     def names(*arguments: object) -> list[tuple[str, int]]:
         ended = call(evaluate.main, "--model", configured, "--json", "--samples", 0, *arguments)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from nmt.cli.options import (
     shared_machine,
 )
 from nmt.config.schema import Samples, SearchConfig
-from nmt.errors import ConfigError
+from nmt.errors import ConfigError, write_errors
 from nmt.evaluation import BOOTSTRAP_SAMPLES
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ bootstrap confidence intervals, and the confusion matrix. The test sets are thos
 highest on the validation corpus of the model's config, or on the test set that is chosen."""
 
 BLANK_LINES = "blank_lines"
+TABLE = "table"
+"""Value of --by-length without a picture."""
 CLASSIFIER_OPTIONS = ("model", "checkpoint", "test_sets", "samples", "output", "json", "progress", "docs", "labels")
 """Options for classifiers, beside those of the machine."""
 
@@ -52,14 +55,23 @@ def main() -> int:
         parser.error("--langpair goes with --sacrebleu")
     if options.documents is not None and options.source is None:
         parser.error("--documents goes with --source; corpora of a config have an option of this name")
+    picture = _picture(options)
+    if picture is not None and picture.suffix not in (".png", ".svg"):
+        parser.error(f"--by-length: {picture} does not end in .png or .svg")
+    if picture is not None and find_spec("matplotlib") is None:
+        parser.error("--by-length: a picture needs the package matplotlib; pip install matplotlib, or name no picture")
     if (options.docs is None) != (options.labels is None):
         parser.error("--docs and --labels go together")
     if options.tune and (options.baseline is not None or options.output is not None):
         parser.error("--tune goes without --baseline and --output, which are for one value of the length penalty")
+    if options.tune and options.by_length is not None:
+        parser.error("--tune goes without --by-length")
     machine_options(options)
     named = None if options.documents == BLANK_LINES else options.documents
     read = [options.source, *(options.reference or ()), named, options.baseline, options.docs, options.labels]
     check_paths(read, options.output)
+    if picture is not None and not picture.parent.is_dir():
+        parser.error(f"--by-length: {picture.parent} is no folder")
     return _evaluate(parser, options)
 
 
@@ -99,6 +111,14 @@ def _parser() -> Parser:
         help="file of translations, or run or checkpoint that translates, to compare with by paired bootstrap",
     )
     add("--tune", action="store_true", help="try length penalties on the validation corpus, and print the best one")
+    add(
+        "--by-length",
+        nargs="?",
+        const=TABLE,
+        metavar="PICTURE",
+        help="BLEU by the length of the source sentence as well; a path ending in .png or .svg draws it, with the "
+        "baseline beside it",
+    )
     add("--output", metavar="PATH", help="write the translations to this file, or a folder for several test sets")
     add("--json", action="store_true", help="write JSON instead of tables")
     add_progress_option(parser)
@@ -142,17 +162,56 @@ def _evaluate_translator(options: argparse.Namespace, runtime: Runtime) -> None:
     if options.tune:
         _tune(options, runtime, build_system(models, runtime, search), sets[0], search, request)
         return
+    picture = _picture(options)
+    if picture is not None and len(sets) > 1:
+        names = ", ".join(test_set.name for test_set in sets)
+        raise ConfigError(f"--by-length: {picture} is for one test set; choose by --test-set: {names}")
     files = _files(options, runtime, sets, models[0].config.data.target_language)
     baseline = _baseline(options, runtime, request, sets)
     total = sum(len(test_set.sources) for test_set in sets) // runtime.world
     with progress_bar(options, " sentences", total, is_main=runtime.is_main) as advance:
         system = build_system(models, runtime, search)
-        scored = partial(evaluate, metrics=options.metrics, samples=options.samples, baseline=baseline)
+        scored = partial(
+            evaluate,
+            metrics=options.metrics,
+            samples=options.samples,
+            baseline=baseline,
+            by_length=options.by_length is not None,
+        )
         evaluations = [scored(system, test_set, search, request=request, advance=advance) for test_set in sets]
     if runtime.is_main:
         values = {"models": [str(model.path) for model in models], "baseline": options.baseline}
         texts = [evaluation.as_text(options.baseline) for evaluation in evaluations]
         _write(options, files, evaluations, texts, values | {"search": search.model_dump()})
+        if picture is not None:
+            _draw_by_length(picture, evaluations[0], " + ".join(options.model), options.baseline)
+
+
+def _picture(options: argparse.Namespace) -> Path | None:
+    """The picture of --by-length, if one is asked for."""
+    return None if options.by_length in (None, TABLE) else Path(options.by_length)
+
+
+def _draw_by_length(path: Path, evaluation: Evaluation, name: str, baseline: str | None) -> None:
+    """Draws BLEU by length, the baseline's curve beside the model's."""
+    from nmt.checkpoint.durable import replace_file
+    from nmt.visualization.curves import render_length_curves
+
+    scores = evaluation.by_length or ()
+    systems = {name: [score.system for score in scores]}
+    if baseline is not None:
+        systems[baseline] = [score.baseline for score in scores if score.baseline]
+    curves = {system: [score.value for score in each] for system, each in systems.items()}
+    intervals = {
+        system: [score.confidence for score in each if score.confidence]
+        for system, each in systems.items()
+        if all(score.confidence for score in each)
+    }
+    picture = render_length_curves(
+        [score.words for score in scores], curves, "png" if path.suffix == ".png" else "svg", intervals
+    )
+    with write_errors(path):
+        replace_file(path, picture)
 
 
 def _tune(

@@ -39,7 +39,7 @@ WINDOW_COLOUR = "#0072b2"
 CENTER_COLOUR = "#d55e00"
 
 # The text of an SVG stays text, which a browser draws in any script, and its ids do not change from run to run.
-_SETTINGS: Any = {"svg.fonttype": "none", "svg.hashsalt": "nmt", "svg.image_inline": True, "text.usetex": False}
+SETTINGS: Any = {"svg.fonttype": "none", "svg.hashsalt": "nmt", "svg.image_inline": True, "text.usetex": False}
 # Since 3.11 matplotlib orders and joins the letters of every script; before, it draws all text from left to right.
 _ORDERS_TEXT = hasattr(ft2font, "__libraqm_version__")
 _FONT_OF_CELL = 0.54  # so that lines of labels, 1.2 times the font's size, keep apart
@@ -54,7 +54,7 @@ _BAR_HEIGHTS = (1.2, 2.5)
 def render_heatmap(attention: AttentionMap, families: Sequence[str], kind: ImageFormat) -> bytes:
     """Returns the heat map as the content of a file, always the same bytes. `families` are those of `draw_heatmap`."""
     file = BytesIO()
-    with warnings.catch_warnings(), matplotlib.rc_context(_SETTINGS):
+    with warnings.catch_warnings(), matplotlib.rc_context(SETTINGS):
         # `Fonts` reports missing characters, in one line a script and not in one a character.
         warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from", category=UserWarning)
         metadata = {"Date": None} if kind == "svg" else None

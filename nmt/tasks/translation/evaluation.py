@@ -13,6 +13,7 @@ from nmt.data.readers.files import read_lines
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import DataError, counted
 from nmt.evaluation import BOOTSTRAP_SAMPLES, MetricScore, finite_or_none, score_rows, score_values
+from nmt.evaluation.lengths import LengthScore, length_rows, length_values, scores_by_length
 from nmt.evaluation.metrics import (
     ALL_METRICS,
     MetricComparison,
@@ -45,6 +46,7 @@ class Evaluation:
     scores: dict[str, MetricScore]
     loss: Loss
     comparisons: Mapping[str, MetricComparison] | None = None
+    by_length: Sequence[LengthScore] | None = None
 
     @property
     def lines(self) -> list[str]:
@@ -69,6 +71,9 @@ class Evaluation:
             unit = " over documents" if test_set.document_count else ""
             lines.append(f"compared with {baseline} by paired bootstrap{unit}")
             lines.append(table_of(comparison_rows(self.comparisons)))
+        if self.by_length is not None:
+            lines.append("BLEU by the length of the source sentence")
+            lines.append(table_of(length_rows(self.by_length)))
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
@@ -84,6 +89,8 @@ class Evaluation:
         }
         if self.comparisons is not None:
             values["comparisons"] = comparison_values(self.comparisons)
+        if self.by_length is not None:
+            values["by_length"] = length_values(self.by_length)
         return values
 
 
@@ -97,6 +104,7 @@ def evaluate(
     samples: int = 0,
     request: Request = BEST,
     baseline: Baseline | None = None,
+    by_length: bool = False,
     advance: Callable[[int], object] | None = None,
 ) -> Evaluation:
     """Translates a test set and scores the translations.
@@ -108,6 +116,7 @@ def evaluate(
         samples: of the bootstrap for confidence intervals; 0 for none.
         request: as for `translate_lines`.
         baseline: other translations, which are compared by paired bootstrap.
+        by_length: whether BLEU is also computed for groups of sentences of similar length.
         advance: called with the number of sentences that were translated since its last call.
 
     Raises:
@@ -122,14 +131,21 @@ def evaluate(
         forced_loss(system, test_set.sources, reference, search.batch_tokens, test_set.documents)
         for reference in test_set.references
     )
-    comparisons = None
+    comparisons, baseline_hypotheses = None, None
     if baseline is not None:
         baseline_hypotheses = baseline(test_set)[:sentences]
-        samples = samples or BOOTSTRAP_SAMPLES
         comparisons = paired_bootstrap(
-            baseline_hypotheses, hypotheses, references, metrics, samples=samples, documents=documents
+            baseline_hypotheses,
+            hypotheses,
+            references,
+            metrics,
+            samples=samples or BOOTSTRAP_SAMPLES,
+            documents=documents,
         )
-    return Evaluation(test_set, hypotheses, scores, sum(others, first), comparisons)
+    lengths = (
+        scores_by_length(sources, hypotheses, references, baseline_hypotheses, samples=samples) if by_length else None
+    )
+    return Evaluation(test_set, hypotheses, scores, sum(others, first), comparisons, lengths)
 
 
 def _best_texts(translations: Iterable[Sequence[Translation]]) -> list[str]:
