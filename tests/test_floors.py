@@ -34,12 +34,13 @@ FLOORS = {
     "nmt.visualization": 8,
     "nmt.training": 9,
     "nmt.tasks": 10,
-    "nmt.cli": 11,
+    "nmt.api": 11,
+    "nmt.cli": 12,
 }
 """A room of the house is a module or a package with all that is in it; a room may use the rooms on lower floors."""
 
 HALLWAYS = {"nmt", "nmt.data"}
-"""Packages that only hold rooms: they import nothing of ours."""
+"""Packages that only hold rooms: they import nothing of ours, but `nmt` hands on the names of its API."""
 
 
 def modules_of(package: Path) -> dict[str, Path]:
@@ -97,9 +98,9 @@ def problems_of(package: Path) -> list[str]:
             if other is None:
                 if imported not in HALLWAYS:
                     problems.append(f"{where}:{line}: {imported} is on no floor")
-            elif room is None:
+            elif room is None and (name, other) != ("nmt", "nmt.api"):
                 problems.append(f"{where}:{line}: {name} only holds other modules, yet imports {imported}")
-            elif other != room and FLOORS[other] >= FLOORS[room]:
+            elif room is not None and other != room and FLOORS[other] >= FLOORS[room]:
                 problems.append(
                     f"{where}:{line}: {room} (floor {FLOORS[room]}) imports {imported} (floor {FLOORS[other]})"
                 )

@@ -259,18 +259,18 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """An empty cache folder, and nothing loaded yet."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
-    build.load.cache_clear()
+    build.load_library.cache_clear()
     yield tmp_path
-    build.load.cache_clear()
+    build.load_library.cache_clear()
 
 
 @needs_compiler
 def test_they_are_compiled_once(fresh: Path) -> None:
-    assert build.load()[0] is not None
+    assert build.load_library()[0] is not None
     (made,) = (fresh / "nmt").iterdir()
     before = made.stat()
-    build.load.cache_clear()
-    assert build.load()[0] is not None
+    build.load_library.cache_clear()
+    assert build.load_library()[0] is not None
     (after,) = (fresh / "nmt").iterdir()
     assert after.stat().st_mtime_ns == before.st_mtime_ns
     assert after.stat().st_ino == before.st_ino
@@ -278,7 +278,7 @@ def test_they_are_compiled_once(fresh: Path) -> None:
 
 def operations() -> None:
     """Nothing compiled is chosen, and the log says why."""
-    library, why = build.load()
+    library, why = build.load_library()
     assert library is None
     kernels = choose_kernels("auto", CPU)
     reference = reference_kernels()
@@ -302,7 +302,7 @@ def operations() -> None:
 
 def test_without_a_compiler(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(fresh))
-    assert build.load() == (None, "this machine has no C compiler (cc)")
+    assert build.load_library() == (None, "this machine has no C compiler (cc)")
     operations()
 
 
@@ -311,21 +311,21 @@ def test_with_a_compiler_that_fails(fresh: Path, monkeypatch: pytest.MonkeyPatch
     compiler.write_text('#!/bin/sh\n[ "$1" = --version ] && exit 0\necho "cc: it is Sunday" >&2\nexit 1\n')
     compiler.chmod(compiler.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("CC", str(compiler))
-    assert build.load() == (None, f"{compiler} makes none here: cc: it is Sunday")
+    assert build.load_library() == (None, f"{compiler} makes none here: cc: it is Sunday")
     operations()
     assert list((fresh / "nmt").iterdir()) == []
-    build.load.cache_clear()
+    build.load_library.cache_clear()
     monkeypatch.setenv("CC", "no-such-compiler")
-    assert "no-such-compiler makes none here" in build.load()[1]
+    assert "no-such-compiler makes none here" in build.load_library()[1]
 
 
 @pytest.fixture
 def compiler(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """A compiler that copies the real library, with an empty folder for temporary files; how often it has compiled."""
     monkeypatch.delenv("XDG_CACHE_HOME")
-    library = build.load()[0]  # from the user's own cache
+    library = build.load_library()[0]  # from the user's own cache
     assert library is not None
-    build.load.cache_clear()
+    build.load_library.cache_clear()
     monkeypatch.setenv("XDG_CACHE_HOME", str(fresh / "cache"))
     (fresh / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(fresh / "temporary"))
@@ -350,21 +350,21 @@ def kept(folder: Path) -> list[Path]:
 @needs_compiler
 def test_a_damaged_library_is_compiled_anew(fresh: Path, compiler: Callable[[], int]) -> None:
     """Loading one that was cut off would kill the process, at once or when a function beyond the cut is called."""
-    assert build.load()[0] is not None
+    assert build.load_library()[0] is not None
     (path,) = kept(fresh / "cache")
     whole = path.read_bytes()
-    load = "import torch; from nmt.kernels.compiler import load; assert load()[0] is not None"
+    load = "import torch; from nmt.kernels.compiler import load_library; assert load_library()[0] is not None"
     for damaged in (whole[: len(whole) // 2], b"", whole[:-1] + bytes([whole[-1] ^ 1])):
         # Replaced, not written to: this process has the file in its memory.
         path.unlink()
         path.write_bytes(damaged)
         path.chmod(0o600)
-        build.load.cache_clear()
+        build.load_library.cache_clear()
         if len(damaged) == len(whole) // 2:
             environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
             subprocess.run([sys.executable, "-c", load], env=environment, check=True)
         else:
-            assert build.load()[0] is not None
+            assert build.load_library()[0] is not None
         (path,) = kept(fresh / "cache")
         assert path.read_bytes() == whole
     assert compiler() == 4
@@ -387,7 +387,7 @@ def test_a_library_is_on_the_disk_before_it_has_its_name(
 
     monkeypatch.setattr(os, "fsync", forced)
     monkeypatch.setattr(os, "replace", renamed)
-    assert build.load()[0] is not None
+    assert build.load_library()[0] is not None
     (path,) = kept(fresh / "cache")
     assert calls[:2] == [("fsync", path.stat().st_ino), ("replace", path.stat().st_ino)]
 
@@ -398,21 +398,21 @@ def test_nobody_else_can_write_what_is_loaded(
 ) -> None:
     (fresh / "cache" / "nmt").mkdir(parents=True)
     (fresh / "cache" / "nmt").chmod(0o777)
-    assert build.load()[0] is not None
+    assert build.load_library()[0] is not None
     assert (fresh / "cache" / "nmt").stat().st_mode & 0o777 == 0o755
     (path,) = kept(fresh / "cache")
     assert path.stat().st_mode & 0o022 == 0
     path.chmod(0o666)
-    build.load.cache_clear()
-    assert build.load()[0] is not None
+    build.load_library.cache_clear()
+    assert build.load_library()[0] is not None
     assert compiler() == 2
     (again,) = kept(fresh / "cache")
     assert again.stat().st_mode & 0o022 == 0
     # For another user the folder is somebody else's, and so is the one for temporary files.
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     (fresh / "temporary" / f"nmt-kernels-{os.getuid() + 1}").mkdir()
-    build.load.cache_clear()
-    assert build.load()[0] is not None
+    build.load_library.cache_clear()
+    assert build.load_library()[0] is not None
     assert compiler() == 3
     assert kept(fresh / "cache") == [again]
     assert kept(fresh / "temporary") == []
@@ -432,8 +432,8 @@ def test_without_a_cache_folder_they_are_compiled_once(
         monkeypatch.delenv("HOME")
         monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
     for _ in range(2):
-        build.load.cache_clear()
-        assert build.load()[0] is not None
+        build.load_library.cache_clear()
+        assert build.load_library()[0] is not None
     assert compiler() == 1
     assert (fresh / "file").read_bytes() == b""
     (folder,) = (fresh / "temporary").iterdir()
@@ -447,7 +447,10 @@ def test_a_compiler_that_prints_no_utf_8(fresh: Path, monkeypatch: pytest.Monkey
     compiler.write_text("#!/bin/sh\n[ $1 = --version ] || exec >&2\nprintf 'Gr\\366\\337e'\n[ $1 = --version ]\n")
     compiler.chmod(0o755)
     monkeypatch.setenv("CC", str(compiler))
-    assert build.load() == (None, f"{compiler} makes none here: Gr\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}e")
+    assert build.load_library() == (
+        None,
+        f"{compiler} makes none here: Gr\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}e",
+    )
 
 
 @needs_compiler
@@ -455,8 +458,8 @@ def test_they_run_in_the_threads_of_pytorch() -> None:
     """Another OpenMP beside PyTorch's would have threads of its own: twice as many as there are processors."""
     script = (
         "import torch, os\n"
-        "from nmt.kernels.compiler import load\n"
-        "assert load()[0] is not None, load()\n"
+        "from nmt.kernels.compiler import load_library\n"
+        "assert load_library()[0] is not None, load_library()\n"
         "print(sorted({os.path.realpath(line.split()[-1]) for line in open('/proc/self/maps') if 'gomp' in line}))"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
@@ -475,7 +478,7 @@ def test_numbers_by_hand() -> None:
         torch.tensor([1, 2, 0.5]).log(),
     )
     d_bias = torch.ones(3)
-    for of_chunk in (chunked.chunk_losses, *([native_chunk_losses] if build.load()[0] else [])):
+    for of_chunk in (chunked.chunk_losses, *([native_chunk_losses] if build.load_library()[0] else [])):
         losses = of_chunk(PrepackedProduct(weight), readout, bias, torch.tensor([2]), 0.3, None, d_bias.zero_())
         assert losses.normalizer_N.tolist() == pytest.approx([math.log(8.0)])
         assert losses.expected_N.tolist() == pytest.approx([math.log(5.0)])

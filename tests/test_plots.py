@@ -31,7 +31,7 @@ from nmt.cli import translate
 from nmt.config.schema import SearchConfig
 from nmt.data.tokenizer import TokenizerPair
 from nmt.tasks.translation import drawing
-from nmt.tasks.translation.loading import TrainedModel
+from nmt.tasks.translation.loading import TrainedModel, build_system
 from nmt.tasks.translation.text_translation import BEST, translate_stream
 from nmt.visualization import fonts, heatmap
 from nmt.visualization.attention_map import AttentionMap, in_visual_order, with_direction_marks
@@ -405,7 +405,8 @@ def test_every_system_translates_by_its_own_search(model: TrainedModel, tmp_path
     page = tmp_path / "page.html"
     short = SearchConfig(max_length_ratio=0.01, max_length_offset=2)
     systems = [
-        drawing.plotted_system([model], CPU, search, name) for name, search in (("a", SearchConfig()), ("b", short))
+        drawing.plotted_system(build_system([model], CPU), search, model.config.data, name)
+        for name, search in (("a", SearchConfig()), ("b", short))
     ]
     done: list[int] = []
     with drawing.drawing(page, systems, BEST, done.append) as drawn:

@@ -11,7 +11,7 @@ import torch
 
 from nmt.config import schema
 from nmt.errors import ConfigError
-from nmt.kernels.compiler import load
+from nmt.kernels.compiler import load_library
 from nmt.kernels.steps import StepKernels
 from nmt.model.translator import Translator
 from tests.support.kernel_params import HAS_ONEDNN_BF16, STEPS, needs_compiler
@@ -21,7 +21,7 @@ from tests.support.training_runs import run_config, write_corpus
 from tests.test_kernels import LargeTensors
 from tests.test_model import NETWORKS, build, named
 
-NATIVE = [StepKernels("native")] if load()[0] else []
+NATIVE = [StepKernels("native")] if load_library()[0] else []
 
 WIRED: list[dict[str, Any]] = [
     {"wiring": "bahdanau"},

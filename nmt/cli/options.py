@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from nmt.api.arguments import PRECISION, Spelling, machine, search_with
 from nmt.cli.common import flag_of
-from nmt.config.registry import Section
 from nmt.config.schema import Positive, RuntimeConfig, SearchConfig, Seed, Tokens
 from nmt.config.shapes import choices_of, shape_of
 from nmt.config.wording import in_words, nearest, shown
-from nmt.errors import ConfigError
 
 if TYPE_CHECKING:
     from nmt.runtime import Runtime
 
 LONGEST_LINE = 1000
 MACHINE = ("device", "precision", "threads")
-PRECISION = "fp32"
-"""Not `auto`: in bf16 a translation would depend on the machine, and on the lines around it."""
-
-Options = TypeVar("Options", bound=Section)
+FLAGS = Spelling(flag_of, lambda key, value: f"{flag_of(key)} {value}")
 
 
 def add_model_options(parser: argparse.ArgumentParser, *, ensemble: bool = True) -> None:
@@ -126,26 +120,13 @@ def add_translation_options(parser: argparse.ArgumentParser) -> None:
 
 
 def search_options(given: argparse.Namespace, base: SearchConfig) -> SearchConfig:
-    """Returns the search of the model's config with the given flags; raises `ConfigError`.
-
-    Values of the config that contradict a given flag (a temperature, with `--kind beam`) are left out, with a warning.
-    """
-    flags = _given(given, "search", SearchConfig.model_fields)
-    values = base.model_dump()
-    for name, _ in _contradictions(SearchConfig, values | flags):
-        if name not in flags:
-            # Imported late: it imports PyTorch.
-            from nmt.runtime import logger
-
-            names = ", ".join(map(flag_of, flags))
-            logger.warning("search.%s of the model's config does not go with %s: left out", name, names)
-            values[name] = SearchConfig.model_fields[name].default
-    return _build(SearchConfig, values | flags)
+    """Returns the search of the model's config with the given flags, as `search_with`."""
+    return search_with(base, _given(given, "search", SearchConfig.model_fields), FLAGS)
 
 
 def machine_options(given: argparse.Namespace) -> RuntimeConfig:
     """Returns the section `runtime` that the flags describe; raises `ConfigError`."""
-    return _build(RuntimeConfig, {"precision": PRECISION} | _given(given, "runtime", MACHINE))
+    return machine(_given(given, "runtime", MACHINE), FLAGS)
 
 
 @contextmanager
@@ -191,16 +172,3 @@ def _add(group: argparse._ArgumentGroup, section: str, name: str, field: FieldIn
 def _given(options: argparse.Namespace, section: str, names: Iterable[str]) -> dict[str, Any]:
     values = {name: getattr(options, f"{section}.{name}") for name in names}
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _build(section: type[Options], values: Mapping[str, Any]) -> Options:
-    if problems := _contradictions(section, values):
-        # `set kind: sampling` -> `set --kind sampling`.
-        in_flags = partial(re.sub, r"\b([a-z_]+): (\w+)", lambda match: f"{flag_of(match[1])} {match[2]}")
-        raise ConfigError(*(f"{flag_of(name)}: {in_flags(problem)}" for name, problem in problems))
-    return section.model_validate(values)
-
-
-def _contradictions(section: type[Section], values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    # Each value is valid by itself.
-    return list(section.model_construct(**values).contradictions())

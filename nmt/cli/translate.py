@@ -25,8 +25,8 @@ from nmt.config.schema import Beam
 from nmt.errors import ConfigError
 
 if TYPE_CHECKING:
+    from nmt.api.text_translator import TextTranslator
     from nmt.evaluation.alignment import Linking, Unit
-    from nmt.tasks.translation.loading import TrainedModel
     from nmt.tasks.translation.text_translation import Translation
 
 DESCRIPTION = """Translates standard input to standard output. Writes one output line per input line, in order. Blank
@@ -92,27 +92,29 @@ def _parser() -> Parser:
 @naming_flags()
 def _translate(options: argparse.Namespace) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
+    from nmt.api.text_translator import TextTranslator
     from nmt.data.readers.files import read_lines
     from nmt.runtime import logger, set_up, set_up_logging
     from nmt.tasks.translation.drawing import drawing, plotted_system
-    from nmt.tasks.translation.loading import load_ensemble
     from nmt.tasks.translation.text_translation import Request, translate_stream
 
     set_up_logging(None, is_main=True)
     runtime = set_up(machine_options(options))
-    models = load_ensemble(options.model, options.checkpoint, runtime)
+    translator = TextTranslator.load(options.model, options.checkpoint, runtime, workers=True)
     if options.alignments is not None:
-        _check_attention("--alignments", "align by", models)
+        _check_attention("--alignments", "align by", translator)
     if options.plot is not None:
-        _check_attention("--plot", "look at", models)
-    if any(model.uses_context for model in models) and not options.documents:
+        _check_attention("--plot", "look at", translator)
+    if translator.uses_context and not options.documents:
         logger.warning("the model looks back to the lines before; without --documents every line stands alone")
-    search = search_options(options, models[0].config.search)
-    systems = [plotted_system(models, runtime, search, " + ".join(options.model))]
+    search = search_options(options, translator.config.search)
+    system = translator.system(search)
+    systems = [plotted_system(system, search, translator.config.data, " + ".join(options.model))]
     for path in options.plot_beside:
-        others = load_ensemble([path], options.checkpoint, runtime)
-        _check_attention("--plot-beside", "look at", others)
-        systems.append(plotted_system(others, runtime, search_options(options, others[0].config.search), path))
+        other = TextTranslator.load([path], options.checkpoint, runtime, workers=True)
+        _check_attention("--plot-beside", "look at", other)
+        own_search = search_options(options, other.config.search)
+        systems.append(plotted_system(other.system(own_search), own_search, other.config.data, path))
     request = Request(
         n_best=options.n_best,
         attention=options.format == "jsonl" or options.alignments is not None,
@@ -130,7 +132,7 @@ def _translate(options: argparse.Namespace) -> int:
     ):
         # Drawing takes longer than translating, and shows the progress itself.
         settings = {"prefixes": prefixes, "documents": options.documents, "advance": None if plot else advance}
-        for translated in translate_stream(systems[0].system, lines, search, request, window=window, **settings):
+        for translated in translate_stream(system, lines, search, request, window=window, **settings):
             numbered = enumerate(zip(translated.lines, translated.translations, strict=True), translated.first_line)
             write("".join(render(number, line, translations) for number, (line, translations) in numbered))
             if plot:
@@ -198,9 +200,9 @@ def render_json(number: int, line: str, translations: Sequence[Translation], *, 
     return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _check_attention(flag: str, purpose: str, models: Sequence[TrainedModel]) -> None:
-    if not any(model.has_attention for model in models):
-        raise ConfigError(f"{flag}: {models[0].path} has no attention to {purpose}; leave it out")
+def _check_attention(flag: str, purpose: str, translator: TextTranslator) -> None:
+    if not translator.has_attention:
+        raise ConfigError(f"{flag}: {translator.models[0].path} has no attention to {purpose}; leave it out")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 @cache
-def load() -> tuple[ctypes.CDLL | None, str]:
+def load_library() -> tuple[ctypes.CDLL | None, str]:
     """Returns the kernels, or None and the reason why there are none.
 
     Compiles them once for each source, processor and compiler, and caches the library in the user's cache folder. They
@@ -62,7 +62,7 @@ class Calls:
     """C kernels of one compute dtype, by name. They take addresses and do not check shapes or dtypes."""
 
     def __init__(self, dtype: torch.dtype, signatures: Mapping[str, str]) -> None:
-        library, why = load()
+        library, why = load_library()
         assert library is not None, why
         accumulation = c_double if dtype == torch.float64 else c_float
         kinds = {"p": c_void_p, "s": c_int64, "u": c_uint64, "i": c_int, "e": accumulation}

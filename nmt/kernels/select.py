@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from nmt.errors import ConfigError
 from nmt.kernels.attention import additive_scores
 from nmt.kernels.attention import native as native_attention
-from nmt.kernels.compiler import load
+from nmt.kernels.compiler import load_library
 from nmt.kernels.cross_entropy import native as native_cross_entropy
 from nmt.kernels.cross_entropy import reference as reference_cross_entropy
 from nmt.kernels.cross_entropy.chunked import (
@@ -146,7 +146,7 @@ def choose_kernels(
     if device.type != "cpu":
         reason = f"kernel {kernel}: recurrent layers run by cuDNN; {loss}{recurrence}"
         return replace(reference, **chunked, steps=steps, reason=reason)
-    library, missing = load()
+    library, missing = load_library()
     _refuse(kernel, unsupported.layers or missing)
     chosen = replace(reference, **chunked, linear=onednn.linear, steps=steps)
     if library:
@@ -209,7 +209,7 @@ def _choose_weights(weights: WeightFormat) -> type[PrepackedWeight]:
     """Returns the class with the fastest products in this format on this processor."""
     if weights != "int8":
         return Fp32Weight if weights == "fp32" else Bf16Weight
-    compiled = load()[0] is not None
+    compiled = load_library()[0] is not None
     if "avx512_vnni" in cpu_flags() and torch._C._get_mkldnn_enabled():
         return OnednnNativeInt8Weight if compiled else OnednnInt8Weight
     return NativeInt8Weight if compiled else Int8Weight
@@ -218,7 +218,7 @@ def _choose_weights(weights: WeightFormat) -> type[PrepackedWeight]:
 def _unsupported_device(device: torch.device) -> str:
     """Returns why the device has no fast kernels (no C compiler, no Triton); empty where it has them."""
     if device.type == "cpu":
-        return load()[1]
+        return load_library()[1]
     if device.type != "cuda":
         return f"there are no kernels for {device.type}"
     if importlib.util.find_spec("triton") is None:

@@ -12,6 +12,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 logger = logging.getLogger("nmt")
+# Without a handler Python would print warnings; a program that uses this package says itself whether to print.
+logger.addHandler(logging.NullHandler())
 
 FILE_ONLY = {"file_only": True}
 """`extra=` of a log record that a progress bar shows already: it goes into the file, not to the terminal."""

@@ -42,6 +42,8 @@ class Hypothesis:
     """Of each piece and, last, of the end."""
     attention: npt.NDArray[np.floating] | None = field(default=None, compare=False, repr=False)
     """[target, source] weights, both with the end of the sentence; None if not requested, or without attention."""
+    head_attention: npt.NDArray[np.floating] | None = field(default=None, compare=False, repr=False)
+    """[heads, target, source] weights; None if not requested, or without attention."""
 
 
 def finish_check_interval(device: torch.device) -> int:
@@ -67,6 +69,7 @@ def translate_batch(
     seed: int = 0,
     numbers: Sequence[int] | None = None,
     want_attention: bool = False,
+    want_heads: bool = False,
 ) -> list[list[Hypothesis]]:
     """Translates sentences. The result of one does not depend on the others in the batch.
 
@@ -116,7 +119,7 @@ def translate_batch(
     ensemble = Ensemble(models, source_BS, lengths_B, with_shortlist)
     beam = BeamState.start(len(lengths_B), special.bos, options.no_repeat_ngram > 0, source_BS.device)
     words_B = (lengths_B - 1).to(source_BS.device)
-    steps = _decode(ensemble, strategy, constraints, options, beam, words_B, n_best, want_attention)
+    steps = _decode(ensemble, strategy, constraints, options, beam, words_B, n_best, want_attention, want_heads)
     hypotheses = steps.hypotheses(n_best, lengths_B.tolist())
     if with_shortlist is None:
         return hypotheses
@@ -190,6 +193,7 @@ def _decode(
     words_B: Tensor,
     n_best: int,
     want_attention: bool,
+    want_heads: bool,
 ) -> BackPointers:
     """Steps until all sentences are finished; these leave the batch. `words_B` are source pieces without the end."""
     alpha, beta = options.length_penalty, options.coverage_penalty
@@ -204,7 +208,8 @@ def _decode(
             raise ConfigError("search.coverage_penalty: the model has no attention to measure coverage by; set it to 0")
         constraints.apply_(scores_BQV, position, beam.sentences_B, beam.history_BQT)
         chosen = strategy(beam.totals_BQ, scores_BQV, beam.ended_B, beam.sentences_B)
-        steps.add(active, chosen, attention_BQS if want_attention else None)
+        heads_BQNS = ensemble.head_attention_BQNS if want_heads else None
+        steps.add(active, chosen, attention_BQS if want_attention else None, heads_BQNS)
         beam = beam.extend(chosen, attention_BQS if beta else None)
 
         ends_BQ = (chosen.pieces_BQ == constraints.eos) & (chosen.totals_BQ > MINUS_INFINITY)
@@ -240,6 +245,7 @@ class _Step:
     """The row of each sentence, by its index in the whole batch, in the tensors of the step."""
     chosen: Continuations
     attention_BQS: Tensor | None
+    heads_BQNS: Tensor | None
 
 
 class BackPointers:
@@ -258,11 +264,17 @@ class BackPointers:
         self._ends = torch.zeros((2, *shape), dtype=torch.int64, device=device)
         self._width = width
 
-    def add(self, sentences: Sequence[int], chosen: Continuations, attention_BQS: Tensor | None) -> None:
+    def add(
+        self,
+        sentences: Sequence[int],
+        chosen: Continuations,
+        attention_BQS: Tensor | None,
+        heads_BQNS: Tensor | None = None,
+    ) -> None:
         """Records a step; `sentences` are those in the rows of its tensors."""
         row = self._steps[-1].row if self._steps and len(self._steps[-1].row) == len(sentences) else None
         row = row if row is not None else {sentence: index for index, sentence in enumerate(sentences)}
-        self._steps.append(_Step(row, chosen, attention_BQS))
+        self._steps.append(_Step(row, chosen, attention_BQS, heads_BQNS))
 
     def end(self, sentences_B: Tensor, is_end_BQ: Tensor, ended_B: Tensor, scores_BQ: Tensor) -> None:
         """Records the hypotheses of the last step that have ended, with their scores; `ended_B` had ended before."""
@@ -285,10 +297,11 @@ class BackPointers:
         pieces = _to_host([step.chosen.pieces_BQ for step in self._steps])
         log_probabilities = _to_host([step.chosen.log_probabilities_BQ for step in self._steps])
         attention = _to_host([step.attention_BQS for step in self._steps if step.attention_BQS is not None])
+        heads = _to_host([step.heads_BQNS for step in self._steps if step.heads_BQNS is not None])
 
         def follow(sentence: int, column: int) -> Hypothesis:
             query = int(last_queries[sentence, column])
-            ids, terms, weights = [], [], []
+            ids, terms, weights, head_weights = [], [], [], []
             for number in range(int(last_steps[sentence, column]), -1, -1):
                 row = self._steps[number].row[sentence]
                 ids.append(int(pieces[number][row, query]))
@@ -296,12 +309,15 @@ class BackPointers:
                 query = int(parents[number][row, query])
                 if attention:
                     weights.append(attention[number][row, query, : source_lengths[sentence]])
+                if heads:
+                    head_weights.append(heads[number][row, query, :, : source_lengths[sentence]])
             return Hypothesis(
                 ids=tuple(reversed(ids[1:])),
                 score=float(scores[sentence, column]),
                 log_probability=float(totals[sentence, column]),
                 token_log_probabilities=tuple(reversed(terms)),
                 attention=np.stack(weights[::-1]) if weights else None,
+                head_attention=np.stack(head_weights[::-1], 1) if head_weights else None,
             )
 
         order = np.argsort(-scores, axis=1, kind="stable")[:, :n_best]

@@ -24,6 +24,10 @@ class State(Protocol):
     def attention_BQS(self) -> Tensor | None:
         """Attention weights of the last step, 0 on padding; None without attention."""
 
+    @property
+    def head_attention_BQNS(self) -> Tensor | None:
+        """The same of each head."""
+
     def select(self, sentences_N: Tensor | None, hypotheses_NQ: Tensor) -> Any:
         """Returns the state with sentence `sentences_N[n]` (None: all) in row n, and hypothesis [n, q] as query q."""
 
@@ -91,6 +95,14 @@ class Ensemble:
         """Attention of the last step, the mean over the models that have any."""
         parts = [part for state in self._states if (part := state.attention_BQS) is not None]
         return torch.stack(parts).mean(0) if len(parts) > 1 else parts[0] if parts else None
+
+    @property
+    def head_attention_BQNS(self) -> Tensor | None:
+        """Attention of the last step, of the heads of a single model; of several the mean, as one head."""
+        if len(self._states) == 1:
+            return self._states[0].head_attention_BQNS
+        mean_BQS = self.attention_BQS
+        return None if mean_BQS is None else mean_BQS.unsqueeze(2)
 
     def select(self, sentences_N: Tensor | None, hypotheses_NQ: Tensor) -> None:
         """Keeps these sentences (None: all) and hypotheses in every model."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.lib import NumpyVersion
 
-from nmt.kernels.compiler import load
+from nmt.kernels.compiler import load_library
 from nmt.kernels.cross_entropy.chunked import chunked_cross_entropy
 from nmt.kernels.cross_entropy.native import native_cross_entropy
 from nmt.kernels.gru.native import gru_layer
@@ -26,7 +26,9 @@ from tests.support.reference_steps import ReferenceKernels
 
 HAS_ONEDNN_BF16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 needs_onednn_bf16 = pytest.mark.skipif(not HAS_ONEDNN_BF16, reason="oneDNN multiplies no bf16 on this processor")
-needs_compiler = pytest.mark.skipif(load()[0] is None, reason=f"kernels cannot be compiled: {load()[1]}")
+needs_compiler = pytest.mark.skipif(
+    load_library()[0] is None, reason=f"kernels cannot be compiled: {load_library()[1]}"
+)
 
 GRUS = [pytest.param(gru_layer, marks=needs_compiler, id="native")]
 STEPS = [

@@ -231,6 +231,11 @@ class DecoderState:
         return None if self.weights is None else self.weights.mean()
 
     @property
+    def head_attention_BQNS(self) -> Tensor | None:
+        """Weights of the last step, of each head; 0 on padding."""
+        return None if self.weights is None else self.weights.dense()
+
+    @property
     def step_masks(self) -> DropoutMasks:
         """Dropout masks between layers for the next step."""
         return tuple(part[:, self.position : self.position + 1] for part in self.dropout_masks)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nmt.checkpoint.durable import new_file
-from nmt.config.schema import SearchConfig
+from nmt.config.schema import DataConfig, SearchConfig
 from nmt.data.batching.document_context import Documents
 from nmt.errors import write_errors
-from nmt.runtime import Runtime, logger
+from nmt.runtime import logger
 from nmt.tasks.translation.forced_decoding import forced_attention_of_ids
-from nmt.tasks.translation.loading import System, TrainedModel, build_system
+from nmt.tasks.translation.loading import System
 from nmt.tasks.translation.text_translation import Request, TranslatedLines, Translation, translate_lines
 from nmt.visualization.attention_map import AttentionMap
 from nmt.visualization.pages import PageSystem, TranslationPage, is_page, new_page
@@ -35,11 +35,9 @@ class PlottedSystem:
     shown: PageSystem
 
 
-def plotted_system(models: Sequence[TrainedModel], runtime: Runtime, search: SearchConfig, name: str) -> PlottedSystem:
-    """Combines the models to a system that is drawn under this name."""
-    data = models[0].config.data
-    shown = PageSystem(name, data.source_language, data.target_language)
-    return PlottedSystem(build_system(models, runtime, search), search, shown)
+def plotted_system(system: System, search: SearchConfig, data: DataConfig, name: str) -> PlottedSystem:
+    """Returns a system that is drawn under this name; `data` is the section of its config."""
+    return PlottedSystem(system, search, PageSystem(name, data.source_language, data.target_language))
 
 
 @dataclass(frozen=True)

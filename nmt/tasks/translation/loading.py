@@ -97,15 +97,25 @@ def load_ensemble(paths: Sequence[Path | str], which: Which, runtime: Runtime) -
     return models
 
 
-def build_system(models: Sequence[TrainedModel], runtime: Runtime, search: SearchConfig | None = None) -> System:
-    """Combines models for translating, and loads the lexicon if the search needs it; raises `NmtError` without one."""
-    pool = WorkerPool(torch.get_num_threads()) if runtime.device.type == "cpu" and runtime.world == 1 else None
-    tokenizers = models[0].tokenizers
-    lexicon = None
-    if search is not None and (search.shortlist or search.replace_unknown == "lexicon"):
-        key = "search.shortlist" if search.shortlist else "search.replace_unknown"
-        lexicon = load_lexicon([model.path for model in models], tokenizers, search.shortlist or 1, key)
-    return System(tuple(model.translator for model in models), tokenizers, runtime, pool, lexicon)
+def build_system(
+    models: Sequence[TrainedModel], runtime: Runtime, search: SearchConfig | None = None, *, workers: bool = True
+) -> System:
+    """Combines models for translating, and loads the lexicon if the search needs it; raises `NmtError` without one.
+
+    With `workers`, processes share large requests on a CPU.
+    """
+    workers = workers and runtime.device.type == "cpu" and runtime.world == 1
+    pool = WorkerPool(torch.get_num_threads()) if workers else None
+    lexicon = None if search is None else lexicon_of(models, search)
+    return System(tuple(model.translator for model in models), models[0].tokenizers, runtime, pool, lexicon)
+
+
+def lexicon_of(models: Sequence[TrainedModel], search: SearchConfig) -> Lexicon | None:
+    """Loads the lexicon that a search needs; None if it needs none. Raises `NmtError` as `load_lexicon`."""
+    if not search.shortlist and search.replace_unknown != "lexicon":
+        return None
+    key = "search.shortlist" if search.shortlist else "search.replace_unknown"
+    return load_lexicon([model.path for model in models], models[0].tokenizers, search.shortlist or 1, key)
 
 
 def load_lexicon(

@@ -59,6 +59,8 @@ class Translation:
     """After truncation."""
     attention: npt.NDArray[np.floating] | None = field(default=None, compare=False, repr=False)
     """[target, source] weights, both with the end symbol; None if not requested, or without attention."""
+    head_attention: npt.NDArray[np.floating] | None = field(default=None, compare=False, repr=False)
+    """[heads, target, source] weights; None if not requested, or without attention."""
     source_words: tuple[int, ...] = ()
     """With `attention`: the word of the line, counted from 0, that each source piece belongs to."""
     words: tuple[int, ...] = ()
@@ -80,6 +82,8 @@ class Request:
 
     n_best: int = 1
     attention: bool = False
+    heads: bool = False
+    """With `attention`: whether to return that of each head as well."""
     max_length: int | None = None
     """Pieces after which a line is cut off, with a warning; None translates every line whole."""
     seed: int = 1
@@ -202,6 +206,7 @@ class EncodedLines:
                 seed=request.seed,
                 numbers=[self.numbers[row] for row in rows],
                 want_attention=request.attention or search.replace_unknown != "none",
+                want_heads=request.heads,
             )
         return [self._translations(system, row, hypotheses) for row, hypotheses in zip(rows, results, strict=True)]
 
@@ -227,6 +232,7 @@ class EncodedLines:
                 piece_log_probabilities=hypothesis.token_log_probabilities,
                 source_pieces=source_pieces,
                 attention=hypothesis.attention if self.request.attention else None,
+                head_attention=hypothesis.head_attention,
                 source_words=source_words,
                 words=tuple(words_of_spans(text, spans_of_text)) if source_words else (),
                 source_ids=tuple(source),

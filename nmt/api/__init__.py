@@ -1,0 +1,1 @@
+"""Python API: load models, translate, score, align, classify, train, evaluate."""

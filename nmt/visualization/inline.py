@@ -1,0 +1,51 @@
+"""Attention weights as HTML tables for a notebook; no script, no style sheet, no further package.
+
+Shapes: N heads, T target positions, S source positions, the end symbols included in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import numpy.typing as npt
+
+COLOUR = "0,114,178"
+"""Red, green and blue of weight 1; a smaller weight lets the page's own background through."""
+CELL = "min-width:1.4em;width:1.4em;height:1.4em;padding:0;border:1px solid rgba(128,128,128,.25)"
+TOP = "writing-mode:vertical-rl;transform:rotate(180deg);text-align:left;vertical-align:bottom;font-weight:normal"
+SIDE = "text-align:right;font-weight:normal;white-space:nowrap"
+
+
+def attention_tables(
+    source: Sequence[str],
+    target: Sequence[str],
+    weights_TS: npt.NDArray[Any],
+    weights_NTS: npt.NDArray[Any] | None = None,
+) -> str:
+    """Returns the weights as a table, source across, target down; those of several heads are folded in below it."""
+    parts = [attention_table(source, target, weights_TS)]
+    if weights_NTS is not None and len(weights_NTS) > 1:
+        heads = (
+            f"<figure><figcaption>head {number}</figcaption>{attention_table(source, target, each_TS)}</figure>"
+            for number, each_TS in enumerate(weights_NTS, start=1)
+        )
+        parts.append(f"<details><summary>{len(weights_NTS)} heads</summary>{''.join(heads)}</details>")
+    return "".join(parts)
+
+
+def attention_table(source: Sequence[str], target: Sequence[str], weights_TS: npt.NDArray[Any]) -> str:
+    """Returns a table with a cell for each weight, the darker the larger; its tooltip has the number."""
+    top = "".join(f'<th scope="col" style="{TOP}"><span dir="auto">{escape(label)}</span></th>' for label in source)
+    rows = [f"<tr><td></td>{top}</tr>"]
+    for label, weights_S in zip(target, weights_TS.tolist(), strict=True):
+        cells = "".join(
+            f'<td style="{CELL};background:rgba({COLOUR},{min(max(weight, 0.0), 1.0):.3f})" '
+            f'title="{escape(label)} ← {escape(piece)}: {weight:.3f}"></td>'
+            for piece, weight in zip(source, weights_S, strict=True)
+        )
+        side = f'<th scope="row" style="{SIDE}"><span dir="auto">{escape(label)}</span></th>'
+        rows.append(f"<tr>{side}{cells}</tr>")
+    style = "border-collapse:collapse;font-size:90%"
+    return f'<div style="overflow-x:auto"><table style="{style}">{"".join(rows)}</table></div>'
