@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,10 +13,12 @@ from torch import Tensor, nn
 
 from nmt.config import schema
 from nmt.errors import ConfigError
+from nmt.kernels import packed
 from nmt.kernels.gru.native import gru_layer
 from nmt.kernels.packed import PackedGru, Packing, run_packed
 from nmt.kernels.select import UnsupportedReasons, choose_kernels
 from nmt.model.translator import Translator
+from nmt.runtime.device import cudnn_dtype
 from tests.support.kernel_params import GRUS, needs_compiler
 from tests.support.networks import model_options, network, sentences, with_gru
 
@@ -237,3 +240,74 @@ def test_the_library_layer_by_layer_is_the_library_at_once(kind: type[nn.RNNBase
     layers = run_packed(stack, inputs_PX, packing, None)
     stack.dropout = 0.0
     torch.testing.assert_close(layers, run_packed(stack, inputs_PX, packing, None), rtol=0, atol=0)
+
+
+def saved_dtypes(run: Callable[[], Tensor]) -> tuple[Tensor, set[torch.dtype]]:
+    """A result, and the floating-point formats of all tensors that are saved for its backward pass."""
+    saved: set[torch.dtype] = set()
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.is_floating_point():
+            saved.add(tensor.dtype)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        return run(), saved
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
+def test_layers_by_the_library_run_in_the_chosen_format_whatever_autocast_does(
+    monkeypatch: pytest.MonkeyPatch, cell: str
+) -> None:
+    """fp16 stands for what autocast does to cuDNN's layers."""
+    monkeypatch.setattr(packed, "recurrent_dtype", lambda tensor: torch.bfloat16)
+    translator = network(model_options(cell=cell, wiring="gnmt", decoder_layers=2, encoder_layers=2)).float()
+    stack, layer = translator.encoder.stack, translator.decoder.wiring.above.cells[0]
+    packing = Packing.of(torch.tensor([3, 5, 1]), CPU)
+    inputs_PX = torch.randn(9, 6, requires_grad=True)
+    inputs_BTX = torch.randn(2, 3, layer.layer.input_size, requires_grad=True)
+    state = (torch.zeros(2, 1, layer.hidden_size),) * layer.parts
+    for inputs, run in (
+        (inputs_PX, lambda: run_packed(stack, inputs_PX, packing)[0]),
+        (inputs_BTX, lambda: layer.scan(inputs_BTX, state)),
+    ):
+        with torch.autocast("cpu", torch.float16):
+            outputs, saved = saved_dtypes(run)
+        assert outputs.dtype == torch.bfloat16
+        assert saved == {torch.bfloat16}
+        outputs.float().sum().backward()
+        assert inputs.grad is not None
+    assert all(each.grad is not None for each in (*stack.parameters(), *layer.layer.parameters()))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no GPU")
+@pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_layers_on_a_gpu_run_in_the_format_that_the_log_names(cell: str, dtype: torch.dtype) -> None:
+    gpu = torch.device("cuda", torch.cuda.current_device())
+    expected, _ = cudnn_dtype(gpu, dtype)
+    stack = network(model_options(cell=cell, encoder_layers=2)).float().encoder.stack.to(gpu)
+    packing = Packing.of(torch.tensor([3, 5, 1]), gpu)
+    inputs_PX = torch.randn(9, 6, device=gpu, requires_grad=True)
+    with torch.autocast("cuda", dtype):
+        outputs, saved = saved_dtypes(lambda: run_packed(stack, inputs_PX, packing)[0])
+    assert outputs.dtype == expected
+    assert saved == {expected}
+    outputs.float().sum().backward()
+    assert all(each.grad is not None and each.grad.dtype == torch.float32 for each in stack.parameters())
+
+
+def test_dropout_between_layers_is_never_the_library_s() -> None:
+    """On any device: cuDNN's has a state that no checkpoint holds."""
+    stack = nn.LSTM(3, 4, 3, dropout=0.5, device="meta")
+    packing = Packing.of(torch.tensor([2, 1]), torch.device("meta"))
+    drawn: list[tuple[float, bool]] = []
+
+    def dropout(inputs: Tensor, probability: float, training: bool) -> Tensor:
+        drawn.append((probability, training))
+        return inputs
+
+    outputs_PC, state = run_packed(stack, torch.randn(3, 3, device="meta"), packing, dropout=dropout)
+    assert drawn == [(0.5, True)] * 2
+    assert (outputs_PC.shape, [part.shape for part in state]) == ((3, 4), [(3, 2, 4)] * 2)

@@ -19,7 +19,7 @@ from nmt import runtime
 from nmt.config import schema
 from nmt.errors import ConfigError
 from nmt.runtime import Hardware, device, free_memory, in_bytes
-from nmt.runtime.device import cpu_flags
+from nmt.runtime.device import _cudnn_refusal, choose_cudnn_dtype, cpu_flags, recurrent_dtype
 
 NEW_GPU = Hardware("GPU", is_gpu=True, bf16="compute capability 9.0", fast_fp16=True)
 OLD_GPU = Hardware("GPU", is_gpu=True, bf16="", fast_fp16=True)
@@ -67,6 +67,34 @@ def test_auto_takes_the_shortest_format_that_is_fast_and_says_why(
 def test_a_forced_precision_that_cannot_be_had_is_an_error(wanted: str, hardware: Hardware) -> None:
     with pytest.raises(ConfigError, match=r"^runtime\.precision: .*set it to"):
         runtime.choose_precision(wanted, hardware)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "version", "refusal", "chosen", "why"),
+    [
+        (torch.bfloat16, 91300, "", torch.bfloat16, "the same format"),
+        (torch.bfloat16, 91200, "", torch.float32, "cuDNN 9.12 has no bf16"),
+        (torch.bfloat16, None, "", torch.float32, "no cuDNN"),
+        (torch.bfloat16, 91400, "cuDNN refuses bf16", torch.float32, "in float32: cuDNN refuses bf16"),
+        (torch.float16, 90100, "cuDNN refuses bf16", torch.float16, "the same format"),
+    ],
+)
+def test_recurrent_layers_run_in_bf16_only_where_cudnn_has_it(
+    dtype: torch.dtype, version: int | None, refusal: str, chosen: torch.dtype, why: str
+) -> None:
+    found, reason = choose_cudnn_dtype(dtype, version, lambda: refusal)
+    assert found == chosen
+    assert why in reason
+
+
+def test_whether_cudnn_computes_a_format_is_tried() -> None:
+    """On a CPU none of its nodes is in the graph."""
+    assert _cudnn_refusal(torch.device("cpu"), torch.bfloat16) == "this PyTorch has cuDNN compute no bf16"
+    assert "cuDNN refuses bf16 (" in _cudnn_refusal(torch.device("cpu"), torch.int64)
+    outputs = torch.ones(1, requires_grad=True).exp() + 1
+    assert device._has_node(outputs, "ExpBackward")
+    assert not device._has_node(outputs, "Cudnn")
+    assert recurrent_dtype(outputs) is None
 
 
 def test_a_forced_precision_is_taken() -> None:

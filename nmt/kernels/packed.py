@@ -9,6 +9,7 @@ H hidden, C = D x H outputs, G = 3 H gates.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -16,11 +17,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import PackedSequence
 
 from nmt.kernels.linear.quantization import has_prepacked_weights
 from nmt.kernels.steps import CellStep, reference_step
-from nmt.runtime import product_dtype
+from nmt.runtime import product_dtype, recurrent_dtype
 
 
 @dataclass(frozen=True)
@@ -285,6 +285,7 @@ def run_packed(
 
     `gru` runs the layers of a stack of GRUs, with `linear` for their inputs. PyTorch runs other cells, and GRUs where
     `gru` is None. Layers that PyTorch lacks, or whose prepacked weights it cannot use, run by the steps of `cell_step`.
+    Between the layers is always `dropout`: cuDNN's own has a random state that no checkpoint holds.
     """
     run: Callable[[Tensor, Packing, Any], Any]
     all_weights: Sequence[Any] = stack.all_weights
@@ -292,11 +293,11 @@ def run_packed(
         run = partial(_gru_layer, gru, linear)
     elif isinstance(stack, SteppedLayers) or has_prepacked_weights(stack):
         run, all_weights = partial(_stepped_layer, stack, cell_step), chains_of(stack)
-    elif stack.training and stack.dropout and stack.num_layers > 1 and inputs_PX.device.type == "cpu":
-        run = partial(_library_layer, stack)
+    elif stack.training and stack.dropout and stack.num_layers > 1:
+        run = partial(_library_layers, stack)
     else:
-        packed, final = stack(PackedSequence(inputs_PX, packing.sizes_T))
-        return packed.data, final if isinstance(final, tuple) else (final,)
+        outputs_PC, *state = _library_layers(stack, inputs_PX, packing, all_weights)
+        return outputs_PC, tuple(state)
     directions = 2 if stack.bidirectional else 1
     finals = []
     for layer in range(stack.num_layers):
@@ -316,13 +317,47 @@ def _gru_layer(gru: PackedGru, linear: LinearProduct, inputs_PX: Tensor, packing
     return gru(gates_PG, recurrent_DGH, torch.stack(recurrent_biases), packing)
 
 
-def _library_layer(stack: nn.RNNBase, inputs_PX: Tensor, packing: Packing, weights: Any) -> Any:
-    """Runs one layer by PyTorch: so `dropout`, not PyTorch's own, runs between the layers."""
+def _library_layers(stack: nn.RNNBase, inputs_PX: Tensor, packing: Packing, weights: Any) -> Any:
+    """Runs some of the layers by PyTorch, from zero states."""
+    first_NRH = inputs_PX.new_zeros(len(weights), packing.full_rows, stack.hidden_size)
+    first = (first_NRH,) * LIBRARY_CELLS[stack.mode][1]
+    outputs_PC, state = library_layers(stack, inputs_PX, first, weights, packing.sizes_T)
+    return outputs_PC, *state
+
+
+def library_layers(
+    stack: nn.RNNBase,
+    inputs: Tensor,
+    first: State,
+    weights: Sequence[Sequence[Tensor]],
+    sizes_T: Tensor | None = None,
+) -> tuple[Tensor, State]:
+    """Runs layers by PyTorch, without dropout between them: the outputs and the parts of the last states.
+
+    On a GPU the weights are cast and autocast is off: it would have cuDNN compute in fp16, whatever its dtype
+    (PyTorch's AutocastRNN.cpp), and the gradients of bf16 have no loss scale.
+
+    Args:
+        inputs: [B, T, X], or with `sizes_T` in packed order [P, X].
+        first: the parts of the first states, [layers x D, B or R, H] each.
+        weights: of each of the layers and directions, as in `stack.all_weights`.
+    """
     run: Any = {"LSTM": torch.lstm, "GRU": torch.gru, "RNN_TANH": torch.rnn_tanh}[stack.mode]
-    first_DRH = inputs_PX.new_zeros(len(weights), packing.full_rows, stack.hidden_size)
-    first = (first_DRH, first_DRH) if stack.mode == "LSTM" else first_DRH
-    flat = [weight for direction in weights for weight in direction]
-    return run(inputs_PX, packing.sizes_T, first, flat, True, 1, 0.0, True, stack.bidirectional)
+    flat = [weight for layer in weights for weight in layer]
+    dtype = recurrent_dtype(inputs)
+    if dtype is not None:
+        inputs, first = inputs.to(dtype), tuple(part.to(dtype) for part in first)
+        flat = [weight.to(dtype) for weight in flat]
+    state = first if len(first) > 1 else first[0]
+    # cuDNN differentiates only what ran in training mode; without dropout that changes nothing else.
+    layers = len(weights) // (1 + stack.bidirectional)
+    options = (True, layers, 0.0, torch.is_grad_enabled(), stack.bidirectional)
+    with nullcontext() if dtype is None else torch.autocast(inputs.device.type, enabled=False):
+        if sizes_T is None:
+            outputs, *after = run(inputs, state, flat, *options, True)
+        else:
+            outputs, *after = run(inputs, sizes_T, state, flat, *options)
+    return outputs, tuple(after)
 
 
 LIBRARY_CELLS = {"GRU": ("gru", 1), "LSTM": ("lstm", 2), "RNN_TANH": ("rnn", 1)}

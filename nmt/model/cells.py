@@ -17,7 +17,15 @@ from torch import Tensor, nn
 
 from nmt.config import schema
 from nmt.config.registry import PartOptions, Registry
-from nmt.kernels.packed import RecurrentStack, State, SteppedLayers, StepWeights, chains_of, run_chain
+from nmt.kernels.packed import (
+    RecurrentStack,
+    State,
+    SteppedLayers,
+    StepWeights,
+    chains_of,
+    library_layers,
+    run_chain,
+)
 from nmt.kernels.select import Kernels
 from nmt.kernels.steps import has_step_kernels
 from nmt.kernels.tape import Row, Tape, Term, Value
@@ -118,7 +126,7 @@ class Cell(nn.Module):
                 outputs.append(state[0])
             return torch.cat(outputs, 1)
         first = tuple(part.transpose(0, 1).contiguous() for part in state)
-        outputs_BTH: Tensor = self.layer(inputs_BTX.to(first[0].dtype), first if self.parts > 1 else first[0])[0]
+        outputs_BTH, _ = library_layers(self.layer, inputs_BTX.to(first[0].dtype), first, self.layer.all_weights)
         return outputs_BTH
 
     def unsupported_reason(self) -> str:

@@ -13,6 +13,7 @@ from nmt.runtime.device import (
     is_out_of_memory,
     pinned,
     product_dtype,
+    recurrent_dtype,
     set_up,
     settle_memory,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 """Environment variables with the sizes of oneDNN's cache, and of PyTorch's above it."""
 CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 """Files with the memory that a container may use, in the second and the first version of Linux's control groups."""
+
+LEAST_CUDNN = 91300
+"""First version of cuDNN whose recurrent layers compute in bf16, as `torch.backends.cudnn.version()` gives it."""
 
 Result = TypeVar("Result")
 
@@ -92,6 +96,10 @@ def set_up(options: schema.RuntimeConfig) -> Runtime:
         torch.cuda.set_device(device)
         torch.set_float32_matmul_precision("highest" if dtype is None else "high")
         torch.backends.cudnn.allow_tf32 = dtype is not None
+        # Its remedy is for weights that stay where they are; ours are cast, or a layer at a time.
+        warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk", UserWarning)
+        if dtype is not None:
+            why_precision += f"; {cudnn_dtype(device, dtype)[1]}"
     if world > 1:
         processes.join_group(rank, world, gpu=device.type == "cuda")
     weights: Literal["fp32", "bf16", "int8"] | None = None
@@ -131,6 +139,69 @@ def product_dtype(tensor: torch.Tensor) -> torch.dtype:
     """Returns the number format in which matrix products of this tensor are computed, autocast considered."""
     device = tensor.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
+
+
+def recurrent_dtype(tensor: torch.Tensor) -> torch.dtype | None:
+    """Returns the dtype of PyTorch's recurrent layers on a GPU under autocast; None where the call decides it."""
+    if tensor.device.type != "cuda" or not torch.is_autocast_enabled("cuda"):
+        return None
+    return cudnn_dtype(tensor.device, torch.get_autocast_dtype("cuda"))[0]
+
+
+@cache
+def cudnn_dtype(device: torch.device, dtype: torch.dtype) -> tuple[torch.dtype, str]:
+    """Returns the dtype of cuDNN's recurrent layers where products have `dtype`, and the reason."""
+    return choose_cudnn_dtype(dtype, torch.backends.cudnn.version(), lambda: _cudnn_refusal(device, dtype))
+
+
+def choose_cudnn_dtype(dtype: torch.dtype, version: int | None, refusal: Callable[[], str]) -> tuple[torch.dtype, str]:
+    """Returns the dtype of cuDNN's recurrent layers where products have `dtype`, and the reason.
+
+    `version` is that of cuDNN, None without it. `refusal` tries a layer in this dtype and returns why cuDNN does not
+    run it, or an empty string; it is called for bf16 only, and only where the version should support it.
+    """
+    if dtype != torch.bfloat16:
+        return dtype, "recurrent layers run in the same format"
+    if version is None:
+        why = "PyTorch has no cuDNN here"
+    elif version < LEAST_CUDNN:
+        why = f"cuDNN {version // 10000}.{version // 100 % 100} has no bf16 for them"
+    else:
+        why = refusal()
+    if why:
+        return torch.float32, f"recurrent layers run in float32: {why}"
+    return dtype, "recurrent layers run in the same format"
+
+
+def _cudnn_refusal(device: torch.device, dtype: torch.dtype) -> str:
+    """Runs a small layer forward and backward; returns why cuDNN does not compute it in this dtype, or an empty string.
+
+    PyTorch computes some formats by its own kernels, step by step. Then none of cuDNN's nodes is in the graph.
+    """
+    shapes = [(24, 8), (24, 8), (24,), (24,)]
+    try:
+        weights = [torch.zeros(shape, device=device, dtype=dtype, requires_grad=True) for shape in shapes]
+        first = torch.zeros(1, 2, 8, device=device, dtype=dtype)
+        with torch.enable_grad(), torch.autocast(device.type, enabled=False):
+            outputs, _ = torch.gru(first.expand(3, 2, 8), first, weights, True, 1, 0.0, True, False, False)
+            gradients = torch.autograd.grad(outputs.sum(), weights)
+    except RuntimeError as error:
+        return f"cuDNN refuses bf16 ({str(error).splitlines()[0]})"
+    if any(tensor.dtype != dtype for tensor in (outputs, *gradients)) or not _has_node(outputs, "Cudnn"):
+        return "this PyTorch has cuDNN compute no bf16"
+    return ""
+
+
+def _has_node(tensor: torch.Tensor, name: str) -> bool:
+    """Whether a node with this name is in the graph of a tensor."""
+    pending = [tensor.grad_fn]
+    while pending:
+        node = pending.pop()
+        if node is not None:
+            if name in node.name():
+                return True
+            pending += [before for before, _ in node.next_functions]
+    return False
 
 
 def pinned(tensor: torch.Tensor) -> torch.Tensor:
