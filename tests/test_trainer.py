@@ -29,6 +29,7 @@ from nmt.checkpoint.metadata import METADATA_FILE, describe
 from nmt.data.batching import BatchStream
 from nmt.errors import CheckpointError, ConfigError, TrainingError
 from nmt.model.translator import Translator
+from nmt.runtime import Runtime
 from nmt.tasks import training
 from nmt.tasks.training import check, train
 from nmt.tasks.translation import setup
@@ -92,6 +93,27 @@ def test_a_network_is_built_once(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Translator, "__init__", counting)
     train(run_config(folder, "training.max_steps=1"))
     assert devices == ["meta", "cpu"]
+
+
+@pytest.mark.parametrize("second", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("first", ["fp32", "bf16", "fp16"])
+def test_a_run_goes_on_in_another_precision(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, first: str, second: str
+) -> None:
+    """Only fp16 has a loss scale, which a checkpoint of another precision lacks: it then starts anew."""
+    dtypes = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+    counts = []
+    for precision, steps in ((first, 2), (second, 3)):
+        machine = Runtime(torch.device("cpu"), dtypes[precision], "")
+        monkeypatch.setattr(training, "set_up", lambda options, machine=machine: machine)
+        config = run_config(folder, f"training.max_steps={steps}", "runtime.kernel=reference")
+        assert train(config).progress.step == steps
+        state = load_training_state(find(config.run, "last"))
+        assert state is not None
+        counts.append(state["scaler"].get("_growth_tracker"))
+    # Updates since the scale was set.
+    went_on = 3 if first == "fp16" else 1
+    assert counts == [2 if first == "fp16" else None, went_on if second == "fp16" else None]
 
 
 def test_a_run_of_an_earlier_version_goes_on_without_scales_of_embeddings(
