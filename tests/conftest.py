@@ -26,6 +26,7 @@ from nmt.runtime import rng_state, set_rng_state
 from nmt.tasks.translation.loading import System, TrainedModel, build_system, load_model
 from tests.support.commands import Call, Ended
 from tests.support.models import CPU, REFERENCES, SOURCES, save_small, small_config
+from tests.support.switches import restore, switches
 
 
 @pytest.fixture
@@ -52,6 +53,21 @@ def _log_as_it_was() -> Iterator[None]:
     yield
     logger.handlers[:], logger.propagate, level = before
     logger.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def _switches_as_they_were() -> Iterator[None]:
+    """PyTorch's switches are those of the whole process; the next test finds them as they were.
+
+    cuDNN's float32 is a true one, else no bound could follow from its rounding.
+    """
+    before = switches()
+    torch.backends.cudnn.allow_tf32 = False
+    variable = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+    yield
+    restore(before)
+    if variable is None:
+        os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
 
 
 @pytest.fixture(scope="session")

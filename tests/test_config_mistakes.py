@@ -202,6 +202,8 @@ def test_one_mistake_gets_one_line(line: str, message: str) -> None:
             "search: {min_length_ratio: 3}",
             "search.min_length_ratio: is 3, above max_length_ratio (2); lower the one or raise the other",
         ),
+        ("runtime: {device: mps, precision: bf16}", "runtime.precision: bf16 is not for mps; set fp32 or auto"),
+        ("runtime: {device: mps, kernel: fused}", "runtime.kernel: fused is not for mps; set reference or auto"),
         ("runtime: {device: cpu, precision: fp16}", "runtime.precision: fp16 needs a GPU; set bf16, fp32 or auto"),
         (
             "runtime: {device: cuda, precision: int8}",

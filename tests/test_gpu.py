@@ -108,7 +108,7 @@ def test_a_recurrence_from_graphs_is_that_of_its_steps(
         for source, target in shapes:
             expected, actual = (found(steps, source, target) for steps in (fused, graphed))
             for one, other in zip(actual, expected, strict=True):
-                bound = 1e-5 if precision == torch.float32 else 2e-2
+                bound = 5e-5 if precision == torch.float32 else 2e-2
                 torch.testing.assert_close(one.float(), other.float(), rtol=0, atol=bound * float(other.abs().max()))
         with torch.no_grad():
             for parameter in parameters:
@@ -235,3 +235,22 @@ def test_documents_are_learned(tmp_path: Path, precision: str) -> None:
     train(config)
     losses = [record["loss"] for record in records(config.run, "validation")]
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_deterministic_run_repeats_to_the_bit_and_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    """With dropout between the layers, whose state is in the checkpoint."""
+    write_corpus(tmp_path)
+    runs = []
+    for name, steps in (("straight", (6,)), ("again", (6,)), ("stopped", (3, 6))):
+        for limit in steps:
+            config = run_config(
+                tmp_path,
+                f"run={tmp_path}/{name}",
+                "runtime={device: cuda, precision: bf16, deterministic: true}",
+                "model.encoder.layers=2",
+                f"training.max_steps={limit}",
+            )
+            train(config)
+        runs.append(final_weights(config.run))
+    for other in runs[1:]:
+        assert [name for name in other if not torch.equal(other[name], runs[0][name])] == []

@@ -8,6 +8,7 @@ import random
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,9 +18,12 @@ import torch
 
 from nmt import runtime
 from nmt.config import schema
-from nmt.errors import ConfigError
+from nmt.errors import ConfigError, TrainingError
+from nmt.kernels.packed import run_packed
+from nmt.kernels.select import choose_kernels
 from nmt.runtime import Hardware, device, free_memory, in_bytes
 from nmt.runtime.device import _cudnn_refusal, choose_cudnn_dtype, cpu_flags, recurrent_dtype
+from tests.support.switches import switches
 
 NEW_GPU = Hardware("GPU", is_gpu=True, bf16="compute capability 9.0", fast_fp16=True)
 OLD_GPU = Hardware("GPU", is_gpu=True, bf16="", fast_fp16=True)
@@ -143,6 +147,41 @@ def test_a_gpu_that_is_not_there_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"^runtime\.device: PyTorch finds no GPU here"):
         runtime.set_up(schema.RuntimeConfig(device="cuda"))
     assert runtime.set_up(schema.RuntimeConfig(device="auto")).device.type == "cpu"
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="there is an Apple GPU")
+def test_mps_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"^runtime\.device: PyTorch finds no mps here"):
+        runtime.set_up(schema.RuntimeConfig(device="mps"))
+
+
+def test_mps_computes_in_float32_by_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    found = runtime.set_up(schema.RuntimeConfig(device="mps"))
+    assert (found.device.type, found.autocast_dtype, found.weights) == ("mps", None, None)
+    assert found.reason == "device mps, as asked; precision fp32: mps has no other here"
+    kernels = choose_kernels("auto", found.device)
+    assert (kernels.steps, kernels.layers) == (None, run_packed)
+    assert "no other kernels for mps" in kernels.reason
+    with pytest.raises(ConfigError, match=r"^runtime\.kernel: fused cannot be had: there are no kernels for mps"):
+        choose_kernels("fused", found.device)
+    # It has no float64.
+    assert runtime.widest_dtype(found.device) == torch.float32
+    assert runtime.widest_dtype(torch.device("cpu")) == torch.float64
+
+
+def test_an_operation_that_does_not_repeat_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    device.be_deterministic()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
+    first = torch.zeros(2)
+    with pytest.raises(TrainingError) as caught, runtime.explaining_determinism():
+        first.put_(torch.tensor([0, 0]), torch.ones(2))
+    assert str(caught.value) == (
+        "runtime.deterministic: put_ does not have a deterministic implementation; set it to false"
+    )
+    with pytest.raises(RuntimeError, match="shape"), runtime.explaining_determinism():
+        first.view(3)
 
 
 @pytest.mark.gpu
@@ -398,3 +437,26 @@ def test_free_memory_is_at_most_what_the_machine_has() -> None:
     swap = int(next(line for line in Path("/proc/meminfo").read_text().splitlines() if "SwapTotal" in line).split()[1])
     assert free is not None
     assert 0 < free <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") + swap * 1024
+
+
+BEFORE = switches() | {"cudnn tf32": False}
+
+
+@pytest.mark.parametrize("time", ["first", "second"])
+def test_a_test_finds_the_switches_as_they_were(time: str) -> None:
+    assert switches() == BEFORE
+    torch.set_float32_matmul_precision("medium")
+    torch.backends.cudnn.allow_tf32 = True
+    device.be_deterministic()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "RNN module weights are not part of single contiguous chunk of memory. This means they need to be compacted",
+        "Attempting to run cuBLAS, but there was no current CUDA context! Attempting to set the primary context...",
+        "Synchronization debug mode is a prototype feature and does not yet detect all synchronizing operations",
+    ],
+)
+def test_what_pytorch_says_once_fails_no_test(message: str) -> None:
+    warnings.warn(message, UserWarning, stacklevel=1)

@@ -48,7 +48,7 @@ def distance(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tensor])
 def test_a_network_gives_what_it_gives_without_kernels(options: dict[str, Any], device: str) -> None:
     expected = whole(options, None, device)
     for name, tensor in whole(options, TRITON, device).items():
-        bound = 2e-5 * float(expected[name].abs().max())
+        bound = (5e-5 if device == "cuda" else 2e-5) * float(expected[name].abs().max())
         torch.testing.assert_close(tensor, expected[name], rtol=0, atol=bound, msg=lambda text, name=name: name + text)
     with torch.autocast(device, torch.bfloat16):
         by_kernels = distance(whole(options, TRITON, device), expected)

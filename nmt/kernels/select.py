@@ -134,6 +134,9 @@ def choose_kernels(
     reference = reference_kernels("kernel reference, as asked: PyTorch runs every equation as it stands")
     if kernel == "reference":
         return reference
+    if device.type == "mps":
+        _refuse(kernel, "there are no kernels for mps")
+        return replace(reference, reason="kernel reference: there are no other kernels for mps")
     steps, recurrence = _choose_steps(kernel, device, unsupported.recurrence)
     loss = f"the loss makes {CHUNK} rows of logits at a time, once"
     if unsupported.loss:

@@ -7,6 +7,7 @@ from nmt.runtime.device import (
     Runtime,
     choose_precision,
     cpu_flags,
+    explaining_determinism,
     free_memory,
     in_bytes,
     in_halves,
@@ -16,6 +17,7 @@ from nmt.runtime.device import (
     recurrent_dtype,
     set_up,
     settle_memory,
+    widest_dtype,
 )
 from nmt.runtime.log import FILE_ONLY, format_table, logger, set_up_logging
 from nmt.runtime.processes import (

@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Literal, TypeVar
 import torch
 
 from nmt.config import schema
-from nmt.errors import ConfigError, NmtError
+from nmt.errors import ConfigError, NmtError, TrainingError
 from nmt.runtime import processes
 from nmt.runtime.log import logger
 
@@ -93,6 +93,8 @@ def set_up(options: schema.RuntimeConfig) -> Runtime:
     if device.type == "cpu":
         settle_memory()
     if device.type == "cuda":
+        if options.deterministic:
+            be_deterministic()
         torch.cuda.set_device(device)
         torch.set_float32_matmul_precision("highest" if dtype is None else "high")
         torch.backends.cudnn.allow_tf32 = dtype is not None
@@ -106,6 +108,30 @@ def set_up(options: schema.RuntimeConfig) -> Runtime:
     if device.type == "cpu":
         weights = "int8" if options.precision == "int8" else "fp32" if dtype is None else "bf16"
     return Runtime(device, dtype, f"{why_device}; {why_precision}", rank, world, weights)
+
+
+def be_deterministic() -> None:
+    """Makes PyTorch take only algorithms that repeat on a GPU, and refuse operations that have none.
+
+    cuBLAS and cuDNN's recurrent layers repeat with workspaces of a fixed size alone.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    torch.use_deterministic_algorithms(True)
+    # Every tensor is written before it is read: NaN in it beforehand would only cost time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[assignment]
+
+
+@contextmanager
+def explaining_determinism() -> Iterator[None]:
+    """Raises a `TrainingError` where `runtime.deterministic` excludes an operation."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not torch.are_deterministic_algorithms_enabled() or "determini" not in str(error):
+            raise
+        raise TrainingError(
+            f"runtime.deterministic: {str(error).partition(', but you set')[0].partition('. ')[0]}; set it to false"
+        ) from error
 
 
 def choose_precision(precision: str, hardware: Hardware) -> tuple[torch.dtype | None, str]:
@@ -132,7 +158,14 @@ def choose_precision(precision: str, hardware: Hardware) -> tuple[torch.dtype | 
         return torch.bfloat16, f"precision bf16: {hardware.name} multiplies it natively ({hardware.bf16})"
     if hardware.is_gpu and hardware.fast_fp16:
         return torch.float16, f"precision fp16 with loss scaling: {hardware.name} has no bf16"
+    if hardware.name == "mps":
+        return None, "precision fp32: mps has no other here"
     return None, f"precision fp32: {hardware.name} multiplies no shorter format faster"
+
+
+def widest_dtype(device: torch.device) -> torch.dtype:
+    """Returns float64, or float32 on mps, which has no wider format."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def product_dtype(tensor: torch.Tensor) -> torch.dtype:
@@ -253,6 +286,12 @@ def _choose_device(choice: str, local_rank: int) -> tuple[torch.device, str]:
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if choice == "cpu":
         return torch.device("cpu"), "device cpu, as asked"
+    if choice == "mps":
+        if not torch.backends.mps.is_available():
+            raise ConfigError(
+                "runtime.device: PyTorch finds no mps here (an Apple computer's GPU); set it to auto or cpu"
+            )
+        return torch.device("mps"), "device mps, as asked"
     if choice == "cuda" and not gpus:
         raise ConfigError("runtime.device: PyTorch finds no GPU here; set it to auto or cpu")
     if not gpus:
@@ -272,6 +311,8 @@ def _hardware_of(device: torch.device) -> Hardware:
         # Emulated bf16 (before 8.0) is slower than float32; before 7.0 there are no tensor cores for fp16 either.
         bf16 = f"compute capability {major}.{minor}" if major >= 8 else ""
         return Hardware(torch.cuda.get_device_name(device), True, bf16, major >= 7)
+    if device.type == "mps":
+        return Hardware("mps", False, "", False)
     # PyTorch's own query also counts CPUs on which oneDNN emulates bf16, which is slower than float32.
     flags = cpu_flags()
     native = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags]

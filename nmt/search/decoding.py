@@ -20,6 +20,7 @@ from torch import Tensor
 
 from nmt.config.schema import SearchConfig
 from nmt.errors import CheckpointError, ConfigError
+from nmt.runtime import widest_dtype
 from nmt.search.ensemble import Ensemble, Model, Shortlists, SpecialIds
 from nmt.search.strategies import MINUS_INFINITY, BeamStrategy, Constraints, Continuations, SamplingStrategy
 
@@ -161,7 +162,7 @@ class BeamState:
     def start(cls, sentences: int, bos: int, keep_history: bool, device: torch.device) -> BeamState:
         """Returns one empty hypothesis a sentence."""
         ended_B = torch.zeros(sentences, dtype=torch.int64, device=device)
-        totals_BQ = torch.zeros((sentences, 1), dtype=torch.float64, device=device)
+        totals_BQ = torch.zeros((sentences, 1), dtype=widest_dtype(device), device=device)
         pieces_BQ = torch.full((sentences, 1), bos, device=device)
         history_BQT = pieces_BQ.new_empty((sentences, 1, 0)) if keep_history else None
         return cls(torch.arange(sentences, device=device), ended_B, totals_BQ, pieces_BQ, history_BQT, None)
@@ -259,7 +260,7 @@ class BackPointers:
         # One column more than the width: hypotheses that have not ended are written there, so that no shape depends on
         # how many have, and no step synchronizes.
         shape = (sentences, width + 1)
-        self._scores = torch.full(shape, MINUS_INFINITY, dtype=torch.float64, device=device)
+        self._scores = torch.full(shape, MINUS_INFINITY, dtype=widest_dtype(device), device=device)
         self._totals = torch.zeros_like(self._scores)
         self._ends = torch.zeros((2, *shape), dtype=torch.int64, device=device)
         self._width = width

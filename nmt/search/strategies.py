@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from nmt.config.schema import SearchConfig
+from nmt.runtime import widest_dtype
 
 MINUS_INFINITY = float("-inf")
 ROUNDING = 1e-9
@@ -124,7 +125,7 @@ class SamplingStrategy:
         logits_BQC, pieces_BQC = scores_BQV / options.temperature, None
         if options.top_k or options.top_p < 1.0:
             logits_BQC, pieces_BQC = logits_BQC.topk(min(options.top_k or vocabulary, vocabulary), -1)
-        probabilities_BQC = logits_BQC.softmax(-1, dtype=torch.float64)
+        probabilities_BQC = logits_BQC.softmax(-1, dtype=widest_dtype(logits_BQC.device))
         cumulative_BQC = probabilities_BQC.cumsum(-1)
         # A piece stays while those before it have not reached top_p: the one that crosses the bound is inside.
         kept_BQC = cumulative_BQC - probabilities_BQC < options.top_p
@@ -142,7 +143,9 @@ class SamplingStrategy:
         """Returns the next uniform number of each hypothesis, [B, Q]. One transfer serves many steps."""
         if self._used == len(self._uniform_TBQ):
             block = [generator.random((DRAWS_PER_TRANSFER, self.width)) for generator in self._generators]
-            self._uniform_TBQ = torch.from_numpy(np.stack(block, 1)).to(sentences_B.device)
+            self._uniform_TBQ = (
+                torch.from_numpy(np.stack(block, 1)).to(widest_dtype(sentences_B.device)).to(sentences_B.device)
+            )
             self._used = 0
         self._used += 1
         return self._uniform_TBQ[self._used - 1, sentences_B]

@@ -18,6 +18,7 @@ from nmt.runtime import (
     Runtime,
     barrier,
     broadcast_object,
+    explaining_determinism,
     logger,
     seed_everything,
     set_up,
@@ -48,6 +49,7 @@ def train(config: ExperimentConfig, *, fresh: bool = False, verbose: bool = Fals
         runtime = set_up(config.runtime)
         stack.callback(tear_down)
         stack.enter_context(watching_the_others())
+        stack.enter_context(explaining_determinism())
         folder = RunFolder(config.run)
         set_up_logging(None, runtime.is_main, verbose)
         task = TASKS_BY_NAME[config.task]
@@ -99,6 +101,7 @@ def check(config: ExperimentConfig, *, verbose: bool = False) -> None:
     with ExitStack() as stack:
         runtime = set_up(config.runtime)
         stack.callback(tear_down)
+        stack.enter_context(explaining_determinism())
         set_up_logging(None, runtime.is_main, verbose)
         _log_machine(runtime)
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nmt-check-")))

@@ -13,6 +13,7 @@ from torch import Tensor, nn, optim
 from nmt.checkpoint import state_problems
 from nmt.config.registry import PartOptions, Registry
 from nmt.config.schema import Probability
+from nmt.runtime import widest_dtype
 
 Rate = Annotated[float, Field(gt=0.0, le=1_000.0)]
 NotNegative = Annotated[float, Field(ge=0.0, le=1_000.0)]
@@ -170,7 +171,8 @@ class MovingAverage:
         self.decay = decay
         self.parameters = list(parameters)
         # On the device, where it is known whether an update counts.
-        self._updates = torch.zeros((), dtype=torch.float64, device=self.parameters[0].device)
+        device = self.parameters[0].device
+        self._updates = torch.zeros((), dtype=widest_dtype(device), device=device)
         self.averages = [parameter.detach().clone() for parameter in self.parameters]
 
     @torch.no_grad()

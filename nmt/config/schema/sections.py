@@ -126,8 +126,8 @@ class SentencePieceConfig(Section):
 class RuntimeConfig(Section):
     """The machine."""
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device to compute on; `auto` takes a GPU where there is one."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Device to compute on; `auto` takes a GPU of CUDA where there is one, `mps` is that of an Apple computer."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     """Number format of the matrix products; `auto` chooses for the device and logs why, `int8` translates on a CPU."""
     kernel: Literal["auto", "reference", "fused", "graphed"] = "auto"
@@ -135,10 +135,17 @@ class RuntimeConfig(Section):
     with the decoder's recurrence replayed from CUDA graphs, of rounded shapes."""
     threads: Workers = 0
     """CPU threads of this process; 0 leaves the choice to PyTorch."""
+    deterministic: bool = False
+    """Take only algorithms that repeat a run on a GPU to the last bit; they are slower. An operation that has none is
+    an error."""
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         if self.device == "cpu" and self.precision == "fp16":
             yield "precision", "fp16 needs a GPU; set bf16, fp32 or auto"
+        if self.device == "mps" and self.precision not in ("auto", "fp32"):
+            yield "precision", f"{self.precision} is not for mps; set fp32 or auto"
+        if self.device == "mps" and self.kernel in ("fused", "graphed"):
+            yield "kernel", f"{self.kernel} is not for mps; set reference or auto"
         if self.device == "cuda" and self.precision == "int8":
             yield "precision", "int8 is for CPUs; set bf16, fp16, fp32 or auto"
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from nmt.kernels.select import Kernels
+from nmt.runtime import widest_dtype
 
 
 class Normalizer(nn.Module):
@@ -124,7 +125,7 @@ def _in_order(scores: Tensor, factor: float) -> tuple[Tensor, Tensor, Tensor]:
 
     Padding comes last. Sums that include it are infinite or NaN, and never belong to a support.
     """
-    scaled = scores.to(torch.float64) * factor
+    scaled = scores.to(widest_dtype(scores.device)) * factor
     shifted = scaled - scaled.amax(-1, keepdim=True)
     ordered = shifted.sort(-1, descending=True).values
     return shifted, ordered, torch.arange(1, ordered.shape[-1] + 1, dtype=ordered.dtype, device=ordered.device)
