@@ -118,7 +118,7 @@ def be_deterministic() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":16:8")
     torch.use_deterministic_algorithms(True)
     # Every tensor is written before it is read: NaN in it beforehand would only cost time.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[assignment]
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -184,7 +184,8 @@ def recurrent_dtype(tensor: torch.Tensor) -> torch.dtype | None:
 @cache
 def cudnn_dtype(device: torch.device, dtype: torch.dtype) -> tuple[torch.dtype, str]:
     """Returns the dtype of cuDNN's recurrent layers where products have `dtype`, and the reason."""
-    return choose_cudnn_dtype(dtype, torch.backends.cudnn.version(), lambda: _cudnn_refusal(device, dtype))
+    version: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return choose_cudnn_dtype(dtype, version, lambda: _cudnn_refusal(device, dtype))
 
 
 def choose_cudnn_dtype(dtype: torch.dtype, version: int | None, refusal: Callable[[], str]) -> tuple[torch.dtype, str]:

@@ -75,6 +75,10 @@ class TaskSetup:
     tokenizers: TokenizerPair
     fingerprint: str
     """Of the training text."""
+    kernels: Kernels
+    """Of the objective's network."""
+    build: Callable[[Kernels], Objective]
+    """Builds the objective with a new network of other kernels, with weights of its own, on the device."""
     commands: tuple[str, ...]
     """Commands that use the trained model, with MODEL for its name."""
     labels: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nmt.checkpoint import RunFolder, Snapshot, load_training_state, read_metadata
@@ -30,6 +31,7 @@ from nmt.tasks.base import TaskSetup, load_initial_model
 from nmt.tasks.classification import setup as classification
 from nmt.tasks.components import parse_saved_config
 from nmt.tasks.translation import setup as translation
+from nmt.tasks.verification import verified
 from nmt.training.metrics_logger import MetricsLogger
 from nmt.training.progress import Progress, TrainingResult
 from nmt.training.schedules import ScheduleOptions, horizon
@@ -68,6 +70,8 @@ def train(config: ExperimentConfig, *, fresh: bool = False, verbose: bool = Fals
         setup = task.setup(config, runtime, data, folder.cache, resumed, initial_model)
         del initial_model  # its weights are copied
         config = setup.config
+        if needs_verification(config.runtime.kernel, runtime.device):
+            setup = verified(setup, runtime)
         if runtime.is_main:
             folder.write_config(config)
         state = load_training_state(resumed) if resumed else None
@@ -109,6 +113,8 @@ def check(config: ExperimentConfig, *, verbose: bool = False) -> None:
         data = task.open_data(config, runtime)
         setup = task.setup(config, runtime, data, scratch / "cache", None, load_initial_model(config))
         config = setup.config
+        if needs_verification(config.runtime.kernel, runtime.device):
+            setup = verified(setup, runtime)
         updates = _updates(config, setup, runtime)
         metrics_logger = stack.enter_context(MetricsLogger(scratch, enabled=False, log_every=1))
         trainer = _build_trainer(config, runtime, setup, metrics_logger, RunFolder(scratch))
@@ -116,6 +122,11 @@ def check(config: ExperimentConfig, *, verbose: bool = False) -> None:
         logger.info("largest batch: %s", largest.describe())
         logger.debug("largest batch: %s of the encoded text", largest.describe(with_rows=True))
         logger.info("all right: %s would be made", counted(updates, "update"))
+
+
+def needs_verification(kernel: str, device: torch.device) -> bool:
+    """Whether the kernels are compared with the reference at the start: those of a GPU that the user did not choose."""
+    return kernel == "auto" and device.type == "cuda"
 
 
 def _updates(config: ExperimentConfig, setup: TaskSetup, runtime: Runtime) -> int:

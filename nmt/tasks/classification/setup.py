@@ -70,9 +70,12 @@ def setup(
         world=runtime.world,
         accumulation=config.training.accumulation,
     )
+    smoothing = config.training.label_smoothing
     return TaskSetup(
         config=config,
-        objective=ClassificationObjective(classifier, config.training.label_smoothing),
+        objective=ClassificationObjective(classifier, smoothing),
+        kernels=kernels,
+        build=lambda kernels: ClassificationObjective(build(kernels).to(runtime.device), smoothing),
         stream=stream,
         validate=label_validator(config, runtime, labels, validation_set),
         tokenizers=TokenizerPair(tokenizer, tokenizer),

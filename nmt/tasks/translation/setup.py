@@ -37,7 +37,7 @@ from nmt.tasks.base import (
 from nmt.tasks.translation.evaluation import validator
 from nmt.tasks.translation.loading import vocabulary
 from nmt.tasks.translation.new_vocabulary import with_vocabulary
-from nmt.training.objectives import OBJECTIVES
+from nmt.training.objectives import OBJECTIVES, Objective
 
 SHOWN_LETTERS = 20
 
@@ -108,9 +108,15 @@ def setup(
         context=context,
         augmentation=augmentation,
     )
+
+    def objective(translator: Translator) -> Objective:
+        return OBJECTIVES.build(training.objective, translator, training, tokenizers)
+
     return TaskSetup(
         config=config,
-        objective=OBJECTIVES.build(training.objective, translator, training, tokenizers),
+        objective=objective(translator),
+        kernels=kernels,
+        build=lambda kernels: objective(build(kernels).to(runtime.device)),
         stream=stream,
         validate=validator(config, runtime, tokenizers, test_set),
         tokenizers=tokenizers,

@@ -87,6 +87,10 @@ class Objective(nn.Module):
     def begin_update(self, updates: int) -> None:
         """Called before the batches of an update, with the number of updates so far, for what depends on it."""
 
+    def without_sampling(self) -> Objective:
+        """Returns an objective of the same network that draws no pieces of its own, which rounding may change."""
+        return self
+
     def weights(self, epoch: int) -> tuple[float, ...]:
         """Returns the weight of each term in an epoch, counted from 0."""
         return tuple(1.0 for _ in self.terms)

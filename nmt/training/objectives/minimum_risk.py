@@ -19,7 +19,14 @@ from nmt.data.tokenizer import TokenizerPair
 from nmt.evaluation.metrics import sentence_scores
 from nmt.model.translator import Translator
 from nmt.search import translate_batch
-from nmt.training.objectives.base import OBJECTIVES, LossSums, Objective, ObjectiveOptions, translating
+from nmt.training.objectives.base import (
+    OBJECTIVES,
+    LossSums,
+    Objective,
+    ObjectiveOptions,
+    TranslationObjective,
+    translating,
+)
 
 SEEDS = 2**31 - 1
 
@@ -74,6 +81,9 @@ class MinimumRiskObjective(Objective):
         self.options = options
         self.tokenizer = tokenizers.target
         self.search = SearchConfig(kind="sampling")
+
+    def without_sampling(self) -> TranslationObjective:
+        return TranslationObjective(self.model, label_smoothing=0.0)
 
     def counts(self, batch: Batch) -> tuple[int, ...]:
         sentences = batch.pairs if batch.weight else 0

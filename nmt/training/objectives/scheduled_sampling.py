@@ -79,6 +79,9 @@ class ScheduledSamplingObjective(TranslationObjective):
     def begin_update(self, updates: int) -> None:
         self.reference_probability = self.probability(updates)
 
+    def without_sampling(self) -> TranslationObjective:
+        return TranslationObjective(self.model, self.label_smoothing, self.guidance)
+
     def counts(self, batch: Batch) -> tuple[int, ...]:
         return *super().counts(batch), batch.target_tokens
 
