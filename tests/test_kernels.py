@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,41 @@ def test_cross_entropy_by_hand(fused: Loss) -> None:
         losses = kernel(torch.ones(1, 1), weight, torch.zeros(3), torch.tensor([2]), 0.1)
         assert losses.negative_log_likelihood.item() == pytest.approx(0.470004, abs=1e-6)
         assert losses.smoothed.item() == pytest.approx(0.554195, abs=1e-6)
+
+
+def _without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+
+
+def _on_a_card_of_2018(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+
+
+def _with_old_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setitem(sys.modules, "nmt.kernels.rnn.triton", None)  # importing it fails
+
+
+@pytest.mark.parametrize(
+    ("machine", "why"),
+    [
+        (_without_triton, "the package triton is not installed"),
+        (_on_a_card_of_2018, "Tesla T4 is older than what Triton compiles for"),
+        (_with_old_triton, "this version of Triton does not read the kernels (ModuleNotFoundError"),
+    ],
+)
+def test_a_gpu_without_triton_kernels_runs_the_reference_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, machine: Callable[[pytest.MonkeyPatch], None], why: str
+) -> None:
+    gpu = torch.device("cuda")
+    machine(monkeypatch)
+    kernels = choose_kernels("auto", gpu)
+    assert kernels.steps is None
+    assert f"the recurrence runs by autograd: {why}" in kernels.reason
+    with pytest.raises(ConfigError, match=r"^runtime\.kernel: fused cannot be had: ") as caught:
+        choose_kernels("fused", gpu)
+    assert why in str(caught.value)
 
 
 @needs_compiler

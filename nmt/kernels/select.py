@@ -228,7 +228,11 @@ def _unsupported_device(device: torch.device) -> str:
         return "the package triton is not installed"
     if torch.cuda.get_device_capability(device) < LEAST_CAPABILITY:
         return f"{torch.cuda.get_device_name(device)} is older than what Triton compiles for"
-    # A local import, because a machine without a GPU need not have Triton.
-    from nmt.kernels.rnn.triton import unsupported_reason
+    try:
+        # A local import, because a machine without a GPU need not have Triton.
+        from nmt.kernels.rnn.triton import unsupported_reason
+    except Exception as error:
+        # An old version lacks parts of the language, and may fail in any way.
+        return f"this version of Triton does not read the kernels ({type(error).__name__}: {error})"
 
     return unsupported_reason(device)

@@ -85,7 +85,7 @@ def gradients(objective: Objective, batch: AnyBatch, runtime: Runtime) -> dict[s
     with runtime.autocast():
         sums = objective(batch)
     loss = sums.loss(scales)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     found = {"loss": loss.detach()}
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
