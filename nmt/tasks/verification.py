@@ -14,9 +14,9 @@ from nmt.runtime import Runtime, all_reduce_sum, is_out_of_memory, logger, rng_s
 from nmt.tasks.base import TaskSetup
 from nmt.training.objectives import Objective
 
-BOUNDS: Mapping[torch.dtype | None, float] = {None: 2e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
-"""Largest distance of a gradient, relative to its norm, by the dtype of products (None is float32). Right kernels stay
-below a fifth of them (docs/performance.md), and a wrong one is far above."""
+BOUNDS: Mapping[torch.dtype | None, float] = {None: 2e-4, torch.bfloat16: 0.15, torch.float16: 0.03}
+"""Largest distance of a gradient, relative to its norm, by the dtype of products (None is float32). Rounding makes a
+fifth of them at most (docs/performance.md); what a wrong kernel changes is a part of a gradient."""
 LOSS_SCALE = 2.0**12
 """Factor of the mean loss, so that no small gradient vanishes in fp16."""
 SMALL = 0.01
