@@ -5,12 +5,14 @@ __version__ = "0.1.0"
 # Type checkers take a name TYPE_CHECKING for true; the module typing would have to be imported.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from nmt.api.results import TranslationResult
+    from nmt.api.results import AlignmentResult, ScoreResult, TranslationResult
     from nmt.api.text_translator import TextTranslator, load
 
-__all__ = ["TextTranslator", "TranslationResult", "__version__", "load"]
+__all__ = ["AlignmentResult", "ScoreResult", "TextTranslator", "TranslationResult", "__version__", "load"]
 
 _MODULES = {
+    "AlignmentResult": "results",
+    "ScoreResult": "results",
     "TextTranslator": "text_translator",
     "TranslationResult": "results",
     "load": "text_translator",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +16,12 @@ import pytest
 
 import nmt
 from nmt.api.arguments import SearchOptions, document_numbers
-from nmt.cli import translate
+from nmt.cli import align, score, translate
 from nmt.config.schema import SearchConfig
 from nmt.config.shapes import split
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import CheckpointError, ConfigError, DataError, NmtError
+from nmt.evaluation.alignment import pharaoh
 from tests.support.commands import Call
 from tests.support.models import REFERENCES, SOURCES, save_small
 
@@ -178,6 +180,56 @@ def test_wrong_models(tmp_path: Path, checkpoint: Path) -> None:
     with pytest.raises(ConfigError, match=r"^threads: must be a whole number"):
         nmt.load(checkpoint, threads=-1)
     assert issubclass(ConfigError, NmtError)
+
+
+def test_scores_of_pairs(translator: nmt.TextTranslator, call: Call, checkpoint: Path) -> None:
+    results = translator.score([*SOURCES, "hund"], [*REFERENCES, " "])
+    empty = results.pop()
+    assert (empty.log_probability, empty.pieces, empty.piece_log_probabilities) == (-math.inf, (), ())
+    stdin = "".join(f"{source}\t{target}\n" for source, target in zip(SOURCES, REFERENCES, strict=True)).encode()
+    ended = call(score.main, "--model", checkpoint, stdin=stdin)
+    assert [f"{result.per_piece:.4f}" for result in results] == ended.output.splitlines()
+    for result, (translation,) in zip(
+        results, (each.hypotheses for each in translator.translate(SOURCES)), strict=True
+    ):
+        assert result.target == translation.text
+        assert result.pieces == translation.pieces
+        assert result.log_probability == pytest.approx(sum(result.piece_log_probabilities), abs=1e-5)
+        assert result.piece_log_probabilities == pytest.approx(translation.piece_log_probabilities, abs=1e-4)
+
+
+def test_alignments_of_pairs(translator: nmt.TextTranslator, call: Call, checkpoint: Path, tmp_path: Path) -> None:
+    sides = [*SOURCES, ""], [*REFERENCES, "a dog"]
+    for name, lines in zip(("de", "en"), sides, strict=True):
+        (tmp_path / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    for unit, linking in (("words", "grow-diag"), ("pieces", "argmax")):
+        results = translator.align(*sides, unit=unit, linking=linking)  # type: ignore[arg-type]
+        arguments = ["--source", tmp_path / "de", "--target", tmp_path / "en", "--unit", unit, "--linking", linking]
+        ended = call(align.main, "--model", checkpoint, *arguments)
+        assert [pharaoh(list(result.links)) for result in results] == ended.output.splitlines()
+        assert (results[-1].links, results[-1].weights) == ((), None)
+        (translation,) = translator.translate(SOURCES[:1])
+        assert translation.pieces == results[0].pieces
+        assert np.abs(results[0].weights - translation.attention).max() < 1e-4  # type: ignore[operator]
+    weights = [float(title.rpartition(": ")[2]) for title in Cells(results[0]._repr_html_()).titles]
+    assert len(weights) == results[0].weights.size  # type: ignore[union-attr]
+
+
+def test_wrong_pairs(translator: nmt.TextTranslator, tmp_path: Path, tokenizers: TokenizerPair) -> None:
+    for method in (translator.score, translator.align):
+        with pytest.raises(ConfigError, match=r"^targets: has 1 entries, and sources has 2; give one for each"):
+            method(["a", "b"], ["c"])
+        with pytest.raises(ConfigError, match=r"^sources: must be a list of texts, not one text"):
+            method("a", ["c"])
+        with pytest.raises(ConfigError, match=r"^batch_tokens: must be a whole number"):
+            method(["a"], ["c"], batch_tokens=0)
+    with pytest.raises(ConfigError, match=r"^unit: must be pieces or words, not 'word'; did you mean 'words'"):
+        translator.align(["a"], ["b"], unit="word")  # type: ignore[arg-type]
+    plain = nmt.load(save_small(tmp_path / "plain", tokenizers, attention="sutskever2014", updates=0))
+    with pytest.raises(ConfigError, match="has no attention to align by"):
+        plain.align(["a"], ["b"])
+    assert plain.translate(["hund"])[0].attention is None
+    assert math.isfinite(plain.score(["hund"], ["dog"])[0].log_probability)
 
 
 class Cells(HTMLParser):

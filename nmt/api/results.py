@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
@@ -73,6 +74,50 @@ class TranslationResult:
         )
         shown = f'<p dir="auto">{escape(self.source)}</p><table>{rows}</table>'
         return shown + attention_html(self.source_pieces, self.pieces, self.attention, self.head_attention)
+
+
+@dataclass(frozen=True)
+class ScoreResult:
+    """The log-probability of a given translation."""
+
+    source: str
+    target: str
+    log_probability: float = -math.inf
+    """In nats, the end of the sentence included; minus infinity if a side is empty."""
+    pieces: tuple[str, ...] = ()
+    """Of the target, without the end symbol."""
+    piece_log_probabilities: tuple[float, ...] = ()
+    """Of each piece and, last, of the end."""
+
+    @property
+    def per_piece(self) -> float:
+        """Log-probability divided by the number of pieces, the end counted."""
+        return self.log_probability / (len(self.pieces) + 1)
+
+
+@dataclass(frozen=True)
+class AlignmentResult:
+    """The alignment of a given translation. Shapes as those of `TranslationResult`."""
+
+    source: str
+    target: str
+    source_pieces: tuple[str, ...] = ()
+    """Without the end symbol, as those of the target."""
+    pieces: tuple[str, ...] = ()
+    links: tuple[tuple[int, int], ...] = ()
+    """(source, target) of words or pieces, counted from 0; none if a side is empty."""
+    head_weights: npt.NDArray[Any] | None = field(default=None, compare=False, repr=False)
+    """Attention weights [N, T, S]; None if a side is empty."""
+
+    @property
+    def weights(self) -> npt.NDArray[Any] | None:
+        """Attention weights [T, S], the mean of the heads."""
+        return None if self.head_weights is None else self.head_weights.mean(0)
+
+    def _repr_html_(self) -> str:
+        """Shows the pair and its weights in a notebook."""
+        sides = "".join(f'<p dir="auto">{escape(text)}</p>' for text in (self.source, self.target))
+        return sides + attention_html(self.source_pieces, self.pieces, self.weights, self.head_weights)
 
 
 def attention_html(

@@ -1,13 +1,16 @@
-"""Trained translators in Python: translate text."""
+"""Trained translators in Python: translate text, score and align pairs."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from nmt.api.arguments import (
     SearchOptions,
@@ -20,15 +23,18 @@ from nmt.api.arguments import (
     search_with,
     texts,
 )
-from nmt.api.results import TranslationResult
+from nmt.api.results import AlignmentResult, ScoreResult, TranslationResult
 from nmt.config import TranslationConfig
-from nmt.config.schema import Beam, Positive, RuntimeConfig, SearchConfig, Seed
+from nmt.config.schema import Beam, Positive, RuntimeConfig, SearchConfig, Seed, Tokens
 from nmt.data.lexicons import Lexicon
 from nmt.errors import ConfigError
+from nmt.evaluation.alignment import Linking, Unit
 from nmt.runtime import Runtime, set_up
 from nmt.tasks.base import Which
+from nmt.tasks.translation.forced_decoding import align_pair, forced_attention, forced_scores
 from nmt.tasks.translation.loading import System, TrainedModel, build_system, lexicon_of, load_ensemble
-from nmt.tasks.translation.text_translation import Request, translate_lines
+from nmt.tasks.translation.stepwise import Interventions, SearchStep, forced_ids, search_steps
+from nmt.tasks.translation.text_translation import Request, encode_lines, translate_lines
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -187,6 +193,194 @@ class TextTranslator:
         """Returns the search of the (first) model's config with these changes; raises `ConfigError`."""
         return search_with(self.config.search, checked(SearchConfig, search))
 
+    def steps(
+        self,
+        line: str,
+        *,
+        n_best: int = 1,
+        candidates: int = 5,
+        internals: bool = False,
+        prefix: str | Sequence[str | int] = "",
+        pieces: Mapping[int, str | int] | None = None,
+        attention: Mapping[int, int | npt.ArrayLike] | None = None,
+        max_length: int | None = None,
+        seed: int = 1,
+        **search: Unpack[SearchOptions],
+    ) -> Iterator[SearchStep]:
+        """Searches for the translation of a line, and yields every step: hypotheses, candidates, attention.
+
+        The last three arguments before `max_length` intervene. Without them the best hypotheses that have finished, and
+        their scores, are those of `translate`; unknown pieces are not replaced.
+
+        Args:
+            line: a sentence. A blank one has no steps.
+            n_best: finished hypotheses for which the search goes on.
+            candidates: most probable pieces of each hypothesis that a step shows, beside those that it keeps.
+            internals: whether steps have the numbers behind them: annotations, states, energies, contexts, readout. Not
+                for ensembles.
+            prefix: text, or pieces, or their ids, that the translation begins with.
+            pieces: a piece or its id by position, counted from 0: all hypotheses take it there.
+            attention: by position, the weights of this step: the source position, counted from 0, that has all the
+                weight, or weights [S] of the source positions, the end symbol included, or [heads, S], or [hypotheses
+                before, heads, S]. They are not normalised.
+            max_length: pieces after which the line is cut off, with a warning in the log; by default it is not.
+            seed: of sampling.
+            search: keys of the section `search`; by default those of the model's config.
+
+        Raises:
+            ConfigError: an argument is wrong, or needs what the model lacks; in the first call of `next` at the latest,
+                except for weights of another number of hypotheses.
+            CheckpointError: the model gives no finite probabilities.
+        """
+        with naming_keywords():
+            if not isinstance(line, str):
+                raise ConfigError(f"line: must be text, not {type(line).__name__}")
+            (line,) = texts("line", [line])
+            chosen = self.search(**search)
+            if internals and len(self.models) > 1:
+                raise ConfigError("internals: are those of one model; load it alone")
+            if attention and not self.has_attention:
+                raise ConfigError(f"attention: {self.models[0].path} has no attention; choose a model that has")
+            most = checked_value("max_length", Positive | None, max_length)
+            tokenizers = self._system.tokenizers
+            _, (source,) = encode_lines(tokenizers.source, [line], most, 1)
+            length = len(source) + 1
+            weights = {position: self._weights(position, each, length) for position, each in (attention or {}).items()}
+            interventions = Interventions(forced_ids(tokenizers.target, prefix, pieces or {}), weights)
+            run = search_steps(
+                self.system(chosen),
+                source,
+                chosen,
+                interventions,
+                n_best=checked_value("n_best", Beam, n_best),
+                candidates=checked_value("candidates", Positive, candidates),
+                internals=internals,
+                seed=checked_value("seed", Seed, seed),
+            )
+        return _named(run)
+
+    def _weights(self, position: object, given: int | npt.ArrayLike, source: int) -> npt.NDArray[Any]:
+        """Returns the attention weights of an intervention; raises `ConfigError` where they do not fit."""
+        if isinstance(position, bool) or not isinstance(position, int) or position < 0:
+            raise ConfigError(f"attention: {position!r} is no position; positions are whole numbers from 0")
+        if isinstance(given, (int, np.integer)):
+            if not 0 <= given < source:
+                raise ConfigError(
+                    f"attention: source position {given} at position {position}; there are 0 to {source - 1}, the end "
+                    "symbol last"
+                )
+            weights = np.zeros(source)
+            weights[given] = 1.0
+            return weights
+        try:
+            weights = np.array(given, np.float64)
+        except (TypeError, ValueError):
+            raise ConfigError(f"attention: the weights at position {position} must be numbers") from None
+        shape: tuple[int, ...] = weights.shape
+        heads = {model.config.model.attention.heads for model in self.models}
+        if (
+            len(shape) not in (1, 2, 3)
+            or shape[-1] != source
+            or (len(shape) > 1 and shape[-2] != 1 and heads != {shape[-2]})
+        ):
+            raise ConfigError(
+                f"attention: the weights at position {position} have the shape {shape}; give one for each of "
+                f"{source} source positions, the end symbol included, or of each head"
+            )
+        if not (np.isfinite(weights).all() and (weights >= 0.0).all()):
+            raise ConfigError(f"attention: the weights at position {position} must be finite and not negative")
+        return weights
+
+    @naming_keywords()
+    def score(
+        self,
+        sources: Sequence[str],
+        targets: Sequence[str],
+        *,
+        max_length: int | None = None,
+        batch_tokens: int | None = None,
+        progress: bool = False,
+    ) -> list[ScoreResult]:
+        """Returns the log-probabilities of given translations, each piece predicted from those before it.
+
+        Every pair stands alone. Several models average their probabilities.
+
+        Args:
+            sources: a sentence each.
+            targets: a translation of each.
+            max_length: pieces after which either side is cut off, with a warning in the log; by default none is.
+            batch_tokens: bound of pairs x longest side of a batch; by default that of the model's config.
+            progress: whether to show a progress bar.
+
+        Raises:
+            ConfigError: an argument is wrong.
+            CheckpointError: the model gives a pair no finite probability.
+            NmtError: a pair does not fit into memory.
+        """
+        sources, targets, batch_tokens, max_length = self._pairs(sources, targets, batch_tokens, max_length)
+        with shown_progress(progress, len(sources), " pairs") as advance:
+            scores = forced_scores(self._system, sources, targets, batch_tokens, max_length, advance=advance)
+        tokenizer, results = self._system.tokenizers.target, []
+        for source, target, score in zip(sources, targets, scores, strict=True):
+            result = ScoreResult(source, target)
+            if score is not None:
+                pieces = tuple(tokenizer.pieces(score.ids))
+                result = ScoreResult(source, target, score.log_probability, pieces, score.piece_log_probabilities)
+            results.append(result)
+        return results
+
+    @naming_keywords()
+    def align(
+        self,
+        sources: Sequence[str],
+        targets: Sequence[str],
+        *,
+        unit: Unit = "words",
+        linking: Linking = "grow-diag",
+        max_length: int | None = None,
+        batch_tokens: int | None = None,
+        progress: bool = False,
+    ) -> list[AlignmentResult]:
+        """Aligns given translations by the attention with which each piece is predicted (teacher forcing).
+
+        Args:
+            sources: a sentence each.
+            targets: a translation of each.
+            unit: whether links are of words or of SentencePiece pieces.
+            linking: `argmax` links each target unit with the source unit of the largest weight; `grow-diag` also links
+                in the other direction, and may leave units without a link (see `nmt.evaluation.alignment.align`).
+            max_length, batch_tokens, progress: as for `score`.
+
+        Raises:
+            ConfigError: an argument is wrong, or the model has no attention.
+            CheckpointError: the model gives a pair no finite probability.
+            NmtError: a pair does not fit into memory.
+        """
+        if not self.has_attention:
+            raise ConfigError(f"align: {self.models[0].path} has no attention to align by; choose a model that has")
+        unit, linking = checked_value("unit", Unit, unit), checked_value("linking", Linking, linking)
+        sources, targets, batch_tokens, max_length = self._pairs(sources, targets, batch_tokens, max_length)
+        with shown_progress(progress, len(sources), " pairs") as advance:
+            maps = forced_attention(self._system, sources, targets, batch_tokens, max_length, advance=advance)
+        results = []
+        for source, target, one in zip(sources, targets, maps, strict=True):
+            result = AlignmentResult(source, target)
+            if one is not None:
+                links = tuple(align_pair(one, self._system.tokenizers, unit, linking))
+                result = AlignmentResult(source, target, one.source_pieces, one.target_pieces, links, one.weights_NTS)
+            results.append(result)
+        return results
+
+    def _pairs(
+        self, sources: Sequence[str], targets: Sequence[str], batch_tokens: int | None, max_length: int | None
+    ) -> tuple[list[str], list[str], int, int | None]:
+        """Returns the arguments that `score` and `align` share, checked."""
+        sources, targets = texts("sources", sources), texts("targets", targets)
+        as_many("targets", targets, "sources", len(sources))
+        batch_tokens = checked_value("batch_tokens", Tokens | None, batch_tokens)
+        max_length = checked_value("max_length", Positive | None, max_length)
+        return sources, targets, batch_tokens or self.config.search.batch_tokens, max_length
+
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Lets one thread at a time use the worker processes."""
@@ -195,6 +389,12 @@ class TextTranslator:
             return
         with self._pool_lock:
             yield
+
+
+def _named(steps: Iterator[SearchStep]) -> Iterator[SearchStep]:
+    """Names keywords in errors of the steps."""
+    with naming_keywords():
+        yield from steps
 
 
 @contextmanager

@@ -73,24 +73,25 @@ def _parser() -> Parser:
 @naming_flags()
 def _align(options: argparse.Namespace) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
+    from nmt.api.text_translator import TextTranslator
     from nmt.evaluation.alignment import pharaoh, score_alignments
     from nmt.runtime import broadcast_object, logger
     from nmt.tasks.translation.forced_decoding import align_texts
-    from nmt.tasks.translation.loading import build_system, load_ensemble
 
     with ExitStack() as stack:
         runtime = stack.enter_context(shared_machine(options))
         # One process reads, so that files may be pipes.
         sources, targets, gold = broadcast_object(_read(options) if runtime.is_main else ([], [], []))
-        models = load_ensemble(options.model, options.checkpoint, runtime)
-        if not any(model.has_attention for model in models):
-            raise ConfigError(f"--model: {models[0].path} has no attention to align by; choose a model that has")
-        system = build_system(models, runtime)
+        translator = TextTranslator.load(options.model, options.checkpoint, runtime)
+        if not translator.has_attention:
+            path = translator.models[0].path
+            raise ConfigError(f"--model: {path} has no attention to align by; choose a model that has")
+        system = translator.system()
         writes_lines = options.output is None and options.gold is None
         write: Callable[[str], None] | None = None
         if runtime.is_main and (writes_lines or options.output is not None):
             write = stack.enter_context(writing(options.output))
-        batch_tokens = options.batch_tokens or models[0].config.search.batch_tokens
+        batch_tokens = options.batch_tokens or translator.config.search.batch_tokens
         max_length = longest_line(options)
         align = partial(align_texts, unit=options.unit, linking=options.linking, max_length=max_length)
         alignments: list[Alignment | None] = []
@@ -110,7 +111,7 @@ def _align(options: argparse.Namespace) -> int:
             scores = score_alignments([alignment or [] for alignment in alignments], gold)
             with writing(None) as write:
                 if options.json:
-                    values = {"models": [str(model.path) for model in models], "source": options.source}
+                    values = {"models": [str(model.path) for model in translator.models], "source": options.source}
                     values |= {"target": options.target, "gold": options.gold, "pairs": len(sources)}
                     write_json(write, values | scores.as_json())
                 else:

@@ -27,8 +27,9 @@ from nmt.cli.options import (
 from nmt.errors import ConfigError, DataError, counted
 
 if TYPE_CHECKING:
+    from nmt.api.text_translator import TextTranslator
     from nmt.runtime import Runtime
-    from nmt.tasks.translation.loading import System, TrainedModel
+    from nmt.tasks.translation.loading import System
     from nmt.tasks.translation.scoring import ScoredPair
 
 DESCRIPTION = """Scores sentence pairs by a trained model: the log-probability of the target, given the source, per
@@ -82,9 +83,9 @@ def _parser() -> Parser:
 @naming_flags()
 def _score(options: argparse.Namespace) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
+    from nmt.api.text_translator import TextTranslator
     from nmt.data.readers.files import check_file
     from nmt.runtime import logger, set_up, set_up_logging
-    from nmt.tasks.translation.loading import build_system, load_ensemble
     from nmt.tasks.translation.scoring import best_rows, score_stream
 
     set_up_logging(None, is_main=True)
@@ -92,10 +93,10 @@ def _score(options: argparse.Namespace) -> int:
         for path in filter(None, (options.input, options.source, options.target)):
             check_file(Path(path))
     runtime = set_up(machine_options(options))
-    models = load_ensemble(options.model, options.checkpoint, runtime)
-    reverse = None if options.reverse is None else _reverse_system(options, models[0], runtime)
+    translator = TextTranslator.load(options.model, options.checkpoint, runtime)
+    reverse = None if options.reverse is None else _reverse_system(options, translator, runtime)
     settings = {"per": options.per, "max_length": longest_line(options)}
-    system, batch_tokens = build_system(models, runtime), options.batch_tokens or models[0].config.search.batch_tokens
+    system, batch_tokens = translator.system(), options.batch_tokens or translator.config.search.batch_tokens
     scores, pairs, unscored = array("d"), 0, 0
     with open_stream(options, " pairs", _lines(options)) as (lines, window, write, advance):
         for scored in score_stream(system, reverse, lines, batch_tokens, window=window, advance=advance, **settings):
@@ -120,17 +121,18 @@ def _score(options: argparse.Namespace) -> int:
     return 0
 
 
-def _reverse_system(options: argparse.Namespace, model: TrainedModel, runtime: Runtime) -> System:
+def _reverse_system(options: argparse.Namespace, translator: TextTranslator, runtime: Runtime) -> System:
     """Returns the system of --reverse; raises ConfigError unless it translates in the other direction."""
-    from nmt.tasks.translation.loading import build_system, load_model
+    from nmt.api.text_translator import TextTranslator
 
-    reverse = load_model(options.reverse, options.checkpoint, runtime)
-    there, back = model.config.languages, reverse.config.languages
+    reverse = TextTranslator.load([options.reverse], options.checkpoint, runtime)
+    there, back = translator.config.languages, reverse.config.languages
     if there != back[::-1]:
+        path = reverse.models[0].path
         raise ConfigError(
-            f"--reverse: {reverse.path} translates from {back[0]} to {back[1]}, not from {there[1]} to {there[0]}"
+            f"--reverse: {path} translates from {back[0]} to {back[1]}, not from {there[1]} to {there[0]}"
         )
-    return build_system([reverse], runtime)
+    return reverse.system()
 
 
 def _lines(options: argparse.Namespace) -> Iterator[str]:

@@ -174,6 +174,11 @@ class Tokenizer:
         assert all(0 <= id_ < self.size for id_ in ids), f"an id outside of 0..{self.size - 1}"
         return [self._processor.id_to_piece(int(id_)) for id_ in ids]
 
+    def piece_id(self, piece: str) -> int | None:
+        """Returns the id of a piece; None if the vocabulary does not have it."""
+        id_ = int(self._processor.piece_to_id(piece))
+        return id_ if self._processor.id_to_piece(id_) == piece else None
+
     def unknown_capitals(self) -> list[str]:
         """Returns the upper-case forms of the vocabulary's letters that have no piece; words have none for letters."""
         if self.kind == "word":

@@ -126,7 +126,8 @@ class Translator(nn.Module):
         if state.prepared_context is not None:
             # Only the readout depends on the context, not the recurrence.
             output = output._replace(hidden=self.context.step(output.hidden, state.prepared_context))
-        return state, self.decoder.readout(output, inputs_BQE)
+        readout_BQR: Tensor = self.decoder.readout(output, inputs_BQE)
+        return replace(state, readout_BQR=readout_BQR), readout_BQR
 
     def with_shortlist(self, pieces_P: Tensor) -> ShortlistSteps:
         """Returns steps whose logits are of these pieces only."""

@@ -9,7 +9,7 @@ shortlist), N sentences that stay.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from nmt.config.schema import SearchConfig
 from nmt.errors import CheckpointError, ConfigError
 from nmt.runtime import widest_dtype
-from nmt.search.ensemble import Ensemble, Model, Shortlists, SpecialIds
+from nmt.search.ensemble import Ensemble, Model, Shortlists, SpecialIds, State
 from nmt.search.strategies import MINUS_INFINITY, BeamStrategy, Constraints, Continuations, SamplingStrategy
 
 MIN_COVERAGE = 1e-10
@@ -104,30 +104,169 @@ def translate_batch(
     """
     if not len(source_BS):
         return []
-    strategy = _strategy(options, n_best, seed, range(len(source_BS)) if numbers is None else numbers)
-    lengths_B = lengths_B.cpu()
-    with_shortlist = None if shortlists is None else Shortlists(shortlists, special, prefix)
-    if with_shortlist is not None:
-        special, prefix = with_shortlist.special, with_shortlist.prefix
-    constraints = Constraints.build(
+    decoding = Decoding.start(
+        models,
+        source_BS,
+        lengths_B,
         options,
-        (lengths_B - 1).tolist(),
-        eos=special.eos,
-        forbidden=[special.bos, special.pad, *([] if options.allow_unknown else [special.unk])],
+        special=special,
+        n_best=n_best,
         prefix=prefix,
-        device=source_BS.device,
+        shortlists=shortlists,
+        seed=seed,
+        numbers=numbers,
     )
-    ensemble = Ensemble(models, source_BS, lengths_B, with_shortlist)
-    beam = BeamState.start(len(lengths_B), special.bos, options.no_repeat_ngram > 0, source_BS.device)
-    words_B = (lengths_B - 1).to(source_BS.device)
-    steps = _decode(ensemble, strategy, constraints, options, beam, words_B, n_best, want_attention, want_heads)
-    hypotheses = steps.hypotheses(n_best, lengths_B.tolist())
-    if with_shortlist is None:
-        return hypotheses
-    return [
-        [replace(each, ids=with_shortlist.vocabulary_ids(sentence, each.ids)) for each in candidates]
-        for sentence, candidates in enumerate(hypotheses)
-    ]
+    for _ in decoding.steps(want_attention=want_attention, want_heads=want_heads):
+        pass
+    return decoding.hypotheses()
+
+
+@dataclass(frozen=True)
+class DecodingStep:
+    """A step of a search, after the continuations are chosen and before the models' states follow them."""
+
+    position: int
+    """Pieces that every hypothesis had before."""
+    before: BeamState
+    """The hypotheses that are continued."""
+    states: tuple[State, ...]
+    """State of each model before the step."""
+    own_BQV: Tensor
+    """Log-probabilities of the next piece, as the models give them."""
+    scores_BQV: Tensor
+    """The same, minus infinity for forbidden pieces."""
+    chosen: Continuations
+    ends_BQ: Tensor
+    """Which of the chosen continuations end."""
+    final_BQ: Tensor
+    """Final scores of those that end."""
+    finished_B: Tensor
+    """Whether no live hypothesis can still rank among the best."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """A search for the translations of a batch: what `translate_batch` runs to its end, and others step by step."""
+
+    ensemble: Ensemble
+    strategy: BeamStrategy | SamplingStrategy
+    constraints: Constraints
+    options: SearchConfig
+    beam: BeamState
+    """Before the first step."""
+    lengths_B: Tensor
+    """Source pieces with the end, on the CPU."""
+    n_best: int
+    shortlists: Shortlists | None
+    pointers: BackPointers
+
+    @staticmethod
+    def start(
+        models: Sequence[Model],
+        source_BS: Tensor,
+        lengths_B: Tensor,
+        options: SearchConfig,
+        *,
+        special: SpecialIds,
+        n_best: int = 1,
+        prefix: Sequence[Sequence[int]] | None = None,
+        shortlists: Sequence[Sequence[int] | npt.NDArray[np.integer[Any]]] | None = None,
+        seed: int = 0,
+        numbers: Sequence[int] | None = None,
+    ) -> Decoding:
+        """Encodes the source and returns the search before its first step.
+
+        Arguments and errors as those of `translate_batch`. In a prefix -1 leaves the choice of a piece to the search.
+        """
+        strategy = _strategy(options, n_best, seed, range(len(source_BS)) if numbers is None else numbers)
+        lengths_B, device = lengths_B.cpu(), source_BS.device
+        with_shortlist = None if shortlists is None else Shortlists(shortlists, special, prefix)
+        if with_shortlist is not None:
+            special, prefix = with_shortlist.special, with_shortlist.prefix
+        constraints = Constraints.build(
+            options,
+            (lengths_B - 1).tolist(),
+            eos=special.eos,
+            forbidden=[special.bos, special.pad, *([] if options.allow_unknown else [special.unk])],
+            prefix=prefix,
+            device=device,
+        )
+        ensemble = Ensemble(models, source_BS, lengths_B, with_shortlist)
+        beam = BeamState.start(len(lengths_B), special.bos, options.no_repeat_ngram > 0, device)
+        pointers = BackPointers(len(lengths_B), strategy.width, device)
+        return Decoding(ensemble, strategy, constraints, options, beam, lengths_B, n_best, with_shortlist, pointers)
+
+    def steps(
+        self,
+        *,
+        want_attention: bool = False,
+        want_heads: bool = False,
+        observe: bool = False,
+        attend: Callable[[int], Tensor | None] = lambda position: None,
+    ) -> Iterator[DecodingStep | None]:
+        """Steps until all sentences are finished; these leave the batch. Yields every step, None unless `observe`.
+
+        `attend` gives the attention weights that a step takes instead of its own, broadcastable to [B, Q, N, S].
+        """
+        ensemble, strategy, constraints, beam = self.ensemble, self.strategy, self.constraints, self.beam
+        alpha, beta = self.options.length_penalty, self.options.coverage_penalty
+        device = beam.pieces_BQ.device
+        words_B = (self.lengths_B - 1).to(device)
+        active = list(range(len(words_B)))
+
+        for position in range(constraints.largest_max_length + 1):
+            states = tuple(ensemble.states)
+            scores_BQV = ensemble.step(beam.pieces_BQ, attend(position))
+            attention_BQS = ensemble.attention_BQS if want_attention or beta else None
+            if beta and attention_BQS is None:
+                raise ConfigError(
+                    "search.coverage_penalty: the model has no attention to measure coverage by; set it to 0"
+                )
+            own_BQV = scores_BQV.clone() if observe else scores_BQV
+            constraints.apply_(scores_BQV, position, beam.sentences_B, beam.history_BQT)
+            chosen = strategy(beam.totals_BQ, scores_BQV, beam.ended_B, beam.sentences_B)
+            heads_BQNS = ensemble.head_attention_BQNS if want_heads else None
+            self.pointers.add(active, chosen, attention_BQS if want_attention else None, heads_BQNS)
+            before, beam = beam, beam.extend(chosen, attention_BQS if beta else None)
+
+            ends_BQ = (chosen.pieces_BQ == constraints.eos) & (chosen.totals_BQ > MINUS_INFINITY)
+            final_BQ = chosen.totals_BQ / length_penalty(position + 1.0, alpha)
+            if beam.coverage_BQS is not None:
+                final_BQ = final_BQ + coverage_penalty(beam.coverage_BQS, words_B[beam.sentences_B], beta)
+            self.pointers.end(beam.sentences_B, ends_BQ, beam.ended_B, final_BQ)
+            totals_BQ = chosen.totals_BQ.masked_fill(ends_BQ, MINUS_INFINITY)
+
+            max_length_B = constraints.max_length_B[beam.sentences_B] + 1.0
+            reachable_B = totals_BQ.amax(1) / length_penalty(max_length_B, alpha)
+            finished_B = self.pointers.ended_scores(beam.sentences_B, self.n_best) >= reachable_B
+            if observe:
+                yield DecodingStep(position, before, states, own_BQV, scores_BQV, chosen, ends_BQ, final_BQ, finished_B)
+            else:
+                yield None
+            # A finished sentence may stay for some steps: its new hypotheses do not rank among its n best.
+            beam = replace(beam, ended_B=beam.ended_B + ends_BQ.sum(1), totals_BQ=totals_BQ)
+
+            rows: Sequence[int] = range(len(active))
+            if (position + 1) % finish_check_interval(device) == 0:
+                rows = [row for row, finished in enumerate(finished_B.tolist()) if not finished]
+                if not rows:
+                    break
+            if len(rows) < len(active):
+                rows_N = torch.tensor(rows, device=device)
+                ensemble.select(rows_N, chosen.parents_BQ[rows_N])
+                beam, active = beam.select(rows_N), [active[row] for row in rows]
+            elif strategy.reorders or chosen.parents_BQ.shape != scores_BQV.shape[:2]:
+                ensemble.select(None, chosen.parents_BQ)
+
+    def hypotheses(self) -> list[list[Hypothesis]]:
+        """Returns the best hypotheses of each sentence that have ended; raises `CheckpointError` if there are none."""
+        ended = self.pointers.hypotheses(self.n_best, self.lengths_B.tolist())
+        if self.shortlists is None:
+            return ended
+        return [
+            [replace(each, ids=self.shortlists.vocabulary_ids(sentence, each.ids)) for each in candidates]
+            for sentence, candidates in enumerate(ended)
+        ]
 
 
 def _strategy(options: SearchConfig, n_best: int, seed: int, numbers: Sequence[int]) -> BeamStrategy | SamplingStrategy:
@@ -183,61 +322,6 @@ class BeamState:
             summed_BQS = attention_BQS if coverage_BQS is None else coverage_BQS + attention_BQS
             coverage_BQS = summed_BQS.gather(1, parents_BQ1.expand(-1, -1, summed_BQS.shape[2]))
         return BeamState(self.sentences_B, self.ended_B, chosen.totals_BQ, chosen.pieces_BQ, history_BQT, coverage_BQS)
-
-
-def _decode(
-    ensemble: Ensemble,
-    strategy: BeamStrategy | SamplingStrategy,
-    constraints: Constraints,
-    options: SearchConfig,
-    beam: BeamState,
-    words_B: Tensor,
-    n_best: int,
-    want_attention: bool,
-    want_heads: bool,
-) -> BackPointers:
-    """Steps until all sentences are finished; these leave the batch. `words_B` are source pieces without the end."""
-    alpha, beta = options.length_penalty, options.coverage_penalty
-    device = words_B.device
-    active = list(range(len(words_B)))
-    steps = BackPointers(len(active), strategy.width, device)
-
-    for position in range(constraints.largest_max_length + 1):
-        scores_BQV = ensemble.step(beam.pieces_BQ)
-        attention_BQS = ensemble.attention_BQS if want_attention or beta else None
-        if beta and attention_BQS is None:
-            raise ConfigError("search.coverage_penalty: the model has no attention to measure coverage by; set it to 0")
-        constraints.apply_(scores_BQV, position, beam.sentences_B, beam.history_BQT)
-        chosen = strategy(beam.totals_BQ, scores_BQV, beam.ended_B, beam.sentences_B)
-        heads_BQNS = ensemble.head_attention_BQNS if want_heads else None
-        steps.add(active, chosen, attention_BQS if want_attention else None, heads_BQNS)
-        beam = beam.extend(chosen, attention_BQS if beta else None)
-
-        ends_BQ = (chosen.pieces_BQ == constraints.eos) & (chosen.totals_BQ > MINUS_INFINITY)
-        final_BQ = chosen.totals_BQ / length_penalty(position + 1.0, alpha)
-        if beam.coverage_BQS is not None:
-            final_BQ = final_BQ + coverage_penalty(beam.coverage_BQS, words_B[beam.sentences_B], beta)
-        steps.end(beam.sentences_B, ends_BQ, beam.ended_B, final_BQ)
-        totals_BQ = chosen.totals_BQ.masked_fill(ends_BQ, MINUS_INFINITY)
-
-        max_length_B = constraints.max_length_B[beam.sentences_B] + 1.0
-        reachable_B = totals_BQ.amax(1) / length_penalty(max_length_B, alpha)
-        finished_B = steps.ended_scores(beam.sentences_B, n_best) >= reachable_B
-        # A finished sentence may stay for some steps: its new hypotheses do not rank among its n best.
-        beam = replace(beam, ended_B=beam.ended_B + ends_BQ.sum(1), totals_BQ=totals_BQ)
-
-        rows: Sequence[int] = range(len(active))
-        if (position + 1) % finish_check_interval(device) == 0:
-            rows = [row for row, finished in enumerate(finished_B.tolist()) if not finished]
-            if not rows:
-                break
-        if len(rows) < len(active):
-            rows_N = torch.tensor(rows, device=device)
-            ensemble.select(rows_N, chosen.parents_BQ[rows_N])
-            beam, active = beam.select(rows_N), [active[row] for row in rows]
-        elif strategy.reorders or chosen.parents_BQ.shape != scores_BQV.shape[:2]:
-            ensemble.select(None, chosen.parents_BQ)
-    return steps
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,9 @@ class State(Protocol):
     def head_attention_BQNS(self) -> Tensor | None:
         """The same of each head."""
 
+    def attending(self, weights: Tensor) -> Any:
+        """Returns the state whose next step takes these weights, broadcastable to [B, Q, N, S]."""
+
     def select(self, sentences_N: Tensor | None, hypotheses_NQ: Tensor) -> Any:
         """Returns the state with sentence `sentences_N[n]` (None: all) in row n, and hypothesis [n, q] as query q."""
 
@@ -74,13 +77,17 @@ class Ensemble:
             self._models = [model.with_shortlist(union_P) for model in models]
             self._vocabularies = shortlists.on(source_BS.device)
 
-    def step(self, previous_BQ: Tensor) -> Tensor:
-        """Returns log-probabilities [B, Q, V] of the next piece, in float32 or better. Callers may overwrite them."""
+    def step(self, previous_BQ: Tensor, attention: Tensor | None = None) -> Tensor:
+        """Returns log-probabilities [B, Q, V] of the next piece, in float32 or better. Callers may overwrite them.
+
+        `attention` has the weights that all models take instead of their own, broadcastable to [B, Q, N, S].
+        """
         parts = []
         if self._vocabularies is not None:
             previous_BQ = self._vocabularies.pieces(previous_BQ)
         for index, model in enumerate(self._models):
-            self._states[index], logits_BQV = model.step(self._states[index], previous_BQ)
+            state = self._states[index] if attention is None else self._states[index].attending(attention)
+            self._states[index], logits_BQV = model.step(state, previous_BQ)
             if self._vocabularies is not None:
                 logits_BQV = self._vocabularies.logits(logits_BQV)
             # On a CPU log_softmax over everything costs a third of logsumexp, although it writes more.
@@ -89,6 +96,11 @@ class Ensemble:
             return parts[0]
         assert len({part.shape for part in parts}) == 1, "models of an ensemble share their target vocabulary"
         return torch.logsumexp(torch.stack(parts), 0) - math.log(len(parts))
+
+    @property
+    def states(self) -> Sequence[State]:
+        """State of each model."""
+        return self._states
 
     @property
     def attention_BQS(self) -> Tensor | None:
@@ -156,12 +168,13 @@ class Shortlists:
         forced = prefix if prefix is not None else [()] * len(shortlists)
         self._shortlists = []
         for pieces, ids in zip(shortlists, forced, strict=True):
-            others = np.union1d(np.asarray(pieces, np.int64), np.asarray(ids, np.int64))
+            forced_ids = np.asarray([piece for piece in ids if piece >= 0], np.int64)
+            others = np.union1d(np.asarray(pieces, np.int64), forced_ids)
             self._shortlists.append(np.concatenate((first, np.setdiff1d(others, first, assume_unique=True))))
         ids = [special.pad, special.unk, special.bos, special.eos]
         self.special = SpecialIndices(*np.searchsorted(first, ids).tolist())
         self.prefix = prefix and [
-            [int(np.argmax(pieces == piece)) for piece in ids]
+            [-1 if piece < 0 else int(np.argmax(pieces == piece)) for piece in ids]
             for ids, pieces in zip(prefix, self._shortlists, strict=True)
         ]
         self.union = np.unique(np.concatenate(self._shortlists))

@@ -82,11 +82,11 @@ class AttentionWeights:
         )
 
 
-def spread(weights: Tensor, positions: Tensor | None, source_positions: int) -> Tensor:
-    """Returns weights [..., W] at these source positions as weights [..., S] over the whole source."""
+def spread(weights: Tensor, positions: Tensor | None, source_positions: int, outside: float = 0.0) -> Tensor:
+    """Returns weights [..., W] at these source positions as weights [..., S], which are `outside` elsewhere."""
     if positions is None:
         return weights
-    empty = weights.new_zeros(*weights.shape[:-1], source_positions)
+    empty = weights.new_full((*weights.shape[:-1], source_positions), outside)
     return empty.scatter(-1, positions.expand(weights.shape), weights)
 
 
@@ -179,6 +179,8 @@ class Prepared:
     """Memory and keys for a window that reads parts of them."""
     exponentials: Tensor | None = None
     """`kernels.additive.exponentials` of the keys, for an additive score; without gradient."""
+    given: Tensor | None = None
+    """Weights [..., Q, S] that the next step takes instead of its own: an intervention in a search; else None."""
 
     def select(self, sentences_N: Tensor) -> Prepared:
         """Returns the rows of these sentences."""
@@ -210,6 +212,10 @@ class AttentionOutput:
     """Attention weights; None for an attention without weights."""
     carried: Carried = ()
     """State for the next target position."""
+    query_BQH: Tensor | None = None
+    """The queries; None where the positions of a known target are joined."""
+    scores_BQNW: Tensor | None = None
+    """Scores before normalisation, at the positions of the weights; None as for the queries, or without a score."""
 
     @staticmethod
     def join(steps: Sequence[AttentionOutput]) -> AttentionOutput:
@@ -360,6 +366,8 @@ class WindowOutput:
     """Source positions of the weights, [..., Q, W]; None where W is the whole source."""
     centers: Tensor | None = None
     """p_t of a local window, [..., Q], counted from 0."""
+    scores: Tensor | None = None
+    """Scores before normalisation, [..., Q, W]."""
 
 
 class Window(nn.Module):

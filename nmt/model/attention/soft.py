@@ -80,7 +80,8 @@ class SoftAttention(Attention):
     def forward(self, query_BQH: Tensor, prepared: Prepared, carried: Carried, position: int | None) -> AttentionOutput:
         mixed, carried = self.attend(query_BQH, prepared, carried, position)
         weights = self.weights(mixed, prepared, lambda part: part.unsqueeze(2))
-        return AttentionOutput(mixed.context, weights, carried)
+        scores_BQNW = None if mixed.scores is None else mixed.scores.unsqueeze(2)
+        return AttentionOutput(mixed.context, weights, carried, query_BQH, scores_BQNW)
 
     def scan(self, query_BTH: Tensor, prepared: Prepared) -> AttentionOutput:
         form = None if self.unsupported_reason() else self.score.closed_form()
@@ -113,10 +114,20 @@ class SoftAttention(Attention):
         """Attends with queries [..., Q, H]; the coverage is [..., Q, S, K] here."""
         covered = partial(self.coverage.at, carried)
         mixed = self.window(self.score, self.normalizer, query, prepared, covered, position)
+        if prepared.given is not None:
+            mixed = self.replaced(mixed, prepared, prepared.given)
         if carried:
             weights = spread(mixed.weights, mixed.positions, prepared.bias.shape[-1])
             carried = self.coverage.update(carried, weights, query, prepared)
         return mixed, carried
+
+    def replaced(self, mixed: WindowOutput, prepared: Prepared, weights: Tensor) -> WindowOutput:
+        """Returns the output of a window with the weights [..., Q, S] in place of its own."""
+        context = self.normalizer.mixing(weights, prepared.memory.dtype) @ prepared.memory
+        scores = mixed.scores
+        if scores is not None:
+            scores = spread(scores, mixed.positions, weights.shape[-1], torch.finfo(scores.dtype).min)
+        return replace(mixed, context=context, weights=weights, positions=None, scores=scores)
 
     def weights(self, mixed: WindowOutput, prepared: Prepared, arrange: Callable[[Tensor], Tensor]) -> AttentionWeights:
         """Returns the weights of a window; `arrange` makes [B, Q, N, ...] of its tensors."""
@@ -164,7 +175,9 @@ class MultiHeadAttention(Attention):
         mixed, by_head = self.attention.attend(self._split(self.query(query_BQH)), prepared, by_head, position)
         weights = self.attention.weights(mixed, prepared, lambda part: part.transpose(1, 2))
         context_BQC = self.output(mixed.context.transpose(1, 2).flatten(2))
-        return AttentionOutput(context_BQC, weights, tuple(part.transpose(1, 2) for part in by_head))
+        scores_BQNW = None if mixed.scores is None else mixed.scores.transpose(1, 2)
+        carried = tuple(part.transpose(1, 2) for part in by_head)
+        return AttentionOutput(context_BQC, weights, carried, query_BQH, scores_BQNW)
 
     def unsupported_reason(self) -> str:
         return "model.attention.heads is not 1"

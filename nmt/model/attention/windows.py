@@ -55,8 +55,9 @@ class GlobalWindow(Window):
         width, keys, exponentials = memory.shape[-2], prepared.keys, prepared.exponentials
         view = View(keys, own=False, width=width, positions=None, covered=covered(None), exponentials=exponentials)
         # In at least float32; the weight of padding is exactly 0.
-        weights = normalizer(score(query, view).to(prepared.bias.dtype) + prepared.bias.unsqueeze(-2))
-        return WindowOutput(normalizer.mixing(weights, memory.dtype) @ memory, weights)
+        scores = score(query, view).to(prepared.bias.dtype) + prepared.bias.unsqueeze(-2)
+        weights = normalizer(scores)
+        return WindowOutput(normalizer.mixing(weights, memory.dtype) @ memory, weights, scores=scores)
 
 
 class LocalOptions(NetworkPartOptions):
@@ -124,15 +125,17 @@ class LocalWindow(Window):
 
         distance = positions - centers.unsqueeze(-1)
         allowed = (distance.abs() <= self.half_width) & (positions < prepared.lengths[..., None, None])
-        scores, dtype = score(query, view), prepared.bias.dtype
+        dtype = prepared.bias.dtype
+        scores = score(query, view).to(dtype)
         # A score itself may exclude positions; where nothing is left, weights of minus infinities would be undefined.
         allowed = allowed & (scores > -torch.inf)
-        weights = normalizer(scores.to(dtype).masked_fill(~allowed, torch.finfo(dtype).min)) * allowed
+        scores = scores.masked_fill(~allowed, torch.finfo(dtype).min)
+        weights = normalizer(scores) * allowed
         emphasis = self.emphasis(distance)
         weights = weights if emphasis is None else weights * emphasis
         mixing = normalizer.mixing(weights, memory.dtype)
         context = (mixing.unsqueeze(-2) @ memory).squeeze(-2) if own else mixing @ memory
-        return WindowOutput(context, weights, everywhere, centers.expand(query.shape[:-1]))
+        return WindowOutput(context, weights, everywhere, centers.expand(query.shape[:-1]), scores)
 
     def width(self, prepared: Prepared) -> int:
         """W: a short sentence is read whole."""

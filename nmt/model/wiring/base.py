@@ -224,6 +224,10 @@ class DecoderState:
     """Dropout masks between layers for all positions of known targets."""
     annotation_terms_BSU: Tensor | None = None
     """Terms of the annotations in the readout of a latent alignment, or None."""
+    attended: AttentionOutput | None = None
+    """Attention of the last step, before hypotheses were selected."""
+    readout_BQR: Tensor | None = None
+    """Readout of the last step, before hypotheses were selected."""
 
     @property
     def attention_BQS(self) -> Tensor | None:
@@ -243,8 +247,24 @@ class DecoderState:
     def after(self, recurrent: tuple[Tensor, ...], attended: AttentionOutput) -> DecoderState:
         """Returns the state after a step."""
         return replace(
-            self, recurrent=recurrent, carried=attended.carried, position=self.position + 1, weights=attended.weights
+            self,
+            prepared=self.prepared if self.prepared.given is None else replace(self.prepared, given=None),
+            recurrent=recurrent,
+            carried=attended.carried,
+            position=self.position + 1,
+            weights=attended.weights,
+            attended=attended,
         )
+
+    def attending(self, weights: Tensor) -> DecoderState:
+        """Returns the state whose next step takes these weights, broadcastable to [B, Q, N, S], instead of its own."""
+        memory, (batch, hypotheses) = self.prepared.memory, self.recurrent[0].shape[:2]
+        has_heads = memory.dim() == 4
+        weights_BQNS = weights.to(self.prepared.bias).expand(
+            batch, hypotheses, memory.shape[1] if has_heads else 1, memory.shape[-2]
+        )
+        given = weights_BQNS.transpose(1, 2) if has_heads else weights_BQNS.squeeze(2)
+        return replace(self, prepared=replace(self.prepared, given=given))
 
     def select(self, sentences_N: Tensor | None, hypotheses_NQ: Tensor) -> DecoderState:
         """Returns the state of sentences `sentences_N` and their hypotheses `hypotheses_NQ`, in this order.
@@ -271,6 +291,8 @@ class DecoderState:
             prepared_context=context,
             summary=summary,
             annotation_terms_BSU=annotation_terms_BSU,
+            attended=None,
+            readout_BQR=None,
         )
 
 
@@ -315,6 +337,11 @@ class Wiring(nn.Module):
     def advance(self, projected_BQG: Tensor, state: DecoderState) -> tuple[DecoderState, Output]:
         """Advances each hypothesis by one step."""
         raise AssertionError("a wiring advances")
+
+    def top(self, recurrent: tuple[Tensor, ...]) -> Tensor:
+        """Returns the hidden state [B, Q, H] of the top layer."""
+        layers = recurrent if self.feed is None else recurrent[:-1]
+        return layers[-self.bridge.parts]
 
     def draw(self, batch: int, positions: int) -> DropoutMasks:
         """Draws the dropout masks between the layers of a step, for all positions."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -197,6 +198,10 @@ class PairScore:
     """In nats, the end of the sentence included."""
     pieces: int
     """Target pieces, the end counted."""
+    ids: tuple[int, ...] = ()
+    """The target pieces, without the end."""
+    piece_log_probabilities: tuple[float, ...] = ()
+    """Of each piece and, last, of the end."""
 
 
 def forced_scores(
@@ -216,11 +221,13 @@ def forced_scores(
     lines = [first_line + row for row in rows]
 
     def work(batches: Sequence[Batch]) -> list[PairScore]:
-        totals = _totals(batches[0], _forced(system, batches)[0])
+        log_probabilities_N = _forced(system, batches)[0]
+        totals, terms = _totals(batches[0], log_probabilities_N), iter(log_probabilities_N.tolist())
         scores = []
         for row, total in zip(batches[0].rows, totals, strict=True):
             _require_finite(total, lines[row])
-            scores.append(PairScore(total, len(target[row]) + 1))
+            ids = target[row]
+            scores.append(PairScore(total, len(ids) + 1, tuple(ids), tuple(islice(terms, len(ids) + 1))))
         return scores
 
     by_row = gather_rows(map_pairs(system, source, target, batch_tokens, work, lines), advance)
