@@ -45,7 +45,7 @@ def load(
     model: str | Path,
     *more: str | Path,
     checkpoint: Literal["best", "last"] | None = None,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "fp32",
     threads: int = 0,
     workers: bool = False,
@@ -56,7 +56,7 @@ def load(
         model: run folder, or folder of a checkpoint.
         more: further models. All make an ensemble, which averages their probabilities (Sutskever 2014, section 3.6).
         checkpoint: of a run; by default the best, or the last if none is best yet.
-        device: `auto` takes a GPU where there is one.
+        device: `auto` takes a GPU of CUDA where there is one; `mps` is that of an Apple computer.
         precision: number format of the matrix products. The default gives the same translations on every machine.
         threads: of PyTorch in this process, all of whose models share them; 0 leaves them as they are.
         workers: whether processes share large requests on a CPU, as those of `nmt-translate` do. A script that asks for
