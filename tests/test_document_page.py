@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,7 +16,7 @@ from nmt.cli import classify
 from nmt.visualization.pages import DocumentPage, SentenceWeights
 from tests.support.commands import Call
 from tests.test_classification import run, trained  # noqa: F401 - fixtures
-from tests.test_plots import Reader
+from tests.test_plots import Reader, assert_own_code
 
 DOCUMENT = {
     "text": "good\tnot so bad",
@@ -66,9 +65,7 @@ def test_a_page_asks_for_nothing_and_runs_its_own_script_alone() -> None:
     reader = Reader(page_of(DOCUMENT))
     attributes = {name for _, found in reader.elements for name in found}
     assert not attributes & {"src", "href", "srcset", "action", "style", "onclick", "onload"}
-    code = reader.texts["script"] + reader.texts["style"]
-    assert set(re.findall(r"\w+:/+[^\"'\s]*", code)) == {"http://www.w3.org/2000/svg"}
-    assert not re.search(r"fetch\(|XMLHttpRequest|import\b|url\(|innerHTML|eval\(", code)
+    assert_own_code(reader)
     policy = next(found["content"] for _, found in reader.elements if "http-equiv" in found)
     hashes = {
         kind: "'sha256-" + base64.b64encode(hashlib.sha256(reader.texts[kind].encode()).digest()).decode() + "'"
@@ -88,7 +85,7 @@ def test_inks_are_those_of_the_papers_figure() -> None:
         console.log(JSON.stringify({{
             inks: inksOf(attention),
             largest: largestWords(attention.sentences[1]),
-            found: [" NOT so", "positive", "x"].map((query) => matching({reader.texts["data"]}.sentences, query)),
+            found: [" NOT so", "positive", "x"].map((query) => matching({reader.texts["data"]}, query)),
         }}));"""
     ended = subprocess.run(["node", "-"], input=program, capture_output=True, text=True, timeout=60, check=True)
     found = json.loads(ended.stdout)
@@ -115,6 +112,22 @@ def test_a_page_of_standard_input(run: Path, call: Call, tmp_path: Path) -> None
     assert sum(sentence["weight"] for sentence in attention["sentences"]) == pytest.approx(1.0, abs=1e-3)
     for sentence in attention["sentences"]:
         assert sum(sentence["weights"]) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_true_labels_of_a_file(run: Path, call: Call, tmp_path: Path) -> None:  # noqa: F811
+    page, labels = tmp_path / "page.html", tmp_path / "labels.txt"
+    text = "now and then\tit was the storm .\n\nit was the dog .\t\n"
+    labels.write_text("weather\n\nweather\n")
+    ended = call(classify.main, "--model", run, "--plot", page, "--labels", labels, stdin=text.encode())
+    assert ended.code == 0, ended.errors
+    documents = Reader(page.read_text(encoding="utf-8")).data["sentences"]
+    found = [(each["attention"][0]["label"], each["attention"][0]["true_label"]) for each in documents]
+    assert found == [("weather", "weather"), ("animals", "weather")]
+    labels.write_text("weather\n\n")
+    ended = call(classify.main, "--model", run, "--plot", page, "--labels", labels, stdin=text.encode())
+    assert ended.code == 2
+    assert "labels.txt: has 2 lines, and there are more documents; give a label for each" in ended.errors
+    assert call(classify.main, "--model", run, "--labels", labels).code == 2
 
 
 def test_a_mistake_in_the_text_leaves_the_old_page_as_it_was(run: Path, call: Call, tmp_path: Path) -> None:  # noqa: F811

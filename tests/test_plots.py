@@ -12,6 +12,7 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from html.parser import HTMLParser
+from importlib.resources import files
 from io import BytesIO
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -302,14 +303,26 @@ def test_no_text_can_break_a_page() -> None:
     assert reader.texts["title"] == "Attention of <b>{{script}}</title>"
 
 
+def assert_own_code(reader: Reader) -> None:
+    """The code names no address but namespaces, and asks only what its policy allows: nothing, in a file."""
+    d3 = files("nmt.visualization").joinpath("page", "d3.min.js").read_text("utf-8")
+    code = reader.texts["script"] + reader.texts["style"]
+    assert d3 in code
+    addresses = set(re.findall(r"\w+:/+[^\"'\s]*", code))
+    assert addresses <= {f"http://www.w3.org/{name}" for name in NAMESPACES}
+    own = code.replace(d3, "")
+    assert not re.search(r"XMLHttpRequest|import\b|url\(|innerHTML|eval\(", own)
+    assert re.findall(r"fetch\([^,]*", own) == ["fetch(path"]
+
+
+NAMESPACES = ("2000/svg", "1998/Math/MathML", "1999/xhtml", "1999/xlink", "2000/xmlns/", "XML/1998/namespace")
+
+
 def test_a_page_asks_for_nothing_and_runs_its_own_script_alone() -> None:
     reader = Reader(page_of([[attention_map()]]))
     attributes = {name for _, found in reader.elements for name in found}
     assert not attributes & {"src", "href", "srcset", "action", "style", "onclick", "onload"}
-    code = reader.texts["script"] + reader.texts["style"]
-    # A namespace is a name.
-    assert set(re.findall(r"\w+:/+[^\"'\s]*", code)) == {"http://www.w3.org/2000/svg"}
-    assert not re.search(r"fetch\(|XMLHttpRequest|import\b|url\(|innerHTML|eval\(", code)
+    assert_own_code(reader)
     policy = next(found["content"] for _, found in reader.elements if "http-equiv" in found)
     hashes = {
         kind: "'sha256-" + base64.b64encode(hashlib.sha256(reader.texts[kind].encode()).digest()).decode() + "'"
@@ -335,7 +348,7 @@ def test_the_script_reads_what_was_written() -> None:
             column: weightsOfPiece(mean, 5, "source", 3),
             windows: attention.centers.map((head) => head.map((center) => windowOf(center, attention.half_width, 5))),
             largest: largest([0.1, 0.005, 0.6], ["a", "b", "c"]),
-            found: [" HUND", "katze", "x"].map((query) => matching(data.sentences, query)),
+            found: [" HUND", "katze", "x"].map((query) => matching(data, query)),
         }}));"""
     ended = subprocess.run(["node", "-"], input=program, capture_output=True, text=True, timeout=60, check=True)
     found = json.loads(ended.stdout)
@@ -405,7 +418,7 @@ def test_every_system_translates_by_its_own_search(model: TrainedModel, tmp_path
     page = tmp_path / "page.html"
     short = SearchConfig(max_length_ratio=0.01, max_length_offset=2)
     systems = [
-        drawing.plotted_system(build_system([model], CPU), search, model.config.data, name)
+        drawing.plotted_system(build_system([model], CPU), search, model.config, name)
         for name, search in (("a", SearchConfig()), ("b", short))
     ]
     done: list[int] = []

@@ -16,8 +16,11 @@ from nmt.cli.options import (
     add_stream_options,
     machine_options,
 )
+from nmt.errors import DataError, counted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from nmt.tasks.classification.labelling import ClassifiedDocument
 
 DESCRIPTION = """Labels the documents of standard input, one a line, its sentences separated by TAB. Writes one output
@@ -31,10 +34,13 @@ WINDOW = 1000
 
 @command
 def main() -> int:
-    options = _parser().parse_args()
+    parser = _parser()
+    options = parser.parse_args()
+    if options.labels is not None and options.plot is None:
+        parser.error("--labels goes with --plot")
     machine_options(options)
     check_plot(options, documents=True)
-    check_paths([options.input], options.output)
+    check_paths([options.input, options.labels], options.output)
     return _classify(options)
 
 
@@ -50,12 +56,18 @@ def _parser() -> Parser:
         metavar="PAGE",
         help="draw the weights of the sentences and words of each document on one page, whose name ends in .html",
     )
+    add(
+        "--labels",
+        metavar="FILE",
+        help="true labels, one a line: the page of --plot marks the mistakes and sorts the documents by them",
+    )
     add_machine_options(parser)
     return parser
 
 
 def _classify(options: argparse.Namespace) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
+    from nmt.data.readers.files import read_lines
     from nmt.runtime import set_up, set_up_logging
     from nmt.tasks.classification.labelling import classify_stream, load_classifier
     from nmt.visualization.pages import DocumentPage, new_page
@@ -64,6 +76,7 @@ def _classify(options: argparse.Namespace) -> int:
     with naming_flags():
         runtime = set_up(machine_options(options))
         model = load_classifier(options.model, options.checkpoint, runtime)
+    labels = None if options.labels is None else list(read_lines(options.labels))
     language = model.config.data.language
     as_output = _as_json if options.format == "jsonl" else _as_text
     with (
@@ -83,9 +96,20 @@ def _classify(options: argparse.Namespace) -> int:
             write("".join(as_output(document) for document in documents))
             if page is not None:
                 for each in documents:
+                    truth = _true_label(options.labels, labels, each.line)
                     if each.label is not None:
-                        page.add(each.line, each.text, each.label, each.probabilities, each.sentences)
+                        page.add(each.line, each.text, each.label, each.probabilities, each.sentences, truth)
     return 0
+
+
+def _true_label(path: str, labels: Sequence[str] | None, line: int) -> str | None:
+    """Returns the true label of a line, numbered from 1; None for a blank one. Raises `DataError` without one."""
+    if labels is None:
+        return None
+    if line > len(labels):
+        lines = counted(len(labels), "line")
+        raise DataError(f"{path}: has {lines}, and there are more documents; give a label for each")
+    return labels[line - 1].strip() or None
 
 
 def _as_text(document: ClassifiedDocument) -> str:

@@ -109,12 +109,12 @@ def _translate(options: argparse.Namespace) -> int:
         logger.warning("the model looks back to the lines before; without --documents every line stands alone")
     search = search_options(options, translator.config.search)
     system = translator.system(search)
-    systems = [plotted_system(system, search, translator.config.data, " + ".join(options.model))]
+    systems = [plotted_system(system, search, translator.config, " + ".join(options.model))]
     for path in options.plot_beside:
         other = TextTranslator.load([path], options.checkpoint, runtime, workers=True)
         _check_attention("--plot-beside", "look at", other)
         own_search = search_options(options, other.config.search)
-        systems.append(plotted_system(other.system(own_search), own_search, other.config.data, path))
+        systems.append(plotted_system(other.system(own_search), own_search, other.config, path))
     request = Request(
         n_best=options.n_best,
         attention=options.format == "jsonl" or options.alignments is not None,

@@ -1,4 +1,7 @@
-"""HTML pages of attention weights, to step through in a browser. A page contains all that it needs: no network is used.
+"""The playground: one HTML page of attention weights, beam searches and documents, as a file or from a server.
+
+A file contains all that it needs and uses no network; its actions that need a model say so. A served page asks its own
+server alone.
 
 The text on a page is data and cannot run, and the page's policy allows its own script alone.
 """
@@ -9,9 +12,9 @@ import base64
 import hashlib
 import html
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +24,7 @@ import numpy as np
 
 from nmt.errors import write_errors
 from nmt.visualization.attention_map import AttentionMap
+from nmt.visualization.playground import PAIR_PATH, STEPS_PATH, BeamTrace, Mechanism, PairAttention
 
 WEIGHT_STEPS = 255
 """Steps of a stored weight: it differs by at most 1/510. A sentence of 30 pieces takes about a kilobyte a head."""
@@ -28,6 +32,15 @@ DIGITS = 4
 """Of a stored weight of a document, or a probability."""
 MAX_TITLE_LENGTH = 200
 """Characters of a document in the list."""
+
+STYLES = ("page.css", "attention.css", "beam.css", "documents.css")
+SCRIPTS = (
+    *("d3.min.js", "parts.js", "attention.js", "beam.js", "equations.js", "alignment.js", "documents.js"),
+    "page.js",  # last: it begins
+)
+
+Links = Sequence[tuple[int, int]]
+"""Word alignment: source and target word, counted from 0."""
 
 PAGE_SUFFIXES = (".html", ".htm")
 IMAGE_SUFFIXES = (".png", ".svg", ".pdf", ".jpg", ".jpeg")
@@ -58,22 +71,29 @@ def plot_path_problems(path: Path, *, documents: bool) -> Iterator[str]:
 class Page:
     """Writes a page item by item, so that none is held in memory. `end` closes it."""
 
+    kind: ClassVar[str]
+    """Of the page's items: `translations` or `documents`."""
     noun: ClassVar[str]
     """An item of the page's list."""
     part: ClassVar[str]
     """A part of it that has weights."""
     keys: ClassVar[str]
     """HTML that explains further keys."""
-    view: ClassVar[str]
-    """Name of a style sheet and a script. The script defines `View`, which draws an item, `matching`, which searches,
-    and the texts for items without content."""
 
-    def __init__(self, write: Callable[[str], object], title: str, systems: Sequence[dict[str, str]]) -> None:
-        style = f"{_read('page.css')}\n{_read(self.view + '.css')}"
-        script = f"{_read(self.view + '.js')}\n{_read('page.js')}"
+    def __init__(
+        self,
+        write: Callable[[str], object],
+        title: str,
+        systems: Sequence[dict[str, Any]],
+        server: Mapping[str, str] | None = None,
+    ) -> None:
+        style, script = (_joined(names) for names in (STYLES, SCRIPTS))
         head, _, self._tail = _read("page.html").partition("{{data}}")
+        self.policy = f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}"
+        if server is not None:
+            self.policy += "; connect-src 'self'"
         texts = {
-            "policy": f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}",
+            "policy": self.policy,
             "style": style,
             "script": script,
             "noun": self.noun,
@@ -85,10 +105,11 @@ class Page:
             head, self._tail = (part.replace("{{" + name + "}}", text) for part in (head, self._tail))
         self._write = write
         self._separator = "\n"
-        write(f'{head}{{"systems":{_json_in_html(systems)},"sentences":[')
+        settings = {"kind": self.kind, "systems": systems, "server": server}
+        write(f'{head}{_json_in_html(settings)[:-1]},"sentences":[')
 
-    def _add(self, line: int, source: str, attention: Sequence[dict[str, Any] | None]) -> None:
-        item = {"line": line, "source": source, "attention": attention}
+    def _add(self, line: int, source: str, attention: Sequence[dict[str, Any] | None], **more: Any) -> None:
+        item = {"line": line, "source": source, "attention": attention, **more}
         self._write(self._separator + _json_in_html(item))
         self._separator = ",\n"
 
@@ -104,41 +125,90 @@ class PageSystem:
     source_language: str
     """BCP 47 code if the config has one: browsers choose fonts for Chinese characters by it."""
     target_language: str
+    mechanism: Mechanism | None = None
+    """For the equations; None for a system of several models."""
 
 
 class TranslationPage(Page):
-    """A page of sentence pairs, with the attention of one or more systems."""
+    """A page of sentence pairs, with the attention and the beam search of one or more systems."""
 
-    noun, part, view = "sentence", "piece", "translation_view"
+    kind, noun, part = "translations", "sentence", "piece"
     keys = "<kbd>Tab</kbd> enters the sentence, where <kbd>←</kbd> <kbd>→</kbd> go from piece to piece"
 
-    def __init__(self, write: Callable[[str], object], systems: Sequence[PageSystem]) -> None:
-        title = "Attention of " + " and ".join(system.name for system in systems)
-        super().__init__(write, title, [asdict(system) for system in systems])
+    def __init__(
+        self,
+        write: Callable[[str], object],
+        systems: Sequence[PageSystem],
+        title: str | None = None,
+        server: Mapping[str, str] | None = None,
+    ) -> None:
+        title = title or "Attention of " + " and ".join(system.name for system in systems)
+        super().__init__(write, title, [_system_content(system) for system in systems], server)
         self._systems = len(systems)
 
-    def add(self, line: int, source: str, maps: Sequence[AttentionMap | None]) -> None:
-        """Adds a line of the input, numbered from 1, with a map of each system; None where it has no translation."""
+    def add(
+        self,
+        line: int,
+        source: str,
+        maps: Sequence[AttentionMap | None],
+        beams: Sequence[BeamTrace | None] | None = None,
+        links: Sequence[Links | None] | None = None,
+        gold: Collection[tuple[int, int, bool]] = (),
+    ) -> None:
+        """Adds a line of the input, numbered from 1.
+
+        Args:
+            maps: a map of each system; None where it has no translation.
+            beams: the beam search of each system; None where it is not recorded.
+            links: the word alignment of each system, (source, target) counted from 0.
+            gold: an alignment made by hand: source word, target word, and whether the link is sure.
+        """
         assert len(maps) == self._systems, "one attention map a system"
-        self._add(line, source, [_translation_content(each) if each else None for each in maps])
+        aligned = zip(maps, links or [None] * len(maps), strict=True)
+        content = [pair_attention(each, own).model_dump() if each else None for each, own in aligned]
+        more: dict[str, Any] = {}
+        if beams is not None:
+            more["beams"] = [each and each.model_dump() for each in beams]
+        if gold:
+            more["given"] = [list(link) for link in gold]
+        self._add(line, source, content, **more)
 
 
-def _translation_content(attention: AttentionMap) -> dict[str, Any]:
+def pair_attention(attention: AttentionMap, links: Links | None = None) -> PairAttention:
+    """Returns the record of a map, with the word alignment by its weights if there is one."""
     steps = np.rint(np.clip(attention.weights_NTS, 0.0, 1.0) * WEIGHT_STEPS).astype(np.uint8)
     centers = None
     if attention.centers_NT is not None:
         # The shortest decimal form of each: the positions within a window depend on the last digit.
         centers = [[float(str(center)) for center in head] for head in attention.centers_NT]
-    return {
-        "target": attention.target,
-        "source_pieces": attention.source_pieces,
-        "target_pieces": attention.target_pieces,
-        "log_probability": round(attention.log_probability, 4),
-        "heads": len(steps),
-        "weights": base64.b64encode(steps.tobytes()).decode(),
-        "centers": centers,
-        "half_width": attention.half_width,
-    }
+    return PairAttention(
+        target=attention.target,
+        source_pieces=list(attention.source_pieces),
+        target_pieces=list(attention.target_pieces),
+        log_probability=round(attention.log_probability, 4),
+        heads=len(steps),
+        weights=base64.b64encode(steps.tobytes()).decode(),
+        centers=centers,
+        half_width=attention.half_width,
+        links=None if links is None else list(links),
+    )
+
+
+def _system_content(system: PageSystem) -> dict[str, Any]:
+    content = {name: getattr(system, name) for name in ("name", "source_language", "target_language")}
+    return {**content, "mechanism": system.mechanism and system.mechanism.model_dump()}
+
+
+def served_page(systems: Sequence[PageSystem]) -> tuple[str, str]:
+    """Returns the playground of a server, and its content security policy for the response's header.
+
+    The page posts to `STEPS_PATH` and `PAIR_PATH`, relative to its own address.
+    """
+    written: list[str] = []
+    server = {"steps": STEPS_PATH, "pair": PAIR_PATH}
+    page = TranslationPage(written.append, systems, "Attention playground", server)
+    page.end()
+    return "".join(written), page.policy
 
 
 @dataclass(frozen=True)
@@ -160,7 +230,7 @@ class DocumentPage(Page):
     not vanish in the others. Each of the two colours is full for the largest value of the document.
     """
 
-    noun, part, view = "document", "word", "document_view"
+    kind, noun, part = "documents", "document", "word"
     keys = (
         "<kbd>Tab</kbd> enters the document, where <kbd>←</kbd> <kbd>→</kbd> go from word to word and "
         "<kbd>↑</kbd> <kbd>↓</kbd> from sentence to sentence"
@@ -177,11 +247,16 @@ class DocumentPage(Page):
         label: str,
         probabilities: Mapping[str, float],
         sentences: Sequence[SentenceWeights],
+        true_label: str | None = None,
     ) -> None:
-        """Adds a line of the input, numbered from 1, with its predicted label and the probabilities of all labels."""
+        """Adds a line of the input, numbered from 1, with its predicted label and the probabilities of all labels.
+
+        The true label, if it is known, shows which documents are mistakes.
+        """
         ranked = sorted(probabilities.items(), key=lambda item: -item[1])
         content = {
             "label": label,
+            "true_label": true_label,
             "probabilities": [[each, round(probability, DIGITS)] for each, probability in ranked],
             "sentences": [
                 {
@@ -224,7 +299,11 @@ def _json_in_html(content: object) -> str:
 
 
 def _read(name: str) -> str:
-    return files("nmt.visualization").joinpath(name).read_text("utf-8")
+    return files("nmt.visualization").joinpath("page", name).read_text("utf-8")
+
+
+def _joined(names: Sequence[str]) -> str:
+    return "\n".join(map(_read, names))
 
 
 def _hash(text: str) -> str:

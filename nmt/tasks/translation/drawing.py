@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nmt.checkpoint.durable import new_file
-from nmt.config.schema import DataConfig, SearchConfig
+from nmt.config import TranslationConfig
+from nmt.config.schema import ModelConfig, SearchConfig
 from nmt.data.batching.document_context import Documents
 from nmt.errors import write_errors
 from nmt.runtime import logger
@@ -17,6 +18,7 @@ from nmt.tasks.translation.loading import System
 from nmt.tasks.translation.text_translation import Request, TranslatedLines, Translation, translate_lines
 from nmt.visualization.attention_map import AttentionMap
 from nmt.visualization.pages import PageSystem, TranslationPage, is_page, new_page
+from nmt.visualization.playground import Mechanism
 
 LINES_IN_MEMORY = 64
 """Lines whose weights are in memory together."""
@@ -35,9 +37,29 @@ class PlottedSystem:
     shown: PageSystem
 
 
-def plotted_system(system: System, search: SearchConfig, data: DataConfig, name: str) -> PlottedSystem:
-    """Returns a system that is drawn under this name; `data` is the section of its config."""
-    return PlottedSystem(system, search, PageSystem(name, data.source_language, data.target_language))
+def plotted_system(system: System, search: SearchConfig, config: TranslationConfig, name: str) -> PlottedSystem:
+    """Returns a system that is drawn under this name, by the config of its (first) model."""
+    mechanism = mechanism_of(config.model) if len(system.translators) == 1 else None
+    shown = PageSystem(name, config.data.source_language, config.data.target_language, mechanism)
+    return PlottedSystem(system, search, shown)
+
+
+def mechanism_of(model: ModelConfig) -> Mechanism:
+    """Returns the names of a model's choices, for the equations on a page."""
+    attention = model.attention
+    wiring = attention.wiring.kind
+    own_query = getattr(attention.wiring, "query", None)
+    is_previous = wiring == "bahdanau" if own_query is None else own_query == "previous"
+    return Mechanism(
+        wiring=wiring,
+        query="previous" if is_previous else "current",
+        score=attention.score.kind,
+        window=attention.window.kind,
+        normalizer=attention.normalizer,
+        heads=attention.heads,
+        coverage=attention.coverage.kind,
+        alignment=attention.alignment,
+    )
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,8 @@
 
 // A classified document with its attention weights.
 
-const NO_CONTENT = "No word.";
-const NO_ITEMS = "no documents";
 const SHOWN_LABELS = 10;
-const HINT = "Point at a word or at a weight in the margin, or tap it.";
+const DOCUMENT_HINT = "Point at a word or at a weight in the margin, or tap it.";
 
 /** Returns the colour strength of sentences and words, from 0 to 1 (Yang 2016, figure 5), 1 for the largest. */
 function inksOf(attention) {
@@ -27,19 +25,33 @@ function largestWords({ words, weights }, count = 5) {
     .slice(0, count);
 }
 
-/** Returns the indices of the documents with this text or label. */
-function matching(documents, query) {
-  const text = query.trim().toLocaleLowerCase();
-  const matches = (part) => part.toLocaleLowerCase().includes(text);
-  return [...documents.keys()].filter((index) =>
-    documents[index].attention.some(
-      (each) => matches(each.label) || each.sentences.some(({ words }) => matches(words.join(" "))),
-    ),
+/** Whether a document has this text or label. */
+function documentMatches(item, matches) {
+  return item.attention.some(
+    (each) => matches(each.label) || matches(each.true_label ?? "")
+      || each.sentences.some(({ words }) => matches(words.join(" "))),
   );
 }
 
+/** Returns the indices of documents in an order: of their lines, mistakes first, or the least or most confident first. */
+function documentOrder(documents, order) {
+  const indices = [...documents.keys()];
+  const confidence = (index) => documents[index].attention[0].probabilities[0]?.[1] ?? 0;
+  const isWrong = (index) => {
+    const { label, true_label } = documents[index].attention[0];
+    return true_label != null && true_label !== label;
+  };
+  const keys = {
+    mistakes: (index) => (isWrong(index) ? -1 - confidence(index) : 1 - confidence(index)),
+    unsure: confidence,
+    sure: (index) => -confidence(index),
+  };
+  const key = keys[order];
+  return key ? indices.sort((one, other) => key(one) - key(other) || one - other) : indices;
+}
+
 /** Shows the attention of a classifier in a document. */
-class View {
+class DocumentView {
   constructor(page, number, attention) {
     const system = page.data.systems[number];
     this.page = page;
@@ -47,8 +59,8 @@ class View {
     this.inks = inksOf(attention);
     this.cells = [];
     this.rows = attention.sentences.map((sentence, index) => this.row(sentence, index, system.language));
-    this.readout = make("p", { class: "readout", role: "status", "data-hint": HINT });
-    this.element = make("section", { class: "system", "aria-label": system.name }, make("h2", {}, attention.label));
+    this.readout = make("p", { class: "readout", role: "status", "data-hint": DOCUMENT_HINT });
+    this.element = make("section", { class: "system", "aria-label": system.name }, make("h2", {}, attention.label, ...this.verdict()));
     const grid = make("div", { class: "document", role: "grid", "aria-readonly": true, "aria-label": "sentences" });
     grid.append(...this.rows);
     this.element.append(this.labels(), this.readout, grid, this.legend());
@@ -79,6 +91,14 @@ class View {
 
   /** Nothing depends on the width of the window. */
   fit() {}
+
+  /** Whether the label is the true one, if that is known. */
+  verdict() {
+    const { label, true_label: truth } = this.attention;
+    if (truth === null || truth === undefined) return [];
+    if (truth === label) return [make("span", { class: "verdict right" }, "✓ right")];
+    return [make("span", { class: "verdict wrong" }, "✗ wrong: it is ", make("bdi", {}, truth))];
+  }
 
   labels() {
     const list = make("dl", { class: "labels" });

@@ -2,10 +2,6 @@
 
 // A sentence pair with its attention weights.
 
-const NO_CONTENT = "No translation.";
-const NO_ITEMS = "no sentences";
-const WORD_START = "\u2581";
-const END = "</s>";
 const RIGHT_TO_LEFT = /[\p{Script=Hebrew}\p{Script=Arabic}\p{Script=Syriac}\p{Script=Thaana}\p{Script=Nko}]/u;
 const UPRIGHT = /^[\u2581\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\u3000-\u303f\uff00-\uff60]+$/u;
 const LARGEST_CELL = 22;
@@ -13,6 +9,10 @@ const LARGEST_CELL = 22;
 const SMALLEST_CELL = 12;
 const LARGEST_TEXT = 13.6;
 const HINT = "Point at a piece, or tap it, to see its attention weights.";
+const MEAN = -1;
+const ALL_HEADS = -2;
+/** Weights at which colours are at half of their strength: 0.25 for the square root, 0.5 for a linear scale. */
+const SCALES = { root: Math.sqrt, linear: (weight) => weight };
 
 /** Returns the weights of a head, or the mean over all heads for -1: [target * sources], from 0 to 1. */
 function weightsOf(attention, head) {
@@ -50,59 +50,80 @@ function largest(weights, pieces, count = 5) {
     .slice(0, count);
 }
 
-/** Returns the indices of the sentences with this text on either side. */
-function matching(sentences, query) {
-  const text = query.trim().toLocaleLowerCase();
-  const matches = (side) => side.toLocaleLowerCase().includes(text);
-  return [...sentences.keys()].filter(
-    (index) =>
-      matches(sentences[index].source) || sentences[index].attention.some((each) => each && matches(each.target)),
-  );
+/** Whether a sentence has this text on either side. */
+function sentenceMatches(sentence, matches) {
+  return matches(sentence.source) || sentence.attention.some((each) => each && matches(each.target));
+}
+
+/** Returns the units of a side, its end symbol last: pieces, or words with a `▁` before each. */
+function unitsOf(pieces, level) {
+  if (level === "pieces") return [...pieces, END];
+  return [...wordsOf(pieces).map((word) => (word === WORD_START ? word : WORD_START + word)), END];
+}
+
+/** Returns the number of the unit of each piece, the end symbol included. */
+function unitNumbers(pieces, level) {
+  const numbers = level === "pieces" ? pieces.map((_, index) => index) : wordsOfPieces(pieces);
+  return [...numbers, (numbers.at(-1) ?? -1) + 1];
+}
+
+/** Returns the weights between units [target * sources]: the sum over a source unit, the mean over a target unit. */
+function mergedWeights(weights, sourceNumbers, targetNumbers) {
+  const [across, down] = [sourceNumbers.at(-1) + 1, targetNumbers.at(-1) + 1];
+  const merged = new Float32Array(across * down);
+  const counts = new Float32Array(down);
+  targetNumbers.forEach((row, target) => {
+    counts[row] += 1;
+    sourceNumbers.forEach((column, source) => {
+      merged[row * across + column] += weights[target * sourceNumbers.length + source];
+    });
+  });
+  return merged.map((value, index) => value / counts[Math.floor(index / across)]);
 }
 
 /** Shows the attention of a system in a sentence pair. */
-class View {
+class AttentionView {
   constructor(page, number, attention) {
     const system = page.data.systems[number];
     this.page = page;
     this.number = number;
     this.attention = attention;
-    this.pieces = { source: [...attention.source_pieces, END], target: [...attention.target_pieces, END] };
+    const { level } = page;
+    const sides = { source: attention.source_pieces, target: attention.target_pieces };
+    this.pieces = { source: unitsOf(sides.source, level), target: unitsOf(sides.target, level) };
+    this.units = { source: unitNumbers(sides.source, level), target: unitNumbers(sides.target, level) };
+    this.words = wordsOf(sides.source);
+    this.wordOfUnit = level === "pieces" ? [...wordsOfPieces(sides.source), this.words.length] : this.pieces.source.map((_, index) => index);
     this.spans = { source: [], target: [] };
     this.cross = draw("g");
     this.readout = make("p", { class: "readout", role: "status", "data-hint": HINT });
     this.matrix = make("div", { class: "weights", tabindex: 0, role: "group", "aria-label": "Attention matrix" });
     // Arrow keys scroll a wide matrix.
     this.matrix.addEventListener("keydown", (event) => event.key.startsWith("Arrow") && event.stopPropagation());
-    this.element = make("section", { class: "system", "aria-label": system.name }, make("h2", {}, system.name));
-    const perPiece = (attention.log_probability / this.pieces.target.length).toFixed(2);
+    this.element = make("section", { class: "system", "aria-label": system.name }, make("h2", {}, system.name, make("span", { class: "mechanism" }, mechanismName(system.mechanism))));
+    const [sources, targets] = [sides.source.length + 1, sides.target.length + 1];
+    const perPiece = (attention.log_probability / targets).toFixed(2);
     this.element.append(
       make(
         "p", { class: "facts" }, `log-probability ${attention.log_probability.toFixed(2)}, ${perPiece} per piece; `,
-        `${this.pieces.source.length} source and ${this.pieces.target.length} target pieces, end symbols included`,
+        `${sources} source and ${targets} target pieces, end symbols included`,
       ),
       this.row("source", system.source_language), this.row("target", system.target_language), this.readout,
     );
     if (attention.heads > 1) this.element.append(this.headChoice());
     this.element.append(this.matrix);
-    if (attention.centers) this.element.append(this.legend());
-    this.choose(attention.heads > 1 ? page.heads.get(number) ?? -1 : 0);
+    if (attention.centers && level === "pieces") this.element.append(this.legend());
+    this.choose(attention.heads > 1 ? page.heads.get(number) ?? MEAN : 0);
   }
 
   headChoice() {
-    const choice = make("fieldset", { class: "heads" }, make("legend", {}, "head"));
-    const chosen = this.page.heads.get(this.number) ?? -1;
-    for (let head = -1; head < this.attention.heads; head++) {
-      const input = make("input", { type: "radio", name: `head of ${this.number}`, value: head });
-      input.checked = head === chosen;
-      input.addEventListener("change", () => {
-        this.page.heads.set(this.number, head);
-        this.choose(head);
-        this.page.fit();
-      });
-      choice.append(make("label", {}, input, head < 0 ? " mean" : ` ${head + 1}`));
-    }
-    return choice;
+    const heads = Array.from({ length: this.attention.heads }, (_, head) => [head, String(head + 1)]);
+    const choices = [[MEAN, "mean"], ...heads, [ALL_HEADS, "all"]];
+    return radios("head", `head of ${this.number}`, choices, this.page.heads.get(this.number) ?? MEAN, (head) => {
+      this.page.heads.set(this.number, head);
+      this.choose(head);
+      this.page.fit();
+    });
   }
 
   /** Makes the pieces of a side, as running text. */
@@ -148,14 +169,25 @@ class View {
     return line;
   }
 
-  /** Selects the weights of a head, or the mean over all for -1; `fit` draws them. */
+  /** Selects the weights of a head, or the mean over all; `fit` draws them. */
   choose(head) {
-    this.weights = weightsOf(this.attention, head);
-    this.centers = this.attention.centers && head >= 0 ? this.attention.centers[head] : null;
+    this.head = head;
+    this.weights = this.weightsOfHead(head);
+    this.centers = this.attention.centers && head >= 0 && this.page.level === "pieces" ? this.attention.centers[head] : null;
+  }
+
+  weightsOfHead(head) {
+    const weights = weightsOf(this.attention, Math.max(head, MEAN));
+    return this.page.level === "pieces" ? weights : mergedWeights(weights, this.units.source, this.units.target);
   }
 
   /** Draws the matrix as wide as there is room. It scrolls where its cells would become too small. */
   fit() {
+    if (this.head === ALL_HEADS) {
+      this.drawHeads();
+      return;
+    }
+    this.grid = null;
     const [source, target] = [this.pieces.source.map(label), this.pieces.target.map(label)];
     const pen = document.createElement("canvas").getContext("2d");
     pen.font = `${LARGEST_TEXT}px system-ui, sans-serif`;
@@ -173,7 +205,7 @@ class View {
     Object.assign(canvas.style, { left: `${left}px`, top: `${top}px`, width: `${width}px`, height: `${height}px` });
     const image = new ImageData(source.length, target.length);
     this.weights.forEach((weight, index) => {
-      image.data[index * 4 + 3] = Math.round(255 * Math.sqrt(weight));
+      image.data[index * 4 + 3] = Math.round(255 * SCALES[this.page.scale](weight));
     });
     canvas.getContext("2d").putImageData(image, 0, 0);
 
@@ -194,6 +226,33 @@ class View {
     svg.addEventListener("click", (event) => this.page.pin(this.rowAt(event, canvas)));
     svg.addEventListener("pointerleave", () => this.page.point(null));
     this.matrix.replaceChildren(make("div", { class: "frame" }, canvas, svg));
+  }
+
+  /** Draws the matrices of all heads side by side, linked: a row that is pointed at is marked in each. */
+  drawHeads() {
+    const [across, down] = [this.pieces.source.length, this.pieces.target.length];
+    const cell = Math.max(4, Math.min(12, Math.floor(220 / across)));
+    this.grid = Array.from({ length: this.attention.heads }, (_, head) => {
+      const canvas = make("canvas", { width: across, height: down });
+      const image = new ImageData(across, down);
+      this.weightsOfHead(head).forEach((weight, index) => {
+        image.data[index * 4 + 3] = Math.round(255 * SCALES[this.page.scale](weight));
+      });
+      canvas.getContext("2d").putImageData(image, 0, 0);
+      Object.assign(canvas.style, { width: `${across * cell}px`, height: `${down * cell}px` });
+      const line = make("span", { class: "line" });
+      const frame = make("span", { class: "small-frame" }, canvas, line);
+      const show = button("", () => this.element.querySelectorAll(".choice input")[head + 1].click(), { class: "small", title: `Show head ${head + 1} alone` });
+      show.append(frame, make("span", {}, `head ${head + 1}`));
+      canvas.addEventListener("pointermove", (event) => {
+        const box = canvas.getBoundingClientRect();
+        const [column, index] = [Math.floor((event.clientX - box.left) / cell), Math.floor((event.clientY - box.top) / cell)];
+        this.page.point(index >= 0 && index < down ? { view: this, side: "target", index, column } : null);
+      });
+      canvas.addEventListener("pointerleave", () => this.page.point(null));
+      return { show, line, cell };
+    });
+    this.matrix.replaceChildren(make("div", { class: "head-grid" }, ...this.grid.map(({ show }) => show)));
   }
 
   sourceLabel(text, index, x) {
@@ -247,25 +306,33 @@ class View {
   paint(selection) {
     let chosen = selection;
     if (selection && selection.view !== this) {
-      const [own, other] = [this.pieces.source, selection.view.pieces.source];
-      const same = other.length === own.length && other.every((piece, index) => piece === own[index]);
-      chosen = selection.side === "source" && same ? selection : null;
+      chosen = selection.side === "source" ? this.sameSource(selection) : null;
     }
     for (const side of ["source", "target"]) {
       const others = chosen && chosen.side !== side ? this.weightsOf(chosen) : null;
       this.spans[side].forEach((span, index) => {
-        span.style.setProperty("--weight", others ? Math.sqrt(others[index]).toFixed(3) : 0);
+        span.style.setProperty("--weight", others ? SCALES[this.page.scale](others[index]).toFixed(3) : 0);
         const isChosen = Boolean(chosen) && chosen.side === side && chosen.index === index;
         mark(span, isChosen, isChosen && this.page.pinned === selection);
         span.classList.remove("window", "center");
       });
     }
     this.cross.replaceChildren();
+    for (const { line } of this.grid ?? []) line.hidden = true;
     this.readout.replaceChildren();
     if (!chosen) return;
     if (chosen.side === "target" && this.centers) this.paintWindow(this.centers[chosen.index]);
     this.paintCross(chosen);
     this.read(chosen);
+  }
+
+  /** Returns the selection of the same source piece here, or of the first piece of its word; null for another source. */
+  sameSource(selection) {
+    const { view } = selection;
+    const same = (one, other) => one.length === other.length && one.every((each, index) => each === other[index]);
+    if (same(this.pieces.source, view.pieces.source)) return selection;
+    if (!same(this.words, view.words)) return null;
+    return { ...selection, index: this.wordOfUnit.indexOf(view.wordOfUnit[selection.index]) };
   }
 
   weightsOf({ side, index }) {
@@ -279,6 +346,15 @@ class View {
   }
 
   paintCross({ side, index, column }) {
+    if (this.grid) {
+      for (const { line, cell } of this.grid) {
+        line.hidden = false;
+        Object.assign(line.style, side === "target"
+          ? { top: `${index * cell}px`, left: 0, height: `${cell}px`, width: "100%" }
+          : { left: `${index * cell}px`, top: 0, width: `${cell}px`, height: "100%" });
+      }
+      return;
+    }
     const [across, down] = [this.pieces.source.length * this.cell, this.pieces.target.length * this.cell];
     const row = { x: 0, y: index * this.cell, width: across, height: this.cell };
     const line = { x: (column ?? index) * this.cell, y: 0, width: this.cell, height: down };
