@@ -261,9 +261,9 @@ def naming_flags() -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        raise ConfigError(
-            *(re.sub(r"^(search|runtime)\.(\w+)", lambda key: flag_of(key[2]), line) for line in error.problems)
-        ) from error
+        keys = re.compile(r"^(?:search|runtime|data\.filters)\.(\w+)")
+        problems = [keys.sub(lambda key: flag_of(key[1]), problem) for problem in error.problems]
+        raise ConfigError(*problems) from error
 
 
 class Parser(argparse.ArgumentParser):

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from nmt.api.arguments import PRECISION, Spelling, machine, search_with
 from nmt.cli.common import flag_of
-from nmt.config.schema import Positive, RuntimeConfig, SearchConfig, Seed, Tokens
+from nmt.config.schema import FiltersConfig, Positive, RuntimeConfig, SearchConfig, Seed, Tokens
 from nmt.config.shapes import choices_of, shape_of
 from nmt.config.wording import in_words, nearest, shown
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LONGEST_LINE = 1000
 MACHINE = ("device", "precision", "threads")
+FILTERS = ("max_length", "max_ratio", *FiltersConfig.TEXT_RULES)
 FLAGS = Spelling(flag_of, lambda key, value: f"{flag_of(key)} {value}")
 
 
@@ -112,6 +113,16 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
         _add(group, "runtime", name, field, f"{field.description} Default: {default}")
 
 
+def add_filter_options(parser: argparse.ArgumentParser) -> None:
+    """Adds a flag for the rules of `data.filters` on lengths and text; `filter_options` evaluates them."""
+    group = parser.add_argument_group(
+        "filters", "Rules by which pairs are left out. Defaults are those of the model's own config, but copies go."
+    )
+    for name in FILTERS:
+        field = FiltersConfig.model_fields[name]
+        _add(group, "data.filters", name, field, field.description or "")
+
+
 def add_translation_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options for long lines, the search and the machine."""
     add_line_options(parser)
@@ -122,6 +133,11 @@ def add_translation_options(parser: argparse.ArgumentParser) -> None:
 def search_options(given: argparse.Namespace, base: SearchConfig) -> SearchConfig:
     """Returns the search of the model's config with the given flags, as `search_with`."""
     return search_with(base, _given(given, "search", SearchConfig.model_fields), FLAGS)
+
+
+def filter_options(given: argparse.Namespace, base: FiltersConfig) -> FiltersConfig:
+    """Returns the filters of the model's config, without copies, with the given flags."""
+    return base.model_copy(update={"copies": "drop"} | _given(given, "data.filters", FILTERS))
 
 
 def machine_options(given: argparse.Namespace) -> RuntimeConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from nmt.data.cleaning import PairRules
 from nmt.data.readers.base import Counts, SplitOptions
 from nmt.data.readers.corpora import Corpus, JsonPairOptions, open_corpus
 from nmt.data.tokenizer import TokenizerPair, learn, load_or_none, require_sampling
-from nmt.errors import ConfigError
+from nmt.errors import ConfigError, try_each
 from nmt.evaluation.testsets import TestSet, set_of_pairs
 from nmt.kernels.select import FORCED, choose_kernels, reference_kernels
 from nmt.model.modules import without_memory
@@ -141,6 +142,24 @@ def validation_set(config: TranslationConfig) -> TestSet:
         else:
             corpus = open_corpus(config.data.validation, config.data)
         return set_of_pairs("validation", [list(corpus)], is_split=False)
+
+
+@contextmanager
+def training_text(config: TranslationConfig) -> Iterator[list[Corpus]]:
+    """The corpora of a config as its training reads them: without a validation split, and without the pairs that the
+    rules on text leave out.
+
+    Raises `NmtError` where they cannot be read.
+    """
+    corpora = try_each(partial(open_corpus, data=config.data), config.data.train)
+    cache = Path(config.data.cache or Path(config.run) / "cache")
+    with tempfile.TemporaryDirectory(prefix="nmt-text-") as scratch:
+        cache = cache if cache.is_dir() else Path(scratch)
+        if isinstance(config.data.validation, SplitOptions):
+            _hold_out_validation(config, corpora, cache)
+        else:
+            _leave_out(config, corpora, cache)
+        yield corpora
 
 
 def _hold_out_validation(config: TranslationConfig, corpora: list[Corpus], cache: Path) -> Corpus:
