@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+import shlex
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from nmt.cli import augment, train, translate
+from nmt.cli import augment, evaluate, train, translate
 from nmt.config.schema import FiltersConfig, SearchConfig
 from nmt.data.cleaning import PairRules
 from nmt.data.readers.corpora import TsvPairOptions, open_corpus
@@ -26,6 +28,7 @@ from tests.support.commands import Call
 from tests.support.models import REFERENCES, SOURCES, save_small, small_config
 
 SAMPLING = SearchConfig(kind="sampling", top_k=20)
+ROOT = Path(__file__).parent.parent
 LINES = [SOURCES[row % 6] if row % 5 else f"{SOURCES[row % 6]} {SOURCES[(row + 1) % 6]}" for row in range(11)]
 
 
@@ -292,7 +295,7 @@ data: {source_language: de, target_language: en, train: {kind: tsv, path: my.tsv
     assert "my.yaml: has no pairs from de to en, which" in call(augment.main, *arguments).errors
 
 
-@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+@pytest.mark.parametrize("kind", ["bpe", "unigram", "char"])
 def test_a_tag_is_one_piece_if_the_tokenizer_knows_it(kind: str) -> None:
     def pairs() -> list[tuple[str, str]]:
         return [(f"<BT> {a}", b) for a, b in zip(SOURCES, REFERENCES, strict=True)] * 3
@@ -312,32 +315,47 @@ def test_a_tag_is_one_piece_if_the_tokenizer_knows_it(kind: str) -> None:
     assert {"<BT>", "▁<BT>"}.isdisjoint(pieces())
 
 
-def test_a_training_reads_real_and_synthetic_pairs_by_weight(
+def test_a_tag_of_letters_and_digits_is_a_word() -> None:
+    options = small_config(overrides=["tokenizer.kind=word", "tokenizer.vocabulary_size=30"]).tokenizer
+    source = learn(options, lambda: [(f"bt0 {a}", f"bt0 {a}") for a in SOURCES], seed=1).source
+    (ids,) = source.encode(["bt0 der hund"])
+    assert source.pieces(ids)[:2] == ["▁bt0", "▁der"]
+
+
+def test_the_page_leads_from_monolingual_text_to_a_model(
     call: Call, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The commands of docs/augmentation.md, with small networks: every file that they write is read by the next one."""
+    page = (ROOT / "docs" / "augmentation.md").read_text(encoding="utf-8")
+    (config,) = re.findall(r"^```yaml\n(.*?)^```", page, re.M | re.S)
+    commands = "".join(re.findall(r"^```sh\n(.*?)^```", page, re.M | re.S)).splitlines()
+    assert len(commands) == 7
     monkeypatch.chdir(tmp_path)
-    Path("my.tsv").write_bytes(text_of([f"{b}\t{a}" for a, b in zip(SOURCES, REFERENCES, strict=True)] * 20))
-    arguments = ["--output", "bt.tsv", "--tag", "<BT>", "--kind", "sampling"]
-    assert call(augment.main, "backtranslate", "--model", checkpoint, *arguments, stdin=text_of(LINES * 4)).code == 0
-    Path("my.yaml").write_text("""
-run: runs/my
-data:
-  source_language: en
-  target_language: de
-  train:
-    - {kind: tsv, path: my.tsv, weight: 2}
-    - {kind: tsv, path: bt.tsv}
-  validation: {kind: tsv, path: my.tsv, limit: 6}
-tokenizer: {user_defined_symbols: ["<BT>"], vocabulary_size: 120}
-model: {embedding_size: 8, encoder: {hidden_size: 8}, decoder: {hidden_size: 8}}
-training: {max_steps: 2}
-runtime: {threads: 1}
-""")
-    ended = call(train.main, "--config", "my.yaml")
-    assert ended.code == 0, ended.errors
-    assert f"bt.tsv: {len(tsv_lines(Path('bt.tsv')))} pairs read" in ended.errors
-    # A tag belongs to the training alone.
-    assert call(translate.main, "--model", "runs/my", stdin=b"the dog\n").code == 0
+    Path("my.yaml").write_text(config, encoding="utf-8")
+    for name in ("my.tsv", "valid.tsv"):
+        Path(name).write_bytes(text_of([f"{a}\t{b}" for a, b in zip(SOURCES, REFERENCES, strict=True)] * 4))
+    for name in ("test.de", "more.de"):
+        Path(name).write_bytes(text_of(SOURCES[:2]))
+    for name in ("test.en", "mono.en"):
+        Path(name).write_bytes(text_of(REFERENCES[:2]))
+    Path("runs").mkdir()
+    for name in ("large", "larger"):
+        Path("runs", name).symlink_to(checkpoint)
+    small = "tokenizer.vocabulary_size=70 model.embedding_size=8 model.encoder.hidden_size=8 runtime.threads=1"
+    small += " model.decoder.hidden_size=8 training.max_steps=2 validation.sentences=1"
+    modules = {"nmt-train": train, "nmt-augment": augment, "nmt-eval": evaluate}
+    for command, *words in map(shlex.split, commands):
+        extra = [word for setting in small.split() for word in ("--set", setting)] if command == "nmt-train" else []
+        # Untrained networks translate into nonsense, of any length.
+        extra += ["--max-ratio", "1000"] if command == "nmt-augment" else []
+        ended = call(modules[command].main, *words, *extra)
+        assert ended.code == 0, ended.errors
+    log = Path("runs/my/train.log").read_text(encoding="utf-8")
+    assert "my.tsv: 24 pairs read" in log
+    assert "bt.tsv: 2 pairs read" in log
+    assert [line.split("\t")[1] for line in tsv_lines(Path("bt.tsv"))] == REFERENCES[:2]
+    assert all(line.startswith("<BT> ") for line in tsv_lines(Path("bt.tsv")))
+    assert [len(tsv_lines(Path(name))) for name in ("distilled.tsv", "nearest.tsv", "more.tsv")] == [26, 24, 2]
 
 
 @pytest.mark.parametrize(
