@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from nmt.config import schema
+from nmt.model import translator as translator_module
 from nmt.model.attention import COVERAGES, SCORES, WINDOWS
 from nmt.model.cells import CELLS
 from nmt.model.modules import without_memory
@@ -374,3 +375,21 @@ def test_a_network_without_memory_has_the_same_parts_and_draws_nothing() -> None
     assert torch.equal(torch.get_rng_state(), before)
     assert {parameter.device.type for parameter in empty.parameters()} == {"meta"}
     assert empty.parts() == Translator(model, VOCABULARY, REFERENCE).parts()
+
+
+def test_logits_that_are_ranked_have_no_ties_of_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between 8 and 16 bf16 has steps of 1/16: 10.03 is 10. A CPU stands for a GPU."""
+    readout_BQR, weight_VR, bias_V = torch.ones(1, 1, 1), torch.tensor([[10.0], [10.03]]), torch.zeros(2)
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow = translator_module.ranked_logits(readout_BQR, weight_VR, bias_V)
+        monkeypatch.setattr(translator_module, "NARROW_LOGITS", set())
+        wide = translator_module.ranked_logits(readout_BQR.bfloat16(), weight_VR, bias_V)
+        model = build({}).float()
+        source_BS, lengths_B = sentences(3, 2)
+        state = model.start(model.encode(source_BS, lengths_B))
+        for steps in (model, model.with_shortlist(torch.arange(7))):
+            _, logits = steps.step(state, torch.full((2, 1), 2))
+            assert logits.dtype == torch.float32
+    assert narrow.flatten().tolist() == [10.0, 10.0]
+    assert wide.dtype == torch.float32
+    assert wide.flatten().tolist() == pytest.approx([10.0, 10.03])

@@ -27,6 +27,21 @@ from nmt.model.encoder import RecurrentEncoder
 from nmt.model.modules import Embedding, embedding_table, parameter_counts
 from nmt.model.wiring import WIRINGS, DecoderState, LatentReadout, Output
 
+NARROW_LOGITS = {"cpu"}
+"""Devices on which autocast may round logits: there a float32 product would take twice as long."""
+
+
+def ranked_logits(readout_BQR: Tensor, weight_VR: Tensor, bias_V: Tensor) -> Tensor:
+    """Computes W x + b, on a GPU in float32 or TF32 also under autocast.
+
+    bf16 has steps of 0.06 between 8 and 16: pieces whose logits differ by less would be equal in rank.
+    """
+    device = readout_BQR.device.type
+    if device in NARROW_LOGITS or not torch.is_autocast_enabled(device):
+        return F.linear(readout_BQR, weight_VR, bias_V)
+    with torch.autocast(device, enabled=False):
+        return F.linear(readout_BQR.to(weight_VR.dtype), weight_VR, bias_V)
+
 
 class Decoder(nn.Module):
     """Embedding of the target pieces, recurrence with attention, and readout."""
@@ -107,8 +122,7 @@ class Translator(nn.Module):
     ) -> Tensor:
         """Returns the logits [B, Q, V] of readouts; those of a latent alignment are log-probabilities."""
         if annotation_terms_BSU is None:
-            logits_BQV: Tensor = self.projection(readout_BQR)
-            return logits_BQV
+            return ranked_logits(readout_BQR, self.projection.weight, self.projection.bias)
         alternatives = self._alternatives(readout_BQR, annotation_terms_BSU, weights)
         return alternatives.log_probabilities(self.projection).view(*readout_BQR.shape[:2], -1)
 
@@ -230,7 +244,7 @@ class ShortlistSteps:
             state, logits_BQV = self.translator.step(state, previous_BQ)
             return state, logits_BQV.index_select(2, self.pieces_P)
         state, readout_BQR = self.translator.advance(state, previous_BQ)
-        return state, F.linear(readout_BQR, self.weight_PR, self.bias_P)
+        return state, ranked_logits(readout_BQR, self.weight_PR, self.bias_P)
 
 
 class ForcedReadout(NamedTuple):
