@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from nmt import checkpoint, runtime
 from nmt.checkpoint import RunFolder, Snapshot
-from nmt.checkpoint.folder import CONFIG_FILE, MODEL_FILE, TRAINING_FILE
+from nmt.checkpoint.folder import CONFIG_FILE, MODEL_FILE, TRAINING_FILE, read_config_text
 from nmt.checkpoint.metadata import METADATA_FILE, describe
 from nmt.config import Components, PartOptions, Registry, TranslationConfig, dump_config, parse_config, schema
 from nmt.data import tokenizer
@@ -83,8 +83,8 @@ data:
 """
 
 
-def read_config(text: str, origin: str) -> TranslationConfig:
-    return parse_config(text, origin, COMPONENTS)
+def read_config(folder: Path) -> TranslationConfig:
+    return parse_config(read_config_text(folder), str(folder), COMPONENTS)
 
 
 def configure(*overrides: str) -> TranslationConfig:
@@ -152,7 +152,7 @@ def test_a_checkpoint_alone_holds_everything(saved: Path, tmp_path: Path) -> Non
     loaded = checkpoint.load_model_files(alone)
     assert loaded.tensors.keys() == {"embedding", "bias"}
     assert torch.equal(loaded.tensors["embedding"], torch.full((40, 2), 7.0))
-    assert read_config(loaded.config_text, "saved") == configure("training.keep_last=2")
+    assert read_config(loaded.path) == configure("training.keep_last=2")
     assert loaded.tokenizers.source.fingerprint == learn(40).source.fingerprint
     assert loaded.tokenizers.shared
 

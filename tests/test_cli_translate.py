@@ -143,7 +143,7 @@ def small_run(tmp_path: Path, tokenizers: TokenizerPair) -> Path:
     """A run with three checkpoints, of which the second is the best."""
     config = small_config()
     folder = RunFolder(tmp_path / "run")
-    folder.open(config, fresh=False, read_config=lambda text, origin: config)
+    folder.open(config, fresh=False, read_config=lambda folder: config)
     for step in (1, 2, 3):
         translator = small_translator(config, tokenizers, seed=step, updates=0)
         folder.save(Snapshot(saved_tensors(translator), config, tokenizers, step, 0), is_best=step == 2)

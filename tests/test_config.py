@@ -185,7 +185,7 @@ def attention(written: str, *overrides: str) -> dict[str, object]:
 BAHDANAU = {
     "score": ScoreOptions(kind="additive", hidden_size=1000, scaled=True),
     "window": Bare(kind="global"),
-    "normalizer": "softmax",
+    "normalizer": Bare(kind="softmax"),
     "wiring": Bare(kind="bahdanau"),
     "heads": 1,
     "coverage": Bare(kind="none"),

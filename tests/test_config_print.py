@@ -10,6 +10,7 @@ from nmt.config import difference, dump_config
 from nmt.config.document import read_document
 from nmt.config.schema import TASKS, TranslationConfig
 from nmt.config.shapes import fields_below
+from nmt.tasks.components import parse_saved_config
 from scripts.json_schema import json_schema
 from scripts.make_reference import reference_yaml
 from tests.support.components import COMPONENTS, FAMILIES, LABELLED, SMALL, parse
@@ -173,6 +174,16 @@ def test_lists_of_other_lengths_differ_as_a_whole() -> None:
     longer = SMALL.replace("{source: train.de, target: train.en}", "[{source: a, target: b}, {source: c, target: d}]")
     (path,) = difference(parse(SMALL), parse(longer))
     assert path == "data.train"
+
+
+def test_another_corpus_of_every_kind_differs() -> None:
+    """Options of a corpus have an attribute `keys`, with which `dict` would take them for a mapping."""
+    for corpus in ("{source: %s, target: b}", "{kind: tsv, path: %s}", "{kind: huggingface, dataset: %s}"):
+        old, new = (
+            parse_saved_config(SMALL.replace("{source: train.de, target: train.en}", corpus % name), "x.yaml")
+            for name in ("one", "two")
+        )
+        assert list(difference(old, new).values()) == [("one", "two")]
 
 
 GOOD = [

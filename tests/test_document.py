@@ -22,7 +22,7 @@ from nmt.kernels.packed import PackedGru, Packing, row_softmax, row_sum
 from nmt.kernels.select import Kernels, UnsupportedReasons, choose_kernels
 from nmt.model.attention import SCORES
 from nmt.model.attention.base import Coverage, Encoded
-from nmt.model.attention.normalizers import Normalizer
+from nmt.model.attention.normalizers import Normalizer, SoftmaxOptions
 from nmt.model.attention.soft import SoftAttention
 from nmt.model.attention.windows import GlobalWindow, GlobalWindowOptions
 from nmt.model.cells import CELLS
@@ -295,7 +295,7 @@ def test_it_is_the_attention_of_translation_with_a_query_of_its_own(score: str) 
     memory_BSC = torch.randn(3, 4, 6, dtype=torch.float64)
     mask_BS = torch.arange(4) < lengths.unsqueeze(1)
     vectors_NC, weights_P = pooling(memory_BSC[packing.row_P, packing.position_P], packing)
-    window, normalizer = GlobalWindow(GlobalWindowOptions(), 6), Normalizer("softmax", 0.0, REFERENCE)
+    window, normalizer = GlobalWindow(GlobalWindowOptions(), 6), Normalizer(SoftmaxOptions(), 0.0, REFERENCE)
     soft = SoftAttention(pooling.score, window, Coverage(), normalizer, 6, REFERENCE)
     query = torch.zeros(3, 1, 0, dtype=torch.float64) if pooling.query_H is None else pooling.query_H.expand(3, 1, 6)
     prepared = soft.prepare(Encoded(memory_BSC, mask_BS, ()))

@@ -31,6 +31,7 @@ from nmt.errors import ConfigError
 from nmt.evaluation.alignment import Linking, Unit
 from nmt.runtime import Runtime, set_up
 from nmt.tasks.base import Which
+from nmt.tasks.plugins import load_plugins
 from nmt.tasks.translation.forced_decoding import align_pair, forced_attention, forced_scores
 from nmt.tasks.translation.loading import System, TrainedModel, build_system, lexicon_of, load_ensemble
 from nmt.tasks.translation.stepwise import Interventions, SearchStep, forced_ids, search_steps
@@ -49,6 +50,7 @@ def load(
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "fp32",
     threads: int = 0,
     workers: bool = False,
+    plugins: Sequence[str | Path] = (),
 ) -> TextTranslator:
     """Loads a trained translator.
 
@@ -61,13 +63,15 @@ def load(
         threads: of PyTorch in this process, all of whose models share them; 0 leaves them as they are.
         workers: whether processes share large requests on a CPU, as those of `nmt-translate` do. A script that asks for
             them needs `if __name__ == "__main__":`, because each process imports it.
+        plugins: files of Python with parts that the models need (docs/plugins.md). They are executed.
 
     Raises:
-        CheckpointError: there is no such model, it is damaged, or it labels documents.
-        ConfigError: an argument cannot be used on this machine.
+        CheckpointError: there is no such model, it is damaged, it labels documents, or it needs another plugin.
+        ConfigError: an argument cannot be used on this machine, or a plugin cannot be executed.
     """
     which = checked_value("checkpoint", Literal["best", "last"] | None, checkpoint)
     options = machine(checked(RuntimeConfig, {"device": device, "precision": precision, "threads": threads}))
+    load_plugins([plugins] if isinstance(plugins, (str, Path)) else plugins, "plugins")
     return TextTranslator.load((model, *more), which, set_up(options), workers=workers)
 
 

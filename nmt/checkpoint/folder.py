@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from nmt.checkpoint import durable
-from nmt.checkpoint.metadata import METADATA_FILE, Metadata, damage_of, describe, read_metadata, versions
+from nmt.checkpoint.metadata import METADATA_FILE, Metadata, SavedPlugin, damage_of, describe, read_metadata, versions
 from nmt.config import ExperimentConfig, dump_config
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import CheckpointError, line_of, reason, require_file
@@ -55,6 +55,8 @@ class Snapshot:
     """Checkpoints whose weights were averaged."""
     labels: tuple[str, ...] = ()
     """Labels of a classifier, in the order of its outputs."""
+    plugins: tuple[SavedPlugin, ...] = ()
+    """Plugins whose parts the config has."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,7 @@ def write_checkpoint(folder: Path, snapshot: Snapshot, *, best: bool = False) ->
                 source_language=config.languages[0],
                 target_language=config.languages[1] if len(config.languages) > 1 else None,
                 labels=list(snapshot.labels),
+                plugins=list(snapshot.plugins),
                 source_vocabulary=tokenizers.source.size,
                 target_vocabulary=tokenizers.target.size,
                 data=dict(snapshot.data),

@@ -47,6 +47,16 @@ class Versions(_Record):
     """Tracked files differed from that commit."""
 
 
+class SavedPlugin(_Record):
+    """A plugin that the checkpoint needs. Its code is not saved."""
+
+    name: str
+    """Name of the file, without its folder."""
+    sha256: str
+    parts: list[str]
+    """The parts of it that the config has: family and name."""
+
+
 class Metadata(_Record):
     """The content of `metadata.json`."""
 
@@ -67,6 +77,7 @@ class Metadata(_Record):
     target_language: str | None
     labels: list[str] = []
     """Labels of a classifier, in the order of its outputs."""
+    plugins: list[SavedPlugin] = []
     source_vocabulary: int
     """Pieces of the source vocabulary."""
     target_vocabulary: int

@@ -20,12 +20,10 @@ from filelock import FileLock, Timeout
 
 from nmt.checkpoint import durable
 from nmt.checkpoint.folder import (
-    CONFIG_FILE,
     MODEL_FILE,
     TRAINING_FILE,
     Snapshot,
     check_config,
-    read_config_text,
     write_checkpoint,
 )
 from nmt.checkpoint.metadata import METADATA_FILE, read_metadata, versions
@@ -51,6 +49,7 @@ _OWN = {prefix + name for name in (_MARKER, _LOCK, *_FILES) for prefix in ("", d
 
 CHANGEABLE = (
     "run",
+    "plugins",
     "data.test",
     "data.cache",
     "data.workers",
@@ -105,12 +104,12 @@ class RunFolder:
         self._lock: FileLock | None = None
 
     def open(
-        self, config: ExperimentConfig, *, fresh: bool, read_config: Callable[[str, str], ExperimentConfig]
+        self, config: ExperimentConfig, *, fresh: bool, read_config: Callable[[Path], ExperimentConfig]
     ) -> Path | None:
         """Takes the folder for a training process. Returns the checkpoint to resume from, or None for a new run.
 
-        For the main process, before it writes anything into the folder. `read_config(text, origin)` reads a saved
-        config. Nothing is lost: with `fresh`, an earlier run is renamed as a whole to `RUN.previous-N` and stays
+        For the main process, before it writes anything into the folder. `read_config(folder)` reads the config of a
+        checkpoint. Nothing is lost: with `fresh`, an earlier run is renamed as a whole to `RUN.previous-N` and stays
         usable there (only its cache, which holds no result and is keyed by content, moves on to the new run).
 
         Raises `ConfigError` where the folder belongs to something else, another process trains in it, or the
@@ -224,7 +223,7 @@ class RunFolder:
         state = f"{len(saved)} checkpoints, the last one {saved[-1].name}" if saved else "no checkpoint"
         logger.info("%s starts again; the earlier run (%s) is now %s", self.path, state, previous)
 
-    def _resume(self, config: ExperimentConfig, read_config: Callable[[str, str], ExperimentConfig]) -> Path | None:
+    def _resume(self, config: ExperimentConfig, read_config: Callable[[Path], ExperimentConfig]) -> Path | None:
         folders = self.checkpoints()
         if not folders:
             if self.config_file.exists():
@@ -233,7 +232,7 @@ class RunFolder:
         newest = folders[-1]
         self._repair(newest)
         check_config(newest)
-        conflicts = resume_conflicts(read_config(read_config_text(newest), str(newest / CONFIG_FILE)), config)
+        conflicts = resume_conflicts(read_config(newest), config)
         if conflicts:
             raise ConfigError(
                 *conflicts,

@@ -94,9 +94,11 @@ def _augment(options: argparse.Namespace) -> int:
     from nmt.api.text_translator import TextTranslator
     from nmt.data.cleaning import PairRules
     from nmt.runtime import logger, set_up, set_up_logging
+    from nmt.tasks.plugins import load_plugins
     from nmt.tasks.translation.synthetic import WORK_SUFFIX, Choice, Job, translate_into, write_pairs
 
     set_up_logging(None, is_main=True)
+    load_plugins(options.plugin)
     runtime = set_up(machine_options(options))
     translator = TextTranslator.load(options.model, options.checkpoint, runtime, workers=True)
     if translator.uses_context:

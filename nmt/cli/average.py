@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from nmt.cli.common import Parser, command, writing
-from nmt.cli.options import add_number_option
+from nmt.cli.options import add_number_option, add_plugin_option
 from nmt.config.schema import Positive
 from nmt.errors import CheckpointError
 
@@ -20,6 +20,7 @@ def main() -> int:
     parser.add_argument("model", metavar="RUN", help="run folder")
     add_number_option(parser, "--last", Positive, 3, "number of checkpoints", "K")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="folder of the new checkpoint")
+    add_plugin_option(parser)
     options = parser.parse_args()
     if Path(options.output).exists():
         raise CheckpointError(f"{options.output}: is there already; name a new folder")
@@ -27,10 +28,11 @@ def main() -> int:
 
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from nmt.checkpoint import RunFolder, Snapshot, average, find, load_model_files, write_checkpoint
-    from nmt.checkpoint.folder import CONFIG_FILE
     from nmt.data.lexicons import LEXICON_FILE
-    from nmt.tasks.components import parse_saved_config
+    from nmt.tasks.components import read_saved_config
+    from nmt.tasks.plugins import load_plugins
 
+    load_plugins(options.plugin)
     folders = RunFolder(run).checkpoints()
     if not folders:
         find(run)  # raises if there is no checkpoint at all
@@ -46,13 +48,14 @@ def main() -> int:
     newest = load_model_files(folders[-1])
     snapshot = Snapshot(
         model=average(folders),
-        config=parse_saved_config(newest.config_text, str(newest.path / CONFIG_FILE)),
+        config=read_saved_config(newest.path),
         tokenizers=newest.tokenizers,
         step=newest.metadata.step,
         epoch=newest.metadata.epoch,
         data=newest.metadata.data,
         average_of=names,
         labels=tuple(newest.metadata.labels),
+        plugins=tuple(newest.metadata.plugins),
     )
     write_checkpoint(output, snapshot)
     lexicon = run / LEXICON_FILE

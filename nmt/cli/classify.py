@@ -70,10 +70,12 @@ def _classify(options: argparse.Namespace) -> int:
     from nmt.data.readers.files import read_lines
     from nmt.runtime import set_up, set_up_logging
     from nmt.tasks.classification.labelling import classify_stream, load_classifier
+    from nmt.tasks.plugins import load_plugins
     from nmt.visualization.pages import DocumentPage, new_page
 
     set_up_logging(None, is_main=True)
     with naming_flags():
+        load_plugins(options.plugin)
         runtime = set_up(machine_options(options))
         model = load_classifier(options.model, options.checkpoint, runtime)
     labels = None if options.labels is None else list(read_lines(options.labels))

@@ -41,7 +41,18 @@ highest on the validation corpus of the model's config, or on the test set that 
 BLANK_LINES = "blank_lines"
 TABLE = "table"
 """Value of --by-length without a picture."""
-CLASSIFIER_OPTIONS = ("model", "checkpoint", "test_sets", "samples", "output", "json", "progress", "docs", "labels")
+CLASSIFIER_OPTIONS = (
+    "model",
+    "checkpoint",
+    "plugin",
+    "test_sets",
+    "samples",
+    "output",
+    "json",
+    "progress",
+    "docs",
+    "labels",
+)
 """Options for classifiers, beside those of the machine."""
 
 

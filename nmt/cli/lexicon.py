@@ -27,9 +27,11 @@ def main() -> int:
 
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from nmt.runtime import set_up_logging
+    from nmt.tasks.plugins import load_plugins
     from nmt.tasks.translation.loading import build_lexicon
 
     set_up_logging(None, is_main=True)
+    load_plugins(options.plugin)
     file = build_lexicon(options.model, options.checkpoint, options.candidates, options.iterations, options.pairs)
     with writing(None) as write:
         write(f"{file}\n")

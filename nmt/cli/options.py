@@ -34,6 +34,13 @@ def add_model_options(parser: argparse.ArgumentParser, *, ensemble: bool = True)
     parser.add_argument(
         "--checkpoint", choices=("best", "last"), help="checkpoint of a run (default: best, or last if there is none)"
     )
+    add_plugin_option(parser)
+
+
+def add_plugin_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--plugin`, which may be repeated."""
+    text = "file of Python with parts that the model needs; it is executed; may be repeated"
+    parser.add_argument("--plugin", action="append", default=[], metavar="FILE", help=text)
 
 
 def add_stream_options(parser: argparse.ArgumentParser, verb: str, window: int) -> None:
@@ -150,11 +157,13 @@ def shared_machine(options: argparse.Namespace) -> Iterator[Runtime]:
     """Sets up the machine that the flags describe, and the log, for a command that several processes may share."""
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from nmt.runtime import set_up, set_up_logging, tear_down
+    from nmt.tasks.plugins import load_plugins
 
     with ExitStack() as stack:
         runtime = set_up(machine_options(options))
         stack.callback(tear_down)
         set_up_logging(None, runtime.is_main)
+        load_plugins(options.plugin)
         yield runtime
 
 

@@ -86,12 +86,14 @@ def _score(options: argparse.Namespace) -> int:
     from nmt.api.text_translator import TextTranslator
     from nmt.data.readers.files import check_file
     from nmt.runtime import logger, set_up, set_up_logging
+    from nmt.tasks.plugins import load_plugins
     from nmt.tasks.translation.scoring import best_rows, score_stream
 
     set_up_logging(None, is_main=True)
     if options.keep is not None:
         for path in filter(None, (options.input, options.source, options.target)):
             check_file(Path(path))
+    load_plugins(options.plugin)
     runtime = set_up(machine_options(options))
     translator = TextTranslator.load(options.model, options.checkpoint, runtime)
     reverse = None if options.reverse is None else _reverse_system(options, translator, runtime)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nmt.cli.common import INTERRUPTED, Parser, command, writing
+from nmt.cli.options import add_plugin_option
 
 DESCRIPTION = """Trains the translator, or the classifier of documents, that a YAML describes. The same command again
 resumes a run that was stopped. To train with several processes: torchrun --nproc-per-node N -m nmt.cli.train
@@ -22,6 +23,7 @@ def main() -> int:
         dest="overrides",
         help="override a key of the YAML, such as training.batch_tokens=8192; may be repeated",
     )
+    add_plugin_option(parser)
     add("--fresh", action="store_true", help="start again; an earlier run in the folder is kept aside")
     add("--verbose", action="store_true", help="print details of the implementation, which train.log has in any case")
     add_action = parser.add_mutually_exclusive_group().add_argument
@@ -33,7 +35,7 @@ def main() -> int:
     from nmt.config import dump_config
     from nmt.tasks.components import read_config
 
-    config = read_config(options.config, options.overrides)
+    config = read_config(options.config, options.overrides, options.plugin)
     if options.print_config:
         with writing(None) as write:
             write(dump_config(config, comments=True))

@@ -95,10 +95,12 @@ def _translate(options: argparse.Namespace) -> int:
     from nmt.api.text_translator import TextTranslator
     from nmt.data.readers.files import read_lines
     from nmt.runtime import logger, set_up, set_up_logging
+    from nmt.tasks.plugins import load_plugins
     from nmt.tasks.translation.drawing import drawing, plotted_system
     from nmt.tasks.translation.text_translation import Request, translate_stream
 
     set_up_logging(None, is_main=True)
+    load_plugins(options.plugin)
     runtime = set_up(machine_options(options))
     translator = TextTranslator.load(options.model, options.checkpoint, runtime, workers=True)
     if options.alignments is not None:

@@ -117,7 +117,8 @@ def _differences(old: Any, new: Any, path: str) -> Iterator[tuple[str, tuple[Any
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new) and isinstance(old[0], Section):
         old, new = dict(enumerate(old)), dict(enumerate(new))
     if type(old) is type(new) and isinstance(old, (Section, dict)):
-        before, after = dict(old), dict(new)
+        # Not `dict(section)`, which calls an attribute `keys` where a section has one.
+        before, after = (vars(each) if isinstance(each, Section) else each for each in (old, new))
         for name in before | after:
             yield from _differences(before.get(name), after.get(name), f"{path}.{name}" if path else str(name))
     else:

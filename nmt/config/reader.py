@@ -58,6 +58,16 @@ def load_config(path: str | Path, components: Components, overrides: Sequence[st
     Raises:
         ConfigError: the file cannot be read, or has mistakes: one line for each.
     """
+    root, problems = read_tree(path, components.families, overrides)
+    return build_config(root, problems, str(path), components)
+
+
+def read_tree(path: str | Path, families: Families, overrides: Sequence[str] = ()) -> tuple[Node, list[Problem]]:
+    """Reads a YAML file as `load_config` does; returns its tree with the overrides, and its mistakes so far.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
     try:
         text = _read(path).decode("utf-8-sig")
     except (OSError, ValueError) as error:
@@ -66,7 +76,8 @@ def load_config(path: str | Path, components: Components, overrides: Sequence[st
         # A name with a NUL or a lone surrogate in it is a ValueError.
         reason = error.strerror if isinstance(error, OSError) else "the name is not one that a file can have"
         raise ConfigError(f"{path}: cannot be read: {reason}; give the path of a YAML file") from None
-    return parse_config(text, str(path), components, overrides)
+    root, problems = read_document(text, str(path))
+    return root, problems + apply_overrides(root, overrides, families)
 
 
 def _read(path: str | Path) -> bytes:
@@ -263,7 +274,8 @@ class _Reading:
                 return wrong.path, f"no `kind`; add one: {', '.join(kinds)}"
             kind, path = wrong["kind"], wrong.path if wrong.short else (*wrong.path, "kind")
             if isinstance(kind, str):
-                return path, f"unknown {shape.part.family} {kind!r}; {advice(kind, kinds)}"
+                own = "" if nearest(kind, kinds) else "; one of your own needs its file in plugins"
+                return path, f"unknown {shape.part.family} {kind!r}; {advice(kind, kinds)}{own}"
             return path, f"must be {by_name}, not {shown(kind)}"
         if shape.is_leaf or not detail["type"].endswith("_type"):
             inside, message = complaint(detail, shape.schema if shape.is_leaf else {}, value)

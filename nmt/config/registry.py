@@ -6,13 +6,15 @@ imports no part: the discriminated union of a family is built from its registry 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter, model_validator
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from nmt.errors import ConfigError
 
 
 class UnknownValueError(Exception):
@@ -156,15 +158,25 @@ class Registry(dict[str, Entry[Built]]):
         super().__init__()
         self.family = family
         self._union: TypeAdapter[PartOptions] | None = None
+        self._of_plugins: dict[tuple[type[PartOptions], str], Entry[Built]] = {}
+        """Parts of plugins, by the class of their options and their name. Other plugins may use the same names."""
 
     def register(self, kind: str, options: type[PartOptions]) -> Callable[[Callable[..., Built]], Any]:
         """Decorates the class or function that builds the part from its options.
 
         The first line of the decorated object's docstring is the part's summary; a partial one has that of its options.
+
+        Raises `ConfigError` where the name is registered already, or `kind` of the options has another value.
         """
+        if not (isinstance(options, type) and issubclass(options, PartOptions)):
+            raise ConfigError(f"{self.family} {kind!r}: its options are no subclass of PartOptions")
+        own = options.model_fields["kind"].annotation
+        if own is not str and kind not in get_args(own):
+            raise ConfigError(f"{self.family} {kind!r}: its options have kind {own}; give them Literal[{kind!r}]")
 
         def add(build: Callable[..., Built]) -> Callable[..., Built]:
-            assert kind not in self, f"{self.family} {kind!r} is registered twice"
+            if kind in self:
+                raise ConfigError(f"{self.family} {kind!r} is registered twice; choose another name")
             documented = options if isinstance(build, partial) else build
             summary = (documented.__doc__ or "").strip().split("\n")[0]
             self[kind] = Entry(options, build, summary)
@@ -172,6 +184,27 @@ class Registry(dict[str, Entry[Built]]):
             return build
 
         return add
+
+    def take_new(self, before: Collection[str]) -> dict[str, Entry[Built]]:
+        """Returns the parts that a plugin has registered, those that are not in `before`, and removes their names.
+
+        They are still built from their options. `with_parts` gives a family in which they have their names.
+        """
+        new = {kind: self.pop(kind) for kind in list(self) if kind not in before}
+        self._of_plugins.update({(entry.options, kind): entry for kind, entry in new.items()})
+        self._union = None
+        return new
+
+    def with_parts(self, parts: Mapping[str, Entry[Built]]) -> Registry[Built]:
+        """Returns a family that also has these parts, for reading a config."""
+        family: Registry[Built] = Registry(self.family)
+        family.update({**self, **parts})
+        return family
+
+    def entry_of(self, options: PartOptions) -> Entry[Built]:
+        """Returns the part that has these options."""
+        own = self._of_plugins.get((type(options), options.kind))
+        return self[options.kind] if own is None else own
 
     def union(self) -> TypeAdapter[PartOptions]:
         """Returns the discriminated union of all options that are registered now."""
@@ -186,4 +219,4 @@ class Registry(dict[str, Entry[Built]]):
 
     def build(self, options: PartOptions, *args: Any) -> Built:
         """Returns the part that these options describe; `args` are what the family's builders take after them."""
-        return self[options.kind].build(options, *args)
+        return self.entry_of(options).build(options, *args)

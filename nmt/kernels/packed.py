@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.kernels.linear.quantization import has_prepacked_weights
-from nmt.kernels.steps import CellStep, reference_step
+from nmt.kernels.steps import CellEquation, CellStep, reference_step
 from nmt.runtime import product_dtype, recurrent_dtype
 
 
@@ -134,7 +134,7 @@ class StepWeights(NamedTuple):
 
 
 def run_chain(
-    cell: str,
+    cell: CellEquation,
     step: CellStep,
     chain: Sequence[StepWeights],
     groups: Sequence[int],
@@ -151,7 +151,7 @@ def run_chain(
     standard deviation: over the gates of each group together.
 
     Args:
-        cell: name of the cell's folder in `nmt/kernels`; `step` is its step, without normalisation.
+        cell: equation of the cell; `step` is its step, without normalisation.
         groups: numbers of gates that are normalised together; empty without layer normalisation.
         projected: the product with the input [..., G], with its bias only where there is no normalisation.
         state: the parts of the state before, [..., H].
@@ -191,7 +191,7 @@ class SteppedLayers(nn.Module):
 
     def __init__(
         self,
-        cell: str,
+        cell: CellEquation,
         parts: int,
         gates: int,
         input_size: int,
@@ -202,7 +202,7 @@ class SteppedLayers(nn.Module):
         transitions: int = 1,
         groups: Sequence[int] = (),
     ) -> None:
-        """`cell` is the name of the cell's folder in `nmt/kernels`; its state has this many parts.
+        """`cell` is the cell's equation; its state has this many parts.
 
         `transitions` are the cells of a layer; `groups` as for `run_chain`.
         """
@@ -279,7 +279,7 @@ def run_packed(
     gru: PackedGru | None = None,
     dropout: Dropout = F.dropout,
     linear: LinearProduct = F.linear,
-    cell_step: Callable[[str], CellStep] = reference_step,
+    cell_step: Callable[[CellEquation], CellStep] = reference_step,
 ) -> tuple[Tensor, State]:
     """Returns the outputs [P, C] of the top layer, and the parts of the last states, [L x D, R, H] each.
 
@@ -365,7 +365,11 @@ LIBRARY_CELLS = {"GRU": ("gru", 1), "LSTM": ("lstm", 2), "RNN_TANH": ("rnn", 1)}
 
 
 def _stepped_layer(
-    stack: RecurrentStack, cell_step: Callable[[str], CellStep], inputs_PX: Tensor, packing: Packing, weights: Any
+    stack: RecurrentStack,
+    cell_step: Callable[[CellEquation], CellStep],
+    inputs_PX: Tensor,
+    packing: Packing,
+    weights: Any,
 ) -> Any:
     """Runs one layer step by step, from zero states in at least single precision."""
     cell, parts = (stack.cell, stack.parts) if isinstance(stack, SteppedLayers) else LIBRARY_CELLS[stack.mode]

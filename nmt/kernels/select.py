@@ -38,7 +38,7 @@ from nmt.kernels.linear.quantization import (
     prepack,
 )
 from nmt.kernels.packed import Packing, RecurrentStack, State, run_packed
-from nmt.kernels.steps import CellStep, StepKernels, native_step, reference_step
+from nmt.kernels.steps import CellEquation, CellStep, StepKernels, native_step, reference_step
 from nmt.kernels.tape.replay import GraphReplayer
 from nmt.runtime import cpu_flags
 
@@ -72,8 +72,8 @@ class Kernels:
     """v' tanh(q + k), as `attention.additive.additive_scores`."""
     log_softmax: Callable[[Tensor], Tensor]
     """Over the last dimension, in at least single precision."""
-    cell_step: Callable[[str], CellStep]
-    """From the name of a recurrent cell in the YAML to one step of it."""
+    cell_step: Callable[[CellEquation], CellStep]
+    """From the equation of a recurrent cell to one step of it."""
     layers: Callable[[RecurrentStack, Tensor, Packing], tuple[Tensor, State]]
     """A stack of recurrent layers over packed rows, as `packed.run_packed`."""
     steps: StepKernels | None

@@ -22,6 +22,8 @@ from torch import Tensor
 CellStep = Callable[[Tensor, Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
 """From both halves of the gates' pre-activations, [..., G] each, and the parts [..., H] of a cell's state, the output
 first, to the state after a step."""
+CellEquation = str | CellStep
+"""The name of a cell's folder in `nmt/kernels`, or the step itself of a cell that has none."""
 
 
 class Annotations(NamedTuple):
@@ -48,23 +50,27 @@ class GateInputs(NamedTuple):
     """A second term of the input's half."""
 
 
-def reference_step(cell: str) -> CellStep:
-    """Returns the equation of the cell of this name, for autograd."""
+def reference_step(cell: CellEquation) -> CellStep:
+    """Returns the equation of the cell, for autograd."""
+    if not isinstance(cell, str):
+        return cell
     step: CellStep = getattr(import_module(f"nmt.kernels.{cell}.reference"), f"{cell}_step")
     return step
 
 
-def native_step(cell: str) -> CellStep:
+def native_step(cell: CellEquation) -> CellStep:
     """Returns the step in C for computation without gradients, or the equation where the cell has no C kernel."""
     step = reference_step(cell)
-    if find_spec(f"nmt.kernels.{cell}.native") is not None:
+    if isinstance(cell, str) and find_spec(f"nmt.kernels.{cell}.native") is not None:
         step = getattr(import_module(f"nmt.kernels.{cell}.native"), f"{cell}_step", step)
     return step
 
 
 @cache
-def has_step_kernels(operation: str) -> bool:
+def has_step_kernels(operation: CellEquation) -> bool:
     """Returns whether an operation has a C kernel and, on a machine with a GPU, a Triton kernel."""
+    if not isinstance(operation, str):
+        return False
     required = ["native", "triton"] if torch.cuda.is_available() else ["native"]
     return all(find_spec(f"nmt.kernels.{operation}.{implementation}") is not None for implementation in required)
 

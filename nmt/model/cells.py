@@ -27,7 +27,7 @@ from nmt.kernels.packed import (
     run_chain,
 )
 from nmt.kernels.select import Kernels
-from nmt.kernels.steps import has_step_kernels
+from nmt.kernels.steps import CellEquation, CellStep, has_step_kernels
 from nmt.kernels.tape import Row, Tape, Term, Value
 from nmt.model.modules import module_list
 
@@ -63,7 +63,9 @@ class Cell(nn.Module):
     """
 
     kind: ClassVar[str]
-    """The cell's name in the YAML, and that of its folder in `nmt/kernels`."""
+    """The cell's name in the YAML."""
+    equation: ClassVar[CellEquation]
+    """Name of the cell's folder in `nmt/kernels`, which is its name in the YAML, or its step."""
     gates: ClassVar[int]
     parts: ClassVar[int] = 1
     """Tensors in the state."""
@@ -84,7 +86,7 @@ class Cell(nn.Module):
         )
         self.normalized = self.layer.groups if isinstance(self.layer, SteppedLayers) else ()
         self.projected_size = self.gates * hidden_size
-        self.step = kernels.cell_step(options.kind)
+        self.step = kernels.cell_step(type(self).equation)
         """Computes the next state from both halves of the pre-activations [..., G] and the state [..., H]."""
         self.product = kernels.linear
 
@@ -115,7 +117,7 @@ class Cell(nn.Module):
         reset gate of a GRU multiplies.
         """
         (chain,) = chains_of(self.layer)
-        return run_chain(self.kind, self.step, chain, self.normalized, projected_BQG, state, beside_BQG)
+        return run_chain(type(self).equation, self.step, chain, self.normalized, projected_BQG, state, beside_BQG)
 
     def scan(self, inputs_BTX: Tensor, state: State) -> Tensor:
         """The outputs [B, T, H] of all positions from a state with one query, by PyTorch's layers where it has some."""
@@ -133,7 +135,7 @@ class Cell(nn.Module):
         """Returns why a step cannot be recorded, with the path in the YAML; empty if it can."""
         if self.normalized:
             return "model.decoder.cell.layer_normalization has no native or Triton kernel"
-        return "" if has_step_kernels(self.kind) else "model.decoder.cell has no native or Triton kernel"
+        return "" if has_step_kernels(type(self).equation) else "model.decoder.cell has no native or Triton kernel"
 
     def carry(self, tape: Tape, state: State) -> Values:
         """Adds the state to a tape, from a state with one query. Products read the output only."""
@@ -164,7 +166,7 @@ class Cell(nn.Module):
 
 def cell_class(options: PartOptions) -> type[Cell]:
     """Returns the class of the cell."""
-    return cast(type[Cell], CELLS[options.kind].build)
+    return cast(type[Cell], CELLS.entry_of(options).build)
 
 
 def build_stack(
@@ -186,7 +188,7 @@ def build_stack(
     groups = cell.groups if isinstance(options, NormalizableOptions) and options.layer_normalization else ()
     if cell.library is None or groups or transitions > 1:
         sizes = cell.gates, input_size, hidden_size, layers
-        stack = SteppedLayers(cell.kind, cell.parts, *sizes, bidirectional, dropout, transitions, groups)
+        stack = SteppedLayers(cell.equation, cell.parts, *sizes, bidirectional, dropout, transitions, groups)
     else:
         stack = cell.library(
             input_size, hidden_size, num_layers=layers, bidirectional=bidirectional, dropout=dropout, batch_first=True
@@ -221,9 +223,14 @@ def _initialize(cell: type[Cell], weights: StepWeights) -> None:
 CELLS: Registry[Cell] = Registry("cell")
 
 
-def add_cell(kind: str, description: str, *, gates: int) -> None:
-    """Registers a cell whose state is its output, under its name in the YAML."""
-    attributes = {"gates": gates, "__doc__": description}
+def add_cell(kind: str, description: str, *, gates: int, step: CellStep | None = None) -> None:
+    """Registers a cell whose state is its output, under its name in the YAML.
+
+    `step` is its equation, a function of a module; by default that of the folder of this name in `nmt/kernels`.
+    """
+    attributes: dict[str, object] = {"gates": gates, "__doc__": description}
+    if step is not None:
+        attributes["equation"] = step
     register_cell(kind, description)(type(f"{kind.capitalize()}Cell", (Cell,), attributes))
 
 
@@ -240,6 +247,8 @@ def register_cell(
 
     def register(cell: type[Cell]) -> type[Cell]:
         cell.kind = kind
+        if not hasattr(cell, "equation"):
+            cell.equation = kind
         CELLS.register(kind, options)(cell)
         return cell
 

@@ -80,13 +80,17 @@ class WorkerPool:
     is left with few rows of a float32 product, some BLAS add up their terms in another order (docs/performance.md).
     """
 
-    def __init__(self, threads: int, start_after: float = START_SECONDS) -> None:
+    def __init__(
+        self, threads: int, start_after: float = START_SECONDS, prepare: Callable[[], object] | None = None
+    ) -> None:
+        """`prepare` is called in each worker before it reads the system; it is pickled."""
         self.threads = threads
         self.workers: Workers[Job[Any], Any, Any] | None = None
         self.threads_help: bool | None = None
         """Whether threads make products faster on this machine now. None: not measured yet."""
         self._alone = 0.0
         self._start_after = start_after
+        self._prepare = prepare
 
     def run(self, system: object, jobs: Sequence[Job[JobResult]], sentences: int) -> Iterator[tuple[int, JobResult]]:
         """Yields the number of each job and `job(system)`, in the order in which they finish.
@@ -126,7 +130,7 @@ class WorkerPool:
             f"one of {processes} processes was killed, most likely for want of memory; use smaller batches, or one "
             "thread"
         )
-        self.workers = Workers(_run_job, _load_system, (str(file), threads), processes, killed)
+        self.workers = Workers(_run_job, _load_system, (str(file), threads, self._prepare), processes, killed)
         self._stop = finalize(self, _stop, self.workers, folder)
 
     def close(self) -> None:
@@ -141,11 +145,13 @@ def _stop(workers: Workers[Any, Any, Any], folder: tempfile.TemporaryDirectory[s
     folder.cleanup()
 
 
-def _load_system(file: str, threads: int) -> Any:
+def _load_system(file: str, threads: int, prepare: Callable[[], object] | None) -> Any:
     """Returns the system in a worker. Its weights are mapped from the file, so that workers share the memory."""
     set_up_logging(None, is_main=True)
     settle_memory()
     torch.set_num_threads(threads)
+    if prepare is not None:
+        prepare()
     return torch.load(file, mmap=True, weights_only=False)  # written by `WorkerPool.start`, for this user alone
 
 

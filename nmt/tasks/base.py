@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 from torch import nn
 
 from nmt.checkpoint import find, load_model_files, read_metadata
-from nmt.checkpoint.folder import CONFIG_FILE, Loaded
+from nmt.checkpoint.folder import Loaded
 from nmt.config import ExperimentConfig, corpus_size, difference
 from nmt.config.registry import PartOptions
 from nmt.config.schema import LearningConfig, SentencePieceConfig
@@ -39,7 +39,7 @@ from nmt.runtime import (
     seed_everything,
     set_rng_state,
 )
-from nmt.tasks.components import parse_saved_config
+from nmt.tasks.components import read_saved_config
 from nmt.training.objectives import Objective
 from nmt.training.optimizers import values_per_weight
 from nmt.training.progress import Validate
@@ -234,7 +234,7 @@ def load_checkpoint(path: Path | str, which: Which, kind: type[ConfigT], refusal
     Raises `CheckpointError`, with `refusal` for a model of another task, or `ConfigError` for an edited config.
     """
     loaded = load_model_files(find(path, which))
-    config = parse_saved_config(loaded.config_text, str(loaded.path / CONFIG_FILE))
+    config = read_saved_config(loaded.path)
     if not isinstance(config, kind):
         raise CheckpointError(f"{loaded.path}: {refusal}")
     return loaded, config
@@ -268,7 +268,7 @@ def load_initial_model(config: ExperimentConfig) -> Loaded | None:
         loaded = load_model_files(find(config.training.start_from))
     except CheckpointError as error:
         raise ConfigError(*(f"{START_FROM}: {problem}" for problem in error.problems)) from error
-    saved = parse_saved_config(loaded.config_text, str(loaded.path / CONFIG_FILE))
+    saved = read_saved_config(loaded.path)
     followed = corpus_size.fill_in(config, corpus_size.values_that_follow(saved))
     own_tokenizer = getattr(config.training, "start_tokenizer", "keep") == "new"
     sections = ("model",) if own_tokenizer else ("model", "tokenizer")

@@ -2,53 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from nmt.checkpoint import read_metadata
+from nmt.checkpoint.folder import CONFIG_FILE, read_config_text
 from nmt.config import (
     Check,
     ClassificationConfig,
     Components,
     ExperimentConfig,
-    Registry,
+    Families,
     TranslationConfig,
-    load_config,
     parse_config,
     schema,
 )
+from nmt.config.document import Node, Problem, error_of
+from nmt.config.reader import build_config, read_tree
 from nmt.config.registry import PartOptions, decided
 from nmt.data.batching import DocumentContext
 from nmt.data.readers.base import SplitOptions
-from nmt.data.readers.corpora import CORPORA, CorpusOptions
-from nmt.data.readers.labelled import COLLECTIONS
+from nmt.data.readers.corpora import CorpusOptions
 from nmt.errors import ConfigError
 from nmt.kernels.select import FORCED, reference_kernels, refusal
-from nmt.model.attention import COVERAGES, SCORES, WINDOWS
 from nmt.model.attention.base import ScoreOptions
 from nmt.model.attention.presets import ATTENTION_PRESETS
-from nmt.model.cells import CELLS
 from nmt.model.classifier import DocumentClassifier
-from nmt.model.context import CONTEXTS, ContextOptions
+from nmt.model.context import ContextOptions
 from nmt.model.modules import without_memory
 from nmt.model.translator import Translator, Vocabulary
-from nmt.model.wiring import WIRINGS
-from nmt.training.objectives import OBJECTIVES, ObjectiveOptions
-from nmt.training.optimizers import OPTIMIZERS
-from nmt.training.schedules import SCHEDULES
-
-_FAMILIES: Mapping[str, Registry[Any]] = {
-    registry.family: registry
-    for registry in (
-        *(CORPORA, COLLECTIONS, CELLS, SCORES, WINDOWS, WIRINGS, COVERAGES, CONTEXTS),
-        *(OBJECTIVES, OPTIMIZERS, SCHEDULES),
-    )
-}
+from nmt.tasks.plugins import FAMILIES, Plugin, load_plugin, load_plugins, plugins_for, with_plugins
+from nmt.training.objectives import ObjectiveOptions
 
 
-def read_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """Reads a YAML file; `overrides` are `section.key=value`. Raises `ConfigError` with a line for every mistake."""
-    return load_config(path, COMPONENTS, overrides)
+def read_config(
+    path: str | Path, overrides: Sequence[str] = (), plugins: Sequence[str | Path] = ()
+) -> ExperimentConfig:
+    """Reads a YAML file, and executes the plugins that it names, and those of `plugins`, which it names from now on.
+
+    `overrides` are `section.key=value`. Raises `ConfigError` with a line for every mistake.
+    """
+    origin = str(path)
+    root, problems = read_tree(path, FAMILIES, overrides)
+    families = _families_of(root, load_plugins(plugins), origin)
+    return build_config(root, problems, origin, replace(COMPONENTS, families=families))
+
+
+def _families_of(root: Node, plugins: list[Plugin], origin: str) -> Families:
+    """Executes the plugins that a YAML names, and adds the names of others; returns the families with all parts.
+
+    Raises `ConfigError` for mistakes in plugins alone: without their parts, others would be reported wrongly.
+    """
+    named = root.child("plugins")
+    if named is None or named.value is None:
+        named = Node([], root.location)
+    if not isinstance(root.value, dict) or not isinstance(named.value, list):
+        return FAMILIES  # a mistake that the schema reports
+    problems = []
+    for number, node in enumerate(named.value):
+        if isinstance(node.value, str) and node.value:
+            try:
+                plugins.append(load_plugin(node.value))
+            except ConfigError as error:
+                problems += [Problem(node.location, ("plugins", number), line) for line in error.problems]
+    if problems:
+        raise error_of(problems, origin)
+    written = [node.value for node in named.value]
+    paths = [plugin.path for plugin in plugins if plugin.path not in written]
+    if paths:
+        root.value["plugins"] = Node([*named.value, *(Node(each, root.location) for each in paths)], named.location)
+    try:
+        return with_plugins(plugins)
+    except ConfigError as error:
+        raise error_of([Problem(named.location, ("plugins",), line) for line in error.problems], origin) from None
 
 
 def read_translation(path: str | Path, overrides: Sequence[str] = ()) -> TranslationConfig:
@@ -59,9 +87,20 @@ def read_translation(path: str | Path, overrides: Sequence[str] = ()) -> Transla
     return config
 
 
-def parse_saved_config(text: str, origin: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """Returns the config of YAML text, which `origin` names in messages; raises `ConfigError`."""
-    return parse_config(text, origin, COMPONENTS, overrides)
+def parse_saved_config(
+    text: str, origin: str, overrides: Sequence[str] = (), plugins: Sequence[Plugin] = ()
+) -> ExperimentConfig:
+    """Returns the config of YAML text, which `origin` names in messages; executes no plugin. Raises `ConfigError`."""
+    return parse_config(text, origin, replace(COMPONENTS, families=with_plugins(plugins)), overrides)
+
+
+def read_saved_config(folder: Path) -> ExperimentConfig:
+    """Reads the config of a checkpoint. Its plugins must have been executed.
+
+    Raises `CheckpointError`, among others for a plugin that is missing, or `ConfigError` for an edited config.
+    """
+    plugins = plugins_for(folder, read_metadata(folder).plugins)
+    return parse_saved_config(read_config_text(folder), str(folder / CONFIG_FILE), plugins=plugins)
 
 
 def has_attention(model: schema.ModelConfig) -> bool:
@@ -235,5 +274,5 @@ CHECKS: tuple[Check, ...] = (
 NETWORK_CHECKS: tuple[Check, ...] = (_supports_forced_kernels,)
 """Rules for a config without any other mistake. They build the network on the device meta, only if kernels are forced:
 a mistake in the YAML, with its line, comes before anything is read."""
-COMPONENTS = Components(_FAMILIES, {"model.attention": ATTENTION_PRESETS}, CHECKS, NETWORK_CHECKS)
+COMPONENTS = Components(FAMILIES, {"model.attention": ATTENTION_PRESETS}, CHECKS, NETWORK_CHECKS)
 """Selectable parts of a config, its presets and its rules."""

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from nmt.checkpoint import RunFolder, Snapshot, load_training_state, read_metadata
-from nmt.checkpoint.folder import read_config_text
 from nmt.config import ExperimentConfig, corpus_size
 from nmt.errors import ConfigError, counted
 from nmt.runtime import (
@@ -29,7 +28,8 @@ from nmt.runtime import (
 )
 from nmt.tasks.base import TaskSetup, load_initial_model
 from nmt.tasks.classification import setup as classification
-from nmt.tasks.components import parse_saved_config
+from nmt.tasks.components import read_saved_config
+from nmt.tasks.plugins import plugins_of, require_equal_plugins
 from nmt.tasks.translation import setup as translation
 from nmt.tasks.verification import verified
 from nmt.training.metrics_logger import MetricsLogger
@@ -54,15 +54,16 @@ def train(config: ExperimentConfig, *, fresh: bool = False, verbose: bool = Fals
         stack.enter_context(explaining_determinism())
         folder = RunFolder(config.run)
         set_up_logging(None, runtime.is_main, verbose)
+        require_equal_plugins(config)
         task = TASKS_BY_NAME[config.task]
         # Mistakes in the data and in the initial model leave no run folder behind.
         data = task.open_data(config, runtime)
         initial_model = load_initial_model(config) if fresh or folder.pointed("last") is None else None
-        resumed = folder.open(config, fresh=fresh, read_config=parse_saved_config) if runtime.is_main else None
+        resumed = folder.open(config, fresh=fresh, read_config=read_saved_config) if runtime.is_main else None
         stack.callback(folder.close)
         resumed = broadcast_object(resumed)
         if resumed is not None:
-            saved = parse_saved_config(read_config_text(resumed), str(resumed))
+            saved = read_saved_config(resumed)
             config = corpus_size.fill_in(config, corpus_size.values_that_follow(saved))
         set_up_logging(folder.log_file, runtime.is_main, verbose)
         stack.callback(set_up_logging, None, runtime.is_main)
@@ -178,6 +179,7 @@ def _build_trainer(
             data={"train": setup.fingerprint},
             training=state,
             labels=setup.labels,
+            plugins=plugins_of(config),
         )
         folder.save(snapshot, is_best=is_best)
 

@@ -59,9 +59,12 @@ class SgdOptions(OptimizerOptions):
 def step_where(optimizer: optim.Optimizer, is_finite: Tensor) -> None:
     """Runs a step that changes nothing, moments and counts included, if the gradients are not finite.
 
-    Fused optimizers read `found_inf` on the device, as `torch.amp.GradScaler` sets it.
+    Fused optimizers read `found_inf` on the device, as `torch.amp.GradScaler` sets it. Others wait for the device.
     """
-    assert all(group["fused"] for group in optimizer.param_groups), "only fused optimizers read found_inf"
+    if not all(group.get("fused") for group in optimizer.param_groups):
+        if is_finite:
+            optimizer.step()
+        return
     setattr(optimizer, "found_inf", (~is_finite).to(torch.float32))  # noqa: B010 - it has no declaration
     optimizer.step()
     delattr(optimizer, "found_inf")  # no part of its state

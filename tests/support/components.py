@@ -80,6 +80,7 @@ FAMILIES = {
         family("score", additive=ScoreOptions, dot=ScoreOptions, none=NoScoreOptions),
         family("window", **{"global": Bare}),
         family("wiring", bahdanau=Bare, luong=Bare),
+        family("normalizer", softmax=Bare),
         family("coverage", none=Bare),
         family("context", none=Bare),
         family("optimizer", adamw=OptimizerOptions, sgd=Bare),

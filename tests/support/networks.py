@@ -14,6 +14,7 @@ from nmt.kernels.packed import PackedGru, run_packed
 from nmt.kernels.select import Kernels, reference_kernels
 from nmt.kernels.tape import StepKernels
 from nmt.model.attention import COVERAGES, SCORES, WINDOWS
+from nmt.model.attention.normalizers import NORMALIZERS
 from nmt.model.attention.soft import SoftAttention
 from nmt.model.cells import CELLS
 from nmt.model.encoder import RecurrentLayers
@@ -90,7 +91,7 @@ def model_options(
         attention=schema.AttentionConfig(
             score=SCORES[score].options(**(score_options or {})),
             window=WINDOWS[window].options(**(window_options or {})),
-            normalizer=normalizer,
+            normalizer=NORMALIZERS[normalizer].options(),
             wiring=WIRINGS[wiring].options(**(wiring_options or {})),
             heads=heads,
             coverage=COVERAGES[coverage].options(),

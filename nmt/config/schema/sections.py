@@ -158,6 +158,9 @@ class ExperimentConfig(Section):
     task: str
     seed: Seed = 1
     """Seed of every random choice."""
+    plugins: list[PathName] = Field(default_factory=list)
+    """Files of Python that add parts of your own: scores, cells, objectives and others (docs/plugins.md). Paths are
+    relative to the working directory."""
     data: Section
     tokenizer: SentencePieceConfig
     model: Section
@@ -178,6 +181,7 @@ class ExperimentConfig(Section):
 CellChoice = Annotated[SerializeAsAny[PartOptions], PartOf("cell")]
 ScoreChoice = Annotated[SerializeAsAny[PartOptions], PartOf("score")]
 WindowChoice = Annotated[SerializeAsAny[PartOptions], PartOf("window")]
+NormalizerChoice = Annotated[SerializeAsAny[PartOptions], PartOf("normalizer")]
 WiringChoice = Annotated[SerializeAsAny[PartOptions], PartOf("wiring")]
 CoverageChoice = Annotated[SerializeAsAny[PartOptions], PartOf("coverage")]
 ContextChoice = Annotated[SerializeAsAny[PartOptions], PartOf("context")]
@@ -310,9 +314,8 @@ class AttentionConfig(Section):
     """Score of a source position against the decoder's state."""
     window: WindowChoice = PartOptions(kind="global")
     """Source positions that may get weight."""
-    normalizer: Literal["softmax", "sparsemax", "entmax15"] = "softmax"
-    """From scores to weights. `sparsemax` (Martins 2016) and `entmax15` (Peters 2019) give low scores the weight 0.
-    Both levels of `model.context: hierarchical` use it too."""
+    normalizer: NormalizerChoice = PartOptions(kind="softmax")
+    """From scores to weights. Both levels of `model.context: hierarchical` use it too."""
     wiring: WiringChoice = PartOptions(kind="bahdanau")
     """Order of attention and recurrence in a step, and the use of the context."""
     heads: Heads = 1

@@ -47,10 +47,10 @@ class NoneOptions(ScoreOptions):
                 "model.attention.window",
                 f"is {attention.window.kind}, but score none has no attention weights; leave it out",
             )
-        if attention.normalizer != "softmax":
+        if attention.normalizer.kind != "softmax":
             yield (
                 "model.attention.normalizer",
-                f"is {attention.normalizer}, but score none has no attention weights; leave it out",
+                f"is {attention.normalizer.kind}, but score none has no attention weights; leave it out",
             )
         if attention.alignment != "soft":
             yield (

@@ -11,28 +11,34 @@ return float32 at least.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from nmt.config.registry import PartOptions, Registry
 from nmt.kernels.select import Kernels
 from nmt.runtime import widest_dtype
+
+Weigh = Callable[[Tensor], Tensor]
+"""Returns the weights [..., W] of scores [..., W] in at least single precision; they add up to 1."""
+NORMALIZERS: Registry[Weigh] = Registry("normalizer")
 
 
 class Normalizer(nn.Module):
     """Computes attention weights from scores, and drops weights in training."""
 
-    def __init__(self, kind: str, dropout: float, kernels: Kernels) -> None:
+    def __init__(self, options: PartOptions, dropout: float, kernels: Kernels) -> None:
         super().__init__()
-        self.weigh = NORMALIZERS[kind]
+        self.weigh = NORMALIZERS.build(options)
         self.dropout = dropout
         self.drop = kernels.dropout
         self.unsupported = "model.dropout.attention is not 0" if dropout else ""
         """Why attention with it cannot be recorded, with the path in the YAML; empty if it can."""
-        if kind != "softmax":
+        if self.weigh is not softmax:
             self.unsupported = "model.attention.normalizer is not softmax"
 
     def forward(self, scores: Tensor) -> Tensor:
@@ -70,12 +76,31 @@ def entmax15(scores: Tensor) -> Tensor:
     return weights
 
 
-NORMALIZERS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "softmax": softmax,
-    "sparsemax": sparsemax,
-    "entmax15": entmax15,
-}
-"""By the name in the YAML."""
+class SoftmaxOptions(PartOptions):
+    """Softmax."""
+
+    kind: Literal["softmax"] = "softmax"
+
+
+class SparsemaxOptions(PartOptions):
+    """Sparsemax (Martins 2016), which gives low scores the weight 0."""
+
+    kind: Literal["sparsemax"] = "sparsemax"
+
+
+class Entmax15Options(PartOptions):
+    """1.5-entmax (Peters 2019), which gives low scores the weight 0."""
+
+    kind: Literal["entmax15"] = "entmax15"
+
+
+def _constant(weigh: Weigh, options: PartOptions) -> Weigh:
+    return weigh
+
+
+NORMALIZERS.register("softmax", SoftmaxOptions)(partial(_constant, softmax))
+NORMALIZERS.register("sparsemax", SparsemaxOptions)(partial(_constant, sparsemax))
+NORMALIZERS.register("entmax15", Entmax15Options)(partial(_constant, entmax15))
 
 
 class _Sparsemax(torch.autograd.Function):

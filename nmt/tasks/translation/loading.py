@@ -11,7 +11,6 @@ import torch
 
 from nmt.checkpoint import Metadata, find, read_metadata
 from nmt.checkpoint.durable import replace_file
-from nmt.checkpoint.folder import CONFIG_FILE, read_config_text
 from nmt.config import TranslationConfig
 from nmt.config.schema import SearchConfig
 from nmt.data.cache import EncodedPairs, WeightedRows, lookup_pairs
@@ -23,7 +22,8 @@ from nmt.model.translator import Translator, Vocabulary
 from nmt.runtime import Runtime, logger
 from nmt.runtime.worker_pool import WorkerPool
 from nmt.tasks.base import Which, load_checkpoint, restore_network
-from nmt.tasks.components import has_attention, parse_saved_config
+from nmt.tasks.components import has_attention, read_saved_config
+from nmt.tasks.plugins import execute_plugins, plugin_sources
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,9 @@ def build_system(
     With `workers`, processes share large requests on a CPU.
     """
     workers = workers and runtime.device.type == "cpu" and runtime.world == 1
-    pool = WorkerPool(torch.get_num_threads()) if workers else None
+    pool = None
+    if workers:
+        pool = WorkerPool(torch.get_num_threads(), prepare=partial(execute_plugins, plugin_sources()))
     lexicon = None if search is None else lexicon_of(models, search)
     return System(tuple(model.translator for model in models), models[0].tokenizers, runtime, pool, lexicon)
 
@@ -174,8 +176,7 @@ def _run_of(folder: Path) -> Path | None:
 
 def _training_text(folder: Path) -> tuple[EncodedPairs, list[WeightedRows]]:
     """The pairs that the checkpoint was trained on, from the first cache that has them, and their parts."""
-    file = folder / CONFIG_FILE
-    config = parse_saved_config(read_config_text(folder), str(file))
+    config = read_saved_config(folder)
     if not isinstance(config, TranslationConfig):
         raise CheckpointError(f"{folder}: this model labels documents; shortlists are for translating")
     run = _run_of(folder)
