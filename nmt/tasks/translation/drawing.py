@@ -55,7 +55,7 @@ def mechanism_of(model: ModelConfig) -> Mechanism:
         query="previous" if is_previous else "current",
         score=attention.score.kind,
         window=attention.window.kind,
-        normalizer=attention.normalizer,
+        normalizer=attention.normalizer.kind,
         heads=attention.heads,
         coverage=attention.coverage.kind,
         alignment=attention.alignment,
