@@ -68,10 +68,12 @@ def test_bf16_is_what_autocast_computes() -> None:
         assert torch.equal(layer(rows), expected)
 
 
-def test_what_is_no_product_sees_the_weight_as_it_was() -> None:
+def test_what_is_no_product_sees_the_weight_as_it_was_or_as_it_was_rounded() -> None:
     matrix = torch.randn(4, 8)
+    steps = matrix.abs().amax(1, keepdim=True) / 127
+    assert torch.equal(Fp32Weight(matrix)[:, 2:], matrix[:, 2:])
     weight: PrepackedWeight = Int8Weight(matrix)
-    assert torch.equal(weight[:, 2:], matrix[:, 2:])
+    assert torch.equal(weight[:, 2:], ((matrix / steps).round() * steps)[:, 2:])
     assert type(weight + 1) is torch.Tensor
 
 

@@ -4,6 +4,7 @@ model.safetensors     weights
 config.yaml           resolved config
 tokenizer.model       or source.model and target.model: SentencePiece
 metadata.json         versions, commit, data, metrics, sizes and SHA-256 of the other files
+README.md             model card; may be edited
 training.pt           state for resuming alone; may be removed
 """
 
@@ -14,7 +15,7 @@ import math
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -26,14 +27,26 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from nmt.checkpoint import durable
-from nmt.checkpoint.metadata import METADATA_FILE, Metadata, SavedPlugin, damage_of, describe, read_metadata, versions
+from nmt.checkpoint.card import CARD_FILE, model_card
+from nmt.checkpoint.metadata import (
+    METADATA_FILE,
+    Metadata,
+    SavedPlugin,
+    damage_of,
+    describe,
+    read_metadata,
+    versions,
+)
 from nmt.config import ExperimentConfig, dump_config
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import CheckpointError, line_of, reason, require_file
+from nmt.kernels.linear.quantization import quantize
 
 MODEL_FILE = "model.safetensors"
 CONFIG_FILE = "config.yaml"
 TRAINING_FILE = "training.pt"
+ROW_SCALE = ".row_scale"
+"""Ends the name of the scales [O] of a weight [O, I] of 8-bit integers (`nmt-quantize`)."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +60,12 @@ class Snapshot:
     step: int
     epoch: int
     metrics: Mapping[str, float] = field(default_factory=dict)
+    signatures: Mapping[str, str] = field(default_factory=dict)
+    """sacrebleu's, of these metrics, by name."""
     data: Mapping[str, str] = field(default_factory=dict)
     """Content fingerprints of the corpora, by name."""
+    training_sizes: tuple[int, ...] = ()
+    """Pairs or documents of each corpus of `data.train`, after the filters."""
     training: Mapping[str, Any] | None = None
     """State for resuming alone: tensors, numbers, strings and None in dicts, lists and tuples."""
     average_of: tuple[str, ...] = ()
@@ -70,6 +87,8 @@ class Loaded:
     """Weights on the CPU, by parameter name."""
     tokenizers: TokenizerPair
     metadata: Metadata
+    scales: Mapping[str, Tensor] = field(default_factory=dict)
+    """Scale of each row of the weights that are 8-bit integers in the file, by parameter name."""
 
     def load_into(self, model: nn.Module, may_lack: str | None = None) -> list[str]:
         """Copies these weights into the model; a `CheckpointError` has one line for each that does not fit.
@@ -90,8 +109,8 @@ class Loaded:
             if name in own and tensor.shape != own[name].shape
         ]
         problems += [
-            f"{where}: {name} holds {tensor.dtype}, not floating-point numbers; use a checkpoint that nmt-train or "
-            "nmt-average wrote"
+            f"{where}: {name} holds {tensor.dtype}, not floating-point numbers; use a checkpoint that nmt-train, "
+            "nmt-average or nmt-quantize wrote"
             for name, tensor in tensors.items()
             if name in own and own[name].is_floating_point() and not tensor.is_floating_point()
         ]
@@ -107,6 +126,11 @@ def saved_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Returns what a checkpoint holds of a model by name: parameters, a tied one under its first name, and buffers."""
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     return {name: tensor.detach() for name, tensor in tensors.items()}
+
+
+def parameter_count(tensors: Mapping[str, Tensor]) -> int:
+    """Returns the number of parameters of saved tensors; the scale of an embedding is a constant."""
+    return sum(tensor.numel() for tensor in tensors.values() if tensor.dim())
 
 
 def with_scales(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -140,6 +164,7 @@ def write_checkpoint(folder: Path, snapshot: Snapshot, *, best: bool = False) ->
                 metrics={
                     name: float(value) if math.isfinite(value) else None for name, value in snapshot.metrics.items()
                 },
+                signatures=dict(snapshot.signatures),
                 best=best,
                 average_of=list(snapshot.average_of),
                 task=config.task,
@@ -150,11 +175,15 @@ def write_checkpoint(folder: Path, snapshot: Snapshot, *, best: bool = False) ->
                 source_vocabulary=tokenizers.source.size,
                 target_vocabulary=tokenizers.target.size,
                 data=dict(snapshot.data),
+                training_sizes=list(snapshot.training_sizes),
                 versions=versions(),
                 files={file.name: describe(file) for file in sorted(new.iterdir())},
             )
             text = json.dumps(metadata.model_dump(), indent=2, ensure_ascii=False, allow_nan=False)
             (new / METADATA_FILE).write_text(f"{text}\n", encoding="utf-8")
+            tensors, scales = _dequantized(snapshot.model)
+            card = model_card(config, metadata, parameter_count(tensors), integers=bool(scales))
+            (new / CARD_FILE).write_text(card, encoding="utf-8")
     except (OSError, RuntimeError, SafetensorError) as error:
         if (refusal := _refusal(error)) is None:
             raise
@@ -196,7 +225,8 @@ def load_model_files(folder: Path) -> Loaded:
     ]
     if problems:
         raise CheckpointError(*problems)
-    return Loaded(folder, config_text, tensors, tokenizers, metadata)
+    tensors, scales = _dequantized(tensors)
+    return Loaded(folder, config_text, tensors, tokenizers, metadata, scales)
 
 
 def read_config_text(folder: Path) -> str:
@@ -286,9 +316,11 @@ def average(folders: Sequence[Path]) -> dict[str, Tensor]:
     if not folders:
         raise CheckpointError("no checkpoint to average; name at least one")
     first = load_model_files(folders[0])
+    refuse_integers(first, "cannot be averaged")
     sums = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in first.tensors.items()}
     for folder in folders[1:]:
         other = load_model_files(folder)
+        refuse_integers(other, "cannot be averaged")
         if other.tokenizers.fingerprints != first.tokenizers.fingerprints:
             raise CheckpointError(f"{folder}: has another vocabulary than {folders[0]}; they cannot be averaged")
         problems = [
@@ -311,6 +343,36 @@ def average(folders: Sequence[Path]) -> dict[str, Tensor]:
 
 def _shape(tensors: dict[str, Tensor], name: str) -> str:
     return f"{tensors[name].dtype} {tuple(tensors[name].shape)}" if name in tensors else "missing"
+
+
+def with_integers(tensors: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    """Returns tensors to save, those of these names as 8-bit integers beside the scale of each row."""
+    saved = dict(tensors)
+    for name in names:
+        saved[name], saved[name + ROW_SCALE] = quantize(tensors[name].float())
+    return saved
+
+
+def _dequantized(saved: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Returns the tensors of a file, where integers are multiplied by their scales, and these scales."""
+    scales = {
+        name: scale_O
+        for name, tensor in saved.items()
+        if tensor.dtype == torch.int8
+        and tensor.dim() == 2
+        and (scale_O := saved.get(name + ROW_SCALE)) is not None
+        and (scale_O.dtype, scale_O.shape) == (torch.float32, tensor.shape[:1])
+    }
+    tensors = {name: tensor for name, tensor in saved.items() if name.removesuffix(ROW_SCALE) not in scales}
+    return tensors | {name: saved[name] * scale_O.unsqueeze(1) for name, scale_O in scales.items()}, scales
+
+
+def refuse_integers(model: Loaded, verb: str) -> None:
+    """Raises `CheckpointError` for a model of `nmt-quantize`."""
+    if model.scales:
+        raise CheckpointError(
+            f"{model.path}: its weights are 8-bit integers, which {verb}; name the model that they were made from"
+        )
 
 
 _COPY = "copy the checkpoint again"

@@ -67,6 +67,8 @@ class Metadata(_Record):
     epoch: int
     metrics: dict[str, float | None]
     """Of the validation at this step; None stands for a number that was not finite."""
+    signatures: dict[str, str] = {}
+    """sacrebleu's signatures of these metrics, by name."""
     best: bool
     """Whether it was the best of its run when it was written."""
     average_of: list[str]
@@ -83,9 +85,12 @@ class Metadata(_Record):
     target_vocabulary: int
     data: dict[str, str]
     """Content fingerprints of the corpora, by name."""
+    training_sizes: list[int] = []
+    """Pairs or documents of each corpus of `data.train`, after the filters; empty where not known."""
     versions: Versions
     files: dict[str, SavedFile]
-    """The other files of the folder by name. Checkpoints of earlier versions do not list `config.yaml`."""
+    """The other files of the folder by name, except the model card, which may be edited. Checkpoints of earlier
+    versions do not list `config.yaml`."""
 
 
 def read_metadata(folder: Path) -> Metadata:

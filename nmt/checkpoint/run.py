@@ -64,6 +64,7 @@ CHANGEABLE = (
     "validation",
     "search",
     "runtime",
+    "card",
 )
 """Keys that can change under a run without making its weights, optimizer state or position in the data meaningless.
 

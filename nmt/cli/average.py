@@ -53,6 +53,7 @@ def main() -> int:
         step=newest.metadata.step,
         epoch=newest.metadata.epoch,
         data=newest.metadata.data,
+        training_sizes=tuple(newest.metadata.training_sizes),
         average_of=names,
         labels=tuple(newest.metadata.labels),
         plugins=tuple(newest.metadata.plugins),

@@ -22,7 +22,7 @@ from nmt.cli.options import (
 )
 from nmt.config.schema import Samples, SearchConfig
 from nmt.errors import ConfigError, write_errors
-from nmt.evaluation import BOOTSTRAP_SAMPLES
+from nmt.evaluation import BOOTSTRAP_SAMPLES, MetricScore
 
 if TYPE_CHECKING:
     from nmt.evaluation.testsets import LabelledTestSet, TestSet
@@ -49,6 +49,7 @@ CLASSIFIER_OPTIONS = (
     "samples",
     "output",
     "json",
+    "card",
     "progress",
     "docs",
     "labels",
@@ -77,6 +78,8 @@ def main() -> int:
         parser.error("--tune goes without --baseline and --output, which are for one value of the length penalty")
     if options.tune and options.by_length is not None:
         parser.error("--tune goes without --by-length")
+    if options.card and (options.tune or len(options.model) > 1):
+        parser.error("--card is for the scores of one model; leave out --tune, and name one --model")
     machine_options(options)
     named = None if options.documents == BLANK_LINES else options.documents
     read = [options.source, *(options.reference or ()), named, options.baseline, options.docs, options.labels]
@@ -132,6 +135,7 @@ def _parser() -> Parser:
     )
     add("--output", metavar="PATH", help="write the translations to this file, or a folder for several test sets")
     add("--json", action="store_true", help="write JSON instead of tables")
+    add("--card", action="store_true", help="add the scores to README.md in the model's folder, its model card")
     add_progress_option(parser)
     add_translation_options(parser)
     return parser
@@ -191,6 +195,10 @@ def _evaluate_translator(options: argparse.Namespace, runtime: Runtime) -> None:
         )
         evaluations = [scored(system, test_set, search, request=request, advance=advance) for test_set in sets]
     if runtime.is_main:
+        if options.card:
+            how = f"beam {search.beam_size}" if search.kind == "beam" else search.kind
+            how += ", int8" * (runtime.weights == "int8")
+            _add_to_card(models[0].path, {f"{_short(each.test_set.name)}, {how}": each.scores for each in evaluations})
         values = {"models": [str(model.path) for model in models], "baseline": options.baseline}
         texts = [evaluation.as_text(options.baseline) for evaluation in evaluations]
         _write(options, files, evaluations, texts, values | {"search": search.model_dump()})
@@ -272,6 +280,8 @@ def _evaluate_classifier(options: argparse.Namespace, runtime: Runtime) -> None:
         scored = partial(evaluate_labels, model.system, samples=options.samples, advance=advance)
         evaluations = [scored(test_set) for test_set in sets]
     if runtime.is_main:
+        if options.card:
+            _add_to_card(model.path, {_short(each.test_set.name): each.scores.scores for each in evaluations})
         texts = [evaluation.as_text() for evaluation in evaluations]
         _write(options, files, evaluations, texts, {"models": [str(model.path)]})
 
@@ -343,6 +353,20 @@ def _files(
 ) -> list[Path]:
     names = [test_set.name for test_set in sets]
     return output_files(options.output, names, suffix) if runtime.is_main else []
+
+
+def _short(name: str) -> str:
+    """Returns the name of a test set without the folder of its file."""
+    return Path(name).name
+
+
+def _add_to_card(folder: Path, scores: Mapping[str, Mapping[str, MetricScore]]) -> None:
+    """Adds the scores of texts to the model card."""
+    from nmt.checkpoint.card import CardScore
+    from nmt.tasks.base import add_to_card
+
+    rows = ((text, score) for text, metrics in scores.items() for score in metrics.values())
+    add_to_card(folder, [CardScore(text, score.name, score.value, score.signature or "") for text, score in rows])
 
 
 def _write(

@@ -76,6 +76,13 @@ def corpus_scores(
     return scores
 
 
+def signature(name: MetricName) -> str:
+    """Returns sacrebleu's signature of a score with one reference for each sentence."""
+    metric = METRICS[name]()
+    metric.corpus_score(["a"], [["a"]])  # counts the references
+    return str(metric.get_signature())
+
+
 def sentence_scores(hypotheses: Sequence[str], references: Sequence[str], name: Literal["bleu", "chrf"]) -> list[float]:
     """Scores detokenized translations one by one, from 0 to 100, as sacrebleu's `sentence_bleu` and `sentence_chrf` do.
 

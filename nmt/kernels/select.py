@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -85,10 +85,13 @@ class Kernels:
     warning: str = ""
     """Why training is slower than it could be; else empty."""
 
-    def prepack(self, network: nn.Module) -> None:
-        """Prepacks the weights of a loaded network, if a format is set."""
+    def prepack(self, network: nn.Module, scales: Mapping[str, Tensor] | None = None) -> None:
+        """Prepacks the weights of a loaded network, if a format is set.
+
+        `scales` are those of weights that were rounded to 8 bits before, by name, for int8.
+        """
         if self.weights is not None:
-            prepack(network, self.weights)
+            prepack(network, self.weights, scales)
 
 
 class UnsupportedReasons(NamedTuple):

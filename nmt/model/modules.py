@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 import torch
@@ -92,14 +93,25 @@ def parameter_counts(modules: Mapping[str, nn.Module]) -> list[tuple[str, int]]:
 
 def without_memory(build: Callable[[], Module]) -> Module:
     """Builds a network on the device `meta`: shapes without values. Draws no random numbers."""
-    with torch.device("meta"), _WithoutInitialization():
+    with torch.device("meta"), without_initialization():
         return build()
 
 
-class _WithoutInitialization(TorchFunctionMode):
-    """Skips random initialisation, which on `meta` has no effect but imports PyTorch's compiler for seconds."""
+@contextmanager
+def without_initialization() -> Iterator[None]:
+    """Skips the random initialisation of a network that is built within; the values of its weights are undefined.
 
+    It would take longer than reading the weights from a file, and on `meta` import PyTorch's compiler.
+    """
+    with _WithoutInitialization():
+        yield
+
+
+class _WithoutInitialization(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "") in ("normal_", "uniform_", "orthogonal_"):
+        name = getattr(func, "__name__", "")
+        if name in ("normal_", "uniform_"):
             return args[0] if args else kwargs["tensor"]
+        if name == "linalg_qr":  # in nn.init.orthogonal_
+            return args[0], args[0][: args[0].shape[1]]
         return func(*args, **(kwargs or {}))

@@ -8,6 +8,7 @@ names another), the checkpoint from which training resumes, and the model whose 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -17,16 +18,17 @@ from typing import Any, Literal, TypeVar
 from torch import nn
 
 from nmt.checkpoint import find, load_model_files, read_metadata
-from nmt.checkpoint.folder import Loaded
+from nmt.checkpoint.card import CARD_FILE, CardScore, model_card, with_scores, write_card
+from nmt.checkpoint.folder import Loaded, parameter_count, refuse_integers
 from nmt.config import ExperimentConfig, corpus_size, difference
 from nmt.config.registry import PartOptions
 from nmt.config.schema import LearningConfig, SentencePieceConfig
 from nmt.data.batching import UpdateStream
 from nmt.data.readers.base import SplitOptions
 from nmt.data.tokenizer import TokenizerPair
-from nmt.errors import CheckpointError, ConfigError, counted, try_each
+from nmt.errors import CheckpointError, ConfigError, counted, line_of, reason, require_file, try_each
 from nmt.kernels.select import Kernels, WeightFormat, choose_kernels, reference_kernels
-from nmt.model.modules import without_memory
+from nmt.model.modules import without_initialization, without_memory
 from nmt.runtime import (
     Runtime,
     broadcast_object,
@@ -79,6 +81,8 @@ class TaskSetup:
     """Of the objective's network."""
     build: Callable[[Kernels], Objective]
     """Builds the objective with a new network of other kernels, with weights of its own, on the device."""
+    sizes: tuple[int, ...]
+    """Pairs or documents of each corpus of the training text."""
     commands: tuple[str, ...]
     """Commands that use the trained model, with MODEL for its name."""
     labels: tuple[str, ...] = ()
@@ -240,20 +244,48 @@ def load_checkpoint(path: Path | str, which: Which, kind: type[ConfigT], refusal
     return loaded, config
 
 
+def card_of(folder: Path) -> str:
+    """Returns the model card of a checkpoint folder; makes one where there is none. Raises `CheckpointError`."""
+    file = folder / CARD_FILE
+    try:
+        if os.path.lexists(file):
+            require_file(file)
+            return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read: {reason(error)}") from error
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{file}:{line_of(error)}: not UTF-8; mend or remove it") from None
+    loaded = load_model_files(folder)
+    config = read_saved_config(folder)
+    return model_card(config, loaded.metadata, parameter_count(loaded.tensors), integers=bool(loaded.scales))
+
+
+def add_to_card(folder: Path, scores: Sequence[CardScore]) -> None:
+    """Writes scores into the model card of a checkpoint folder; raises `CheckpointError`."""
+    write_card(folder, with_scores(card_of(folder), scores))
+
+
 def restore_network(
     build: Callable[[Kernels], NetworkT], loaded: Loaded, runtime: Runtime, weights: WeightFormat | None = None
 ) -> NetworkT:
-    """Returns a saved network in evaluation mode, its weights prepacked; leaves the random generators unchanged."""
+    """Returns a saved network in evaluation mode, its weights prepacked; leaves the random generators unchanged.
+
+    Weights that are 8-bit integers in the file are multiplied as integers where `weights` is fp32 or int8, and
+    elsewhere as the numbers that they stand for.
+    """
+    if loaded.scales and weights == "fp32":
+        weights = "int8"
     # Names and shapes are compared before the network takes memory: an edited config may describe a huge one.
     outline: Any = without_memory(lambda: build(reference_kernels()))
     loaded.load_into(outline)
     kernels = choose_kernels("auto", runtime.device, outline.unsupported_reasons(), weights)
     before = rng_state()
-    network = build(kernels)
+    with without_initialization():
+        network = build(kernels)
     set_rng_state(before)
     loaded.load_into(network)
     network.to(runtime.device).eval()
-    kernels.prepack(network)
+    kernels.prepack(network, loaded.scales if weights == "int8" else None)
     return network
 
 
@@ -266,6 +298,7 @@ def load_initial_model(config: ExperimentConfig) -> Loaded | None:
         return None
     try:
         loaded = load_model_files(find(config.training.start_from))
+        refuse_integers(loaded, "are too coarse to train on")
     except CheckpointError as error:
         raise ConfigError(*(f"{START_FROM}: {problem}" for problem in error.problems)) from error
     saved = read_saved_config(loaded.path)

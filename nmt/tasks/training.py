@@ -14,6 +14,7 @@ from torch import Tensor
 from nmt.checkpoint import RunFolder, Snapshot, load_training_state, read_metadata
 from nmt.config import ExperimentConfig, corpus_size
 from nmt.errors import ConfigError, counted
+from nmt.evaluation.metrics import ALL_METRICS, signature
 from nmt.runtime import (
     Runtime,
     barrier,
@@ -176,7 +177,9 @@ def _build_trainer(
             step=progress.step,
             epoch=progress.epoch,
             metrics=metrics,
+            signatures={name: signature(name) for name in ALL_METRICS if name in metrics},
             data={"train": setup.fingerprint},
+            training_sizes=setup.sizes,
             training=state,
             labels=setup.labels,
             plugins=plugins_of(config),

@@ -150,6 +150,15 @@ class RuntimeConfig(Section):
             yield "precision", "int8 is for CPUs; set bf16, fp16, fp32 or auto"
 
 
+class CardConfig(Section):
+    """Statements for the model card, `README.md` in the folder of a checkpoint."""
+
+    licence: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    """Licence of the model, best as an identifier of the Hugging Face hub: `mit`, `apache-2.0`, `cc-by-4.0`."""
+    data_licence: Annotated[str, Field(min_length=1, max_length=1_000)] | None = None
+    """Licence of the training data, in words."""
+
+
 class ExperimentConfig(Section):
     """Config of an experiment. `task` chooses the class, and with it the other sections."""
 
@@ -167,6 +176,7 @@ class ExperimentConfig(Section):
     training: LearningConfig
     validation: Section
     runtime: RuntimeConfig = RuntimeConfig()
+    card: CardConfig = CardConfig()
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         if self.runtime.precision == "int8" and not any(self.runtime.contradictions()):

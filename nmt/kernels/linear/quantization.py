@@ -14,8 +14,8 @@ Shapes: ... any leading dimensions, M rows of them together, I inputs, O outputs
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -47,9 +47,16 @@ class PrepackedWeight(torch.Tensor):
         prepacked: PrepackedWeight = torch.Tensor._make_subclass(cls, weight.detach())
         return prepacked
 
-    def __reduce_ex__(self, protocol: Any) -> tuple[type[PrepackedWeight], tuple[Tensor]]:
+    tables = False
+    """Whether embedding tables are prepacked as well."""
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[type[PrepackedWeight], tuple[Tensor, ...]]:
         """Pickles the plain weight, since oneDNN's layout cannot be pickled; unpickling prepacks it again."""
         return type(self), (self.as_subclass(torch.Tensor),)
+
+    def select_outputs(self, outputs_P: Tensor) -> PrepackedWeight:
+        """Returns the weight of these outputs, prepacked."""
+        return type(self)(self.as_subclass(torch.Tensor).index_select(0, outputs_P))
 
     @abstractmethod
     def product(self, inputs: Tensor, bias: Tensor | None) -> Tensor:
@@ -69,11 +76,9 @@ class PrepackedWeight(torch.Tensor):
         keywords: Mapping[str, Any] | None = None,
     ) -> Any:
         if function is torch.Tensor.index_select:
-            # Each output has its own scale, so a selection is prepacked like the whole weight.
-            with torch._C.DisableTorchFunctionSubclass():
-                rows = function(*arguments, **(keywords or {})).as_subclass(torch.Tensor)
-            assert arguments[1] == 0, "outputs are selected"
-            return type(arguments[0])(rows)
+            weight, dimension, outputs_P = arguments
+            assert dimension == 0, "outputs are selected"
+            return weight.select_outputs(outputs_P)
         if function is F.linear and not keywords and isinstance(arguments[1], PrepackedWeight):
             return arguments[1].product(arguments[0], arguments[2] if len(arguments) > 2 else None)
         with torch._C.DisableTorchFunctionSubclass():
@@ -107,14 +112,30 @@ class Bf16Weight(PrepackedWeight):
 class Int8Weight(PrepackedWeight):
     """8-bit integer products, with a scale for every output and for every input row. Rows do not depend on each other.
 
+    Other operations, such as the lookup of an embedding, read the rounded weight: integers times scale.
+
     The reference: sums are computed in float32, in parts small enough to be exact.
     """
 
-    def __init__(self, weight: Tensor) -> None:
-        weight_OI = weight.detach().float()
-        scale_O1 = _scale(weight_OI)
-        self._scale_O = scale_O1.squeeze(1)
-        self._store((weight_OI / scale_O1).round_().to(torch.int8))
+    tables = True
+
+    @staticmethod
+    def __new__(cls, weight: Tensor, scale_O: Tensor | None = None) -> Int8Weight:
+        rounded: Any = PrepackedWeight.__new__(cls, torch.empty_like(weight, dtype=torch.float32))
+        return cast("Int8Weight", rounded)
+
+    def __init__(self, weight: Tensor, scale_O: Tensor | None = None) -> None:
+        """With `scale_O` the weight is one that was rounded before, and stays as it is to the bit."""
+        integers_OI, self._scale_O = quantize(weight.detach().float(), scale_O)
+        torch.mul(integers_OI, self._scale_O.unsqueeze(1), out=self.as_subclass(torch.Tensor))
+        self._store(integers_OI)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[type[PrepackedWeight], tuple[Tensor, ...]]:
+        return type(self), (self.as_subclass(torch.Tensor), self._scale_O)
+
+    def select_outputs(self, outputs_P: Tensor) -> PrepackedWeight:
+        weight_PI = self.as_subclass(torch.Tensor).index_select(0, outputs_P)
+        return type(self)(weight_PI, self._scale_O.index_select(0, outputs_P))
 
     def product(self, inputs: Tensor, bias: Tensor | None) -> Tensor:
         outputs_MO = self._product(inputs.reshape(-1, inputs.shape[-1]).float(), bias)
@@ -175,6 +196,12 @@ class NativeInt8Weight(Int8Weight):
         self._panels = padded.view(-1, PANEL, (inputs + 1) // 2, 2).transpose(1, 2).contiguous()
 
 
+def quantize(weight_OI: Tensor, scale_O: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Returns 8-bit integers of a float32 weight, and the scale [O] of each row; a given scale is kept."""
+    scale_O1 = _scale(weight_OI) if scale_O is None else scale_O.unsqueeze(1)
+    return (weight_OI / scale_O1).round_().to(torch.int8), scale_O1.squeeze(1)
+
+
 def native_quantize(rows_MI: Tensor) -> tuple[Tensor, Tensor]:
     """Returns 8-bit integers of float32 rows, and the scale [M] of each row."""
     rows_MI = rows_MI.contiguous()
@@ -198,21 +225,28 @@ def _scale(rows: Tensor) -> Tensor:
     return rows.abs().amax(1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny).div_(LARGEST)
 
 
-def prepack(network: nn.Module, weight_class: type[PrepackedWeight]) -> None:
-    """Prepacks the weights of all linear and recurrent modules that gain by it; embedding tables are left as they are.
+def prepack(
+    network: nn.Module, weight_class: type[PrepackedWeight], scales: Mapping[str, Tensor] | None = None
+) -> None:
+    """Prepacks the weights of all linear and recurrent modules that gain by it, and embedding tables in int8.
 
-    The network can then neither be trained nor saved.
+    `scales` are those of weights that were rounded to 8 bits before, by name. The network can then neither be trained
+    nor saved.
     """
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
     prepacked: dict[int, PrepackedWeight] = {}
-    for module in network.modules():
-        for name in _weight_names(module):
-            weight: Tensor = getattr(module, name)
-            if not weight_class.suits(weight):
-                continue
-            if id(weight) not in prepacked:
-                prepacked[id(weight)] = weight_class(weight)
-            del module._parameters[name]
-            setattr(module, name, prepacked[id(weight)])
+    for module, name, weight in list(_weights_of(network, weight_class)):
+        if id(weight) not in prepacked:
+            scale_O = (scales or {}).get(names[id(weight)])
+            prepacked[id(weight)] = weight_class(weight, *([] if scale_O is None else [scale_O]))
+        del module._parameters[name]
+        setattr(module, name, prepacked[id(weight)])
+
+
+def names_to_prepack(network: nn.Module, weight_class: type[PrepackedWeight]) -> list[str]:
+    """Returns the names of the parameters that `prepack` replaces; a tied one has its first name."""
+    ids = {id(weight) for _, _, weight in _weights_of(network, weight_class)}
+    return [name for name, parameter in network.named_parameters() if id(parameter) in ids]
 
 
 def has_prepacked_weights(layer: nn.RNNBase) -> bool:
@@ -220,9 +254,12 @@ def has_prepacked_weights(layer: nn.RNNBase) -> bool:
     return any(isinstance(weight, PrepackedWeight) for weights in layer.all_weights for weight in weights)
 
 
-def _weight_names(module: nn.Module) -> list[str]:
-    if isinstance(module, nn.Linear):
-        return ["weight"]
-    if isinstance(module, nn.RNNBase):
-        return [name for names in module._all_weights for name in names if name.startswith("weight_")]
-    return []
+def _weights_of(network: nn.Module, weight_class: type[PrepackedWeight]) -> Iterator[tuple[nn.Module, str, Tensor]]:
+    """Yields module, attribute and tensor of each weight to prepack; a tied one once for each of its modules."""
+    for module in network.modules():
+        names: list[str] = []
+        if isinstance(module, nn.Linear) or (weight_class.tables and isinstance(module, nn.Embedding)):
+            names = ["weight"]
+        elif isinstance(module, nn.RNNBase):
+            names = [name for layer in module._all_weights for name in layer if name.startswith("weight_")]
+        yield from ((module, name, weight) for name in names if weight_class.suits(weight := getattr(module, name)))

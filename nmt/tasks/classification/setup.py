@@ -80,6 +80,7 @@ def setup(
         validate=label_validator(config, runtime, labels, validation_set),
         tokenizers=TokenizerPair(tokenizer, tokenizer),
         fingerprint=encoded.fingerprint,
+        sizes=tuple(part.stop - part.start for part in encoded.parts),
         commands=(
             "nmt-classify --model MODEL < DOCUMENTS > LABELS",
             "nmt-eval --model MODEL --docs DOCUMENTS --labels LABELS",

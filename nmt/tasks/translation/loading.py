@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,8 +10,9 @@ from pathlib import Path
 
 import torch
 
-from nmt.checkpoint import Metadata, find, read_metadata
+from nmt.checkpoint import Metadata, Snapshot, find, read_metadata, write_checkpoint
 from nmt.checkpoint.durable import replace_file
+from nmt.checkpoint.folder import refuse_integers, with_integers
 from nmt.config import TranslationConfig
 from nmt.config.schema import SearchConfig
 from nmt.data.cache import EncodedPairs, WeightedRows, lookup_pairs
@@ -18,6 +20,9 @@ from nmt.data.lexicons import LEXICON_FILE, Lexicon, estimate
 from nmt.data.readers.corpora import CorpusOptions
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import CheckpointError, ConfigError, DataError, counted, write_errors
+from nmt.kernels.linear.quantization import Int8Weight, names_to_prepack
+from nmt.kernels.select import reference_kernels
+from nmt.model.modules import without_memory
 from nmt.model.translator import Translator, Vocabulary
 from nmt.runtime import Runtime, logger
 from nmt.runtime.worker_pool import WorkerPool
@@ -118,6 +123,47 @@ def lexicon_of(models: Sequence[TrainedModel], search: SearchConfig) -> Lexicon 
         return None
     key = "search.shortlist" if search.shortlist else "search.replace_unknown"
     return load_lexicon([model.path for model in models], models[0].tokenizers, search.shortlist or 1, key)
+
+
+def quantize_model(path: Path | str, which: Which, output: Path) -> tuple[int, int]:
+    """Writes a model with its constant weights as 8-bit integers into a new folder, beside a copy of its lexicon.
+
+    It is a checkpoint that translates as the model does with `--precision int8`. Returns the bytes of the weights
+    before and after. Raises `CheckpointError`, among others for a model that labels documents or is quantized already.
+    """
+    refusal = "this model labels documents; int8 only translates"
+    loaded, config = load_checkpoint(path, which, TranslationConfig, refusal)
+    refuse_integers(loaded, "need not be made again")
+    build = partial(Translator, config.model, vocabulary(loaded.tokenizers), reverse_source=config.data.reverse_source)
+    outline = without_memory(lambda: build(reference_kernels()))
+    loaded.load_into(outline)
+    names = names_to_prepack(outline, Int8Weight)
+    metadata = loaded.metadata
+    snapshot = Snapshot(
+        model=with_integers(loaded.tensors, names),
+        config=config,
+        tokenizers=loaded.tokenizers,
+        step=metadata.step,
+        epoch=metadata.epoch,
+        metrics={name: value for name, value in metadata.metrics.items() if value is not None},
+        signatures=metadata.signatures,
+        data=metadata.data,
+        training_sizes=tuple(metadata.training_sizes),
+        average_of=tuple(metadata.average_of),
+        plugins=tuple(metadata.plugins),
+    )
+    write_checkpoint(output, snapshot)
+    copy_lexicon(loaded.path, output)
+    before, after = (sum(tensor.nbytes for tensor in tensors.values()) for tensors in (loaded.tensors, snapshot.model))
+    return before, after
+
+
+def copy_lexicon(folder: Path, output: Path) -> None:
+    """Copies the lexicon of a checkpoint, or of its run, into another folder, where there is one."""
+    file = next((path for path in _lexicon_files(folder) if path.is_file()), None)
+    if file is not None:
+        with write_errors(output / LEXICON_FILE):
+            shutil.copyfile(file, output / LEXICON_FILE)
 
 
 def load_lexicon(

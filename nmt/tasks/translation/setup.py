@@ -122,6 +122,7 @@ def setup(
         validate=validator(config, runtime, tokenizers, test_set),
         tokenizers=tokenizers,
         fingerprint=encoded.fingerprint,
+        sizes=tuple(part.stop - part.start for part in encoded.parts),
         commands=(
             "nmt-translate --model MODEL < SOURCE > TRANSLATION",
             "nmt-eval --model MODEL --source SOURCE --reference REFERENCE",
