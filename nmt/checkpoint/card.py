@@ -142,7 +142,7 @@ def _use(metadata: Metadata) -> str:
     sections = ["## Use", "MODEL is the folder of this file. The package is `nmt-attention`."]
     if metadata.target_language is None:
         return "\n\n".join([*sections, "```sh\nnmt-classify --model MODEL < documents.txt\n```"])
-    python = 'import nmt\n\ntranslator = nmt.load("MODEL")\nprint(translator.translate(["A sentence."])[0])'
+    python = 'import nmt\n\ntranslator = nmt.load("MODEL")\nprint(translator.translate(["A sentence."])[0].text)'
     return "\n\n".join([*sections, "```sh\nnmt-translate --model MODEL < text.txt\n```", f"```python\n{python}\n```"])
 
 

@@ -26,6 +26,7 @@ from nmt.checkpoint.folder import (
     check_config,
     write_checkpoint,
 )
+from nmt.checkpoint.huggingface import HubName, download, is_hub_name
 from nmt.checkpoint.metadata import METADATA_FILE, read_metadata, versions
 from nmt.concurrency import lock
 from nmt.config import ExperimentConfig, corpus_size, difference, dump_config
@@ -288,9 +289,12 @@ class RunFolder:
 def find(path: Path | str, which: Literal["best", "last"] | None = None) -> Path:
     """Returns the checkpoint folder of a run folder, a checkpoint folder, or a pointer file (`checkpoints/best`).
 
+    A name `hf://USER/NAME` gives the folder of a model of the Hugging Face hub in its cache, downloaded if need be.
     Of a run it is the best checkpoint, or the last one where none is best yet; `which` asks for one of the two.
     Raises `CheckpointError` that names the nearest runs where there is nothing.
     """
+    if is_hub_name(path):
+        return download(HubName.of(str(path)))
     path = Path(path)
     try:
         if (path / METADATA_FILE).exists() or (path / MODEL_FILE).exists():

@@ -22,6 +22,8 @@ USER_ERROR = 2
 INTERRUPTED = 128 + 2
 STANDARD_INPUT = "standard input"
 STANDARD_OUTPUT = "standard output"
+HUB = "hf://"
+"""Begins the names of models on the Hugging Face hub, which are no paths."""
 LONGEST_NAME = 1000
 """Characters of an argument."""
 
@@ -131,8 +133,9 @@ def _reopen_closed_streams() -> None:
 def check_paths(read: Iterable[str | None], written: str | None = None) -> None:
     """Raises `DataError` unless the files to read exist and differ from the one to write; before a model is loaded."""
     problems = []
-    for path in map(Path, filter(None, read)):
-        if not path.exists():
+    for name in filter(None, read):
+        path = Path(name)
+        if not path.exists() and not name.startswith(HUB):
             where = "" if path.is_absolute() else f" in {Path.cwd()}, where relative paths begin"
             problems.append(f"{path}: no such file{where}")
         elif written is not None and Path(written).exists() and path.samefile(written):

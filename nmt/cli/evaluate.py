@@ -9,7 +9,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmt.cli.common import Parser, check_paths, command, naming_flags, output_files, progress_bar, write_json, writing
+from nmt.cli.common import (
+    HUB,
+    Parser,
+    check_paths,
+    command,
+    naming_flags,
+    output_files,
+    progress_bar,
+    write_json,
+    writing,
+)
 from nmt.cli.options import (
     add_model_options,
     add_number_option,
@@ -80,6 +90,8 @@ def main() -> int:
         parser.error("--tune goes without --by-length")
     if options.card and (options.tune or len(options.model) > 1):
         parser.error("--card is for the scores of one model; leave out --tune, and name one --model")
+    if options.card and options.model[0].startswith(HUB):
+        parser.error("--card is for a model in a folder; get it with nmt-hub pull --output")
     machine_options(options)
     named = None if options.documents == BLANK_LINES else options.documents
     read = [options.source, *(options.reference or ()), named, options.baseline, options.docs, options.labels]

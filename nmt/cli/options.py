@@ -27,7 +27,7 @@ FLAGS = Spelling(flag_of, lambda key, value: f"{flag_of(key)} {value}")
 
 def add_model_options(parser: argparse.ArgumentParser, *, ensemble: bool = True) -> None:
     """Adds `--model`, which may be repeated for an `ensemble`, and `--checkpoint`."""
-    text = "run folder or checkpoint"
+    text = "run folder, checkpoint, or hf://USER/NAME of the Hugging Face hub"
     if ensemble:
         text += "; repeat for an ensemble, which averages the probabilities of its models"
     parser.add_argument("--model", action="append" if ensemble else "store", required=True, metavar="PATH", help=text)
