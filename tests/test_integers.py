@@ -136,7 +136,7 @@ def test_the_fastest_is_chosen(
 ) -> None:
     """oneDNN without VNNI takes fifty times as long."""
     monkeypatch.setattr(select, "cpu_flags", lambda: frozenset(flags))
-    monkeypatch.setattr(select, "load", lambda: (library, ""))
+    monkeypatch.setattr(select, "load_library", lambda: (library, ""))
     kernels = select.choose_kernels("auto", torch.device("cpu"), weights="int8")
     assert kernels.weights is not None
     assert kernels.weights is chosen

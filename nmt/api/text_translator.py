@@ -55,7 +55,7 @@ def load(
     """Loads a trained translator.
 
     Args:
-        model: run folder, or folder of a checkpoint.
+        model: run folder, folder of a checkpoint, or `hf://USER/NAME` of the Hugging Face hub.
         more: further models. All make an ensemble, which averages their probabilities (Sutskever 2014, section 3.6).
         checkpoint: of a run; by default the best, or the last if none is best yet.
         device: `auto` takes a GPU of CUDA where there is one; `mps` is that of an Apple computer.

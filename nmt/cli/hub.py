@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nmt.cli.common import Parser, command, writing
+from nmt.cli.options import add_plugin_option
 from nmt.errors import CheckpointError, write_errors
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def main() -> int:
     add("name", metavar="NAME", help="model on the hub: USER/NAME, or USER/NAME@REVISION (a branch to push to)")
     add("--model", metavar="PATH", help="run folder or checkpoint to push")
     add("--checkpoint", choices=("best", "last"), help="checkpoint of a run (default: best, or last if there is none)")
+    add_plugin_option(parser)
     add("--public", action="store_true", help="make a new model on the hub public (default: private)")
     add("--dry-run", action="store_true", help="show what would be pushed")
     add("--output", metavar="FOLDER", help="copy the model that is pulled into a new folder")
@@ -35,7 +37,7 @@ def main() -> int:
     pushes = options.action == "push"
     if pushes and options.model is None:
         parser.error("push: name the model with --model")
-    misplaced = ["--output"] if pushes else ["--model", "--checkpoint", "--public", "--dry-run"]
+    misplaced = ["--output"] if pushes else ["--model", "--checkpoint", "--plugin", "--public", "--dry-run"]
     for flag in misplaced:
         if getattr(options, flag[2:].replace("-", "_")):
             parser.error(f"{flag} does not go with {options.action}")
@@ -58,7 +60,10 @@ def main() -> int:
 def _push(options: argparse.Namespace, name: HubName) -> None:
     from nmt.checkpoint.huggingface import upload
     from nmt.runtime import in_bytes
+    from nmt.tasks.plugins import load_plugins
     from nmt.tasks.publishing import publish
+
+    load_plugins(options.plugin)
 
     with tempfile.TemporaryDirectory(prefix="nmt-hub-") as scratch, writing(None) as write:
         files = publish(options.model, options.checkpoint, Path(scratch), str(name))

@@ -24,8 +24,10 @@ def main() -> int:
 
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from nmt.runtime import in_bytes
+    from nmt.tasks.plugins import load_plugins
     from nmt.tasks.translation.loading import quantize_model
 
+    load_plugins(options.plugin)
     before, after = quantize_model(options.model, options.checkpoint, output)
     with writing(None) as write:
         write(f"{output}: {in_bytes(after)} of weights instead of {in_bytes(before)}\n")

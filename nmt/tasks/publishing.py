@@ -16,7 +16,7 @@ from nmt.checkpoint.metadata import METADATA_FILE, describe
 from nmt.config import Section, dump_config
 from nmt.errors import CheckpointError
 from nmt.tasks.base import Which, card_of
-from nmt.tasks.components import parse_saved_config
+from nmt.tasks.components import read_saved_config
 from nmt.tasks.translation.loading import copy_lexicon
 
 LOCAL = "MODEL is the folder of this file."
@@ -34,7 +34,7 @@ def publish(path: Path | str, which: Which, output: Path, name: str) -> list[Pat
         raise CheckpointError(f"{loaded.path}: {METADATA_FILE} names files that no model has: {', '.join(unknown)}")
     for file in names - {CONFIG_FILE}:
         shutil.copyfile(loaded.path / file, output / file)
-    config = parse_saved_config(loaded.config_text, str(loaded.path / CONFIG_FILE))
+    config = read_saved_config(loaded.path)
     (output / CONFIG_FILE).write_text(dump_config(without_folders(config)), encoding="utf-8")
     files = {file: describe(output / file) for file in sorted(names)}
     metadata = loaded.metadata.model_copy(update={"files": files})
