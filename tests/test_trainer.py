@@ -116,6 +116,20 @@ def test_a_run_goes_on_in_another_precision(
     assert counts == [2 if first == "fp16" else None, went_on if second == "fp16" else None]
 
 
+def test_an_update_has_one_exchange_of_numbers_on_the_host(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts, and whether a process was interrupted; the losses are on the device."""
+    exchanged: list[int] = []
+
+    def counting(tensor: torch.Tensor) -> torch.Tensor:
+        if not tensor.is_floating_point():
+            exchanged.append(len(tensor))
+        return tensor
+
+    monkeypatch.setattr("nmt.training.trainer.all_reduce_sum", counting)
+    train(run_config(folder, "training.max_steps=3"))
+    assert exchanged == [4, 4, 4]
+
+
 def test_a_run_of_an_earlier_version_goes_on_without_scales_of_embeddings(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,12 +18,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nmt.data.batching import Batch
 from nmt.kernels.cross_entropy.chunked import chunked_cross_entropy
-from nmt.kernels.packed import PackedGru
+from nmt.kernels.packed import PackedGru, Packing
 from nmt.kernels.select import reference_kernels
+from nmt.model.attention import base as attention_base
 from nmt.model.encoder import RecurrentEncoder
 from nmt.training.objectives import TranslationObjective
 from nmt.training.optimizers import MovingAverage
-from tests.support.networks import model_options, network, sentences
+from tests.support.networks import model_options, network, sentences, with_steps
 from tests.support.reference_steps import ReferenceKernels
 
 DEVICE = torch.device("meta")
@@ -116,3 +117,32 @@ def test_waiting_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(RecurrentEncoder, "forward", wrong)
         with pytest.raises((RuntimeError, AssertionError), match=message):
             update({}, "reference")
+
+
+def test_a_packing_is_one_copy() -> None:
+    copies = []
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
+            result = function(*arguments, **(keywords or {}))
+            if function is torch.ops.aten._to_copy.default and result.device != arguments[0].device:
+                copies.append(result.shape)
+            return result
+
+    with Count():
+        packing = Packing.of(torch.tensor([2, 3, 1]), DEVICE)
+    assert copies == [(3, 6)]
+    assert packing.element_P.device == packing.row_P.device == packing.position_P.device == DEVICE
+
+
+def test_exponentials_that_a_recorded_recurrence_never_reads_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def computed(keys: Tensor) -> Tensor:
+        raise AssertionError("computed")
+
+    monkeypatch.setattr(attention_base, "exponentials", computed)
+    translator = network(model_options())
+    source_BS, lengths_B = sentences(4, 2)
+    encoded, (target_BT, _) = translator.encode(source_BS, lengths_B), sentences(3, 5, size=11)
+    with_steps(translator, ReferenceKernels()).readout(encoded, target_BT)
+    with pytest.raises(AssertionError, match="computed"):
+        with_steps(translator, None).readout(encoded, target_BT)

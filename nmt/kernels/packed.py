@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from nmt.kernels.linear.quantization import has_prepacked_weights
 from nmt.kernels.steps import CellEquation, CellStep, reference_step
-from nmt.runtime import product_dtype, recurrent_dtype
+from nmt.runtime import pinned, product_dtype, recurrent_dtype
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,9 @@ class Packing:
         starts_T = sizes_T.cumsum(0) - sizes_T
         row_P = order_N[torch.arange(len(position_P)) - starts_T[position_P]]
         element_P = (lengths_N.cumsum(0) - lengths_N)[row_P] + position_P
-        element_P, row_P, position_P = (each.to(device, non_blocking=True) for each in (element_P, row_P, position_P))
+        # One copy to the device, not three.
+        indices = pinned(torch.stack([element_P, row_P, position_P]))
+        element_P, row_P, position_P = indices.to(device, non_blocking=True).unbind(0)
         return Packing(element_P, row_P, position_P, sizes_T, lengths_N)
 
     @property

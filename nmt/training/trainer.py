@@ -112,8 +112,11 @@ class Trainer:
         progress = self.progress
         objective = self.objective
         objective.begin_update(progress.step)
-        counts_by_batch = torch.tensor([(objective.tokens(batch), *objective.counts(batch)) for batch in update])
-        tokens, *counts = all_reduce_sum(counts_by_batch.sum(0)).tolist()
+        counts_by_batch = torch.tensor([(0, objective.tokens(batch), *objective.counts(batch)) for batch in update])
+        numbers = counts_by_batch.sum(0)
+        # All processes stop after the same update: one in which one of them was interrupted before.
+        numbers[0] = self.is_interrupted
+        interrupted, tokens, *counts = all_reduce_sum(numbers).tolist()
         scales = loss_scales(counts, objective.weights(progress.epoch), self.runtime.world)
         sums = torch.zeros(len(counts), device=self.runtime.device)
         for number, batch in enumerate(update):
@@ -139,9 +142,12 @@ class Trainer:
         terms = dict(zip(objective.terms, zip(reported, counts, strict=True), strict=True))
         metrics = UpdateMetrics(progress.step, progress.epoch + 1, terms, tokens, rate, norm, is_finite, update)
         self.deferred.append(metrics, progress)
-        # On the host, where the ranks' CPUs communicate.
-        interrupted = torch.tensor([self.interrupts.signal is not None], dtype=torch.int64)
-        return any(all_reduce_sum(interrupted).tolist())
+        return bool(interrupted) if self.runtime.world > 1 else self.is_interrupted
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether this process was asked to stop."""
+        return self.interrupts.signal is not None
 
     def forward_backward(self, batch: AnyBatch, scales: Sequence[float], exchange: bool = True) -> Tensor:
         """Adds the gradients of a batch. Returns the sums of its terms for the logs, [terms].

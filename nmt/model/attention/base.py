@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -23,6 +24,7 @@ from torch.nn import functional as F
 
 from nmt.config.registry import Registry
 from nmt.config.schema import NetworkPartOptions
+from nmt.kernels.attention import exponentials
 from nmt.kernels.partial_reads import Source
 from nmt.kernels.select import Kernels
 from nmt.kernels.tape import Row, Tape, Value
@@ -177,10 +179,18 @@ class Prepared:
     """Terms of coverage that depend on the memory alone."""
     sources: tuple[Source, Source | None] | None = None
     """Memory and keys for a window that reads parts of them."""
-    exponentials: Tensor | None = None
-    """`kernels.additive.exponentials` of the keys, for an additive score; without gradient."""
+    is_additive: bool = False
+    """Whether the score adds keys to whole queries, which the `exponentials` of the keys make cheaper."""
     given: Tensor | None = None
     """Weights [..., Q, S] that the next step takes instead of its own: an intervention in a search; else None."""
+
+    @cached_property
+    def exponentials(self) -> Tensor | None:
+        """`nmt.kernels.attention.exponentials` of the keys, without gradient, for an additive score.
+
+        They are computed when they are first read: a recorded recurrence never reads them.
+        """
+        return exponentials(self.keys.detach()) if self.is_additive and self.keys is not None else None
 
     def select(self, sentences_N: Tensor) -> Prepared:
         """Returns the rows of these sentences."""
@@ -190,7 +200,7 @@ class Prepared:
             self.bias.index_select(0, sentences_N),
             self.lengths.index_select(0, sentences_N),
             tuple(part.index_select(0, sentences_N) for part in self.covered),
-            exponentials=None if self.exponentials is None else self.exponentials.index_select(0, sentences_N),
+            is_additive=self.is_additive,
         )
         return chosen if self.sources is None else chosen.in_parts()
 

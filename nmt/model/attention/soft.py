@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.config.schema import AttentionConfig
-from nmt.kernels.attention import attend, exponentials
+from nmt.kernels.attention import attend
 from nmt.kernels.select import Kernels
 from nmt.kernels.steps import Annotations
 from nmt.kernels.tape import Row, Tape, Value
@@ -71,7 +71,7 @@ class SoftAttention(Attention):
         keys, lengths = self.score.keys(compared), mask.sum(-1).to(dtype)
         prepared = Prepared(memory, keys, bias, lengths, self.coverage.prepare(memory))
         if keys is not None and self.score.units and self.window.is_whole and not self.coverage.accumulates:
-            prepared = replace(prepared, exponentials=exponentials(keys.detach()))
+            prepared = replace(prepared, is_additive=True)
         return self.window.prepare(prepared)
 
     def start(self, prepared: Prepared) -> Carried:
