@@ -15,6 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nmt.errors import ConfigError
 from nmt.kernels.compiler import Calls
+from nmt.kernels.cross_entropy import chunked as chunked_module
+from nmt.kernels.cross_entropy.chunked import chunked_cross_entropy
 from nmt.kernels.cross_entropy.native import native_cross_entropy
 from nmt.kernels.cross_entropy.reference import Losses, cross_entropy
 from nmt.kernels.linear import onednn
@@ -46,6 +48,48 @@ def test_cross_entropy_by_hand(fused: Loss) -> None:
         losses = kernel(torch.ones(1, 1), weight, torch.zeros(3), torch.tensor([2]), 0.1)
         assert losses.negative_log_likelihood.item() == pytest.approx(0.470004, abs=1e-6)
         assert losses.smoothed.item() == pytest.approx(0.554195, abs=1e-6)
+
+
+@chunked
+def test_a_gpu_has_one_chunk_where_its_memory_holds_the_logits(fused: Loss, monkeypatch: pytest.MonkeyPatch) -> None:
+    """1,100 positions, 7 pieces: of 16 x 7 x 1,100 bytes a 32nd part may be used. The results are those of chunks."""
+    readout, weight, bias = torch.randn(1100, 5), torch.randn(7, 5), torch.randn(7)
+    target = torch.arange(1100) % 7
+    results, sizes = [], []
+    for memory in (0, 32 * 16 * 7 * 1100):
+        monkeypatch.setattr(chunked_module, "gpu_memory", lambda device, memory=memory: memory)
+        sizes.append(chunked_module.chunk_size(weight))
+        leaves = [each.clone().requires_grad_() for each in (readout, weight, bias)]
+        losses = fused(*leaves, target, 0.1)
+        losses.smoothed.backward()
+        results.append([losses.smoothed.detach(), *(each.grad for each in leaves)])
+    assert sizes == [512, 1100]
+    torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-4)
+
+
+def test_one_chunk_has_few_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operations of the loss of 3,900 positions and its gradients, in 8 chunks or one; a CPU stands for a GPU."""
+    counts = []
+    for memory in (0, 80 << 30):
+        monkeypatch.setattr(chunked_module, "gpu_memory", lambda device, memory=memory: memory)
+        leaves = [torch.randn(*size, requires_grad=True) for size in ((3900, 4), (9, 4), (9,))]
+        target = torch.zeros(3900, dtype=torch.int64)
+        with CountOperations() as counter:
+            chunked_cross_entropy(*leaves, target, 0.1).smoothed.backward()
+        counts.append(counter.count)
+    eight, one = counts
+    assert one < 60
+    assert eight > 3 * one
+
+
+class CountOperations(TorchDispatchMode):
+    """Counts operations that are launches on a GPU: all but views."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
+        self.count += not function.is_view
+        return function(*arguments, **(keywords or {}))
 
 
 def _without_triton(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from nmt.kernels.cross_entropy import native as native_cross_entropy
 from nmt.kernels.cross_entropy import reference as reference_cross_entropy
 from nmt.kernels.cross_entropy.chunked import (
     CHUNK,
+    GPU_SHARE,
     chunked_cross_entropy,
     chunked_regularized_cross_entropy,
     chunked_target_log_probabilities,
@@ -141,7 +142,8 @@ def choose_kernels(
         _refuse(kernel, "there are no kernels for mps")
         return replace(reference, reason="kernel reference: there are no other kernels for mps")
     steps, recurrence = _choose_steps(kernel, device, unsupported.recurrence)
-    loss = f"the loss makes {CHUNK} rows of logits at a time, once"
+    rows = f"{CHUNK} rows" if device.type == "cpu" else f"a {GPU_SHARE}th of the memory"
+    loss = f"the loss makes {rows} of logits at a time, once"
     if unsupported.loss:
         loss += f", by PyTorch: {unsupported.loss}"
     chunked: Any = {

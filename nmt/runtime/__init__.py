@@ -9,6 +9,7 @@ from nmt.runtime.device import (
     cpu_flags,
     explaining_determinism,
     free_memory,
+    gpu_memory,
     in_bytes,
     in_halves,
     is_out_of_memory,

@@ -363,6 +363,11 @@ def keep_few_kernels() -> None:
         os.environ.setdefault(name, str(KERNEL_CACHE_SIZE))
 
 
+def gpu_memory(device: torch.device) -> int:
+    """Returns the bytes of a GPU's whole memory; 0 on other devices."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
+
+
 def free_memory(device: torch.device) -> int | None:
     """Returns the bytes that can still be allocated on the device, swap included; None where unknown."""
     if device.type == "cuda":

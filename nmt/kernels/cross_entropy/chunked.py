@@ -17,11 +17,15 @@ from torch.autograd.function import once_differentiable
 
 from nmt.kernels.cross_entropy.reference import Losses, RegularizedLosses
 from nmt.kernels.linear.onednn import PrepackedProduct
-from nmt.runtime import product_dtype
+from nmt.runtime import gpu_memory, product_dtype
 
 CHUNK = 512
-"""Positions whose logits exist at a time, at most: 16 MB of float32 at 8,000 pieces, of the order of a CPU's last
+"""Positions whose logits exist at a time on a CPU, at most: 16 MB of float32 at 8,000 pieces, of the order of its last
 cache."""
+GPU_SHARE = 32
+"""Part of a GPU's memory for a chunk. There a chunk costs a dozen launches however small it is."""
+BYTES_OF_A_LOGIT = 16
+"""Memory of a logit in a chunk: itself, its probability and its gradient, in the compute and in single precision."""
 
 
 class ChunkLosses(NamedTuple):
@@ -130,6 +134,12 @@ def chunked_target_log_probabilities(
     return log_probabilities_N
 
 
+def chunk_size(weight_VR: Tensor) -> int:
+    """Returns the positions of a chunk: more on a GPU, by its memory, so that results do not depend on what is free."""
+    memory = gpu_memory(weight_VR.device)
+    return max(CHUNK, memory // GPU_SHARE // (BYTES_OF_A_LOGIT * len(weight_VR)))
+
+
 def chunks(count: int, largest: int = CHUNK) -> Iterator[slice]:
     """Yields the fewest chunks of positions, of equal size up to one: a small chunk takes longer per position."""
     parts = -(-count // largest)
@@ -167,7 +177,7 @@ class _Chunked(torch.autograd.Function):
         with torch.autocast(readout_PMR.device.type, enabled=False):
             # Smoothing weighs all pieces equally, so the mean weight gives its term without a pass over the logits.
             mean_weight, mean_bias = weight_VR.to(sum_dtype).mean(0), bias.mean()
-            for rows in chunks(count, CHUNK // passes):
+            for rows in chunks(count, chunk_size(weight_VR) // passes):
                 readout = readout_PMR[:, rows].to(dtype).flatten(0, 1)
                 target = target_M[rows].repeat(passes)
                 losses = of_chunk(ahead, readout, bias, target, smoothing, alpha, d_bias)
@@ -212,7 +222,7 @@ class _LogProbabilities(torch.autograd.Function):
         result_N = readout_NR.new_empty(len(readout_NR), dtype=sum_dtype)
         with torch.autocast(readout_NR.device.type, enabled=False):
             ahead, bias = PrepackedProduct(weight_VR.to(ctx.dtype)), bias_V.to(sum_dtype)
-            for rows in chunks(len(readout_NR)):
+            for rows in chunks(len(readout_NR), chunk_size(weight_VR)):
                 readout = readout_NR[rows].to(ctx.dtype)
                 losses = of_chunk(ahead, readout, bias, target_N[rows], 0.0, None, None)
                 result_N[rows] = losses.expected_N - losses.normalizer_N
@@ -228,7 +238,7 @@ class _LogProbabilities(torch.autograd.Function):
         d_readout, d_weight = torch.empty_like(readout_NR), torch.zeros_like(weight_VR)
         d_bias, unscaled = torch.zeros_like(bias), torch.zeros_like(bias)
         with torch.autocast(readout_NR.device.type, enabled=False):
-            for rows in chunks(len(readout_NR)):
+            for rows in chunks(len(readout_NR), chunk_size(weight_VR)):
                 readout = readout_NR[rows].to(ctx.dtype)
                 d_logits = ctx.of_chunk(ahead, readout, bias, target_N[rows], 0.0, None, unscaled).d_logits_NV
                 # softmax - onehot is the gradient of -log p.
