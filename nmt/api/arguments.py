@@ -59,6 +59,14 @@ def _keyword(key: str, value: str) -> str:
 
 
 KEYWORDS = Spelling(str, _keyword)
+_FLAGS = {
+    "--test-set": "test_sets",
+    "--source": "sources",
+    "--reference": "references",
+    "--docs": "documents",
+    "--labels": "labels",
+}
+"""Keywords for flags in messages about test sets."""
 
 
 def checked(section: type[Section], values: Mapping[str, object]) -> dict[str, Any]:
@@ -136,11 +144,14 @@ def _contradictions(section: type[Section], values: Mapping[str, Any]) -> list[t
 
 @contextmanager
 def naming_keywords() -> Iterator[None]:
-    """Replaces keys of the YAML by keywords in the messages of a `ConfigError`; also a decorator."""
+    """Replaces keys of the YAML and flags by keywords in the messages of a `ConfigError`; also a decorator."""
     try:
         yield
     except ConfigError as error:
-        raise ConfigError(*(re.sub(r"^(search|runtime)\.", "", line) for line in error.problems)) from error
+        lines = (re.sub(r"^(search|runtime)\.", "", line) for line in error.problems)
+        raise ConfigError(
+            *(re.sub(r"--[a-z-]+", lambda flag: _FLAGS.get(flag[0], flag[0]), line) for line in lines)
+        ) from error
 
 
 def texts(name: str, values: object) -> list[str]:
@@ -173,3 +184,15 @@ def as_many(name: str, values: Sequence[object], other: str, count: int) -> None
 def document_numbers(values: Sequence[object]) -> list[int]:
     """Returns the number of each line's document; a document is a run of equal values."""
     return list(accumulate(int(a is not b and a != b) for a, b in zip(values, [*values[:1], *values], strict=False)))
+
+
+@contextmanager
+def shown_progress(shown: bool, total: int, unit: str) -> Iterator[Callable[[int], object]]:
+    """A function that advances a progress bar, which suits a terminal or a notebook."""
+    if not shown:
+        yield lambda done: None
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(total=total, unit=unit, leave=False) as bar:
+        yield bar.update

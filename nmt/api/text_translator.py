@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from nmt.api.arguments import (
     machine,
     naming_keywords,
     search_with,
+    shown_progress,
     texts,
 )
 from nmt.api.results import AlignmentResult, ScoreResult, TranslationResult
@@ -181,7 +182,7 @@ class TextTranslator:
             raise ConfigError(
                 f"n_best: is {n_best}, above beam_size ({chosen.beam_size}); set beam_size={n_best} or more"
             )
-        with self._alone(), shown_progress(progress, len(lines), " lines") as advance:
+        with self.alone(), shown_progress(progress, len(lines), " lines") as advance:
             translations = translate_lines(
                 self.system(chosen),
                 lines,
@@ -386,8 +387,8 @@ class TextTranslator:
         return sources, targets, batch_tokens or self.config.search.batch_tokens, max_length
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Lets one thread at a time use the worker processes."""
+    def alone(self) -> Iterator[None]:
+        """Lets one thread at a time use the worker processes, where there are any."""
         if self._system.pool is None:
             yield
             return
@@ -399,15 +400,3 @@ def _named(steps: Iterator[SearchStep]) -> Iterator[SearchStep]:
     """Names keywords in errors of the steps."""
     with naming_keywords():
         yield from steps
-
-
-@contextmanager
-def shown_progress(shown: bool, total: int, unit: str) -> Iterator[Callable[[int], object]]:
-    """A function that advances a progress bar, which suits a terminal or a notebook."""
-    if not shown:
-        yield lambda done: None
-        return
-    from tqdm.auto import tqdm
-
-    with tqdm(total=total, unit=unit, leave=False) as bar:
-        yield bar.update

@@ -170,13 +170,13 @@ def _evaluate(parser: Parser, options: argparse.Namespace) -> int:
 
 
 def _evaluate_translator(options: argparse.Namespace, runtime: Runtime) -> None:
+    from nmt.api.text_translator import TextTranslator
     from nmt.runtime import broadcast_object, logger
     from nmt.tasks.translation.evaluation import evaluate
-    from nmt.tasks.translation.loading import build_system, load_ensemble
     from nmt.tasks.translation.text_translation import Request
 
-    models = load_ensemble(options.model, options.checkpoint, runtime)
-    search = search_options(options, models[0].config.search)
+    translator = TextTranslator.load(options.model, options.checkpoint, runtime, workers=True)
+    search, models = search_options(options, translator.config.search), translator.models
     # One process reads, so that one downloads.
     sets = broadcast_object(_test_sets(options, models[0]) if runtime.is_main else [])
     if options.tune and len(sets) > 1:
@@ -184,10 +184,10 @@ def _evaluate_translator(options: argparse.Namespace, runtime: Runtime) -> None:
         raise ConfigError(f"--tune: is for one test set, and --test-set names {len(sets)} ({names}); name one")
     request = Request(max_length=longest_line(options), seed=options.seed)
     for test_set in sets:
-        if any(model.uses_context for model in models) and test_set.documents is None:
+        if translator.uses_context and test_set.documents is None:
             logger.warning("%s has no documents: every sentence stands alone", test_set.name)
     if options.tune:
-        _tune(options, runtime, build_system(models, runtime, search), sets[0], search, request)
+        _tune(options, runtime, translator.system(search), sets[0], search, request)
         return
     picture = _picture(options)
     if picture is not None and len(sets) > 1:
@@ -197,7 +197,7 @@ def _evaluate_translator(options: argparse.Namespace, runtime: Runtime) -> None:
     baseline = _baseline(options, runtime, request, sets)
     total = sum(len(test_set.sources) for test_set in sets) // runtime.world
     with progress_bar(options, " sentences", total, is_main=runtime.is_main) as advance:
-        system = build_system(models, runtime, search)
+        system = translator.system(search)
         scored = partial(
             evaluate,
             metrics=options.metrics,

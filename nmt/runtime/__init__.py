@@ -20,7 +20,7 @@ from nmt.runtime.device import (
     settle_memory,
     widest_dtype,
 )
-from nmt.runtime.log import FILE_ONLY, format_table, logger, set_up_logging
+from nmt.runtime.log import FILE_ONLY, format_table, logger, logging_restored, set_up_logging
 from nmt.runtime.processes import (
     all_reduce_sum,
     barrier,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tqdm import tqdm
@@ -21,11 +21,12 @@ FILE_ONLY = {"file_only": True}
 _NUMBER = re.compile(r"[-+±]?\d[\d,.]*(e[-+]?\d+)?%?|-|")
 
 
-def set_up_logging(file: Path | None, is_main: bool, verbose: bool = False) -> None:
+def set_up_logging(file: Path | None, is_main: bool, verbose: bool = False, quiet: bool = False) -> None:
     """Writes plain lines to standard error (above a progress bar, if there is one) and, dated, to the end of `file`.
 
-    Debug messages go to the file, and with `verbose` to standard error too. Only the main process logs messages below
-    a warning, and only it writes the file. May be called again, for example once the run's folder is known.
+    Debug messages go to the file, and with `verbose` to standard error too; with `quiet` nothing goes there. Only the
+    main process logs messages below a warning, and only it writes the file. May be called again, for example once the
+    run's folder is known.
     """
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
@@ -34,16 +35,34 @@ def set_up_logging(file: Path | None, is_main: bool, verbose: bool = False) -> N
             handler.close()
     logger.propagate = False
     logger.setLevel(logging.DEBUG if is_main else logging.WARNING)
-    screen = _Screen()
-    screen.setLevel(logging.DEBUG if verbose else logging.INFO)
-    screen.setFormatter(_Plain("%(message)s"))
-    screen.addFilter(lambda record: not getattr(record, "file_only", False))
-    logger.addHandler(screen)
+    if quiet:
+        logger.addHandler(logging.NullHandler())
+    else:
+        screen = _Screen()
+        screen.setLevel(logging.DEBUG if verbose else logging.INFO)
+        screen.setFormatter(_Plain("%(message)s"))
+        screen.addFilter(lambda record: not getattr(record, "file_only", False))
+        logger.addHandler(screen)
     if file is not None and is_main:
         file.parent.mkdir(parents=True, exist_ok=True)
         log = _File(file, encoding="utf-8")
         log.setFormatter(_Plain("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
         logger.addHandler(log)
+
+
+@contextmanager
+def logging_restored() -> Iterator[None]:
+    """Restores the handlers of the log, which a program may have set, and its level."""
+    before = logger.handlers[:], logger.propagate, logger.level
+    # `set_up_logging` closes those that it removes.
+    logger.handlers[:] = []
+    try:
+        yield
+    finally:
+        for handler in logger.handlers:
+            handler.close()
+        logger.handlers[:], logger.propagate, level = before
+        logger.setLevel(level)
 
 
 def format_table(rows: Sequence[Sequence[object]], header: Sequence[str] | None = None) -> str:

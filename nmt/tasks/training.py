@@ -34,7 +34,7 @@ from nmt.tasks.plugins import plugins_of, require_equal_plugins
 from nmt.tasks.translation import setup as translation
 from nmt.tasks.verification import verified
 from nmt.training.metrics_logger import MetricsLogger
-from nmt.training.progress import Progress, TrainingResult
+from nmt.training.progress import OnValidation, Progress, TrainingResult
 from nmt.training.schedules import ScheduleOptions, horizon
 from nmt.training.trainer import Trainer
 
@@ -42,11 +42,18 @@ TASKS_BY_NAME: Mapping[str, Any] = {"translation": translation, "classification"
 """By the config's key `task`, the modules with `open_data` and `setup` (see `nmt.tasks.base`)."""
 
 
-def train(config: ExperimentConfig, *, fresh: bool = False, verbose: bool = False) -> TrainingResult:
+def train(
+    config: ExperimentConfig,
+    *,
+    fresh: bool = False,
+    verbose: bool = False,
+    quiet: bool = False,
+    on_validation: OnValidation | None = None,
+) -> TrainingResult:
     """Trains, or resumes, the run of a config. With `fresh` an earlier run is set aside.
 
-    `verbose` also prints debug messages, which the run's log file has in any case. Raises `NmtError` for what the user
-    can correct.
+    `verbose` also prints debug messages, and `quiet` nothing; the run's log file has all in any case. Raises `NmtError`
+    for what the user can correct.
     """
     with ExitStack() as stack:
         runtime = set_up(config.runtime)
@@ -54,7 +61,7 @@ def train(config: ExperimentConfig, *, fresh: bool = False, verbose: bool = Fals
         stack.enter_context(watching_the_others())
         stack.enter_context(explaining_determinism())
         folder = RunFolder(config.run)
-        set_up_logging(None, runtime.is_main, verbose)
+        set_up_logging(None, runtime.is_main, verbose, quiet)
         require_equal_plugins(config)
         task = TASKS_BY_NAME[config.task]
         # Mistakes in the data and in the initial model leave no run folder behind.
@@ -66,8 +73,8 @@ def train(config: ExperimentConfig, *, fresh: bool = False, verbose: bool = Fals
         if resumed is not None:
             saved = read_saved_config(resumed)
             config = corpus_size.fill_in(config, corpus_size.values_that_follow(saved))
-        set_up_logging(folder.log_file, runtime.is_main, verbose)
-        stack.callback(set_up_logging, None, runtime.is_main)
+        set_up_logging(folder.log_file, runtime.is_main, verbose, quiet)
+        stack.callback(set_up_logging, None, runtime.is_main, quiet=quiet)
         _log_machine(runtime)
         setup = task.setup(config, runtime, data, folder.cache, resumed, initial_model)
         del initial_model  # its weights are copied
@@ -86,9 +93,10 @@ def train(config: ExperimentConfig, *, fresh: bool = False, verbose: bool = Fals
                 resumed_step=read_metadata(resumed).step if resumed else 0,
                 unit=setup.objective.unit,
                 perplexity=setup.objective.has_perplexity,
+                terminal=False if quiet else None,
             )
         )
-        trainer = _build_trainer(config, runtime, setup, metrics_logger, folder)
+        trainer = _build_trainer(config, runtime, setup, metrics_logger, folder, on_validation)
         if resumed is not None and state is not None:
             trainer.restore(state, resumed)
             logger.info("going on from %s", resumed)
@@ -159,7 +167,12 @@ def _log_machine(runtime: Runtime) -> None:
 
 
 def _build_trainer(
-    config: ExperimentConfig, runtime: Runtime, setup: TaskSetup, metrics_logger: MetricsLogger, folder: RunFolder
+    config: ExperimentConfig,
+    runtime: Runtime,
+    setup: TaskSetup,
+    metrics_logger: MetricsLogger,
+    folder: RunFolder,
+    on_validation: OnValidation | None = None,
 ) -> Trainer:
     """Returns the trainer, which saves checkpoints in the folder."""
 
@@ -188,7 +201,9 @@ def _build_trainer(
 
     # Ranks draw different dropout. A resumed run restores the states of its generators.
     seed_everything(config.seed, runtime.rank)
-    return Trainer(config.training, runtime, setup.objective, setup.stream, metrics_logger, setup.validate, save)
+    return Trainer(
+        config.training, runtime, setup.objective, setup.stream, metrics_logger, setup.validate, save, on_validation
+    )
 
 
 def _summarize(result: TrainingResult, metrics_logger: MetricsLogger, folder: RunFolder, setup: TaskSetup) -> None:

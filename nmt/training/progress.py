@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import FrameType
@@ -28,6 +29,23 @@ class ValidationResult:
     samples: list[Sample]
 
 
+@dataclass(frozen=True)
+class Validation:
+    """A validation of a training run, after its checkpoint is saved."""
+
+    step: int
+    """Updates done."""
+    epoch: int
+    """Counted from 1."""
+    metrics: dict[str, float]
+    """As those of `ValidationResult`."""
+    samples: list[Sample]
+    is_best: bool
+    """Whether it is the best one so far."""
+
+
+OnValidation = Callable[[Validation], object]
+"""Is called after each validation, on rank 0 alone. An error that it raises ends the training."""
 Validate = Callable[[Any], ValidationResult]
 """Measures a network. Called on every rank, with the same result on all."""
 
@@ -126,6 +144,8 @@ class Interrupts:
         self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupts:
+        if threading.current_thread() is not threading.main_thread():
+            return self  # Python handles signals in the main thread alone.
         self._handlers = {number: signal.signal(number, self._record) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 

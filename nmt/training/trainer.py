@@ -30,7 +30,16 @@ from nmt.runtime import (
 from nmt.training.metrics_logger import DeferredMetrics, MetricsLogger, UpdateMetrics
 from nmt.training.objectives import LossSums, Objective, loss_scales
 from nmt.training.optimizers import OPTIMIZERS, MovingAverage, optimizer_problems, step_where, with_own_settings
-from nmt.training.progress import EarlyStopping, Interrupts, Progress, SaveCheckpoint, TrainingResult, Validate
+from nmt.training.progress import (
+    EarlyStopping,
+    Interrupts,
+    OnValidation,
+    Progress,
+    SaveCheckpoint,
+    TrainingResult,
+    Validate,
+    Validation,
+)
 from nmt.training.schedules import SCHEDULES, horizon
 
 GRADIENT_BUCKETS = 8
@@ -53,6 +62,7 @@ class Trainer:
         metrics_logger: MetricsLogger,
         validate: Validate,
         save: SaveCheckpoint,
+        on_validation: OnValidation | None = None,
     ) -> None:
         self.options = options
         self.runtime = runtime
@@ -62,6 +72,7 @@ class Trainer:
         self.metrics_logger = metrics_logger
         self.validate_model = validate
         self.save_checkpoint = save
+        self.on_validation = on_validation
         self.progress = Progress()
         self.parallel: nn.Module = data_parallel(objective, runtime.device) if runtime.world > 1 else objective
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -187,6 +198,13 @@ class Trainer:
             progress.step, progress.epoch + 1, self.metrics, result.samples, is_best=is_best
         )
         self.save(is_best)
+        if self.on_validation is not None and self.runtime.is_main:
+            # Whatever it draws, training goes on as without it.
+            generators = rng_state()
+            validation = Validation(progress.step, progress.epoch + 1, dict(self.metrics), result.samples, is_best)
+            with self.metrics_logger.paused():
+                self.on_validation(validation)
+            set_rng_state(generators)
 
     def save(self, is_best: bool = False) -> None:
         """Saves a checkpoint: the weights (the averaged ones, if any) and the state to resume from."""

@@ -1,10 +1,11 @@
-"""Attention weights as HTML tables for a notebook; no script, no style sheet, no further package.
+"""Attention weights as HTML for a notebook; no script, no style sheet, no further package.
 
 Shapes: N heads, T target positions, S source positions, the end symbols included in both.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -49,3 +50,21 @@ def attention_table(source: Sequence[str], target: Sequence[str], weights_TS: np
         rows.append(f"<tr>{side}{cells}</tr>")
     style = "border-collapse:collapse;font-size:90%"
     return f'<div style="overflow-x:auto"><table style="{style}">{"".join(rows)}</table></div>'
+
+
+def weighted_sentences(sentences: Sequence[tuple[float, Sequence[str], Sequence[float]]]) -> str:
+    """Returns sentences, a row each: weight in the document, words, weight of each word in the sentence.
+
+    The background of a word shows sqrt(p_s) p_w, with p_s the weight of its sentence and p_w its own, and is full for
+    the largest value of the document (Yang 2016, figure 5).
+    """
+    shown = [[math.sqrt(weight) * each for each in weights] for weight, _, weights in sentences]
+    largest = max((value for row in shown for value in row), default=0.0) or 1.0
+    rows = []
+    for (weight, words, weights), values in zip(sentences, shown, strict=True):
+        spans = (
+            f'<span style="background:rgba({COLOUR},{value / largest:.3f})" title="{each:.3f}">{escape(word)}</span>'
+            for word, each, value in zip(words, weights, values, strict=True)
+        )
+        rows.append(f'<tr><td>{weight:.3f}</td><td style="text-align:left" dir="auto">{" ".join(spans)}</td></tr>')
+    return f"<table>{''.join(rows)}</table>"

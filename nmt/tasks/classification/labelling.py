@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +30,7 @@ from nmt.model.classifier import DocumentClassifier
 from nmt.runtime import Runtime, in_halves
 from nmt.tasks.base import Which, gather_rows, load_checkpoint, restore_network, table_of
 from nmt.training.progress import ValidationResult
+from nmt.visualization.inline import weighted_sentences
 from nmt.visualization.pages import SentenceWeights
 
 Boundaries = Literal["auto", "tab", "split"]
@@ -106,6 +108,16 @@ class ClassifiedDocument:
     """Of every label; empty for a line without a word."""
     sentences: tuple[WeightedSentence, ...]
     """Empty unless weights are requested."""
+
+    def _repr_html_(self) -> str:
+        """Shows label and weights in a notebook."""
+        shown = "" if self.label is None else f"{self.label} {self.probabilities[self.label]:.4f}"
+        rows = [(sentence.weight, sentence.words, sentence.weights) for sentence in self.sentences]
+        return (
+            f"<p>{escape(shown)}</p>{weighted_sentences(rows)}"
+            if rows
+            else f"<p>{escape(shown)} {escape(self.text)}</p>"
+        )
 
 
 def load_classifier(path: Path | str, which: Which, runtime: Runtime) -> TrainedClassifier:
@@ -194,7 +206,7 @@ def classify_stream(
     """
     first, tokenizer = 1, model.document_tokenizer
     for part in line_windows(lines, window):
-        documents = [_sentences(line, number, tokenizer, boundaries) for number, line in enumerate(part, start=first)]
+        documents = [sentences_of(line, number, tokenizer, boundaries) for number, line in enumerate(part, start=first)]
         shown = [tokenizer.encode_with_text(sentences) if weights else [] for sentences in documents]
         ids = (
             [[list(sentence.ids) for sentence in sentences] for sentences in shown]
@@ -228,7 +240,7 @@ def _classified(
     return ClassifiedDocument(line, text, model.labels[prediction.label], probabilities, sentences)
 
 
-def _sentences(line: str, number: int, tokenizer: DocumentTokenizer, boundaries: Boundaries) -> list[str]:
+def sentences_of(line: str, number: int, tokenizer: DocumentTokenizer, boundaries: Boundaries = "auto") -> list[str]:
     """Splits a line into sentences. Raises `DataError` if the package for it is missing."""
     if boundaries == "tab" or (boundaries == "auto" and SENTENCE_SEPARATOR in line) or not line.strip():
         return line.split(SENTENCE_SEPARATOR)
