@@ -35,7 +35,8 @@ FLOORS = {
     "nmt.training": 9,
     "nmt.tasks": 10,
     "nmt.api": 11,
-    "nmt.cli": 12,
+    "nmt.serve": 12,
+    "nmt.cli": 13,
 }
 """A room of the house is a module or a package with all that is in it; a room may use the rooms on lower floors."""
 

@@ -31,6 +31,11 @@ def add_model_options(parser: argparse.ArgumentParser, *, ensemble: bool = True)
     if ensemble:
         text += "; repeat for an ensemble, which averages the probabilities of its models"
     parser.add_argument("--model", action="append" if ensemble else "store", required=True, metavar="PATH", help=text)
+    add_checkpoint_option(parser)
+
+
+def add_checkpoint_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--checkpoint` and `--plugin`."""
     parser.add_argument(
         "--checkpoint", choices=("best", "last"), help="checkpoint of a run (default: best, or last if there is none)"
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.util import find_spec
@@ -167,6 +167,16 @@ def is_other_language(text: str, language: str) -> bool:
     """Whether the text is more probably in one certain other language than in all others together, or in its own."""
     found, probability = _identifier().classify(text)
     return probability > CERTAINTY and str(found) not in _accepted(primary_code(language))
+
+
+def rank_languages(text: str, languages: Sequence[str]) -> list[tuple[str, float]]:
+    """Returns these languages with the probability that the text is in each, if it is in one of them; the most
+    probable first. Those that the identifier does not know have probability 0. Needs the package py3langid.
+    """
+    ranked = dict(_identifier().rank(text))
+    values = {language: float(ranked.get(primary_code(language), 0.0)) for language in languages}
+    total = sum(values.values()) or 1.0
+    return sorted(((language, value / total) for language, value in values.items()), key=lambda each: -each[1])
 
 
 @cache

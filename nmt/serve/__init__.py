@@ -1,0 +1,1 @@
+"""HTTP server: JSON API, LibreTranslate's API, batches, limits."""

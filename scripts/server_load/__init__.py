@@ -1,0 +1,1 @@
+"""nmt-serve under load, under attack, and when it is stopped."""
