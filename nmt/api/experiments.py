@@ -60,6 +60,7 @@ def train(
     config: str | Path,
     *,
     overrides: Sequence[str] = (),
+    plugins: Sequence[str | Path] = (),
     fresh: bool = False,
     on_validation: OnValidation | None = None,
     progress: bool = False,
@@ -72,6 +73,7 @@ def train(
     Args:
         config: YAML of the experiment.
         overrides: `section.key=value` each, the value in YAML, as `--set` has them.
+        plugins: files of Python with further parts (docs/plugins.md), beside those that the YAML names.
         fresh: start again; an earlier run in the folder is kept aside.
         on_validation: is called after each validation, with its `step`, `epoch`, `metrics`, `samples`, and whether it
             is the best so far. An error that it raises ends the training, with the validated weights saved.
@@ -82,7 +84,7 @@ def train(
         DataError: the text cannot be read.
         TrainingError: the loss stays non-finite, or a batch does not fit into memory.
     """
-    parsed = read_config(str(config), texts("overrides", overrides))
+    parsed = read_config(str(config), texts("overrides", overrides), [str(path) for path in plugins])
     with logging_restored():
         result = training.train(parsed, fresh=fresh, quiet=not progress, on_validation=on_validation)
     folder = RunFolder(parsed.run)

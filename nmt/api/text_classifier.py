@@ -14,6 +14,7 @@ from nmt.runtime import set_up
 from nmt.tasks.base import Which
 from nmt.tasks.classification import labelling
 from nmt.tasks.classification.labelling import Boundaries, ClassifiedDocument, TrainedClassifier, classify_stream
+from nmt.tasks.plugins import load_plugins
 
 
 @naming_keywords()
@@ -24,6 +25,7 @@ def load_classifier(
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32",
     threads: int = 0,
+    plugins: Sequence[str | Path] = (),
 ) -> TextClassifier:
     """Loads a trained classifier of documents; arguments as those of `nmt.load`.
 
@@ -33,6 +35,7 @@ def load_classifier(
     """
     which: Which = checked_value("checkpoint", Literal["best", "last"] | None, checkpoint)
     options = machine(checked(RuntimeConfig, {"device": device, "precision": precision, "threads": threads}))
+    load_plugins([plugins] if isinstance(plugins, (str, Path)) else plugins, "plugins")
     return TextClassifier(labelling.load_classifier(model, which, set_up(options)))
 
 
