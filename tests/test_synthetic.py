@@ -166,6 +166,15 @@ def test_scores_are_log_probabilities_per_piece(model: TrainedModel, system: Sys
         assert row["translation_pieces"] == len(made.pieces)
 
 
+def test_a_line_that_is_too_long_is_not_translated(model: TrainedModel, system: System, tmp_path: Path) -> None:
+    lines = ["der hund", " ".join(SOURCES), "x" * 20_000]  # the last is not even tokenized
+    translate_into(tmp_path / "work", Job("distill", SearchConfig(), max_length=20), [model], system, lines)
+    rows = [json.loads(line) for line in (tmp_path / "work").read_text(encoding="utf-8").splitlines()[1:]]
+    assert [bool(row["translation"]) for row in rows] == [True, False, False]
+    (ids,) = system.tokenizers.source.encode(lines[1:2])
+    assert [row["pieces"] for row in rows[1:]] == [len(ids), 21]
+
+
 class Stop(BaseException):
     """The end of the process, where a test wants it."""
 
