@@ -407,6 +407,7 @@ def test_a_page_of_two_models(
     ]
     mine, its = data["sentences"][1]["attention"]
     assert mine["target"] == REFERENCES[0]
+    assert [trace["text"] for trace in data["sentences"][1]["beams"]] == [mine["target"], its["target"]]
     alone = call(translate.main, "--model", other, stdin=INPUT.encode())
     assert its["target"] == alone.output.splitlines()[2]
     assert (mine["centers"], mine["half_width"]) == (None, None)

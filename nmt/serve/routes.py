@@ -11,6 +11,7 @@ from nmt.serve import monitoring
 from nmt.serve.keys import Keys
 from nmt.serve.limits import Limits, Refusal
 from nmt.serve.models import HowToTranslate, Models, ServedModel, SourceSentence
+from nmt.serve.page import add_playground
 from nmt.serve.schemas import (
     SEARCH_KEYS,
     AlignAnswer,
@@ -48,7 +49,7 @@ def key_of(request: Request) -> str | None:
 
 
 def own_routes(models: Models, limits: Limits, keys: Keys, counts: monitoring.Metrics) -> APIRouter:
-    """Returns the routes under /api, /health and /metrics."""
+    """Returns the routes under /api, /health and /metrics, and the page of the playground."""
 
     async def authorize(
         request: Request,
@@ -127,5 +128,6 @@ def own_routes(models: Models, limits: Limits, keys: Keys, counts: monitoring.Me
         """Returns metrics in the text format of Prometheus."""
         return Response(counts.text(), headers={"content-type": monitoring.CONTENT_TYPE})
 
+    add_playground(router, guarded, models)
     router.include_router(guarded)
     return router

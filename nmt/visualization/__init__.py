@@ -1,1 +1,1 @@
-"""Heat maps and HTML pages of attention weights, from plain arrays."""
+"""Heat maps and the playground page of attention weights, from plain arrays."""

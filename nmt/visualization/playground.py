@@ -27,26 +27,26 @@ DIGITS = 4
 """Of a probability, a weight or a score."""
 
 
-class Record(BaseModel):
+class PlaygroundRecord(BaseModel):
     """A JSON object with exactly these keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class StepsRequest(Record):
+class StepsRequest(PlaygroundRecord):
     """Asks how a model decodes a sentence."""
 
     model: str
     """Name of a model of the page."""
     source: str = Field(min_length=1, max_length=MOST_CHARACTERS)
-    beam_size: int = Field(default=5, ge=1, le=20)
+    beam_size: int = Field(default=5, ge=1, le=10)
     prefix: list[str] = Field(default_factory=list, max_length=200)
     """Target pieces, as in the vocabulary, that every hypothesis begins with."""
     weights: dict[int, list[float]] = Field(default_factory=dict, max_length=200)
     """Attention weights [S] in place of the model's, by target position from 0, in every hypothesis and head."""
 
 
-class PairRequest(Record):
+class PairRequest(PlaygroundRecord):
     """Asks for the attention of a given pair under teacher forcing."""
 
     model: str
@@ -54,7 +54,7 @@ class PairRequest(Record):
     target: str = Field(min_length=1, max_length=MOST_CHARACTERS)
 
 
-class Mechanism(Record):
+class Mechanism(PlaygroundRecord):
     """The attention of a model, as the equations need it: choices of `model.attention` by name."""
 
     wiring: str
@@ -68,7 +68,7 @@ class Mechanism(Record):
     alignment: str
 
 
-class PackedMatrix(Record):
+class PackedMatrix(PlaygroundRecord):
     """A matrix of small numbers in bytes: row r, column c is `scale` times the signed byte r * columns + c."""
 
     rows: int
@@ -87,7 +87,7 @@ class PackedMatrix(Record):
         return cls(rows=len(array), columns=array.shape[1], scale=scale, values=_base64(rounded))
 
 
-class Expansion(Record):
+class Expansion(PlaygroundRecord):
     """The step that reads a hypothesis and predicts its next piece."""
 
     top: list[tuple[str, float]]
@@ -104,7 +104,7 @@ class Expansion(Record):
     """c_i, [1, C]."""
 
 
-class BeamNode(Record):
+class BeamNode(PlaygroundRecord):
     """A hypothesis: a piece, and the hypothesis before it."""
 
     parent: int
@@ -123,7 +123,7 @@ class BeamNode(Record):
     """None if it ended, was not kept, or is not recorded."""
 
 
-class BeamTrace(Record):
+class BeamTrace(PlaygroundRecord):
     """A beam search, step by step."""
 
     source: str
@@ -144,7 +144,7 @@ class BeamTrace(Record):
     """D of local attention."""
 
 
-class PairAttention(Record):
+class PairAttention(PlaygroundRecord):
     """Attention weights of a sentence pair under teacher forcing, as the page draws them."""
 
     target: str
@@ -163,7 +163,7 @@ class PairAttention(Record):
     """Word alignment (source, target) by these weights, counted from 0; None if it was not computed."""
 
 
-def rounded(values: Sequence[float] | npt.NDArray[np.floating]) -> list[float]:
+def rounded_numbers(values: Sequence[float] | npt.NDArray[np.floating]) -> list[float]:
     """Returns finite numbers with `DIGITS` digits after the point."""
     return [round(float(value), DIGITS) for value in values]
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from nmt.checkpoint.durable import new_file
 from nmt.config import TranslationConfig
@@ -15,17 +16,33 @@ from nmt.errors import write_errors
 from nmt.runtime import logger
 from nmt.tasks.translation.forced_decoding import forced_attention_of_ids
 from nmt.tasks.translation.loading import System
+from nmt.tasks.translation.recording import record_search
 from nmt.tasks.translation.text_translation import Request, TranslatedLines, Translation, translate_lines
 from nmt.visualization.attention_map import AttentionMap
 from nmt.visualization.pages import PageSystem, TranslationPage, is_page, new_page
-from nmt.visualization.playground import Mechanism
+from nmt.visualization.playground import BeamTrace, Mechanism
 
 LINES_IN_MEMORY = 64
 """Lines whose weights are in memory together."""
 
 
-DrawLine = Callable[[int, str, Sequence[AttentionMap | None]], None]
-"""Draws a line, numbered from 1: its text, and the attention of each system, None without a translation."""
+RECORDED_LINES = 20
+"""Lines of the input whose beam search a page has, step by step: about 30 kilobytes each."""
+LONGEST_RECORDED = 100
+"""Source pieces of such a line."""
+
+
+class DrawLine(Protocol):
+    """Draws a line, numbered from 1: its text, and the attention of each system, None without a translation."""
+
+    def __call__(
+        self,
+        line: int,
+        source: str,
+        maps: Sequence[AttentionMap | None],
+        beams: Sequence[BeamTrace | None] | None = None,
+    ) -> None:
+        """`beams` are the searches of the systems; None where they are not recorded."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +56,13 @@ class PlottedSystem:
 
 def plotted_system(system: System, search: SearchConfig, config: TranslationConfig, name: str) -> PlottedSystem:
     """Returns a system that is drawn under this name, by the config of its (first) model."""
-    mechanism = mechanism_of(config.model) if len(system.translators) == 1 else None
-    shown = PageSystem(name, config.data.source_language, config.data.target_language, mechanism)
-    return PlottedSystem(system, search, shown)
+    return PlottedSystem(system, search, page_system(config, name, models=len(system.translators)))
+
+
+def page_system(config: TranslationConfig, name: str, models: int = 1) -> PageSystem:
+    """Returns a system as a page names it; the equations are those of one model."""
+    mechanism = mechanism_of(config.model) if models == 1 else None
+    return PageSystem(name, config.data.source_language, config.data.target_language, mechanism)
 
 
 def mechanism_of(model: ModelConfig) -> Mechanism:
@@ -72,6 +93,8 @@ class Drawing:
     """Has the length and the seed of translations."""
     advance: Callable[[int], object]
     """Called after each line with 1."""
+    recorded_lines: int = 0
+    """Lines whose beam search is drawn as well."""
 
     def add(self, translated: TranslatedLines) -> None:
         """Draws translated lines; raises `NmtError` if a line does not fit into memory, or a file cannot be written."""
@@ -98,8 +121,26 @@ class Drawing:
             ]
             for line, (source, *maps) in enumerate(zip(translated.lines[part], *columns, strict=True), start=first):
                 if any(maps):
-                    self.draw(line, source, maps)
+                    beams = self._beams(line, translated) if line <= self.recorded_lines else None
+                    self.draw(line, source, maps, beams)
                 self.advance(1)
+
+    def _beams(self, line: int, translated: TranslatedLines) -> list[BeamTrace | None] | None:
+        """Records the searches for a line; None where it is long, or they read more than it or draw at random."""
+        if translated.documents is not None or any(plotted.search.kind == "sampling" for plotted in self.systems):
+            return None
+        row = line - translated.first_line
+        source, prefix = translated.lines[row], translated.prefixes[row] if translated.prefixes is not None else ""
+        longest = min(LONGEST_RECORDED, self.request.max_length or LONGEST_RECORDED)
+        beams: list[BeamTrace | None] = []
+        for plotted in self.systems:
+            tokenizers = plotted.system.tokenizers
+            given = tokenizers.target.pieces(tokenizers.target.encode([prefix])[0])
+            is_short = len(tokenizers.source.encode([source])[0]) <= longest
+            beams.append(
+                record_search(plotted.system, source, plotted.search, given, whole=False) if is_short else None
+            )
+        return beams
 
 
 @contextmanager
@@ -115,7 +156,7 @@ def drawing(
         yield Drawing(_pictures(path), systems, request, advance)
         return
     with new_page(path, lambda write: TranslationPage(write, [plotted.shown for plotted in systems])) as page:
-        yield Drawing(page.add, systems, request, advance)
+        yield Drawing(page.add, systems, request, advance, RECORDED_LINES)
 
 
 def _pictures(folder: Path) -> DrawLine:
@@ -128,7 +169,12 @@ def _pictures(folder: Path) -> DrawLine:
         folder.mkdir(parents=True, exist_ok=True)
     fonts = Fonts()
 
-    def draw(line: int, source: str, maps: Sequence[AttentionMap | None]) -> None:
+    def draw(
+        line: int,
+        source: str,
+        maps: Sequence[AttentionMap | None],
+        beams: Sequence[BeamTrace | None] | None = None,
+    ) -> None:
         (attention,) = maps
         assert attention is not None, "a line without a translation is not drawn"
         for side in attention.labels:

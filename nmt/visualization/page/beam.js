@@ -233,7 +233,7 @@ class BeamView {
     const groups = this.marks.selectAll("g.node").data(visible, (index) => index).join((enter) => {
       const group = enter.append("g").attr("role", "button").attr("data-node", (index) => index).attr("tabindex", -1);
       group.append("rect").attr("height", NODE_HEIGHT).attr("rx", 7);
-      group.append("text").attr("class", "piece").attr("y", 15);
+      group.append("text").attr("class", "label").attr("y", 15);
       group.append("text").attr("class", "number").attr("y", 29);
       return group;
     });
@@ -242,7 +242,7 @@ class BeamView {
       .attr("aria-label", (index) => this.spoken(index));
     groups.select("rect").attr("width", (index) => this.places.get(index).width)
       .style("--weight", (index) => (index ? this.nodes[index].probability : 0).toFixed(3));
-    groups.select(".piece").attr("x", (index) => this.places.get(index).width / 2).text((index) => this.pieceText(index))
+    groups.select(".label").attr("x", (index) => this.places.get(index).width / 2).text((index) => this.pieceText(index))
       .attr("direction", (index) => (RIGHT_TO_LEFT.test(this.pieceText(index)) ? "rtl" : null));
     groups.select(".number").attr("x", (index) => this.places.get(index).width / 2).text((index) => this.numberText(index));
     if (!visible.includes(this.chosen)) this.choose(visible.filter((index) => this.best.has(index)).at(-1) ?? visible[0]);

@@ -81,7 +81,7 @@ function weightFormula(mechanism) {
     : [frac(exponential("j"), mrow(sumOver("k"), exponential("k")))];
   if (mechanism.window === "local_predictive") {
     const distance = sup(bracket(mi("j"), mo("−"), sub(mi("p"), mi("i"))), mn(2));
-    parts.push(apply("exp", mo("−"), frac(distance, mrow(mn(2), sup(mi("σ"), mn(2))))));
+    parts.push(mo("·"), apply("exp", mo("−"), frac(distance, mrow(mn(2), sup(mi("σ"), mn(2))))));
   }
   return formula(weightSymbol(), mo("="), ...parts);
 }
@@ -211,10 +211,12 @@ function numbersTable({ mechanism, sources, annotations, scores, weights, center
     "th", { scope: "col", class: at === strongest ? "strongest" : undefined }, make("bdi", {}, label(piece)), make("sub", {}, at + 1),
   )));
   const body = make("tbody");
-  const row = (name, cells, kind) => body.append(make("tr", { class: kind }, make("th", { scope: "row" }, name), ...cells));
+  const row = (name, symbols, cells, kind) => body.append(
+    make("tr", { class: kind }, make("th", { scope: "row" }, make("span", { class: "caption" }, name), symbols), ...cells),
+  );
   if (annotations) {
     const most = largestOf(annotations);
-    row(formula(annotation()), annotations.map((vector, at) => make(
+    row("annotation", formula(annotation()), annotations.map((vector, at) => make(
       "td", {}, strip([vector], most, { class: "tall", "aria-label": `annotation ${at + 1}, length ${Math.hypot(...vector).toFixed(2)}` }),
     )), "annotations");
   }
@@ -222,7 +224,7 @@ function numbersTable({ mechanism, sources, annotations, scores, weights, center
     const finite = scores.filter((score) => score !== null);
     const [low, high] = [Math.min(0, ...finite), Math.max(0, ...finite)];
     const range = Math.max(1e-9, high - low);
-    row(scoreFormula(mechanism), scores.map((score) => {
+    row("score", scoreFormula(mechanism), scores.map((score) => {
       if (score === null) return make("td", { class: "outside" }, "–");
       return make("td", {}, barOf(Math.abs(score) / range, score < 0 ? "negative" : "positive"), signed(score, 2));
     }), "scores");
@@ -230,12 +232,12 @@ function numbersTable({ mechanism, sources, annotations, scores, weights, center
   if (mechanism.window === "local_predictive") {
     const spread = 2 * (trace.half_width / 2) ** 2;
     const distance = sup(bracket(mi("j"), mo("−"), sub(mi("p"), mi("i"))), mn(2));
-    row(formula(apply("exp", mo("−"), frac(distance, mrow(mn(2), sup(mi("σ"), mn(2)))))), sources.map((_, at) => {
+    row("nearness to the centre", formula(apply("exp", mo("−"), frac(distance, mrow(mn(2), sup(mi("σ"), mn(2)))))), sources.map((_, at) => {
       const value = Math.exp(-((at - center) ** 2) / spread);
       return make("td", {}, barOf(value, "gaussian"), value.toFixed(2));
     }), "gaussian");
   }
-  row(weightFormula(mechanism), weights.map((weight, at) => make(
+  row("weight", weightFormula(mechanism), weights.map((weight, at) => make(
     "td", { class: at === strongest ? "strongest" : undefined }, barOf(weight, "weight"), weight.toFixed(3),
   )), "alphas");
   return make("table", { class: "equation-table" }, make("thead", {}, heading), body);

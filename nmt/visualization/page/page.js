@@ -46,7 +46,18 @@ class Page {
     addEventListener("resize", () => this.fit());
     this.setUpViews();
     if (data.sentences.length) this.follow();
-    else document.getElementById("position").value = NONE[data.kind];
+    else this.welcome();
+  }
+
+  welcome() {
+    document.getElementById("position").value = NONE[this.data.kind];
+    if (!this.data.server) return;
+    const { source_language: from, target_language: to } = this.data.systems[0];
+    document.getElementById("systems").append(make(
+      "section", { class: "system" }, make("h2", {}, `From ${from} to ${to}`),
+      make("p", {}, "Type a sentence above. Its beam search grows here as a tree, step by step, with the attention of each step and "
+        + "the equations behind it. Then ask what if: another piece, other weights, another source."),
+    ));
   }
 
   /** Makes the tabs, the order of documents, and the form for a sentence, as far as this page has them. */
@@ -197,11 +208,14 @@ class Page {
   }
 
   async post(path, content) {
-    const answer = await fetch(path, {
-      method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(content),
-    });
+    const headers = { "Content-Type": "application/json" };
+    const key = document.getElementById("key").value;
+    if (key) headers.Authorization = `Bearer ${key}`;
+    const answer = await fetch(path, { method: "POST", headers, body: JSON.stringify(content) });
     const body = await answer.json().catch(() => null);
+    if (answer.status === 401) document.getElementById("key-label").hidden = false;
     if (!answer.ok) throw new Error(body?.error ?? `the server says ${answer.status}`);
+    if (!body) throw new Error("the model has nothing to show for it");
     return body;
   }
 
