@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from nmt.config import ClassificationConfig
-from nmt.data.readers.labelled import Collection, Splitter, open_collection
+from nmt.data.readers.labelled import Collection, open_collection
+from nmt.data.sentences import Splitter
 from nmt.evaluation import BOOTSTRAP_SAMPLES, BOOTSTRAP_SEED
 from nmt.evaluation.label_metrics import label_score_values, label_scores
 from nmt.tasks.components import read_config

@@ -18,8 +18,8 @@ import torch
 
 from nmt.checkpoint import find, load_training_state, read_metadata
 from nmt.cli import average, classify, evaluate, train, translate
+from nmt.data import sentences as sentences_module
 from nmt.data.batching import DocumentStream
-from nmt.data.readers import labelled
 from nmt.errors import CheckpointError, ConfigError, DataError
 from nmt.tasks import training
 from nmt.tasks.classification import setup
@@ -373,7 +373,7 @@ def test_a_line_without_tab_is_split(run: Path, call: Call) -> None:
 def test_without_the_package_a_line_without_tab_is_refused(
     run: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(labelled, "find_spec", lambda _: None)
+    monkeypatch.setattr(sentences_module, "find_spec", lambda _: None)
     ended = call(classify.main, "--model", run, stdin=b"the cat\tthe dog\nthe cat\n")
     assert (ended.code, ended.errors.count("\n")) == (2, 1)
     assert ended.errors.startswith("line 2: to split text into sentences takes the package sentencex")

@@ -19,6 +19,7 @@ FLOORS = {
     "nmt.config": 1,
     "nmt.runtime": 2,
     "nmt.data.punctuation": 1,
+    "nmt.data.sentences": 1,
     "nmt.data.readers": 2,
     "nmt.data.augmentation": 2,
     "nmt.data.cleaning": 2,

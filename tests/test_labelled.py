@@ -16,15 +16,15 @@ import pytest
 from pyarrow import parquet
 
 from nmt.config.schema import DocumentFiltersConfig, LabelledDataConfig, SentencePieceConfig
+from nmt.data import sentences
 from nmt.data.cache import DocumentTokenizer, EncodedCollection, collection, encode_collections, encoding, known_labels
-from nmt.data.readers import labelled
 from nmt.data.readers.labelled import (
     COLLECTIONS,
     Collection,
     Document,
-    Splitter,
     open_collection,
 )
+from nmt.data.sentences import Splitter
 from nmt.data.tokenizer import Tokenizer, learn_one
 from nmt.errors import DataError, try_each
 from tests.support.labelled_documents import some_documents, write_documents
@@ -231,7 +231,7 @@ def test_wrong_columns_and_missing_files(folder: Path, monkeypatch: pytest.Monke
 
 
 def test_without_the_package_text_is_not_split(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labelled, "find_spec", lambda _: None)
+    monkeypatch.setattr(sentences, "find_spec", lambda _: None)
     path = folder / "a.tsv"
     path.write_text("text\tlabel\nA.\tb\n")
     assert mistake("tsv", path=str(path)) == (

@@ -179,7 +179,7 @@ def test_only_the_beginning_of_a_very_long_line_is_tokenized(
 ) -> None:
     tokenizer = system.tokenizers.source
     long = fill * 20_000 + " ".join(SOURCES)
-    texts, [ids] = encode_lines(tokenizer, [long], 9, 41)
+    texts, [ids] = encode_lines(tokenizer, [long], 9, [41])
     assert ids == tokenizer.encode([long])[0][:9]
     spaces = not fill.strip()
     assert (texts[0] == long) == spaces, "spaces become one piece, so the line has to be read on"

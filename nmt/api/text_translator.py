@@ -248,7 +248,7 @@ class TextTranslator:
                 raise ConfigError(f"attention: {self.models[0].path} has no attention; choose a model that has")
             most = checked_value("max_length", Positive | None, max_length)
             tokenizers = self._system.tokenizers
-            _, (source,) = encode_lines(tokenizers.source, [line], most, 1)
+            _, (source,) = encode_lines(tokenizers.source, [line], most, [1])
             length = len(source) + 1
             weights = {position: self._weights(position, each, length) for position, each in (attention or {}).items()}
             interventions = Interventions(forced_ids(tokenizers.target, prefix, pieces or {}), weights)

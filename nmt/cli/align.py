@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from nmt.cli.common import Parser, check_paths, command, naming_flags, progress_bar, write_json, writing
+from nmt.cli.common import (
+    Parser,
+    check_paths,
+    check_plot,
+    check_weights,
+    command,
+    naming_flags,
+    progress_bar,
+    write_json,
+    writing,
+)
 from nmt.cli.options import (
     add_batch_option,
     add_choice_option,
@@ -17,7 +28,9 @@ from nmt.cli.options import (
     add_linking_option,
     add_machine_options,
     add_model_options,
+    add_plot_option,
     add_progress_option,
+    add_weights_option,
     longest_line,
     machine_options,
     shared_machine,
@@ -25,14 +38,19 @@ from nmt.cli.options import (
 from nmt.errors import ConfigError, counted
 
 if TYPE_CHECKING:
+    from nmt.data.tokenizer import TokenizerPair
     from nmt.evaluation.alignment import Alignment, GoldAlignment
+    from nmt.tasks.translation.attention_output import AddWeights
+    from nmt.tasks.translation.drawing import DrawLine
+    from nmt.visualization.attention_map import AttentionMap
 
 DESCRIPTION = """Aligns pairs of sentences by the model's attention under teacher forcing. Writes one line per pair, in
 order, in the Pharaoh format: SOURCE-TARGET for each link of words, which spaces separate in the files, counted from 0.
 A pair with an empty side gives a blank line."""
-EPILOG = """With --gold, standard output has precision, recall and alignment error rate instead (Och and Ney 2003), and
-the alignments are written to --output only. A file of gold alignments has a line for each pair: 3-4 is a sure link of
-source and target word, 3p4 a possible one."""
+EPILOG = """With --format jsonl there is an object for each pair, with its pieces, log-probability and alignments. With
+--gold, standard output has precision, recall and alignment error rate instead (Och and Ney 2003), and the alignments
+are written to --output only. A file of gold alignments has a line for each pair: 3-4 is a sure link of source and
+target word, 3p4 a possible one."""
 
 WINDOW = 2000
 """Pairs that are sorted by length, aligned and written together."""
@@ -47,6 +65,8 @@ def main() -> int:
     if options.gold is not None and options.unit == "pieces":
         parser.error("--gold is about words; leave out --unit pieces")
     machine_options(options)
+    check_plot(options, documents=False)
+    check_weights(options)
     check_paths([options.source, options.target, options.gold], options.output)
     return _align(options)
 
@@ -60,6 +80,9 @@ def _parser() -> Parser:
     add("--output", metavar="FILE", help="write the alignments to this file, not to standard output")
     add_choice_option(parser, "--unit", ("words", "pieces"), "align words or SentencePiece pieces")
     add_linking_option(parser)
+    add_choice_option(parser, "--format", ("text", "jsonl"), "output format of the alignments")
+    add_weights_option(parser)
+    add_plot_option(parser, "each pair")
     add("--gold", metavar="FILE", help="gold alignments to compare with")
     add("--gold-from", type=int, choices=(0, 1), help="number of the first word in the file of --gold (default: 0)")
     add("--json", action="store_true", help="write the results of --gold as JSON instead of a table")
@@ -76,7 +99,9 @@ def _align(options: argparse.Namespace) -> int:
     from nmt.api.text_translator import TextTranslator
     from nmt.evaluation.alignment import pharaoh, score_alignments
     from nmt.runtime import broadcast_object, logger
-    from nmt.tasks.translation.forced_decoding import align_texts
+    from nmt.tasks.translation.attention_output import weights_archive
+    from nmt.tasks.translation.drawing import drawing_of_pairs, page_system
+    from nmt.tasks.translation.forced_decoding import align_pair, forced_attention
 
     with ExitStack() as stack:
         runtime = stack.enter_context(shared_machine(options))
@@ -89,21 +114,39 @@ def _align(options: argparse.Namespace) -> int:
         system = translator.system()
         writes_lines = options.output is None and options.gold is None
         write: Callable[[str], None] | None = None
-        if runtime.is_main and (writes_lines or options.output is not None):
-            write = stack.enter_context(writing(options.output))
+        archive: AddWeights | None = None
+        draw: DrawLine | None = None
+        if runtime.is_main:
+            if writes_lines or options.output is not None:
+                write = stack.enter_context(writing(options.output))
+            if isinstance(options.weights, str):
+                archive = stack.enter_context(weights_archive(Path(options.weights)))
+            if options.plot is not None:
+                shown = page_system(translator.config, " + ".join(options.model), len(translator.models))
+                draw = stack.enter_context(drawing_of_pairs(Path(options.plot), [shown]))
         batch_tokens = options.batch_tokens or translator.config.search.batch_tokens
         max_length = longest_line(options)
-        align = partial(align_texts, unit=options.unit, linking=options.linking, max_length=max_length)
         alignments: list[Alignment | None] = []
         total, quiet = len(sources) // runtime.world, writes_lines and sys.stdout.isatty()
         with progress_bar(options, " pairs", total, quiet=quiet, is_main=runtime.is_main) as advance:
             for start in range(0, len(sources), WINDOW):
                 rows = slice(start, start + WINDOW)
                 pairs = sources[rows], targets[rows]
-                aligned = align(system, *pairs, batch_tokens, first_line=start + 1, advance=advance)
-                alignments += aligned
-                if write is not None:
-                    write("".join(f"{pharaoh(alignment or [])}\n" for alignment in aligned))
+                maps = forced_attention(system, *pairs, batch_tokens, max_length, start + 1, advance)
+                for line, (source, target, pair) in enumerate(zip(*pairs, maps, strict=True), start=start + 1):
+                    links: Alignment | None = None
+                    if pair is not None:
+                        links = align_pair(pair, system.tokenizers, options.unit, options.linking)
+                    alignments.append(links)
+                    if write is not None and options.format == "text":
+                        write(f"{pharaoh(links or [])}\n")
+                    elif write is not None:
+                        write(_json(options, line, source, target, pair, system.tokenizers))
+                    if pair is not None and archive is not None:
+                        weights_TS = pair.weights_NTS.mean(0)
+                        archive(line, pair.source_pieces, pair.target_pieces, weights_TS, pair.weights_NTS)
+                    if pair is not None and draw is not None:
+                        draw(line, source, [pair])
         blank = alignments.count(None)
         if blank and runtime.is_main:
             logger.warning("%d of %d pairs have an empty side: their alignments are blank", blank, len(sources))
@@ -117,6 +160,30 @@ def _align(options: argparse.Namespace) -> int:
                 else:
                     write(f"{options.gold}: {counted(len(sources), 'pair')}\n{scores.as_text()}")
     return 0
+
+
+def _json(
+    options: argparse.Namespace,
+    line: int,
+    source: str,
+    target: str,
+    pair: AttentionMap | None,
+    tokenizers: TokenizerPair,
+) -> str:
+    """Returns a JSON object with the results of a pair, numbered from 1; null where a side is empty."""
+    from nmt.evaluation.alignment import UNITS, pharaoh
+    from nmt.tasks.translation.attention_output import weights_in_json
+    from nmt.tasks.translation.forced_decoding import align_pair
+
+    content: dict[str, Any] = {"line": line, "source": source, "target": target}
+    content |= dict.fromkeys(("source_pieces", "pieces", "log_probability", "alignments"))
+    if pair is not None:
+        units = {unit: pharaoh(align_pair(pair, tokenizers, unit, options.linking)) for unit in UNITS}
+        content |= {"source_pieces": pair.source_pieces, "pieces": pair.target_pieces}
+        content |= {"log_probability": pair.log_probability, "alignments": units}
+        if options.weights is True:
+            content |= weights_in_json(pair.weights_NTS.mean(0), pair.weights_NTS)
+    return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _read(options: argparse.Namespace) -> tuple[list[str], list[str], list[GoldAlignment]]:

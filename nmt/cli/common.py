@@ -153,10 +153,29 @@ def check_plot(options: argparse.Namespace, *, documents: bool) -> None:
     problems = [f"--plot: {problem}" for problem in plot_path_problems(plot, documents=documents)] if plot else []
     if getattr(options, "plot_beside", None) and not (plot and is_page(plot)):
         problems.append("--plot-beside: models are shown side by side on a page; give --plot a name ending in .html")
-    if plot and options.output and plot.resolve() == Path(options.output).resolve():
+    if plot and options.output and _same(options.plot, options.output):
         problems.append(f"--plot: {plot} is what --output writes; name another")
     if problems:
         raise ConfigError(*problems)
+
+
+def check_weights(options: argparse.Namespace) -> None:
+    """Raises `ConfigError` if the weights of --weights have no place, before a model is loaded."""
+    weights, problems = options.weights, []
+    if weights is True and options.format != "jsonl":
+        problems.append("--weights: goes with --format jsonl, whose objects get the weights; or name a file .npz")
+    if isinstance(weights, str):
+        if Path(weights).suffix != ".npz":
+            problems.append(f"--weights: {weights} must end in .npz, as it becomes an archive of NumPy")
+        others = ("output", "plot", "input", "source", "target", "gold")
+        same = [name for name in others if getattr(options, name, None) and _same(getattr(options, name), weights)]
+        problems += [f"--weights: {weights} is the file of --{name}, too; name another" for name in same]
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _same(path: str, other: str) -> bool:
+    return Path(path).resolve() == Path(other).resolve()
 
 
 def output_files(output: str | None, test_sets: Sequence[str], suffix: str) -> list[Path]:

@@ -99,6 +99,24 @@ def longest_line(given: argparse.Namespace) -> int | None:
     return int(given.max_length) if given.overlong == "truncate" else None
 
 
+def add_weights_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--weights`: None without it, true without a file."""
+    text = (
+        "write the attention weights: into the objects of --format jsonl, or to this file, an archive of NumPy (.npz)"
+    )
+    parser.add_argument("--weights", nargs="?", const=True, metavar="FILE", help=text)
+
+
+def add_plot_option(parser: argparse.ArgumentParser, of: str) -> None:
+    """Adds `--plot`; `of` says whose attention is drawn."""
+    parser.add_argument(
+        "--plot",
+        metavar="PATH",
+        help=f"draw the attention of {of}: a PNG and an SVG of each line into a folder, or one page for all lines if "
+        "the name ends in .html",
+    )
+
+
 def add_linking_option(parser: argparse.ArgumentParser) -> None:
     text = (
         "how words are linked. argmax: each target word with the source word of the largest weight. grow-diag: also "

@@ -8,15 +8,17 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from nmt.cli.common import Parser, check_paths, check_plot, command, naming_flags, open_stream
+from nmt.cli.common import Parser, check_paths, check_plot, check_weights, command, naming_flags, open_stream
 from nmt.cli.options import (
     add_linking_option,
     add_model_options,
     add_number_option,
+    add_plot_option,
     add_stream_options,
     add_translation_options,
+    add_weights_option,
     longest_line,
     machine_options,
     search_options,
@@ -26,8 +28,11 @@ from nmt.errors import ConfigError
 
 if TYPE_CHECKING:
     from nmt.api.text_translator import TextTranslator
+    from nmt.config.schema import SearchConfig
     from nmt.evaluation.alignment import Linking, Unit
-    from nmt.tasks.translation.text_translation import Translation
+    from nmt.tasks.translation.loading import System
+    from nmt.tasks.translation.paragraph_translation import TranslatedParagraph
+    from nmt.tasks.translation.text_translation import Request, Translation
 
 DESCRIPTION = """Translates standard input to standard output. Writes one output line per input line, in order. Blank
 lines stay blank. With --documents, documents end at blank lines, and a model with context reads the lines before a line
@@ -35,7 +40,8 @@ in its document."""
 EPILOG = """Text output is the translation, followed by the requested fields: TEXT ||| SCORE ||| ALIGNMENT. With
 --n-best above 1 there are several lines for each input line, best first, as Moses writes them: NUMBER ||| TEXT |||
 SCORE, lines numbered from 0. Alignments are pairs SOURCE-TARGET, counted from 0. With --format jsonl there is an object
-for each line, with hypotheses, scores, pieces and alignments."""
+for each line, with hypotheses, scores, pieces and alignments. The score of a paragraph is the mean of the scores of its
+sentences."""
 
 WINDOW = 2000
 SEPARATOR = " ||| "
@@ -46,6 +52,9 @@ def main() -> int:
     options = _parser().parse_args()
     machine_options(options)
     check_plot(options, documents=False)
+    check_weights(options)
+    if options.split_sentences:
+        _check_paragraphs(options)
     check_paths([options.input, options.prefixes], options.output)
     return _translate(options)
 
@@ -65,6 +74,12 @@ def _parser() -> Parser:
         help="write the links between source and target words, or SentencePiece pieces, by attention (default: words)",
     )
     add_linking_option(parser)
+    add(
+        "--split-sentences",
+        action="store_true",
+        help="lines are paragraphs: translate each sentence, and keep the white space between the sentences; takes the "
+        "package sentencex",
+    )
     add("--prefixes", metavar="FILE", help="beginnings of the translations, one a line; a blank line has none")
     add(
         "--documents",
@@ -72,12 +87,8 @@ def _parser() -> Parser:
         help="documents end at blank lines; models with context translate a line after those before it in its "
         "document, and --window counts the lines of whole documents",
     )
-    add(
-        "--plot",
-        metavar="PATH",
-        help="draw the attention of each translation: a PNG and an SVG of each line into a folder, or one page for all "
-        "lines if the name ends in .html",
-    )
+    add_weights_option(parser)
+    add_plot_option(parser, "each translation")
     add(
         "--plot-beside",
         action="append",
@@ -96,6 +107,7 @@ def _translate(options: argparse.Namespace) -> int:
     from nmt.data.readers.files import read_lines
     from nmt.runtime import logger, set_up, set_up_logging
     from nmt.tasks.plugins import load_plugins
+    from nmt.tasks.translation.attention_output import weights_archive
     from nmt.tasks.translation.drawing import drawing, plotted_system
     from nmt.tasks.translation.text_translation import Request, translate_stream
 
@@ -105,9 +117,11 @@ def _translate(options: argparse.Namespace) -> int:
     translator = TextTranslator.load(options.model, options.checkpoint, runtime, workers=True)
     if options.alignments is not None:
         _check_attention("--alignments", "align by", translator)
+    if options.weights is not None:
+        _check_attention("--weights", "write", translator)
     if options.plot is not None:
         _check_attention("--plot", "look at", translator)
-    if translator.uses_context and not options.documents:
+    if translator.uses_context and not (options.documents or options.split_sentences):
         logger.warning("the model looks back to the lines before; without --documents every line stands alone")
     search = search_options(options, translator.config.search)
     system = translator.system(search)
@@ -119,27 +133,73 @@ def _translate(options: argparse.Namespace) -> int:
         systems.append(plotted_system(other.system(own_search), own_search, other.config, path))
     request = Request(
         n_best=options.n_best,
-        attention=options.format == "jsonl" or options.alignments is not None,
+        attention=options.format == "jsonl" or options.alignments is not None or options.weights is not None,
+        heads=options.weights is not None,
         max_length=longest_line(options),
         seed=options.seed,
     )
-    render = partial(render_json, linking=options.linking)
+    render = partial(render_json, linking=options.linking, weights=options.weights is True)
     if options.format == "text":
         fields = {"n_best": options.n_best, "scores": options.scores, "unit": options.alignments}
         render = partial(render_text, linking=options.linking, **fields)
+    if options.split_sentences:
+        _translate_paragraphs(options, translator.config.languages, system, search, request)
+        return 0
     prefixes = (options.prefixes, read_lines(options.prefixes)) if options.prefixes else None
     with (
         open_stream(options, " lines") as (lines, window, write, advance),
         drawing(Path(options.plot), systems, request, advance) if options.plot else nullcontext() as plot,
+        weights_archive(Path(options.weights)) if isinstance(options.weights, str) else nullcontext() as archive,
     ):
         # Drawing takes longer than translating, and shows the progress itself.
         settings = {"prefixes": prefixes, "documents": options.documents, "advance": None if plot else advance}
         for translated in translate_stream(system, lines, search, request, window=window, **settings):
             numbered = enumerate(zip(translated.lines, translated.translations, strict=True), translated.first_line)
-            write("".join(render(number, line, translations) for number, (line, translations) in numbered))
+            for number, (line, translations) in numbered:
+                write(render(number, line, translations))
+                if archive and translations:
+                    best = translations[0]
+                    assert best.attention is not None, "--weights needs attention"
+                    archive(number, best.source_pieces, best.pieces, best.attention, best.head_attention)
             if plot:
                 plot.add(translated)
     return 0
+
+
+def _check_paragraphs(options: argparse.Namespace) -> None:
+    """Raises `ConfigError` for options that are for lines of one sentence, and `DataError` without the package."""
+    from nmt.data.sentences import Splitter
+
+    given = {
+        "--n-best": options.n_best > 1,
+        "--alignments": options.alignments is not None,
+        "--prefixes": options.prefixes is not None,
+        "--plot": options.plot is not None,
+        "--weights": isinstance(options.weights, str),
+    }
+    if names := [name for name, is_given in given.items() if is_given]:
+        what = "is for sentences, not for the paragraphs of --split-sentences; leave it out, or give a sentence a line"
+        raise ConfigError(*(f"{name}: {what}" for name in names))
+    Splitter("en").check("--split-sentences", "give a sentence a line")
+
+
+def _translate_paragraphs(
+    options: argparse.Namespace, languages: tuple[str, ...], system: System, search: SearchConfig, request: Request
+) -> None:
+    from nmt.tasks.translation.paragraph_translation import paragraph_stream
+
+    source, target = languages
+    done = 0
+    with open_stream(options, " sentences") as (lines, window, write, advance):
+        settings = {"window": window, "documents": options.documents, "advance": advance}
+        for translated in paragraph_stream(system, lines, (source, target), search, request, **settings):
+            for number, each in enumerate(translated, start=done + 1):
+                if options.format == "jsonl":
+                    write(render_paragraph(number, each, linking=options.linking, weights=options.weights is True))
+                else:
+                    score = f"{SEPARATOR}{each.score:.4f}" if options.scores and each.paragraph.sentences else ""
+                    write(f"{each.text}{score}\n")
+            done += len(translated)
 
 
 def render_text(
@@ -173,33 +233,68 @@ def render_text(
     return "".join(rows)
 
 
-def render_json(number: int, line: str, translations: Sequence[Translation], *, linking: Linking = "grow-diag") -> str:
+def render_json(
+    number: int,
+    line: str,
+    translations: Sequence[Translation],
+    *,
+    linking: Linking = "grow-diag",
+    weights: bool = False,
+) -> str:
     """Returns a JSON object with all results of line `number`, counted from 1.
 
-    `log_probabilities` has one number more than `pieces`, for the end. `alignments` is null without attention.
+    `log_probabilities` has one number more than `pieces`, for the end. `alignments` is null without attention. With
+    `weights` there are those of attention, too, see `weights_in_json`.
     """
-    from nmt.evaluation.alignment import UNITS, pharaoh
+    return _object({"line": number, **_sentence(line, translations, linking, weights)})
 
+
+def render_paragraph(
+    number: int, translated: TranslatedParagraph, *, linking: Linking = "grow-diag", weights: bool = False
+) -> str:
+    """Returns a JSON object for paragraph `number`, counted from 1; each of its sentences is as in `render_json`."""
+    sentences = zip(translated.paragraph.sentences, translated.translations, strict=True)
     content = {
         "line": number,
+        "source": translated.source,
+        "translation": translated.text,
+        "score": translated.score,
+        "log_probability": translated.log_probability,
+        "sentences": [_sentence(source, each, linking, weights) for source, each in sentences],
+    }
+    return _object(content)
+
+
+def _object(content: dict[str, Any]) -> str:
+    return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _sentence(line: str, translations: Sequence[Translation], linking: Linking, weights: bool) -> dict[str, Any]:
+    return {
         "source": line,
         "source_pieces": list(translations[0].source_pieces) if translations else [],
         "translation": translations[0].text if translations else "",
-        "hypotheses": [
-            {
-                "text": each.text,
-                "score": each.score,
-                "log_probability": each.log_probability,
-                "pieces": list(each.pieces),
-                "log_probabilities": list(each.piece_log_probabilities),
-                "alignments": None
-                if each.attention is None
-                else {unit: pharaoh(each.alignment(unit, linking)) for unit in UNITS},
-            }
-            for each in translations
-        ],
+        "hypotheses": [_values(each, linking, weights) for each in translations],
     }
-    return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _values(translation: Translation, linking: Linking, weights: bool) -> dict[str, Any]:
+    from nmt.evaluation.alignment import UNITS, pharaoh
+    from nmt.tasks.translation.attention_output import weights_in_json
+
+    values: dict[str, Any] = {
+        "text": translation.text,
+        "score": translation.score,
+        "log_probability": translation.log_probability,
+        "pieces": list(translation.pieces),
+        "log_probabilities": list(translation.piece_log_probabilities),
+        "alignments": None,
+    }
+    if translation.attention is not None:
+        values["alignments"] = {unit: pharaoh(translation.alignment(unit, linking)) for unit in UNITS}
+        if weights:
+            values |= weights_in_json(translation.attention, translation.head_attention)
+    return values
 
 
 def _check_attention(flag: str, purpose: str, translator: TextTranslator) -> None:

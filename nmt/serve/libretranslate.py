@@ -13,10 +13,10 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from nmt.data.cleaning import rank_languages
+from nmt.data.sentences import Splitter, lines_as_sentences, space_between
 from nmt.serve.keys import Keys
 from nmt.serve.limits import Limits, Refusal, check_texts
 from nmt.serve.models import HowToTranslate, Models, ServedModel, SourceSentence
-from nmt.serve.paragraphs import split_sentences
 from nmt.serve.routes import REFUSALS, key_of
 from nmt.serve.schemas import MOST_HYPOTHESES
 
@@ -147,7 +147,8 @@ def libretranslate_routes(models: Models, limits: Limits, keys: Keys) -> APIRout
 
 async def _translate(model: ServedModel, texts: Sequence[str], alternatives: int) -> list[list[str]]:
     """Returns the best translation of each text, and so many alternatives: those of all its sentences of one rank."""
-    split = [split_sentences(text, model.source) for text in texts]
+    splitter = Splitter(model.source)
+    split = [splitter.paragraph(text) if splitter.is_available else lines_as_sentences(text) for text in texts]
     search: tuple[tuple[str, Any], ...] = ()
     if alternatives and model.translator.config.search.beam_size <= alternatives:
         search = (("beam_size", 1 + alternatives),)
@@ -160,7 +161,8 @@ async def _translate(model: ServedModel, texts: Sequence[str], alternatives: int
         # Where there are fewer translations, the last one stands for the others; a sentence may have none.
         ranked = [[each.text for each in next(results).hypotheses] or [""] for _ in text.sentences]
         ranks = range(1 + alternatives)
-        answers.append([text.join([each[min(rank, len(each) - 1)] for each in ranked]) for rank in ranks])
+        between = space_between(model.target)
+        answers.append([text.join([each[min(rank, len(each) - 1)] for each in ranked], between) for rank in ranks])
     return answers
 
 

@@ -42,7 +42,8 @@ from nmt.data.cache.encoding import (
 from nmt.data.cache.statistics import CollectionReport, named
 from nmt.data.cache.store import Digests, get_or_build
 from nmt.data.readers.base import LISTED_LINES, Counts
-from nmt.data.readers.labelled import Collection, Document, Splitter, unknown_label
+from nmt.data.readers.labelled import Collection, Document, unknown_label
+from nmt.data.sentences import Splitter
 from nmt.data.tokenizer import Tokenizer, words_of_spans
 from nmt.errors import DataError
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from typing import ClassVar, Literal, NamedTuple
 
 from nmt.config.registry import PartOptions, Registry
@@ -15,6 +12,7 @@ from nmt.config.wording import advice
 from nmt.data.readers import base
 from nmt.data.readers.arrow import HuggingFaceOptions, HuggingFaceReader, ParquetReader
 from nmt.data.readers.line_formats import AlignedReader, JsonLinesReader, TableColumn, TsvReader, split_columns
+from nmt.data.sentences import Splitter
 from nmt.errors import DataError
 
 
@@ -76,39 +74,6 @@ class ParquetDocumentOptions(DocumentFieldOptions, base.FileOptions):
 
 class HuggingFaceDocumentOptions(HuggingFaceOptions, DocumentFieldOptions):
     """A Hugging Face data set: from the hub, from a folder it was saved to, or from local files."""
-
-
-@dataclass(frozen=True)
-class Splitter:
-    """Splits text into sentences by the rules of a language, with the package sentencex.
-
-    It has rules for some 300 languages in one small wheel, and takes 60 microseconds for a film review of IMDB. pysbd,
-    blingfire, segtok and syntok have had no release since 2021 or 2022; spaCy, stanza and wtpsplit need models.
-    """
-
-    language: str
-    """Its code, such as `en`; a language that the package does not know is split by common rules."""
-
-    def check(self, name: str) -> None:
-        """Raises a DataError about the text `name` where the package is missing."""
-        if find_spec("sentencex") is None:
-            raise DataError(
-                f"{name}: to split text into sentences takes the package sentencex; pip install sentencex, or "
-                "separate the sentences by TAB"
-            )
-
-    def split(self, text: str) -> list[str]:
-        """Returns the sentences, without the space around them; none is blank. A line's end ends a sentence."""
-        # Imported late: text that comes as sentences does not need it.
-        from sentencex import segment
-
-        sentences = (sentence.strip() for line in text.splitlines() for sentence in segment(self.language, line))
-        return [sentence for sentence in sentences if sentence]
-
-    @property
-    def version(self) -> str:
-        """Everything that the boundaries depend on besides the text."""
-        return f"sentencex {importlib.metadata.version('sentencex')} {self.language}"
 
 
 class Document(NamedTuple):

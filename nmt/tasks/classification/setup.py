@@ -12,7 +12,8 @@ from nmt.config import ClassificationConfig, corpus_size
 from nmt.data.batching import DocumentStream
 from nmt.data.cache import DocumentTokenizer, encode_collections, hold_out_documents, known_labels
 from nmt.data.readers.base import SplitOptions
-from nmt.data.readers.labelled import Collection, JsonDocumentOptions, Splitter, open_collection
+from nmt.data.readers.labelled import Collection, JsonDocumentOptions, open_collection
+from nmt.data.sentences import Splitter
 from nmt.data.tokenizer import Tokenizer, TokenizerPair, learn_one, load_files
 from nmt.evaluation.testsets import read_labelled
 from nmt.model.classifier import DocumentClassifier

@@ -152,11 +152,18 @@ def drawing(
 
     Raises `DataError` where nothing can be written.
     """
+    with drawing_of_pairs(path, [plotted.shown for plotted in systems]) as draw:
+        yield Drawing(draw, systems, request, advance, RECORDED_LINES if is_page(path) else 0)
+
+
+@contextmanager
+def drawing_of_pairs(path: Path, systems: Sequence[PageSystem]) -> Iterator[DrawLine]:
+    """A function that draws the attention of given pairs; files and errors are those of `drawing`."""
     if not is_page(path):
-        yield Drawing(_pictures(path), systems, request, advance)
+        yield _pictures(path)
         return
-    with new_page(path, lambda write: TranslationPage(write, [plotted.shown for plotted in systems])) as page:
-        yield Drawing(page.add, systems, request, advance, RECORDED_LINES)
+    with new_page(path, lambda write: TranslationPage(write, systems)) as page:
+        yield page.add
 
 
 def _pictures(folder: Path) -> DrawLine:

@@ -248,8 +248,9 @@ def _encoded_pairs(
     """Returns the rows of the pairs without an empty side, and their pieces; the others are done."""
     assert len(sources) == len(targets), "a source and a target make a pair"
     tokenizers = system.tokenizers
-    _, source = encode_lines(tokenizers.source, sources, max_length, first_line, ", source")
-    _, target = encode_lines(tokenizers.target, targets, max_length, first_line, ", target")
+    numbers = range(first_line, first_line + len(sources))
+    _, source = encode_lines(tokenizers.source, sources, max_length, numbers, ", source")
+    _, target = encode_lines(tokenizers.target, targets, max_length, numbers, ", target")
     rows = [row for row in range(len(source)) if source[row] and target[row]]
     if advance is not None:
         advance(len(source) - len(rows))

@@ -54,7 +54,7 @@ def unsupported_reasons(model: ModelConfig) -> list[str]:
         "model.encoder.cell": encoder.cell.kind not in ("gru", "lstm", "rnn") and steps,
         "model.attention.alignment": attention.alignment != "soft" and "mixes probabilities over source positions",
         "model.attention.window": attention.window.kind != "global" and "reads positions that depend on the values",
-        "model.attention.normalizer": attention.normalizer != "softmax" and "sorts scores by an operation of its own",
+        "model.attention.normalizer": attention.normalizer.kind != "softmax" and "has an operation of its own",
         "model.attention.score": attention.score.kind == "location" and "has a fixed number of source positions",
     }
     return [f"{path}: {reason}; ONNX has no form of it here" for path, reason in reasons.items() if reason]

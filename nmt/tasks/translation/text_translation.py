@@ -104,6 +104,7 @@ def translate_lines(
     documents: Documents | None = None,
     prefixes: Sequence[str] | None = None,
     first_line: int = 1,
+    numbers: Sequence[int] | None = None,
     advance: Callable[[int], object] | None = None,
 ) -> list[list[Translation]]:
     """Translates lines in batches of similar length, or those of documents in turn if a translator uses context.
@@ -120,6 +121,7 @@ def translate_lines(
         documents: the number of each line's document; None translates every line by itself.
         prefixes: text that each translation begins with, one a line; blank leaves the search free.
         first_line: number of the first line, for messages and for the seeds of sampling.
+        numbers: that of each line, where they do not follow one another from `first_line` on.
         advance: is called with the number of lines done since the last call; with several processes, of its own share.
 
     Returns:
@@ -130,8 +132,9 @@ def translate_lines(
         CheckpointError: the model gives no finite probabilities.
         NmtError: a line does not fit into memory.
     """
-    runtime, numbers = system.runtime, range(first_line, first_line + len(lines))
-    lines, sources = encode_lines(system.tokenizers.source, lines, request.max_length, first_line)
+    runtime = system.runtime
+    numbers = range(first_line, first_line + len(lines)) if numbers is None else numbers
+    lines, sources = encode_lines(system.tokenizers.source, lines, request.max_length, numbers)
     prefix_ids = system.tokenizers.target.encode(prefixes) if prefixes is not None else None
     assert prefix_ids is None or len(prefix_ids) == len(lines), "one prefix a line"
     encoded = EncodedLines(lines, sources, prefix_ids, search, request, numbers)
@@ -329,13 +332,14 @@ def _document_batches(encoded: EncodedLines, documents: Documents) -> list[list[
 
 
 def encode_lines(
-    tokenizer: Tokenizer, lines: Sequence[str], max_length: int | None, first_line: int, side: str = ""
+    tokenizer: Tokenizer, lines: Sequence[str], max_length: int | None, numbers: Sequence[int], side: str = ""
 ) -> tuple[list[str], list[list[int]]]:
     """Returns the lines and their first `max_length` pieces, None for all, with a warning for each line that has more.
 
-    Of a line of very many characters only the beginning is tokenized and returned, because SentencePiece takes seconds
-    for a million of them. The beginning ends at a space and is far longer than `max_length` pieces, so the pieces are
-    those of the whole line. A line without spaces may be cut anywhere.
+    `numbers` are those of the lines, for the warnings; `side` is written behind them. Of a line of very many characters
+    only the beginning is tokenized and returned, because SentencePiece takes seconds for a million of them. The
+    beginning ends at a space and is far longer than `max_length` pieces, so the pieces are those of the whole line. A
+    line without spaces may be cut anywhere.
     """
     texts = list(lines)
     if max_length is None:
@@ -351,7 +355,7 @@ def encode_lines(
         if len(ids) > max_length:
             whole = len(texts[row]) == len(line)
             had = f"of its {len(ids)} pieces" if whole else f"pieces; it has {len(line):,} characters"
-            logger.warning("line %d%s: truncated to %d %s", first_line + row, side, max_length, had)
+            logger.warning("line %d%s: truncated to %d %s", numbers[row], side, max_length, had)
         encoded[row] = ids[:max_length]
     return texts, encoded
 

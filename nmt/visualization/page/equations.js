@@ -74,7 +74,7 @@ function scoreFormula(mechanism) {
 }
 
 function weightFormula(mechanism) {
-  const normal = { sparsemax: "sparsemax", entmax15: "1.5-entmax" }[mechanism.normalizer];
+  const normal = mechanism.normalizer === "softmax" ? "" : mechanism.normalizer.replace("entmax15", "1.5-entmax");
   const exponential = (index) => apply("exp", scoreSymbol(index));
   const parts = normal
     ? [sub(apply(normal, sub(bold("e"), mi("i"))), mi("j"))]
