@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from itertools import accumulate
 from typing import Any, Literal, NamedTuple, TypedDict, TypeVar
 
@@ -192,7 +193,11 @@ def shown_progress(shown: bool, total: int, unit: str) -> Iterator[Callable[[int
     if not shown:
         yield lambda done: None
         return
-    from tqdm.auto import tqdm
+    # Without this package tqdm.auto warns in a notebook, where its plain bar serves as well.
+    if find_spec("ipywidgets") is None:
+        from tqdm import tqdm
+    else:
+        from tqdm.auto import tqdm
 
     with tqdm(total=total, unit=unit, leave=False) as bar:
         yield bar.update
