@@ -34,7 +34,9 @@ from tests.support.models import CPU
 from tests.support.training_runs import CONFIG, final_weights, write_corpus
 
 PAGE = (Path(__file__).parent.parent / "docs" / "plugins.md").read_text(encoding="utf-8")
-PYTHON, YAML = (re.findall(rf"```{kind}\n(.*?)```", PAGE, re.DOTALL)[0] for kind in ("python", "yaml"))
+PYTHON, _SHOWN = (re.findall(rf"```{kind}\n(.*?)```", PAGE, re.DOTALL)[0] for kind in ("python", "yaml"))
+YAML = "plugins: [my_attention.py]\nmodel:\n" + _SHOWN.partition("model:\n")[2]
+"""What the page's YAML has beside a run and its data."""
 OTHERS = '''
 """A part of every other kind."""
 from typing import Literal

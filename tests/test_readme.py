@@ -149,8 +149,18 @@ def own_config(markdown: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / OWN_CONFIG
         if shown := re.search(r"^(run: .*?)^(?:END|```)$", markdown, re.MULTILINE | re.DOTALL):
-            path.write_text(shown[1], encoding="utf-8")
+            path.write_text(with_plugin(shown[1], markdown, Path(folder)), encoding="utf-8")
         yield path
+
+
+def with_plugin(yaml: str, markdown: str, folder: Path) -> str:
+    """The YAML with the path of the plugin that the page shows, written into the folder."""
+    if named := re.search(r"^plugins: \[(\S+)\]$", yaml, re.MULTILINE):
+        code = re.search(r"^```python\n(.*?)^```", markdown, re.MULTILINE | re.DOTALL)
+        assert code is not None
+        (folder / named[1]).write_text(code[1], encoding="utf-8")
+        return yaml.replace(named[1], str(folder / named[1]))
+    return yaml
 
 
 def problems_of(markdown: str) -> list[str]:
