@@ -590,8 +590,8 @@ def test_all_mistakes_of_a_classification_at_once() -> None:
     assert mistakes(text, "data.train.0.labels=3") == [
         "x.yaml:5: data.validation.doc: unknown option of the collection 'text'; did you mean 'docs'?",
         "x.yaml:5: data.validation.docs: required, but missing; give text",
-        "x.yaml:6: search: unknown key; choose from run, task, seed, data, tokenizer, model, training, validation, "
-        "runtime",
+        "x.yaml:6: search: unknown key; choose from run, task, seed, plugins, data, tokenizer, model, training, "
+        "validation, runtime, card",
         "x.yaml:8: model.word.hiden_size: unknown key; did you mean 'hidden_size'?",
         "x.yaml:8: model.word.score: unknown score 'aditive'; did you mean 'additive'? "
         "(choose from additive, dot, none)",

@@ -190,7 +190,7 @@ def test_suggestions_are_keys_of_the_task() -> None:
         read_config(FOLDER / "imdb.yaml", ["model.hidden=5", "src=a"])
     assert [line.split("; ", 1)[1] for line in caught.value.problems] == [
         "did you mean 'model.word.hidden_size' or 'model.sentence.hidden_size'?",
-        "choose from run, task, seed, data, tokenizer, model, training, validation, runtime",
+        "choose from run, task, seed, plugins, data, tokenizer, model, training, validation, runtime, card",
     ]
 
 

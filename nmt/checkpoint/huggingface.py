@@ -65,7 +65,7 @@ def download(name: HubName) -> Path:
         from huggingface_hub import snapshot_download
 
         settings: dict[str, Any] = {"revision": name.revision, "allow_patterns": list(MODEL_FILES)}
-        folder = Path(snapshot_download(name.repository, endpoint=_endpoint(), **settings))
+        folder = Path(str(snapshot_download(name.repository, endpoint=_endpoint(), **settings)))
     if not (folder / METADATA_FILE).exists():
         raise CheckpointError(f"{name}: is no model of nmt, {METADATA_FILE} is missing")
     return folder
@@ -85,7 +85,7 @@ def upload(name: HubName, folder: Path, *, private: bool) -> str:
             api.create_branch(name.repository, branch=name.revision, exist_ok=True)
         message = "Upload model with nmt-hub"
         settings: dict[str, Any] = {"revision": name.revision, "commit_message": message}
-        commit = api.upload_folder(repo_id=name.repository, folder_path=folder, **settings)
+        commit: Any = api.upload_folder(repo_id=name.repository, folder_path=folder, **settings)
         return str(commit.commit_url)
 
 

@@ -254,7 +254,7 @@ class _Reading:
                 value = {}
             return Values(value, path) if isinstance(value, dict) else value
         if shape.part is None:
-            return fit(value, shape.schema)
+            return fit(value, shape)
         if isinstance(value, str):
             return Values({"kind": value}, path, shape.part, short=True)
         if isinstance(value, dict):

@@ -83,14 +83,17 @@ def split(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
     return annotation, ()
 
 
-def fit(value: Any, schema: Mapping[str, Any]) -> Any:
+def fit(value: Any, shape: Shape) -> Any:
     """Returns the value in the types of a leaf where YAML has none for them: `1e5` is whole, tuples are lists.
 
     Pydantic's lax mode would do so too, but takes `"5"` and `true` for numbers and `"yes"` for true.
     """
-    if isinstance(value, float) and value.is_integer():
+    if not isinstance(value, list) and not (isinstance(value, float) and value.is_integer()):
+        return value  # without the schema, which takes most of the time of reading a config
+    schema = shape.schema
+    if isinstance(value, float):
         return int(value) if any(each.get("type") == "integer" for each in schema.get("anyOf", [schema])) else value
-    return tuple(value) if isinstance(value, list) and "prefixItems" in schema else value
+    return tuple(value) if "prefixItems" in schema else value
 
 
 def choices_of(schema: Mapping[str, Any]) -> list[str]:

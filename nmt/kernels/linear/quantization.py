@@ -121,13 +121,16 @@ class Int8Weight(PrepackedWeight):
 
     @staticmethod
     def __new__(cls, weight: Tensor, scale_O: Tensor | None = None) -> Int8Weight:
-        rounded: Any = PrepackedWeight.__new__(cls, torch.empty_like(weight, dtype=torch.float32))
+        rounded: Any = PrepackedWeight.__new__(
+            cls, torch.empty_like(weight, dtype=torch.float32) if scale_O is None else weight
+        )
         return cast("Int8Weight", rounded)
 
     def __init__(self, weight: Tensor, scale_O: Tensor | None = None) -> None:
         """With `scale_O` the weight is one that was rounded before, and stays as it is to the bit."""
         integers_OI, self._scale_O = quantize(weight.detach().float(), scale_O)
-        torch.mul(integers_OI, self._scale_O.unsqueeze(1), out=self.as_subclass(torch.Tensor))
+        if scale_O is None:
+            torch.mul(integers_OI, self._scale_O.unsqueeze(1), out=self.as_subclass(torch.Tensor))
         self._store(integers_OI)
 
     def __reduce_ex__(self, protocol: Any) -> tuple[type[PrepackedWeight], tuple[Tensor, ...]]:
@@ -235,10 +238,11 @@ def prepack(
     """
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     prepacked: dict[int, PrepackedWeight] = {}
+    build: Callable[..., PrepackedWeight] = weight_class
     for module, name, weight in list(_weights_of(network, weight_class)):
         if id(weight) not in prepacked:
             scale_O = (scales or {}).get(names[id(weight)])
-            prepacked[id(weight)] = weight_class(weight, *([] if scale_O is None else [scale_O]))
+            prepacked[id(weight)] = build(weight) if scale_O is None else build(weight, scale_O)
         del module._parameters[name]
         setattr(module, name, prepacked[id(weight)])
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -202,7 +202,7 @@ def _export(
     outputs: Sequence[str],
     axes: dict[str, dict[int, str]],
 ) -> None:
-    names = {"input_names": inputs, "output_names": outputs, "dynamic_axes": axes}
+    names: dict[str, Any] = {"input_names": inputs, "output_names": outputs, "dynamic_axes": axes}
     try:
         with _quiet(), torch.no_grad():
             # The other exporter would unroll the layers of the encoder over the positions of the example.
