@@ -158,7 +158,7 @@ def test_gradients_of_this_machine_are_those_of_float64(tmp_path: Path) -> None:
 
 
 def test_a_score_far_from_that_of_a_cpu_is_a_warning() -> None:
-    text = json.dumps({"sets": [{"scores": {"bleu": {"score": 38.5}}}]})
+    text = json.dumps({"sets": [{"scores": {"bleu": {"value": 38.5}}}]})
     figures = multi30k.report(text, "killed after step-4, resumed", 61.0, "bf16", quick=False)
     assert figures["lines"] == [
         "bf16: BLEU 38.50 after 61 s of training, killed after step-4, resumed; 39.46 in float32 on a CPU"

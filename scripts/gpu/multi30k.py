@@ -69,7 +69,7 @@ def kill_after_first_checkpoint(train: list[str], run: Path) -> str:
 
 def report(text: str, killed: str, seconds: float, precision: str, quick: bool) -> dict[str, Any]:
     """Returns the figures, from the JSON of `nmt-eval`, with lines and warnings for the summary."""
-    bleu: float = json.loads(text)["sets"][0]["scores"]["bleu"]["score"]
+    bleu: float = json.loads(text)["sets"][0]["scores"]["bleu"]["value"]
     lines = [f"{precision}: BLEU {bleu:.2f} after {seconds:.0f} s of training, {killed}"]
     warnings = [] if killed.startswith("killed") else [f"the training {killed}"]
     if not quick:
