@@ -109,6 +109,15 @@ def test_given_pairs_are_drawn(call: Call, checkpoint: Path, pairs: tuple[str, .
     assert [each["name"] for each in content["systems"]] == [str(checkpoint)]
     shown = [(each["line"], each["source"], each["attention"][0]["target"]) for each in content["sentences"]]
     assert shown == [(1, LINES[0], TARGETS[0]), (3, LINES[2], TARGETS[2])]
+    links = [" ".join(f"{a}-{b}" for a, b in each["attention"][0]["links"]) for each in content["sentences"]]
+    assert links == [plain.splitlines()[0], plain.splitlines()[2]]
+
+    gold = tmp_path / "gold.txt"
+    gold.write_text("0-0 1p1\n\n1-0\n")
+    assert call(align.main, "--model", checkpoint, *pairs, "--plot", page, "--gold", gold).code == 0
+    (data,) = re.findall(r"<script[^>]*json[^>]*>(.*?)</script>", page.read_text(encoding="utf-8"), re.DOTALL)
+    given = [each.get("given") for each in json.loads(data)["sentences"]]
+    assert given == [[[0, 0, True], [1, 1, False]], [[1, 0, True]]]
 
     pytest.importorskip("matplotlib")
     folder = tmp_path / "plots"

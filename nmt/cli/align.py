@@ -97,7 +97,7 @@ def _parser() -> Parser:
 def _align(options: argparse.Namespace) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from nmt.api.text_translator import TextTranslator
-    from nmt.evaluation.alignment import pharaoh, score_alignments
+    from nmt.evaluation.alignment import pharaoh, score_alignments, sorted_links
     from nmt.runtime import broadcast_object, logger
     from nmt.tasks.translation.attention_output import weights_archive
     from nmt.tasks.translation.drawing import drawing_of_pairs, page_system
@@ -146,7 +146,9 @@ def _align(options: argparse.Namespace) -> int:
                         weights_TS = pair.weights_NTS.mean(0)
                         archive(line, pair.source_pieces, pair.target_pieces, weights_TS, pair.weights_NTS)
                     if pair is not None and draw is not None:
-                        draw(line, source, [pair])
+                        words = links if options.unit == "words" else None
+                        by_hand = sorted_links(gold[line - 1]) if gold else []
+                        draw(line, source, [pair], links=[words], gold=by_hand)
         blank = alignments.count(None)
         if blank and runtime.is_main:
             logger.warning("%d of %d pairs have an empty side: their alignments are blank", blank, len(sources))

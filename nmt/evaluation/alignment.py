@@ -111,6 +111,11 @@ class GoldAlignment(NamedTuple):
     """P: these words may translate each other; contains the sure links."""
 
 
+def sorted_links(gold: GoldAlignment) -> list[tuple[int, int, bool]]:
+    """Returns the links of an alignment made by hand: source, target, and whether the link is sure."""
+    return [(*link, link in gold.sure) for link in sorted(gold.possible)]
+
+
 @dataclass(frozen=True)
 class AlignmentScores:
     """Numbers of links of alignments A and gold alignments (S, P) over all pairs (Och and Ney 2003, section 2.5)."""

@@ -41,6 +41,8 @@ SCRIPTS = (
 
 Links = Sequence[tuple[int, int]]
 """Word alignment: source and target word, counted from 0."""
+GoldLink = tuple[int, int, bool]
+"""Source word, target word, and whether the link is sure; a link that is not is a possible one."""
 
 PAGE_SUFFIXES = (".html", ".htm")
 IMAGE_SUFFIXES = (".png", ".svg", ".pdf", ".jpg", ".jpeg")
@@ -153,7 +155,7 @@ class TranslationPage(Page):
         maps: Sequence[AttentionMap | None],
         beams: Sequence[BeamTrace | None] | None = None,
         links: Sequence[Links | None] | None = None,
-        gold: Collection[tuple[int, int, bool]] = (),
+        gold: Collection[GoldLink] = (),
     ) -> None:
         """Adds a line of the input, numbered from 1.
 
@@ -161,7 +163,7 @@ class TranslationPage(Page):
             maps: a map of each system; None where it has no translation.
             beams: the beam search of each system; None where it is not recorded.
             links: the word alignment of each system, (source, target) counted from 0.
-            gold: an alignment made by hand: source word, target word, and whether the link is sure.
+            gold: an alignment made by hand.
         """
         assert len(maps) == self._systems, "one attention map a system"
         aligned = zip(maps, links or [None] * len(maps), strict=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from nmt.tasks.translation.loading import System
 from nmt.tasks.translation.recording import record_search
 from nmt.tasks.translation.text_translation import Request, TranslatedLines, Translation, translate_lines
 from nmt.visualization.attention_map import AttentionMap
-from nmt.visualization.pages import PageSystem, TranslationPage, is_page, new_page
+from nmt.visualization.pages import GoldLink, Links, PageSystem, TranslationPage, is_page, new_page
 from nmt.visualization.playground import BeamTrace, Mechanism
 
 LINES_IN_MEMORY = 64
@@ -41,8 +41,10 @@ class DrawLine(Protocol):
         source: str,
         maps: Sequence[AttentionMap | None],
         beams: Sequence[BeamTrace | None] | None = None,
+        links: Sequence[Links | None] | None = None,
+        gold: Collection[GoldLink] = (),
     ) -> None:
-        """`beams` are the searches of the systems; None where they are not recorded."""
+        """A page also has the searches of the systems, their word alignments, and the one made by hand."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,8 @@ def _pictures(folder: Path) -> DrawLine:
         source: str,
         maps: Sequence[AttentionMap | None],
         beams: Sequence[BeamTrace | None] | None = None,
+        links: Sequence[Links | None] | None = None,
+        gold: Collection[GoldLink] = (),
     ) -> None:
         (attention,) = maps
         assert attention is not None, "a line without a translation is not drawn"
