@@ -98,7 +98,7 @@ def _errors_of(name: HubName) -> Iterator[None]:
     """Raises errors of the hub as a `CheckpointError` of one line, without tokens."""
     try:
         from huggingface_hub import errors
-        from huggingface_hub.utils import disable_progress_bars, get_token
+        from huggingface_hub.utils import disable_progress_bars, get_token  # type: ignore[attr-defined]
     except ImportError:
         raise ConfigError(
             f"{name}: needs the package huggingface_hub; install it with pip install 'nmt-attention[hub]'"
