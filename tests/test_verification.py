@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nmt.kernels.cross_entropy.reference import Losses
 from nmt.kernels.select import Kernels, choose_kernels
-from nmt.tasks import base, training
+from nmt.tasks import base, training, verification
 from nmt.tasks.training import train
 from nmt.tasks.verification import largest_distance
 from tests.support.kernel_params import needs_compiler
@@ -102,7 +102,7 @@ def test_memory_that_the_reference_lacks_ends_no_run(folder: Path, monkeypatch: 
     def out_of_memory(*arguments: Any) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr("nmt.tasks.verification.gradients", out_of_memory)
+    monkeypatch.setattr(verification, "gradients", out_of_memory)
     run(folder, "run", monkeypatch)
     assert "kernels are not verified: the largest batch needs more memory" in (folder / "run/train.log").read_text()
 

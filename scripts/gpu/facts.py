@@ -78,7 +78,7 @@ def report(device: torch.device) -> dict[str, Any]:
 
 def layer_dtypes(stack: nn.RNNBase, dtype: torch.dtype) -> tuple[str, list[str]]:
     """Returns the formats of a stack's outputs, and of the numbers that its backward pass saves, under autocast."""
-    device = stack.weight_ih_l0.device
+    device = stack.all_weights[0][0].device
     saved: set[str] = set()
 
     def keep(tensor: Tensor) -> Tensor:

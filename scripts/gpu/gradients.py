@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
     formats = [name for name in FORMATS if name != "fp16" or device.type == "cuda"]
     tokens, vocabulary = (128, 100) if options.quick else (2048, 8000)
     batch = caption_batches(tokens, vocabulary, 1)[0].to(device)
-    results = []
+    results: list[dict[str, Any]] = []
     for attention in ATTENTIONS:
         model = comparable(model_options(attention, quick=options.quick))
         results += measured(attention, model, batch, vocabulary, device, formats)
