@@ -33,6 +33,7 @@ from nmt.runtime import Runtime
 from nmt.tasks import training
 from nmt.tasks.training import check, train
 from nmt.tasks.translation import setup
+from nmt.training import trainer as trainer_module
 from nmt.training.metrics_logger import DeferredMetrics
 from nmt.training.objectives import TranslationObjective
 from nmt.training.optimizers import OPTIMIZERS as ALL_OPTIMIZERS
@@ -125,7 +126,7 @@ def test_an_update_has_one_exchange_of_numbers_on_the_host(folder: Path, monkeyp
             exchanged.append(len(tensor))
         return tensor
 
-    monkeypatch.setattr("nmt.training.trainer.all_reduce_sum", counting)
+    monkeypatch.setattr(trainer_module, "all_reduce_sum", counting)
     train(run_config(folder, "training.max_steps=3"))
     assert exchanged == [4, 4, 4]
 
