@@ -65,6 +65,7 @@ COMPONENTS = Components(
         "cell": family("cell", "gru", "lstm"),
         "score": family("score", "additive", "dot"),
         "window": family("window", "global"),
+        "normalizer": family("normalizer", "softmax"),
         "wiring": family("wiring", "bahdanau"),
         "coverage": family("coverage", "none"),
         "objective": family("objective", "likelihood"),
@@ -692,7 +693,8 @@ def test_the_same_command_again_resumes(run: RunFolder) -> None:
     newest = run.save(snapshot(20), is_best=False)
     _, resumed = start(run.path, "training.max_steps=100")
     assert resumed == newest
-    assert read_config(run.config_file.read_text(), "run").training.max_steps == 100
+    text = run.config_file.read_text()
+    assert parse_config(text, "run", COMPONENTS).training.max_steps == 100
 
 
 def test_a_config_that_cannot_be_resumed_is_refused_with_its_keys(run: RunFolder) -> None:
