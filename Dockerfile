@@ -10,8 +10,10 @@ RUN apt-get update \
 
 WORKDIR /opt/nmt
 COPY constraints.txt ./
-# The wheels of the package index hold CUDA, of several gigabytes.
-RUN pip install --no-cache-dir --constraint constraints.txt --index-url https://download.pytorch.org/whl/cpu torch
+# Options of pip for PyTorch alone, such as --index-url with the address of its wheels for CPUs: the others hold CUDA, of
+# several gigabytes.
+ARG TORCH_OPTIONS=""
+RUN pip install --no-cache-dir --constraint constraints.txt ${TORCH_OPTIONS} torch
 COPY pyproject.toml README.md LICENSE ./
 COPY nmt nmt
 RUN pip install --no-cache-dir --constraint constraints.txt ".[serve,sentences,languages]"
