@@ -131,8 +131,9 @@ def test_absolute_paths_in_a_config_become_their_last_names(checkpoint: Path, tm
 
 
 def test_a_folder_that_is_no_model_and_a_damaged_one_are_not_pushed(
-    checkpoint: Path, server: Hub, call: Call, tmp_path: Path
+    checkpoint: Path, server: Hub, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # A message names the runs that are there, and a working directory may have some.
     ended = call(hub.main, "push", NAME, "--model", tmp_path)
     assert (ended.code, ended.errors) == (2, f"{tmp_path}: neither a run nor a checkpoint\n")
     model = tmp_path / "model"

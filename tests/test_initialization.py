@@ -64,8 +64,8 @@ def measure(options: Any) -> tuple[dict[str, float], dict[str, float]]:
         lambda _, inputs: signals.update({"decoder state": rms(inputs[0].hidden)})
     )
     record("readout", translator.decoder.readout)
-    record("logits", translator.projection)
     logits_BTV = translator(source_BS, lengths_B, target_BT)
+    signals["logits"] = rms(logits_BTV)
     F.cross_entropy(logits_BTV.flatten(0, 1), target_BT.flatten()).backward()
     gradients = {
         name: parameter.grad.norm().item()
