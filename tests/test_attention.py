@@ -74,7 +74,7 @@ BY_HAND: list[tuple[str, dict[str, object], dict[str, object], float]] = [
     # Vaswani 2017, eq. 1: e = -1 / sqrt 2, 1 / sqrt 2;  a_1 = 1 / (1 + e^1.414214)
     ("scaled_dot", {}, {}, 0.195570),
     # Luong 2015, section 3.1, general: W m_1 = (1, 2), W m_2 = (0, 0);  e = 2, 0;  a_1 = 1 / (1 + e^-2)
-    ("general", {}, {"memory.weight": [[1, 0], [2, 0]]}, 0.880797),
+    ("general", {}, {"memory.weight": [[2, 0], [4, 0]], "scale": 0.5}, 0.880797),
     # Luong 2015, section 3.1, concat: v = (1, 2),
     #   W [q; m_1] = (0 - 1, 1 + 1) = (-1, 2),  W [q; m_2] = (0 + 1, 1 + 0) = (1, 1)
     #   e_1 = tanh(-1) + 2 tanh 2 = 1.166461,  e_2 = tanh 1 + 2 tanh 1 = 2.284782;  a_1 = 1 / (1 + e^1.118321)
@@ -103,10 +103,10 @@ def test_scores_by_hand(kind: str, options: dict[str, object], weights: dict[str
     chosen = model_options().attention.model_copy(update={"score": SCORES[kind].options(**options)})
     attention = build_attention(chosen, 2, 2, REFERENCE)
     with torch.no_grad():
-        parameters = dict(attention.score.named_parameters())
-        assert parameters.keys() == weights.keys()
+        tensors = dict(attention.score.named_parameters()) | dict(attention.score.named_buffers())
+        assert tensors.keys() == weights.keys()
         for name, values in weights.items():
-            parameters[name].copy_(torch.tensor(values))
+            tensors[name].copy_(torch.tensor(values))
     prepared = attention.prepare(encoded(torch.tensor([[[1.0, -1.0], [0.0, 1.0], [9.0, 9.0]]]), 2))
     look = attention(torch.tensor([[[0.0, 1.0]]]), prepared, (), 0)
     torch.testing.assert_close(look.weights.mean(), torch.tensor([[[first, 1 - first, 0.0]]]), rtol=0, atol=1e-6)
@@ -209,7 +209,7 @@ def test_local_windows_follow_the_paper(window: str, half_width: int, at_once: b
     weights_BTS = look.weights.mean()
     assert look.weights.values_BQNW.shape[-1] == min(2 * half_width + 1, 12), "a window reads its own positions alone"
 
-    scores_BTS = query_BTH @ attention.score.memory(source.memory_BSC).transpose(1, 2)
+    scores_BTS = query_BTH @ attention.score.keys(source.memory_BSC).transpose(1, 2)
     borders = set()
     for row, length in enumerate(lengths):
         for t in range(targets):
@@ -217,7 +217,8 @@ def test_local_windows_follow_the_paper(window: str, half_width: int, at_once: b
                 center = float(t + 1)
             else:
                 hidden = torch.tanh(attention.window.hidden.weight @ query_BTH[row, t])
-                center = length / (1 + math.exp(-float(attention.window.position[0] @ hidden)))
+                v = attention.window.position[0] * attention.window.scale
+                center = length / (1 + math.exp(-float(v @ hidden)))
             weights, context = follow_the_paper(
                 scores_BTS[row, t].tolist(),
                 source.memory_BSC[row, :, 0].tolist(),

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.checkpoint import Loaded, saved_tensors
+from nmt.model.attention.base import Encoded
+from nmt.model.attention.soft import build_attention
 from nmt.model.translator import Translator, Vocabulary
 from tests.support.networks import REFERENCE, VOCABULARY, model_options, sentences
 
@@ -120,8 +122,51 @@ def test_signals_and_gradients_are_of_order_one(options: dict[str, Any]) -> None
     assert not {name: norm for name, norm in gradients.items() if norm < SMALLEST_GRADIENT[options["cell"]] * whole}
 
 
+def attention_with(**options: Any) -> Any:
+    """An attention for queries of 256 features and annotations of 512."""
+    torch.manual_seed(0)
+    return build_attention(model_options(**options).attention, 256, 512, REFERENCE)
+
+
+@pytest.mark.parametrize("window", ["global", "local_predictive"])
+def test_a_step_of_adam_moves_scores_and_windows_a_little(window: str) -> None:
+    """Adam's first step changes every entry of a matrix by the learning rate.
+
+    With |q| and |m| = 0.5 in every feature a score changes by 0.001 x 256 x 512 x 0.25 = 32.8 where W is the matrix
+    itself; the factor of 512^-1/2 leaves 1.45. v' tanh(W q) changes by at most 0.26, and 256^-1/2 leaves 0.016.
+    """
+    attention = attention_with(score="general", window=window)
+    query_11H = torch.full((1, 1, 256), 0.5) * torch.randn(256).sign()
+    memory_1SC = torch.full((1, 6, 512), 0.5) * torch.randn(512).sign()
+    moved = attention.score.memory.weight if window == "global" else attention.window.position
+
+    def value() -> Tensor:
+        if window == "global":
+            return query_11H[0, 0] @ attention.score.keys(memory_1SC)[0, 0]
+        encoded = Encoded(memory_1SC, torch.ones(1, 6, dtype=torch.bool), ())
+        centers = attention.window.bounds(query_11H, attention.prepare(encoded), None)[1]
+        return torch.logit((centers[0, 0] + 1) / 6)
+
+    before = value()
+    before.backward()
+    torch.optim.Adam([moved], lr=1e-3).step()
+    change = (before - value()).item()
+    if window == "global":
+        assert change == pytest.approx(0.001 * 256 * 512 * 0.25 * 512**-0.5, rel=1e-3)
+    else:
+        assert 0 < change < 0.001 * 256 * 256**-0.5
+
+
 def small() -> Translator:
     return Translator(model_options(tie="none"), VOCABULARY, REFERENCE).eval()
+
+
+def test_scores_and_windows_of_a_checkpoint_of_earlier_versions_are_those_of_their_weights() -> None:
+    attention = attention_with(score="general", window="local_predictive")
+    assert 0 < attention.score.scale < 1
+    assert 0 < attention.window.scale < 1
+    Loaded(Path("run"), "", dict(attention.named_parameters()), cast(Any, None), cast(Any, None)).load_into(attention)
+    assert (attention.score.scale, attention.window.scale) == (1.0, 1.0)
 
 
 def test_embeddings_of_a_checkpoint_of_earlier_versions_are_rows_of_their_table() -> None:

@@ -143,7 +143,7 @@ def test_hard_attention_of_wu_2018_written_out_with_the_librarys_layer() -> None
     words_1TE = translator.decoder.embedding(torch.cat([torch.tensor([[BOS]]), target_BT[:, :-1]], 1))
     wiring: Any = translator.decoder.wiring
     h_TH = wiring.stack.cells[0].layer(words_1TE)[0][0]
-    a_TS = torch.softmax(h_TH @ wiring.attention.score.memory.weight @ memory_SC.T, -1)
+    a_TS = torch.softmax(h_TH @ wiring.attention.score.keys(memory_SC).T, -1)
     readout: Any = translator.decoder.readout
     joint_RI = torch.cat([readout.annotation.weight, readout.mix.weight], 1)
     log_p = []

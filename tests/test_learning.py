@@ -7,7 +7,7 @@ broken gradient nor a broken mask reaches. The seed is drawn anew each time, and
 from __future__ import annotations
 
 import secrets
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from nmt.config.schema import SearchConfig
-from nmt.kernels.cross_entropy.chunked import chunked_cross_entropy
+from nmt.kernels.select import choose_kernels
 from nmt.model.attention import SCORES, WINDOWS
 from nmt.model.attention.presets import ATTENTION_PRESETS
+from nmt.model.modules import without_memory
 from nmt.model.translator import ForcedReadout, Translator, Vocabulary
 from nmt.search import translate_batch
 from tests.support.networks import BOS, EOS, REFERENCE, model_options
@@ -58,8 +59,9 @@ def learned(options: dict[str, Any], reverse: bool, seed: int) -> float:
     """The share of unseen sequences that the trained network translates without a mistake."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    kernels = replace(REFERENCE, cross_entropy=chunked_cross_entropy)
-    translator = Translator(model_options(**options, sizes=(16, 24, 48)), VOCABULARY, kernels)
+    build = partial(Translator, model_options(**options, sizes=(16, 24, 48)), VOCABULARY)
+    unsupported = without_memory(lambda: build(REFERENCE)).unsupported_reasons()
+    translator = build(choose_kernels("auto", torch.device("cpu"), unsupported))
     optimizer = torch.optim.Adam(translator.parameters(), lr=5e-3)
     updates = UPDATES_WITHOUT_ATTENTION if options.get("score") == "none" else UPDATES
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)

@@ -129,13 +129,13 @@ def saved_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def parameter_count(tensors: Mapping[str, Tensor]) -> int:
-    """Returns the number of parameters of saved tensors; the scale of an embedding is a constant."""
+    """Returns the number of parameters of saved tensors; scales are constants."""
     return sum(tensor.numel() for tensor in tensors.values() if tensor.dim())
 
 
 def with_scales(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns saved tensors with the scales of embeddings, which are 1 in checkpoints of earlier versions."""
-    scales = (name for name in own if name.endswith("embedding.scale") and name not in saved)
+    """Returns saved tensors with the scales of a network's weights, which are 1 in checkpoints of earlier versions."""
+    scales = (name for name in own if name.endswith(".scale") and name not in saved)
     return {**saved, **{name: torch.ones(()) for name in scales}}
 
 

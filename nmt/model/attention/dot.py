@@ -12,7 +12,7 @@ from nmt.config import schema
 from nmt.config.registry import PartOptions
 from nmt.kernels.select import Kernels
 from nmt.model.attention.base import SCORES, ClosedForm, Score, ScoreOptions, View
-from nmt.model.modules import Linear, initialize
+from nmt.model.modules import Linear, initialize, scaled_down
 
 
 class CosineOptions(ScoreOptions):
@@ -80,15 +80,22 @@ class GeneralOptions(ScoreOptions):
 
 @SCORES.register("general", GeneralOptions)
 class GeneralScore(DotScore):
-    """q' W m (Luong 2015, section 3.1); W m is computed once for a sentence."""
+    """q' W m (Luong 2015, section 3.1); W m is computed once for a sentence.
+
+    W is the layer's matrix times `scale`. A step of Adam changes every entry of the matrix by the learning rate, and
+    the changes add up over all pairs of features. Without the scale a score moves by tens, and the softmax saturates.
+    """
+
+    scale: Tensor
 
     def __init__(self, options: GeneralOptions, query_size: int, memory_size: int, kernels: Kernels) -> None:
         super().__init__(options, query_size, query_size, kernels)
         self.memory = Linear(memory_size, query_size, kernels, bias=False)
         initialize(self.memory)
+        self.register_buffer("scale", scaled_down(self.memory.weight))
 
     def keys(self, memory: Tensor) -> Tensor:
-        keys: Tensor = self.memory(memory)
+        keys: Tensor = self.memory(memory) * self.scale
         return keys
 
 

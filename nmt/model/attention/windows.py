@@ -26,7 +26,7 @@ from nmt.model.attention.base import (
     WindowOutput,
 )
 from nmt.model.attention.normalizers import Normalizer
-from nmt.model.modules import initialize
+from nmt.model.modules import initialize, scaled_down
 
 
 class GlobalWindowOptions(NetworkPartOptions):
@@ -169,7 +169,12 @@ class LocalPredictiveWindow(LocalWindow):
     """local-p: p_t = S sigmoid(v' tanh(W q)); weights times exp(-(s - p_t)^2 / (2 (D/2)^2)) (Luong 2015, section 3.2).
 
     The weights of the window do not add up to 1. p_t gets its gradient through the Gaussian.
+
+    v is `position` times `scale`. Without it steps of Adam, which add up over all features, would soon saturate the
+    sigmoid, and p_t would have no gradient.
     """
+
+    scale: Tensor
 
     def __init__(self, options: LocalPredictiveOptions, query_size: int) -> None:
         super().__init__(options, query_size)
@@ -177,11 +182,12 @@ class LocalPredictiveWindow(LocalWindow):
         self.position = nn.Parameter(torch.empty(1, query_size))
         initialize(self.hidden)
         nn.init.xavier_uniform_(self.position)
+        self.register_buffer("scale", scaled_down(self.position))
 
     def bounds(self, query: Tensor, prepared: Prepared, position: int | None) -> tuple[int | Tensor, Tensor]:
         dtype = prepared.bias.dtype
         # A sum of products in full precision: autocast's bf16 could not tell the positions of a long sentence apart.
-        logits = (torch.tanh(self.hidden(query)).to(dtype) * self.position.squeeze(0)).sum(-1)
+        logits = (torch.tanh(self.hidden(query)).to(dtype) * self.position.squeeze(0) * self.scale).sum(-1)
         # The paper counts positions from 1.
         centers = prepared.lengths.unsqueeze(-1) * torch.sigmoid(logits) - 1.0
         last = prepared.memory.shape[-2] - self.width(prepared)
