@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from nmt.cli.common import Parser, command, writing
+from nmt.cli.common import Parser, command, unused_folder, writing
 from nmt.cli.options import add_number_option, add_plugin_option
 from nmt.config.schema import Positive
 from nmt.errors import CheckpointError
@@ -22,9 +22,7 @@ def main() -> int:
     parser.add_argument("--output", required=True, metavar="FOLDER", help="folder of the new checkpoint")
     add_plugin_option(parser)
     options = parser.parse_args()
-    if Path(options.output).exists():
-        raise CheckpointError(f"{options.output}: is there already; name a new folder")
-    run, last, output = Path(options.model), options.last, Path(options.output)
+    run, last, output = Path(options.model), options.last, unused_folder(options.output)
 
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from nmt.checkpoint import RunFolder, Snapshot, average, find, load_model_files, write_checkpoint

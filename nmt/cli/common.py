@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import nmt
 from nmt.config.wording import nearest, synonyms
-from nmt.errors import REMEDIES, ConfigError, DataError, NmtError, on_one_line, reason, write_errors
+from nmt.errors import REMEDIES, CheckpointError, ConfigError, DataError, NmtError, on_one_line, reason, write_errors
 
 USER_ERROR = 2
 INTERRUPTED = 128 + 2
@@ -176,6 +176,13 @@ def check_weights(options: argparse.Namespace) -> None:
 
 def _same(path: str, other: str) -> bool:
     return Path(path).resolve() == Path(other).resolve()
+
+
+def unused_folder(path: str) -> Path:
+    """Returns the path of a folder that a command will make; raises `CheckpointError` if something is there."""
+    if Path(path).exists():
+        raise CheckpointError(f"{path}: is there already; name a new folder")
+    return Path(path)
 
 
 def output_files(output: str | None, test_sets: Sequence[str], suffix: str) -> list[Path]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from nmt.cli.common import Parser, command, writing
+from nmt.cli.common import Parser, command, unused_folder, writing
 from nmt.cli.options import add_model_options
-from nmt.errors import CheckpointError
 
 DESCRIPTION = """Writes a translator as two ONNX graphs, encoder.onnx and step.onnx, into a new folder, with its
 tokenizers and options.json. scripts/translate_onnx.py translates with them, without PyTorch."""
@@ -18,9 +15,7 @@ def main() -> int:
     add_model_options(parser, ensemble=False)
     parser.add_argument("--output", required=True, metavar="FOLDER", help="folder of the graphs")
     options = parser.parse_args()
-    output = Path(options.output)
-    if output.exists():
-        raise CheckpointError(f"{output}: is there already; name a new folder")
+    output = unused_folder(options.output)
 
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from nmt.tasks.plugins import load_plugins

@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nmt.cli.common import Parser, command, writing
+from nmt.cli.common import Parser, command, unused_folder, writing
 from nmt.cli.options import add_plugin_option
-from nmt.errors import CheckpointError, write_errors
+from nmt.errors import write_errors
 
 if TYPE_CHECKING:
     from nmt.checkpoint.huggingface import HubName
@@ -41,8 +41,7 @@ def main() -> int:
     for flag in misplaced:
         if getattr(options, flag[2:].replace("-", "_")):
             parser.error(f"{flag} does not go with {options.action}")
-    if options.output is not None and Path(options.output).exists():
-        raise CheckpointError(f"{options.output}: is there already; name a new folder")
+    output = unused_folder(options.output) if options.output else None
 
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from nmt.checkpoint.huggingface import HubName
@@ -53,7 +52,7 @@ def main() -> int:
     if pushes:
         _push(options, name)
     else:
-        _pull(name, options.output)
+        _pull(name, output)
     return 0
 
 
@@ -75,7 +74,7 @@ def _push(options: argparse.Namespace, name: HubName) -> None:
         write(f"{name}: {upload(name, Path(scratch), private=not options.public)}\n")
 
 
-def _pull(name: HubName, output: str | None) -> None:
+def _pull(name: HubName, output: Path | None) -> None:
     from nmt.checkpoint import load_model_files
     from nmt.checkpoint.durable import new_folder
     from nmt.checkpoint.huggingface import MODEL_FILES, download
@@ -83,7 +82,7 @@ def _pull(name: HubName, output: str | None) -> None:
     folder = download(name)
     load_model_files(folder)
     if output is not None:
-        with write_errors(output), new_folder(Path(output)) as new:
+        with write_errors(output), new_folder(output) as new:
             for file in MODEL_FILES:
                 if (folder / file).exists():
                     shutil.copyfile(folder / file, new / file)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from nmt.cli.common import Parser, command, writing
+from nmt.cli.common import Parser, command, unused_folder, writing
 from nmt.cli.options import add_model_options
-from nmt.errors import CheckpointError
 
 DESCRIPTION = """Writes a model with weights of 8 bits into a new folder, about a quarter as large. It translates as
 the model itself does with --precision int8. Commands that use a model take the folder; training cannot begin there."""
@@ -18,9 +15,7 @@ def main() -> int:
     add_model_options(parser, ensemble=False)
     parser.add_argument("--output", required=True, metavar="FOLDER", help="folder of the new model")
     options = parser.parse_args()
-    output = Path(options.output)
-    if output.exists():
-        raise CheckpointError(f"{output}: is there already; name a new folder")
+    output = unused_folder(options.output)
 
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from nmt.runtime import in_bytes
