@@ -80,18 +80,6 @@ def initialize(*layers: nn.Linear | None, gates: int = 1) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def scaled_down(weight: nn.Parameter) -> Tensor:
-    """Divides weights [..., H] by a scale of H^-1/2 and returns the scale, so that their product is unchanged.
-
-    Adam changes entries by the learning rate whatever their size: for it the scale is a smaller learning rate of the
-    product. It is a constant that is saved with the weights.
-    """
-    scale = torch.tensor(weight.shape[-1] ** -0.5)
-    with torch.no_grad():
-        weight.div_(scale)
-    return scale
-
-
 def parameter_counts(modules: Mapping[str, nn.Module]) -> list[tuple[str, int]]:
     """Returns the name and number of parameters of each module that has any; a shared one counts in the first only."""
     seen: set[nn.Parameter] = set()

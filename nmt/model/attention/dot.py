@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,7 +13,7 @@ from nmt.config import schema
 from nmt.config.registry import PartOptions
 from nmt.kernels.select import Kernels
 from nmt.model.attention.base import SCORES, ClosedForm, Score, ScoreOptions, View
-from nmt.model.modules import Linear, initialize, scaled_down
+from nmt.model.modules import Linear, initialize
 
 
 class CosineOptions(ScoreOptions):
@@ -82,8 +83,8 @@ class GeneralOptions(ScoreOptions):
 class GeneralScore(DotScore):
     """q' W m (Luong 2015, section 3.1); W m is computed once for a sentence.
 
-    W is the layer's matrix times `scale`. A step of Adam changes every entry of the matrix by the learning rate, and
-    the changes add up over all pairs of features. Without the scale a score moves by tens, and the softmax saturates.
+    W is the layer's matrix times a constant `scale` of C^-1/2, as in Vaswani 2017, eq. 1. Without it states that have
+    learned a little already move a score by tens: the softmax saturates before attention is right, and has no gradient.
     """
 
     scale: Tensor
@@ -92,7 +93,7 @@ class GeneralScore(DotScore):
         super().__init__(options, query_size, query_size, kernels)
         self.memory = Linear(memory_size, query_size, kernels, bias=False)
         initialize(self.memory)
-        self.register_buffer("scale", scaled_down(self.memory.weight))
+        self.register_buffer("scale", torch.tensor(memory_size**-0.5))
 
     def keys(self, memory: Tensor) -> Tensor:
         keys: Tensor = self.memory(memory) * self.scale

@@ -26,7 +26,7 @@ from nmt.model.attention.base import (
     WindowOutput,
 )
 from nmt.model.attention.normalizers import Normalizer
-from nmt.model.modules import initialize, scaled_down
+from nmt.model.modules import initialize
 
 
 class GlobalWindowOptions(NetworkPartOptions):
@@ -170,8 +170,7 @@ class LocalPredictiveWindow(LocalWindow):
 
     The weights of the window do not add up to 1. p_t gets its gradient through the Gaussian.
 
-    v is `position` times `scale`. Without it steps of Adam, which add up over all features, would soon saturate the
-    sigmoid, and p_t would have no gradient.
+    v is `position` times a constant `scale` of H^-1/2: without it the sigmoid soon saturates, and p_t has no gradient.
     """
 
     scale: Tensor
@@ -182,7 +181,7 @@ class LocalPredictiveWindow(LocalWindow):
         self.position = nn.Parameter(torch.empty(1, query_size))
         initialize(self.hidden)
         nn.init.xavier_uniform_(self.position)
-        self.register_buffer("scale", scaled_down(self.position))
+        self.register_buffer("scale", torch.tensor(query_size**-0.5))
 
     def bounds(self, query: Tensor, prepared: Prepared, position: int | None) -> tuple[int | Tensor, Tensor]:
         dtype = prepared.bias.dtype
