@@ -83,7 +83,7 @@ def test_inks_are_those_of_the_papers_figure() -> None:
         {reader.texts["script"]}
         const attention = {reader.texts["data"]}.sentences[0].attention[0];
         console.log(JSON.stringify({{
-            inks: inksOf(attention),
+            inks: inksOf(attention.sentences),
             largest: largestWords(attention.sentences[1]),
             found: [" NOT so", "positive", "x"].map((query) => matching({reader.texts["data"]}, query)),
         }}));"""

@@ -56,10 +56,10 @@ def translator(
 # The equations
 
 
-def weighted(score: Any, memory: Tensor) -> Tensor:
-    """softmax(tanh(W h + b) u) over the rows of a memory, and their sum with these weights (Yang 2016, eq. 5-7)."""
+def weights_of(score: Any, memory: Tensor) -> Tensor:
+    """softmax(tanh(W h + b) u) over the rows of a memory (Yang 2016, eq. 5 and 6)."""
     hidden = torch.tanh(memory @ score.memory.weight.t() + score.memory.bias)
-    return torch.softmax(hidden @ score.energy.weight[0], 0) @ memory
+    return torch.softmax(hidden @ score.energy.weight[0], 0)
 
 
 def test_the_summary_written_out_once_more() -> None:
@@ -73,14 +73,26 @@ def test_the_summary_written_out_once_more() -> None:
         encoded, weights = context.add_source_context(
             model.encode(batch.source_BS, batch.source_lengths_B), batch.context.sources, None
         )
-        assert weights is None
+        assert weights is not None
+        words = iter(weights.words_NQS)
+        sentences = dict(zip(weights.previous.sentence_L.tolist(), weights.sentences_LQP, strict=True))
+        assert sorted(sentences) == [row for row, before in BEFORE.items() if before]
         for row, before in BEFORE.items():
             expected = torch.zeros(8, dtype=torch.float64)
             if before:
-                said = [weighted(context.words.score, encoded.memory_BSC[each, : SOURCES[each]]) for each in before]
+                memories = [encoded.memory_BSC[each, : SOURCES[each]] for each in before]
+                own = [weights_of(context.words.score, memory) for memory in memories]
+                said = [word @ memory for word, memory in zip(own, memories, strict=True)]
                 annotations, _ = context.sentences.stack(torch.stack(said).unsqueeze(0))
-                expected = weighted(context.sentences.attention.score, annotations.squeeze(0))
+                above = weights_of(context.sentences.attention.score, annotations.squeeze(0))
+                expected = above @ annotations.squeeze(0)
+                # The nearest sentence is first in the weights.
+                for expected_S, given_QS in zip(own[::-1], words, strict=False):
+                    torch.testing.assert_close(given_QS[0, : len(expected_S)], expected_S, rtol=0, atol=1e-12)
+                    assert given_QS[0, len(expected_S) :].abs().sum() == 0
+                torch.testing.assert_close(sentences[row][0, : len(above)], above.flip(0), rtol=0, atol=1e-12)
             torch.testing.assert_close(encoded.summary.vector_BD[row], expected, rtol=0, atol=1e-12)
+        assert next(words, None) is None
 
 
 def test_the_start_and_a_step_by_hand() -> None:

@@ -1,18 +1,21 @@
 """The attention of a sentence pair, and the labels of its pieces.
 
-Shapes: N heads, T target positions, S source positions, the end symbols included in both.
+Shapes: N heads, T target positions, S source positions, the end symbols included in both; Q positions of a side, P
+previous sentences.
 """
 
 from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 MAX_LABEL_LENGTH = 24
 """Characters of a label. SentencePiece learns no piece above 16, but a symbol of the user may be a paragraph."""
+Side = Literal["source", "target"]
 END = "</s>"
 """Label of the end symbol, whatever the vocabulary calls it."""
 WORD_START = "\u2581"
@@ -23,6 +26,19 @@ _RIGHT_TO_LEFT_MARK = "\u200f"
 _RIGHT_TO_LEFT = ("R", "AL")
 _LEFT_TO_RIGHT = ("L", "EN", "AN")
 _MIRRORED = str.maketrans("()[]{}<>«»‹›", ")(][}{><»«›‹")
+
+
+@dataclass(frozen=True)
+class ContextMap:
+    """Attention of a side to the previous sentences of its document, in order; the mean of the heads."""
+
+    side: Side
+    lines: tuple[int, ...]
+    """Numbers of the previous sentences."""
+    sentences_QP: npt.NDArray[np.float32]
+    """Weight of each sentence. Q is 1 if the weights are the same for every position."""
+    words_QS: tuple[npt.NDArray[np.float32], ...]
+    """Weights of the pieces in each sentence, its end symbol last."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +59,8 @@ class AttentionMap:
     """Local attention only: D, source positions on either side of p_t (Luong 2015, section 3.2)."""
     log_probability: float
     """Of the target in nats, including its end symbol."""
+    context: tuple[ContextMap, ...] | None = None
+    """A map for each side with document context, none without a previous sentence; None: the model has no context."""
 
     @property
     def labels(self) -> tuple[list[str], list[str]]:

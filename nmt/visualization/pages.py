@@ -21,10 +21,18 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from nmt.errors import write_errors
-from nmt.visualization.attention_map import AttentionMap
-from nmt.visualization.playground import PAIR_PATH, STEPS_PATH, BeamTrace, Mechanism, PairAttention
+from nmt.visualization.attention_map import AttentionMap, ContextMap
+from nmt.visualization.playground import (
+    PAIR_PATH,
+    STEPS_PATH,
+    BeamTrace,
+    ContextAttention,
+    Mechanism,
+    PairAttention,
+)
 
 WEIGHT_STEPS = 255
 """Steps of a stored weight: it differs by at most 1/510. A sentence of 30 pieces takes about a kilobyte a head."""
@@ -178,7 +186,6 @@ class TranslationPage(Page):
 
 def pair_attention(attention: AttentionMap, links: Links | None = None) -> PairAttention:
     """Returns the record of a map, with the word alignment by its weights if there is one."""
-    steps = np.rint(np.clip(attention.weights_NTS, 0.0, 1.0) * WEIGHT_STEPS).astype(np.uint8)
     centers = None
     if attention.centers_NT is not None:
         # The shortest decimal form of each: the positions within a window depend on the last digit.
@@ -188,12 +195,28 @@ def pair_attention(attention: AttentionMap, links: Links | None = None) -> PairA
         source_pieces=list(attention.source_pieces),
         target_pieces=list(attention.target_pieces),
         log_probability=round(attention.log_probability, 4),
-        heads=len(steps),
-        weights=base64.b64encode(steps.tobytes()).decode(),
+        heads=len(attention.weights_NTS),
+        weights=_bytes(attention.weights_NTS),
         centers=centers,
         half_width=attention.half_width,
         links=None if links is None else list(links),
+        context=None if attention.context is None else list(map(_context_attention, attention.context)),
     )
+
+
+def _context_attention(context: ContextMap) -> ContextAttention:
+    return ContextAttention(
+        side=context.side,
+        lines=list(context.lines),
+        sentences=_bytes(context.sentences_QP),
+        words=list(map(_bytes, context.words_QS)),
+    )
+
+
+def _bytes(weights: npt.NDArray[np.float32]) -> str:
+    """Returns weights in bytes, in base64."""
+    steps = np.rint(np.clip(weights, 0.0, 1.0) * WEIGHT_STEPS).astype(np.uint8)
+    return base64.b64encode(steps.tobytes()).decode()
 
 
 def _system_content(system: PageSystem) -> dict[str, Any]:

@@ -144,6 +144,18 @@ class BeamTrace(PlaygroundRecord):
     """D of local attention."""
 
 
+class ContextAttention(PlaygroundRecord):
+    """Attention weights of a side to the previous sentences of its document: the mean of the heads."""
+
+    side: Literal["source", "target"]
+    lines: list[int]
+    """The lines of these sentences, in order. Their pieces are those of the page's items with these lines."""
+    sentences: str
+    """Base64 of bytes [positions, lines]: 255 is 1. One position: the weights are the same for every piece."""
+    words: list[str]
+    """Of each line, base64 of bytes [positions, pieces + 1]: the end symbol is last."""
+
+
 class PairAttention(PlaygroundRecord):
     """Attention weights of a sentence pair under teacher forcing, as the page draws them."""
 
@@ -161,6 +173,8 @@ class PairAttention(PlaygroundRecord):
     half_width: int | None = None
     links: list[tuple[int, int]] | None = None
     """Word alignment (source, target) by these weights, counted from 0; None if it was not computed."""
+    context: list[ContextAttention] | None = None
+    """Of each side with document context, empty without a previous sentence; None if the model has no context."""
 
 
 def rounded_numbers(values: Sequence[float] | npt.NDArray[np.floating]) -> list[float]:

@@ -52,7 +52,7 @@ class ContextWeights:
 
     previous: PreviousSentences
     words_NQS: Tensor
-    """Weights of the words in each previous sentence; exactly 0 on padding."""
+    """Weights of the words in each previous sentence; exactly 0 on padding. Q is 1 if all positions have the same."""
     sentences_LQP: Tensor
     """Weights of the previous sentences, nearest first; exactly 0 where there is none."""
 

@@ -102,24 +102,36 @@ class SummaryContext(Context):
         self, encoded: Encoded, previous: PreviousSentences, states: Sentences | None
     ) -> tuple[Encoded, ContextWeights | None]:
         states = states or Sentences(encoded.memory_BSC, encoded.mask_BS)
-        vector_BD = self.summarize(previous, states, len(encoded.mask_BS))
+        vector_BD, weights = self.summarize(previous, states, len(encoded.mask_BS))
         first_BAH = None if self.first is None else self.first(vector_BD).unflatten(1, (-1, self.state_size))
         step_term = None if self.enter is None else self._step_term
-        return replace(encoded, summary=Summary(vector_BD, first_BAH, step_term)), None
+        return replace(encoded, summary=Summary(vector_BD, first_BAH, step_term)), weights
 
-    def summarize(self, previous: PreviousSentences, states: Sentences, sentences: int) -> Tensor:
-        """Returns the summary [B, D] of the previous sentences of each of so many sentences; 0 where there are none."""
+    def summarize(
+        self, previous: PreviousSentences, states: Sentences, sentences: int
+    ) -> tuple[Tensor, ContextWeights]:
+        """Returns the summary [B, D] of the previous sentences of each of so many sentences, and its weights.
+
+        The summary is 0 where there are no previous sentences.
+        """
         count, width = states.mask_MS.shape
         position_P = torch.arange(count * width, device=states.mask_MS.device)
         words_PC, mask_P = states.states_MSC.flatten(0, 1), states.mask_MS.flatten()
-        summaries_MC, _ = self.words.pool(words_PC, position_P // width, position_P % width, count, mask_P)
+        summaries_MC, words_P = self.words.pool(words_PC, position_P // width, position_P % width, count, mask_P)
         oldest_first_N = _oldest_first(previous.count_L).to(previous.row_N.device, non_blocking=True)
         read_NC = summaries_MC.index_select(0, previous.row_N.index_select(0, oldest_first_N))
         read_NC = self.drop(read_NC, self.dropout, self.training)
         packing = Packing.of(previous.count_L, read_NC.device)
-        vectors_LD, _ = self.sentences(read_NC.index_select(0, packing.element_P), packing)
+        vectors_LD, sentences_P = self.sentences(read_NC.index_select(0, packing.element_P), packing)
         summary_BD: Tensor = vectors_LD.new_zeros(sentences, vectors_LD.shape[1])
-        return summary_BD.index_copy(0, previous.sentence_L, vectors_LD)
+        summary_BD = summary_BD.index_copy(0, previous.sentence_L, vectors_LD)
+        # One weight for all positions, at the index of the sentence in L x P.
+        index_P = previous.index_N.index_select(0, oldest_first_N).index_select(0, packing.element_P)
+        present_LP = previous.present_LP
+        sentences_LP = sentences_P.new_zeros(present_LP.numel()).index_copy(0, index_P, sentences_P)
+        words_NS = words_P.view(count, width).index_select(0, previous.row_N)
+        weights = ContextWeights(previous, words_NS.unsqueeze(1), sentences_LP.view_as(present_LP).unsqueeze(1))
+        return summary_BD, weights
 
     def _step_term(self, vector_BD: Tensor, projected_BQG: Tensor, hidden_BQH: Tensor) -> Tensor:
         assert self.gate_state is not None

@@ -9,7 +9,7 @@ R readout.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
@@ -29,13 +29,14 @@ from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import CheckpointError, ConfigError
 from nmt.evaluation.alignment import Alignment, Linking, Unit, align
 from nmt.model.attention import AttentionWeights
+from nmt.model.context import ContextWeights
 from nmt.model.translator import forced_readout
 from nmt.runtime import gather_objects, in_halves
 from nmt.tasks.base import gather_rows
 from nmt.tasks.translation.loading import System
 from nmt.tasks.translation.text_translation import encode_lines
 from nmt.training.objectives import TranslationObjective, target_rows
-from nmt.visualization.attention_map import AttentionMap
+from nmt.visualization.attention_map import AttentionMap, ContextMap, Side
 
 Ids = Sequence[Sequence[int]]
 """Rows of pieces, without end symbols."""
@@ -112,24 +113,29 @@ def _planned(
     return order, document_buckets(longest[order], np.full(len(order), True), sentences[order], reach, batch_tokens)[0]
 
 
-def _forced(system: System, batches: Sequence[Batch]) -> tuple[Tensor, list[AttentionWeights]]:
-    """Returns log-probabilities [N] of the target pieces, and attention weights of the translators that have any.
+def _forced(
+    system: System, batches: Sequence[Batch]
+) -> tuple[Tensor, list[AttentionWeights], list[dict[Side, ContextWeights]]]:
+    """Returns log-probabilities [N] of the target pieces, attention weights of the translators that have any, and each
+    translator's weights of previous sentences.
 
-    The former are the log of the mean of the translators' probabilities, as the search averages them. The weights of a
+    The first are the log of the mean of the translators' probabilities, as the search averages them. The weights of a
     latent alignment are its posterior.
     """
     parts: list[Tensor] = []
     attentions: list[AttentionWeights] = []
+    contexts: list[dict[Side, ContextWeights]] = []
     for translator, batch in zip(system.translators, batches, strict=True):
         rows_N = target_rows(batch).to(batch.target_BT.device)
         target_N = batch.target_BT.flatten()[rows_N]
-        log_probabilities_N, weights = translator.target_log_probabilities(
-            forced_readout(translator, batch), rows_N, target_N
-        )
+        result = forced_readout(translator, batch)
+        log_probabilities_N, weights = translator.target_log_probabilities(result, rows_N, target_N)
         parts.append(log_probabilities_N)
         if weights is not None:
             attentions.append(weights)
-    return torch.logsumexp(torch.stack(parts), 0) - math.log(len(parts)), attentions
+        sides: dict[Side, ContextWeights | None] = {"source": result.source_context, "target": result.target_context}
+        contexts.append({side: each for side, each in sides.items() if each is not None})
+    return torch.logsumexp(torch.stack(parts), 0) - math.log(len(parts)), attentions, contexts
 
 
 # Loss
@@ -330,7 +336,7 @@ def forced_attention_of_ids(
 
     def work(batches: Sequence[Batch]) -> list[AttentionMap]:
         rows = batches[0].rows
-        results = list(_attention(system, batches, [sources[row] for row in rows], [targets[row] for row in rows]))
+        results = list(_attention(system, batches, sources, targets, lines))
         for row, one in zip(rows, results, strict=True):
             _require_finite(one.log_probability, lines[row], one.weights_NTS)
         return results
@@ -340,13 +346,19 @@ def forced_attention_of_ids(
     return [by_row[row] for row in range(len(sources))]
 
 
-def _attention(system: System, batches: Sequence[Batch], sources: Ids, targets: Ids) -> Iterator[AttentionMap]:
-    log_probabilities_N, attentions = _forced(system, batches)
+def _attention(
+    system: System, batches: Sequence[Batch], all_sources: Ids, all_targets: Ids, lines: Sequence[int]
+) -> Iterator[AttentionMap]:
+    log_probabilities_N, attentions, contexts = _forced(system, batches)
     if not attentions:
         raise ConfigError("model.attention: no model has attention to look at; choose one that has")
     batch = batches[0]
+    sources, targets = ([ids[row] for row in batch.rows] for ids in (all_sources, all_targets))
     totals_B = _totals(batch, log_probabilities_N)
     single = attentions[0] if len(system.translators) == 1 else None
+    context_maps: list[list[ContextMap]] | None = None
+    if single and system.translators[0].context.document_context is not None:
+        context_maps = _context_maps(batch, contexts[0], {"source": all_sources, "target": all_targets}, lines)
     weights_BTNS = single.dense() if single else _mean(attentions, sources, targets)
     # One transfer for the batch, not one for each sentence.
     weights_BNTS = weights_BTNS.transpose(1, 2).float().cpu().numpy()
@@ -367,7 +379,38 @@ def _attention(system: System, batches: Sequence[Batch], sources: Ids, targets: 
             centers_NT=None if centers_BNT is None else centers_BNT[row, :, :positions].copy(),
             half_width=single.half_width if single else None,
             log_probability=totals_B[row],
+            context=None if context_maps is None else tuple(context_maps[row]),
         )
+
+
+def _context_maps(
+    batch: Batch, contexts: Mapping[Side, ContextWeights], ids: Mapping[Side, Ids], lines: Sequence[int]
+) -> list[list[ContextMap]]:
+    """The maps of each pair, a map for each side with previous sentences. `ids` and `lines` are those of all pairs."""
+    maps: list[list[ContextMap]] = [[] for _ in range(batch.pairs)]
+    for side, weights in contexts.items():
+        assert batch.context is not None, "weights are those of previous sentences"
+        rows, previous = batch.context.rows.tolist(), weights.previous
+        words_NQS, sentences_LQP = (each.float().cpu().numpy() for each in (weights.words_NQS, weights.sentences_LQP))
+        # Nearest first in the batch, and in order in a map.
+        read = list(zip(previous.row_N.tolist(), words_NQS, strict=True))
+        for pair, sentences_QP, count in zip(
+            previous.sentence_L.tolist(), sentences_LQP, previous.count_L.tolist(), strict=True
+        ):
+            own, read = read[:count][::-1], read[count:]
+            # Sentences that are read as context alone have context as well.
+            if pair >= batch.pairs:
+                continue
+            positions = min(len(words_NQS[0]), len(ids[side][rows[pair]]) + 1)
+            maps[pair].append(
+                ContextMap(
+                    side,
+                    tuple(lines[rows[row]] for row, _ in own),
+                    sentences_QP[:positions, :count][:, ::-1].copy(),
+                    tuple(words_QS[:positions, : len(ids[side][rows[row]]) + 1].copy() for row, words_QS in own),
+                )
+            )
+    return maps
 
 
 def _mean(attentions: Sequence[AttentionWeights], sources: Ids, targets: Ids) -> Tensor:

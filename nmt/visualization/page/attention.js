@@ -14,15 +14,20 @@ const ALL_HEADS = -2;
 /** Weights at which colours are at half of their strength: 0.25 for the square root, 0.5 for a linear scale. */
 const SCALES = { root: Math.sqrt, linear: (weight) => weight };
 
+/** Returns weights that are stored in bytes. */
+function bytesOf(text) {
+  return Float32Array.from(atob(text), (byte) => byte.charCodeAt(0) / 255);
+}
+
 /** Returns the weights of a head, or the mean over all heads for -1: [target * sources], from 0 to 1. */
 function weightsOf(attention, head) {
-  const text = atob(attention.weights);
-  const size = text.length / attention.heads;
+  const all = bytesOf(attention.weights);
+  const size = all.length / attention.heads;
   const heads = head < 0 ? [...Array(attention.heads).keys()] : [head];
   const weights = new Float32Array(size);
   for (const number of heads) {
     for (let index = 0; index < size; index++) {
-      weights[index] += text.charCodeAt(number * size + index) / 255 / heads.length;
+      weights[index] += all[number * size + index] / heads.length;
     }
   }
   return weights;
@@ -81,6 +86,58 @@ function mergedWeights(weights, sourceNumbers, targetNumbers) {
   return merged.map((value, index) => value / counts[Math.floor(index / across)]);
 }
 
+/** The previous sentences of a side, with the weights of a unit to them. */
+class ContextView {
+  /** `units` are the numbers of the units of the side's pieces. */
+  constructor(page, number, context, units) {
+    const { side, lines, sentences, words } = context;
+    const system = page.data.systems[number];
+    const pieces = lines.map((line) => page.data.sentences.find((each) => each.line === line).attention[number][`${side}_pieces`]);
+    const weights = bytesOf(sentences);
+    this.side = side;
+    this.isShared = weights.length === lines.length;
+    const own = this.isShared ? [0] : units;
+    this.weights = mergedWeights(weights, lines.map((_, index) => index), own);
+    this.words = words.map((each, index) => mergedWeights(bytesOf(each), unitNumbers(pieces[index], page.level), own));
+    const named = lines.map((line, index) => {
+      const all = unitsOf(pieces[index], page.level);
+      const glued = all.map((unit, at) => at + 1 < all.length && !unit.startsWith(WORD_START));
+      return { name: `line ${line}`, words: all.map((unit) => unit.replaceAll(WORD_START, " ").trim() || WORD_START), glued };
+    });
+    this.text = new WeightedSentences(named, system[`${side}_language`], "cell");
+    const kind = side === "source" ? "sources" : "translations";
+    const table = make("div", { role: "table", "aria-label": `previous ${kind} of ${system.name}` });
+    table.append(...this.text.rows);
+    const same = this.isShared ? ", with the same weights for every piece" : "";
+    this.element = make("div", { class: "context" }, make("p", { class: "side" }, `previous ${kind}${same}`), table);
+  }
+
+  /** Returns the weights of the selected unit; null if it has none. */
+  weightsOf(selection) {
+    if (!this.isShared && selection?.side !== this.side) return null;
+    const index = this.isShared ? 0 : selection.index;
+    const count = this.words.length;
+    return this.words.map((words, at) => {
+      const size = this.text.sentences[at].words.length;
+      return { weight: this.weights[index * count + at], weights: [...words.subarray(index * size, (index + 1) * size)] };
+    });
+  }
+
+  show(selection) {
+    this.text.show(this.weightsOf(selection));
+  }
+
+  /** Returns the numbers of the selected unit, for the line that has them: the sentence with most, and its words. */
+  read(selection) {
+    const weighted = this.weightsOf(selection);
+    if (!weighted) return [];
+    const index = weighted.reduce((best, { weight }, at) => (weight > weighted[best].weight ? at : best), 0);
+    const { name, words } = this.text.sentences[index];
+    const parts = largest(weighted[index].weights, words, 3).flatMap(({ weight, piece }) => [" ", make("bdi", {}, label(piece)), ` ${weight.toFixed(2)}`]);
+    return [`; context: ${name}, weight ${weighted[index].weight.toFixed(2)}:`, ...parts];
+  }
+}
+
 /** Shows the attention of a system in a sentence pair. */
 class AttentionView {
   constructor(page, number, attention) {
@@ -108,11 +165,20 @@ class AttentionView {
         "p", { class: "facts" }, `log-probability ${attention.log_probability.toFixed(2)}, ${perPiece} per piece; `,
         `${sources} source and ${targets} target pieces, end symbols included`,
       ),
-      this.row("source", system.source_language), this.row("target", system.target_language), this.readout,
     );
+    this.contexts = (attention.context ?? []).map((context) => new ContextView(page, number, context, this.units[context.side]));
+    if (attention.context && !this.contexts.length) {
+      this.element.append(make("p", { class: "facts" }, "The first sentence of its document has no context."));
+    }
+    for (const side of ["source", "target"]) {
+      this.element.append(...this.contexts.filter((each) => each.side === side).map(({ element }) => element));
+      this.element.append(this.row(side, system[`${side}_language`]));
+    }
+    this.element.append(this.readout);
     if (attention.heads > 1) this.element.append(this.headChoice());
     this.element.append(this.matrix);
     if (attention.centers && level === "pieces") this.element.append(this.legend());
+    if (this.contexts.length) this.element.append(WeightedSentences.legend("context"));
     this.choose(attention.heads > 1 ? page.heads.get(number) ?? MEAN : 0);
   }
 
@@ -319,6 +385,7 @@ class AttentionView {
     }
     this.cross.replaceChildren();
     for (const { line } of this.grid ?? []) line.hidden = true;
+    for (const each of this.contexts) each.show(chosen);
     this.readout.replaceChildren();
     if (!chosen) return;
     if (chosen.side === "target" && this.centers) this.paintWindow(this.centers[chosen.index]);
@@ -372,6 +439,6 @@ class AttentionView {
     const most = largest(weights, this.pieces[other]);
     most.forEach(({ weight, piece }, index) => parts.push(index ? ", " : "", name(piece), ` ${weight.toFixed(2)}`));
     if (!most.length) parts.push("nothing");
-    this.readout.append(...parts);
+    this.readout.append(...parts, ...this.contexts.flatMap((each) => each.read({ side, index })));
   }
 }

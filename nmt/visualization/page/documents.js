@@ -1,17 +1,17 @@
 "use strict";
 
-// A classified document with its attention weights.
+// Sentences with the weight of each in the margin, and that of each word as its background; a classified document.
 
 const SHOWN_LABELS = 10;
 const DOCUMENT_HINT = "Point at a word or at a weight in the margin, or tap it.";
 
 /** Returns the colour strength of sentences and words, from 0 to 1 (Yang 2016, figure 5), 1 for the largest. */
-function inksOf(attention) {
-  const words = attention.sentences.map(({ weight, weights }) => weights.map((each) => Math.sqrt(weight) * each));
+function inksOf(sentences) {
+  const words = sentences.map(({ weight, weights }) => weights.map((each) => Math.sqrt(weight) * each));
   const most = Math.max(1e-9, ...words.map((row) => Math.max(0, ...row)));
-  const mostOfSentence = Math.max(1e-9, ...attention.sentences.map(({ weight }) => weight));
+  const mostOfSentence = Math.max(1e-9, ...sentences.map(({ weight }) => weight));
   return {
-    sentences: attention.sentences.map(({ weight }) => weight / mostOfSentence),
+    sentences: sentences.map(({ weight }) => weight / mostOfSentence),
     words: words.map((row) => row.map((value) => value / most)),
   };
 }
@@ -23,6 +23,60 @@ function largestWords({ words, weights }, count = 5) {
     .filter(({ weight }) => weight >= 0.01)
     .sort((one, other) => other.weight - one.weight)
     .slice(0, count);
+}
+
+/** Rows of sentences, `{ name, words, glued }`: the weight in the margin, then the words. A glued word follows without a space. */
+class WeightedSentences {
+  constructor(sentences, language, cellRole) {
+    this.sentences = sentences;
+    this.cells = [];
+    this.rows = sentences.map((sentence, index) => this.row(sentence, index, language, cellRole));
+  }
+
+  row({ words, glued }, index, language, cellRole) {
+    const cells = [];
+    const cell = (role, kind, content) => {
+      const tag = content === END ? "bdi" : "span";
+      const dir = content === END ? "ltr" : undefined;
+      cells.push(make(tag, { class: kind, role, dir, "data-cell": `${index} ${cells.length}` }, content));
+      return cells.at(-1);
+    };
+    const margin = cell("rowheader", "margin", "");
+    const text = make("span", { class: "words", dir: "auto", lang: language });
+    words.forEach((word, column) => {
+      text.append(column && !glued?.[column] ? " " : "", cell(cellRole, "word", word));
+    });
+    if (!words.length) text.append(make("span", { class: "empty" }, "(empty)"));
+    this.cells.push(cells);
+    return make("div", { class: "sentence", role: "row" }, margin, text);
+  }
+
+  /** Shows weights, `{ weight, weights }` of each sentence; null shows none. */
+  show(weighted) {
+    const inks = weighted && inksOf(weighted);
+    this.cells.forEach(([margin, ...words], index) => {
+      const weight = weighted?.[index].weight.toFixed(2);
+      const { name } = this.sentences[index];
+      margin.textContent = weight ?? "–";
+      margin.setAttribute("aria-label", weight ? `${name}, weight ${weight}` : name);
+      margin.style.setProperty("--ink-share", inks ? inks.sentences[index].toFixed(3) : 0);
+      words.forEach((word, column) => {
+        word.style.setProperty("--ink-share", inks ? inks.words[index][column].toFixed(3) : 0);
+      });
+    });
+  }
+
+  /** Explains the colours; `whole` is what the sentences are. */
+  static legend(whole) {
+    const sentence = make("span", { class: "margin" }, "0.25");
+    const word = make("span", { class: "word" }, "word");
+    for (const sample of [sentence, word]) sample.style.setProperty("--ink-share", 1);
+    return make(
+      "p", { class: "legend" }, sentence, ` weight of a sentence in the ${whole}, p`, make("sub", {}, "s"), "; ", word,
+      " √p", make("sub", {}, "s"), " · p", make("sub", {}, "w"), ", where p", make("sub", {}, "w"),
+      ` is the weight of the word in its sentence. Each colour is full for the largest value of the ${whole}.`,
+    );
+  }
 }
 
 /** Whether a document has this text or label. */
@@ -56,14 +110,16 @@ class DocumentView {
     const system = page.data.systems[number];
     this.page = page;
     this.attention = attention;
-    this.inks = inksOf(attention);
-    this.cells = [];
-    this.rows = attention.sentences.map((sentence, index) => this.row(sentence, index, system.language));
+    const named = attention.sentences.map(({ words }, index) => ({ name: `sentence ${index + 1}`, words }));
+    const text = new WeightedSentences(named, system.language, "gridcell");
+    text.show(attention.sentences);
+    ({ rows: this.rows, cells: this.cells } = text);
+    for (const cell of this.cells.flat()) cell.tabIndex = -1;
     this.readout = make("p", { class: "readout", role: "status", "data-hint": DOCUMENT_HINT });
     this.element = make("section", { class: "system", "aria-label": system.name }, make("h2", {}, attention.label, ...this.verdict()));
     const grid = make("div", { class: "document", role: "grid", "aria-readonly": true, "aria-label": "sentences" });
     grid.append(...this.rows);
-    this.element.append(this.labels(), this.readout, grid, this.legend());
+    this.element.append(this.labels(), this.readout, grid, WeightedSentences.legend("document"));
     if (this.cells.length) this.cells[0][0].tabIndex = 0;
     selectable(grid, ".margin, .word", page, (cell) => this.selectionOf(cell), (cell, key) => this.next(cell, key));
   }
@@ -108,39 +164,6 @@ class DocumentView {
       list.append(make("dt", {}, make("bdi", {}, label)), make("dd", {}, bar, ` ${probability.toFixed(3)}`));
     }
     return list;
-  }
-
-  /** Makes a sentence: its weight in the margin, its words, each with its own background. */
-  row(sentence, index, language) {
-    const cells = [];
-    const cell = (role, kind, ink, text, label) => {
-      const name = `${index} ${cells.length}`;
-      const element = make("span", { class: kind, role, tabindex: -1, "data-cell": name, "aria-label": label }, text);
-      element.style.setProperty("--ink-share", ink.toFixed(3));
-      cells.push(element);
-      return element;
-    };
-    const weight = sentence.weight.toFixed(2);
-    const spoken = `sentence ${index + 1}, weight ${weight}`;
-    const margin = cell("rowheader", "margin", this.inks.sentences[index], weight, spoken);
-    const text = make("span", { class: "words", dir: "auto", lang: language });
-    sentence.words.forEach((word, column) => {
-      text.append(column ? " " : "", cell("gridcell", "word", this.inks.words[index][column], word));
-    });
-    if (!sentence.words.length) text.append(make("span", { class: "empty" }, "(empty)"));
-    this.cells.push(cells);
-    return make("div", { class: "sentence", role: "row" }, margin, text);
-  }
-
-  legend() {
-    const sentence = make("span", { class: "margin" }, "0.25");
-    const word = make("span", { class: "word" }, "word");
-    for (const sample of [sentence, word]) sample.style.setProperty("--ink-share", 1);
-    return make(
-      "p", { class: "legend" }, sentence, " weight of a sentence in the document, p", make("sub", {}, "s"), "; ", word,
-      " √p", make("sub", {}, "s"), " · p", make("sub", {}, "w"), ", where p", make("sub", {}, "w"),
-      " is the weight of the word in its sentence. Each colour is full for the largest value of the document.",
-    );
   }
 
   paint(chosen) {
