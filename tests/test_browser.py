@@ -16,7 +16,7 @@ import pytest
 
 from nmt.visualization.pages import SentenceWeights
 from tests.test_document_page import page_of as document_page_of
-from tests.test_plots import attention_map, page_of
+from tests.test_plots import GERMAN, attention_map, page_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -281,6 +281,44 @@ def test_a_phone_shows_the_weights_of_a_word(visit: Visit) -> None:
         assert tapped["y"] + tapped["height"] <= seen["y"] or seen["y"] + seen["height"] <= tapped["y"]
     word.tap()
     assert readout.inner_text() == ""
+
+
+HOSTILE = {
+    "markup": ("▁</script>", "▁<img", "▁src=x", "▁onerror=alert(1)>", "▁&lt;", "▁<!--", "▁{{data}}", "▁</s>", "▁'\""),
+    "directions": ("▁\u202eesrever", "▁שלום", "▁\u2067", "▁abc", "▁مرحبا", "▁123", "▁\u200f"),
+    "characters": (
+        "▁👩\u200d👩\u200d👧",
+        "▁🇩🇪",
+        "▁e" + "\u0301" * 50,
+        "▁\u2028",
+        "▁\x00",
+        "▁",
+        "▁\U00020000",
+        "▁\u00a0",
+    ),
+    "one piece": ("▁" + "x" * 2000,),
+    "many pieces": ("▁abcd", *("efghi",) * 9) * 44,
+    "no piece": (),
+}
+
+
+@pytest.mark.parametrize("pieces", HOSTILE.values(), ids=HOSTILE)
+def test_any_text_is_shown_as_it_is(visit: Visit, pieces: tuple[str, ...]) -> None:
+    """On a phone, which it does not widen. As a translation it may be empty, as a source it may not."""
+    page = visit(page_of([[attention_map(pieces or GERMAN, pieces)]]), phone=True)
+    sides = page.get_by_role("listbox")
+    for side, own in enumerate((pieces or GERMAN, pieces)):
+        shown = sides.nth(side).locator(".piece").all_text_contents()
+        assert len(shown) == len(own) + 1
+        for text, piece in zip(shown, own, strict=False):
+            # A browser may trim other spaces than Python.
+            assert text.strip("▁\x00\ufffd") == piece.strip("▁\x00\ufffd").strip()
+    sides.nth(1).locator(".piece").first.tap()
+    assert page.locator(".readout").inner_text().startswith("pinned: ")
+    assert page.locator("#systems :is(img, script)").count() == 0
+    for tab in ("attention", "alignment"):
+        page.locator(f"#tab-{tab}").click()
+        assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"], tab
 
 
 @pytest.mark.parametrize("kind", PAGES)

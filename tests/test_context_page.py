@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,10 +23,15 @@ from nmt.tasks.translation.loading import load_model
 from nmt.visualization.attention_map import AttentionMap, ContextMap, Side
 from nmt.visualization.pages import WEIGHT_STEPS
 from tests.support.commands import Call
-from tests.support.models import CPU, SOURCES
+from tests.support.models import CPU, REFERENCES, SOURCES
+from tests.support.playground import serving
 from tests.test_browser import HEBREW, PHONE, Visit, assert_contrast, browser, visit  # noqa: F401 - fixtures
 from tests.test_document_translation import CONTEXTS, save
+from tests.test_playground import translate as translate_in
 from tests.test_plots import ENGLISH, GERMAN, Reader, attention_map, page_of
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 SIDES: tuple[Side, ...] = ("source", "target")
 
@@ -206,3 +211,25 @@ def test_context_is_accessible(visit: Visit, phone: bool) -> None:  # noqa: F811
         page.keyboard.press("Escape")
     if phone:
         assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+
+
+def test_the_page_of_a_server_with_such_a_model(
+    browser: Browser,  # noqa: F811
+    tmp_path: Path,
+    tokenizers: TokenizerPair,
+) -> None:
+    """There a sentence stands alone: its search and a given translation are shown as ever."""
+    model = load_model(save(tmp_path / "model", "hierarchical-both", tokenizers, updates=5), None, CPU)
+    errors: list[str] = []
+    with serving({"a": model}) as (address, _):
+        page = browser.new_context().new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(address)
+        translate_in(page, SOURCES[3], models="a")
+        page.locator("#tab-attention").click()
+        assert page.get_by_role("listbox").count() == 2
+        page.locator("#target").evaluate("(field, text) => { field.value = text; }", REFERENCES[3])
+        page.locator("#translate").click()
+        page.get_by_text("The first sentence of its document has no context.").wait_for()
+        page.context.close()
+    assert errors == []

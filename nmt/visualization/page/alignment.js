@@ -121,6 +121,7 @@ class LinksView {
     this.page = page;
     this.words = wordAttention(attention);
     this.links = attention.links ?? strongestLinks(this.words);
+    this.own = new Set(this.links.map((link) => link.join("-")));
     const kind = attention.links ? "" : " (largest weight of each target word)";
     this.sentence = sentence;
     // The links belong to the words: two systems with the same ones share them.
@@ -153,7 +154,7 @@ class LinksView {
   }
 
   cell(row, column) {
-    const isLink = this.links.some(([source, target]) => source === column && target === row);
+    const isLink = this.own.has(`${column}-${row}`);
     const mark = make("span", { "aria-hidden": "true" });
     const element = make("td", { role: "gridcell", tabindex: row || column ? -1 : 0, class: isLink ? "model-link" : undefined }, mark);
     element.style.setProperty("--weight", SCALES[this.page.scale](Math.min(1, this.words.rows[row][column])).toFixed(3));

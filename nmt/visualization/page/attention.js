@@ -127,14 +127,15 @@ class ContextView {
     this.text.show(this.weightsOf(selection));
   }
 
-  /** Returns the numbers of the selected unit, for the line that has them: the sentence with most, and its words. */
+  /** Returns text and elements with the largest weights of the selected unit: one sentence and three of its words. */
   read(selection) {
     const weighted = this.weightsOf(selection);
     if (!weighted) return [];
     const index = weighted.reduce((best, { weight }, at) => (weight > weighted[best].weight ? at : best), 0);
     const { name, words } = this.text.sentences[index];
-    const parts = largest(weighted[index].weights, words, 3).flatMap(({ weight, piece }) => [" ", make("bdi", {}, label(piece)), ` ${weight.toFixed(2)}`]);
-    return [`; context: ${name}, weight ${weighted[index].weight.toFixed(2)}:`, ...parts];
+    const most = largest(weighted[index].weights, words, 3);
+    const parts = most.flatMap(({ weight, piece }, rank) => [rank ? ", " : ": ", make("bdi", {}, label(piece)), ` ${weight.toFixed(2)}`]);
+    return [`; context: ${name}, weight ${weighted[index].weight.toFixed(2)}`, ...parts];
   }
 }
 
