@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import socket
 from contextlib import ExitStack
@@ -95,6 +96,8 @@ def _serve(options: argparse.Namespace, limits: Limits) -> int:
         listener.listen(BACKLOG)
         address, port = listener.getsockname()[:2]
         shown = f"[{address}]" if ":" in address else address
+        # The garbage collector would go through all objects of PyTorch again and again.
+        gc.freeze()
         logger.info("listening on http://%s:%d", shown, port)
         server.run(sockets=[listener])
         models.close()

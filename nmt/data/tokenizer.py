@@ -104,6 +104,9 @@ class Tokenizer:
 
     def encode(self, lines: Sequence[str], threads: int = 1) -> list[list[int]]:
         """Returns the ids of each line, without bos and eos; a blank line has none."""
+        if self.kind != "word" and threads == 1:
+            # Line by line: for a list SentencePiece starts a thread, which takes ten times as long as a short line.
+            return [self._processor.encode(line, out_type=int) for line in lines]
         if self.kind != "word":
             return list(self._processor.encode(list(lines), out_type=int, num_threads=threads))
         # SentencePiece would make one unknown piece of unknown words that follow each other.
@@ -171,8 +174,9 @@ class Tokenizer:
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Returns the pieces of a row of ids, as the vocabulary spells them. Ids are within the vocabulary."""
-        assert all(0 <= id_ < self.size for id_ in ids), f"an id outside of 0..{self.size - 1}"
-        return [self._processor.id_to_piece(int(id_)) for id_ in ids]
+        row = [int(id_) for id_ in ids]
+        assert all(0 <= id_ < self.size for id_ in row), f"an id outside of 0..{self.size - 1}"
+        return list(self._processor.id_to_piece(row)) if row else []
 
     def piece_id(self, piece: str) -> int | None:
         """Returns the id of a piece; None if the vocabulary does not have it."""

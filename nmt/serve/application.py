@@ -38,8 +38,8 @@ def build_application(models: Models, limits: Limits, keys: Keys, metrics: Metri
         redoc_url=None,
         redirect_slashes=False,
     )
-    application.include_router(own_routes(models, limits, keys, metrics))
-    application.include_router(libretranslate_routes(models, limits, keys))
+    for router in (*own_routes(models, limits, keys, metrics), libretranslate_routes(models, limits, keys)):
+        application.include_router(router)
 
     @application.exception_handler(Refusal)
     async def refuse(request: Request, error: Refusal) -> JSONResponse:

@@ -12,7 +12,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -29,8 +28,11 @@ BATCH_ITEMS = 256
 """Sentences taken at once. Of more, the translator makes several batches anyway, and everyone else waits longer."""
 BATCH_SIZE = 20_000
 """Characters taken at once, as long as it is one sentence at least."""
-WAIT_SECONDS = 0.003
-"""For which an idle thread waits for further requests after the first one."""
+PAUSE_SECONDS = 0.003
+"""For which the event loop must be idle before a batch begins. Clients that got their answers together send their next
+requests together, and a batch of all costs less than one of those that wait already and one of the others."""
+LONGEST_WAIT = 0.5
+"""Seconds for which a batch waits for such a pause, at most. A full batch does not wait."""
 LONGEST_RETRY = 60
 """Seconds in `Retry-After`, at most."""
 
@@ -44,13 +46,12 @@ class _Job(Generic[Item, Answer, Options]):
     count: int
     """Of the items that have not been taken; a job that is computed `alone` only counts as so many."""
     alone: Callable[[], Any] | None = None
-    answer: Future[Any] = field(default_factory=Future)
     answers: list[Answer] = field(default_factory=list)
+    result: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
-    def finish(self, result: Any = None, error: BaseException | None = None) -> None:
-        # The client may have left meanwhile.
-        with suppress(InvalidStateError):
-            self.answer.set_exception(error) if error is not None else self.answer.set_result(result)
+
+_Finished = tuple[_Job[Any, Any, Any], Any]
+"""A job and its result, or the `Exception` that it raised."""
 
 
 class Batcher(Generic[Item, Answer, Options]):
@@ -72,7 +73,7 @@ class Batcher(Generic[Item, Answer, Options]):
         self._longest_queue = longest_queue
         self._condition = threading.Condition()
         self._jobs: deque[_Job[Item, Answer, Options]] = deque()
-        self._waiting = 0
+        self._waiting = self._arrived = 0
         self._seconds_of_item = 0.01
         self._closing = False
         self._thread = threading.Thread(target=self._run, name=f"batches of {name}", daemon=True)
@@ -116,35 +117,49 @@ class Batcher(Generic[Item, Answer, Options]):
                 raise Refusal(429, reason, {"Retry-After": str(seconds)})
             self._jobs.append(job)
             self._waiting += job.count
+            self._arrived += 1
             self._condition.notify()
-        job.answer.add_done_callback(lambda _: self._remove(job))
-        return await asyncio.wrap_future(job.answer)
-
-    def _remove(self, job: _Job[Item, Answer, Options]) -> None:
-        """Takes a cancelled job out of the queue; one that is finished is not there."""
-        with self._condition:
-            if job in self._jobs:
-                self._jobs.remove(job)
-                self._waiting -= job.count
+        try:
+            return await job.result
+        except BaseException:
+            with self._condition:
+                if job in self._jobs:
+                    self._jobs.remove(job)
+                    self._waiting -= job.count
+            raise
 
     def _run(self) -> None:
         while True:
             with self._condition:
-                idle = not self._jobs
                 while not self._jobs:
                     if self._closing:
                         return
                     self._condition.wait()
-            if idle:
-                time.sleep(WAIT_SECONDS)
+                loop = self._jobs[0].result.get_loop()
+            self._gather(loop)
             with self._condition:
                 taken = self._take()
+            if not taken:  # all were cancelled
+                continue
             started = time.perf_counter()
-            count = self._answer(taken)
+            finished = self._answer(taken)
             seconds = time.perf_counter() - started
-            if count:  # not all were cancelled
-                self._seconds_of_item += 0.2 * (seconds / count - self._seconds_of_item)
-                self._observe(count, seconds)
+            count = sum(len(items) or job.count for job, items in taken.items())
+            self._seconds_of_item += 0.2 * (seconds / count - self._seconds_of_item)
+            self._observe(count, seconds)
+            _deliver(finished, loop)
+
+    def _gather(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Waits for a pause in the arrival of requests."""
+        now = time.perf_counter()
+        end = now + LONGEST_WAIT
+        while self._waiting < BATCH_ITEMS and now < end:
+            started, before = now, self._arrived
+            _let_run(loop, end - now)
+            time.sleep(PAUSE_SECONDS)
+            now = time.perf_counter()
+            if self._arrived == before and now < started + 2 * PAUSE_SECONDS:
+                return
 
     def _take(self) -> dict[_Job[Item, Answer, Options], list[Item]]:
         """Takes items of the first job, and of those with equal options, one of each in turn."""
@@ -169,32 +184,46 @@ class Batcher(Generic[Item, Answer, Options]):
             self._jobs.rotate(-1)  # jobs with other options come next
         return taken
 
-    def _answer(self, taken: dict[_Job[Item, Answer, Options], list[Item]]) -> int:
-        """Answers what was taken; returns the number of items."""
-        if len(taken) != 1 and self._try(taken):
-            return sum(map(len, taken.values()))
-        # Alone: a sentence that cannot be translated is no reason to refuse those of other clients.
-        for job, items in taken.items():
-            self._try({job: items})
-        return sum(len(items) or job.count for job, items in taken.items())
-
-    def _try(self, jobs: dict[_Job[Item, Answer, Options], list[Item]]) -> bool:
-        """Answers jobs together, and returns whether that succeeded. An error of a single job is its answer."""
-        if not jobs:
-            return True
-        first = next(iter(jobs))
+    def _answer(self, taken: dict[_Job[Item, Answer, Options], list[Item]]) -> list[_Finished]:
+        """Answers what was taken; returns the jobs that are finished by it."""
         try:
-            if first.alone is not None:
-                first.finish(first.alone())
-                return True
-            assert first.options is not None
-            answers = iter(self._work([item for items in jobs.values() for item in items], first.options))
+            return self._try(taken)
         except Exception as error:
-            if len(jobs) == 1:
-                first.finish(error=error)
-            return False
-        for job, items in jobs.items():
+            if len(taken) == 1:
+                return [(job, error) for job in taken]
+        # Alone: a sentence that cannot be translated is no reason to refuse those of other clients.
+        return [each for job, items in taken.items() for each in self._answer({job: items})]
+
+    def _try(self, taken: dict[_Job[Item, Answer, Options], list[Item]]) -> list[_Finished]:
+        first = next(iter(taken))
+        if first.alone is not None:
+            return [(first, first.alone())]
+        assert first.options is not None
+        answers = iter(self._work([item for items in taken.values() for item in items], first.options))
+        for job, items in taken.items():
             job.answers += [next(answers) for _ in items]
-            if len(job.answers) == len(job.items):
-                job.finish(job.answers)
-        return True
+        return [(job, job.answers) for job in taken if len(job.answers) == len(job.items)]
+
+
+def _deliver(finished: Sequence[_Finished], loop: asyncio.AbstractEventLoop) -> None:
+    """Hands results and errors over to those who wait for them, in one call: each call interrupts the event loop."""
+
+    def set_results() -> None:
+        for job, result in finished:
+            if job.result.done():  # the client has left meanwhile
+                continue
+            if isinstance(result, Exception):
+                job.result.set_exception(result)
+            else:
+                job.result.set_result(result)
+
+    with suppress(RuntimeError):  # the event loop is closed, and nobody waits
+        loop.call_soon_threadsafe(set_results)
+
+
+def _let_run(loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+    """Waits until the event loop has run what is ready, and what that makes ready; for so long at most."""
+    done = threading.Event()
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(loop.call_soon, done.set)
+        done.wait(seconds)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
 from nmt.runtime import logger
@@ -61,7 +61,9 @@ class Guard:
             await send(message)
 
         try:
-            body = await self._body(receive)
+            reason = f"the body took more than {self._limits.body_seconds:g} seconds"
+            with _bound(self._limits.body_seconds, Refusal(408, reason, {"Connection": "close"})):
+                body = await self._read(receive)
             await self._run(scope, body, receive, send_safely)
         except Refusal as refusal:
             if not status:
@@ -76,18 +78,6 @@ class Guard:
         finally:
             route = getattr(scope.get("route"), "path", "other")
             self._observe(route, status, time.perf_counter() - started)
-
-    async def _body(self, receive: Receive) -> bytes:
-        """Returns the body; raises `Refusal` 413 or 408, or `ClientGoneError`."""
-        reading = asyncio.ensure_future(self._read(receive))
-        try:
-            done, _ = await asyncio.wait({reading}, timeout=self._limits.body_seconds)
-        finally:
-            await _cancel(reading)
-        if not done:
-            reason = f"the body took more than {self._limits.body_seconds:g} seconds"
-            raise Refusal(408, reason, {"Connection": "close"})
-        return reading.result()
 
     async def _read(self, receive: Receive) -> bytes:
         parts, size, more = [], 0, True
@@ -105,42 +95,52 @@ class Guard:
         return b"".join(parts)
 
     async def _run(self, scope: MutableMapping[str, Any], body: bytes, receive: Receive, send: Send) -> None:
-        left = asyncio.ensure_future(_disconnect(receive))
         unread = [body]
+        reason = f"not finished within {self._limits.seconds:g} seconds; send less text at once"
+        with _bound(self._limits.seconds, Refusal(504, reason)) as stop:
+            left = asyncio.ensure_future(_disconnect(receive, stop))
 
-        async def receive_again() -> Message:
-            if unread:
-                return {"type": "http.request", "body": unread.pop(), "more_body": False}
-            await asyncio.shield(left)
-            return {"type": "http.disconnect"}
+            async def receive_again() -> Message:
+                if unread:
+                    return {"type": "http.request", "body": unread.pop(), "more_body": False}
+                await asyncio.shield(left)
+                return {"type": "http.disconnect"}
 
-        running = asyncio.ensure_future(self._application(scope, receive_again, send))
-        try:
-            done, _ = await asyncio.wait(
-                {running, left}, timeout=self._limits.seconds, return_when=asyncio.FIRST_COMPLETED
-            )
-            if running in done:
-                running.result()
-            elif done:
-                raise ClientGoneError
-            else:
-                raise Refusal(504, f"not finished within {self._limits.seconds:g} seconds; send less text at once")
-        finally:
-            await _cancel(running)
-            await _cancel(left)
+            try:
+                await self._application(scope, receive_again, send)
+            finally:
+                left.cancel()
 
 
-async def _disconnect(receive: Receive) -> None:
+@contextmanager
+def _bound(seconds: float, late: Exception) -> Iterator[Callable[[Exception], None]]:
+    """Cancels the block after so many seconds, and raises `late`. The function that it gives cancels it earlier.
+
+    The block has no task of its own: three tasks a request took a tenth of the time of HTTP.
+    """
+    task, reasons = asyncio.current_task(), list[Exception]()
+    assert task is not None
+
+    def stop(reason: Exception) -> None:
+        if not reasons:
+            reasons.append(reason)
+            task.cancel()
+
+    timer = task.get_loop().call_later(seconds, stop, late)
+    try:
+        yield stop
+    except asyncio.CancelledError:
+        if not reasons:
+            raise
+        raise reasons[0] from None
+    finally:
+        timer.cancel()
+
+
+async def _disconnect(receive: Receive, stop: Callable[[Exception], None]) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _cancel(task: asyncio.Future[Any]) -> None:
-    """Cancels a task and waits until it has ended."""
-    if not task.done():
-        task.cancel()
-        with suppress(asyncio.CancelledError, Exception):
-            await task
+    stop(ClientGoneError())
 
 
 async def _send_json(send: Send, status: int, content: Mapping[str, Any], headers: Mapping[str, str]) -> None:

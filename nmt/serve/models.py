@@ -62,8 +62,10 @@ class ServedModel:
         if how.attention or how.heads:
             self.check_weights(pieces, pieces, how.n_best * (1 + how.heads * self.heads))
         sound_texts("prefixes", [source.prefix for source in sources])
-        # Contradictions are reported before anything waits.
-        if self.translator.search(**dict(how.search)).kind == "sampling":
+        search = self.translator.config.search
+        if how.search:  # contradictions are reported before anything waits
+            search = self.translator.search(**dict(how.search))
+        if search.kind == "sampling":
             # Sentences draw by their numbers in a batch.
             return list(await self.batcher.alone(lambda: self._translate(sources, how), len(sources)))
         return await self.batcher.answers(sources, how)

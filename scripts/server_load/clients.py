@@ -59,8 +59,10 @@ async def _request(port: int, body: bytes, streams: list[tuple[asyncio.StreamRea
         return "broken answer" if head or partial else "closed without an answer"
 
 
-async def load(port: int, lines: Sequence[str], clients: int, seconds: float, results: Results) -> None:
-    """Translates lines, one a request, over and over; every client waits for its answer before its next request."""
+async def load(
+    port: int, lines: Sequence[str], clients: int, seconds: float, results: Results, sentences: int = 1
+) -> None:
+    """Translates lines over and over; every client waits for its answer before its next request of so many."""
     end = time.monotonic() + seconds
 
     async def client(number: int) -> None:
@@ -73,7 +75,8 @@ async def load(port: int, lines: Sequence[str], clients: int, seconds: float, re
 
     async def requests(position: int, streams: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]) -> None:
         while time.monotonic() < end:
-            body = json.dumps({"lines": [lines[position % len(lines)]]}).encode()
+            some = [lines[(position * sentences + each) % len(lines)] for each in range(sentences)]
+            body = json.dumps({"lines": some}).encode()
             position += clients
             started = time.monotonic()
             try:

@@ -163,6 +163,8 @@ def sound(random: Random) -> bytes:
     return post("/api/translate", json.dumps({"lines": ["der hund schläft ."] * random.randrange(1, 5)}).encode())
 
 
+SILENT = 0.01
+"""Share of clients that stop in the middle of a request, and stay. The server gives them up after 10 seconds."""
 KINDS: Sequence[Callable[[Random], bytes]] = (
     *(random_bytes, random_body, random_form, deep_json, huge_line, wrong_values, wrong_head, wrong_target),
     *(pipelined, sound),
@@ -171,6 +173,9 @@ KINDS: Sequence[Callable[[Random], bytes]] = (
 
 def attack(random: Random) -> Attack:
     """Draws an attack: what is sent, how much of it, in how many parts, and whether the client stays."""
+    if random.random() < SILENT:
+        data = sound(random)
+        return Attack("silent", data[: random.randrange(len(data))])
     kind = random.choice(KINDS)
     data = kind(random)
     cut = random.random() < 0.3
