@@ -121,7 +121,6 @@ def test_known_words_come_back_with_their_punctuation(words: Tokenizer) -> None:
     ids = words.encode(LINES)
     assert words.decode(ids) == LINES
     assert all(words.unk not in row for row in ids)
-    assert words.encode(LINES, threads=2) == ids
     assert words.pieces(ids[-1]) == ["▁Der", "▁Hund", "▁schläft", "▁‿."]
 
 

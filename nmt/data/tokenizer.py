@@ -102,13 +102,11 @@ class Tokenizer:
     def __reduce__(self) -> tuple[type[Tokenizer], tuple[bytes, str]]:
         return Tokenizer, (self._model, self.origin)
 
-    def encode(self, lines: Sequence[str], threads: int = 1) -> list[list[int]]:
+    def encode(self, lines: Sequence[str]) -> list[list[int]]:
         """Returns the ids of each line, without bos and eos; a blank line has none."""
-        if self.kind != "word" and threads == 1:
+        if self.kind != "word":
             # Line by line: for a list SentencePiece starts a thread, which takes ten times as long as a short line.
             return [self._processor.encode(line, out_type=int) for line in lines]
-        if self.kind != "word":
-            return list(self._processor.encode(list(lines), out_type=int, num_threads=threads))
         # SentencePiece would make one unknown piece of unknown words that follow each other.
         texts = [separate(line) for line in lines] if self._is_separated else list(lines)
         words = [_SPELLED_WORD.findall(text) for text in self._processor.normalize(texts)]

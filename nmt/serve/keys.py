@@ -30,11 +30,6 @@ class Keys:
             raise DataError(f"{path}: has no key; write a key a line, or leave out --api-keys")
         return Keys(keys)
 
-    @property
-    def required(self) -> bool:
-        """Whether a client needs a key."""
-        return bool(self._digests)
-
     def allow(self, key: str | None) -> bool:
         """Whether a client with this key is answered. The time that it takes does not depend on the key."""
         if not self._digests:
