@@ -24,8 +24,9 @@ Answer = TypeVar("Answer")
 Result = TypeVar("Result")
 Options = TypeVar("Options", bound=Hashable)
 
-BATCH_ITEMS = 256
-"""Sentences taken at once. Of more, the translator makes several batches anyway, and everyone else waits longer."""
+BATCH_ITEMS = 400
+"""Sentences taken at once. Of more, the translator makes several batches anyway, and everyone else waits longer.
+Batches of 256 cost a fifth more a sentence: fewer of their sentences have similar lengths."""
 BATCH_SIZE = 20_000
 """Characters taken at once, as long as it is one sentence at least."""
 PAUSE_SECONDS = 0.003
