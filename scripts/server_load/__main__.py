@@ -132,7 +132,10 @@ def _attack(options: argparse.Namespace) -> bool:
     with serving(options.model) as server:
         asyncio.run(_attacks(server, Random(options.seed + 1), min(options.requests, 500), Counter(), []))  # warm
         before, files_before = _memory(server), server.metric("process_open_fds")
-        asyncio.run(_attacks(server, Random(options.seed), options.requests, kinds, problems))
+        random, half = Random(options.seed), options.requests // 2
+        asyncio.run(_attacks(server, random, half, kinds, problems))
+        middle = _memory(server)
+        asyncio.run(_attacks(server, random, options.requests - half, kinds, problems))
         time.sleep(1)
         healthy = server.request("GET", "/health").status == 200
         after, files = _memory(server), server.metric("process_open_fds")
@@ -142,7 +145,8 @@ def _attack(options: argparse.Namespace) -> bool:
     print(
         f"  {len(problems)} answered wrongly, {len(failures)} errors in the log; health: {'good' if healthy else 'bad'}"
     )
-    print(f"  memory: {before / 2**20:.0f} MiB before, {after / 2**20:.0f} MiB after")
+    memory = [f"{each / 2**20:.0f}" for each in (before, middle, after)]
+    print(f"  memory: {memory[0]} MiB before, {memory[1]} after half of them, {memory[2]} after all")
     print(f"  open files: {files_before:.0f} before, {files:.0f} after; {waiting:.0f} sentences wait")
     for problem in [*problems, *failures][:20]:
         print(f"  {problem}")
