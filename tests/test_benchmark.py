@@ -82,7 +82,7 @@ def test_a_speed_is_refused_where_the_gradients_are_others() -> None:
     update = Update(model, 50, AUTO, CPU)
     assert difference(update, expected, batch) < 1e-5
     # One target piece is another one.
-    other = replace(batch, target_BT=batch.target_BT.clone())
+    other = replace(batch, target_BT=batch.target_BT.clone(), memory_M=None)
     other.target_BT[0, 0] = 4 + (other.target_BT[0, 0] - 3) % 46
     with pytest.raises(SystemExit, match="the gradients differ from those of the reference"):
         difference(update, expected, other)

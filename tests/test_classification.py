@@ -445,6 +445,6 @@ def test_the_mean_of_checkpoints_labels(run: Path, call: Call, tmp_path: Path) -
 
 def test_graphs_are_for_a_translator(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"runtime\.kernel: graphed is for the decoder of a translator; set it to auto"
+        ConfigError, match=r"runtime\.kernel: graphed is for the training of translators; set it to auto"
     ):
         document_config(tmp_path, "runtime.kernel=graphed")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,10 @@ STEPS: Bounds = {
     "triton": {FP32: 5e-6, BF16: 2**-7},
 }
 # Shares of the largest element. In bf16 weights and readouts are rounded, too.
-LOSSES: Bounds = {name: {FP32: 3e-6, BF16: 2e-2, FP64: 1e-13} for name in ("reference", "chunked", "native")}
+LOSSES: Bounds = {
+    **{name: {FP32: 3e-6, BF16: 2e-2, FP64: 1e-13} for name in ("reference", "chunked", "native")},
+    "triton": {FP32: 3e-6, BF16: 2e-2},
+}
 # Shares of each element. PyTorch rounds 1 - p, its inverse and the product; C rounds the inverse and the product.
 DROPOUT: Bounds = {
     "reference": {dtype: 3.01 * ROUNDOFF[dtype] for dtype in FORMATS},
@@ -362,9 +366,21 @@ def test_additive_scores_of_the_search(implementation: str, device: str, dtype: 
     torch.testing.assert_close(scores.double(), expected, rtol=0, atol=1e-5)
 
 
+def losses_of(implementation: str, name: str, others: dict[str, Any]) -> Any:
+    """Returns the function of an implementation; a machine without Triton cannot import its own."""
+    if implementation == "triton":
+        return getattr(import_module("nmt.kernels.cross_entropy.triton"), f"triton_{name}")
+    return others[implementation]
+
+
 CROSS_ENTROPIES = {"reference": cross_entropy, "chunked": chunked_cross_entropy, "native": native_cross_entropy}
 # At the borders of chunks, too. The last one fills vectors, and not the last of them.
 POSITIONS_FEATURES_PIECES = [(1, 5, 7), (511, 5, 7), (512, 5, 7), (513, 5, 7), (1500, 5, 7), (700, 33, 67)]
+
+
+def interpretable(sizes: tuple[int, int, int], implementation: str, device: str) -> tuple[int, int, int]:
+    """Returns the sizes with fewer positions where Triton's interpreter runs a program for each, a millisecond each."""
+    return (min(sizes[0], 40), *sizes[1:]) if implementation == "triton" and device == "cpu" else sizes
 
 
 def cross_entropy_inputs(numbers: Numbers, sizes: tuple[int, int, int], has_bias: bool) -> dict[str, Tensor]:
@@ -392,8 +408,10 @@ def test_cross_entropy(
     dtype: torch.dtype,
 ) -> None:
     """In bf16 products alone are bf16, by autocast: losses and gradients stay in float32."""
+    sizes = interpretable(sizes, implementation, device)
     results: list[Results] = []
-    for kernel, each in ((CROSS_ENTROPIES[implementation], dtype), (cross_entropy, FP64)):
+    kernel_of_format = losses_of(implementation, "cross_entropy", CROSS_ENTROPIES)
+    for kernel, each in ((kernel_of_format, dtype), (cross_entropy, FP64)):
         inputs = cross_entropy_inputs(Numbers(each, each, device), sizes, has_bias)
         operands = [operand for operand in inputs.values() if operand.requires_grad]
         with torch.autocast(device, BF16, enabled=each == BF16):
@@ -421,6 +439,28 @@ def test_cross_entropy(
         if dtype == BF16:
             # bf16 has 8 bits: a product of 5 terms is good to about 1%.
             assert actual[name].item() == pytest.approx(by_pytorch.item(), rel=0.01)
+
+
+@in_every_format("cross_entropy", "triton")
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_position_without_a_target_does_not_count(
+    smoothing: float, implementation: str, device: str, dtype: torch.dtype
+) -> None:
+    """-1 is the target of padding: such rows change no loss and no gradient, and get none, whatever they hold."""
+    inputs = cross_entropy_inputs(Numbers(dtype, dtype, device), (9, 33, 67), has_bias=True)
+    targets, operands = inputs.pop("targets"), list(inputs.values())
+    counts = torch.arange(9, device=device) % 3 != 1
+    padded = targets.where(counts, -1)
+    kernel = losses_of(implementation, "cross_entropy", {})
+    results: list[Results] = []
+    for readout, chosen in ((operands[0], padded), (operands[0][counts], targets[counts])):
+        with torch.autocast(device, BF16, enabled=dtype == BF16):
+            losses = kernel(readout, *operands[1:], chosen, smoothing)
+        gradients = torch.autograd.grad(losses.smoothed, operands)
+        results.append(dict(zip(("readout", "weight", "bias"), gradients, strict=True)))
+        results[-1] |= {"smoothed": losses.smoothed.detach(), "likelihood": losses.negative_log_likelihood}
+    assert not results[0]["readout"][~counts].any()
+    assert_near(*results, 1e-6)
 
 
 def test_a_loss_without_gradients_computes_none() -> None:
@@ -460,7 +500,8 @@ def test_cross_entropy_of_r_drop(
         readout, weight, bias = inputs.values()
         if not results:
             with torch.autocast(device, BF16, enabled=each == BF16):
-                losses = REGULARIZED[implementation](readout.unflatten(0, (2, rows)), weight, bias, targets, 0.1, alpha)
+                kernel = losses_of(implementation, "regularized_cross_entropy", REGULARIZED)
+                losses = kernel(readout.unflatten(0, (2, rows)), weight, bias, targets, 0.1, alpha)
             assert not losses.negative_log_likelihood.requires_grad
             assert not losses.divergence.requires_grad
             trained, likelihood, divergence = losses
@@ -494,13 +535,15 @@ def test_log_probabilities_of_targets(
     sizes: tuple[int, int, int], implementation: str, device: str, dtype: torch.dtype
 ) -> None:
     """Against PyTorch's own losses in float64; each position has another weight in what follows."""
+    sizes = interpretable(sizes, implementation, device)
     results: list[Results] = []
     for each in (dtype, FP64):
         inputs = cross_entropy_inputs(Numbers(each, each, device), sizes, has_bias=True)
         targets = inputs.pop("targets")
         if not results:
             with torch.autocast(device, BF16, enabled=each == BF16):
-                values = TARGET_LOG_PROBABILITIES[implementation](*inputs.values(), targets)
+                kernel = losses_of(implementation, "target_log_probabilities", TARGET_LOG_PROBABILITIES)
+                values = kernel(*inputs.values(), targets)
         else:
             values = -F.cross_entropy(F.linear(*inputs.values()), targets, reduction="none")
         weights = torch.linspace(-1.0, 2.0, len(values), dtype=values.dtype, device=device)

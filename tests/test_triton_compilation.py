@@ -18,12 +18,13 @@ from triton.compiler import ASTSource
 
 from nmt.kernels.attention import triton as attention
 from nmt.kernels.attention.triton import blocks
+from nmt.kernels.cross_entropy import triton as cross_entropy
 from nmt.kernels.gru import triton as gru
 from nmt.kernels.lstm import triton as lstm
 from nmt.kernels.rnn import triton as rnn
 
 FULL = {"bias", "scores", "normalizer", "d_context", "d_weights", "d_all_weights", "d_scores", "d_energy"}
-FULL |= {"before", "after", "d_after", "d_before", "cell", "after_cell", "d_after_cell", "d_cell"}
+FULL |= {"expected", "mean", "before", "after", "d_after", "d_before", "cell", "after_cell", "d_after_cell", "d_cell"}
 
 
 def compile_kernel(kernel, pointers, short, without="", **fixed):
@@ -33,9 +34,11 @@ def compile_kernel(kernel, pointers, short, without="", **fixed):
     pointers = " ".join(name for name in pointers.split() if name not in fixed)
     signature = dict.fromkeys(kernel.arg_names, "i32") | dict.fromkeys(fixed, "constexpr")
     signature |= {name: "*fp32" if name in FULL else f"*{short}" for name in pointers.split()}
-    target = GPUTarget("cuda", 90, 32)
-    compiled = triton.compile(ASTSource(kernel, signature, fixed), target=target, options={"num_warps": warps})
-    assert compiled.asm["cubin"]
+    signature |= {name: kind for name, kind in {"target": "*i64", "smoothing": "fp32"}.items() if name in signature}
+    for capability in (80, 90):
+        target = GPUTarget("cuda", capability, 32)
+        compiled = triton.compile(ASTSource(kernel, signature, fixed), target=target, options={"num_warps": warps})
+        assert compiled.asm["cubin"]
     print(kernel.__name__, short, fixed)
 
 
@@ -49,6 +52,11 @@ for short in ("bf16", "fp32"):
         compile_kernel(attention._attention_backward, gradients, short, without, ADD=not additive, **sizes)
     keys = "query keys energy d_scores d_keys d_energy"
     compile_kernel(attention._keys_backward, keys, short, BLOCK_S=16, BLOCK_A=128)
+    for pieces in (8_000, cross_entropy.WIDEST):
+        block = triton.next_power_of_2(pieces)
+        sizes = {"BLOCK": block, "num_warps": cross_entropy.num_warps(block)}
+        loss = "logits bias target normalizer expected mean"
+        compile_kernel(cross_entropy._loss, loss, short, GRADIENT=True, **sizes)
     gates = "inputs more recurrent"
     compile_kernel(gru._gru, f"{gates} before after copy", short, BLOCK=512)
     gradients = f"{gates} before d_after pending d_inputs d_recurrent d_before"
@@ -78,7 +86,7 @@ def compiled(code: str, cache: Path) -> subprocess.CompletedProcess[str]:
 def test_every_kernel_compiles(tmp_path: Path) -> None:
     done = compiled(COMPILE, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 22
+    assert len(done.stdout.splitlines()) == 26
 
 
 def test_where_no_kernel_can_be_launched_the_reason_is_found(tmp_path: Path) -> None:

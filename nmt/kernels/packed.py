@@ -37,7 +37,9 @@ class Packing:
     sizes_T: Tensor
     """Rows that have an element at each position; on the CPU, where recurrent layers read it."""
     lengths_N: Tensor
-    """Elements of each row; on the CPU."""
+    """Elements of each row; on the CPU, those of `masked` on the device."""
+    is_masked: bool = False
+    """Whether all rows are equally long, with padding behind the elements that `lengths_N` counts."""
 
     @staticmethod
     def of(lengths_N: Tensor, device: torch.device) -> Packing:
@@ -57,6 +59,18 @@ class Packing:
         element_P, row_P, position_P = indices.to(device, non_blocking=True).unbind(0)
         return Packing(element_P, row_P, position_P, sizes_T, lengths_N)
 
+    @staticmethod
+    def masked(lengths_N: Tensor, longest: int) -> Packing:
+        """Returns the packing of padded rows, none of them empty, whose lengths stay on their device.
+
+        Nothing but the number and the width of the rows decides what runs.
+        """
+        rows, device = len(lengths_N), lengths_N.device
+        row_P = torch.arange(rows, device=device).repeat(longest)
+        position_P = torch.arange(longest, device=device).repeat_interleave(rows)
+        sizes_T = torch.full((longest,), rows)
+        return Packing(row_P * longest + position_P, row_P, position_P, sizes_T, lengths_N, is_masked=True)
+
     @property
     def rows(self) -> int:
         """N, empty rows counted."""
@@ -65,6 +79,8 @@ class Packing:
     @property
     def full_rows(self) -> int:
         """R."""
+        if self.is_masked:
+            return self.rows
         return int(self.sizes_T[0]) if len(self.sizes_T) else 0
 
     @property
@@ -74,7 +90,11 @@ class Packing:
 
     @cached_property
     def mirrored_P(self) -> Tensor:
-        """Where in packed order the element stands that is as far from the other end of its row."""
+        """Where in packed order the element stands that is as far from the other end of its row; padding stays."""
+        if self.is_masked:
+            last_P = self.lengths_N[self.row_P] - 1
+            position_P = torch.where(self.position_P <= last_P, last_P - self.position_P, self.position_P)
+            return position_P * self.rows + self.row_P
         lengths_P = self.lengths_N.to(self.row_P.device, non_blocking=True)[self.row_P]
         return self._starts_T[lengths_P - 1 - self.position_P] + self._rank_P
 
@@ -291,7 +311,9 @@ def run_packed(
     """
     run: Callable[[Tensor, Packing, Any], Any]
     all_weights: Sequence[Any] = stack.all_weights
-    if gru is not None and isinstance(stack, nn.GRU):
+    if packing.is_masked:
+        run = partial(_masked_layer, stack)
+    elif gru is not None and isinstance(stack, nn.GRU):
         run = partial(_gru_layer, gru, linear)
     elif isinstance(stack, SteppedLayers) or has_prepacked_weights(stack):
         run, all_weights = partial(_stepped_layer, stack, cell_step), chains_of(stack)
@@ -327,12 +349,33 @@ def _library_layers(stack: nn.RNNBase, inputs_PX: Tensor, packing: Packing, weig
     return outputs_PC, *state
 
 
+def _masked_layer(stack: nn.RNNBase, inputs_PX: Tensor, packing: Packing, weights: Any) -> Any:
+    """Runs one layer over padded rows by PyTorch, from zero states: the outputs, and of the last states the output.
+
+    Each direction runs alone: backwards, a row starts at its own end, and its padding comes last there too. The outputs
+    of padding are meaningless.
+    """
+    sides, finals = [], []
+    for direction, of_direction in enumerate(weights):
+        side_PX = inputs_PX.index_select(0, packing.mirrored_P) if direction else inputs_PX
+        first_1RH = inputs_PX.new_zeros(1, packing.rows, stack.hidden_size)
+        first, side_TRX = (first_1RH,) * LIBRARY_CELLS[stack.mode][1], side_PX.unflatten(0, (-1, packing.rows))
+        outputs_TRH, _ = library_layers(stack, side_TRX, first, [of_direction], directions=1, batch_first=False)
+        outputs_PH = outputs_TRH.flatten(0, 1)
+        finals.append(outputs_PH.index_select(0, packing.last_R))
+        sides.append(outputs_PH.index_select(0, packing.mirrored_P) if direction else outputs_PH)
+    return torch.cat(sides, 1), torch.stack(finals)
+
+
 def library_layers(
     stack: nn.RNNBase,
     inputs: Tensor,
     first: State,
     weights: Sequence[Sequence[Tensor]],
     sizes_T: Tensor | None = None,
+    *,
+    directions: int | None = None,
+    batch_first: bool = True,
 ) -> tuple[Tensor, State]:
     """Runs layers by PyTorch, without dropout between them: the outputs and the parts of the last states.
 
@@ -340,9 +383,10 @@ def library_layers(
     (PyTorch's AutocastRNN.cpp), and the gradients of bf16 have no loss scale.
 
     Args:
-        inputs: [B, T, X], or with `sizes_T` in packed order [P, X].
+        inputs: [B, T, X], without `batch_first` [T, B, X], or with `sizes_T` in packed order [P, X].
         first: the parts of the first states, [layers x D, B or R, H] each.
         weights: of each of the layers and directions, as in `stack.all_weights`.
+        directions: by default those of the stack.
     """
     run: Any = {"LSTM": torch.lstm, "GRU": torch.gru, "RNN_TANH": torch.rnn_tanh}[stack.mode]
     flat = [weight for layer in weights for weight in layer]
@@ -352,11 +396,11 @@ def library_layers(
         flat = [weight.to(dtype) for weight in flat]
     state = first if len(first) > 1 else first[0]
     # cuDNN differentiates only what ran in training mode; without dropout that changes nothing else.
-    layers = len(weights) // (1 + stack.bidirectional)
-    options = (True, layers, 0.0, torch.is_grad_enabled(), stack.bidirectional)
+    directions = directions or 1 + stack.bidirectional
+    options = (True, len(weights) // directions, 0.0, torch.is_grad_enabled(), directions == 2)
     with nullcontext() if dtype is None else torch.autocast(inputs.device.type, enabled=False):
         if sizes_T is None:
-            outputs, *after = run(inputs, state, flat, *options, True)
+            outputs, *after = run(inputs, state, flat, *options, batch_first)
         else:
             outputs, *after = run(inputs, sizes_T, state, flat, *options)
     return outputs, tuple(after)

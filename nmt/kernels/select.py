@@ -40,7 +40,6 @@ from nmt.kernels.linear.quantization import (
 )
 from nmt.kernels.packed import Packing, RecurrentStack, State, run_packed
 from nmt.kernels.steps import CellEquation, CellStep, StepKernels, native_step, reference_step
-from nmt.kernels.tape.replay import GraphReplayer
 from nmt.runtime import cpu_flags
 
 KernelName = Literal["auto", "reference", "fused", "graphed"]
@@ -83,6 +82,8 @@ class Kernels:
     """The class that a translator's constant weights are prepacked in; None: they are not prepacked."""
     reason: str
     """The choice in one sentence, for the log."""
+    skips_positions: bool = False
+    """Whether -1 is a target of `cross_entropy`: of a position that does not count."""
     warning: str = ""
     """Why training is slower than it could be; else empty."""
 
@@ -142,6 +143,7 @@ def choose_kernels(
         _refuse(kernel, "there are no kernels for mps")
         return replace(reference, reason="kernel reference: there are no other kernels for mps")
     steps, recurrence = _choose_steps(kernel, device, unsupported.recurrence)
+    without_triton = "" if device.type == "cpu" else _unsupported_device(device)
     rows = f"{CHUNK} rows" if device.type == "cpu" else f"a {GPU_SHARE}th of the memory"
     loss = f"the loss makes {rows} of logits at a time, once"
     if unsupported.loss:
@@ -151,6 +153,13 @@ def choose_kernels(
         "regularized_cross_entropy": chunked_regularized_cross_entropy,
         "target_log_probabilities": chunked_target_log_probabilities,
     }
+    if device.type != "cpu" and not without_triton and not unsupported.loss:
+        # A local import, because a machine without a GPU need not have Triton.
+        from nmt.kernels.cross_entropy import triton as triton_cross_entropy
+
+        chunked = {name: getattr(triton_cross_entropy, f"triton_{name}") for name in chunked}
+        chunked["skips_positions"] = True
+        loss += ", by a Triton kernel"
     if device.type != "cpu":
         reason = f"kernel {kernel}: recurrent layers run by cuDNN; {loss}{recurrence}"
         return replace(reference, **chunked, steps=steps, reason=reason)
@@ -207,10 +216,7 @@ def _choose_steps(kernel: KernelName, device: torch.device, unsupported: str | N
         return None, f"; the recurrence runs by autograd: {reason}"
     if device.type == "cpu":
         return StepKernels("native"), "; attention in a recurrence is differentiated by hand"
-    description = "; attention in a recurrence runs by Triton kernels"
-    if kernel == "graphed":
-        return StepKernels("triton", GraphReplayer()), f"{description}, replayed from CUDA graphs"
-    return StepKernels("triton"), description
+    return StepKernels("triton"), "; attention in a recurrence runs by Triton kernels"
 
 
 def _choose_weights(weights: WeightFormat) -> type[PrepackedWeight]:

@@ -101,10 +101,8 @@ class StepKernels:
       of the energy, of all queries together.
     """
 
-    def __init__(self, implementation: Literal["native", "triton"], replayer: Any = None) -> None:
+    def __init__(self, implementation: Literal["native", "triton"]) -> None:
         self.implementation = implementation
-        self.replayer = replayer
-        """Replays recordings of these steps (`nmt.kernels.tape.replay`); None: every operation is called."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """Finds the function `<operation>_<pass>` once; from then on it is an attribute."""

@@ -138,13 +138,14 @@ class RecurrentEncoder(RecurrentLayers):
         """Returns why only PyTorch's own layers can run, with the path in the YAML; empty if others can."""
         return self.only_reference("model.encoder")
 
-    def forward(self, source_BS: Tensor, lengths_B: Tensor) -> Encoded:
+    def forward(self, source_BS: Tensor, lengths_B: Tensor, masked: bool = False) -> Encoded:
         """Encodes sentences of `lengths_B` pieces; the ids of padding are ignored.
 
-        `lengths_B` stays on the CPU: packing reads it there, and a copy back from a GPU would wait for it.
+        `lengths_B` stays on the CPU: packing reads it there, and a copy back from a GPU would wait for it. With
+        `masked` it is on the device, and padding is computed as well.
         """
         batch, positions = source_BS.shape
-        packing = Packing.of(lengths_B, source_BS.device)
+        packing = Packing.masked(lengths_B, positions) if masked else Packing.of(lengths_B, source_BS.device)
         position_P = packing.position_P
         if self.reverse_source:
             last_N = (packing.lengths_N - 1).to(source_BS.device, non_blocking=True)
@@ -155,8 +156,10 @@ class RecurrentEncoder(RecurrentLayers):
         outputs_PC, finals = self.run(inputs_PE, packing)
         # Before padding is added, which stays exactly zero.
         outputs_PC = self.drop(self.norm(outputs_PC), self.dropout, self.training)
+        mask_BS = torch.arange(positions, device=packing.lengths_N.device) < packing.lengths_N.unsqueeze(1)
+        if masked:
+            outputs_PC = outputs_PC.masked_fill(~mask_BS.t().reshape(-1, 1), 0.0)
         memory_PC = outputs_PC.new_zeros(batch * positions, self.output_size).index_copy(0, place_P, outputs_PC)
-        mask_BS = torch.arange(positions) < packing.lengths_N.unsqueeze(1)
         return Encoded(
             memory_PC.view(batch, positions, -1),
             mask_BS.to(source_BS.device, non_blocking=True),

@@ -19,6 +19,7 @@ from nmt.config import schema
 from nmt.data.batching import Batch, PreviousSentences
 from nmt.kernels.cross_entropy.chunked import chunks
 from nmt.kernels.cross_entropy.reference import Losses
+from nmt.kernels.packed import SteppedLayers
 from nmt.kernels.select import Kernels, UnsupportedReasons
 from nmt.model import latent
 from nmt.model.attention import AttentionWeights, Encoded
@@ -97,9 +98,9 @@ class Translator(nn.Module):
             # Logits of order one. Glorot's bound would shrink with the size of the vocabulary.
             nn.init.normal_(self.projection.weight, std=self.decoder.readout.size**-0.5)
 
-    def encode(self, source_BS: Tensor, lengths_B: Tensor) -> Encoded:
-        """Encodes sentences of `lengths_B` pieces (on the CPU), padded to the right with any valid id."""
-        encoded: Encoded = self.encoder(source_BS, lengths_B)
+    def encode(self, source_BS: Tensor, lengths_B: Tensor, masked: bool = False) -> Encoded:
+        """Encodes sentences of `lengths_B` pieces (on the CPU unless `masked`), padded to the right with any id."""
+        encoded: Encoded = self.encoder(source_BS, lengths_B, masked)
         return encoded
 
     def start(self, encoded: Encoded) -> DecoderState:
@@ -177,12 +178,18 @@ class Translator(nn.Module):
         readout_BTR, weights = self.readout(encoded, target_BT)
         return self.logits(readout_BTR, self.annotation_terms(encoded), weights)
 
-    def losses(self, forced: ForcedReadout, rows_N: Tensor, target_N: Tensor, smoothing: float) -> Losses:
-        """Returns the losses of target pieces, `rows_N` of the flattened [B x T] target, with label smoothing."""
+    def losses(self, forced: ForcedReadout, rows_N: Tensor | None, target_N: Tensor, smoothing: float) -> Losses:
+        """Returns the losses of target pieces, `rows_N` of the flattened [B x T] target, with label smoothing.
+
+        Without `rows_N` they are all rows, and -1 is the target of those that do not count.
+        """
         if forced.annotation_terms_BSU is not None:
             alternatives = self._alternatives(forced.readout_BTR, forced.annotation_terms_BSU, forced.weights)
+            assert rows_N is not None
             return alternatives.select(rows_N).losses(self.projection, target_N, smoothing)
-        readout_NR = forced.readout_BTR.flatten(0, 1).index_select(0, rows_N)
+        readout_NR = forced.readout_BTR.flatten(0, 1)
+        if rows_N is not None:
+            readout_NR = readout_NR.index_select(0, rows_N)
         return self.kernels.cross_entropy(readout_NR, self.projection.weight, self.projection.bias, target_N, smoothing)
 
     def target_log_probabilities(
@@ -207,6 +214,17 @@ class Translator(nn.Module):
             for rows in chunks(len(rows_N))
         ]
         return torch.cat(parts), forced.weights
+
+    def unmasked_reason(self) -> str:
+        """Returns why training needs the lengths of sentences on the host, with the path in the YAML; else empty."""
+        bridge = self.decoder.wiring.bridge
+        if any(isinstance(segment, SteppedLayers) for segment in self.encoder.segments):
+            return "PyTorch has no such layers as model.encoder asks for"
+        if self.encoder.stack.mode == "LSTM" and bridge.parts > 1 and bridge.kind in ("final", "backward", "copy"):
+            return "the decoder starts with the encoder's last cells; set model.decoder.bridge to mean or zero"
+        if self.context.document_context is not None:
+            return "model.context reads other sentences"
+        return "model.attention.alignment is latent" if isinstance(self.decoder.readout, LatentReadout) else ""
 
     def parts(self) -> list[tuple[str, int]]:
         """Returns the name and number of parameters of each part; a tied matrix counts once, in its first part."""
@@ -267,7 +285,7 @@ def forced_readout(translator: Translator, batch: Batch) -> ForcedReadout:
 
     Sentences that are context only have a readout as well, without context of their own.
     """
-    encoded = translator.encode(batch.source_BS, batch.source_lengths_B)
+    encoded = translator.encode(batch.source_BS, batch.source_lengths_B, batch.is_masked)
     source_context, target_context = None, None
     if batch.context is not None and batch.context.sources:
         encoded, source_context = translator.context.add_source_context(encoded, batch.context.sources, None)

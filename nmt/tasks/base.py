@@ -86,6 +86,8 @@ class TaskSetup:
     commands: tuple[str, ...]
     """Commands that use the trained model, with MODEL for its name."""
     labels: tuple[str, ...] = ()
+    runs_from_graphs: bool = False
+    """Whether updates run from CUDA graphs, for which the stream makes batches of few shapes."""
 
 
 def open_with_validation(

@@ -238,7 +238,7 @@ def _levels_have_attention(config: ClassificationConfig) -> Iterator[tuple[str, 
 
 def _graphs_are_for_translators(config: ClassificationConfig) -> Iterator[tuple[str, str]]:
     if config.runtime.kernel == "graphed":
-        yield "runtime.kernel", "graphed is for the decoder of a translator; set it to auto, fused or reference"
+        yield "runtime.kernel", "graphed is for the training of translators; set it to auto, fused or reference"
 
 
 def _supports_forced_kernels(config: ExperimentConfig) -> Iterator[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from torch import Tensor
 
 from nmt.checkpoint import RunFolder, Snapshot, load_training_state, read_metadata
 from nmt.config import ExperimentConfig, corpus_size
+from nmt.data.batching import BatchStream
 from nmt.errors import ConfigError, counted
 from nmt.evaluation.metrics import ALL_METRICS, signature
+from nmt.kernels.select import refusal
 from nmt.runtime import (
     Runtime,
     barrier,
@@ -33,6 +36,7 @@ from nmt.tasks.components import read_saved_config
 from nmt.tasks.plugins import plugins_of, require_equal_plugins
 from nmt.tasks.translation import setup as translation
 from nmt.tasks.verification import verified
+from nmt.training import graphs
 from nmt.training.metrics_logger import MetricsLogger
 from nmt.training.progress import OnValidation, Progress, TrainingResult
 from nmt.training.schedules import ScheduleOptions, horizon
@@ -79,6 +83,7 @@ def train(
         setup = task.setup(config, runtime, data, folder.cache, resumed, initial_model)
         del initial_model  # its weights are copied
         config = setup.config
+        setup = with_graphs(setup, config, runtime)
         if needs_verification(config.runtime.kernel, runtime.device):
             setup = verified(setup, runtime)
         if runtime.is_main:
@@ -123,6 +128,7 @@ def check(config: ExperimentConfig, *, verbose: bool = False) -> None:
         data = task.open_data(config, runtime)
         setup = task.setup(config, runtime, data, scratch / "cache", None, load_initial_model(config))
         config = setup.config
+        setup = with_graphs(setup, config, runtime)
         if needs_verification(config.runtime.kernel, runtime.device):
             setup = verified(setup, runtime)
         updates = _updates(config, setup, runtime)
@@ -132,6 +138,24 @@ def check(config: ExperimentConfig, *, verbose: bool = False) -> None:
         logger.info("largest batch: %s", largest.describe())
         logger.debug("largest batch: %s of the encoded text", largest.describe(with_rows=True))
         logger.info("all right: %s would be made", counted(updates, "update"))
+
+
+def with_graphs(setup: TaskSetup, config: ExperimentConfig, runtime: Runtime) -> TaskSetup:
+    """Returns the setup whose updates run from CUDA graphs, where `runtime.kernel` asks for them and they can.
+
+    Raises `ConfigError` where `graphed` is unavailable; `auto` logs the reason.
+    """
+    kernel, stream = config.runtime.kernel, setup.stream
+    if runtime.device.type != "cuda" or kernel not in ("auto", "graphed"):
+        return setup
+    reason = graphs.reason_without_graphs(config.training, runtime, setup.objective, setup.kernels)
+    if reason and kernel == "graphed":
+        raise ConfigError(f"runtime.kernel: {refusal(kernel, reason)}")
+    if reason:
+        logger.info("updates run without CUDA graphs: %s", reason)
+        return setup
+    assert isinstance(stream, BatchStream)
+    return replace(setup, stream=replace(stream, in_few_shapes=True), runs_from_graphs=True)
 
 
 def needs_verification(kernel: str, device: torch.device) -> bool:
@@ -202,7 +226,8 @@ def _build_trainer(
     # Ranks draw different dropout. A resumed run restores the states of its generators.
     seed_everything(config.seed, runtime.rank)
     return Trainer(
-        config.training, runtime, setup.objective, setup.stream, metrics_logger, setup.validate, save, on_validation
+        *(config.training, runtime, setup.objective, setup.stream, metrics_logger, setup.validate, save, on_validation),
+        new_graph=graphs.CudaGraphs() if setup.runs_from_graphs else None,
     )
 
 

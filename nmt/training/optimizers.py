@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -68,6 +69,22 @@ def step_where(optimizer: optim.Optimizer, is_finite: Tensor) -> None:
     setattr(optimizer, "found_inf", (~is_finite).to(torch.float32))  # noqa: B010 - it has no declaration
     optimizer.step()
     delattr(optimizer, "found_inf")  # no part of its state
+
+
+@contextmanager
+def rate_on_device(optimizer: optim.Optimizer, rate: Tensor) -> Iterator[None]:
+    """While entered, a step reads the learning rate from a tensor, and may be captured as part of a CUDA graph."""
+    is_captured = torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+    before = [dict(group) for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+        if "capturable" in group:  # PyTorch insists on it in a capture, and warns of it elsewhere
+            group["capturable"] = is_captured
+    try:
+        yield
+    finally:
+        for group, settings in zip(optimizer.param_groups, before, strict=True):
+            group.update(settings)
 
 
 def optimizer_problems(saved: object, options: PartOptions, optimizer: optim.Optimizer, *, complete: bool) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -27,9 +27,17 @@ from nmt.runtime import (
     rng_state,
     set_rng_state,
 )
+from nmt.training.graphs import Graph, UpdateGraphs
 from nmt.training.metrics_logger import DeferredMetrics, MetricsLogger, UpdateMetrics
 from nmt.training.objectives import LossSums, Objective, loss_scales
-from nmt.training.optimizers import OPTIMIZERS, MovingAverage, optimizer_problems, step_where, with_own_settings
+from nmt.training.optimizers import (
+    OPTIMIZERS,
+    MovingAverage,
+    optimizer_problems,
+    rate_on_device,
+    step_where,
+    with_own_settings,
+)
 from nmt.training.progress import (
     EarlyStopping,
     Interrupts,
@@ -63,7 +71,9 @@ class Trainer:
         validate: Validate,
         save: SaveCheckpoint,
         on_validation: OnValidation | None = None,
+        new_graph: Callable[[], Graph] | None = None,
     ) -> None:
+        """With `new_graph` whole updates run from graphs; `graphs.reason_without_graphs` says where they cannot."""
         self.options = options
         self.runtime = runtime
         self.objective = objective
@@ -82,6 +92,7 @@ class Trainer:
         self.schedule = SCHEDULES.build(options.schedule, horizon(options, stream.updates_per_epoch(0)))
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.needs_scaler)
         self.average = MovingAverage(self.parameters, options.ema_decay) if options.ema_decay else None
+        self.graphs = UpdateGraphs(self.compute_masked, runtime.device, new_graph) if new_graph else None
         self.deferred = DeferredMetrics(metrics_logger, options.non_finite_limit, runtime.device)
         self.stopping = EarlyStopping(options.early_stopping)
         self.interrupts = Interrupts()
@@ -112,6 +123,8 @@ class Trainer:
                     break
             if self.progress.validated_step != self.progress.step:
                 self.validate()
+        if self.graphs:
+            logger.info("%s", self.graphs.summary())
         return TrainingResult(reason, False, self.progress, self.stopping.best_step)
 
     def step(self, update: list[AnyBatch]) -> bool:
@@ -129,38 +142,54 @@ class Trainer:
         numbers[0] = self.is_interrupted
         interrupted, tokens, *counts = all_reduce_sum(numbers).tolist()
         scales = loss_scales(counts, objective.weights(progress.epoch), self.runtime.world)
-        sums = torch.zeros(len(counts), device=self.runtime.device)
-        for number, batch in enumerate(update):
-            sums += self.forward_backward(batch, scales, number == len(update) - 1)
-
-        self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.options.clip_norm or float("inf"))
-        reported = all_reduce_sum(sums)
-        is_finite = torch.isfinite(norm) & torch.isfinite(reported[0])
+        factor, rate = self.schedule.factor(progress.step + 1), 0.0
+        for group in self.optimizer.param_groups:
+            rate = group["lr"] = group["initial_lr"] * factor
+        if self.graphs:
+            (batch,) = update
+            *reported, norm, is_finite = self.graphs.run(batch, (*scales, rate)).unbind()
+        else:
+            reported, norm, is_finite = self.compute(update, scales)
         progress.step += 1
         progress.move(self.stream.following(progress.position))
         progress.tokens += tokens
-        factor = self.schedule.factor(progress.step)
-        rate = 0.0
-        for group in self.optimizer.param_groups:
-            rate = group["lr"] = group["initial_lr"] * factor
-        step_where(self.optimizer, is_finite)
-        if self.average:
-            self.average.update(is_finite)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
 
         terms = dict(zip(objective.terms, zip(reported, counts, strict=True), strict=True))
         metrics = UpdateMetrics(progress.step, progress.epoch + 1, terms, tokens, rate, norm, is_finite, update)
         self.deferred.append(metrics, progress)
         return bool(interrupted) if self.runtime.world > 1 else self.is_interrupted
 
+    def compute(self, update: Sequence[AnyBatch], scales: Sequence[float] | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Computes an update on the device: returns the sums of its terms over all ranks, the norm of its gradient,
+        and whether both are finite. If not, nothing changes."""
+        sums = torch.zeros(len(scales), device=self.runtime.device)
+        for number, batch in enumerate(update):
+            sums += self.forward_backward(batch, scales, number == len(update) - 1)
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.options.clip_norm or float("inf"))
+        reported = all_reduce_sum(sums)
+        is_finite = torch.isfinite(norm) & torch.isfinite(reported[0])
+        step_where(self.optimizer, is_finite)
+        if self.average:
+            self.average.update(is_finite)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return reported, norm, is_finite
+
+    def compute_masked(self, batch: AnyBatch, numbers: Tensor) -> Tensor:
+        """Computes an update of one batch. All that changes between updates is on the device: the scales of the terms
+        and the learning rate are `numbers`. Returns the results of `compute` as one tensor."""
+        self.optimizer.zero_grad(set_to_none=True)  # a capture that failed may have left gradients
+        with rate_on_device(self.optimizer, numbers[-1]):
+            reported, norm, is_finite = self.compute([batch], numbers[:-1])
+        return torch.cat((reported, torch.stack((norm, is_finite.to(norm.dtype)))))
+
     @property
     def is_interrupted(self) -> bool:
         """Whether this process was asked to stop."""
         return self.interrupts.signal is not None
 
-    def forward_backward(self, batch: AnyBatch, scales: Sequence[float], exchange: bool = True) -> Tensor:
+    def forward_backward(self, batch: AnyBatch, scales: Sequence[float] | Tensor, exchange: bool = True) -> Tensor:
         """Adds the gradients of a batch. Returns the sums of its terms for the logs, [terms].
 
         Without `exchange` the gradients stay on their rank. Raises `TrainingError` where memory runs out.
@@ -296,8 +325,9 @@ class Trainer:
         """Runs the largest batch, so that memory runs out at the start of a training, and undoes all its effects."""
         before = rng_state()
         self.model.train()
-        batch: AnyBatch = self.stream.largest_batch()
-        self.forward_backward(batch, (0.0,) * len(self.objective.terms))
+        batch: Any = self.stream.largest_batch()
+        tried = self.graphs.masked(batch) if self.graphs else batch
+        self.forward_backward(tried, (0.0,) * len(self.objective.terms))
         self.optimizer.zero_grad(set_to_none=True)
         set_rng_state(before)
         return batch

@@ -15,14 +15,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nmt.config import TranslationConfig, schema
 from nmt.data.batching import Batch
-from nmt.data.batching.plan import plan_pairs
+from nmt.data.batching.plan import plan_pairs_in_few_shapes
 from nmt.kernels.linear.onednn import PrepackedProduct
 from nmt.kernels.select import Kernels, UnsupportedReasons, choose_kernels, reference_kernels
 from nmt.model.modules import without_memory
 from nmt.model.translator import Translator, Vocabulary
 from nmt.tasks.components import parse_saved_config
+from nmt.training.graphs import CudaGraphs, UpdateGraphs
 from nmt.training.objectives import TranslationObjective
-from nmt.training.optimizers import OPTIMIZERS, AdamWOptions
+from nmt.training.optimizers import OPTIMIZERS, AdamWOptions, rate_on_device
 from scripts.benchmarks.launches import seconds
 
 CONFIG = """
@@ -104,7 +105,7 @@ def caption_batches(batch_tokens: int, vocabulary: int, count: int = 4) -> list[
     pairs = 29_000
     target = np.rint(rng.lognormal(np.log(13.2), 0.30, pairs)).clip(3, 60).astype(np.int64) + 1
     source = np.rint(target * rng.normal(0.98, 0.15, pairs)).clip(3, 60).astype(np.int64) + 1
-    plan = plan_pairs(np.arange(pairs), source, target, batch_tokens, 1, rng)
+    plan = plan_pairs_in_few_shapes(np.arange(pairs), source, target, batch_tokens, 1, rng)
     generator = torch.Generator().manual_seed(1)
     return [
         random_batch(source[rows], target[rows], vocabulary, generator)
@@ -124,14 +125,8 @@ def random_batch(source: Any, target: Any, vocabulary: int, generator: torch.Gen
     def pieces(lengths: Any) -> torch.Tensor:
         return torch.randint(FIRST_PIECE, vocabulary, (len(lengths), int(lengths.max())), generator=generator)
 
-    return Batch(
-        source_BS=pieces(source),
-        source_lengths_B=torch.from_numpy(source),
-        target_BT=pieces(target),
-        target_lengths_B=torch.from_numpy(target),
-        rows=np.arange(len(source)),
-        target_tokens=int(target.sum()),
-    )
+    sides = pieces(source), torch.from_numpy(source), pieces(target), torch.from_numpy(target)
+    return Batch(*sides, np.arange(len(source)), int(target.sum())).in_one_memory()
 
 
 class Update:
@@ -148,23 +143,38 @@ class Update:
         self.optimizer = OPTIMIZERS.build(AdamWOptions(), self.translator)
         self.device = device
         self.variant = variant
+        is_graphed = variant.kernel == "graphed"
+        self.graphs = UpdateGraphs(self.compute_masked, device, CudaGraphs()) if is_graphed else None
 
     def __call__(self, batch: Batch) -> None:
-        self.backward(batch)
-        torch.nn.utils.clip_grad_norm_(self.translator.parameters(), 1.0)
+        if self.graphs:
+            self.graphs.run(batch, (1 / batch.target_tokens, AdamWOptions().learning_rate))
+        else:
+            self.compute(batch.to(self.device), 1 / batch.target_tokens)
+
+    def compute(self, batch: Batch, scale: float | torch.Tensor) -> torch.Tensor:
+        """Computes an update; returns the norm of its gradient."""
+        self.backward(batch, scale)
+        norm = torch.nn.utils.clip_grad_norm_(self.translator.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        return norm
 
-    def backward(self, batch: Batch) -> None:
-        """Returns the gradients of a batch."""
+    def compute_masked(self, batch: Batch, numbers: torch.Tensor) -> torch.Tensor:
+        """Computes an update whose scale and learning rate are on the device."""
+        with rate_on_device(self.optimizer, numbers[1]):
+            return self.compute(batch, numbers[0])
+
+    def backward(self, batch: Batch, scale: float | torch.Tensor) -> None:
+        """Adds the gradients of a batch on the device."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.variant.precision == "bf16"):
             losses = self.objective(batch)
-        (losses.trained[0] / batch.target_tokens).backward()
+        (losses.trained[0] * scale).backward()
 
     def gradients(self, batch: Batch) -> torch.Tensor:
         """Returns all gradients of a batch as one vector."""
         torch.manual_seed(2)
-        self.backward(batch)
+        self.backward(self.graphs.masked(batch) if self.graphs else batch.to(self.device), 1 / batch.target_tokens)
         flat = [parameter.grad.flatten() for parameter in self.translator.parameters() if parameter.grad is not None]
         self.optimizer.zero_grad(set_to_none=True)
         return torch.cat(flat)
@@ -197,9 +207,6 @@ def difference(update: Update, expected: torch.Tensor, batch: Batch) -> float:
     Ends the benchmark where it is too large: a speed is worth nothing where the result is another one. On a GPU, which
     may be there for a short time, it warns instead.
     """
-    if update.variant.kernel == "graphed":
-        # A shape is replayed from its second occurrence on.
-        update.gradients(batch)
     share = float((update.gradients(batch) - expected).norm() / expected.norm())
     if not share <= AGREEMENT[update.variant.precision]:
         message = (
@@ -213,8 +220,10 @@ def difference(update: Update, expected: torch.Tensor, batch: Batch) -> float:
 
 
 def can_be_graphed(model: schema.ModelConfig, device: torch.device) -> bool:
-    """Returns whether the decoder's recurrence is replayed from CUDA graphs on the device."""
-    return device.type == "cuda" and choose_kernels("auto", device, unsupported_reasons(model)).steps is not None
+    """Returns whether updates can run from CUDA graphs on the device."""
+    if device.type != "cuda" or not choose_kernels("auto", device, unsupported_reasons(model)).skips_positions:
+        return False
+    return not without_memory(lambda: Translator(model, Vocabulary(1, 1, 0), reference_kernels())).unmasked_reason()
 
 
 def unsupported_reasons(model: schema.ModelConfig) -> UnsupportedReasons:
@@ -222,13 +231,13 @@ def unsupported_reasons(model: schema.ModelConfig) -> UnsupportedReasons:
     return without_memory(lambda: Translator(model, Vocabulary(1, 1, 0), reference_kernels())).unsupported_reasons()
 
 
-def kernel_name(kernels: Kernels) -> str:
+def kernel_name(kernels: Kernels, *, graphed: bool = False) -> str:
     """Returns a name for the chosen kernels."""
+    if graphed:
+        return "graphed"
     reference = reference_kernels()
     if kernels.cross_entropy is reference.cross_entropy:
         return "reference"
-    if kernels.steps is not None and kernels.steps.replayer is not None:
-        return "graphed"
     parts = {"loss": True, "encoder": kernels.layers is not reference.layers, "recurrence": kernels.steps is not None}
     return "fused" if all(parts.values()) else "fused " + " and ".join(name for name, fused in parts.items() if fused)
 

@@ -56,14 +56,13 @@ def measured(model: schema.ModelConfig, batches: list[Batch], options: argparse.
     torch.backends.cudnn.allow_tf32 = False
     kernels: tuple[Kernel, ...] = ("reference", "auto", "graphed") if can_be_graphed(model, device) else KERNELS
     variants = [Variant(precision, kernel) for precision in options.precision for kernel in kernels]
-    on_device = [batch.to(device) for batch in batches]
     return {
         "target_tokens_per_update": statistics.mean(batch.target_tokens for batch in batches),
         "source_tokens_per_update": statistics.mean(source_tokens(batch) for batch in batches),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine(),
         "torch": torch.__version__,
-        "results": measure(model, options.vocabulary, variants, on_device, options.rounds, device),
+        "results": measure(model, options.vocabulary, variants, batches, options.rounds, device),
         "peak_memory_mb": peak_memory_mb(device),
     }
 
@@ -112,7 +111,7 @@ def measure(
         results.append(
             {
                 "precision": variant.precision,
-                "kernel": kernel_name(update.kernels),
+                "kernel": kernel_name(update.kernels, graphed=update.graphs is not None),
                 # Target pieces, median of the rounds.
                 "tokens_per_second": target / median,
                 "slowest": target / max(taken[variant]),
@@ -134,6 +133,8 @@ def measure(
             asked = [count_launches(partial(update, batch), device) for batch in batches]
             launches = Launches(*(statistics.mean(each) for each in zip(*asked, strict=True)))
             results[-1]["launching"] = launching(median, products, launches, latency)
+        if update.graphs:
+            results[-1]["graphs"] = update.graphs.summary()
     return results
 
 
@@ -200,6 +201,7 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
         ),
     )
     yield from _launching_lines(report["results"])
+    yield from (f"{result['precision']}: {result['graphs']}" for result in report["results"] if "graphs" in result)
 
 
 def _launching_lines(results: list[dict[str, Any]]) -> Iterator[str]:

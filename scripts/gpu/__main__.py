@@ -236,6 +236,8 @@ def lines(outcome: Outcome) -> Iterator[str]:
                 f"{result['share_of_bound']:.0%} of the products' bound, {result['times_reference'][0]:.1f} times "
                 f"reference{launches}, gradients {result['gradient_difference']:.1e} apart"
             )
+            if "graphs" in result:
+                yield f"  {result['graphs']}"
             if result["gradient_difference"] > AGREEMENT[result["precision"]]:
                 yield f"  warning: {result['precision']} {result['kernel']}: the gradients are off"
         elif "sentences_per_second" in result:

@@ -41,15 +41,22 @@ class RecordedGraph:
         """Tensors that it allocated, by their memory."""
         self.read: set[int] = set()
         """All memory that it touches."""
+        self.changed: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        """Tensors of others that it writes to, and what they held before."""
 
     def rehearse(self, function: Callable[[], Result]) -> Result:
         return function()
 
-    def capture(self, function: Callable[[], None]) -> None:
-        # Tensors of this mode refuse to be written outside of it; memory of a GPU knows no modes.
-        with torch.inference_mode(False), torch.no_grad(), _Recorder(self):
+    def capture(self, function: Callable[[], object]) -> None:
+        generator = torch.get_rng_state()
+        with _Recorder(self):
             function()
-        # Capturing computes nothing.
+        # Capturing computes nothing: it changes no tensor and draws no number.
+        torch.set_rng_state(generator)
+        with torch.no_grad():
+            for writes in self.changed.values():
+                for tensor, before in reversed(writes):
+                    tensor.copy_(before)
         self.ruin()
 
     def replay(self) -> None:
@@ -59,7 +66,8 @@ class RecordedGraph:
             if graph is self or not self.read & graph.owned.keys():
                 graph.ruin()
         for function, arguments, keywords, result in self.operations:
-            found = function(*arguments, **keywords)
+            with torch.no_grad():
+                found = function(*arguments, **keywords)
             if not function._schema.is_mutable:
                 for place, each in zip(_tensors(result), _tensors(found), strict=True):
                     place.copy_(each)
@@ -78,6 +86,10 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
         keywords = keywords or {}
         assert function is not torch.ops.aten._local_scalar_dense.default, "a capture cannot wait for a number"
+        if function._schema.is_mutable:
+            for each in _tensors((arguments, keywords)):
+                if _memory(each) not in self.graph.owned:
+                    self.graph.changed.setdefault(_memory(each), []).append((each.detach(), each.detach().clone()))
         result = function(*arguments, **keywords)
         touched = {_memory(each) for each in _tensors((arguments, keywords))}
         self.graph.read |= touched

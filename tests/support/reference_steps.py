@@ -21,9 +21,8 @@ Step = Callable[[Tensor, Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
 class ReferenceKernels(StepKernels):
     """`StepKernels` whose functions are equations, and whose gradients are autograd's."""
 
-    def __init__(self, replayer: Any = None) -> None:
+    def __init__(self) -> None:
         self.implementation = "reference"  # type: ignore[assignment]
-        self.replayer = replayer
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("_"):

@@ -131,8 +131,8 @@ class RuntimeConfig(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     """Number format of the matrix products; `auto` chooses for the device and logs why, `int8` translates on a CPU."""
     kernel: Literal["auto", "reference", "fused", "graphed"] = "auto"
-    """Implementation of the recurrent inner loops; an unavailable choice is an error. `graphed` is `fused`
-    with the decoder's recurrence replayed from CUDA graphs, of rounded shapes."""
+    """Implementation of the inner loops; an unavailable choice is an error. `graphed` is `fused` with whole updates
+    replayed from CUDA graphs; `auto` replays them where it can."""
     threads: Workers = 0
     """CPU threads of this process; 0 leaves the choice to PyTorch."""
     deterministic: bool = False

@@ -9,6 +9,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,15 @@ from torch import Tensor
 from nmt.config.schema import AugmentationConfig
 from nmt.data.augmentation import CASES, NO_AUGMENTATION, VARIANTS, change_pairs, draw_variants
 from nmt.data.batching.document_context import BatchContext, DocumentContext, add_context
-from nmt.data.batching.plan import Plan, plan_pairs, plan_pairs_with_context
+from nmt.data.batching.plan import (
+    SOURCE_STEPS,
+    TARGET_STEPS,
+    Plan,
+    few_widths,
+    plan_pairs,
+    plan_pairs_in_few_shapes,
+    plan_pairs_with_context,
+)
 from nmt.data.batching.update_stream import UpdateStream, describe_rows
 from nmt.data.cache import EncodedCorpus, Ragged, Rows, flatten
 from nmt.data.cache.word_links import LINKS, SOURCE_WORDS, TARGET_WORDS
@@ -61,6 +70,10 @@ class Links:
         return Links(row_L, target_L, source_L, share_L, 2 * self.target_pieces)
 
 
+SIDES = ("source_BS", "source_lengths_B", "target_BT", "target_lengths_B")
+"""The tensors of a batch that every translator reads, in the order of their memory."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """Pairs of sentences; each side is pieces, then the end symbol, then padding. Tensors are int64.
@@ -86,6 +99,10 @@ class Batch:
     """Links of the alignments; None if nothing asks for them."""
     context: BatchContext | None = None
     """Document context; None if nothing asks for it."""
+    memory_M: Tensor | None = None
+    """The memory of the four tensors, one behind the other; None where they lie apart."""
+    is_masked: bool = False
+    """Whether the lengths are on the device, so that the shape of the batch alone decides what runs."""
 
     @property
     def pairs(self) -> int:
@@ -100,15 +117,44 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """Returns it with pieces, links and context on a device, the lengths on the CPU, where they are read.
 
-        The copy overlaps with computation if the memory is pinned.
+        The pieces are one copy, which overlaps with computation if the memory is pinned.
         """
+        if self.memory_M is None:
+            source_BS, target_BT = (each.to(device, non_blocking=True) for each in (self.source_BS, self.target_BT))
+        else:
+            source_BS, _, target_BT, _ = self._parts(self.memory_M.to(device, non_blocking=True))
         return replace(
             self,
-            source_BS=self.source_BS.to(device, non_blocking=True),
-            target_BT=self.target_BT.to(device, non_blocking=True),
+            source_BS=source_BS,
+            target_BT=target_BT,
             links=None if self.links is None else self.links.to(device),
             context=None if self.context is None else self.context.to(device),
+            memory_M=None,
         )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Sentences, source and target positions."""
+        return (*self.source_BS.shape, self.target_BT.shape[1])
+
+    def masked(self, memory_M: Tensor) -> Batch:
+        """Returns the pairs as they lie in a copy of `memory_M`, whatever values it has, with the lengths."""
+        assert self.links is None
+        assert self.context is None
+        return replace(self, **dict(zip(SIDES, self._parts(memory_M), strict=True)), memory_M=None, is_masked=True)
+
+    def in_one_memory(self) -> Batch:
+        """Returns it with its four tensors copied into one memory, which is pinned where there is a GPU."""
+        memory_M = pinned(torch.cat([getattr(self, name).flatten() for name in SIDES]))
+        return replace(self, **dict(zip(SIDES, self._parts(memory_M), strict=True)), memory_M=memory_M)
+
+    def _parts(self, memory_M: Tensor) -> list[Tensor]:
+        """Returns the parts of such memory."""
+        sides = [getattr(self, name) for name in SIDES]
+        whole = self.memory_M
+        assert whole is None or all(side.untyped_storage().data_ptr() == whole.data_ptr() for side in sides)
+        parts = torch.split(memory_M, [side.numel() for side in sides])
+        return [part.view(side.shape) for part, side in zip(parts, sides, strict=True)]
 
     def twice(self) -> Batch:
         """Returns the pairs, and the same pairs once more behind them. They have no context."""
@@ -147,16 +193,26 @@ def collate(
     tokenizers: TokenizerPair,
     links: Links | None = None,
     context: BatchContext | None = None,
+    in_few_shapes: bool = False,
 ) -> Batch:
     """Returns flat ids of pairs as a batch; with `context` followed by the ids of sentences that are only context.
 
-    No loop over tokens or sentences: less than 1 ms for 4,096 tokens a side.
+    With `in_few_shapes` both sides are padded to the widths of `plan.few_widths`. No loop over tokens or sentences:
+    less than 1 ms for 4,096 tokens a side.
     """
-    padded = (
-        *_padded(source, tokenizers.source.eos, tokenizers.source.pad),
-        *_padded(target, tokenizers.target.eos, tokenizers.target.pad),
-    )
-    return Batch(*padded, rows, int(target.offsets[len(rows)]) + len(rows), links=links, context=context)
+    sides = ((source, tokenizers.source, SOURCE_STEPS), (target, tokenizers.target, TARGET_STEPS))
+    shapes = []
+    for (_, offsets), _, steps in sides:
+        longest = np.diff(offsets).max() + 1
+        shapes.append((len(offsets) - 1, int(few_widths(longest, steps) if in_few_shapes else longest)))
+    sizes = [size for rows_of_side, width in shapes for size in (rows_of_side * width, rows_of_side)]
+    memory_M = torch.empty(sum(sizes), dtype=torch.int64, pin_memory=torch.cuda.is_available())
+    parts = list(torch.split(memory_M, sizes))
+    for number, ((ids, offsets), tokenizer, _) in enumerate(sides):
+        _fill(parts[2 * number], parts[2 * number + 1], ids, offsets, shapes[number][1], tokenizer.eos, tokenizer.pad)
+        parts[2 * number] = parts[2 * number].view(shapes[number])
+    tokens = int(target.offsets[len(rows)]) + len(rows)
+    return Batch(*parts, rows, tokens, links=links, context=context, memory_M=memory_M)
 
 
 def _tokenize(
@@ -173,17 +229,22 @@ def _tokenize(
     return flatten(ids), flatten(words, np.int64)
 
 
-def _padded(flat: Ragged, eos: int, pad: int) -> tuple[Tensor, Tensor]:
-    """Padded ids [B, longest + 1] with the end symbol after each row, and the lengths with it [B]."""
-    ids, offsets = flat
+def _fill(
+    padded: Tensor,
+    lengths_B: Tensor,
+    ids: npt.NDArray[Any],
+    offsets: npt.NDArray[np.int64],
+    width: int,
+    eos: int,
+    pad: int,
+) -> None:
+    """Writes padded ids [B x width] with the end symbol after each row, and the lengths with it [B]."""
     lengths = np.diff(offsets)
-    width = int(lengths.max()) + 1
-    padded = torch.full((len(lengths), width), pad, pin_memory=torch.cuda.is_available())
-    elements = padded.numpy().reshape(-1)
+    elements = padded.fill_(pad).numpy()
     starts = np.arange(len(lengths)) * width
     elements[np.arange(len(ids)) + np.repeat(starts - offsets[:-1], lengths)] = ids
     elements[starts + lengths] = eos
-    return padded, pinned(torch.from_numpy(lengths + 1))
+    lengths_B.numpy()[:] = lengths + 1
 
 
 def link_pieces(links: Ragged, source_words: Ragged, target_words: Ragged) -> Links:
@@ -251,6 +312,8 @@ class BatchStream(UpdateStream[Batch]):
     read in addition, within `batch_tokens`."""
     augmentation: AugmentationConfig = NO_AUGMENTATION
     """Pairs that are changed, tokenized again from their text. Sentences that are only context are not changed."""
+    in_few_shapes: bool = False
+    """Whether batches have few shapes, which come again and again: CUDA graphs are captured for each."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -273,7 +336,8 @@ class BatchStream(UpdateStream[Batch]):
             )
             numbers = rows + variants * len(self.text)
         if self.context is None:
-            return plan_pairs(numbers, source, target, *settings)
+            plan_window = plan_pairs_in_few_shapes if self.in_few_shapes else plan_pairs
+            return plan_window(numbers, source, target, *settings)
         positions = self.text.document_positions
         positions = np.zeros(len(rows), np.int32) if positions is None else positions[rows]
         reach, reads_targets = self.context.reach, self.context.targets
@@ -305,7 +369,7 @@ class BatchStream(UpdateStream[Batch]):
         if source_words is not None and target_words is not None:
             pairs = slice(0, len(rows))
             links = link_pieces(corpus.words(LINKS, rows), source_words.block(pairs), target_words.block(pairs))
-        return collate(source, target, rows, tokenizers, links, read.context)
+        return collate(source, target, rows, tokenizers, links, read.context, self.in_few_shapes)
 
     @cached_property
     def _growth(self) -> npt.NDArray[np.float64]:

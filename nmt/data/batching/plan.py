@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +64,41 @@ def plan_pairs(
     widths = [np.maximum.reduceat(lengths[order], bounds[:-1]) for lengths in (source_lengths, target_lengths)]
     elements = np.diff(bounds) * (widths[0].astype(np.int64) + widths[1])
     return _plan(rows[order], bounds, elements, group, rng)
+
+
+SOURCE_STEPS, TARGET_STEPS = 4, 8
+"""Widths of each side between two powers of two, where batches have few shapes."""
+FEW_ROWS = 8
+"""The sentences of such a batch are a multiple of it."""
+
+
+def few_widths(lengths: Any, steps: int) -> npt.NDArray[np.int64]:
+    """Returns the next widths of few: so many equally far apart between two powers of two."""
+    below = 1 << np.maximum(np.ceil(np.log2(np.maximum(lengths, 2))).astype(np.int64) - 1, 0)
+    unit = np.maximum(below // steps, 1)
+    return np.asarray(-(-lengths // unit) * unit, np.int64)
+
+
+def plan_pairs_in_few_shapes(
+    rows: Rows,
+    source_lengths: Lengths,
+    target_lengths: Lengths,
+    batch_tokens: int,
+    group: int,
+    rng: np.random.Generator,
+) -> Plan:
+    """Plans a window of pairs like `plan_pairs`, with equal shapes in every window of equal lengths.
+
+    Pairs of the same two `few_widths` are in a random order, and only they change places.
+    """
+    source, target = few_widths(source_lengths, SOURCE_STEPS), few_widths(target_lengths, TARGET_STEPS)
+    # The source length rises and falls in turn from one target width to the next.
+    falls = np.unique(target, return_inverse=True)[1] % 2 == 1
+    order = np.lexsort((rng.random(len(rows)), np.where(falls, -source, source), target))
+    source, target = source[order], target[order]
+    bounds = padded_buckets(np.maximum(source, target), batch_tokens, FEW_ROWS)
+    widths = [np.maximum.reduceat(lengths, bounds[:-1]) for lengths in (source, target)]
+    return _plan(rows[order], bounds, np.diff(bounds) * (widths[0] + widths[1]), group, rng)
 
 
 def plan_pairs_with_context(
@@ -134,15 +170,19 @@ def length_batches(
         yield order[start:stop].tolist()
 
 
-def padded_buckets(longest: Lengths, batch_tokens: int) -> Offsets:
+def padded_buckets(longest: Lengths, batch_tokens: int, multiple: int = 1) -> Offsets:
     """Returns the bounds [buckets + 1] of consecutive rows, as many in each as fit: rows x longest <= batch_tokens.
 
-    A longer row is a bucket alone. Python runs once a bucket, not once a row.
+    A longer row is a bucket alone. Buckets of more rows than `multiple` have a multiple of it, except the last. Python
+    runs once a bucket, not once a row.
     """
     bounds = [0]
     while bounds[-1] < len(longest):
         start = bounds[-1]
-        bounds.append(start + max(_fitting(longest[start:], int(longest[start]), batch_tokens, 1), 1))
+        fitting = max(_fitting(longest[start:], int(longest[start]), batch_tokens, 1), 1)
+        if start + fitting < len(longest) and fitting > multiple:
+            fitting -= fitting % multiple
+        bounds.append(start + fitting)
     return np.asarray(bounds, np.int64)
 
 

@@ -40,6 +40,8 @@ class ChunkLosses(NamedTuple):
     of the logits; None without gradients."""
     divergence_M: Tensor | None
     """(KL(p || q) + KL(q || p)) / 2 of the predictions of both passes; None for one pass."""
+    mean_N: Tensor | None = None
+    """The mean of the logits; None: the caller computes it from the mean weight."""
 
 
 LogitLosses = Callable[[PrepackedProduct, Tensor, Tensor, Tensor, float, float | None, Tensor | None], ChunkLosses]
@@ -174,18 +176,22 @@ class _Chunked(torch.autograd.Function):
         d_bias = torch.zeros_like(bias_V, dtype=sum_dtype) if needs_gradients else None
         likelihood, spread, divergence = readout_PMR.new_zeros(3, dtype=sum_dtype).unbind()
         ahead, back = PrepackedProduct(weight), PrepackedProduct(weight.t())
+        mean_weight: Tensor | None = None
         with torch.autocast(readout_PMR.device.type, enabled=False):
-            # Smoothing weighs all pieces equally, so the mean weight gives its term without a pass over the logits.
-            mean_weight, mean_bias = weight_VR.to(sum_dtype).mean(0), bias.mean()
             for rows in chunks(count, chunk_size(weight_VR) // passes):
                 readout = readout_PMR[:, rows].to(dtype).flatten(0, 1)
                 target = target_M[rows].repeat(passes)
                 losses = of_chunk(ahead, readout, bias, target, smoothing, alpha, d_bias)
-                normalizer_n, expected_n, d_logits, divergence_m = losses
+                normalizer_n, expected_n, d_logits, divergence_m, mean_n = losses
                 likelihood += (normalizer_n - expected_n).sum()
                 if divergence_m is not None:
                     divergence += divergence_m.sum()
-                if smoothing:
+                if smoothing and mean_n is not None:
+                    spread += (normalizer_n - mean_n).sum()
+                elif smoothing:
+                    # All pieces weigh the same, so the mean weight gives this term without a pass over the logits.
+                    if mean_weight is None:
+                        mean_weight, mean_bias = weight_VR.to(sum_dtype).mean(0), bias.mean()
                     mean_logits_n = readout.to(sum_dtype) @ mean_weight
                     spread += normalizer_n.sum() - mean_logits_n.sum() - mean_bias * len(readout)
                 if d_readout is None or d_weight is None or d_logits is None:

@@ -19,11 +19,8 @@ Shapes: B sentences, T steps, S source positions, F features of a value, H hidde
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from types import FunctionType
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,45 +44,10 @@ from nmt.kernels.tape.operations import (
 )
 from nmt.runtime import product_dtype
 
-__all__ = ["BatchShape", "Input", "Outputs", "Row", "Tape", "Term", "Value"]
+__all__ = ["Outputs", "Row", "Tape", "Term", "Value"]
 
 Outputs = tuple[Tensor, Tensor, Tensor]
 """The rows after all steps of two values, [B, T, F] each, and the attention weights, [B, T, S]."""
-
-
-class BatchShape(NamedTuple):
-    """The sizes that differ from batch to batch."""
-
-    sentences: int
-    steps: int
-    positions: int
-
-    def sizes(self, axes: str) -> tuple[int, ...]:
-        """Returns the sizes of these axes: B sentences, T steps, S source positions."""
-        return tuple(self["BTS".index(axis)] for axis in axes)
-
-
-@dataclass(frozen=True)
-class Input:
-    """A tensor that operations read and none writes."""
-
-    tensor: Tensor
-    axes: str
-    """Letters B, T and S of the leading dimensions, whose sizes differ from batch to batch. Empty for a weight, which
-    is updated in place."""
-    padding: float = 0.0
-    """Value of the elements that rounding up the shape adds."""
-
-    def shape(self, batch: BatchShape) -> tuple[int, ...]:
-        """Returns its shape in a batch of this shape."""
-        return (*batch.sizes(self.axes), *self.tensor.shape[len(self.axes) :])
-
-    @property
-    def kind(self) -> Hashable:
-        """Properties that are equal in every batch; of a weight, also its address."""
-        sizes = tuple(self.tensor.shape[len(self.axes) :])
-        address = () if self.axes else (self.tensor.data_ptr(), self.tensor.stride())
-        return self.axes, self.padding, self.tensor.dtype, sizes, address
 
 
 class Tape:
@@ -93,21 +55,19 @@ class Tape:
 
     def __init__(self, kernels: StepKernels, projected_BTG: Tensor) -> None:
         batch, steps, _ = projected_BTG.shape
-        self.needs_backward = torch.is_grad_enabled()
-        """Whether there will be a backward pass."""
         self._kernels = kernels
-        self._run = Run(steps, batch, projected_BTG.device, product_dtype(projected_BTG), self.needs_backward)
+        self._run = Run(steps, batch, projected_BTG.device, product_dtype(projected_BTG), torch.is_grad_enabled())
         self._operations: list[Operation] = []
         self._values: list[Value] = []
         self._step_inputs: list[tuple[Tensor, Term]] = []
-        self._inputs: dict[int, Input] = {}
+        self._inputs: dict[int, Tensor] = {}
         self._attend: Attend | None = None
 
     def input(self, input_BTG: Tensor) -> Term:
         """Records an input of all steps."""
         assert input_BTG.stride(-1) == 1 or input_BTG.shape[-1] == 1, "features lie side by side"
         term = Term()
-        self._step_inputs.append((self._input(input_BTG, "BT"), term))
+        self._step_inputs.append((self._input(input_BTG), term))
         return term
 
     def constant(self, bias_G: Tensor) -> Term:
@@ -117,7 +77,7 @@ class Tape:
 
     def carried(self, first_B1F: Tensor, formats: Formats = "both") -> Value:
         """Records a state that is carried from step to step."""
-        return self._value(Value(first_B1F.shape[2], self._input(first_B1F, "B"), formats=formats))
+        return self._value(Value(first_B1F.shape[2], self._input(first_B1F), formats=formats))
 
     def intermediate(self, features: int, formats: Formats = "both") -> Value:
         """Records a state within a step."""
@@ -125,9 +85,9 @@ class Tape:
 
     def product(self, row: Row, weight_NF: Tensor, bias_N: Tensor | None = None) -> Term:
         """Records W x + b of a row."""
-        self._input(weight_NF, "")
+        self._input(weight_NF)
         if bias_N is not None:
-            self._input(bias_N, "")
+            self._input(bias_N)
         for operation in self._operations:
             if isinstance(operation, Product) and operation.row == row:
                 return operation.add(weight_NF, bias_N)
@@ -138,11 +98,9 @@ class Tape:
     def attend(self, query: Row | Term, source: Annotations, context: Value | None = None) -> Value:
         """Records attention, once a step; returns the context, which is `context` where it is carried."""
         assert self._attend is None, "attention once a step"
-        self._input(source.keys, "BS")
-        self._input(source.memory, "BS")
-        self._input(source.bias, "BS", padding=-torch.inf)
-        if source.energy is not None:
-            self._input(source.energy, "")
+        for tensor in source:
+            if tensor is not None:
+                self._input(tensor)
         context = self.intermediate(source.memory.shape[2], "operand") if context is None else context
         self._attend = Attend(self._kernels, query, source, context.after)
         self._operations.append(self._attend)
@@ -163,7 +121,7 @@ class Tape:
     def scale(self, row: Row, scale_BTF: Tensor) -> Value:
         """Records a row times the scale of each step, for products to read."""
         scaled = self.intermediate(row.value.features, "operand")
-        self._operations.append(Scale(row, self._input(scale_BTF, "BT"), scaled.after))
+        self._operations.append(Scale(row, self._input(scale_BTF), scaled.after))
         return scaled
 
     def sum(self, one: Row, other: Row) -> Value:
@@ -175,55 +133,8 @@ class Tape:
     def run(self, hidden: Value, context: Value) -> Outputs:
         """Runs all steps; returns the rows of two values after them, and the attention weights."""
         self._outputs = hidden, context
-        outputs: Outputs = _RunTape.apply(self, *(each.tensor for each in self.inputs))  # type: ignore[no-untyped-call]
+        outputs: Outputs = _RunTape.apply(self, *self._inputs.values())  # type: ignore[no-untyped-call]
         return outputs
-
-    @property
-    def inputs(self) -> list[Input]:
-        return list(self._inputs.values())
-
-    @property
-    def batch(self) -> BatchShape:
-        assert self._attend is not None, "an attentive recurrence attends"
-        return BatchShape(self._run.batch, self._run.steps, self._attend.source.bias.shape[1])
-
-    @property
-    def structure(self) -> Hashable:
-        """A key, equal for two tapes that differ only in values and batch shape.
-
-        It covers all attributes of recorded objects, so a new operation needs no code for it. Attributes of unknown
-        types and tensors that are no inputs of the tape fail an assertion.
-        """
-        numbers = {id(each.tensor): number for number, each in enumerate(self.inputs)}
-        seen: dict[int, int] = {}
-
-        def describe(part: object) -> Hashable:
-            if part is None or isinstance(part, (bool, int, float, str, torch.dtype)):
-                return part
-            if isinstance(part, (list, tuple)):
-                return tuple(map(describe, part))
-            if isinstance(part, Tensor):
-                assert id(part) in numbers, "a tensor that an operation holds is an input of its tape"
-                return "input", numbers[id(part)]
-            if isinstance(part, StepKernels):
-                return type(part).__qualname__, part.implementation
-            if id(part) in seen:
-                return "seen", seen[id(part)]
-            seen[id(part)] = len(seen)
-            holds_state = hasattr(part, "__dict__") and not isinstance(part, FunctionType)
-            assert holds_state, f"the state of a {type(part).__name__} is unknown"
-            return type(part), *((name, describe(value)) for name, value in vars(part).items())
-
-        recorded = describe((self._operations, self._values, self._step_inputs, self._outputs))
-        return replace(self._run, steps=0, batch=0), tuple(each.kind for each in self.inputs), recorded
-
-    def on(self, tensors: Sequence[Tensor], batch: BatchShape) -> Tape:
-        """Returns a copy of the recording, not yet run, with other input tensors, in the order of `inputs`."""
-        others: dict[int, Any] = {id(each.tensor): tensor for each, tensor in zip(self.inputs, tensors, strict=True)}
-        tape = copy.deepcopy(self, others | {id(self._kernels): self._kernels})
-        tape._run = replace(self._run, steps=batch.steps, batch=batch.sentences)
-        tape._inputs = {id(each.tensor): each for each in tape.inputs}
-        return tape
 
     def forward(self) -> Outputs:
         """Runs all steps."""
@@ -257,7 +168,7 @@ class Tape:
         total: dict[int, Tensor] = {}
         for tensor, gradient in self._gradients():
             total[id(tensor)] = total[id(tensor)] + gradient if id(tensor) in total else gradient
-        return [total.get(id(each.tensor)) for each in self.inputs]
+        return [total.get(id(tensor)) for tensor in self._inputs.values()]
 
     def _gradients(self) -> Iterator[tuple[Tensor, Tensor]]:
         for operation in self._operations:
@@ -273,9 +184,9 @@ class Tape:
         self._values.append(value)
         return value
 
-    def _input(self, tensor: Tensor, axes: str, padding: float = 0.0) -> Tensor:
+    def _input(self, tensor: Tensor) -> Tensor:
         """Registers an input of the tape, which gets a gradient."""
-        self._inputs[id(tensor)] = Input(tensor, axes, padding)
+        self._inputs[id(tensor)] = tensor
         return tensor
 
 
@@ -285,9 +196,7 @@ class _RunTape(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.device_type = tape._run.device.type
         with torch.autocast(ctx.device_type, enabled=False):
-            replayer = tape._kernels.replayer
-            replayed = None if replayer is None else replayer.run(tape)
-            outputs, ctx.tape_backward = replayed or (tape.forward(), tape.backward)
+            outputs, ctx.tape_backward = tape.forward(), tape.backward
         return outputs
 
     @staticmethod

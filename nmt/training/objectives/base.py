@@ -37,7 +37,7 @@ class LossSums(NamedTuple):
     logged: tuple[Tensor | None, ...]
     """What the log shows; None for a term that the batch does not have."""
 
-    def loss(self, scales: Sequence[float]) -> Tensor:
+    def loss(self, scales: Sequence[float] | Tensor) -> Tensor:
         """Returns the part of the batch in the loss of its update, by the `loss_scales` of the terms."""
         parts = [part * scale for part, scale in zip(self.trained, scales, strict=True) if part is not None]
         return sum(parts[1:], parts[0])
@@ -156,6 +156,11 @@ class TranslationObjective(Objective):
     def sums(self, batch: Batch, inputs: Batch) -> LossSums:
         """Returns the sums of a batch whose decoder reads the target pieces of `inputs`, which else is equal."""
         forced = forced_readout(self.model, inputs)
+        if batch.is_masked:
+            positions_T = torch.arange(batch.target_BT.shape[1], device=batch.target_BT.device)
+            counts_BT = positions_T < batch.target_lengths_B.unsqueeze(1)
+            target_N = batch.target_BT.where(counts_BT, -1).flatten()
+            return LossSums(*((each, None) for each in self.model.losses(forced, None, target_N, self.label_smoothing)))
         rows_N = target_rows(batch).to(batch.target_BT.device, non_blocking=True)
         target_N = batch.target_BT.flatten().index_select(0, rows_N)
         smoothed, likelihood = self.model.losses(forced, rows_N, target_N, self.label_smoothing)
