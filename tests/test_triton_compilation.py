@@ -52,7 +52,7 @@ for short in ("bf16", "fp32"):
         compile_kernel(attention._attention_backward, gradients, short, without, ADD=not additive, **sizes)
     keys = "query keys energy d_scores d_keys d_energy"
     compile_kernel(attention._keys_backward, keys, short, BLOCK_S=16, BLOCK_A=128)
-    for pieces in (8_000, cross_entropy.WIDEST):
+    for pieces in (8_000, cross_entropy.MOST_PIECES):
         block = triton.next_power_of_2(pieces)
         sizes = {"BLOCK": block, "num_warps": cross_entropy.num_warps(block)}
         loss = "logits bias target normalizer expected mean"

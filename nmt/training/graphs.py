@@ -20,6 +20,7 @@ from torch import Tensor
 from nmt.config.schema import LearningConfig
 from nmt.data.batching import Batch
 from nmt.errors import counted
+from nmt.kernels.cross_entropy.chunked import MOST_PIECES
 from nmt.kernels.select import Kernels
 from nmt.runtime import Runtime, free_memory, gpu_memory, logger, pinned
 from nmt.training.objectives import Objective, TranslationObjective
@@ -188,6 +189,6 @@ def reason_without_graphs(options: LearningConfig, runtime: Runtime, objective: 
         return "training.guided_alignment reads links, of which each batch has another number"
     if not isinstance(options.optimizer, (AdamWOptions, SgdOptions)):
         return "training.optimizer is not one of PyTorch's fused ones"
-    if not kernels.skips_positions:
-        return "the loss has no Triton kernel"
+    if not kernels.skips_positions or objective.model.projection.out_features > MOST_PIECES:
+        return "the loss has no Triton kernel here"
     return objective.model.unmasked_reason()

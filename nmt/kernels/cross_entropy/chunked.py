@@ -24,6 +24,8 @@ CHUNK = 512
 cache."""
 GPU_SHARE = 32
 """Part of a GPU's memory for a chunk. There a chunk costs a dozen launches however small it is."""
+MOST_PIECES = 2**16
+"""Most pieces of a vocabulary for the Triton kernel: 64 a thread in its largest program, some of them in memory."""
 BYTES_OF_A_LOGIT = 16
 """Memory of a logit in a chunk: itself, its probability and its gradient, in the compute and in single precision."""
 

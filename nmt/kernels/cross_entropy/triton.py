@@ -14,6 +14,7 @@ from torch import Tensor
 from triton.language import constexpr
 
 from nmt.kernels.cross_entropy.chunked import (
+    MOST_PIECES,
     ChunkLosses,
     chunk_losses,
     chunked_cross_entropy,
@@ -22,9 +23,6 @@ from nmt.kernels.cross_entropy.chunked import (
 )
 from nmt.kernels.linear.onednn import PrepackedProduct
 from nmt.kernels.rnn.triton import load
-
-WIDEST = 2**16
-"""Most pieces of a row: 64 a thread in a program of 1,024 threads."""
 
 
 @triton.jit
@@ -59,8 +57,8 @@ def _loss(
 
 
 def num_warps(block: int) -> int:
-    """Returns the warps of a program: 8 to 64 pieces a thread."""
-    return min(max(block // 512, 4), 32)
+    """Returns the warps of a program: 8 pieces a thread as far as possible, which need 55 registers."""
+    return min(max(block // 256, 4), 32)
 
 
 def triton_chunk_losses(
@@ -77,7 +75,7 @@ def triton_chunk_losses(
     A row with the target -1 does not count: its losses and its gradient are 0. Two passes and very large vocabularies
     are left to PyTorch, which has no such rows.
     """
-    if alpha is not None or len(bias_V) > WIDEST:
+    if alpha is not None or len(bias_V) > MOST_PIECES:
         return chunk_losses(weight_VR, readout_NR, bias_V, target_N, smoothing, alpha, d_bias_V)
     logits_NV, target_N, bias_V = weight_VR.product(readout_NR).contiguous(), target_N.contiguous(), bias_V.contiguous()
     assert bias_V.dtype == torch.float32, "kernels compute in single precision"
