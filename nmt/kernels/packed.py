@@ -312,6 +312,7 @@ def run_packed(
     run: Callable[[Tensor, Packing, Any], Any]
     all_weights: Sequence[Any] = stack.all_weights
     if packing.is_masked:
+        assert isinstance(stack, nn.RNNBase), "PyTorch runs padded rows"
         run = partial(_masked_layer, stack)
     elif gru is not None and isinstance(stack, nn.GRU):
         run = partial(_gru_layer, gru, linear)
@@ -359,7 +360,7 @@ def _masked_layer(stack: nn.RNNBase, inputs_PX: Tensor, packing: Packing, weight
     for direction, of_direction in enumerate(weights):
         side_PX = inputs_PX.index_select(0, packing.mirrored_P) if direction else inputs_PX
         first_1RH = inputs_PX.new_zeros(1, packing.rows, stack.hidden_size)
-        first, side_TRX = (first_1RH,) * LIBRARY_CELLS[stack.mode][1], side_PX.unflatten(0, (-1, packing.rows))
+        first, side_TRX = (first_1RH,) * LIBRARY_CELLS[stack.mode][1], side_PX.view(-1, packing.rows, side_PX.shape[1])
         outputs_TRH, _ = library_layers(stack, side_TRX, first, [of_direction], directions=1, batch_first=False)
         outputs_PH = outputs_TRH.flatten(0, 1)
         finals.append(outputs_PH.index_select(0, packing.last_R))

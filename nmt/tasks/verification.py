@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,7 +50,8 @@ def verified(setup: TaskSetup, runtime: Runtime) -> TaskSetup:
     setup = replace(setup, objective=rebuilt(setup, reference_kernels()), kernels=reference_kernels())
     if not setup.runs_from_graphs:
         return setup
-    return replace(setup, stream=replace(setup.stream, in_few_shapes=False), runs_from_graphs=False)
+    stream: Any = setup.stream
+    return replace(setup, stream=replace(stream, in_few_shapes=False), runs_from_graphs=False)
 
 
 def differences(setup: TaskSetup, runtime: Runtime) -> Iterator[str]:

@@ -58,7 +58,7 @@ class CudaGraphs:
 
     def __init__(self) -> None:
         # Memory of a pool is shared along one stream, and cuBLAS keeps a workspace for each.
-        self._pool: Any = torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
+        self._pool: Any = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def __call__(self) -> CudaGraph:

@@ -146,8 +146,9 @@ class Trainer:
         for group in self.optimizer.param_groups:
             rate = group["lr"] = group["initial_lr"] * factor
         if self.graphs:
-            (batch,) = update
-            *reported, norm, is_finite = self.graphs.run(batch, (*scales, rate)).unbind()
+            batch: Any = update[0]
+            results = self.graphs.run(batch, (*scales, rate))
+            reported, norm, is_finite = results[:-2], results[-2], results[-1]
         else:
             reported, norm, is_finite = self.compute(update, scales)
         progress.step += 1
@@ -325,8 +326,10 @@ class Trainer:
         """Runs the largest batch, so that memory runs out at the start of a training, and undoes all its effects."""
         before = rng_state()
         self.model.train()
-        batch: Any = self.stream.largest_batch()
-        tried = self.graphs.masked(batch) if self.graphs else batch
+        batch: AnyBatch = self.stream.largest_batch()
+        tried: Any = batch
+        if self.graphs:
+            tried = self.graphs.masked(tried)
         self.forward_backward(tried, (0.0,) * len(self.objective.terms))
         self.optimizer.zero_grad(set_to_none=True)
         set_rng_state(before)

@@ -9,7 +9,6 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -141,12 +140,23 @@ class Batch:
         """Returns the pairs as they lie in a copy of `memory_M`, whatever values it has, with the lengths."""
         assert self.links is None
         assert self.context is None
-        return replace(self, **dict(zip(SIDES, self._parts(memory_M), strict=True)), memory_M=None, is_masked=True)
+        return replace(self._lying_in(memory_M), memory_M=None, is_masked=True)
 
     def in_one_memory(self) -> Batch:
         """Returns it with its four tensors copied into one memory, which is pinned where there is a GPU."""
         memory_M = pinned(torch.cat([getattr(self, name).flatten() for name in SIDES]))
-        return replace(self, **dict(zip(SIDES, self._parts(memory_M), strict=True)), memory_M=memory_M)
+        return self._lying_in(memory_M)
+
+    def _lying_in(self, memory_M: Tensor) -> Batch:
+        source_BS, source_lengths_B, target_BT, target_lengths_B = self._parts(memory_M)
+        return replace(
+            self,
+            source_BS=source_BS,
+            source_lengths_B=source_lengths_B,
+            target_BT=target_BT,
+            target_lengths_B=target_lengths_B,
+            memory_M=memory_M,
+        )
 
     def _parts(self, memory_M: Tensor) -> list[Tensor]:
         """Returns the parts of such memory."""
@@ -200,19 +210,26 @@ def collate(
     With `in_few_shapes` both sides are padded to the widths of `plan.few_widths`. No loop over tokens or sentences:
     less than 1 ms for 4,096 tokens a side.
     """
-    sides = ((source, tokenizers.source, SOURCE_STEPS), (target, tokenizers.target, TARGET_STEPS))
     shapes = []
-    for (_, offsets), _, steps in sides:
+    for (_, offsets), steps in ((source, SOURCE_STEPS), (target, TARGET_STEPS)):
         longest = np.diff(offsets).max() + 1
         shapes.append((len(offsets) - 1, int(few_widths(longest, steps) if in_few_shapes else longest)))
     sizes = [size for rows_of_side, width in shapes for size in (rows_of_side * width, rows_of_side)]
     memory_M = torch.empty(sum(sizes), dtype=torch.int64, pin_memory=torch.cuda.is_available())
-    parts = list(torch.split(memory_M, sizes))
-    for number, ((ids, offsets), tokenizer, _) in enumerate(sides):
-        _fill(parts[2 * number], parts[2 * number + 1], ids, offsets, shapes[number][1], tokenizer.eos, tokenizer.pad)
-        parts[2 * number] = parts[2 * number].view(shapes[number])
-    tokens = int(target.offsets[len(rows)]) + len(rows)
-    return Batch(*parts, rows, tokens, links=links, context=context, memory_M=memory_M)
+    source_P, source_lengths_B, target_P, target_lengths_B = torch.split(memory_M, sizes)
+    _fill(source_P, source_lengths_B, source, tokenizers.source)
+    _fill(target_P, target_lengths_B, target, tokenizers.target)
+    return Batch(
+        source_P.view(shapes[0]),
+        source_lengths_B,
+        target_P.view(shapes[1]),
+        target_lengths_B,
+        rows,
+        int(target.offsets[len(rows)]) + len(rows),
+        links=links,
+        context=context,
+        memory_M=memory_M,
+    )
 
 
 def _tokenize(
@@ -229,21 +246,14 @@ def _tokenize(
     return flatten(ids), flatten(words, np.int64)
 
 
-def _fill(
-    padded: Tensor,
-    lengths_B: Tensor,
-    ids: npt.NDArray[Any],
-    offsets: npt.NDArray[np.int64],
-    width: int,
-    eos: int,
-    pad: int,
-) -> None:
+def _fill(padded_P: Tensor, lengths_B: Tensor, flat: Ragged, tokenizer: Tokenizer) -> None:
     """Writes padded ids [B x width] with the end symbol after each row, and the lengths with it [B]."""
+    ids, offsets = flat
     lengths = np.diff(offsets)
-    elements = padded.fill_(pad).numpy()
-    starts = np.arange(len(lengths)) * width
+    elements = padded_P.fill_(tokenizer.pad).numpy()
+    starts = np.arange(len(lengths)) * (len(elements) // len(lengths))
     elements[np.arange(len(ids)) + np.repeat(starts - offsets[:-1], lengths)] = ids
-    elements[starts + lengths] = eos
+    elements[starts + lengths] = tokenizer.eos
     lengths_B.numpy()[:] = lengths + 1
 
 

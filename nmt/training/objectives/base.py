@@ -39,7 +39,9 @@ class LossSums(NamedTuple):
 
     def loss(self, scales: Sequence[float] | Tensor) -> Tensor:
         """Returns the part of the batch in the loss of its update, by the `loss_scales` of the terms."""
-        parts = [part * scale for part, scale in zip(self.trained, scales, strict=True) if part is not None]
+        parts: list[Tensor] = [
+            part * scale for part, scale in zip(self.trained, scales, strict=True) if part is not None
+        ]
         return sum(parts[1:], parts[0])
 
     def reported(self) -> Tensor:
