@@ -10,6 +10,7 @@ import math
 import os
 import signal
 from collections import Counter
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -33,9 +34,10 @@ from nmt.tasks.base import TaskSetup
 from nmt.tasks.training import train
 from nmt.training import graphs
 from nmt.training.objectives import TranslationObjective
+from nmt.training.progress import TrainingResult
 from nmt.training.trainer import Trainer
 from tests.support.networks import model_options, network, sentences
-from tests.support.recorded_graphs import RecordedGraphs
+from tests.support.recorded_graphs import RecordedGraph, RecordedGraphs
 from tests.support.reference_steps import ReferenceKernels
 from tests.support.training_runs import final_weights, records, run_config, write_corpus
 
@@ -245,6 +247,62 @@ def test_a_resumed_training_goes_on_to_the_same_bits(
     assert 0 < graphed.replays - replays < replays
     for name, weight in final_weights(straight.run).items():
         assert torch.equal(weight, final_weights(config.run)[name]), name
+
+
+def assert_equal_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> TrainingResult:
+    """Trains from graphs and without, to the same bits; returns the result from graphs."""
+    results = []
+    for seen in (graphs.SEEN, 10_000):
+        monkeypatch.setattr(graphs, "SEEN", seen)
+        config = run_config(folder, f"run={folder}/{seen}", "training.max_epochs=3")
+        results.append((train(config), final_weights(config.run)))
+    for name, weight in results[0][1].items():
+        assert torch.equal(weight, results[1][1][name]), name
+    return results[0][0]
+
+
+def test_a_replayed_update_that_is_not_finite_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graphed: RecordedGraphs
+) -> None:
+    run, replayed = graphs.UpdateGraphs.run, []
+
+    def poisoned(updates: graphs.UpdateGraphs, batch: Batch, numbers: tuple[float, ...]) -> Tensor:
+        is_poisoned = updates.updates == 25
+        results = run(updates, batch, (math.inf, *numbers[1:]) if is_poisoned else numbers)
+        if is_poisoned:
+            replayed.append(batch.shape in updates._captured)
+        return results
+
+    monkeypatch.setattr(graphs.UpdateGraphs, "run", poisoned)
+    write_corpus(tmp_path)
+    assert assert_equal_runs(tmp_path, monkeypatch).progress.skipped == 1
+    assert replayed == [True, False]
+    assert graphed.replays > 0
+
+
+@pytest.mark.parametrize("ending", ["a failure", "a bound"])
+def test_when_no_more_shapes_are_captured_training_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graphed: RecordedGraphs, ending: str
+) -> None:
+    capture = RecordedGraph.capture
+
+    def failing(graph: RecordedGraph, function: Callable[[], object]) -> None:
+        if graphed.captured:
+            raise RuntimeError("operation not permitted when stream is capturing\nand more")
+        capture(graph, function)
+
+    if ending == "a failure":
+        monkeypatch.setattr(RecordedGraph, "capture", failing)
+    else:
+        monkeypatch.setattr(graphs, "MOST_GRAPHS", 1)
+    write_corpus(tmp_path)
+    assert_equal_runs(tmp_path, monkeypatch)
+    assert graphed.captured == 1
+    assert graphed.replays > 0
+    log = (tmp_path / str(2) / "train.log").read_text()
+    assert ("operation not permitted when stream is capturing" in log) == (ending == "a failure")
+    assert log.count("no more shapes are captured") == 1
+    assert "CUDA graphs of 1 shape ran" in log
 
 
 def plans(lengths: tuple[Any, Any], batch_tokens: int, seeds: range) -> list[list[tuple[int, int, int]]]:
