@@ -1,7 +1,7 @@
 """Command line of `scripts/check_gpu`: stages of at most eight minutes, each useful by itself.
 
 1. facts of the card, formats inside cuDNN, gradients by kernel and format against float64, all tests marked `gpu`;
-2. training by kernel and format, with launches and the share of the bound;
+2. training by kernel and format, with launches, updates from graphs and the share of the bound;
 3. GNMT v2 and translation;
 4. Multi30k trained in bf16 and in fp16, with BLEU; a run that is killed and resumed.
 
