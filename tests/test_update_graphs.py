@@ -122,7 +122,7 @@ class OnDevice(TorchDispatchMode):
         result = function(*arguments, **(keywords or {}))
         tensors = [leaf for leaf in tree_leaves((arguments, keywords, result)) if isinstance(leaf, Tensor)]
         if any(each.device.type == "meta" for each in tensors):
-            from_host = [each for each in tensors if each.device.type == "cpu" and each.dim() > 0]
+            from_host = [each for each in tensors if each.device.type == "cpu"]
             assert not from_host, f"{function} reads {tuple(from_host[0].shape)} numbers of the host"
         return result
 
