@@ -26,6 +26,9 @@ from torch.utils._pytree import tree_leaves
 
 from nmt.data.batching import Batch
 from nmt.data.batching.plan import few_widths, plan_pairs_in_few_shapes
+from nmt.errors import ConfigError
+from nmt.kernels import select
+from nmt.kernels.cross_entropy.chunked import chunked_cross_entropy
 from nmt.kernels.cross_entropy.reference import Losses
 from nmt.kernels.select import Kernels, reference_kernels
 from nmt.runtime import Runtime
@@ -303,6 +306,65 @@ def test_when_no_more_shapes_are_captured_training_goes_on(
     assert ("operation not permitted when stream is capturing" in log) == (ending == "a failure")
     assert log.count("no more shapes are captured") == 1
     assert "CUDA graphs of 1 shape ran" in log
+
+
+GPU = torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "world", "kernels", "reason"),
+    [
+        ((), 1, MASKED, ""),
+        (("training.optimizer.kind=sgd",), 1, MASKED, ""),
+        (("training.accumulation=2",), 1, MASKED, "training.accumulation is not 1"),
+        (("training.objective=r_drop",), 1, MASKED, "training.objective is not likelihood"),
+        ((), 2, MASKED, "2 processes exchange gradients"),
+        ((), 1, reference_kernels(), "the loss has no Triton kernel here"),
+        (("model.encoder.transitions=2",), 1, MASKED, "PyTorch has no such layers as model.encoder asks for"),
+    ],
+)
+def test_on_a_gpu_updates_run_from_graphs_or_the_log_says_why_not(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    overrides: tuple[str, ...],
+    world: int,
+    kernels: Kernels,
+    reason: str,
+) -> None:
+    """As on a GPU, up to the first update, which a CPU makes without graphs."""
+    with_graphs, found = training.with_graphs, []
+
+    def on_gpu(setup: TaskSetup, config: Any, runtime: Runtime) -> TaskSetup:
+        gpu = replace(runtime, device=GPU, world=world)
+        found.append(with_graphs(setup, config, gpu))
+        assert with_graphs(setup, config, runtime) is setup
+        forced = config.model_copy(update={"runtime": config.runtime.model_copy(update={"kernel": "graphed"})})
+        if reason:
+            with pytest.raises(ConfigError, match=f"graphed cannot be had: {reason}; set it to auto or reference"):
+                with_graphs(setup, forced, gpu)
+        else:
+            assert with_graphs(setup, forced, gpu).runs_from_graphs
+        return setup
+
+    monkeypatch.setattr(base, "choose_kernels", lambda *_: kernels)
+    monkeypatch.setattr(training, "with_graphs", on_gpu)
+    write_corpus(tmp_path)
+    config = run_config(tmp_path, "training.max_steps=1", *overrides)
+    train(config)
+    (setup,) = found
+    assert setup.runs_from_graphs == setup.stream.in_few_shapes == (not reason)
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert f"updates run without CUDA graphs: {reason}" in log if reason else "CUDA graphs" not in log
+
+
+def test_a_gpu_takes_the_triton_loss_where_triton_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    triton = pytest.importorskip("nmt.kernels.cross_entropy.triton")
+    for missing in ("", "no Triton"):
+        monkeypatch.setattr(select, "_unsupported_device", lambda _, missing=missing: missing)
+        kernels = select.choose_kernels("auto", GPU)
+        expected = chunked_cross_entropy if missing else triton.triton_cross_entropy
+        assert kernels.cross_entropy is expected
+        assert kernels.skips_positions == (not missing)
 
 
 def plans(lengths: tuple[Any, Any], batch_tokens: int, seeds: range) -> list[list[tuple[int, int, int]]]:
