@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from PIL import Image
 
 from nmt.cli import translate
 from nmt.data.batching.document_context import add_context, sentences_before
@@ -27,6 +29,7 @@ from tests.support.models import CPU, REFERENCES, SOURCES
 from tests.support.playground import serving
 from tests.test_browser import HEBREW, PHONE, Visit, assert_contrast, browser, visit  # noqa: F401 - fixtures
 from tests.test_document_translation import CONTEXTS, save
+from tests.test_playground import LARGEST_SCREENSHOT
 from tests.test_playground import translate as translate_in
 from tests.test_plots import ENGLISH, GERMAN, Reader, attention_map, page_of
 
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 SIDES: tuple[Side, ...] = ("source", "target")
+DOCUMENT = ["My friend often buys the article.", "My mother must translate it."]
 
 
 def in_bytes(text: str, columns: int) -> npt.NDArray[np.float64]:
@@ -233,3 +237,29 @@ def test_the_page_of_a_server_with_such_a_model(
         page.get_by_text("The first sentence of its document has no context.").wait_for()
         page.context.close()
     assert errors == []
+
+
+def test_screenshot(
+    browser: Browser,  # noqa: F811
+    call: Call,
+    tmp_path: Path,
+    tokenizers: TokenizerPair,
+) -> None:
+    """The picture of docs/context.md; with NMT_SCREENSHOTS=FOLDER and NMT_SCREENSHOT_CONTEXT=RUN of scripts/context."""
+    run = os.environ.get("NMT_SCREENSHOT_CONTEXT")
+    model = run or save(tmp_path / "model", "hierarchical-decoder", tokenizers, updates=5)
+    lines, piece = (DOCUMENT, "ihn") if run else (SOURCES[:2], "</s>")
+    path = tmp_path / "page.html"
+    text = "\n".join(lines).encode()
+    ended = call(translate.main, "--model", model, "--documents", "--plot", path, stdin=text)
+    assert ended.code == 0, ended.errors
+    page = browser.new_context(viewport={"width": 1200, "height": 880}).new_page()
+    page.goto(f"{path.as_uri()}#{len(lines)}")
+    page.get_by_role("radio", name="words").check()
+    page.get_by_role("listbox").nth(1).get_by_text(piece, exact=True).click()
+    page.mouse.move(0, 0)
+    picture = Path(os.environ.get("NMT_SCREENSHOTS") or tmp_path) / "context.png"
+    page.screenshot(path=picture)
+    page.context.close()
+    Image.open(picture).convert("RGB").quantize(128).save(picture, optimize=True)
+    assert 5_000 < picture.stat().st_size < LARGEST_SCREENSHOT
