@@ -83,10 +83,19 @@ class CudaGraph:
 
     def capture(self, function: Callable[[], object]) -> None:
         options: Any = {"pool": self._pool, "stream": self._stream, "capture_error_mode": "thread_local"}
-        # The outer context restores the current stream, which PyTorch leaves changed where a capture fails. Other
-        # threads may allocate or synchronize meanwhile, such as the one that prepares batches; this one may not.
-        with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(self._graph, **options):
-            function()
+        generator, random = torch.cuda.default_generators[self._stream.device.index], torch.cuda.get_rng_state()
+        try:
+            # The outer context restores the current stream, which PyTorch leaves changed where a capture fails. Other
+            # threads may allocate or synchronize meanwhile, such as the one that prepares batches; this one may not.
+            with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(self._graph, **options):
+                function()
+        except torch.OutOfMemoryError:
+            raise  # the capture ended like any other
+        except RuntimeError:
+            # PyTorch still takes the generator for captured, so that it would draw no more numbers.
+            generator.graphsafe_set_state(torch.Generator(self._stream.device).graphsafe_get_state())
+            torch.cuda.set_rng_state(random)
+            raise
 
     def replay(self) -> None:
         self._graph.replay()
@@ -155,9 +164,10 @@ class UpdateGraphs:
         if self._is_full or self._seen[batch.shape] <= SEEN:
             return None
         free, whole = free_memory(self._device), gpu_memory(self._device)
-        if len(self._captured) == MOST_GRAPHS or (free is not None and free < LEAST_FREE * whole):
+        known = self._captured
+        if len(known) == MOST_GRAPHS or (free is not None and free < LEAST_FREE * whole):
             self._is_full = True
-            logger.info("no more shapes are captured as CUDA graphs: there are %d", len(self._captured))
+            logger.info("no more shapes are captured as CUDA graphs: there are %d", len(known))
             return None
         assert batch.memory_M is not None
         memory_M = torch.empty_like(batch.memory_M, device=self._device).copy_(batch.memory_M, non_blocking=True)
@@ -168,10 +178,17 @@ class UpdateGraphs:
         try:
             captured.graph.capture(lambda: results.copy_(self._compute(masked, numbers)))
         except RuntimeError as error:
+            # An error of CUDA hides the one that made the capture fail.
+            why = str(error.__context__ or error).partition("\n")[0]
             self._is_full = True
-            logger.warning("no more shapes are captured as CUDA graphs: %s", str(error).partition("\n")[0])
+            if isinstance(error, torch.OutOfMemoryError):
+                logger.info("no more shapes are captured as CUDA graphs: there are %d, and memory ran out", len(known))
+            else:
+                known.clear()
+                logger.warning("updates run without CUDA graphs from now on: %s", why)
+                logger.debug("a capture failed", exc_info=True)
             return None
-        self._captured[batch.shape] = captured
+        known[batch.shape] = captured
         return captured
 
 
