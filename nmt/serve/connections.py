@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import uvicorn
+from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from nmt.serve.guard import Guard
@@ -35,7 +36,7 @@ def protocol_of(head_seconds: float) -> type[H11Protocol]:
             if self.cycle is not None and not self.cycle.response_complete:
                 self._stop_timer()
                 if self._stopping:
-                    self.cycle.keep_alive = False
+                    self._announce_end()
 
         def shutdown(self) -> None:
             """Ends after the request in progress, or after one that is on its way."""
@@ -43,7 +44,12 @@ def protocol_of(head_seconds: float) -> type[H11Protocol]:
             if self.cycle is None or self.cycle.response_complete:
                 self.loop.call_later(GRACE_SECONDS, self._shut_down)
             else:
-                super().shutdown()
+                self._announce_end()
+
+        def _announce_end(self) -> None:
+            """Closes the connection after the answer, which says so: the client's next request would be lost."""
+            self.cycle.keep_alive = False
+            self.cycle.default_headers = [*self.cycle.default_headers, CLOSE_HEADER]
 
         def _shut_down(self) -> None:
             if self.transport is not None and not self.transport.is_closing():
