@@ -20,12 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nmt.config.schema import RuntimeConfig, SearchConfig
-from nmt.data.batching import Batch
 from nmt.data.cache.word_links import words_of
 from nmt.evaluation.metrics import corpus_scores
-from nmt.model.translator import forced_readout
 from nmt.runtime import format_table, set_up, set_up_logging
-from nmt.tasks.translation.forced_decoding import map_pairs
+from nmt.tasks.translation.forced_decoding import forced_attention_of_ids
 from nmt.tasks.translation.loading import System, build_system, load_model
 from nmt.tasks.translation.text_translation import translate_lines
 from nmt.visualization.attention_map import AttentionMap
@@ -160,29 +158,13 @@ class ContextAttention:
 
 def context_attention(system: System, test: TestText, side: str) -> dict[int, ContextAttention]:
     """The context weights of a side, by row."""
-    (translator,) = system.translators
-
-    def work(batches: Sequence[Batch]) -> list[ContextAttention]:
-        (batch,) = batches
-        result = forced_readout(translator, batch)
-        weights = result.source_context if side == "source" else result.target_context
-        lengths_B = batch.source_lengths_B if side == "source" else batch.target_lengths_B
-        assert weights is not None, "a side that has context"
-        assert batch.context is not None, "a translator with context has read sentences before"
-        rows, past, lengths = batch.context.rows.tolist(), weights.previous, lengths_B.tolist()
-        words_NQS = weights.words_NQS.float().cpu().numpy()
-        attentions = []
-        for words_QS, index, before in zip(words_NQS, past.index_N.tolist(), past.row_N.tolist(), strict=True):
-            sentence = past.sentence_L.tolist()[index // past.present_LP.shape[1]]
-            # Sentences that are read as context alone have context as well.
-            if sentence < batch.pairs:
-                words_QS = words_QS[: lengths[sentence], : lengths[before]].copy()
-                attentions.append(ContextAttention(rows[sentence], rows[before], words_QS))
-        return attentions
-
-    ids, lines = pieces(system, test), range(1, len(test.sources) + 1)
-    results = map_pairs(system, *ids, 4096, work, lines, test.documents)
-    return {each.row: each for _, attentions in results for each in attentions}
+    maps = forced_attention_of_ids(system, *pieces(system, test), 4096, documents=test.documents)
+    return {
+        row: ContextAttention(row, context.lines[-1] - 1, context.words_QS[-1])
+        for row, attention in enumerate(maps)
+        for context in attention.context or ()
+        if context.side == side
+    }
 
 
 def attention_of(
