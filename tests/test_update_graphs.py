@@ -202,6 +202,11 @@ def run_on(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype | None) -> None:
     monkeypatch.setattr(training, "set_up", lambda options: Runtime(torch.device("cpu"), dtype, ""))
 
 
+def directly(updates: graphs.UpdateGraphs, batch: Batch, numbers: tuple[float, ...]) -> Tensor:
+    """Computes an update with tensors of its own."""
+    return updates._compute(updates.masked(batch), torch.tensor(numbers))
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16], ids=str)
 def test_a_training_from_graphs_is_the_same_to_the_bit(
@@ -211,10 +216,11 @@ def test_a_training_from_graphs_is_the_same_to_the_bit(
     write_corpus(tmp_path)
     run_on(monkeypatch, dtype)
     results = []
-    for seen in (graphs.SEEN, 10_000):
-        monkeypatch.setattr(graphs, "SEEN", seen)
+    for name in ("from graphs", "directly"):
+        if name == "directly":
+            monkeypatch.setattr(graphs.UpdateGraphs, "run", directly)
         of_optimizer = ["training.optimizer.kind=sgd", "training.optimizer.momentum=0.9"] if optimizer == "sgd" else []
-        config = run_config(tmp_path, f"run={tmp_path}/{seen}", "training.max_epochs=4", *of_optimizer)
+        config = run_config(tmp_path, f"run={tmp_path}/{name}", "training.max_epochs=4", *of_optimizer)
         train(config)
         results.append((records(config.run), records(config.run, "validation"), final_weights(config.run)))
     assert graphed.replays > 10
