@@ -32,10 +32,11 @@ from nmt.model.attention import AttentionWeights, Encoded
 from nmt.model.context import Context
 from nmt.model.translator import ForcedReadout, Translator
 from nmt.model.wiring import Output
-from nmt.tasks.translation.forced_decoding import align_pair, align_texts, forced_attention
+from nmt.tasks.translation.forced_decoding import align_pair, forced_attention
 from nmt.tasks.translation.loading import System
 from nmt.tasks.translation.text_translation import Request, translate_lines
 from nmt.visualization.attention_map import AttentionMap
+from tests.support.alignment import align_texts
 from tests.support.models import CPU, REFERENCES, SOURCES, small_config, small_translator
 
 # Source "▁der ▁gr oße" and its end; target "▁the ▁b ig ▁." and its end.

@@ -168,7 +168,7 @@ LINES = ["\t".join(sentences) for sentences in DOCUMENTS]
 
 
 def test_labels_are_those_of_the_command(classifier: nmt.TextClassifier, call: Call) -> None:
-    arguments = ["--model", classifier.model.path, "--format", "jsonl"]
+    arguments = ["--model", classifier.path, "--format", "jsonl"]
     stdin = "".join(f"{line}\n" for line in LINES).encode()
     expected = [json.loads(line) for line in call(classify.main, *arguments, stdin=stdin).output.splitlines()]
     for documents in (DOCUMENTS, LINES):
@@ -185,7 +185,7 @@ def test_labels_are_those_of_the_command(classifier: nmt.TextClassifier, call: C
 
 
 def test_an_evaluation_of_labels(classifier: nmt.TextClassifier, call: Call) -> None:
-    ended = call(evaluate.main, "--model", classifier.model.path, "--json", "--samples", 20)
+    ended = call(evaluate.main, "--model", classifier.path, "--json", "--samples", 20)
     assert plain(nmt.evaluate(classifier, samples=20)) == json.loads(ended.output)["sets"]
     labels = list(classifier.labels[:2])
     (given,) = nmt.evaluate(classifier, documents=DOCUMENTS[:2], labels=labels, samples=0)
@@ -199,12 +199,12 @@ def test_mistakes_with_a_classifier(classifier: nmt.TextClassifier, tested: Path
     with pytest.raises(CheckpointError, match="this model translates"):
         nmt.load_classifier(tested)
     with pytest.raises(CheckpointError, match="this model labels documents"):
-        nmt.load(classifier.model.path)
+        nmt.load(classifier.path)
     for call_with, message in (
         (lambda: classifier.classify("text"), "documents: must be a list of texts, not one text"),
         (lambda: classifier.classify([["a"], "b"]), "documents: entry 1 must be text, not list"),  # type: ignore[list-item]
         (lambda: classifier.classify(["a"], boundaries="tabs"), "boundaries: must be auto, tab or split"),  # type: ignore[arg-type]
-        (lambda: nmt.evaluate(classifier, beam_size=2), "beam_size: is for models that translate"),  # type: ignore[call-overload]
+        (lambda: nmt.evaluate(classifier, beam_size=2), "beam_size: is for models that translate"),
         (lambda: nmt.evaluate(classifier, documents=["a"]), "documents: goes together with labels"),
     ):
         with pytest.raises(ConfigError) as caught:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nmt.visualization.pages import SentenceWeights
+from nmt.visualization.pages import WeightedSentence
 from tests.test_document_page import page_of as document_page_of
 from tests.test_plots import GERMAN, attention_map, page_of
 
@@ -96,10 +96,10 @@ def document(sentences: int, word: str = "word") -> dict[str, Any]:
     words = tuple(f"{word}{number}" for number in range(20))
     weights = (*(0.5 / 19,) * 19, 0.5)
     share = 1.0 / sentences
-    body = tuple(SentenceWeights(share, words, weights) for _ in range(sentences))
+    body = tuple(WeightedSentence(share, words, weights) for _ in range(sentences))
     label = "a label of many words " * 5 + "x" * 80
     probabilities = {label: 0.75, "b": 0.25}
-    sentences = (*body, SentenceWeights(0.0, (), ()))
+    sentences = (*body, WeightedSentence(0.0, (), ()))
     return {"text": " ".join(words), "label": label, "probabilities": probabilities, "sentences": sentences}
 
 

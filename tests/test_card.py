@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from nmt.checkpoint import load_model_files, read_metadata
+from nmt.checkpoint import find, load_model_files, read_metadata
 from nmt.checkpoint.card import CARD_FILE, SCORES_TABLE, CardScore, corpus_names, hub_data_set, model_card, with_scores
 from nmt.checkpoint.metadata import Metadata
 from nmt.cli import evaluate, quantize, train
@@ -137,7 +137,7 @@ runtime: {{device: cpu, threads: 1}}
 """
     (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
     assert call(train.main, "--config", tmp_path / "config.yaml").code == 0
-    folder = tmp_path / "run/checkpoints/step-00000002"
+    folder = find(tmp_path / "run")
     written = (folder / CARD_FILE).read_text(encoding="utf-8")
     assert "- `a.de`, `a.en`: 6 sentence pairs" in written
     assert str(tmp_path) not in written

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from nmt.checkpoint import Snapshot, load_model_files, write_checkpoint
+from nmt.checkpoint import Origin, Snapshot, load_model_files, write_checkpoint
 from nmt.cli import align, train, translate
 from nmt.config import dump_config
 from nmt.data.tokenizer import TokenizerPair
-from nmt.tasks.components import parse_saved_config
+from nmt.tasks.components import read_saved_config
 from tests.support.commands import Call, Ended
 from tests.support.models import REFERENCES, SOURCES, save_small
 from tests.support.training_runs import run_config, write_corpus
@@ -68,8 +68,8 @@ def with_weight(checkpoint: Path, folder: Path, name: str, value: float) -> Path
     """A copy of a checkpoint, whole, in which the first number of a weight is another one."""
     loaded = load_model_files(checkpoint)
     loaded.tensors[name].flatten()[0] = value
-    config = parse_saved_config(loaded.config_text, "config.yaml")
-    write_checkpoint(folder, Snapshot(loaded.tensors, config, loaded.tokenizers, step=1, epoch=0))
+    config = read_saved_config(checkpoint)
+    write_checkpoint(folder, Snapshot(loaded.tensors, config, loaded.tokenizers, Origin(step=1, epoch=0)))
     return folder
 
 

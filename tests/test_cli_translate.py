@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nmt.checkpoint import RunFolder, Snapshot, saved_tensors
+from nmt.checkpoint import Origin, RunFolder, Snapshot, saved_tensors
 from nmt.cli import average, options, translate
 from nmt.cli.common import Parser, run
 from nmt.config.schema import SearchConfig
@@ -146,7 +146,9 @@ def small_run(tmp_path: Path, tokenizers: TokenizerPair) -> Path:
     folder.open(config, fresh=False, read_config=lambda folder: config)
     for step in (1, 2, 3):
         translator = small_translator(config, tokenizers, seed=step, updates=0)
-        folder.save(Snapshot(saved_tensors(translator), config, tokenizers, step, 0), is_best=step == 2)
+        folder.save(
+            Snapshot(saved_tensors(translator), config, tokenizers, Origin(step=step, epoch=0)), is_best=step == 2
+        )
     folder.close()
     return folder.path
 

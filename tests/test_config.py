@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nmt.config import Components, dump_config, load_config, parse_config, schema
+from nmt.config import Components, dump_config, parse_config, schema
 from nmt.config.document import read_document
 from nmt.config.registry import PartOptions
 from nmt.config.shapes import fields_below, shape_of
@@ -26,6 +26,7 @@ from tests.support.components import (
     TableOptions,
     TextOptions,
     family,
+    load_config,
     parse,
 )
 

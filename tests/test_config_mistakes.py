@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from pydantic import field_validator, model_validator
 
-from nmt.config import Components, PartOptions, TranslationConfig, load_config, parse_config
+from nmt.config import Components, PartOptions, TranslationConfig, parse_config
 from nmt.errors import ConfigError
-from tests.support.components import COMPONENTS, FAMILIES, LABELLED, PRESETS, SMALL, Bare, family, parse
+from tests.support.components import COMPONENTS, FAMILIES, LABELLED, PRESETS, SMALL, Bare, family, load_config, parse
 
 
 def mistakes(text: str, *overrides: str) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from nmt.cli import classify
-from nmt.visualization.pages import DocumentPage, SentenceWeights
+from nmt.visualization.pages import ClassifiedDocument, DocumentPage, WeightedSentence
 from tests.support.commands import Call
 from tests.test_classification import run, trained  # noqa: F401 - fixtures
 from tests.test_plots import Reader, assert_own_code
@@ -23,9 +23,9 @@ DOCUMENT = {
     "label": "positive",
     "probabilities": {"negative": 0.25, "positive": 0.75},
     "sentences": (
-        SentenceWeights(0.36, ("good",), (1.0,)),
-        SentenceWeights(0.64, ("not", "so", "bad"), (0.5, 0.0, 0.5)),
-        SentenceWeights(0.0, (), ()),
+        WeightedSentence(0.36, ("good",), (1.0,)),
+        WeightedSentence(0.64, ("not", "so", "bad"), (0.5, 0.0, 0.5)),
+        WeightedSentence(0.0, (), ()),
     ),
 }
 
@@ -34,7 +34,9 @@ def page_of(*documents: dict[str, Any], name: str = "runs/a") -> str:
     written: list[str] = []
     page = DocumentPage(written.append, name, "en")
     for line, document in enumerate(documents, start=1):
-        page.add(line, **document)
+        true_label = document.get("true_label")
+        given = {name: value for name, value in document.items() if name != "true_label"}
+        page.add(ClassifiedDocument(line, **given), true_label)
     page.end()
     return "".join(written)
 
@@ -52,7 +54,7 @@ def test_a_page_holds_both_levels_of_weights() -> None:
 
 def test_no_text_can_break_a_page() -> None:
     evil = ("</script>", "<!--", "<script>alert(1)", "\u2028", '"', "\\", "{{data}}", "{{noun}}", "&lt;")
-    sentences = (SentenceWeights(1.0, evil, (0.0,) * len(evil)),)
+    sentences = (WeightedSentence(1.0, evil, (0.0,) * len(evil)),)
     attention = {"text": " ".join(evil), "label": evil[0], "probabilities": {evil[1]: 1.0}, "sentences": sentences}
     reader = Reader(page_of(attention, name="<b>{{script}}</title>"))
     assert reader.open == []

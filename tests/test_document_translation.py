@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from nmt.checkpoint import Snapshot, saved_tensors, write_checkpoint
+from nmt.checkpoint import Origin, Snapshot, saved_tensors, write_checkpoint
 from nmt.cli import evaluate, translate
 from nmt.config import TranslationConfig
 from nmt.config.schema import SearchConfig
@@ -104,7 +104,7 @@ def save(folder: Path, context: str, tokenizers: TokenizerPair, tests: str = "{}
         (objective(batch).trained[0] / batch.target_tokens).backward()
         optimizer.step()
     weights = saved_tensors(model)
-    write_checkpoint(folder, Snapshot(weights, chosen, tokenizers, step=1, epoch=0))
+    write_checkpoint(folder, Snapshot(weights, chosen, tokenizers, Origin(step=1, epoch=0)))
     return folder
 
 

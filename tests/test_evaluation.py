@@ -31,9 +31,10 @@ from nmt.tasks.translation.evaluation import (
     validation_search,
     validator,
 )
-from nmt.tasks.translation.forced_decoding import Loss, align_texts, forced_loss
+from nmt.tasks.translation.forced_decoding import Loss, forced_loss
 from nmt.tasks.translation.loading import System, TrainedModel, build_system, load_model
 from nmt.tasks.translation.text_translation import Request, translate_lines
+from tests.support.alignment import align_texts
 from tests.support.kernel_params import needs_compiler
 from tests.support.models import CPU, REFERENCES, SOURCES, save_small, small_config, small_translator
 from tests.support.networks import with_steps
@@ -175,7 +176,7 @@ RANK = """
 import json, sys
 from nmt.config import schema
 from nmt.config.schema import SearchConfig
-from nmt.tasks.translation.forced_decoding import align_texts
+from tests.support.alignment import align_texts
 from nmt.evaluation.testsets import TestSet
 from nmt.tasks.translation.evaluation import evaluate
 from nmt.tasks.translation.loading import build_system, load_model

@@ -15,7 +15,7 @@ import pytest
 
 import nmt
 from nmt.checkpoint import find, load_model_files, read_metadata
-from nmt.checkpoint.folder import TRAINING_FILE
+from nmt.checkpoint.folder import TRAINING_FILE, read_config_text
 from nmt.checkpoint.huggingface import MODEL_FILES, HubName, is_hub_name
 from nmt.cli import evaluate, hub, translate
 from nmt.data.lexicons import LEXICON_FILE
@@ -113,7 +113,7 @@ def test_only_the_files_of_a_model_are_pushed_and_no_folder_of_the_machine(
 
 
 def test_absolute_paths_in_a_config_become_their_last_names(checkpoint: Path, tmp_path: Path) -> None:
-    text = load_model_files(checkpoint).config_text
+    text = read_config_text(checkpoint)
     overrides = [
         "run=/home/someone/runs/x",
         "tokenizer.file=/home/someone/s.model",

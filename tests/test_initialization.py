@@ -165,14 +165,14 @@ def test_scores_and_windows_of_a_checkpoint_of_earlier_versions_are_those_of_the
     attention = attention_with(score="general", window="local_predictive")
     assert 0 < attention.score.scale < 1
     assert 0 < attention.window.scale < 1
-    Loaded(Path("run"), "", dict(attention.named_parameters()), cast(Any, None), cast(Any, None)).load_into(attention)
+    Loaded(Path("run"), dict(attention.named_parameters()), cast(Any, None), cast(Any, None)).load_into(attention)
     assert (attention.score.scale, attention.window.scale) == (1.0, 1.0)
 
 
 def test_embeddings_of_a_checkpoint_of_earlier_versions_are_rows_of_their_table() -> None:
     """It holds no scale: a network that multiplied its embeddings would translate differently."""
     saved = dict(small().named_parameters())
-    loaded = Loaded(Path("run"), "", saved, cast(Any, None), cast(Any, None))
+    loaded = Loaded(Path("run"), saved, cast(Any, None), cast(Any, None))
     translator = small()
     loaded.load_into(translator)
     ids_BT, _ = sentences(5, 3)
@@ -186,5 +186,5 @@ def test_a_checkpoint_holds_the_scale_of_the_embeddings() -> None:
     assert saved["encoder.embedding.scale"] > 1
     saved = saved | {"encoder.embedding.scale": torch.tensor(3.0), "decoder.embedding.scale": torch.tensor(5.0)}
     translator = small()
-    Loaded(Path("run"), "", saved, cast(Any, None), cast(Any, None)).load_into(translator)
+    Loaded(Path("run"), saved, cast(Any, None), cast(Any, None)).load_into(translator)
     assert (translator.encoder.embedding.scale, translator.decoder.embedding.scale) == (3.0, 5.0)

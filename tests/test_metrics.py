@@ -73,9 +73,6 @@ class TestCorpusScores:
             assert low < score.value < high
             assert "bs:200|seed:12345" in score.signature
         assert corpus_scores(WORSE, REFERENCES, samples=200) == scores
-        other = corpus_scores(WORSE, REFERENCES, samples=200, seed=1)
-        assert other["bleu"].value == scores["bleu"].value
-        assert other["bleu"].confidence != scores["bleu"].confidence
 
     def test_no_resample_differs(self) -> None:
         scores = corpus_scores(REFERENCES, REFERENCES, samples=50)

@@ -23,7 +23,7 @@ from nmt.tasks.translation.forced_decoding import forced_attention
 from nmt.tasks.translation.loading import TrainedModel, build_system, load_model
 from nmt.tasks.translation.recording import record_search
 from nmt.visualization.attention_map import AttentionMap
-from nmt.visualization.pages import PageSystem, SentenceWeights, TranslationPage
+from nmt.visualization.pages import DrawnLine, PageSystem, TranslationPage, WeightedSentence
 from nmt.visualization.playground import BeamTrace
 from tests.support.models import CPU, REFERENCES, SOURCES, save_small
 from tests.support.playground import serving
@@ -118,7 +118,7 @@ def recorded_page(
         items.append((source, maps, traces))
     for line in range(times * len(items)):
         source, maps, traces = items[line % len(items)]
-        page.add(line + 1, source, maps, traces if line < RECORDED_LINES else None)
+        page.add(DrawnLine(line + 1, source, maps, traces if line < RECORDED_LINES else None))
     page.end()
     return "".join(written), first  # type: ignore[return-value]
 
@@ -456,13 +456,8 @@ def test_links_by_hand_have_an_error_rate_at_once(
 def test_gold_links_of_a_page_are_shown(visit: Visit, models: dict[str, TrainedModel]) -> None:  # noqa: F811
     written: list[str] = []
     page = TranslationPage(written.append, [shown("a", models["a"])])
-    page.add(
-        1,
-        SOURCE,
-        [attention_of(models["a"], SOURCE, REFERENCES[3])],
-        links=[[(0, 0), (2, 2)]],
-        gold=[(0, 0, True), (1, 1, False)],
-    )
+    maps, gold = [attention_of(models["a"], SOURCE, REFERENCES[3])], [(0, 0, True), (1, 1, False)]
+    page.add(DrawnLine(1, SOURCE, maps, links=[[(0, 0), (2, 2)]], gold=gold))
     page.end()
     opened = visit("".join(written))
     opened.locator("#tab-alignment").click()
@@ -475,7 +470,7 @@ def test_gold_links_of_a_page_are_shown(visit: Visit, models: dict[str, TrainedM
 
 
 def test_documents_are_sorted_by_mistakes_and_confidence(visit: Visit) -> None:  # noqa: F811
-    sentences = (SentenceWeights(1.0, ("good", "film"), (0.75, 0.25)),)
+    sentences = (WeightedSentence(1.0, ("good", "film"), (0.75, 0.25)),)
 
     def document(probability: float, truth: str) -> dict[str, Any]:
         probabilities = {"good": probability, "bad": 1 - probability}

@@ -37,7 +37,7 @@ from nmt.tasks.translation.text_translation import BEST, translate_stream
 from nmt.visualization import fonts, heatmap
 from nmt.visualization.attention_map import AttentionMap, in_visual_order, with_direction_marks
 from nmt.visualization.fonts import DEFAULT_FONT, Fonts
-from nmt.visualization.pages import WEIGHT_STEPS, PageSystem, TranslationPage
+from nmt.visualization.pages import WEIGHT_STEPS, DrawnLine, PageSystem, TranslationPage
 from tests.support.commands import Call, Ended
 from tests.support.models import CPU, REFERENCES, SOURCES, save_small
 
@@ -268,7 +268,7 @@ def page_of(sentences: list[list[AttentionMap | None]], names: tuple[str, ...] =
     written: list[str] = []
     page = TranslationPage(written.append, [PageSystem(name, "de", "en") for name in names])
     for line, maps in enumerate(sentences, start=1):
-        page.add(line, next(shown.source for shown in maps if shown), maps)
+        page.add(DrawnLine(line, next(shown.source for shown in maps if shown), maps))
     page.end()
     return "".join(written)
 
@@ -419,7 +419,7 @@ def test_every_system_translates_by_its_own_search(model: TrainedModel, tmp_path
     page = tmp_path / "page.html"
     short = SearchConfig(max_length_ratio=0.01, max_length_offset=2)
     systems = [
-        drawing.plotted_system(build_system([model], CPU), search, model.config, name)
+        drawing.PlottedSystem(build_system([model], CPU), search, drawing.page_system(model.config, name))
         for name, search in (("a", SearchConfig()), ("b", short))
     ]
     done: list[int] = []

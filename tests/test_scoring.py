@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from nmt.checkpoint import Snapshot, load_model_files, write_checkpoint
+from nmt.checkpoint import Origin, Snapshot, load_model_files, write_checkpoint
 from nmt.cli import score, translate
 from nmt.data.tokenizer import TokenizerPair
-from nmt.tasks.translation.forced_decoding import PairScore, forced_attention, forced_loss, forced_scores
+from nmt.tasks.translation.forced_decoding import ScoreResult, forced_attention, forced_loss, forced_scores
 from nmt.tasks.translation.loading import System, build_system, load_model
 from nmt.tasks.translation.scoring import best_rows, dual_score, normalized, score_stream
 from tests.support.commands import Call
@@ -31,7 +31,7 @@ def backward(checkpoint: Path, tokenizers: TokenizerPair, tmp_path_factory: pyte
     """A model of the other direction; what it has learned is nonsense."""
     config, loaded = small_config(), load_model_files(checkpoint)
     data = config.data.model_copy(update={"source_language": "en", "target_language": "de"})
-    snapshot = Snapshot(loaded.tensors, config.model_copy(update={"data": data}), tokenizers, step=1, epoch=0)
+    snapshot = Snapshot(loaded.tensors, config.model_copy(update={"data": data}), tokenizers, Origin(step=1, epoch=0))
     folder = tmp_path_factory.mktemp("backward") / "model"
     write_checkpoint(folder, snapshot)
     return folder
@@ -40,29 +40,29 @@ def backward(checkpoint: Path, tokenizers: TokenizerPair, tmp_path_factory: pyte
 def test_scores_are_the_log_probabilities_of_forced_decoding(system: System) -> None:
     sources, targets = [*SOURCES, "", "der hund"], [*REFERENCES, "a dog", ""]
     scores = forced_scores(system, sources, targets, 60)
-    assert scores[6:] == [None, None]
-    pairs = [pair for pair in scores if pair is not None]
+    assert [pair.is_scored for pair in scores] == [True] * 6 + [False] * 2
+    pairs = scores[:6]
     expected = forced_attention(system, SOURCES, REFERENCES, 1000)
     for pair, attention in zip(pairs, expected, strict=True):
         assert attention is not None
         assert pair.log_probability == pytest.approx(attention.log_probability, abs=1e-4)
-        assert pair.pieces == len(attention.target_pieces) + 1
+        assert pair.pieces == attention.target_pieces
+        assert sum(pair.piece_log_probabilities) == pytest.approx(pair.log_probability, abs=1e-4)
     loss = forced_loss(system, SOURCES, REFERENCES, 1000)
     assert sum(pair.log_probability for pair in pairs) == pytest.approx(-loss.total, abs=1e-3)
-    assert sum(pair.pieces for pair in pairs) == loss.pieces
+    assert sum(len(pair.pieces) + 1 for pair in pairs) == loss.pieces
 
 
 def test_a_model_without_attention_scores_too(tmp_path: Path, tokenizers: TokenizerPair) -> None:
     folder = save_small(tmp_path / "model", tokenizers, attention="{score: none}", updates=1)
     plain = build_system([load_model(folder, None, CPU)], CPU)
     (pair,) = forced_scores(plain, SOURCES[:1], REFERENCES[:1], 100)
-    assert pair is not None
     assert math.isfinite(pair.log_probability)
 
 
 def test_normalization_and_dual_scores_by_hand() -> None:
-    pair = PairScore(-12.0, 4)
-    assert [normalized(pair, "abcde", per) for per in ("piece", "character", "sentence")] == [-3.0, -2.0, -12.0]
+    pair = ScoreResult("", "abcde", -12.0, ("a", "b", "cde"))
+    assert [normalized(pair, per) for per in ("piece", "character", "sentence")] == [-3.0, -2.0, -12.0]
     # Both probable, one of them improbable, both improbable.
     assert [dual_score(-1.0, -1.0), dual_score(-1.0, -3.0), dual_score(-3.0, -1.0)] == [-1.0, -4.0, -4.0]
     assert dual_score(-3.0, -3.0) == -3.0
@@ -84,7 +84,7 @@ def test_lines_in_lines_out(call: Call, checkpoint: Path, system: System, tmp_pa
     assert ended.code == 0
     assert ended.errors == "warning: 2 of 15 pairs have an empty side: they have no score\n"
     expected = [
-        -math.inf if pair is None else pair.log_probability / pair.pieces
+        pair.per_piece
         for pair in forced_scores(
             system, [line.split("\t")[0] for line in lines], [line.split("\t")[1] for line in lines], 1000
         )
@@ -108,12 +108,10 @@ def test_json_has_all_numbers(call: Call, checkpoint: Path, backward: Path, toke
     first, blank = map(json.loads, ended.output.splitlines())
     (there,) = forced_scores(build_system([load_model(checkpoint, None, CPU)], CPU), SOURCES[:1], REFERENCES[:1], 100)
     (back,) = forced_scores(reverse, REFERENCES[:1], SOURCES[:1], 100)
-    assert there is not None
-    assert back is not None
     assert first["log_probability"] == pytest.approx(there.log_probability, abs=1e-4)
-    assert (first["pieces"], first["characters"]) == (there.pieces, len(REFERENCES[0]))
+    assert (first["pieces"], first["characters"]) == (len(there.pieces) + 1, len(REFERENCES[0]))
     assert first["reverse"]["log_probability"] == pytest.approx(back.log_probability, abs=1e-4)
-    assert (first["reverse"]["pieces"], first["reverse"]["characters"]) == (back.pieces, len(SOURCES[0]))
+    assert (first["reverse"]["pieces"], first["reverse"]["characters"]) == (len(back.pieces) + 1, len(SOURCES[0]))
     forward = there.log_probability / (len(REFERENCES[0]) + 1)
     backwards = back.log_probability / (len(SOURCES[0]) + 1)
     assert first["score"] == pytest.approx(dual_score(forward, backwards), abs=1e-4)

@@ -51,7 +51,7 @@ def test_answers_are_the_records_of_the_model(server: Server, system: System) ->
         ({"source": " "}, 422, "the text has no piece"),
         ({"source": "\udc80"}, 422, ""),
         ({"prefix": ["no such piece"]}, 422, "no such piece"),
-        ({"weights": {"0": [1.0]}}, 422, "weights.0"),
+        ({"weights": {"0": [1.0]}}, 422, "the weights at position 0"),
         ({"beam_size": 1000}, 422, "beam_size"),
         ({"unknown": 1}, 422, "unknown"),
     ],

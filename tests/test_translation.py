@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from nmt.checkpoint import Snapshot, saved_tensors, write_checkpoint
+from nmt.checkpoint import Origin, Snapshot, saved_tensors, write_checkpoint
 from nmt.cli.translate import render_json, render_text
 from nmt.config.schema import SearchConfig
 from nmt.data.batching.plan import length_batches
@@ -52,7 +52,7 @@ def test_a_config_of_a_huge_network_is_refused_without_taking_its_memory(
     encoder = model.config.model.encoder.model_copy(update={"hidden_size": size, "layers": 50})
     huge = model.config.model_copy(update={"model": model.config.model.model_copy(update={"encoder": encoder})})
     weights = saved_tensors(model.translator)
-    write_checkpoint(tmp_path / "huge", Snapshot(weights, huge, tokenizers, step=1, epoch=0))
+    write_checkpoint(tmp_path / "huge", Snapshot(weights, huge, tokenizers, Origin(step=1, epoch=0)))
     with pytest.raises(CheckpointError, match=r"has the shape \(\d+, 16\), config and vocabulary ask for"):
         load_model(tmp_path / "huge", None, CPU)
 

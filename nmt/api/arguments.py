@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import accumulate
-from typing import Any, Literal, NamedTuple, TypedDict, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -47,19 +47,16 @@ PRECISION = "fp32"
 """Not `auto`: in bf16 a translation would depend on the machine, and on the lines around it."""
 
 
-class Spelling(NamedTuple):
-    """How messages write a key of the YAML, and a key with its value."""
-
-    key: Callable[[str], str]
-    setting: Callable[[str, str], str]
+Spelling = Callable[[str, str | None], str]
+"""Writes a key of the YAML for messages, or a key and its value."""
 
 
-def _keyword(key: str, value: str) -> str:
-    is_number = value.replace(".", "", 1).isdecimal()
-    return f"{key}={value}" if is_number else f'{key}="{value}"'
+def keyword(key: str, value: str | None = None) -> str:
+    """Writes a key as a keyword of Python."""
+    is_number = value is not None and value.replace(".", "", 1).isdecimal()
+    return key if value is None else f"{key}={value}" if is_number else f'{key}="{value}"'
 
 
-KEYWORDS = Spelling(str, _keyword)
 _FLAGS = {
     "--test-set": "test_sets",
     "--source": "sources",
@@ -103,7 +100,7 @@ def checked_value(key: str, annotation: Any, value: object) -> Any:
         raise ConfigError(f"{key}: must be {in_words(schema)}, not {value!r}{remedy}") from None
 
 
-def section_of(section: type[Options], values: Mapping[str, Any], spelling: Spelling = KEYWORDS) -> Options:
+def section_of(section: type[Options], values: Mapping[str, Any], spelling: Spelling = keyword) -> Options:
     """Returns the section with these values, each valid by itself; raises `ConfigError` if they contradict each other.
 
     `set kind: sampling` of a message becomes `set kind="sampling"`, or `set --kind sampling`.
@@ -111,13 +108,13 @@ def section_of(section: type[Options], values: Mapping[str, Any], spelling: Spel
     if problems := _contradictions(section, values):
 
         def respelled(text: str) -> str:
-            return re.sub(r"\b([a-z_]+): (\w+)", lambda match: spelling.setting(match[1], match[2]), text)
+            return re.sub(r"\b([a-z_]+): (\w+)", lambda match: spelling(match[1], match[2]), text)
 
-        raise ConfigError(*(f"{spelling.key(key)}: {respelled(problem)}" for key, problem in problems))
+        raise ConfigError(*(f"{spelling(key, None)}: {respelled(problem)}" for key, problem in problems))
     return section.model_validate(values)
 
 
-def search_with(base: SearchConfig, changes: Mapping[str, Any], spelling: Spelling = KEYWORDS) -> SearchConfig:
+def search_with(base: SearchConfig, changes: Mapping[str, Any], spelling: Spelling = keyword) -> SearchConfig:
     """Returns the search of a model's config with these changes, each valid by itself; raises `ConfigError`.
 
     Values of the config that contradict a change (a temperature, with the kind beam) are left out, with a warning.
@@ -128,13 +125,13 @@ def search_with(base: SearchConfig, changes: Mapping[str, Any], spelling: Spelli
             # Imported late: it imports PyTorch.
             from nmt.runtime import logger
 
-            keys = ", ".join(map(spelling.key, changes))
+            keys = ", ".join(spelling(each, None) for each in changes)
             logger.warning("search.%s of the model's config does not go with %s: left out", key, keys)
             values[key] = SearchConfig.model_fields[key].default
     return section_of(SearchConfig, values | dict(changes), spelling)
 
 
-def machine(values: Mapping[str, Any], spelling: Spelling = KEYWORDS) -> RuntimeConfig:
+def machine(values: Mapping[str, Any], spelling: Spelling = keyword) -> RuntimeConfig:
     """Returns the section `runtime` with these values; raises `ConfigError`."""
     return section_of(RuntimeConfig, {"precision": PRECISION} | dict(values), spelling)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 import numpy.typing as npt
 
 from nmt.evaluation.alignment import Alignment, Linking, Unit
+from nmt.tasks.translation.forced_decoding import ScoreResult as ScoreResult
 from nmt.tasks.translation.text_translation import Translation
-from nmt.visualization.attention_map import END, piece_label
 from nmt.visualization.inline import attention_tables
 
 
@@ -73,26 +72,7 @@ class TranslationResult:
             for each in self.hypotheses
         )
         shown = f'<p dir="auto">{escape(self.source)}</p><table>{rows}</table>'
-        return shown + attention_html(self.source_pieces, self.pieces, self.attention, self.head_attention)
-
-
-@dataclass(frozen=True)
-class ScoreResult:
-    """The log-probability of a given translation."""
-
-    source: str
-    target: str
-    log_probability: float = -math.inf
-    """In nats, the end of the sentence included; minus infinity if a side is empty."""
-    pieces: tuple[str, ...] = ()
-    """Of the target, without the end symbol."""
-    piece_log_probabilities: tuple[float, ...] = ()
-    """Of each piece and, last, of the end."""
-
-    @property
-    def per_piece(self) -> float:
-        """Log-probability divided by the number of pieces, the end counted."""
-        return self.log_probability / (len(self.pieces) + 1)
+        return shown + attention_tables(self.source_pieces, self.pieces, self.attention, self.head_attention)
 
 
 @dataclass(frozen=True)
@@ -117,17 +97,4 @@ class AlignmentResult:
     def _repr_html_(self) -> str:
         """Shows the pair and its weights in a notebook."""
         sides = "".join(f'<p dir="auto">{escape(text)}</p>' for text in (self.source, self.target))
-        return sides + attention_html(self.source_pieces, self.pieces, self.weights, self.head_weights)
-
-
-def attention_html(
-    source_pieces: tuple[str, ...],
-    pieces: tuple[str, ...],
-    attention: npt.NDArray[Any] | None,
-    head_attention: npt.NDArray[Any] | None = None,
-) -> str:
-    """Returns the attention weights as HTML tables, those of the heads folded in; empty without attention."""
-    if attention is None:
-        return ""
-    source, target = ([*map(piece_label, each), END] for each in (source_pieces, pieces))
-    return attention_tables(source, target, attention, head_attention)
+        return sides + attention_tables(self.source_pieces, self.pieces, self.weights, self.head_weights)

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from nmt.api.arguments import checked, checked_value, machine, naming_keywords, shown_progress, texts
-from nmt.config import ClassificationConfig
-from nmt.config.schema import RuntimeConfig
-from nmt.errors import ConfigError
+from nmt.api.arguments import as_many, checked, checked_value, machine, naming_keywords, shown_progress, texts
+from nmt.config.schema import RuntimeConfig, Samples
+from nmt.data.readers.labelled import unknown_label
+from nmt.errors import ConfigError, DataError
+from nmt.evaluation import BOOTSTRAP_SAMPLES
+from nmt.evaluation.testsets import GIVEN, LONGEST_SAMPLE, LabelledTestSet, labelled_from_config
 from nmt.runtime import set_up
 from nmt.tasks.base import Which
 from nmt.tasks.classification import labelling
-from nmt.tasks.classification.labelling import Boundaries, ClassifiedDocument, TrainedClassifier, classify_stream
+from nmt.tasks.classification.labelling import (
+    Boundaries,
+    LabelEvaluation,
+    TrainedClassifier,
+    classify_stream,
+    evaluate_labels,
+    sentences_of,
+)
 from nmt.tasks.plugins import load_plugins
+from nmt.visualization.pages import ClassifiedDocument
 
 
 @naming_keywords()
@@ -36,31 +46,17 @@ def load_classifier(
     which: Which = checked_value("checkpoint", Literal["best", "last"] | None, checkpoint)
     options = machine(checked(RuntimeConfig, {"device": device, "precision": precision, "threads": threads}))
     load_plugins([plugins] if isinstance(plugins, (str, Path)) else plugins, "plugins")
-    return TextClassifier(labelling.load_classifier(model, which, set_up(options)))
+    return TextClassifier(**vars(labelling.load_classifier(model, which, set_up(options))))
 
 
-class TextClassifier:
+class TextClassifier(TrainedClassifier):
     """A trained classifier of documents, as `nmt.load_classifier` returns it.
 
     Several threads may call its methods at once.
     """
 
-    def __init__(self, model: TrainedClassifier) -> None:
-        self.model = model
-        """The checkpoint, with network, tokenizer and config."""
-
     def __repr__(self) -> str:
-        return f"<nmt classifier of {len(self.labels)} labels: {self.model.path}; {self.model.system.runtime.reason}>"
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """All labels."""
-        return self.model.labels
-
-    @property
-    def config(self) -> ClassificationConfig:
-        """Config of the model."""
-        return self.model.config
+        return f"<nmt classifier of {len(self.labels)} labels: {self.path}; {self.system.runtime.reason}>"
 
     @naming_keywords()
     def classify(
@@ -86,19 +82,70 @@ class TextClassifier:
         """
         boundaries = checked_value("boundaries", Boundaries, boundaries)
         lines, are_lists = as_lines(documents)
-        results: list[ClassifiedDocument] = []
         with shown_progress(progress, len(lines), " documents") as advance:
             stream = classify_stream(
-                self.model,
+                self,
                 lines,
                 boundaries="tab" if are_lists else boundaries,
                 weights=weights,
                 window=max(len(lines), 1),
                 advance=advance,
             )
-            for part in stream:
-                results += part
-        return results
+            return [document for part in stream for document in part]
+
+    @naming_keywords()
+    def evaluate(
+        self,
+        *,
+        test_sets: Sequence[str] = (),
+        documents: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        labels: Sequence[str] | None = None,
+        samples: int = BOOTSTRAP_SAMPLES,
+        progress: bool = False,
+        **others: Any,
+    ) -> list[LabelEvaluation]:
+        """Labels the documents of test sets and compares the labels, as `nmt-eval` does.
+
+        Args:
+            test_sets: names of test sets in the model's config; by default all of them.
+            documents: documents to label instead, as for `classify`, with `labels`.
+            labels: the labels of the documents.
+            samples: of the bootstrap for confidence intervals; 0 for none.
+            progress: whether to show a progress bar.
+            others: arguments for models that translate are refused.
+
+        Returns:
+            An evaluation of each test set.
+
+        Raises:
+            ConfigError: an argument is wrong, or there is no such test set.
+            DataError: a test set cannot be read.
+        """
+        if others:
+            what = f"is for models that translate, and {self.path} labels documents"
+            raise ConfigError(*(f"{name}: {what}" for name in others))
+        samples, tokenizer = checked_value("samples", Samples, samples), self.document_tokenizer
+        if (documents is None) != (labels is None):
+            raise ConfigError("documents: goes together with labels")
+        if documents is not None and labels is not None:
+            lines, _ = as_lines(documents)
+            labels = texts("labels", labels)
+            as_many("labels", labels, "documents", len(lines))
+            if not lines:
+                raise DataError("documents: is empty; there is nothing to evaluate")
+            for number, label in enumerate(labels, start=1):
+                if label not in self.labels:
+                    raise unknown_label(f"labels: entry {number}", label, self.labels)
+            ids = tokenizer.encode(
+                [sentences_of(line, number, tokenizer) for number, line in enumerate(lines, start=1)]
+            )
+            indices = [self.labels.index(label) for label in labels]
+            sets = [LabelledTestSet(GIVEN, ids, indices, [line[:LONGEST_SAMPLE] for line in lines])]
+        else:
+            origin = f"the config of {self.path}"
+            sets = labelled_from_config(self.config, texts("test_sets", test_sets), origin, tokenizer, self.labels)
+        with shown_progress(progress, sum(len(each.documents) for each in sets), " documents") as advance:
+            return [evaluate_labels(self.system, each, samples=samples, advance=advance) for each in sets]
 
 
 def as_lines(documents: Sequence[str] | Sequence[Sequence[str]]) -> tuple[list[str], bool]:

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import numpy.typing as npt
 
 from nmt.api.arguments import (
@@ -26,16 +25,21 @@ from nmt.api.arguments import (
 )
 from nmt.api.results import AlignmentResult, ScoreResult, TranslationResult
 from nmt.config import TranslationConfig
-from nmt.config.schema import Beam, Positive, RuntimeConfig, SearchConfig, Seed, Tokens
+from nmt.config.schema import Beam, Positive, RuntimeConfig, Samples, SearchConfig, Seed, Tokens
 from nmt.data.lexicons import Lexicon
-from nmt.errors import ConfigError
+from nmt.errors import ConfigError, DataError
+from nmt.evaluation import BOOTSTRAP_SAMPLES
 from nmt.evaluation.alignment import Linking, Unit
+from nmt.evaluation.metrics import ALL_METRICS, MetricName
+from nmt.evaluation.testsets import GIVEN, TestSet, from_config
 from nmt.runtime import Runtime, set_up
 from nmt.tasks.base import Which
 from nmt.tasks.plugins import load_plugins
+from nmt.tasks.translation import evaluation
+from nmt.tasks.translation.evaluation import Evaluation
 from nmt.tasks.translation.forced_decoding import align_pair, forced_attention, forced_scores
 from nmt.tasks.translation.loading import System, TrainedModel, build_system, lexicon_of, load_ensemble
-from nmt.tasks.translation.stepwise import Interventions, SearchStep, forced_ids, search_steps
+from nmt.tasks.translation.stepwise import Interventions, SearchStep, forced_ids, forced_weights, search_steps
 from nmt.tasks.translation.text_translation import Request, encode_lines, translate_lines
 
 if TYPE_CHECKING:
@@ -249,8 +253,8 @@ class TextTranslator:
             most = checked_value("max_length", Positive | None, max_length)
             tokenizers = self._system.tokenizers
             _, (source,) = encode_lines(tokenizers.source, [line], most, [1])
-            length = len(source) + 1
-            weights = {position: self._weights(position, each, length) for position, each in (attention or {}).items()}
+            heads = {model.config.model.attention.heads for model in self.models}
+            weights = forced_weights(attention or {}, len(source) + 1, heads)
             interventions = Interventions(forced_ids(tokenizers.target, prefix, pieces or {}), weights)
             run = search_steps(
                 self.system(chosen),
@@ -263,38 +267,6 @@ class TextTranslator:
                 seed=checked_value("seed", Seed, seed),
             )
         return _named(run)
-
-    def _weights(self, position: object, given: int | npt.ArrayLike, source: int) -> npt.NDArray[Any]:
-        """Returns the attention weights of an intervention; raises `ConfigError` where they do not fit."""
-        if isinstance(position, bool) or not isinstance(position, int) or position < 0:
-            raise ConfigError(f"attention: {position!r} is no position; positions are whole numbers from 0")
-        if isinstance(given, (int, np.integer)):
-            if not 0 <= given < source:
-                raise ConfigError(
-                    f"attention: source position {given} at position {position}; there are 0 to {source - 1}, the end "
-                    "symbol last"
-                )
-            weights = np.zeros(source)
-            weights[given] = 1.0
-            return weights
-        try:
-            weights = np.array(given, np.float64)
-        except (TypeError, ValueError):
-            raise ConfigError(f"attention: the weights at position {position} must be numbers") from None
-        shape: tuple[int, ...] = weights.shape
-        heads = {model.config.model.attention.heads for model in self.models}
-        if (
-            len(shape) not in (1, 2, 3)
-            or shape[-1] != source
-            or (len(shape) > 1 and shape[-2] != 1 and heads != {shape[-2]})
-        ):
-            raise ConfigError(
-                f"attention: the weights at position {position} have the shape {shape}; give one for each of "
-                f"{source} source positions, the end symbol included, or of each head"
-            )
-        if not (np.isfinite(weights).all() and (weights >= 0.0).all()):
-            raise ConfigError(f"attention: the weights at position {position} must be finite and not negative")
-        return weights
 
     @naming_keywords()
     def score(
@@ -324,15 +296,7 @@ class TextTranslator:
         """
         sources, targets, batch_tokens, max_length = self._pairs(sources, targets, batch_tokens, max_length)
         with shown_progress(progress, len(sources), " pairs") as advance:
-            scores = forced_scores(self._system, sources, targets, batch_tokens, max_length, advance=advance)
-        tokenizer, results = self._system.tokenizers.target, []
-        for source, target, score in zip(sources, targets, scores, strict=True):
-            result = ScoreResult(source, target)
-            if score is not None:
-                pieces = tuple(tokenizer.pieces(score.ids))
-                result = ScoreResult(source, target, score.log_probability, pieces, score.piece_log_probabilities)
-            results.append(result)
-        return results
+            return forced_scores(self._system, sources, targets, batch_tokens, max_length, advance=advance)
 
     @naming_keywords()
     def align(
@@ -376,6 +340,79 @@ class TextTranslator:
             results.append(result)
         return results
 
+    @naming_keywords()
+    def evaluate(
+        self,
+        *,
+        test_sets: Sequence[str] = (),
+        sources: Sequence[str] | None = None,
+        references: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        documents: Sequence[object] | None = None,
+        metrics: Sequence[MetricName] = ALL_METRICS,
+        baseline: Sequence[str] | None = None,
+        samples: int = BOOTSTRAP_SAMPLES,
+        max_length: int | None = None,
+        seed: int = 1,
+        progress: bool = False,
+        **search: Unpack[SearchOptions],
+    ) -> list[Evaluation]:
+        """Translates test sets and scores the translations, as `nmt-eval` does.
+
+        Args:
+            test_sets: names of test sets in the model's config; by default all of them.
+            sources: sentences to translate instead, with `references`.
+            references: their translations, or several lists of them.
+            documents: the name of each sentence's document: models with context use them, and the bootstrap resamples
+                documents.
+            metrics: of bleu, chrf and ter; by default all.
+            baseline: other translations of a single test set, which are compared by paired bootstrap.
+            samples: of the bootstrap for confidence intervals; 0 for none.
+            max_length, seed, progress, search: as for `translate`.
+
+        Returns:
+            An evaluation of each test set.
+
+        Raises:
+            ConfigError: an argument is wrong, or there is no such test set.
+            DataError: a test set cannot be read.
+        """
+        chosen = self.search(**search)
+        metrics = [checked_value("metrics", MetricName, name) for name in texts("metrics", metrics)]
+        most, seed = checked_value("max_length", Positive | None, max_length), checked_value("seed", Seed, seed)
+        samples = checked_value("samples", Samples, samples)
+        if (sources is None) != (references is None):
+            raise ConfigError("sources: goes together with references")
+        if sources is not None and references is not None:
+            sets = [_given_set(sources, references, documents)]
+        elif documents is not None:
+            raise ConfigError("documents: goes with sources; test sets of the config have documents of their own")
+        else:
+            sets = from_config(self.config, texts("test_sets", test_sets), f"the config of {self.models[0].path}")
+        other = None
+        if baseline is not None:
+            other = texts("baseline", baseline)
+            if len(sets) > 1:
+                names = ", ".join(each.name for each in sets)
+                raise ConfigError(
+                    f"baseline: is for one test set, and there are {len(sets)}; choose by test_sets: {names}"
+                )
+            as_many("baseline", other, "the test set", len(sets[0].sources))
+        total = sum(len(each.sources) for each in sets)
+        with self.alone(), shown_progress(progress, total, " sentences") as advance:
+            return [
+                evaluation.evaluate(
+                    self.system(chosen),
+                    each,
+                    chosen,
+                    metrics=metrics,
+                    samples=samples,
+                    request=Request(max_length=most, seed=seed),
+                    baseline=None if other is None else lambda test_set: other,
+                    advance=advance,
+                )
+                for each in sets
+            ]
+
     def _pairs(
         self, sources: Sequence[str], targets: Sequence[str], batch_tokens: int | None, max_length: int | None
     ) -> tuple[list[str], list[str], int, int | None]:
@@ -394,6 +431,25 @@ class TextTranslator:
             return
         with self._pool_lock:
             yield
+
+
+def _given_set(
+    sources: Sequence[str],
+    references: Sequence[str] | Sequence[Sequence[str]],
+    documents: Sequence[object] | None,
+) -> TestSet:
+    sources = texts("sources", sources)
+    if isinstance(references, str) or not references or isinstance(references[0], str):
+        several = [texts("references", references)]
+    else:
+        several = [texts("references", each) for each in references]
+    for each in several:
+        as_many("references", each, "sources", len(sources))
+    if documents is not None:
+        as_many("documents", documents, "sources", len(sources))
+    if not sources:
+        raise DataError("sources: is empty; there is nothing to evaluate")
+    return TestSet(GIVEN, sources, several, None if documents is None else document_numbers(documents))
 
 
 def _named(steps: Iterator[SearchStep]) -> Iterator[SearchStep]:

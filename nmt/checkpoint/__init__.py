@@ -17,5 +17,5 @@ from nmt.checkpoint.folder import (
     with_scales,
     write_checkpoint,
 )
-from nmt.checkpoint.metadata import FORMAT, Metadata, read_metadata
+from nmt.checkpoint.metadata import FORMAT, Metadata, Origin, read_metadata
 from nmt.checkpoint.run import CHANGEABLE, RunFolder, find, resume_conflicts

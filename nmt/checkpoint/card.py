@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from nmt.checkpoint.durable import replace_file
 from nmt.checkpoint.metadata import Metadata
 from nmt.config import ClassificationConfig, ExperimentConfig, TranslationConfig
 from nmt.config.registry import PartOptions
-from nmt.errors import CheckpointError, counted, on_one_line, reason
+from nmt.errors import counted, on_one_line
 
 CARD_FILE = "README.md"
 """Not among the checksums of a checkpoint, so that it can be edited."""
@@ -63,14 +62,6 @@ def model_card(config: ExperimentConfig, metadata: Metadata, parameters: int, *,
     ]
     front = yaml.safe_dump(_front_matter(config, metadata), sort_keys=False, allow_unicode=True)
     return f"---\n{front}---\n\n" + "\n\n".join(filter(None, sections)) + "\n"
-
-
-def write_card(folder: Path, card: str) -> None:
-    """Writes the card of a checkpoint folder; raises `CheckpointError`."""
-    try:
-        replace_file(folder / CARD_FILE, card)
-    except OSError as error:
-        raise CheckpointError(f"{folder / CARD_FILE}: cannot be written: {reason(error)}") from error
 
 
 def with_scores(card: str, scores: Sequence[CardScore]) -> str:

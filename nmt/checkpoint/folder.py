@@ -10,8 +10,6 @@ training.pt           state for resuming alone; may be removed
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import re
 from collections import OrderedDict
@@ -28,15 +26,7 @@ from torch import Tensor, nn
 
 from nmt.checkpoint import durable
 from nmt.checkpoint.card import CARD_FILE, model_card
-from nmt.checkpoint.metadata import (
-    METADATA_FILE,
-    Metadata,
-    SavedPlugin,
-    damage_of,
-    describe,
-    read_metadata,
-    versions,
-)
+from nmt.checkpoint.metadata import METADATA_FILE, Metadata, Origin, damage_of, describe, read_metadata, versions
 from nmt.config import ExperimentConfig, dump_config
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import CheckpointError, line_of, reason, require_file
@@ -57,23 +47,10 @@ class Snapshot:
     """The weights that translation uses (the moving average, where there is one), by parameter name."""
     config: ExperimentConfig
     tokenizers: TokenizerPair
-    step: int
-    epoch: int
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    signatures: Mapping[str, str] = field(default_factory=dict)
-    """sacrebleu's, of these metrics, by name."""
-    data: Mapping[str, str] = field(default_factory=dict)
-    """Content fingerprints of the corpora, by name."""
-    training_sizes: tuple[int, ...] = ()
-    """Pairs or documents of each corpus of `data.train`, after the filters."""
+    origin: Origin
+    """The metadata of another checkpoint serve as well."""
     training: Mapping[str, Any] | None = None
     """State for resuming alone: tensors, numbers, strings and None in dicts, lists and tuples."""
-    average_of: tuple[str, ...] = ()
-    """Checkpoints whose weights were averaged."""
-    labels: tuple[str, ...] = ()
-    """Labels of a classifier, in the order of its outputs."""
-    plugins: tuple[SavedPlugin, ...] = ()
-    """Plugins whose parts the config has."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +58,6 @@ class Loaded:
     """A checkpoint that has been read and verified."""
 
     path: Path
-    config_text: str
-    """YAML; `origin` for messages about it is `path / CONFIG_FILE`."""
     tensors: dict[str, Tensor]
     """Weights on the CPU, by parameter name."""
     tokenizers: TokenizerPair
@@ -158,29 +133,18 @@ def write_checkpoint(folder: Path, snapshot: Snapshot, *, best: bool = False) ->
                     torch.save(snapshot.training, file)
             (new / CONFIG_FILE).write_text(dump_config(config, comments=False), encoding="utf-8")
             metadata = Metadata(
+                **{name: getattr(snapshot.origin, name) for name in Origin.model_fields},
                 created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                step=snapshot.step,
-                epoch=snapshot.epoch,
-                metrics={
-                    name: float(value) if math.isfinite(value) else None for name, value in snapshot.metrics.items()
-                },
-                signatures=dict(snapshot.signatures),
                 best=best,
-                average_of=list(snapshot.average_of),
                 task=config.task,
                 source_language=config.languages[0],
                 target_language=config.languages[1] if len(config.languages) > 1 else None,
-                labels=list(snapshot.labels),
-                plugins=list(snapshot.plugins),
                 source_vocabulary=tokenizers.source.size,
                 target_vocabulary=tokenizers.target.size,
-                data=dict(snapshot.data),
-                training_sizes=list(snapshot.training_sizes),
                 versions=versions(),
                 files={file.name: describe(file) for file in sorted(new.iterdir())},
             )
-            text = json.dumps(metadata.model_dump(), indent=2, ensure_ascii=False, allow_nan=False)
-            (new / METADATA_FILE).write_text(f"{text}\n", encoding="utf-8")
+            metadata.write(new)
             tensors, scales = _dequantized(snapshot.model)
             card = model_card(config, metadata, parameter_count(tensors), integers=bool(scales))
             (new / CARD_FILE).write_text(card, encoding="utf-8")
@@ -203,7 +167,6 @@ def load_model_files(folder: Path) -> Loaded:
         problems.append(f"{folder / METADATA_FILE}: damaged, it does not name {MODEL_FILE}; {_COPY}")
     if problems:
         raise CheckpointError(*problems)
-    config_text = read_config_text(folder)
     tokenizers = TokenizerPair.load(folder)
     sides = {"source": metadata.source_vocabulary, "target": metadata.target_vocabulary}
     problems = [
@@ -226,7 +189,7 @@ def load_model_files(folder: Path) -> Loaded:
     if problems:
         raise CheckpointError(*problems)
     tensors, scales = _dequantized(tensors)
-    return Loaded(folder, config_text, tensors, tokenizers, metadata, scales)
+    return Loaded(folder, tensors, tokenizers, metadata, scales)
 
 
 def read_config_text(folder: Path) -> str:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import subprocess
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 import nmt
+from nmt.data.cache.store import checksum
 from nmt.errors import CheckpointError, reason, require_file
 
 FORMAT = 1
@@ -25,6 +27,10 @@ METADATA_FILE = "metadata.json"
 
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _finite(metrics: dict[str, float | None]) -> dict[str, float | None]:
+    return {name: value if value is None or math.isfinite(value) else None for name, value in metrics.items()}
 
 
 class SavedFile(_Record):
@@ -57,40 +63,50 @@ class SavedPlugin(_Record):
     """The parts of it that the config has: family and name."""
 
 
-class Metadata(_Record):
+class Origin(_Record):
+    """Training that the weights of a checkpoint come from."""
+
+    step: int
+    epoch: int
+    metrics: Annotated[dict[str, float | None], AfterValidator(_finite)] = {}
+    """Of the validation at this step; None stands for a number that was not finite."""
+    signatures: dict[str, str] = {}
+    """sacrebleu's signatures of these metrics, by name."""
+    average_of: list[str] = []
+    """Checkpoints whose weights this one averages; empty for one that training wrote."""
+    labels: list[str] = []
+    """Labels of a classifier, in the order of its outputs."""
+    plugins: list[SavedPlugin] = []
+    """Plugins whose parts the config has."""
+    data: dict[str, str] = {}
+    """Content fingerprints of the corpora, by name."""
+    training_sizes: list[int] = []
+    """Pairs or documents of each corpus of `data.train`, after the filters; empty where not known."""
+
+
+class Metadata(Origin):
     """The content of `metadata.json`."""
 
     format: int = FORMAT
     created: str
     """Date and time of writing, ISO 8601 in UTC."""
-    step: int
-    epoch: int
-    metrics: dict[str, float | None]
-    """Of the validation at this step; None stands for a number that was not finite."""
-    signatures: dict[str, str] = {}
-    """sacrebleu's signatures of these metrics, by name."""
     best: bool
     """Whether it was the best of its run when it was written."""
-    average_of: list[str]
-    """Checkpoints whose weights this one averages; empty for one that training wrote."""
     task: str = "translation"
     source_language: str
     """Of the documents, where labels are learned."""
     target_language: str | None
-    labels: list[str] = []
-    """Labels of a classifier, in the order of its outputs."""
-    plugins: list[SavedPlugin] = []
     source_vocabulary: int
     """Pieces of the source vocabulary."""
     target_vocabulary: int
-    data: dict[str, str]
-    """Content fingerprints of the corpora, by name."""
-    training_sizes: list[int] = []
-    """Pairs or documents of each corpus of `data.train`, after the filters; empty where not known."""
     versions: Versions
     files: dict[str, SavedFile]
     """The other files of the folder by name, except the model card, which may be edited. Checkpoints of earlier
     versions do not list `config.yaml`."""
+
+    def write(self, folder: Path) -> None:
+        """Writes `metadata.json` into the folder."""
+        (folder / METADATA_FILE).write_text(f"{self.model_dump_json(indent=2)}\n", encoding="utf-8")
 
 
 def read_metadata(folder: Path) -> Metadata:
@@ -124,11 +140,7 @@ def read_metadata(folder: Path) -> Metadata:
 
 def describe(file: Path) -> SavedFile:
     """Returns size and SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return SavedFile(bytes=file.stat().st_size, sha256=digest.hexdigest())
+    return SavedFile(bytes=file.stat().st_size, sha256=checksum(file))
 
 
 def damage_of(file: Path, saved: SavedFile, remedy: str) -> str | None:

@@ -43,9 +43,6 @@ _MARKER_TEXT = (
     "This folder belongs to a training run of nmt. Files in it are written, replaced and moved by nmt-train.\n"
 )
 _LOCK = ".lock"
-_FILES = ["config.yaml", "train.log", "metrics.jsonl", "tensorboard", "cache", "checkpoints", "lexicon.safetensors"]
-_OWN = {prefix + name for name in (_MARKER, _LOCK, *_FILES) for prefix in ("", durable.TEMPORARY)}
-"""Names of the files of a run, also those that a kill leaves half written."""
 
 
 CHANGEABLE = (
@@ -91,8 +88,7 @@ def resume_conflicts(old: ExperimentConfig, new: ExperimentConfig) -> list[str]:
 class RunFolder:
     """The folder that the config calls `run`.
 
-    A folder without the marker is taken only if it is empty or a run of an earlier version, so that no file of the
-    user's is overwritten or moved.
+    A folder without the marker is taken only if it is empty, so that no file of the user's is overwritten or moved.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -149,7 +145,7 @@ class RunFolder:
         are written, `open` does it.
         """
         # A new name even for a step that was saved before: replacing a folder is never atomic.
-        first = self.path / "checkpoints" / f"step-{snapshot.step:08d}"
+        first = self.path / "checkpoints" / f"step-{snapshot.origin.step:08d}"
         names = chain([first], (first.with_name(f"{first.name}-{again}") for again in count(1)))
         folder = next(name for name in names if not name.exists())
         write_checkpoint(folder, snapshot, best=is_best)
@@ -186,17 +182,12 @@ class RunFolder:
         if not self.path.is_dir():
             raise ConfigError(f"run: {self.path} is a file; name a folder")
         names = {entry.name for entry in self.path.iterdir()}
-        # A start that was stopped before it wrote the marker leaves the lock. Earlier versions wrote no marker: their
-        # runs have a checkpoint, or what a run makes before its first one.
-        unfinished = not names - {_LOCK, durable.TEMPORARY + _MARKER}
-        if _MARKER in names or unfinished or self.checkpoints():
-            return
-        others = sorted(names - _OWN)
-        if {_LOCK, "checkpoints"} <= names and not others:
+        # A start that was stopped before it wrote the marker leaves the lock.
+        if _MARKER in names or not names - {_LOCK, durable.TEMPORARY + _MARKER}:
             return
         raise ConfigError(
-            f"run: {self.path} is no folder of a run, it holds {', '.join((others or sorted(names))[:3])}; name a new "
-            f"folder, such as {self.path / 'run'}"
+            f"run: {self.path} is no folder of a run, it holds {', '.join(sorted(names)[:3])}; name a new folder, such "
+            f"as {self.path / 'run'}"
         )
 
     def _take(self) -> None:

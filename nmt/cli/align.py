@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -16,6 +15,7 @@ from nmt.cli.common import (
     check_plot,
     check_weights,
     command,
+    json_line,
     naming_flags,
     progress_bar,
     write_json,
@@ -102,6 +102,7 @@ def _align(options: argparse.Namespace) -> int:
     from nmt.tasks.translation.attention_output import weights_archive
     from nmt.tasks.translation.drawing import drawing_of_pairs, page_system
     from nmt.tasks.translation.forced_decoding import align_pair, forced_attention
+    from nmt.visualization.pages import DrawnLine
 
     with ExitStack() as stack:
         runtime = stack.enter_context(shared_machine(options))
@@ -143,12 +144,11 @@ def _align(options: argparse.Namespace) -> int:
                     elif write is not None:
                         write(_json(options, line, source, target, pair, system.tokenizers))
                     if pair is not None and archive is not None:
-                        weights_TS = pair.weights_NTS.mean(0)
-                        archive(line, pair.source_pieces, pair.target_pieces, weights_TS, pair.weights_NTS)
+                        archive(line, pair.source_pieces, pair.target_pieces, pair.weights_NTS)
                     if pair is not None and draw is not None:
                         words = links if options.unit == "words" else None
                         by_hand = sorted_links(gold[line - 1]) if gold else []
-                        draw(line, source, [pair], links=[words], gold=by_hand)
+                        draw(DrawnLine(line, source, [pair], links=[words], gold=by_hand))
         blank = alignments.count(None)
         if blank and runtime.is_main:
             logger.warning("%d of %d pairs have an empty side: their alignments are blank", blank, len(sources))
@@ -184,8 +184,8 @@ def _json(
         content |= {"source_pieces": pair.source_pieces, "pieces": pair.target_pieces}
         content |= {"log_probability": pair.log_probability, "alignments": units}
         if options.weights is True:
-            content |= weights_in_json(pair.weights_NTS.mean(0), pair.weights_NTS)
-    return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
+            content |= weights_in_json(pair.weights_NTS)
+    return json_line(content)
 
 
 def _read(options: argparse.Namespace) -> tuple[list[str], list[str], list[GoldAlignment]]:

@@ -22,6 +22,7 @@ from nmt.cli.options import (
     machine_options,
     of_type,
     search_options,
+    set_up_machine,
 )
 from nmt.errors import ConfigError, DataError, counted
 
@@ -93,14 +94,10 @@ def _augment(options: argparse.Namespace) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from nmt.api.text_translator import TextTranslator
     from nmt.data.cleaning import PairRules
-    from nmt.runtime import logger, set_up, set_up_logging
-    from nmt.tasks.plugins import load_plugins
+    from nmt.runtime import logger
     from nmt.tasks.translation.synthetic import WORK_SUFFIX, Choice, Job, translate_into, write_pairs
 
-    set_up_logging(None, is_main=True)
-    load_plugins(options.plugin)
-    runtime = set_up(machine_options(options))
-    translator = TextTranslator.load(options.model, options.checkpoint, runtime, workers=True)
+    translator = TextTranslator.load(options.model, options.checkpoint, set_up_machine(options), workers=True)
     if translator.uses_context:
         logger.warning("the model looks back to the lines before; here every line stands alone")
     config = translator.config

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from nmt.cli.common import Parser, command, unused_folder, writing
@@ -26,9 +25,9 @@ def main() -> int:
 
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from nmt.checkpoint import RunFolder, Snapshot, average, find, load_model_files, write_checkpoint
-    from nmt.data.lexicons import LEXICON_FILE
     from nmt.tasks.components import read_saved_config
     from nmt.tasks.plugins import load_plugins
+    from nmt.tasks.translation.loading import copy_lexicon
 
     load_plugins(options.plugin)
     folders = RunFolder(run).checkpoints()
@@ -41,25 +40,13 @@ def main() -> int:
             "keeps)"
         )
     folders = folders[-last:]
-    names = tuple(folder.name for folder in folders)
+    names = [folder.name for folder in folders]
     # The newest checkpoint gives everything but the weights.
     newest = load_model_files(folders[-1])
-    snapshot = Snapshot(
-        model=average(folders),
-        config=read_saved_config(newest.path),
-        tokenizers=newest.tokenizers,
-        step=newest.metadata.step,
-        epoch=newest.metadata.epoch,
-        data=newest.metadata.data,
-        training_sizes=tuple(newest.metadata.training_sizes),
-        average_of=names,
-        labels=tuple(newest.metadata.labels),
-        plugins=tuple(newest.metadata.plugins),
-    )
-    write_checkpoint(output, snapshot)
-    lexicon = run / LEXICON_FILE
-    if lexicon.is_file():
-        shutil.copyfile(lexicon, output / LEXICON_FILE)
+    origin = newest.metadata.model_copy(update={"average_of": names, "metrics": {}, "signatures": {}})
+    config = read_saved_config(newest.path)
+    write_checkpoint(output, Snapshot(average(folders), config, newest.tokenizers, origin))
+    copy_lexicon(newest.path, output)
     with writing(None) as write:
         write(f"{output}: the mean of {', '.join(names)}\n")
     return 0

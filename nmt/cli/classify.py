@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import json
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nmt.cli.common import Parser, check_paths, check_plot, command, naming_flags, open_stream
+from nmt.cli.common import Parser, check_paths, check_plot, command, json_line, naming_flags, open_stream
 from nmt.cli.options import (
     add_choice_option,
     add_machine_options,
     add_model_options,
     add_stream_options,
     machine_options,
+    set_up_machine,
 )
 from nmt.errors import DataError, counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nmt.tasks.classification.labelling import ClassifiedDocument
+    from nmt.visualization.pages import ClassifiedDocument
 
 DESCRIPTION = """Labels the documents of standard input, one a line, its sentences separated by TAB. Writes one output
 line per input line, in order: LABEL and PROBABILITY, separated by TAB. Blank lines stay blank. A line without TAB is
@@ -65,19 +65,14 @@ def _parser() -> Parser:
     return parser
 
 
+@naming_flags()
 def _classify(options: argparse.Namespace) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from nmt.data.readers.files import read_lines
-    from nmt.runtime import set_up, set_up_logging
     from nmt.tasks.classification.labelling import classify_stream, load_classifier
-    from nmt.tasks.plugins import load_plugins
     from nmt.visualization.pages import DocumentPage, new_page
 
-    set_up_logging(None, is_main=True)
-    with naming_flags():
-        load_plugins(options.plugin)
-        runtime = set_up(machine_options(options))
-        model = load_classifier(options.model, options.checkpoint, runtime)
+    model = load_classifier(options.model, options.checkpoint, set_up_machine(options))
     labels = None if options.labels is None else list(read_lines(options.labels))
     language = model.config.data.language
     as_output = _as_json if options.format == "jsonl" else _as_text
@@ -100,7 +95,7 @@ def _classify(options: argparse.Namespace) -> int:
                 for each in documents:
                     truth = _true_label(options.labels, labels, each.line)
                     if each.label is not None:
-                        page.add(each.line, each.text, each.label, each.probabilities, each.sentences, truth)
+                        page.add(each, truth)
     return 0
 
 
@@ -141,7 +136,7 @@ def _as_json(document: ClassifiedDocument) -> str:
             for sentence in document.sentences
         ],
     }
-    return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_line(content)
 
 
 if __name__ == "__main__":

@@ -279,9 +279,14 @@ def write_json(write: Callable[[str], None], values: Any) -> None:
     write(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def flag_of(key: str) -> str:
-    """Returns the option for a key of the YAML."""
-    return "--" + key.replace("_", "-")
+def json_line(content: Mapping[str, Any]) -> str:
+    """Returns a JSON object on one line; raises ValueError for NaN and infinity."""
+    return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def flag_of(key: str, value: str | None = None) -> str:
+    """Returns the option for a key of the YAML, with its value if there is one."""
+    return f"--{key.replace('_', '-')}{'' if value is None else f' {value}'}"
 
 
 @contextmanager

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from nmt.api.arguments import PRECISION, Spelling, machine, search_with
+from nmt.api.arguments import PRECISION, machine, search_with
 from nmt.cli.common import flag_of
 from nmt.config.schema import FiltersConfig, Positive, RuntimeConfig, SearchConfig, Seed, Tokens
 from nmt.config.shapes import choices_of, shape_of
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 LONGEST_LINE = 1000
 MACHINE = ("device", "precision", "threads")
 FILTERS = ("max_length", "max_ratio", *FiltersConfig.TEXT_RULES)
-FLAGS = Spelling(flag_of, lambda key, value: f"{flag_of(key)} {value}")
 
 
 def add_model_options(parser: argparse.ArgumentParser, *, ensemble: bool = True) -> None:
@@ -162,7 +161,7 @@ def add_translation_options(parser: argparse.ArgumentParser) -> None:
 
 def search_options(given: argparse.Namespace, base: SearchConfig) -> SearchConfig:
     """Returns the search of the model's config with the given flags, as `search_with`."""
-    return search_with(base, _given(given, "search", SearchConfig.model_fields), FLAGS)
+    return search_with(base, _given(given, "search", SearchConfig.model_fields), flag_of)
 
 
 def filter_options(given: argparse.Namespace, base: FiltersConfig) -> FiltersConfig:
@@ -172,22 +171,30 @@ def filter_options(given: argparse.Namespace, base: FiltersConfig) -> FiltersCon
 
 def machine_options(given: argparse.Namespace) -> RuntimeConfig:
     """Returns the section `runtime` that the flags describe; raises `ConfigError`."""
-    return machine(_given(given, "runtime", MACHINE), FLAGS)
+    return machine(_given(given, "runtime", MACHINE), flag_of)
+
+
+def set_up_machine(options: argparse.Namespace) -> Runtime:
+    """Sets up the machine that the flags describe, and the log, and executes the plugins."""
+    # Imported late: mistakes in the arguments do not wait for PyTorch.
+    from nmt.runtime import set_up, set_up_logging
+    from nmt.tasks.plugins import load_plugins
+
+    runtime = set_up(machine_options(options))
+    set_up_logging(None, runtime.is_main)
+    load_plugins(options.plugin)
+    return runtime
 
 
 @contextmanager
 def shared_machine(options: argparse.Namespace) -> Iterator[Runtime]:
-    """Sets up the machine that the flags describe, and the log, for a command that several processes may share."""
-    # Imported late: mistakes in the arguments do not wait for PyTorch.
-    from nmt.runtime import set_up, set_up_logging, tear_down
-    from nmt.tasks.plugins import load_plugins
+    """Sets up the machine for a command that several processes may share."""
+    from nmt.runtime import tear_down
 
-    with ExitStack() as stack:
-        runtime = set_up(machine_options(options))
-        stack.callback(tear_down)
-        set_up_logging(None, runtime.is_main)
-        load_plugins(options.plugin)
-        yield runtime
+    try:
+        yield set_up_machine(options)
+    finally:
+        tear_down()
 
 
 def of_type(annotation: Any) -> Callable[[str], Any]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 from array import array
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from nmt.cli.common import STANDARD_INPUT, Parser, check_paths, command, naming_flags, open_stream
+from nmt.cli.common import STANDARD_INPUT, Parser, check_paths, command, json_line, naming_flags, open_stream
 from nmt.cli.options import (
     add_batch_option,
     add_choice_option,
@@ -23,12 +22,14 @@ from nmt.cli.options import (
     longest_line,
     machine_options,
     of_type,
+    set_up_machine,
 )
 from nmt.errors import ConfigError, DataError, counted
 
 if TYPE_CHECKING:
     from nmt.api.text_translator import TextTranslator
     from nmt.runtime import Runtime
+    from nmt.tasks.translation.forced_decoding import ScoreResult
     from nmt.tasks.translation.loading import System
     from nmt.tasks.translation.scoring import ScoredPair
 
@@ -85,16 +86,13 @@ def _score(options: argparse.Namespace) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from nmt.api.text_translator import TextTranslator
     from nmt.data.readers.files import check_file
-    from nmt.runtime import logger, set_up, set_up_logging
-    from nmt.tasks.plugins import load_plugins
+    from nmt.runtime import logger
     from nmt.tasks.translation.scoring import best_rows, score_stream
 
-    set_up_logging(None, is_main=True)
     if options.keep is not None:
         for path in filter(None, (options.input, options.source, options.target)):
             check_file(Path(path))
-    load_plugins(options.plugin)
-    runtime = set_up(machine_options(options))
+    runtime = set_up_machine(options)
     translator = TextTranslator.load(options.model, options.checkpoint, runtime)
     reverse = None if options.reverse is None else _reverse_system(options, translator, runtime)
     settings = {"per": options.per, "max_length": longest_line(options)}
@@ -108,7 +106,7 @@ def _score(options: argparse.Namespace) -> int:
                 render = _json if options.format == "jsonl" else _text
                 write("".join(render(number, pair) for number, pair in enumerate(scored, start=pairs + 1)))
             pairs += len(scored)
-            unscored += sum(pair.forward is None for pair in scored)
+            unscored += sum(not pair.forward.is_scored for pair in scored)
         if options.keep is not None:
             kept = best_rows(scores, options.keep)
             for line, keep in zip(_lines(options), kept.tolist(), strict=True):
@@ -171,17 +169,14 @@ def _text(number: int, pair: ScoredPair) -> str:
 
 def _json(number: int, pair: ScoredPair) -> str:
     """An object for the pair; numbers are null where a side is empty."""
-    source, target = pair.sides
-    sides = [
-        {
-            "log_probability": None if score is None else score.log_probability,
-            "pieces": None if score is None else score.pieces,
-            "characters": len(text),
-        }
-        for score, text in ((pair.forward, target), (pair.backward, source))
-    ]
-    content = {"line": number, "score": None if pair.forward is None else pair.score} | sides[0]
-    return json.dumps(content | {"reverse": sides[1] if pair.backward else None}, allow_nan=False) + "\n"
+
+    def side(score: ScoreResult) -> dict[str, Any]:
+        numbers = {"log_probability": score.log_probability, "pieces": len(score.pieces) + 1}
+        return {**(numbers if score.is_scored else dict.fromkeys(numbers)), "characters": len(score.target)}
+
+    reverse = side(pair.backward) if pair.backward is not None and pair.backward.is_scored else None
+    score = pair.score if pair.forward.is_scored else None
+    return json_line({"line": number, "score": score, **side(pair.forward), "reverse": reverse})
 
 
 if __name__ == "__main__":

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmt.cli.common import Parser, check_paths, check_plot, check_weights, command, naming_flags, open_stream
+from nmt.cli.common import Parser, check_paths, check_plot, check_weights, command, json_line, naming_flags, open_stream
 from nmt.cli.options import (
     add_linking_option,
     add_model_options,
@@ -22,6 +21,7 @@ from nmt.cli.options import (
     longest_line,
     machine_options,
     search_options,
+    set_up_machine,
 )
 from nmt.config.schema import Beam
 from nmt.errors import ConfigError
@@ -105,15 +105,12 @@ def _translate(options: argparse.Namespace) -> int:
     # Imported late: mistakes in the arguments do not wait for PyTorch.
     from nmt.api.text_translator import TextTranslator
     from nmt.data.readers.files import read_lines
-    from nmt.runtime import logger, set_up, set_up_logging
-    from nmt.tasks.plugins import load_plugins
+    from nmt.runtime import logger
     from nmt.tasks.translation.attention_output import weights_archive
-    from nmt.tasks.translation.drawing import drawing, plotted_system
+    from nmt.tasks.translation.drawing import PlottedSystem, drawing, page_system
     from nmt.tasks.translation.text_translation import Request, translate_stream
 
-    set_up_logging(None, is_main=True)
-    load_plugins(options.plugin)
-    runtime = set_up(machine_options(options))
+    runtime = set_up_machine(options)
     translator = TextTranslator.load(options.model, options.checkpoint, runtime, workers=True)
     if options.alignments is not None:
         _check_attention("--alignments", "align by", translator)
@@ -125,12 +122,13 @@ def _translate(options: argparse.Namespace) -> int:
         logger.warning("the model looks back to the lines before; without --documents every line stands alone")
     search = search_options(options, translator.config.search)
     system = translator.system(search)
-    systems = [plotted_system(system, search, translator.config, " + ".join(options.model))]
+    name = " + ".join(options.model)
+    systems = [PlottedSystem(system, search, page_system(translator.config, name, len(translator.models)))]
     for path in options.plot_beside:
         other = TextTranslator.load([path], options.checkpoint, runtime, workers=True)
         _check_attention("--plot-beside", "look at", other)
         own_search = search_options(options, other.config.search)
-        systems.append(plotted_system(other.system(own_search), own_search, other.config, path))
+        systems.append(PlottedSystem(other.system(own_search), own_search, page_system(other.config, path)))
     request = Request(
         n_best=options.n_best,
         attention=options.format == "jsonl" or options.alignments is not None or options.weights is not None,
@@ -159,8 +157,8 @@ def _translate(options: argparse.Namespace) -> int:
                 write(render(number, line, translations))
                 if archive and translations:
                     best = translations[0]
-                    assert best.attention is not None, "--weights needs attention"
-                    archive(number, best.source_pieces, best.pieces, best.attention, best.head_attention)
+                    assert best.head_attention is not None, "--weights needs attention"
+                    archive(number, best.source_pieces, best.pieces, best.head_attention)
             if plot:
                 plot.add(translated)
     return 0
@@ -246,7 +244,7 @@ def render_json(
     `log_probabilities` has one number more than `pieces`, for the end. `alignments` is null without attention. With
     `weights` there are those of attention, too, see `weights_in_json`.
     """
-    return _object({"line": number, **_sentence(line, translations, linking, weights)})
+    return json_line({"line": number, **_sentence(line, translations, linking, weights)})
 
 
 def render_paragraph(
@@ -254,7 +252,7 @@ def render_paragraph(
 ) -> str:
     """Returns a JSON object for paragraph `number`, counted from 1; each of its sentences is as in `render_json`."""
     sentences = zip(translated.paragraph.sentences, translated.translations, strict=True)
-    content = {
+    content: dict[str, Any] = {
         "line": number,
         "source": translated.source,
         "translation": translated.text,
@@ -262,11 +260,7 @@ def render_paragraph(
         "log_probability": translated.log_probability,
         "sentences": [_sentence(source, each, linking, weights) for source, each in sentences],
     }
-    return _object(content)
-
-
-def _object(content: dict[str, Any]) -> str:
-    return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_line(content)
 
 
 def _sentence(line: str, translations: Sequence[Translation], linking: Linking, weights: bool) -> dict[str, Any]:
@@ -292,8 +286,8 @@ def _values(translation: Translation, linking: Linking, weights: bool) -> dict[s
     }
     if translation.attention is not None:
         values["alignments"] = {unit: pharaoh(translation.alignment(unit, linking)) for unit in UNITS}
-        if weights:
-            values |= weights_in_json(translation.attention, translation.head_attention)
+    if weights and translation.head_attention is not None:
+        values |= weights_in_json(translation.head_attention)
     return values
 
 

@@ -7,6 +7,6 @@ from __future__ import annotations
 
 from nmt.config.overrides import Presets
 from nmt.config.printer import difference, dump_config
-from nmt.config.reader import Check, Components, Families, load_config, parse_config
+from nmt.config.reader import Check, Components, Families, parse_config
 from nmt.config.registry import Entry, PartOf, PartOptions, Registry, Section
 from nmt.config.schema import ClassificationConfig, ExperimentConfig, TranslationConfig

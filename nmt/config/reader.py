@@ -50,20 +50,11 @@ class Components:
     """Rules that need a config without any mistake."""
 
 
-def load_config(path: str | Path, components: Components, overrides: Sequence[str] = ()) -> ExperimentConfig:
+def read_tree(path: str | Path, families: Families, overrides: Sequence[str] = ()) -> tuple[Node, list[Problem]]:
     """Reads a YAML file, in UTF-8 and of at most 128 KiB; a pipe such as `<(...)` is read to its end.
 
     `overrides` are `section.key=value` each, the value in YAML; they win over the file, later ones over earlier ones.
-
-    Raises:
-        ConfigError: the file cannot be read, or has mistakes: one line for each.
-    """
-    root, problems = read_tree(path, components.families, overrides)
-    return build_config(root, problems, str(path), components)
-
-
-def read_tree(path: str | Path, families: Families, overrides: Sequence[str] = ()) -> tuple[Node, list[Problem]]:
-    """Reads a YAML file as `load_config` does; returns its tree with the overrides, and its mistakes so far.
+    Returns the tree with the overrides, and its mistakes so far, for `build_config`.
 
     Raises:
         ConfigError: the file cannot be read.
@@ -99,7 +90,7 @@ def _read(path: str | Path) -> bytes:
 
 
 def parse_config(text: str, origin: str, components: Components, overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """Reads YAML text; `origin` stands for the file in messages. Otherwise as `load_config`.
+    """Reads YAML text; `origin` stands for the file in messages. Otherwise as `read_tree`.
 
     Raises:
         ConfigError: the text has mistakes: one line for each.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -36,14 +36,21 @@ def score_rows(scores: Mapping[str, MetricScore]) -> list[tuple[str, ...]]:
     columns = {
         "metric": [score.name for score in scores.values()],
         "score": [f"{score.value:.2f}" for score in scores.values()],
-        "95% interval": [
-            f"{score.confidence[0]:.2f} to {score.confidence[1]:.2f}" if score.confidence else ""
-            for score in scores.values()
-        ],
+        "95% interval": [interval_text(score) for score in scores.values()],
         "signature": [score.signature or "" for score in scores.values()],
     }
-    columns = {name: cells for name, cells in columns.items() if any(cells)}
-    return [tuple(columns), *zip(*columns.values(), strict=True)]
+    return filled_columns(columns)
+
+
+def interval_text(score: MetricScore) -> str:
+    """Returns the confidence interval for a table; empty if there is none."""
+    return f"{score.confidence[0]:.2f} to {score.confidence[1]:.2f}" if score.confidence else ""
+
+
+def filled_columns(columns: Mapping[str, Sequence[str]]) -> list[tuple[str, ...]]:
+    """Returns the rows of a table, the heading first, without columns that are empty throughout."""
+    filled = {name: cells for name, cells in columns.items() if any(cells)}
+    return [tuple(filled), *zip(*filled.values(), strict=True)]
 
 
 def score_values(scores: Mapping[str, MetricScore]) -> dict[str, dict[str, Any]]:

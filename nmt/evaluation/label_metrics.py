@@ -32,7 +32,6 @@ def label_scores(
     labels: Sequence[str],
     *,
     samples: int = 0,
-    seed: int = BOOTSTRAP_SEED,
 ) -> LabelScores:
     """Scores predicted labels, as indices of `labels`; `samples` of the bootstrap, 0 for no confidence.
 
@@ -42,7 +41,7 @@ def label_scores(
     size = len(labels)
     pairs_D = np.asarray(true_D, np.int64) * size + np.asarray(predicted_D, np.int64)
     confusion_KK = _confusion(pairs_D, size)
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(BOOTSTRAP_SEED)
     resampled = [_confusion(generator.choice(pairs_D, len(pairs_D)), size) for _ in range(samples)]
 
     def score(name: str, metric: Callable[[_IntArray], float]) -> MetricScore:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from nmt.evaluation import MetricScore
+from nmt.evaluation import MetricScore, filled_columns, interval_text
 from nmt.evaluation.metrics import corpus_scores
 
 GROUPS = 6
@@ -90,20 +90,15 @@ def scores_by_length(
 
 def length_rows(scores: Sequence[LengthScore]) -> list[tuple[str, ...]]:
     """Returns the rows of a table, the heading first."""
-    compared = any(score.baseline for score in scores)
-    rows: list[tuple[str, ...]] = [
-        ("source words", "sentences", *(["baseline"] if compared else []), "BLEU", "95% interval", "length ratio")
-    ]
-    for score in scores:
-        interval = score.system.confidence
-        beside = [f"{score.baseline.value:.2f}"] if score.baseline else []
-        between = f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else ""
-        numbers = f"{score.system.value:.2f}", between, f"{score.length_ratio:.3f}"
-        rows.append((score.words, f"{score.sentences:,}", *beside, *numbers))
-    if not any(score.system.confidence for score in scores):
-        column = rows[0].index("95% interval")
-        rows = [row[:column] + row[column + 1 :] for row in rows]
-    return rows
+    columns = {
+        "source words": [score.words for score in scores],
+        "sentences": [f"{score.sentences:,}" for score in scores],
+        "baseline": [f"{score.baseline.value:.2f}" if score.baseline else "" for score in scores],
+        "BLEU": [f"{score.system.value:.2f}" for score in scores],
+        "95% interval": [interval_text(score.system) for score in scores],
+        "length ratio": [f"{score.length_ratio:.3f}" for score in scores],
+    }
+    return filled_columns(columns)
 
 
 def length_values(scores: Sequence[LengthScore]) -> list[Mapping[str, Any]]:

@@ -48,7 +48,6 @@ def corpus_scores(
     metrics: Sequence[MetricName] = ALL_METRICS,
     *,
     samples: int = 0,
-    seed: int = BOOTSTRAP_SEED,
     documents: Sequence[int] | None = None,
 ) -> dict[str, MetricScore]:
     """Scores detokenized translations, by the name of the metric; `samples` of the bootstrap, 0 for no confidence.
@@ -66,12 +65,12 @@ def corpus_scores(
         result = metric.corpus_score(hypotheses, sets)
         signature = str(metric.get_signature())
         if samples:
-            resampled = _resampled_scores(metric, _statistics(metric, hypotheses, sets, documents), samples, seed)
+            resampled = _resampled_scores(metric, _statistics(metric, hypotheses, sets, documents), samples)
             mean, half = estimate_ci(resampled)
             if not documents:
                 mean, half = round(mean, 6), round(half, 6)  # as sacrebleu writes them
             interval = (float(mean - half), float(mean + half))
-            signature = _signature(metric, documents, samples, seed)
+            signature = _signature(metric, documents, samples)
         scores[name] = MetricScore(result.name, float(result.score), signature, interval)
     return scores
 
@@ -102,7 +101,6 @@ def paired_bootstrap(
     metrics: Sequence[MetricName] = ALL_METRICS,
     *,
     samples: int = BOOTSTRAP_SAMPLES,
-    seed: int = BOOTSTRAP_SEED,
     documents: Sequence[int] | None = None,
 ) -> dict[str, MetricComparison]:
     """Compares two systems, by the name of the metric; `documents` as for `corpus_scores`.
@@ -111,7 +109,7 @@ def paired_bootstrap(
         DataError: the test set is empty, or its sides differ in number.
     """
     sets = _reference_sets(references, {"translations": system, "translations of the baseline": baseline})
-    return {name: _compare(name, baseline, system, sets, documents, samples, seed) for name in metrics}
+    return {name: _compare(name, baseline, system, sets, documents, samples) for name in metrics}
 
 
 def _compare(
@@ -121,20 +119,19 @@ def _compare(
     references: Sequence[Sequence[str]],
     documents: Sequence[int] | None,
     samples: int,
-    seed: int,
 ) -> MetricComparison:
     """Paired bootstrap over sentences as sacrebleu computes it, or over documents in the same way."""
     metric = METRICS[name]()
     before, after = (metric.corpus_score(lines, references) for lines in (baseline, system))
     resampled = [
-        _resampled_scores(metric, _statistics(metric, lines, references, documents), samples, seed)
+        _resampled_scores(metric, _statistics(metric, lines, references, documents), samples)
         for lines in (baseline, system)
     ]
     differences = np.abs(resampled[1] - resampled[0])
     p_value = float(_compute_p_value(differences - differences.mean(), abs(before.score - after.score)))
     # sacrebleu counts resamples that differ by more, not by as much: equal scores would get a p-value near 0.
     p_value = 1.0 if before.score == after.score else p_value
-    signature = _signature(metric, documents, samples, seed)
+    signature = _signature(metric, documents, samples)
     return MetricComparison(after.name, float(before.score), float(after.score), p_value, signature)
 
 
@@ -154,17 +151,17 @@ def _statistics(
     return sums
 
 
-def _resampled_scores(metric: Metric, sums: _Statistics, samples: int, seed: int) -> _Statistics:
-    rows = np.random.default_rng(seed).choice(len(sums), size=(samples, len(sums)), replace=True)
+def _resampled_scores(metric: Metric, sums: _Statistics, samples: int) -> _Statistics:
+    rows = np.random.default_rng(BOOTSTRAP_SEED).choice(len(sums), size=(samples, len(sums)), replace=True)
     return np.asarray([metric._compute_score_from_stats(sums[row].sum(0)).score for row in rows], np.float64)
 
 
-def _signature(metric: Metric, documents: Sequence[int] | None, samples: int, seed: int) -> str:
+def _signature(metric: Metric, documents: Sequence[int] | None, samples: int) -> str:
     signature = metric.get_signature()
     if documents:
-        return f"{signature}|bs:{samples}|seed:{seed}|bs.unit:document"
+        return f"{signature}|bs:{samples}|seed:{BOOTSTRAP_SEED}|bs.unit:document"
     signature.update("bs", samples)
-    signature.update("seed", seed)
+    signature.update("seed", BOOTSTRAP_SEED)
     return str(signature)
 
 

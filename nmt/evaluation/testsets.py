@@ -27,6 +27,8 @@ from nmt.errors import ConfigError, DataError, NmtError, try_each
 
 LONGEST_SAMPLE = 200
 """Characters of a document that is shown at a validation."""
+GIVEN = "given"
+"""Name of a test set that consists of arguments."""
 SetT = TypeVar("SetT")
 DOWNLOAD_TIMEOUT = 60.0
 """Seconds without an answer; sacrebleu has no limit."""

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from nmt.config.schema import SearchConfig
 from nmt.errors import CheckpointError, ConfigError
+from nmt.model.wiring import DecoderState
 from nmt.runtime import widest_dtype
-from nmt.search.ensemble import Ensemble, Model, Shortlists, SpecialIds, State
+from nmt.search.ensemble import Ensemble, Model, Shortlists, SpecialIds
 from nmt.search.strategies import MINUS_INFINITY, BeamStrategy, Constraints, Continuations, SamplingStrategy
 
 MIN_COVERAGE = 1e-10
@@ -63,14 +64,9 @@ def translate_batch(
     lengths_B: Tensor,
     options: SearchConfig,
     *,
-    special: SpecialIds,
-    n_best: int = 1,
-    prefix: Sequence[Sequence[int]] | None = None,
-    shortlists: Sequence[Sequence[int] | npt.NDArray[np.integer[Any]]] | None = None,
-    seed: int = 0,
-    numbers: Sequence[int] | None = None,
     want_attention: bool = False,
     want_heads: bool = False,
+    **settings: Any,
 ) -> list[list[Hypothesis]]:
     """Translates sentences. The result of one does not depend on the others in the batch.
 
@@ -83,17 +79,7 @@ def translate_batch(
     the coverage penalty is at best 0. So early stopping loses nothing.
 
     Args:
-        models: one, or an ensemble, in evaluation mode and on the device of the source.
-        source_BS: source pieces, each sentence with its end.
-        lengths_B: their numbers, the end included.
-        options: the section `search` of the YAML.
-        special: ids of the special pieces of the target vocabulary.
-        n_best: hypotheses of each sentence; fewer are returned where fewer translations are possible. Sampling draws
-            this many, independently.
-        prefix: pieces that each translation begins with; it takes precedence over every other constraint.
-        shortlists: the pieces that each translation may use, beside the special ones and its prefix; by default all.
-            Probabilities are then those among these pieces.
-        numbers: the number of each sentence, which seeds its sampling; by default its index in this batch.
+        models, source_BS, lengths_B, options, settings: as for `Decoding.start`.
 
     Returns:
         For each sentence its hypotheses, best first.
@@ -104,18 +90,7 @@ def translate_batch(
     """
     if not len(source_BS):
         return []
-    decoding = Decoding.start(
-        models,
-        source_BS,
-        lengths_B,
-        options,
-        special=special,
-        n_best=n_best,
-        prefix=prefix,
-        shortlists=shortlists,
-        seed=seed,
-        numbers=numbers,
-    )
+    decoding = Decoding.start(models, source_BS, lengths_B, options, **settings)
     for _ in decoding.steps(want_attention=want_attention, want_heads=want_heads):
         pass
     return decoding.hypotheses()
@@ -129,7 +104,7 @@ class DecodingStep:
     """Pieces that every hypothesis had before."""
     before: BeamState
     """The hypotheses that are continued."""
-    states: tuple[State, ...]
+    states: tuple[DecoderState, ...]
     """State of each model before the step."""
     own_BQV: Tensor
     """Log-probabilities of the next piece, as the models give them."""
@@ -176,7 +151,21 @@ class Decoding:
     ) -> Decoding:
         """Encodes the source and returns the search before its first step.
 
-        Arguments and errors as those of `translate_batch`. In a prefix -1 leaves the choice of a piece to the search.
+        Args:
+            models: one, or an ensemble, in evaluation mode and on the device of the source.
+            source_BS: source pieces, each sentence with its end.
+            lengths_B: their numbers, the end included.
+            options: the section `search` of the YAML.
+            special: ids of the special pieces of the target vocabulary.
+            n_best: hypotheses of each sentence; fewer are returned where fewer translations are possible. Sampling
+                draws this many, independently.
+            prefix: pieces that each translation begins with; it takes precedence over every other constraint. -1 leaves
+                the choice of a piece to the search.
+            shortlists: the pieces that each translation may use, beside the special ones and its prefix; by default
+                all. Probabilities are then those among these pieces.
+            numbers: the number of each sentence, which seeds its sampling; by default its index in this batch.
+
+        Raises `ConfigError` where `n_best` is above the beam.
         """
         strategy = _strategy(options, n_best, seed, range(len(source_BS)) if numbers is None else numbers)
         lengths_B, device = lengths_B.cpu(), source_BS.device

@@ -16,29 +16,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-
-class State(Protocol):
-    """State of a decoder. Immutable: a step returns a new one."""
-
-    @property
-    def attention_BQS(self) -> Tensor | None:
-        """Attention weights of the last step, 0 on padding; None without attention."""
-
-    @property
-    def head_attention_BQNS(self) -> Tensor | None:
-        """The same of each head."""
-
-    def attending(self, weights: Tensor) -> Any:
-        """Returns the state whose next step takes these weights, broadcastable to [B, Q, N, S]."""
-
-    def select(self, sentences_N: Tensor | None, hypotheses_NQ: Tensor) -> Any:
-        """Returns the state with sentence `sentences_N[n]` (None: all) in row n, and hypothesis [n, q] as query q."""
+from nmt.data.tokenizer import Tokenizer
+from nmt.model.wiring import DecoderState
 
 
 class StepModel(Protocol):
     """Advances hypotheses by a piece."""
 
-    def step(self, state: Any, previous_BQ: Tensor) -> tuple[Any, Tensor]:
+    def step(self, state: DecoderState, previous_BQ: Tensor) -> tuple[DecoderState, Tensor]:
         """Returns the next state, and the logits [B, Q, V] of the piece that follows `previous_BQ`."""
 
 
@@ -48,8 +33,8 @@ class Model(StepModel, Protocol):
     def encode(self, source_BS: Tensor, lengths_B: Tensor) -> Any:
         """Encodes the source, `lengths_B` on the CPU. The search passes the result to `start` only."""
 
-    def start(self, encoded: Any) -> Any:
-        """Returns the `State` before the first piece, with one hypothesis a sentence."""
+    def start(self, encoded: Any) -> DecoderState:
+        """Returns the state before the first piece, with one hypothesis a sentence."""
 
     def log_softmax(self, logits: Tensor) -> Tensor:
         """Returns log-probabilities over the last dimension, in float32 or better."""
@@ -70,7 +55,7 @@ class Ensemble:
         assert models, "an ensemble needs at least one model"
         self._models: Sequence[StepModel] = models
         self._log_softmax = [model.log_softmax for model in models]
-        self._states: list[State] = [model.start(model.encode(source_BS, lengths_B)) for model in models]
+        self._states: list[DecoderState] = [model.start(model.encode(source_BS, lengths_B)) for model in models]
         self._vocabularies: SentenceVocabularies | None = None
         if shortlists is not None:
             union_P = torch.from_numpy(shortlists.union).to(source_BS.device)
@@ -98,7 +83,7 @@ class Ensemble:
         return torch.logsumexp(torch.stack(parts), 0) - math.log(len(parts))
 
     @property
-    def states(self) -> Sequence[State]:
+    def states(self) -> Sequence[DecoderState]:
         """State of each model."""
         return self._states
 
@@ -123,22 +108,6 @@ class Ensemble:
             self._vocabularies = self._vocabularies.select(sentences_N)
 
 
-class SpecialIds(Protocol):
-    """Ids of the special pieces in the target vocabulary; a tokenizer has them."""
-
-    @property
-    def pad(self) -> int: ...
-
-    @property
-    def unk(self) -> int: ...
-
-    @property
-    def bos(self) -> int: ...
-
-    @property
-    def eos(self) -> int: ...
-
-
 class SpecialIndices(NamedTuple):
     """Indices of the special pieces in every shortlist."""
 
@@ -146,6 +115,10 @@ class SpecialIndices(NamedTuple):
     unk: int
     bos: int
     eos: int
+
+
+SpecialIds = Tokenizer | SpecialIndices
+"""Has the ids of the special pieces of the target vocabulary, or of a shortlist."""
 
 
 class Shortlists:

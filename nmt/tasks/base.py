@@ -18,7 +18,8 @@ from typing import Any, Literal, TypeVar
 from torch import nn
 
 from nmt.checkpoint import find, load_model_files, read_metadata
-from nmt.checkpoint.card import CARD_FILE, CardScore, model_card, with_scores, write_card
+from nmt.checkpoint.card import CARD_FILE, CardScore, model_card, with_scores
+from nmt.checkpoint.durable import replace_file
 from nmt.checkpoint.folder import Loaded, parameter_count, refuse_integers
 from nmt.config import ExperimentConfig, corpus_size, difference
 from nmt.config.registry import PartOptions
@@ -264,7 +265,11 @@ def card_of(folder: Path) -> str:
 
 def add_to_card(folder: Path, scores: Sequence[CardScore]) -> None:
     """Writes scores into the model card of a checkpoint folder; raises `CheckpointError`."""
-    write_card(folder, with_scores(card_of(folder), scores))
+    card = with_scores(card_of(folder), scores)
+    try:
+        replace_file(folder / CARD_FILE, card)
+    except OSError as error:
+        raise CheckpointError(f"{folder / CARD_FILE}: cannot be written: {reason(error)}") from error
 
 
 def restore_network(

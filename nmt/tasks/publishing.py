@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
@@ -37,9 +36,7 @@ def publish(path: Path | str, which: Which, output: Path, name: str) -> list[Pat
     config = read_saved_config(loaded.path)
     (output / CONFIG_FILE).write_text(dump_config(without_folders(config)), encoding="utf-8")
     files = {file: describe(output / file) for file in sorted(names)}
-    metadata = loaded.metadata.model_copy(update={"files": files})
-    text = json.dumps(metadata.model_dump(), indent=2, ensure_ascii=False, allow_nan=False)
-    (output / METADATA_FILE).write_text(f"{text}\n", encoding="utf-8")
+    loaded.metadata.model_copy(update={"files": files}).write(output)
     copy_lexicon(loaded.path, output)
     card = card_of(loaded.path).replace(LOCAL, f"MODEL is `{name}`, or a copy of this folder.")
     (output / CARD_FILE).write_text(card, encoding="utf-8")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nmt.checkpoint import RunFolder, Snapshot, load_training_state, read_metadata
+from nmt.checkpoint import Origin, RunFolder, Snapshot, load_training_state, read_metadata
 from nmt.config import ExperimentConfig, corpus_size
 from nmt.data.batching import BatchStream
 from nmt.errors import ConfigError, counted
@@ -207,21 +207,17 @@ def _build_trainer(
         metrics: dict[str, float],
         is_best: bool,
     ) -> None:
-        snapshot = Snapshot(
-            model=weights,
-            config=config,
-            tokenizers=setup.tokenizers,
+        origin = Origin(
             step=progress.step,
             epoch=progress.epoch,
-            metrics=metrics,
+            metrics=dict(metrics),
             signatures={name: signature(name) for name in ALL_METRICS if name in metrics},
             data={"train": setup.fingerprint},
-            training_sizes=setup.sizes,
-            training=state,
-            labels=setup.labels,
-            plugins=plugins_of(config),
+            training_sizes=list(setup.sizes),
+            labels=list(setup.labels),
+            plugins=list(plugins_of(config)),
         )
-        folder.save(snapshot, is_best=is_best)
+        folder.save(Snapshot(weights, config, setup.tokenizers, origin, state), is_best=is_best)
 
     # Ranks draw different dropout. A resumed run restores the states of its generators.
     seed_everything(config.seed, runtime.rank)

@@ -7,6 +7,7 @@ previous sentences.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -65,7 +66,12 @@ class AttentionMap:
     @property
     def labels(self) -> tuple[list[str], list[str]]:
         """The labels of source and target pieces, the end symbol last in both."""
-        return [*map(piece_label, self.source_pieces), END], [*map(piece_label, self.target_pieces), END]
+        return piece_labels(self.source_pieces), piece_labels(self.target_pieces)
+
+
+def piece_labels(pieces: Iterable[str]) -> list[str]:
+    """Returns the labels of a side's pieces, and last that of the end symbol."""
+    return [*map(piece_label, pieces), END]
 
 
 def piece_label(piece: str) -> str:

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy.typing as npt
 
+from nmt.visualization.attention_map import piece_labels
+
 COLOUR = "0,114,178"
 """Red, green and blue of weight 1; a smaller weight lets the page's own background through."""
 CELL = "min-width:1.4em;width:1.4em;height:1.4em;padding:0;border:1px solid rgba(128,128,128,.25)"
@@ -20,12 +22,18 @@ SIDE = "text-align:right;font-weight:normal;white-space:nowrap"
 
 
 def attention_tables(
-    source: Sequence[str],
-    target: Sequence[str],
-    weights_TS: npt.NDArray[Any],
-    weights_NTS: npt.NDArray[Any] | None = None,
+    source_pieces: Sequence[str],
+    target_pieces: Sequence[str],
+    weights_TS: npt.NDArray[Any] | None,
+    weights_NTS: npt.NDArray[Any] | None,
 ) -> str:
-    """Returns the weights as a table, source across, target down; those of several heads are folded in below it."""
+    """Returns the weights as a table, source across, target down; those of several heads are folded in below it.
+
+    Pieces are without the end symbols. Without weights there is no table.
+    """
+    if weights_TS is None:
+        return ""
+    source, target = piece_labels(source_pieces), piece_labels(target_pieces)
     parts = [attention_table(source, target, weights_TS)]
     if weights_NTS is not None and len(weights_NTS) > 1:
         heads = (

@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from nmt.errors import write_errors
 from nmt.visualization.attention_map import AttentionMap, ContextMap
+from nmt.visualization.inline import weighted_sentences
 from nmt.visualization.playground import (
     PAIR_PATH,
     STEPS_PATH,
@@ -139,6 +140,23 @@ class PageSystem:
     """For the equations; None for a system of several models."""
 
 
+@dataclass(frozen=True)
+class DrawnLine:
+    """A line of the input, with the attention of each system."""
+
+    line: int
+    """Counted from 1."""
+    source: str
+    maps: Sequence[AttentionMap | None]
+    """Of each system; None where it has no translation."""
+    beams: Sequence[BeamTrace | None] | None = None
+    """The beam search of each system, for a page; None where it is not recorded."""
+    links: Sequence[Links | None] | None = None
+    """The word alignment of each system, for a page."""
+    gold: Collection[GoldLink] = ()
+    """An alignment made by hand, for a page."""
+
+
 class TranslationPage(Page):
     """A page of sentence pairs, with the attention and the beam search of one or more systems."""
 
@@ -153,35 +171,21 @@ class TranslationPage(Page):
         server: Mapping[str, str] | None = None,
     ) -> None:
         title = title or "Attention of " + " and ".join(system.name for system in systems)
-        super().__init__(write, title, [_system_content(system) for system in systems], server)
+        content = [{**vars(each), "mechanism": each.mechanism and each.mechanism.model_dump()} for each in systems]
+        super().__init__(write, title, content, server)
         self._systems = len(systems)
 
-    def add(
-        self,
-        line: int,
-        source: str,
-        maps: Sequence[AttentionMap | None],
-        beams: Sequence[BeamTrace | None] | None = None,
-        links: Sequence[Links | None] | None = None,
-        gold: Collection[GoldLink] = (),
-    ) -> None:
-        """Adds a line of the input, numbered from 1.
-
-        Args:
-            maps: a map of each system; None where it has no translation.
-            beams: the beam search of each system; None where it is not recorded.
-            links: the word alignment of each system, (source, target) counted from 0.
-            gold: an alignment made by hand.
-        """
-        assert len(maps) == self._systems, "one attention map a system"
-        aligned = zip(maps, links or [None] * len(maps), strict=True)
-        content = [pair_attention(each, own).model_dump() if each else None for each, own in aligned]
+    def add(self, drawn: DrawnLine) -> None:
+        """Adds a line of the input."""
+        assert len(drawn.maps) == self._systems, "one attention map a system"
+        aligned = zip(drawn.maps, drawn.links or [None] * len(drawn.maps), strict=True)
         more: dict[str, Any] = {}
-        if beams is not None:
-            more["beams"] = [each and each.model_dump() for each in beams]
-        if gold:
-            more["given"] = [list(link) for link in gold]
-        self._add(line, source, content, **more)
+        if drawn.beams is not None:
+            more["beams"] = [each and each.model_dump() for each in drawn.beams]
+        if drawn.gold:
+            more["given"] = [list(link) for link in drawn.gold]
+        content = [pair_attention(each, own).model_dump() if each else None for each, own in aligned]
+        self._add(drawn.line, drawn.source, content, **more)
 
 
 def pair_attention(attention: AttentionMap, links: Links | None = None) -> PairAttention:
@@ -219,11 +223,6 @@ def _bytes(weights: npt.NDArray[np.float32]) -> str:
     return base64.b64encode(steps.tobytes()).decode()
 
 
-def _system_content(system: PageSystem) -> dict[str, Any]:
-    content = {name: getattr(system, name) for name in ("name", "source_language", "target_language")}
-    return {**content, "mechanism": system.mechanism and system.mechanism.model_dump()}
-
-
 def served_page(systems: Sequence[PageSystem]) -> tuple[str, str]:
     """Returns the playground of a server, and its content security policy for the response's header.
 
@@ -237,14 +236,41 @@ def served_page(systems: Sequence[PageSystem]) -> tuple[str, str]:
 
 
 @dataclass(frozen=True)
-class SentenceWeights:
-    """A sentence of a document, with its weight and those of its words."""
+class WeightedSentence:
+    """A sentence as a classifier reads it, with its weight and those of its words and pieces."""
 
     weight: float
     """In the document."""
     words: tuple[str, ...]
     weights: tuple[float, ...]
     """Of each word in the sentence."""
+    text: str = ""
+    pieces: tuple[str, ...] = ()
+    piece_weights: tuple[float, ...] = ()
+    """Of each piece in the sentence; a word has the sum over its pieces."""
+
+
+@dataclass(frozen=True)
+class ClassifiedDocument:
+    """A line of the input with its label."""
+
+    line: int
+    """Counted from 1."""
+    text: str
+    label: str | None
+    """The most probable one; None for a line without a word."""
+    probabilities: Mapping[str, float]
+    """Of every label; empty for a line without a word."""
+    sentences: tuple[WeightedSentence, ...]
+    """Empty unless weights are requested."""
+
+    def _repr_html_(self) -> str:
+        """Shows label and weights in a notebook."""
+        shown = "" if self.label is None else f"{self.label} {self.probabilities[self.label]:.4f}"
+        rows = [(sentence.weight, sentence.words, sentence.weights) for sentence in self.sentences]
+        if not rows:
+            return f"<p>{html.escape(shown)} {html.escape(self.text)}</p>"
+        return f"<p>{html.escape(shown)}</p>{weighted_sentences(rows)}"
 
 
 class DocumentPage(Page):
@@ -265,22 +291,11 @@ class DocumentPage(Page):
         """`model` is the name of the classifier; `language` that of the documents, as a BCP 47 code."""
         super().__init__(write, f"Attention of {model}", [{"name": model, "language": language}])
 
-    def add(
-        self,
-        line: int,
-        text: str,
-        label: str,
-        probabilities: Mapping[str, float],
-        sentences: Sequence[SentenceWeights],
-        true_label: str | None = None,
-    ) -> None:
-        """Adds a line of the input, numbered from 1, with its predicted label and the probabilities of all labels.
-
-        The true label, if it is known, shows which documents are mistakes.
-        """
-        ranked = sorted(probabilities.items(), key=lambda item: -item[1])
+    def add(self, document: ClassifiedDocument, true_label: str | None = None) -> None:
+        """Adds a document that has a label. The true one, if it is known, shows which documents are mistakes."""
+        ranked = sorted(document.probabilities.items(), key=lambda item: -item[1])
         content = {
-            "label": label,
+            "label": document.label,
             "true_label": true_label,
             "probabilities": [[each, round(probability, DIGITS)] for each, probability in ranked],
             "sentences": [
@@ -289,10 +304,10 @@ class DocumentPage(Page):
                     "words": sentence.words,
                     "weights": [round(weight, DIGITS) for weight in sentence.weights],
                 }
-                for sentence in sentences
+                for sentence in document.sentences
             ],
         }
-        self._add(line, " ".join(text.split())[:MAX_TITLE_LENGTH], [content])
+        self._add(document.line, " ".join(document.text.split())[:MAX_TITLE_LENGTH], [content])
 
 
 PageT = TypeVar("PageT", bound=Page)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
-from nmt.config import Components, PartOptions, Registry, TranslationConfig, parse_config
+from nmt.config import Components, ExperimentConfig, PartOptions, Registry, TranslationConfig, parse_config
+from nmt.config.reader import build_config, read_tree
 
 
 class TextOptions(PartOptions):
@@ -117,3 +120,9 @@ data:
 
 def parse(text: str, *overrides: str) -> TranslationConfig:
     return parse_config(text, "x.yaml", COMPONENTS, overrides)
+
+
+def load_config(path: str | Path, components: Components, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Reads a YAML file with these components."""
+    root, problems = read_tree(path, components.families, overrides)
+    return build_config(root, problems, str(path), components)

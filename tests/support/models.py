@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nmt.checkpoint import Snapshot, saved_tensors, write_checkpoint
+from nmt.checkpoint import Origin, Snapshot, saved_tensors, write_checkpoint
 from nmt.config import TranslationConfig
 from nmt.data.batching.pair_batches import collate
 from nmt.data.cache import flatten
@@ -103,5 +103,5 @@ def save_small(
     config = config.model_copy(update={"data": data})
     translator = small_translator(config, tokenizers, seed, updates)
     weights = saved_tensors(translator)
-    write_checkpoint(folder, Snapshot(weights, config, tokenizers, step=seed, epoch=0))
+    write_checkpoint(folder, Snapshot(weights, config, tokenizers, Origin(step=seed, epoch=0)))
     return folder

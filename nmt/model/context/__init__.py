@@ -4,14 +4,5 @@ A kind of context is a file in this folder and a line here.
 """
 
 # A module registers its mechanism when it is imported.
-from nmt.model.context import hierarchical, summary  # noqa: F401
+from nmt.model.context import hierarchical, summary
 from nmt.model.context.base import CONTEXTS, Context, ContextOptions, ContextWeights, PreparedContext, Sentences
-
-__all__ = [
-    "CONTEXTS",
-    "Context",
-    "ContextOptions",
-    "ContextWeights",
-    "PreparedContext",
-    "Sentences",
-]

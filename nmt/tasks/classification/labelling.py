@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,8 +29,7 @@ from nmt.model.classifier import DocumentClassifier
 from nmt.runtime import Runtime, in_halves
 from nmt.tasks.base import Which, gather_rows, load_checkpoint, restore_network, table_of
 from nmt.training.progress import ValidationResult
-from nmt.visualization.inline import weighted_sentences
-from nmt.visualization.pages import SentenceWeights
+from nmt.visualization.pages import ClassifiedDocument, WeightedSentence
 
 Boundaries = Literal["auto", "tab", "split"]
 """Sentences end at TAB, where the language's rules say so, or at TAB in lines that have one (`auto`)."""
@@ -61,6 +59,7 @@ class TrainedClassifier:
 
     @property
     def labels(self) -> tuple[str, ...]:
+        """All labels."""
         return self.system.labels
 
     @property
@@ -83,41 +82,6 @@ class Prediction:
     def label(self) -> int:
         """Index of the most probable label."""
         return int(self.probabilities_K.argmax())
-
-
-@dataclass(frozen=True)
-class WeightedSentence(SentenceWeights):
-    """A sentence as the model read it, with its weight and those of its words and pieces."""
-
-    text: str
-    pieces: tuple[str, ...]
-    piece_weights: tuple[float, ...]
-    """Of each piece in the sentence; a word has the sum over its pieces."""
-
-
-@dataclass(frozen=True)
-class ClassifiedDocument:
-    """A line of the input with its label."""
-
-    line: int
-    """Counted from 1."""
-    text: str
-    label: str | None
-    """The most probable one; None for a line without a word."""
-    probabilities: Mapping[str, float]
-    """Of every label; empty for a line without a word."""
-    sentences: tuple[WeightedSentence, ...]
-    """Empty unless weights are requested."""
-
-    def _repr_html_(self) -> str:
-        """Shows label and weights in a notebook."""
-        shown = "" if self.label is None else f"{self.label} {self.probabilities[self.label]:.4f}"
-        rows = [(sentence.weight, sentence.words, sentence.weights) for sentence in self.sentences]
-        return (
-            f"<p>{escape(shown)}</p>{weighted_sentences(rows)}"
-            if rows
-            else f"<p>{escape(shown)} {escape(self.text)}</p>"
-        )
 
 
 def load_classifier(path: Path | str, which: Which, runtime: Runtime) -> TrainedClassifier:

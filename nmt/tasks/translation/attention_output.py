@@ -22,16 +22,16 @@ DECIMALS = 6
 """Of a weight in JSON."""
 
 Weights = npt.NDArray[np.floating]
-AddWeights = Callable[[int, Sequence[str], Sequence[str], Weights, Weights | None], None]
-"""Adds a line of the input, numbered from 1: source pieces, target pieces, weights [T, S], and those of the heads
-[N, T, S] or None."""
+AddWeights = Callable[[int, Sequence[str], Sequence[str], Weights], None]
+"""Adds a line of the input, numbered from 1: source pieces, target pieces, and weights [N, T, S]."""
 
 
-def weights_in_json(weights_TS: Weights, heads_NTS: Weights | None) -> dict[str, Any]:
-    """Returns `weights`, rows of the target pieces and last of the end, and `heads` where there are several."""
-    content = {"weights": _rounded(weights_TS)}
-    if heads_NTS is not None and len(heads_NTS) > 1:
-        content["heads"] = _rounded(heads_NTS)
+def weights_in_json(weights_NTS: Weights) -> dict[str, Any]:
+    """Returns `weights`, the mean of the heads, in rows of the target pieces and last of the end, and `heads` where
+    there are several."""
+    content = {"weights": _rounded(weights_NTS.mean(0))}
+    if len(weights_NTS) > 1:
+        content["heads"] = _rounded(weights_NTS)
     return content
 
 
@@ -51,13 +51,11 @@ def weights_archive(path: Path) -> Iterator[AddWeights]:
         with write_errors(path):
             archive = zipfile.ZipFile(stack.enter_context(new_file(path)), "w", zipfile.ZIP_DEFLATED)
 
-        def add(
-            line: int, source: Sequence[str], target: Sequence[str], weights_TS: Weights, heads_NTS: Weights | None
-        ) -> None:
+        def add(line: int, source: Sequence[str], target: Sequence[str], weights_NTS: Weights) -> None:
             arrays = {"source": np.array([*source, END]), "target": np.array([*target, END])}
-            arrays["weights"] = weights_TS.astype(np.float32)
-            if heads_NTS is not None and len(heads_NTS) > 1:
-                arrays["heads"] = heads_NTS.astype(np.float32)
+            arrays["weights"] = weights_NTS.mean(0).astype(np.float32)
+            if len(weights_NTS) > 1:
+                arrays["heads"] = weights_NTS.astype(np.float32)
             for name, array in arrays.items():
                 # Without the time of writing: the same weights are the same bytes.
                 entry = zipfile.ZipInfo(f"{line}.{name}.npy")

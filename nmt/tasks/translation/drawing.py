@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from nmt.checkpoint.durable import new_file
 from nmt.config import TranslationConfig
@@ -19,32 +18,16 @@ from nmt.tasks.translation.loading import System
 from nmt.tasks.translation.recording import record_search
 from nmt.tasks.translation.text_translation import Request, TranslatedLines, Translation, translate_lines
 from nmt.visualization.attention_map import AttentionMap
-from nmt.visualization.pages import GoldLink, Links, PageSystem, TranslationPage, is_page, new_page
+from nmt.visualization.pages import DrawnLine, PageSystem, TranslationPage, is_page, new_page
 from nmt.visualization.playground import BeamTrace, Mechanism
 
 LINES_IN_MEMORY = 64
 """Lines whose weights are in memory together."""
-
-
 RECORDED_LINES = 20
 """Lines of the input whose beam search a page has, step by step: about 30 kilobytes each."""
 LONGEST_RECORDED = 100
 """Source pieces of such a line."""
-
-
-class DrawLine(Protocol):
-    """Draws a line, numbered from 1: its text, and the attention of each system, None without a translation."""
-
-    def __call__(
-        self,
-        line: int,
-        source: str,
-        maps: Sequence[AttentionMap | None],
-        beams: Sequence[BeamTrace | None] | None = None,
-        links: Sequence[Links | None] | None = None,
-        gold: Collection[GoldLink] = (),
-    ) -> None:
-        """A page also has the searches of the systems, their word alignments, and the one made by hand."""
+DrawLine = Callable[[DrawnLine], None]
 
 
 @dataclass(frozen=True)
@@ -56,13 +39,8 @@ class PlottedSystem:
     shown: PageSystem
 
 
-def plotted_system(system: System, search: SearchConfig, config: TranslationConfig, name: str) -> PlottedSystem:
-    """Returns a system that is drawn under this name, by the config of its (first) model."""
-    return PlottedSystem(system, search, page_system(config, name, models=len(system.translators)))
-
-
 def page_system(config: TranslationConfig, name: str, models: int = 1) -> PageSystem:
-    """Returns a system as a page names it; the equations are those of one model."""
+    """Returns a system as a page names it, by the config of its (first) model; the equations are those of one model."""
     mechanism = mechanism_of(config.model) if models == 1 else None
     return PageSystem(name, config.data.source_language, config.data.target_language, mechanism)
 
@@ -124,7 +102,7 @@ class Drawing:
             for line, (source, *maps) in enumerate(zip(translated.lines[part], *columns, strict=True), start=first):
                 if any(maps):
                     beams = self._beams(line, translated) if line <= self.recorded_lines else None
-                    self.draw(line, source, maps, beams)
+                    self.draw(DrawnLine(line, source, maps, beams))
                 self.advance(1)
 
     def _beams(self, line: int, translated: TranslatedLines) -> list[BeamTrace | None] | None:
@@ -178,22 +156,15 @@ def _pictures(folder: Path) -> DrawLine:
         folder.mkdir(parents=True, exist_ok=True)
     fonts = Fonts()
 
-    def draw(
-        line: int,
-        source: str,
-        maps: Sequence[AttentionMap | None],
-        beams: Sequence[BeamTrace | None] | None = None,
-        links: Sequence[Links | None] | None = None,
-        gold: Collection[GoldLink] = (),
-    ) -> None:
-        (attention,) = maps
+    def draw(drawn: DrawnLine) -> None:
+        (attention,) = drawn.maps
         assert attention is not None, "a line without a translation is not drawn"
         for side in attention.labels:
             for problem in fonts.add(side):
-                logger.warning("line %d: %s", line, problem)
+                logger.warning("line %d: %s", drawn.line, problem)
         for kind in IMAGE_FORMATS:
             picture = render_heatmap(attention, fonts.families, kind)
-            path = folder / f"{line:04d}.{kind}"
+            path = folder / f"{drawn.line:04d}.{kind}"
             with write_errors(path), new_file(path) as file:
                 file.write(picture)
 

@@ -197,17 +197,27 @@ def forced_loss(
 
 
 @dataclass(frozen=True)
-class PairScore:
-    """Log-probability of a given translation."""
+class ScoreResult:
+    """The log-probability of a given translation."""
 
-    log_probability: float
-    """In nats, the end of the sentence included."""
-    pieces: int
-    """Target pieces, the end counted."""
-    ids: tuple[int, ...] = ()
-    """The target pieces, without the end."""
+    source: str
+    target: str
+    log_probability: float = -math.inf
+    """In nats, the end of the sentence included; minus infinity if a side is empty."""
+    pieces: tuple[str, ...] = ()
+    """Of the target, without the end symbol."""
     piece_log_probabilities: tuple[float, ...] = ()
     """Of each piece and, last, of the end."""
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether both sides have a piece."""
+        return self.log_probability > -math.inf
+
+    @property
+    def per_piece(self) -> float:
+        """Log-probability divided by the number of pieces, the end counted."""
+        return self.log_probability / (len(self.pieces) + 1)
 
 
 def forced_scores(
@@ -218,26 +228,28 @@ def forced_scores(
     max_length: int | None = None,
     first_line: int = 1,
     advance: Advance | None = None,
-) -> list[PairScore | None]:
-    """Returns the log-probability of each target under teacher forcing; None for a pair with an empty side.
+) -> list[ScoreResult]:
+    """Returns the log-probability of each target under teacher forcing.
 
     Arguments and errors are those of `forced_attention`, but no attention is needed. Every pair stands alone.
     """
     rows, source, target = _encoded_pairs(system, sources, targets, max_length, first_line, advance)
     lines = [first_line + row for row in rows]
+    results = list(map(ScoreResult, sources, targets))
 
-    def work(batches: Sequence[Batch]) -> list[PairScore]:
+    def work(batches: Sequence[Batch]) -> list[ScoreResult]:
         log_probabilities_N = _forced(system, batches)[0]
         totals, terms = _totals(batches[0], log_probabilities_N), iter(log_probabilities_N.tolist())
         scores = []
         for row, total in zip(batches[0].rows, totals, strict=True):
             _require_finite(total, lines[row])
-            ids = target[row]
-            scores.append(PairScore(total, len(ids) + 1, tuple(ids), tuple(islice(terms, len(ids) + 1))))
+            pieces = tuple(system.tokenizers.target.pieces(target[row]))
+            parts = tuple(islice(terms, len(pieces) + 1))
+            pair = results[rows[row]]
+            scores.append(ScoreResult(pair.source, pair.target, total, pieces, parts))
         return scores
 
     by_row = gather_rows(map_pairs(system, source, target, batch_tokens, work, lines), advance)
-    results: list[PairScore | None] = [None] * len(sources)
     for index, row in enumerate(rows):
         results[row] = by_row[index]
     return results
@@ -418,22 +430,6 @@ def _mean(attentions: Sequence[AttentionWeights], sources: Ids, targets: Ids) ->
     pairs, positions = len(sources), [max(map(len, side)) + 1 for side in (targets, sources)]
     parts = [weights.mean()[:pairs, : positions[0], : positions[1]] for weights in attentions]
     return torch.stack(parts).mean(0)[:, :, None]
-
-
-def align_texts(
-    system: System,
-    sources: Sequence[str],
-    targets: Sequence[str],
-    batch_tokens: int,
-    unit: Unit = "words",
-    linking: Linking = "grow-diag",
-    max_length: int | None = None,
-    first_line: int = 1,
-    advance: Advance | None = None,
-) -> list[Alignment | None]:
-    """Aligns pairs by attention under teacher forcing; arguments, errors and None as those of `forced_attention`."""
-    attention = forced_attention(system, sources, targets, batch_tokens, max_length, first_line, advance)
-    return [None if one is None else align_pair(one, system.tokenizers, unit, linking) for one in attention]
 
 
 def align_pair(

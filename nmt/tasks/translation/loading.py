@@ -137,24 +137,10 @@ def quantize_model(path: Path | str, which: Which, output: Path) -> tuple[int, i
     build = partial(Translator, config.model, vocabulary(loaded.tokenizers), reverse_source=config.data.reverse_source)
     outline = without_memory(lambda: build(reference_kernels()))
     loaded.load_into(outline)
-    names = names_to_prepack(outline, Int8Weight)
-    metadata = loaded.metadata
-    snapshot = Snapshot(
-        model=with_integers(loaded.tensors, names),
-        config=config,
-        tokenizers=loaded.tokenizers,
-        step=metadata.step,
-        epoch=metadata.epoch,
-        metrics={name: value for name, value in metadata.metrics.items() if value is not None},
-        signatures=metadata.signatures,
-        data=metadata.data,
-        training_sizes=tuple(metadata.training_sizes),
-        average_of=tuple(metadata.average_of),
-        plugins=tuple(metadata.plugins),
-    )
-    write_checkpoint(output, snapshot)
+    tensors = with_integers(loaded.tensors, names_to_prepack(outline, Int8Weight))
+    write_checkpoint(output, Snapshot(tensors, config, loaded.tokenizers, loaded.metadata))
     copy_lexicon(loaded.path, output)
-    before, after = (sum(tensor.nbytes for tensor in tensors.values()) for tensors in (loaded.tensors, snapshot.model))
+    before, after = (sum(tensor.nbytes for tensor in tensors.values()) for tensors in (loaded.tensors, tensors))
     return before, after
 
 

@@ -7,16 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from nmt.config.schema import SearchConfig
-from nmt.errors import ConfigError
 from nmt.tasks.translation.forced_decoding import align_pair, forced_attention
 from nmt.tasks.translation.loading import System
-from nmt.tasks.translation.stepwise import Interventions, SearchStep, forced_ids, search_steps
+from nmt.tasks.translation.stepwise import Interventions, SearchStep, forced_ids, forced_weights, search_steps
 from nmt.visualization.attention_map import END
 from nmt.visualization.pages import pair_attention
 from nmt.visualization.playground import (
@@ -57,28 +52,28 @@ def record_search(
     """
     tokenizers = system.tokenizers
     ids = tokenizers.source.encode([source])[0]
-    changes = Interventions(forced_ids(tokenizers.target, prefix, {}), _weights_of(weights or {}, len(ids) + 1))
+    changes = Interventions(forced_ids(tokenizers.target, prefix, {}), forced_weights(weights or {}, len(ids) + 1))
     single = len(system.translators) == 1
-    steps = search_steps(system, ids, search, changes, candidates=TOP_PIECES, internals=single)
-    recorder = _Recorder()
-    for step in steps:
-        recorder.add(step)
-    if not recorder.nodes[1:]:
+    steps = list(search_steps(system, ids, search, changes, candidates=TOP_PIECES, internals=single))
+    if not steps:
         return None
-    best = recorder.best
+    nodes, continued, best = _tree(steps)
     path = {best}
-    while (parent := recorder.nodes[min(path)]["parent"]) >= 0:
+    while (parent := nodes[min(path)].parent) >= 0:
         path.add(parent)
+    for index, (step, row) in continued.items():
+        nodes[index] = nodes[index].model_copy(update={"expansion": _expansion(step, row, whole or index in path)})
+    internals, finished = steps[0].internals, steps[-1].finished
     return BeamTrace(
         source=source,
         source_pieces=tokenizers.source.pieces(ids),
         beam_size=search.beam_size if search.kind == "beam" else 1,
         prefix=list(prefix),
-        nodes=[_node(node, whole or index in path) for index, node in enumerate(recorder.nodes)],
+        nodes=nodes,
         best=best,
-        text=recorder.text,
-        annotations=None if recorder.annotations is None else PackedMatrix.of(recorder.annotations),
-        half_width=recorder.half_width,
+        text=finished[0].text if finished else "",
+        annotations=PackedMatrix.of(internals.annotations) if internals else None,
+        half_width=internals.half_width if internals else None,
     )
 
 
@@ -93,54 +88,34 @@ def record_pair(system: System, source: str, target: str, search: SearchConfig) 
     return pair_attention(attention, align_pair(attention, system.tokenizers, "words"))
 
 
-def _weights_of(weights: Mapping[int, Sequence[float]], positions: int) -> dict[int, npt.NDArray[np.float64]]:
-    arrays = {position: np.asarray(row, np.float64) for position, row in weights.items()}
-    for position, row in arrays.items():
-        if row.shape != (positions,) or not np.isfinite(row).all() or row.min() < 0.0 or row.sum() > 1.01:
-            raise ConfigError(
-                f"weights.{position}: must be {positions} numbers from 0 on, one for each source piece and the end "
-                "symbol, whose sum is at most 1"
-            )
-    return arrays
+def _tree(steps: Sequence[SearchStep]) -> tuple[list[BeamNode], dict[int, tuple[SearchStep, int]], int]:
+    """Returns the nodes of a search's tree, kept and pruned; of those that are continued the step and the row of the
+    hypothesis in it, by index; and the index of the best hypothesis that ended."""
+    nodes = [BeamNode(parent=-1, piece="", probability=1.0, total=0.0, kept=True)]
+    continued: dict[int, tuple[SearchStep, int]] = {}
+    scores: dict[int, float] = {}
 
+    def add(parent: int, piece: str, log_probability: float, total: float, score: float | None, *, kept: bool) -> int:
+        probability, total = rounded_numbers([math.exp(log_probability), total])
+        rounded = None if score is None else rounded_numbers([score])[0]
+        node = BeamNode(parent=parent, piece=piece, probability=probability, total=total, kept=kept, score=rounded)
+        nodes.append(node)
+        return len(nodes) - 1
 
-class _Recorder:
-    """Collects the nodes of a search's tree, step by step."""
-
-    def __init__(self) -> None:
-        self.nodes: list[dict[str, Any]] = [
-            {"parent": -1, "piece": "", "probability": 1.0, "total": 0.0, "kept": True, "score": None, "step": None}
-        ]
-        self.best, self.text = 0, ""
-        self.annotations: npt.NDArray[Any] | None = None
-        self.half_width: int | None = None
-        self._before = [0]
-        """Node of each hypothesis before the next step."""
-
-    def add(self, step: SearchStep) -> None:
-        """Adds the nodes that a step makes, kept and pruned."""
-        before = self._before
-        if step.internals is not None:
-            self.annotations, self.half_width = step.internals.annotations, step.internals.half_width
+    after = [0]
+    for step in steps:
+        before, after = after, []
         for row, (index, hypothesis) in enumerate(zip(before, step.before, strict=True)):
             if not hypothesis.has_ended:
-                self.nodes[index]["step"] = (step, row)
-        self._before = []
-        for hypothesis in step.hypotheses:
-            assert hypothesis.parent is not None, "a step continues hypotheses"
-            self._before.append(len(self.nodes))
-            piece = END if hypothesis.has_ended else hypothesis.pieces[-1]
-            self._append(
-                before[hypothesis.parent],
-                piece,
-                hypothesis.piece_log_probabilities[-1],
-                hypothesis.log_probability,
-                True,
-                hypothesis.score,
-            )
-            best = self.nodes[self.best]["score"]
-            if hypothesis.score is not None and (best is None or hypothesis.score > best):
-                self.best, self.text = len(self.nodes) - 1, hypothesis.text
+                continued[index] = step, row
+        for each in step.hypotheses:
+            assert each.parent is not None, "a step continues hypotheses"
+            piece = END if each.has_ended else each.pieces[-1]
+            log_probability = each.piece_log_probabilities[-1]
+            index = add(before[each.parent], piece, log_probability, each.log_probability, each.score, kept=True)
+            after.append(index)
+            if each.score is not None:
+                scores[index] = each.score
         pruned = [
             (candidate, before[row])
             for row, candidates in enumerate(step.candidates)
@@ -148,23 +123,8 @@ class _Recorder:
             if candidate.kept is None and candidate.is_allowed and math.exp(candidate.log_probability) >= LEAST_PRUNED
         ]
         for candidate, parent in sorted(pruned, key=lambda each: -each[0].total)[:SHOWN_PRUNED]:
-            self._append(parent, candidate.piece, candidate.log_probability, candidate.total, False, None)
-
-    def _append(
-        self, parent: int, piece: str, log_probability: float, total: float, kept: bool, score: float | None
-    ) -> None:
-        values = {"parent": parent, "piece": piece, "probability": math.exp(log_probability), "total": total}
-        self.nodes.append({**values, "kept": kept, "score": score, "step": None})
-
-
-def _node(node: Mapping[str, Any], with_vectors: bool) -> BeamNode:
-    values = {name: value for name, value in node.items() if name != "step"}
-    for name in ("probability", "total", "score"):
-        values[name] = None if values[name] is None else rounded_numbers([values[name]])[0]
-    if node["step"] is None:
-        return BeamNode(**values)
-    step, row = node["step"]
-    return BeamNode(**values, expansion=_expansion(step, row, with_vectors))
+            add(parent, candidate.piece, candidate.log_probability, candidate.total, None, kept=False)
+    return nodes, continued, max(scores, key=scores.__getitem__, default=0)
 
 
 def _expansion(step: SearchStep, row: int, with_vectors: bool) -> Expansion:

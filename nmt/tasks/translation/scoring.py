@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nmt.data.readers.files import line_windows
-from nmt.tasks.translation.forced_decoding import Advance, PairScore, forced_scores
+from nmt.tasks.translation.forced_decoding import Advance, ScoreResult, forced_scores
 from nmt.tasks.translation.loading import System
 
 Unit = Literal["piece", "character", "sentence"]
@@ -28,20 +28,10 @@ class ScoredPair:
     line: str
     score: float
     """The higher, the better; 0 at most."""
-    forward: PairScore | None
-    """Of the target, given the source; None if a side is empty."""
-    backward: PairScore | None = None
+    forward: ScoreResult
+    """Of the target, given the source."""
+    backward: ScoreResult | None = None
     """Of the source, given the target; None without a second system."""
-
-    @property
-    def sides(self) -> tuple[str, str]:
-        return sides_of(self.line)
-
-
-def sides_of(line: str) -> tuple[str, str]:
-    """Returns the source and the target of a line."""
-    source, target, *_ = line.split("\t")
-    return source, target
 
 
 def score_stream(
@@ -73,29 +63,28 @@ def score_stream(
     """
     first_line = 1
     for rows in line_windows(lines, window):
-        sources, targets = ([sides_of(line)[side] for line in rows] for side in (0, 1))
+        sources, targets = ([line.split("\t")[side] for line in rows] for side in (0, 1))
         settings = (batch_tokens, max_length, first_line)
         forward = forced_scores(system, sources, targets, *settings, advance)
-        backward: Sequence[PairScore | None] = [None] * len(rows)
+        backward: Sequence[ScoreResult | None] = [None] * len(rows)
         if reverse is not None:
             backward = forced_scores(reverse, targets, sources, *settings)
         yield [
-            ScoredPair(line, _score(source, target, there, back, per), there, back)
-            for line, source, target, there, back in zip(rows, sources, targets, forward, backward, strict=True)
+            ScoredPair(line, _score(there, back, per), there, back)
+            for line, there, back in zip(rows, forward, backward, strict=True)
         ]
         first_line += len(rows)
 
 
-def _score(source: str, target: str, forward: PairScore | None, backward: PairScore | None, per: Unit) -> float:
-    if forward is None:
-        return NO_SCORE
-    there = normalized(forward, target, per)
-    return there if backward is None else dual_score(there, normalized(backward, source, per))
+def _score(forward: ScoreResult, backward: ScoreResult | None, per: Unit) -> float:
+    there = normalized(forward, per)
+    # With an empty side both are minus infinity.
+    return there if backward is None or not forward.is_scored else dual_score(there, normalized(backward, per))
 
 
-def normalized(score: PairScore, text: str, per: Unit) -> float:
-    """Returns the log-probability per piece, character or sentence of the text; the end counts as one."""
-    counts = {"piece": score.pieces, "character": len(text) + 1, "sentence": 1}
+def normalized(score: ScoreResult, per: Unit) -> float:
+    """Returns the log-probability per piece, character or sentence of the target; the end counts as one."""
+    counts = {"piece": len(score.pieces) + 1, "character": len(score.target) + 1, "sentence": 1}
     return score.log_probability / counts[per]
 
 

@@ -6,7 +6,7 @@ pieces of a hypothesis, V vocabulary, C memory features, A decoder state, R read
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,6 @@ from nmt.config.schema import SearchConfig
 from nmt.data.tokenizer import Tokenizer
 from nmt.errors import ConfigError
 from nmt.model.attention.base import spread
-from nmt.model.wiring import DecoderState
 from nmt.search import Decoding, DecodingStep
 from nmt.tasks.translation.loading import System
 from nmt.tasks.translation.text_translation import pad_sources
@@ -337,8 +336,6 @@ class _Run:
     def _internals(self, observed: DecodingStep, weights: Array | None) -> Internals:
         """Returns the numbers behind a step of a single model."""
         before, after = observed.states[0], self.decoding.ensemble.states[0]
-        assert isinstance(before, DecoderState), "states are those of a translator"
-        assert isinstance(after, DecoderState), "states are those of a translator"
         assert after.attended is not None, "a step attends"
         assert after.readout_BQR is not None, "a step has a readout"
         assert self.annotations is not None, "encoded for the internals"
@@ -376,8 +373,7 @@ def forced_ids(tokenizer: Tokenizer, prefix: str | Sequence[str | int], pieces: 
     else:
         ids = [_id_of(tokenizer, each, "prefix") for each in prefix]
     for position, piece in pieces.items():
-        if isinstance(position, bool) or not isinstance(position, int) or position < 0:
-            raise ConfigError(f"pieces: {position!r} is no position; positions are whole numbers from 0")
+        _require_position(position, "pieces")
         ids += [FREE] * (position + 1 - len(ids))
         ids[position] = _id_of(tokenizer, piece, "pieces")
     return ids
@@ -390,3 +386,48 @@ def _id_of(tokenizer: Tokenizer, piece: str | int, argument: str) -> int:
     if not 0 <= id_ < tokenizer.size or id_ in (tokenizer.eos, tokenizer.bos):
         raise ConfigError(f"{argument}: {piece!r} is no id of a piece within a translation; give one of `candidates`")
     return id_
+
+
+def forced_weights(
+    attention: Mapping[int, int | npt.ArrayLike], source: int, heads: Collection[int] = ()
+) -> dict[int, Array]:
+    """Returns attention weights of interventions by position; raises `ConfigError` where they do not fit.
+
+    Args:
+        attention: the source position that has all the weight, or weights [S], [N, S] or [H, N, S].
+        source: number of source positions, the end symbol included.
+        heads: numbers of heads of the models.
+    """
+    return {position: _weights(position, given, source, heads) for position, given in attention.items()}
+
+
+def _weights(position: int, given: int | npt.ArrayLike, source: int, heads: Collection[int]) -> Array:
+    _require_position(position, "attention")
+    if isinstance(given, (int, np.integer)):
+        if not 0 <= given < source:
+            raise ConfigError(
+                f"attention: source position {given} at position {position}; there are 0 to {source - 1}, the end "
+                "symbol last"
+            )
+        one: Array = np.eye(source)[given]
+        return one
+    where = f"attention: the weights at position {position}"
+    try:
+        weights = np.array(given, np.float64)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{where} must be numbers") from None
+    shape: tuple[int, ...] = weights.shape
+    has_heads = len(shape) > 1 and shape[-2] != 1
+    if len(shape) not in (1, 2, 3) or shape[-1] != source or (has_heads and set(heads) != {shape[-2]}):
+        raise ConfigError(
+            f"{where} have the shape {shape}; give one for each of {source} source positions, the end symbol included, "
+            "or of each head"
+        )
+    if not (np.isfinite(weights).all() and (weights >= 0.0).all()):
+        raise ConfigError(f"{where} must be finite and not negative")
+    return weights
+
+
+def _require_position(position: object, argument: str) -> None:
+    if isinstance(position, bool) or not isinstance(position, int) or position < 0:
+        raise ConfigError(f"{argument}: {position!r} is no position; positions are whole numbers from 0")

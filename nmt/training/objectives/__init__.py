@@ -4,7 +4,7 @@ Those of translation are choices of `training.objective`. An objective is a file
 """
 
 # A module registers its objective when it is imported.
-from nmt.training.objectives import minimum_risk, r_drop, scheduled_sampling  # noqa: F401
+from nmt.training.objectives import minimum_risk, r_drop, scheduled_sampling
 from nmt.training.objectives.base import (
     MIN_ATTENTION,
     OBJECTIVES,
@@ -18,17 +18,3 @@ from nmt.training.objectives.base import (
     target_rows,
 )
 from nmt.training.objectives.classification import ClassificationObjective
-
-__all__ = [
-    "MIN_ATTENTION",
-    "OBJECTIVES",
-    "ClassificationObjective",
-    "LossSums",
-    "Objective",
-    "ObjectiveOptions",
-    "TranslationObjective",
-    "alignment_cross_entropy",
-    "alignment_squared_error",
-    "loss_scales",
-    "target_rows",
-]
