@@ -13,7 +13,6 @@ from nmt.checkpoint.folder import (
     load_model_files,
     load_training_state,
     saved_tensors,
-    state_problems,
     with_scales,
     write_checkpoint,
 )

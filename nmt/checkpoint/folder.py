@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -125,9 +124,6 @@ def write_checkpoint(folder: Path, snapshot: Snapshot, *, best: bool = False) ->
             safetensors.torch.save_file(_separate(snapshot.model), new / MODEL_FILE)
             tokenizers.save(new)
             if snapshot.training is not None:
-                # A NumPy number, for example, would only be noticed when resuming.
-                problem = _not_plain(snapshot.training, "training")
-                assert problem is None, f"{problem}; only tensors, numbers and strings can be saved"
                 # To an open file: when PyTorch opens it, its error does not say why the disk refused.
                 with (new / TRAINING_FILE).open("wb") as file:
                     torch.save(snapshot.training, file)
@@ -227,41 +223,7 @@ def load_training_state(folder: Path) -> dict[str, Any] | None:
         raise CheckpointError(f"{file}: cannot be read by PyTorch {torch.__version__}: {message}") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{file}: holds no training state; remove {folder} to continue from the one before it")
-    if problem := _not_plain(state, "training"):
-        raise CheckpointError(f"{file}: damaged, {problem}; remove {folder} to continue from the one before it")
     return state
-
-
-def state_problems(saved: Any, expected: Any, name: str = "") -> list[str]:
-    """Returns one line for each value of a saved training state that differs in kind from the expected one.
-
-    Mappings have the same keys, sequences the same length, and tensors the same shape and number format. Whole numbers
-    are not negative. Where None is expected, a number or a tensor may stand as well.
-    """
-    for kind, noun in ((Mapping, "a mapping"), ((list, tuple), "a sequence"), (Tensor, "a tensor")):
-        if isinstance(expected, kind) and not isinstance(saved, kind):
-            return [f"{name} is of type {type(saved).__name__}, not {noun}"]
-    if isinstance(expected, Mapping):
-        inner = name and f"{name}."
-        problems = [f"{inner}{key} is missing" for key in expected if key not in saved]
-        problems += [f"{inner}{key} belongs to no part of this training" for key in saved if key not in expected]
-        for key in (key for key in expected if key in saved):
-            problems += state_problems(saved[key], expected[key], f"{inner}{key}")
-        return problems
-    if isinstance(expected, (list, tuple)):
-        if len(saved) != len(expected):
-            return [f"{name} has {len(saved)} values, not {len(expected)}"]
-        pairs = zip(saved, expected, strict=True)
-        return [line for i, (one, other) in enumerate(pairs) for line in state_problems(one, other, f"{name}.{i}")]
-    if isinstance(expected, Tensor):
-        shape, expected_shape = (f"{tuple(each.shape)} of {each.dtype}" for each in (saved, expected))
-        return [] if shape == expected_shape else [f"{name} has the shape {shape}, not {expected_shape}"]
-    if expected is None:
-        return [] if saved is None or isinstance(saved, (int, float, Tensor)) else [f"{name} is no number"]
-    kinds = (int, float) if type(expected) is float else (type(expected),)
-    if type(saved) not in kinds:
-        return [f"{name} is of type {type(saved).__name__}, not {type(expected).__name__}"]
-    return [f"{name} is negative"] if type(expected) is int and saved < 0 else []
 
 
 def check_config(folder: Path) -> None:
@@ -363,21 +325,3 @@ def _separate(model: Mapping[str, Tensor]) -> dict[str, Tensor]:
             twin = owner.setdefault((tensor.data_ptr(), tuple(tensor.shape)), name)
             assert twin == name, f"{name} and {twin} are one tensor; tied parameters are registered once"
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in model.items()}
-
-
-def _not_plain(value: Any, where: str) -> str | None:
-    """Returns the first value that `torch.load(weights_only=True)` would not read back as it was, or None."""
-    if type(value) in (dict, OrderedDict):
-        for key in value:
-            if type(key) not in (str, int):
-                return f"{where}: key {key!r} is a {type(key).__name__}"
-        items = value.items()
-    elif type(value) in (list, tuple):
-        items = enumerate(value)
-    elif isinstance(value, Tensor) and value.layout != torch.strided:
-        return f"{where} is a sparse tensor"
-    elif value is not None and type(value) not in (Tensor, nn.Parameter, bool, int, float, str, bytes):
-        return f"{where} is a {type(value).__name__}"
-    else:
-        return None
-    return next((problem for key, item in items if (problem := _not_plain(item, f"{where}[{key!r}]"))), None)

@@ -29,4 +29,4 @@ from nmt.runtime.processes import (
     tear_down,
     watching_the_others,
 )
-from nmt.runtime.randomness import is_rng_state, rng_state, seed_everything, set_rng_state
+from nmt.runtime.randomness import rng_state, seed_everything, set_rng_state

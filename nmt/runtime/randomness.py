@@ -43,29 +43,13 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
-    random.setstate(_python_state(state["python"]))
-    np.random.set_state(_numpy_state(state["numpy"]))
-
-
-def is_rng_state(state: Mapping[str, Any]) -> bool:
-    """Whether generators accept these values, of right kinds and shapes. Changes no generator of this process."""
-    try:
-        torch.Generator().set_state(state["torch"])
-        random.Random().setstate(_python_state(state["python"]))
-        np.random.RandomState().set_state(_numpy_state(state["numpy"]))
-    except (RuntimeError, TypeError, ValueError, OverflowError):
-        return False
-    return True
-
-
-def _python_state(saved: Mapping[str, Any]) -> tuple[Any, ...]:
-    return saved["version"], tuple(saved["words"].tolist()), saved["gauss"]
-
-
-def _numpy_state(saved: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "bit_generator": "MT19937",
-        "state": {"key": saved["words"].numpy().astype(np.uint32), "pos": saved["position"]},
-        "has_gauss": saved["has_gauss"],
-        "gauss": saved["gauss"],
-    }
+    python, numpy = state["python"], state["numpy"]
+    random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
+    np.random.set_state(
+        {
+            "bit_generator": "MT19937",
+            "state": {"key": numpy["words"].numpy().astype(np.uint32), "pos": numpy["position"]},
+            "has_gauss": numpy["has_gauss"],
+            "gauss": numpy["gauss"],
+        }
+    )

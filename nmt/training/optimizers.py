@@ -11,7 +11,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn, optim
 
-from nmt.checkpoint import state_problems
 from nmt.config.registry import PartOptions, Registry
 from nmt.config.schema import Probability
 from nmt.runtime import widest_dtype
@@ -87,32 +86,6 @@ def rate_on_device(optimizer: optim.Optimizer, rate: Tensor) -> Iterator[None]:
             group.update(settings)
 
 
-def optimizer_problems(saved: object, options: PartOptions, optimizer: optim.Optimizer, *, complete: bool) -> list[str]:
-    """Returns one line for each part of a saved `optimizer.state_dict()` that is missing or does not fit.
-
-    Unless `complete`, parameters without a state are no problem: they have had no gradient yet.
-    """
-    if not isinstance(saved, Mapping):
-        return [f"optimizer is of type {type(saved).__name__}, not a mapping"]
-    own = optimizer.state_dict()["param_groups"]
-    groups = saved.get("param_groups")
-    if not isinstance(groups, list) or [_indices(group) for group in groups] != [group["params"] for group in own]:
-        return ["optimizer.param_groups does not name the parameters of this network"]
-    expected_groups = [{key: group[key] for key in ("params", *RATES)} for group in own]
-    known = [{key: group[key] for key in ("params", *RATES) if key in group} for group in groups]
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state = saved.get("state")
-    expected = {
-        index: {key: value if value.shape != (1,) else parameters[index] for key, value in kept.items()}
-        for index, kept in _state_of_each(options, len(parameters)).items()
-        if complete or (isinstance(state, Mapping) and index in state)
-    }
-    return [
-        *state_problems(known, expected_groups, "optimizer.param_groups"),
-        *(state_problems(state, expected, "optimizer.state") if "state" in saved else ["optimizer.state is missing"]),
-    ]
-
-
 def with_own_settings(saved: Mapping[str, Any], optimizer: optim.Optimizer) -> dict[str, Any]:
     """Returns a saved `optimizer.state_dict()` whose groups have this optimizer's settings, except the learning rates.
 
@@ -124,26 +97,13 @@ def with_own_settings(saved: Mapping[str, Any], optimizer: optim.Optimizer) -> d
     return {**saved, "param_groups": [group | {key: theirs[key] for key in RATES} for group, theirs in pairs]}
 
 
-def _indices(group: object) -> list[int] | None:
-    """Returns the numbers of the parameters of a saved group, or None if they are not integers."""
-    indices = group.get("params") if isinstance(group, Mapping) else None
-    return indices if isinstance(indices, list) and all(type(index) is int for index in indices) else None
-
-
-def _state_of_each(options: PartOptions, count: int) -> dict[int, dict[str, Tensor]]:
-    """Returns the state of `count` parameters of shape [1] after an update."""
-    probe = nn.ParameterList([torch.zeros(1) for _ in range(count)])
-    optimizer = OPTIMIZERS.build(options, probe)
-    for parameter in probe:
-        parameter.grad = torch.zeros(1)
-    optimizer.step()
-    state: dict[int, dict[str, Tensor]] = optimizer.state_dict()["state"]
-    return state
-
-
 def values_per_weight(options: PartOptions) -> int:
     """Returns the numbers that the optimizer stores for each weight."""
-    return sum(value.shape == (1,) for state in _state_of_each(options, 1).values() for value in state.values())
+    weight = nn.Parameter(torch.zeros(1))
+    optimizer = OPTIMIZERS.build(options, nn.ParameterList([weight]))
+    weight.grad = torch.zeros(1)
+    optimizer.step()
+    return sum(value.shape == (1,) for value in optimizer.state[weight].values())
 
 
 def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

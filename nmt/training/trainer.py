@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from nmt.checkpoint import TRAINING_FILE, saved_tensors, state_problems, with_scales
+from nmt.checkpoint import TRAINING_FILE, saved_tensors, with_scales
 from nmt.config.schema import LearningConfig
 from nmt.data.batching import AnyBatch, Position, UpdateStream
 from nmt.errors import CheckpointError, TrainingError, counted
@@ -22,7 +22,6 @@ from nmt.runtime import (
     all_reduce_sum,
     gather_objects,
     is_out_of_memory,
-    is_rng_state,
     logger,
     rng_state,
     set_rng_state,
@@ -30,14 +29,7 @@ from nmt.runtime import (
 from nmt.training.graphs import Graph, UpdateGraphs
 from nmt.training.metrics_logger import DeferredMetrics, MetricsLogger, UpdateMetrics
 from nmt.training.objectives import LossSums, Objective, loss_scales
-from nmt.training.optimizers import (
-    OPTIMIZERS,
-    MovingAverage,
-    optimizer_problems,
-    rate_on_device,
-    step_where,
-    with_own_settings,
-)
+from nmt.training.optimizers import OPTIMIZERS, MovingAverage, rate_on_device, step_where, with_own_settings
 from nmt.training.progress import (
     EarlyStopping,
     Interrupts,
@@ -267,16 +259,24 @@ class Trainer:
     def restore(self, state: dict[str, Any], source: Path) -> None:
         """Restores the state of the checkpoint `source`. Resuming is bit-exact with the same ranks and device.
 
-        Raises `CheckpointError` with one line for each part that is missing or does not fit, before any is used.
+        Raises `CheckpointError` if it is the state of another network, or of another version.
         """
-        if isinstance(state.get("weights"), dict):
-            state = state | {"weights": with_scales(state["weights"], self.weights())}
-        if problems := self._state_problems(state):
-            remedy = f"remove {source} to continue from the checkpoint before it"
-            raise CheckpointError(*(f"{source / TRAINING_FILE}: {problem}; {remedy}" for problem in problems))
+        try:
+            self._restore(state)
+        except (LookupError, ArithmeticError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
+            raise CheckpointError(
+                f"{source / TRAINING_FILE}: does not fit this training ({type(error).__name__}: {error}); remove "
+                f"{source} to continue from the checkpoint before it"
+            ) from error
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        own = self.weights()
+        saved = with_scales(state["weights"], own)
         with torch.no_grad():
-            for name, weight in self.weights().items():
-                weight.copy_(state["weights"][name])
+            for name, weight in own.items():
+                weight.copy_(saved[name])
         self.optimizer.load_state_dict(with_own_settings(state["optimizer"], self.optimizer))
         self.schedule.restore(state["schedule"])
         if state["scaler"]:  # a run that changed its precision continues with a new scale
@@ -292,24 +292,6 @@ class Trainer:
         else:
             now, before = counted(self.runtime.world, "process"), counted(len(generators), "process")
             logger.warning("resumed with %s a run of %s: random choices go on with new seeds", now, before)
-
-    def _state_problems(self, saved: dict[str, Any]) -> list[str]:
-        """Returns one line for each part of a saved state that is missing or does not fit this training."""
-        expected = self.state() | {"generators": [rng_state()]}
-        parts = expected | saved
-        expected["optimizer"] = parts["optimizer"]  # has a check of its own
-        if isinstance(parts["generators"], list):  # one for each process, whatever their number
-            expected["generators"] *= len(parts["generators"])
-        if isinstance(parts["metrics"], dict):  # any metrics
-            expected["metrics"] = dict.fromkeys(parts["metrics"], 0.0)
-        if isinstance(parts["scaler"], dict) and not (parts["scaler"] and expected["scaler"]):  # other precision
-            expected["scaler"] = parts["scaler"]
-        problems = state_problems(saved, expected)
-        if not problems and not all(map(is_rng_state, saved["generators"])):
-            problems.append("generators has numbers that no random generator has")
-        complete = not problems and saved["progress"]["step"] > 0 and not self.objective.has_unused_parameters
-        options = self.options.optimizer
-        return problems + optimizer_problems(parts["optimizer"], options, self.optimizer, complete=complete)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

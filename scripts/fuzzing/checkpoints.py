@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -104,8 +103,6 @@ def _of_run(name: str, runs: Mapping[str, Mapping[str, bytes]]) -> st.SearchStra
         ),
         st.builds(_in_header, st.just(f"{last}/model.safetensors"), st.integers(0, 80), st.sampled_from(JSON_VALUES)),
         st.builds(_in_tensors, st.just(f"{last}/model.safetensors"), st.integers(0, 40), st.sampled_from(_TENSORS)),
-        st.builds(_in_training, st.just(f"{last}/training.pt"), st.integers(0, 400), st.sampled_from(_STATES)),
-        st.builds(_in_training, st.just(f"{last}/training.pt"), st.integers(0, 400), st.sampled_from(_STATES)),
         st.builds(_in_config, st.just(f"{last}/config.yaml"), st.sampled_from(keys()), yaml_values),
         st.builds(_pointer, st.sampled_from(("best", "last")), st.sampled_from(_POINTERS)),
     )
@@ -284,43 +281,6 @@ def _in_tensors(path: str, number: int, what: tuple[str, Callable[[torch.Tensor]
         return safetensors.torch.save(tensors if new is None else {**tensors, name: new})
 
     return _of_bytes(f"tensor {number} {what[0]}", path, change)
-
-
-def _state_tensor(value: Any) -> Any:
-    return value.unsqueeze(0) if isinstance(value, torch.Tensor) else value
-
-
-_STATES: tuple[tuple[str, Callable[[Any], Any]], ...] = (
-    ("is removed", lambda value: None),
-    ("becomes text", lambda value: "x"),
-    ("becomes -1", lambda value: -1),
-    ("becomes 2 ** 70", lambda value: 2**70),
-    ("becomes nan", lambda value: float("nan")),
-    ("becomes a list", lambda value: [value]),
-    ("becomes a mapping", lambda value: {"a": value}),
-    ("becomes true", lambda value: True),
-    ("becomes a small tensor", lambda value: torch.zeros(1)),
-    ("becomes an empty tensor", lambda value: torch.zeros(0)),
-    ("becomes a tensor of integers", lambda value: torch.ones(3, dtype=torch.int64)),
-    ("gets a dimension", _state_tensor),
-    ("becomes a sparse tensor", lambda value: torch.eye(3).to_sparse()),
-)
-
-
-def _in_training(path: str, number: int, what: tuple[str, Callable[[Any], Any]]) -> Change:
-    def change(content: bytes) -> bytes:
-        state = torch.load(io.BytesIO(content), weights_only=True)
-        places = list(_places(state))
-        node, key = places[number % len(places)]
-        if what[0] == "is removed" and isinstance(node, (dict, list)):
-            del node[key]
-        elif isinstance(node, (dict, list)):
-            node[key] = what[1](node[key])
-        sink = io.BytesIO()
-        torch.save(state, sink)
-        return sink.getvalue()
-
-    return _of_bytes(f"value {number} {what[0]}", path, change)
 
 
 def _in_config(path: str, key: tuple[str, ...], new: str) -> Change:
