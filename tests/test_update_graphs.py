@@ -30,6 +30,7 @@ from nmt.errors import ConfigError
 from nmt.kernels import select
 from nmt.kernels.cross_entropy.chunked import chunked_cross_entropy
 from nmt.kernels.cross_entropy.reference import Losses
+from nmt.kernels.packed import Packing
 from nmt.kernels.select import Kernels, reference_kernels
 from nmt.runtime import Runtime
 from nmt.tasks import base, training
@@ -324,6 +325,23 @@ def test_when_no_more_shapes_are_captured_training_goes_on(
     assert log.count(message) == 1
     remaining = "0 shapes" if type(ending) is RuntimeError else "1 shape"
     assert f"CUDA graphs of {remaining} ran" in log
+
+
+@pytest.mark.parametrize("is_wrong", [False, True])
+def test_masked_padding_is_verified_where_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graphed: RecordedGraphs, is_wrong: bool
+) -> None:
+    """Here the encoder's backward direction starts at the padding."""
+    if is_wrong:
+        as_they_are = property(lambda packing: packing.position_P * packing.rows + packing.row_P)
+        monkeypatch.setattr(Packing, "mirrored_P", as_they_are)
+    monkeypatch.setattr(training, "needs_verification", lambda *_: True)
+    write_corpus(tmp_path)
+    train(run_config(tmp_path, "training.max_epochs=2"))
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert ("auto trains with reference, as all kernels together differ" in log) == is_wrong
+    assert ("kernels are verified" in log) == (not is_wrong)
+    assert (graphed.replays == 0) == is_wrong
 
 
 GPU = torch.device("cuda")
