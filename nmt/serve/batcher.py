@@ -155,11 +155,12 @@ class Batcher(Generic[Item, Answer, Options]):
         now = time.perf_counter()
         end = now + LONGEST_WAIT
         while self._waiting < BATCH_ITEMS and now < end:
-            started, before = now, self._arrived
+            before = self._arrived
             _let_run(loop, end - now)
+            is_idle = time.perf_counter() < now + PAUSE_SECONDS
             time.sleep(PAUSE_SECONDS)
             now = time.perf_counter()
-            if self._arrived == before and now < started + 2 * PAUSE_SECONDS:
+            if is_idle and self._arrived == before:
                 return
 
     def _take(self) -> dict[_Job[Item, Answer, Options], list[Item]]:
