@@ -249,7 +249,7 @@ class ByHand(nn.Module):
         self.annotation_terms = lambda encoded: None
         self.decoder = SimpleNamespace(readout=lambda output, inputs_BTE: output.hidden)
 
-    def encode(self, source_BS: Tensor, lengths_B: Tensor) -> Encoded:
+    def encode(self, source_BS: Tensor, lengths_B: Tensor, masked: bool = False) -> Encoded:
         return Encoded(source_BS.unsqueeze(2), torch.ones_like(source_BS, dtype=torch.bool), ())
 
     def scan(self, encoded: Encoded, target_BT: Tensor) -> tuple[Tensor, Output, AttentionWeights]:
