@@ -175,7 +175,7 @@ def attack(random: Random) -> Attack:
     """Draws an attack: what is sent, how much of it, in how many parts, and whether the client stays."""
     if random.random() < SILENT:
         data = sound(random)
-        return Attack("silent", data[: random.randrange(len(data))])
+        return Attack("silent", data[: random.randrange(1, len(data))])
     kind = random.choice(KINDS)
     data = kind(random)
     cut = random.random() < 0.3
