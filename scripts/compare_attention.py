@@ -157,7 +157,7 @@ def _mechanism(text: str) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/compare_attention", description=__doc__)
-    parser.add_argument("--config", default="configs/multi30k-de-en.yaml", help="the experiment (%(default)s)")
+    parser.add_argument("--config", default="configs/comparison.yaml", help="the experiment (%(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="changes it, for all alike")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], metavar="SEED", help="a run for each (1)")
     parser.add_argument("--runs", type=Path, default=Path("runs/comparison"), help="where the runs go (%(default)s)")

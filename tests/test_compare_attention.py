@@ -26,7 +26,7 @@ from scripts.compare_attention import (
     write_page,
 )
 
-CONFIG = Path(__file__).parent.parent / "configs" / "multi30k-de-en.yaml"
+CONFIG = Path(__file__).parent.parent / "configs" / "comparison.yaml"
 
 
 def test_every_score_window_wiring_and_published_system_is_compared() -> None:
@@ -132,8 +132,8 @@ def test_yaml_files_are_compared_with_the_baseline(tmp_path: Path, capsys: pytes
     given = options("--only", "mean", str(mine), "--seeds", "4", "5", "--runs", str(tmp_path), "--set", "a=b")
     systems = systems_of(given)
     assert [(each.name, each.config) for each in systems] == [
-        (BASELINE, "configs/multi30k-de-en.yaml"),
-        ("mean", "configs/multi30k-de-en.yaml"),
+        (BASELINE, "configs/comparison.yaml"),
+        ("mean", "configs/comparison.yaml"),
         ("mine", str(mine)),
     ]
     assert [run.folder for run in systems[2].runs] == [tmp_path / "mine" / "seed-4", tmp_path / "mine" / "seed-5"]

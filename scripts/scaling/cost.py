@@ -26,7 +26,7 @@ class Assumptions:
     batch_tokens: float = 8192.0
     fill: float = 0.93
     """Target tokens of a batch as a share of `batch_tokens`."""
-    parameters: Sequence[tuple[str, float]] = (("of multi30k-de-en.yaml", 8.1e6), ("GNMT's size", 160e6))
+    parameters: Sequence[tuple[str, float]] = (("a small network", 8.1e6), ("GNMT's size", 160e6))
     inside: float = 300e9
     """Bytes per second between the GPUs of a node (NVLink 4)."""
     between: Sequence[tuple[str, float]] = (("400 Gbit/s a GPU", 40e9), ("100 Gbit/s a node", 100e9 / 8 * 0.8 / 8))
