@@ -475,7 +475,7 @@ def test_attention_learns_where_to_look(name: str) -> None:
     attention = build_attention(model_options(score="general", normalizer=name).attention, 8, 8, REFERENCE)
     # From equal scores: a wrong position that has all the weight at the start would keep it, without a gradient.
     torch.nn.init.zeros_(attention.score.memory.weight)
-    optimizer = torch.optim.Adam(attention.parameters(), lr=0.05)
+    optimizer = torch.optim.Adam(attention.parameters(), lr=0.05 * 8**0.5)  # W is the matrix times 8^-1/2
 
     def attend() -> tuple[Tensor, Tensor, Tensor]:
         """Returns the contexts' errors [B, Q, 8], the weights [B, Q, S], and the positions [B, Q] asked for."""

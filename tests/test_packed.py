@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nmt.config import schema
 from nmt.errors import ConfigError
-from nmt.kernels import packed
+from nmt.kernels import packed, select
 from nmt.kernels.gru.native import gru_layer
 from nmt.kernels.packed import PackedGru, Packing, run_packed
 from nmt.kernels.select import UnsupportedReasons, choose_kernels
@@ -217,13 +217,14 @@ def test_another_cell_is_run_by_the_library_or_refused(gru: PackedGru) -> None:
 
 
 @needs_compiler
-def test_which_kernel_runs_where() -> None:
+def test_which_kernel_runs_where(monkeypatch: pytest.MonkeyPatch) -> None:
     auto, reference, fused = (choose_kernels(kernel, CPU).layers for kernel in ("auto", "reference", "fused"))
     assert isinstance(auto, partial)
     assert isinstance(fused, partial)
     assert auto.keywords["gru"] is fused.keywords["gru"] is gru_layer
     assert reference is run_packed
-    # cuDNN is fused, and takes every cell.
+    # cuDNN is fused, and takes every cell, with or without Triton.
+    monkeypatch.setattr(select, "_unsupported_device", lambda device: "there is no Triton")
     unsupported = UnsupportedReasons("model.encoder.cell is not gru", None)
     assert choose_kernels("fused", torch.device("cuda"), unsupported).layers is run_packed
 

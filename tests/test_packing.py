@@ -160,9 +160,10 @@ def system_of(config: str, override: str, kernels: Kernels = REFERENCE) -> Trans
 
 
 def unscaled(translator: Translator) -> Translator:
-    """The translator with its embeddings as they stand in the tables, whose entries are far from zero already."""
-    for side in (translator.encoder, translator.decoder):
-        side.embedding.scale.fill_(1.0)
+    """The translator with the weights of embeddings and scores as they stand: they are far from zero already."""
+    for name, buffer in translator.named_buffers():
+        if name.endswith(".scale"):
+            buffer.fill_(1.0)
     return translator
 
 
