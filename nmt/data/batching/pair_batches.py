@@ -6,7 +6,7 @@ Shapes: B sentences, S source positions, T target positions, L links between pie
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -140,22 +140,23 @@ class Batch:
         """Returns the pairs as they lie in a copy of `memory_M`, whatever values it has, with the lengths."""
         assert self.links is None
         assert self.context is None
-        return replace(self._lying_in(memory_M), memory_M=None, is_masked=True)
+        return replace(self._with_sides(self._parts(memory_M)), is_masked=True)
 
     def in_one_memory(self) -> Batch:
         """Returns it with its four tensors copied into one memory, which is pinned where there is a GPU."""
         memory_M = pinned(torch.cat([getattr(self, name).flatten() for name in SIDES]))
-        return self._lying_in(memory_M)
+        return replace(self._with_sides(self._parts(memory_M)), memory_M=memory_M)
 
-    def _lying_in(self, memory_M: Tensor) -> Batch:
-        source_BS, source_lengths_B, target_BT, target_lengths_B = self._parts(memory_M)
+    def _with_sides(self, tensors: Iterable[Tensor]) -> Batch:
+        """Returns it with these tensors, which lie apart, in the order of `SIDES`."""
+        source_BS, source_lengths_B, target_BT, target_lengths_B = tensors
         return replace(
             self,
             source_BS=source_BS,
             source_lengths_B=source_lengths_B,
             target_BT=target_BT,
             target_lengths_B=target_lengths_B,
-            memory_M=memory_M,
+            memory_M=None,
         )
 
     def _parts(self, memory_M: Tensor) -> list[Tensor]:
@@ -169,14 +170,9 @@ class Batch:
     def twice(self) -> Batch:
         """Returns the pairs, and the same pairs once more behind them. They have no context."""
         assert self.context is None
-        sides = self.source_BS, self.source_lengths_B, self.target_BT, self.target_lengths_B
-        source_BS, source_lengths_B, target_BT, target_lengths_B = (torch.cat((each, each)) for each in sides)
+        sides = (getattr(self, name) for name in SIDES)
         return replace(
-            self,
-            source_BS=source_BS,
-            source_lengths_B=source_lengths_B,
-            target_BT=target_BT,
-            target_lengths_B=target_lengths_B,
+            self._with_sides(torch.cat((each, each)) for each in sides),
             rows=np.concatenate((self.rows, self.rows)),
             target_tokens=2 * self.target_tokens,
             links=None if self.links is None else self.links.twice(self.pairs),
