@@ -9,8 +9,8 @@ from importlib.util import find_spec
 
 from sacrebleu.metrics.bleu import BLEU
 
-from nmt.cli.common import Parser, command, write_json, writing
-from nmt.cli.options import add_machine_options, add_model_options, machine_options, shared_machine
+from nmt.cli.common import command, write_json, writing
+from nmt.cli.options import Parser, machine_options, shared_machine
 from nmt.errors import ConfigError, counted
 from nmt.evaluation import MetricScore, score_rows, score_values
 from nmt.evaluation.metrics import corpus_scores
@@ -101,7 +101,7 @@ def _write(options: argparse.Namespace, found: dict[str, tuple[int, dict[str, Me
 
 def _parser() -> Parser:
     parser = Parser("scripts/moses_bleu", DESCRIPTION)
-    add_model_options(parser)
+    parser.add_model_options()
     parser.add_argument(
         "--test-set",
         action="append",
@@ -110,7 +110,7 @@ def _parser() -> Parser:
         help="test set of the model's config; may be repeated (default: all)",
     )
     parser.add_argument("--json", action="store_true", help="write JSON instead of tables")
-    add_machine_options(parser)
+    parser.add_machine_options()
     return parser
 
 

@@ -18,7 +18,8 @@ import torch
 
 from nmt.checkpoint import Origin, RunFolder, Snapshot, saved_tensors
 from nmt.cli import average, options, translate
-from nmt.cli.common import Parser, run
+from nmt.cli.common import run
+from nmt.cli.options import Parser
 from nmt.config.schema import SearchConfig
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import ConfigError, DataError
@@ -256,7 +257,7 @@ def test_a_full_disk(call: Call, checkpoint: Path) -> None:
 
 def given(*arguments: str) -> argparse.Namespace:
     parser = Parser("test", "")
-    options.add_search_options(parser)
+    parser.add_search_options()
     return parser.parse_args(list(arguments))
 
 

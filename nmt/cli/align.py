@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmt.cli.common import (
-    Parser,
     check_paths,
     check_plot,
     check_weights,
@@ -21,20 +20,7 @@ from nmt.cli.common import (
     write_json,
     writing,
 )
-from nmt.cli.options import (
-    add_batch_option,
-    add_choice_option,
-    add_line_options,
-    add_linking_option,
-    add_machine_options,
-    add_model_options,
-    add_plot_option,
-    add_progress_option,
-    add_weights_option,
-    longest_line,
-    machine_options,
-    shared_machine,
-)
+from nmt.cli.options import Parser, longest_line, machine_options, shared_machine
 from nmt.errors import ConfigError, counted
 
 if TYPE_CHECKING:
@@ -74,22 +60,22 @@ def main() -> int:
 def _parser() -> Parser:
     parser = Parser("nmt-align", DESCRIPTION, EPILOG)
     add = parser.add_argument
-    add_model_options(parser)
+    parser.add_model_options()
     add("--source", required=True, metavar="FILE", help="file in the source language, compressed or not")
     add("--target", required=True, metavar="FILE", help="its translation, line by line")
     add("--output", metavar="FILE", help="write the alignments to this file, not to standard output")
-    add_choice_option(parser, "--unit", ("words", "pieces"), "align words or SentencePiece pieces")
-    add_linking_option(parser)
-    add_choice_option(parser, "--format", ("text", "jsonl"), "output format of the alignments")
-    add_weights_option(parser)
-    add_plot_option(parser, "each pair")
+    parser.add_choice_option("--unit", ("words", "pieces"), "align words or SentencePiece pieces")
+    parser.add_linking_option()
+    parser.add_choice_option("--format", ("text", "jsonl"), "output format of the alignments")
+    parser.add_weights_option()
+    parser.add_plot_option("each pair")
     add("--gold", metavar="FILE", help="gold alignments to compare with")
     add("--gold-from", type=int, choices=(0, 1), help="number of the first word in the file of --gold (default: 0)")
     add("--json", action="store_true", help="write the results of --gold as JSON instead of a table")
-    add_batch_option(parser)
-    add_progress_option(parser)
-    add_line_options(parser)
-    add_machine_options(parser)
+    parser.add_batch_option()
+    parser.add_progress_option()
+    parser.add_line_options()
+    parser.add_machine_options()
     return parser
 
 

@@ -11,19 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from nmt.cli.common import STANDARD_INPUT, Parser, check_paths, command, naming_flags, progress_bar
-from nmt.cli.options import (
-    add_filter_options,
-    add_machine_options,
-    add_model_options,
-    add_progress_option,
-    add_search_options,
-    filter_options,
-    machine_options,
-    of_type,
-    search_options,
-    set_up_machine,
-)
+from nmt.cli.common import STANDARD_INPUT, check_paths, command, naming_flags, progress_bar
+from nmt.cli.options import Parser, filter_options, machine_options, of_type, search_options, set_up_machine
 from nmt.errors import ConfigError, DataError, counted
 
 if TYPE_CHECKING:
@@ -68,7 +57,7 @@ def _parser() -> Parser:
     parser = Parser("nmt-augment", DESCRIPTION, EPILOG)
     add = parser.add_argument
     add("method", choices=("backtranslate", "distill"), help="what is translated, as above")
-    add_model_options(parser)
+    parser.add_model_options()
     text = "read this file, compressed or not, instead of standard input; with distill, columns separated by TAB: the "
     add("--input", metavar="FILE", help=text + "source, and a reference if there is one")
     text = "distill: read the pairs of data.train of this YAML, as training would: without the validation split"
@@ -82,10 +71,10 @@ def _parser() -> Parser:
     add_score("--min-score", type=of_type(Score), metavar="X", help=text)
     text = "write this share of the pairs that the filters leave, those with the best scores, such as 0.8"
     add_score("--keep", type=of_type(Share), metavar="SHARE", help=text)
-    add_progress_option(parser)
-    add_filter_options(parser)
-    add_search_options(parser)
-    add_machine_options(parser)
+    parser.add_progress_option()
+    parser.add_filter_options()
+    parser.add_search_options()
+    parser.add_machine_options()
     return parser
 
 

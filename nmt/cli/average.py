@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nmt.cli.common import Parser, command, unused_folder, writing
-from nmt.cli.options import add_number_option, add_plugin_option
+from nmt.cli.common import command, unused_folder, writing
+from nmt.cli.options import Parser
 from nmt.config.schema import Positive
 from nmt.errors import CheckpointError
 
@@ -17,9 +17,9 @@ nmt-translate and nmt-eval. A run keeps training.keep_last checkpoints."""
 def main() -> int:
     parser = Parser("nmt-average", DESCRIPTION)
     parser.add_argument("model", metavar="RUN", help="run folder")
-    add_number_option(parser, "--last", Positive, 3, "number of checkpoints", "K")
+    parser.add_number_option("--last", Positive, 3, "number of checkpoints", "K")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="folder of the new checkpoint")
-    add_plugin_option(parser)
+    parser.add_plugin_option()
     options = parser.parse_args()
     run, last, output = Path(options.model), options.last, unused_folder(options.output)
 

@@ -7,15 +7,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nmt.cli.common import Parser, check_paths, check_plot, command, json_line, naming_flags, open_stream
-from nmt.cli.options import (
-    add_choice_option,
-    add_machine_options,
-    add_model_options,
-    add_stream_options,
-    machine_options,
-    set_up_machine,
-)
+from nmt.cli.common import check_paths, check_plot, command, json_line, naming_flags, open_stream
+from nmt.cli.options import Parser, machine_options, set_up_machine
 from nmt.errors import DataError, counted
 
 if TYPE_CHECKING:
@@ -47,10 +40,10 @@ def main() -> int:
 def _parser() -> Parser:
     parser = Parser("nmt-classify", DESCRIPTION, EPILOG)
     add = parser.add_argument
-    add_model_options(parser, ensemble=False)
-    add_stream_options(parser, "label", WINDOW)
+    parser.add_model_options(ensemble=False)
+    parser.add_stream_options("label", WINDOW)
     text = "how a line is split into sentences: at TAB, by the rules of its language, or at TAB if it has one"
-    add_choice_option(parser, "--sentences", ("auto", "tab", "split"), text)
+    parser.add_choice_option("--sentences", ("auto", "tab", "split"), text)
     add(
         "--plot",
         metavar="PAGE",
@@ -61,7 +54,7 @@ def _parser() -> Parser:
         metavar="FILE",
         help="true labels, one a line: the page of --plot marks the mistakes and sorts the documents by them",
     )
-    add_machine_options(parser)
+    parser.add_machine_options()
     return parser
 
 

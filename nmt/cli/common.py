@@ -14,8 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-import nmt
-from nmt.config.wording import nearest, synonyms
 from nmt.errors import REMEDIES, CheckpointError, ConfigError, DataError, NmtError, on_one_line, reason, write_errors
 
 USER_ERROR = 2
@@ -24,8 +22,6 @@ STANDARD_INPUT = "standard input"
 STANDARD_OUTPUT = "standard output"
 HUB = "hf://"
 """Begins the names of models on the Hugging Face hub, which are no paths."""
-LONGEST_NAME = 1000
-"""Characters of an argument."""
 
 
 def command(main: Callable[[], int]) -> Callable[[], NoReturn]:
@@ -298,52 +294,3 @@ def naming_flags() -> Iterator[None]:
         keys = re.compile(r"^(?:search|runtime|data\.filters)\.(\w+)")
         problems = [keys.sub(lambda key: flag_of(key[1]), problem) for problem in error.problems]
         raise ConfigError(*problems) from error
-
-
-class Parser(argparse.ArgumentParser):
-    """Parses options that are written out in full; a mistake is one line with the nearest option."""
-
-    def __init__(
-        self, prog: str, description: str, epilog: str | None = None, instead: Mapping[str, str] | None = None
-    ) -> None:
-        """`instead` has advice for options that only other commands have."""
-        super().__init__(prog=prog, description=description, epilog=epilog, allow_abbrev=False)
-        self._instead = instead or {}
-        self.add_argument("--version", action="version", version=f"{prog} (nmt-attention) {nmt.__version__}")
-
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        """Reports an unknown option before a missing one, and refuses empty values."""
-        given = list(sys.argv[1:] if args is None else args)
-        for word in given[: given.index("--") if "--" in given else None]:
-            name = word.partition("=")[0]
-            if re.match("--?[^-0-9.]", name) and name not in self._option_string_actions:
-                self.error(f"unknown option {name}; {self._advice(name)}")
-        options, rest = super().parse_known_args(given, namespace)
-        for action in self._actions:
-            value = getattr(options, action.dest, None)
-            for text in value if isinstance(value, list) else [value]:
-                flag = "/".join(action.option_strings) or action.metavar
-                if text == "":  # an empty path would be the current folder
-                    self.error(f"{flag}: must not be empty")
-                if isinstance(text, str) and len(text) > LONGEST_NAME and action.metavar != "KEY=VALUE":
-                    self.error(f"{flag}: must have at most {LONGEST_NAME:,} characters")
-        return options, rest
-
-    def error(self, message: str) -> NoReturn:
-        """Exits with code 2 and one line."""
-        line = on_one_line(" ".join(message.removeprefix("argument ").split()))
-        self.exit(USER_ERROR, f"{self.prog}: {line}\n")
-
-    def _advice(self, name: str) -> str:
-        if name in self._instead:
-            return self._instead[name]
-        options = [option for option in self._option_string_actions if option.startswith("--")]
-        keys = synonyms(name)
-        for key in keys:
-            option = flag_of(key.rpartition(".")[2])
-            if option in options:
-                return f"did you mean {option}?"
-        if keys and "--set" in options:
-            return f"did you mean --set {keys[0]}=VALUE?"
-        near = None if keys else nearest(f"--{name.lstrip('-')}", options)
-        return f"did you mean {near}?" if near else f"{self.prog} --help lists them all"

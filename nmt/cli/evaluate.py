@@ -9,27 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmt.cli.common import (
-    HUB,
-    Parser,
-    check_paths,
-    command,
-    naming_flags,
-    output_files,
-    progress_bar,
-    write_json,
-    writing,
-)
-from nmt.cli.options import (
-    add_model_options,
-    add_number_option,
-    add_progress_option,
-    add_translation_options,
-    longest_line,
-    machine_options,
-    search_options,
-    shared_machine,
-)
+from nmt.cli.common import HUB, check_paths, command, naming_flags, output_files, progress_bar, write_json, writing
+from nmt.cli.options import Parser, longest_line, machine_options, search_options, shared_machine
 from nmt.config.schema import Samples, SearchConfig
 from nmt.errors import ConfigError, write_errors
 from nmt.evaluation import BOOTSTRAP_SAMPLES, MetricScore
@@ -104,7 +85,7 @@ def main() -> int:
 def _parser() -> Parser:
     parser = Parser("nmt-eval", DESCRIPTION, instead={"--set": "a test set of the model's config is --test-set NAME"})
     add = parser.add_argument
-    add_model_options(parser)
+    parser.add_model_options()
     add_test_set = parser.add_mutually_exclusive_group().add_argument
     add_test_set("--source", metavar="FILE", help="test set: file in the source language")
     add_test_set(
@@ -130,7 +111,7 @@ def _parser() -> Parser:
     metrics = ["bleu", "chrf", "ter"]
     add("--metrics", nargs="+", choices=metrics, default=metrics, help="metrics (default: all)")
     text = "samples of the bootstrap for confidence intervals; 0 for none"
-    add_number_option(parser, "--samples", Samples, BOOTSTRAP_SAMPLES, text)
+    parser.add_number_option("--samples", Samples, BOOTSTRAP_SAMPLES, text)
     add(
         "--baseline",
         metavar="PATH",
@@ -148,8 +129,8 @@ def _parser() -> Parser:
     add("--output", metavar="PATH", help="write the translations to this file, or a folder for several test sets")
     add("--json", action="store_true", help="write JSON instead of tables")
     add("--card", action="store_true", help="add the scores to README.md in the model's folder, its model card")
-    add_progress_option(parser)
-    add_translation_options(parser)
+    parser.add_progress_option()
+    parser.add_translation_options()
     return parser
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nmt.cli.common import Parser, command, unused_folder, writing
-from nmt.cli.options import add_model_options
+from nmt.cli.common import command, unused_folder, writing
+from nmt.cli.options import Parser
 
 DESCRIPTION = """Writes a translator as two ONNX graphs, encoder.onnx and step.onnx, into a new folder, with its
 tokenizers and options.json. scripts/translate_onnx.py translates with them, without PyTorch."""
@@ -12,7 +12,7 @@ tokenizers and options.json. scripts/translate_onnx.py translates with them, wit
 @command
 def main() -> int:
     parser = Parser("nmt-export", DESCRIPTION)
-    add_model_options(parser, ensemble=False)
+    parser.add_model_options(ensemble=False)
     parser.add_argument("--output", required=True, metavar="FOLDER", help="folder of the graphs")
     options = parser.parse_args()
     output = unused_folder(options.output)

@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nmt.cli.common import Parser, command, unused_folder, writing
-from nmt.cli.options import add_plugin_option
+from nmt.cli.common import command, unused_folder, writing
+from nmt.cli.options import Parser
 from nmt.errors import write_errors
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def main() -> int:
     add("name", metavar="NAME", help="model on the hub: USER/NAME, or USER/NAME@REVISION (a branch to push to)")
     add("--model", metavar="PATH", help="run folder or checkpoint to push")
     add("--checkpoint", choices=("best", "last"), help="checkpoint of a run (default: best, or last if there is none)")
-    add_plugin_option(parser)
+    parser.add_plugin_option()
     add("--public", action="store_true", help="make a new model on the hub public (default: private)")
     add("--dry-run", action="store_true", help="show what would be pushed")
     add("--output", metavar="FOLDER", help="copy the model that is pulled into a new folder")

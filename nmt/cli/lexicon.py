@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nmt.cli.common import Parser, command, writing
-from nmt.cli.options import add_model_options, add_number_option
+from nmt.cli.common import command, writing
+from nmt.cli.options import Parser
 from nmt.config.schema import Positive
 
 DESCRIPTION = """Estimates the translation probabilities of pieces from the training text of a run (IBM model 1), and
@@ -20,9 +20,9 @@ NUMBERS = (
 @command
 def main() -> int:
     parser = Parser("nmt-lexicon", DESCRIPTION)
-    add_model_options(parser, ensemble=False)
+    parser.add_model_options(ensemble=False)
     for flag, default, text in NUMBERS:
-        add_number_option(parser, flag, Positive, default, text)
+        parser.add_number_option(flag, Positive, default, text)
     options = parser.parse_args()
 
     # Imported late: mistakes in the arguments do not wait for PyTorch.

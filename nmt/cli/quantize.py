@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nmt.cli.common import Parser, command, unused_folder, writing
-from nmt.cli.options import add_model_options
+from nmt.cli.common import command, unused_folder, writing
+from nmt.cli.options import Parser
 
 DESCRIPTION = """Writes a model with weights of 8 bits into a new folder, about a quarter as large. It translates as
 the model itself does with --precision int8. Commands that use a model take the folder; training cannot begin there."""
@@ -12,7 +12,7 @@ the model itself does with --precision int8. Commands that use a model take the 
 @command
 def main() -> int:
     parser = Parser("nmt-quantize", DESCRIPTION)
-    add_model_options(parser, ensemble=False)
+    parser.add_model_options(ensemble=False)
     parser.add_argument("--output", required=True, metavar="FOLDER", help="folder of the new model")
     options = parser.parse_args()
     output = unused_folder(options.output)

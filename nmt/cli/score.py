@@ -11,19 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from nmt.cli.common import STANDARD_INPUT, Parser, check_paths, command, json_line, naming_flags, open_stream
-from nmt.cli.options import (
-    add_batch_option,
-    add_choice_option,
-    add_line_options,
-    add_machine_options,
-    add_model_options,
-    add_stream_options,
-    longest_line,
-    machine_options,
-    of_type,
-    set_up_machine,
-)
+from nmt.cli.common import STANDARD_INPUT, check_paths, command, json_line, naming_flags, open_stream
+from nmt.cli.options import Parser, longest_line, machine_options, of_type, set_up_machine
 from nmt.errors import ConfigError, DataError, counted
 
 if TYPE_CHECKING:
@@ -66,18 +55,18 @@ def main() -> int:
 def _parser() -> Parser:
     parser = Parser("nmt-score", DESCRIPTION, EPILOG)
     add = parser.add_argument
-    add_model_options(parser)
+    parser.add_model_options()
     add("--reverse", metavar="PATH", help="run folder or checkpoint from the target to the source language")
     add("--source", metavar="FILE", help="file in the source language, compressed or not")
     add("--target", metavar="FILE", help="its translation, line by line")
-    add_stream_options(parser, "score", WINDOW)
+    parser.add_stream_options("score", WINDOW)
     text = "write the pairs with the best scores, this share of all, in order, such as 0.9; needs files"
     add("--keep", type=of_type(Share), metavar="SHARE", help=text)
     text = "divide log-probabilities by the number of these, the end of the sentence counted"
-    add_choice_option(parser, "--per", ("piece", "character", "sentence"), text)
-    add_batch_option(parser)
-    add_line_options(parser)
-    add_machine_options(parser)
+    parser.add_choice_option("--per", ("piece", "character", "sentence"), text)
+    parser.add_batch_option()
+    parser.add_line_options()
+    parser.add_machine_options()
     return parser
 
 

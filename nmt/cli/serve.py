@@ -12,8 +12,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from nmt.cli.common import Parser, command, naming_flags
-from nmt.cli.options import add_checkpoint_option, add_machine_options, add_number_option, machine_options, of_type
+from nmt.cli.common import command, naming_flags
+from nmt.cli.options import Parser, machine_options, of_type
 from nmt.config.schema import Positive
 from nmt.errors import ConfigError, reason
 from nmt.serve.limits import Limits
@@ -56,9 +56,9 @@ def _parser() -> Parser:
     add = parser.add_argument
     text = "run folder, checkpoint, or hf://USER/NAME of the Hugging Face hub; may be repeated"
     add("--model", action="append", required=True, metavar="PATH", help=text)
-    add_checkpoint_option(parser)
+    parser.add_checkpoint_option()
     add("--host", default="127.0.0.1", metavar="ADDRESS", help="address to listen on (default: 127.0.0.1)")
-    add_number_option(parser, "--port", Port, 5000, "port to listen on; 0 takes a free one")
+    parser.add_number_option("--port", Port, 5000, "port to listen on; 0 takes a free one")
     add("--api-keys", metavar="FILE", help="file with a key a line, one of which each client must send")
     for flag, name, text in LIMITS:
         parser.add_argument(
@@ -69,7 +69,7 @@ def _parser() -> Parser:
             metavar="N",
             help=f"{text} (default: {int(getattr(Limits, name)):,})",
         )
-    add_machine_options(parser)
+    parser.add_machine_options()
     return parser
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nmt.cli.common import INTERRUPTED, Parser, command, writing
-from nmt.cli.options import add_plugin_option
+from nmt.cli.common import INTERRUPTED, command, writing
+from nmt.cli.options import Parser
 
 DESCRIPTION = """Trains the translator, or the classifier of documents, that a YAML describes. The same command again
 resumes a run that was stopped. To train with several processes: torchrun --nproc-per-node N -m nmt.cli.train
@@ -23,7 +23,7 @@ def main() -> int:
         dest="overrides",
         help="override a key of the YAML, such as training.batch_tokens=8192; may be repeated",
     )
-    add_plugin_option(parser)
+    parser.add_plugin_option()
     add("--fresh", action="store_true", help="start again; an earlier run in the folder is kept aside")
     add("--verbose", action="store_true", help="print details of the implementation, which train.log has in any case")
     add_action = parser.add_mutually_exclusive_group().add_argument

@@ -9,20 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nmt.cli.common import Parser, check_paths, check_plot, check_weights, command, json_line, naming_flags, open_stream
-from nmt.cli.options import (
-    add_linking_option,
-    add_model_options,
-    add_number_option,
-    add_plot_option,
-    add_stream_options,
-    add_translation_options,
-    add_weights_option,
-    longest_line,
-    machine_options,
-    search_options,
-    set_up_machine,
-)
+from nmt.cli.common import check_paths, check_plot, check_weights, command, json_line, naming_flags, open_stream
+from nmt.cli.options import Parser, longest_line, machine_options, search_options, set_up_machine
 from nmt.config.schema import Beam
 from nmt.errors import ConfigError
 
@@ -62,9 +50,9 @@ def main() -> int:
 def _parser() -> Parser:
     parser = Parser("nmt-translate", DESCRIPTION, EPILOG)
     add = parser.add_argument
-    add_model_options(parser)
-    add_stream_options(parser, "translate", WINDOW)
-    add_number_option(parser, "--n-best", Beam, 1, "translations of each line", "K")
+    parser.add_model_options()
+    parser.add_stream_options("translate", WINDOW)
+    parser.add_number_option("--n-best", Beam, 1, "translations of each line", "K")
     add("--scores", action="store_true", help="write the score of each translation")
     add(
         "--alignments",
@@ -73,7 +61,7 @@ def _parser() -> Parser:
         choices=("pieces", "words"),
         help="write the links between source and target words, or SentencePiece pieces, by attention (default: words)",
     )
-    add_linking_option(parser)
+    parser.add_linking_option()
     add(
         "--split-sentences",
         action="store_true",
@@ -87,8 +75,8 @@ def _parser() -> Parser:
         help="documents end at blank lines; models with context translate a line after those before it in its "
         "document, and --window counts the lines of whole documents",
     )
-    add_weights_option(parser)
-    add_plot_option(parser, "each translation")
+    parser.add_weights_option()
+    parser.add_plot_option("each translation")
     add(
         "--plot-beside",
         action="append",
@@ -96,7 +84,7 @@ def _parser() -> Parser:
         metavar="MODEL",
         help="show this model's own translations on the page of --plot as well; may be repeated",
     )
-    add_translation_options(parser)
+    parser.add_translation_options()
     return parser
 
 
