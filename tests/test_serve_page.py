@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from nmt.config.schema import SearchConfig
+from nmt.data.tokenizer import TokenizerPair
 from nmt.tasks.translation.loading import System
 from nmt.tasks.translation.recording import record_pair, record_search
 from scripts.server_load.process import Server
 from scripts.server_load.process import serving as serving_process
-from tests.support.models import REFERENCES, SOURCES
+from tests.support.models import REFERENCES, SOURCES, save_small
 from tests.test_browser import browser  # noqa: F401 - a fixture
 from tests.test_playground import translate
 
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def server(checkpoint: Path) -> Iterator[Server]:
-    with serving_process(checkpoint) as running:
+def server(checkpoint: Path, tokenizers: TokenizerPair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of a model with attention, `small`, and of one without, `plain`."""
+    plain = save_small(tmp_path_factory.mktemp("models") / "plain", tokenizers, attention="sutskever2014", updates=5)
+    with serving_process(checkpoint, plain) as running:
         yield running
 
 
@@ -62,6 +65,19 @@ def test_a_mistake_in_a_request(server: Server, changes: dict[str, object], stat
     assert message in answer.json["error"]
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/steps", {"source": SOURCES[3], "weights": {"0": [1.0] * 6}}),
+        ("/api/pair", {"source": SOURCES[0], "target": REFERENCES[0]}),
+        ("/api/align", {"sources": SOURCES[:1], "targets": REFERENCES[:1]}),
+    ],
+)
+def test_what_needs_attention_is_refused_by_a_model_without(server: Server, path: str, body: dict[str, object]) -> None:
+    answer = server.post(path, body | {"model": "plain"})
+    assert (answer.status, answer.json) == (422, {"error": "plain has no attention; choose a model that has"})
+
+
 def test_the_page_translates(server: Server, browser: Browser) -> None:  # noqa: F811
     errors: list[str] = []
     page = browser.new_context().new_page()
@@ -69,7 +85,10 @@ def test_the_page_translates(server: Server, browser: Browser) -> None:  # noqa:
     response = page.goto(server.url)
     assert response is not None
     assert "script-src 'sha256-" in response.headers["content-security-policy"]
-    translate(page, SOURCES[3])
+    translate(page, SOURCES[2], models=["plain"])
+    page.locator(".tree .node.best").first.wait_for()
+    assert page.locator(".equations").is_hidden()
+    translate(page, SOURCES[3], models=["small"])
     page.locator(".tree .node.best").first.wait_for()
     page.locator("#given summary").click()
     page.locator("#target").fill(REFERENCES[3])

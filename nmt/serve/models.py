@@ -86,6 +86,11 @@ class ServedModel:
         check_pieces(pieces, self._limits)
         return pieces
 
+    def require_attention(self) -> None:
+        """Raises `Refusal` for a model without attention; the error of `TextTranslator` names the folder."""
+        if not self.translator.has_attention:
+            raise Refusal(422, f"{self.name} has no attention; choose a model that has")
+
     def check_weights(self, sources: Sequence[int], targets: Sequence[int], matrices: int) -> None:
         """Raises `Refusal` for so many matrices of attention weights of these sizes."""
         numbers = matrices * sum(a * b for a, b in zip(sources, targets, strict=True))

@@ -36,6 +36,8 @@ def add_playground(router: APIRouter, guarded: APIRouter, models: Models) -> Non
     async def steps(body: StepsRequest) -> BeamTrace:
         """Returns the beam search for a sentence step by step, with given pieces and attention weights."""
         model = models.find(body.model)
+        if body.weights:
+            model.require_attention()
         _check(model, body.source)
         sound_texts("prefix", body.prefix)
 
@@ -49,6 +51,7 @@ def add_playground(router: APIRouter, guarded: APIRouter, models: Models) -> Non
     async def pair(body: PairRequest) -> PairAttention:
         """Returns the attention weights of a given translation, and its word alignment."""
         model = models.find(body.model)
+        model.require_attention()
         _check(model, body.source)
         _check(model, body.target, target=True)
 

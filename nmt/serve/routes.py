@@ -104,6 +104,7 @@ def own_routes(models: Models, limits: Limits, keys: Keys, counts: monitoring.Me
     async def align(body: AlignRequest) -> AlignAnswer:
         """Aligns given translations by the attention with which each piece is predicted."""
         model = models.find(body.model, body.source, body.target)
+        model.require_attention()
         sides = check_pairs(model, body)
         model.check_weights(*sides, 1 + body.heads * model.heads)
         results = await model.alone(
