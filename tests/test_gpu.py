@@ -25,6 +25,7 @@ from tests.support.networks import BOS, EOS, model_options, network, sentences, 
 from tests.support.training_runs import final_weights, records, run_config, write_corpus
 from tests.test_document import SHAPES, classifier, level, some_document
 from tests.test_model import build, every_network
+from tests.test_objectives_processes import SETTINGS, train_together
 
 pytestmark = [
     pytest.mark.gpu,
@@ -193,6 +194,20 @@ def test_a_run_learns_and_goes_on(tmp_path: Path, precision: str) -> None:
     train(run_config(tmp_path, machine, "training.max_epochs=7"))
     assert records(config.run)[-1]["step"] > step
     assert all(torch.isfinite(weight).all() for weight in final_weights(config.run).values())
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is one GPU at most")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_two_gpus_train_as_one_with_twice_the_batches(tmp_path: Path, precision: str) -> None:
+    """Gradients travel by NCCL, numbers of the host by gloo."""
+    write_corpus(tmp_path)
+    settings = (*SETTINGS, f"runtime={{device: cuda, precision: {precision}}}")
+    train(run_config(tmp_path, *settings, "training.accumulation=2", f"run={tmp_path}/alone"))
+    train_together(tmp_path, *settings)
+    names, bound = ("step", "loss", "gradient_norm"), 1e-4 if precision == "fp32" else 3e-2
+    one, two = ([[r[name] for name in names] for r in records(tmp_path / run)] for run in ("alone", "together"))
+    assert len(one) == 4
+    torch.testing.assert_close(torch.tensor(two), torch.tensor(one), rtol=bound, atol=0)
 
 
 def test_a_gpu_run_translates_on_a_cpu(tmp_path: Path) -> None:

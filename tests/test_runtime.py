@@ -21,7 +21,7 @@ from nmt.config import schema
 from nmt.errors import ConfigError, TrainingError
 from nmt.kernels.packed import run_packed
 from nmt.kernels.select import choose_kernels
-from nmt.runtime import Hardware, device, free_memory, in_bytes
+from nmt.runtime import Hardware, device, free_memory, in_bytes, processes
 from nmt.runtime.device import _cudnn_refusal, choose_cudnn_dtype, cpu_flags, recurrent_dtype
 from tests.support.switches import switches
 
@@ -460,3 +460,20 @@ def test_a_test_finds_the_switches_as_they_were(time: str) -> None:
 )
 def test_what_pytorch_says_once_fails_no_test(message: str) -> None:
     warnings.warn(message, UserWarning, stacklevel=1)
+
+
+@pytest.mark.parametrize(
+    ("device", "backend", "gpu"),
+    [
+        (torch.device("cuda", 1), "cpu:gloo,cuda:nccl", torch.device("cuda", 1)),
+        (torch.device("cpu"), "gloo", None),
+    ],
+)
+def test_a_group_of_gpus_is_joined_with_the_gpu_of_the_process(
+    monkeypatch: pytest.MonkeyPatch, device: torch.device, backend: str, gpu: torch.device | None
+) -> None:
+    joined = []
+    monkeypatch.setattr(processes.dist, "init_process_group", lambda *names, **rest: joined.append((*names, rest)))
+    processes.join_group(1, 2, device)
+    ((name, rest),) = joined
+    assert (name, rest["rank"], rest["world_size"], rest["device_id"]) == (backend, 1, 2, gpu)

@@ -10,7 +10,6 @@ import math
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -36,12 +35,12 @@ from nmt.runtime import Runtime
 from nmt.tasks import base, training
 from nmt.tasks.base import TaskSetup
 from nmt.tasks.training import train
-from nmt.training import graphs
+from nmt.training import graphs, trainer
 from nmt.training.objectives import TranslationObjective
 from nmt.training.progress import TrainingResult
 from nmt.training.trainer import Trainer
 from tests.support.networks import model_options, network, sentences
-from tests.support.recorded_graphs import RecordedGraph, RecordedGraphs
+from tests.support.recorded_graphs import RecordedGraphs
 from tests.support.reference_steps import ReferenceKernels
 from tests.support.training_runs import final_weights, records, run_config, write_corpus
 
@@ -244,10 +243,10 @@ def test_a_resumed_training_goes_on_to_the_same_bits(
     replays = graphed.replays
     run = Trainer.step
 
-    def interrupted(trainer: Trainer, update: Any) -> bool:
-        if trainer.progress.step == 17:
+    def interrupted(training: Trainer, update: Any) -> bool:
+        if training.progress.step == 17:
             os.kill(os.getpid(), signal.SIGTERM)
-        return run(trainer, update)
+        return run(training, update)
 
     config = run_config(tmp_path, f"run={tmp_path}/resumed", "training.max_epochs=4")
     monkeypatch.setattr(Trainer, "step", interrupted)
@@ -291,30 +290,43 @@ def test_a_replayed_update_that_is_not_finite_changes_nothing(
 
 
 @pytest.mark.parametrize(
-    ("ending", "message"),
+    ("place", "ending", "message"),
     [
-        (RuntimeError("not permitted when stream is capturing\nand more"), "from now on: not permitted when stream is"),
-        (torch.OutOfMemoryError("CUDA"), "no more shapes are captured as CUDA graphs: there are 1, and memory ran out"),
-        (None, "no more shapes are captured as CUDA graphs: there are 1"),
+        (
+            (trainer, "step_where"),
+            RuntimeError("not permitted when stream is capturing\nand more"),
+            "from now on: not permitted when stream is",
+        ),
+        (
+            (TranslationObjective, "forward"),
+            torch.OutOfMemoryError("CUDA"),
+            "no more shapes are captured as CUDA graphs: there are 1, and memory ran out",
+        ),
+        ((), None, "no more shapes are captured as CUDA graphs: there are 1"),
     ],
     ids=["failure", "memory", "bound"],
 )
+@pytest.mark.parametrize("dtype", [None, torch.float16], ids=str)
 def test_when_no_more_shapes_are_captured_training_goes_on(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     graphed: RecordedGraphs,
+    dtype: torch.dtype | None,
+    place: tuple[Any, ...],
     ending: RuntimeError | None,
     message: str,
 ) -> None:
-    capture = RecordedGraph.capture
-
-    def failing(graph: RecordedGraph, function: Callable[[], object]) -> None:
-        if graphed.captured and ending:
-            raise ending
-        capture(graph, function)
-
+    """The second capture ends in the midst of an update, with gradients that have lost their scale."""
+    run_on(monkeypatch, dtype)
     if ending:
-        monkeypatch.setattr(RecordedGraph, "capture", failing)
+        of_place = getattr(*place)
+
+        def failing(*arguments: Any) -> Any:
+            if graphed.capturing and graphed.captured > 1:
+                raise ending
+            return of_place(*arguments)
+
+        monkeypatch.setattr(*place, failing)
     else:
         monkeypatch.setattr(graphs, "MOST_GRAPHS", 1)
     write_corpus(tmp_path)
@@ -325,6 +337,26 @@ def test_when_no_more_shapes_are_captured_training_goes_on(
     assert log.count(message) == 1
     remaining = "0 shapes" if type(ending) is RuntimeError else "1 shape"
     assert f"CUDA graphs of {remaining} ran" in log
+
+
+def test_graphs_are_given_up_where_an_update_without_one_lacks_their_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graphed: RecordedGraphs
+) -> None:
+    forward, failed = TranslationObjective.forward, []
+
+    def failing(objective: TranslationObjective, batch: Batch) -> Any:
+        if graphed.replays and objective.model.training and not graphed.capturing and not failed:
+            failed.append((batch, graphed.replays))
+            raise torch.OutOfMemoryError("CUDA")
+        return forward(objective, batch)
+
+    monkeypatch.setattr(TranslationObjective, "forward", failing)
+    write_corpus(tmp_path)
+    result = assert_equal_runs(tmp_path, monkeypatch)
+    log = (tmp_path / str(2) / "train.log").read_text()
+    assert f"updates run without CUDA graphs from now on: memory ran out with {failed[0][0].describe()}" in log
+    assert "CUDA graphs of 0 shapes ran" in log
+    assert failed[0][1] == graphed.replays < result.progress.step - 1
 
 
 @pytest.mark.parametrize("is_wrong", [False, True])

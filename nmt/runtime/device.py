@@ -103,7 +103,7 @@ def set_up(options: schema.RuntimeConfig) -> Runtime:
         if dtype is not None:
             why_precision += f"; {cudnn_dtype(device, dtype)[1]}"
     if world > 1:
-        processes.join_group(rank, world, gpu=device.type == "cuda")
+        processes.join_group(rank, world, device)
     weights: Literal["fp32", "bf16", "int8"] | None = None
     if device.type == "cpu":
         weights = "int8" if options.precision == "int8" else "fp32" if dtype is None else "bf16"

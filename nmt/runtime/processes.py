@@ -50,13 +50,14 @@ def ranks() -> tuple[int, int, int]:
     return rank, world, local_rank
 
 
-def join_group(rank: int, world: int, gpu: bool) -> None:
+def join_group(rank: int, world: int, device: torch.device) -> None:
     """Joins the process group; a second call does nothing. Raises `ConfigError` where the others cannot be reached."""
     if not _grouped():
-        # Both backends: small host-side values (counts, texts) go through gloo without a copy to the GPU.
-        backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
+        # Both backends: small host-side values (counts, texts) go through gloo without a copy to the GPU. With its GPU,
+        # NCCL connects at once, so that no exchange of a training waits for that, and a barrier does not guess the GPU.
+        backend, gpu = ("cpu:gloo,cuda:nccl", device) if device.type == "cuda" else ("gloo", None)
         try:
-            dist.init_process_group(backend, rank=rank, world_size=world, timeout=_TIMEOUT)
+            dist.init_process_group(backend, rank=rank, world_size=world, timeout=_TIMEOUT, device_id=gpu)
         except dist.DistNetworkError as error:
             address = ":".join(os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT"))
             reason = str(error).splitlines()[0]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from nmt.config.schema import LearningConfig
 from nmt.data.batching import Batch
-from nmt.errors import counted
+from nmt.errors import TrainingError, counted
 from nmt.kernels.cross_entropy.chunked import MOST_PIECES
 from nmt.kernels.select import Kernels
 from nmt.runtime import Runtime, free_memory, gpu_memory, logger, pinned
@@ -92,9 +93,12 @@ class CudaGraph:
         except torch.OutOfMemoryError:
             raise  # the capture ended like any other
         except RuntimeError:
-            # PyTorch still takes the generator for captured, so that it would draw no more numbers.
+            # PyTorch still takes the generator for captured, so that it would draw no more numbers, and the pool for in
+            # use, so that it would free no cached memory where memory runs out. (Before 2.8 that stays so.)
             generator.graphsafe_set_state(torch.Generator(self._stream.device).graphsafe_get_state())
             torch.cuda.set_rng_state(random)
+            with suppress(AttributeError, RuntimeError):
+                torch._C._cuda_endAllocateToPool(self._stream.device.index, self._pool)
             raise
 
     def replay(self) -> None:
@@ -141,8 +145,7 @@ class UpdateGraphs:
         self.updates += 1
         captured = self._captured.get(batch.shape) or self._capture_if_due(batch)
         if captured is None:
-            values = self._numbers
-            results = self._alone.rehearse(lambda: self._compute(self.masked(batch), values))
+            results = self._run_directly(batch, self._numbers)
             if self._results is None:
                 self._results = torch.empty_like(results)
             return results
@@ -158,11 +161,25 @@ class UpdateGraphs:
         share = self.replayed / max(self.updates, 1)
         return f"CUDA graphs of {counted(len(self._captured), 'shape')} ran {share:.0%} of the updates"
 
+    def _run_directly(self, batch: Batch, numbers: Tensor) -> Tensor:
+        """Runs an update without a graph; gives up the graphs, and their memory, where it has too little."""
+        try:
+            return self._alone.rehearse(lambda: self._compute(self.masked(batch), numbers))
+        except TrainingError:
+            # Memory ran out in the forward or backward pass, which changes nothing.
+            if not self._captured:
+                raise
+        self._captured.clear()
+        self._is_full = True
+        logger.warning("updates run without CUDA graphs from now on: memory ran out with %s", batch.describe())
+        return self._run_directly(batch, numbers)
+
     def _capture_if_due(self, batch: Batch) -> CapturedUpdate | None:
         """Captures the update of a batch whose shape was seen a few times, while there is room."""
         self._seen[batch.shape] += 1
         if self._is_full or self._seen[batch.shape] <= SEEN:
             return None
+        torch.cuda.empty_cache()  # as a capture does: cached memory is free
         free, whole = free_memory(self._device), gpu_memory(self._device)
         known = self._captured
         if len(known) == MOST_GRAPHS or (free is not None and free < LEAST_FREE * whole):
@@ -177,11 +194,11 @@ class UpdateGraphs:
         assert results is not None, "an update of this shape ran before"
         try:
             captured.graph.capture(lambda: results.copy_(self._compute(masked, numbers)))
-        except RuntimeError as error:
+        except (RuntimeError, TrainingError) as error:
             # An error of CUDA hides the one that made the capture fail.
             why = str(error.__context__ or error).partition("\n")[0]
             self._is_full = True
-            if isinstance(error, torch.OutOfMemoryError):
+            if isinstance(error, (torch.OutOfMemoryError, TrainingError)):
                 logger.info("no more shapes are captured as CUDA graphs: there are %d, and memory ran out", len(known))
             else:
                 known.clear()

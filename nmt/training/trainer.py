@@ -172,7 +172,10 @@ class Trainer:
     def compute_masked(self, batch: AnyBatch, numbers: Tensor) -> Tensor:
         """Computes an update of one batch. All that changes between updates is on the device: the scales of the terms
         and the learning rate are `numbers`. Returns the results of `compute` as one tensor."""
-        self.optimizer.zero_grad(set_to_none=True)  # a capture that failed may have left gradients
+        # A capture that failed may have left gradients, and that they are unscaled.
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.scaler.is_enabled():
+            self.scaler._per_optimizer_states.clear()
         with rate_on_device(self.optimizer, numbers[-1]):
             reported, norm, is_finite = self.compute([batch], numbers[:-1])
         return torch.cat((reported, torch.stack((norm, is_finite.to(norm.dtype)))))

@@ -20,6 +20,7 @@ class RecordedGraphs:
     def __init__(self) -> None:
         self.made: list[RecordedGraph] = []
         self.replays = 0
+        self.capturing = False
 
     def __call__(self) -> RecordedGraph:
         self.made.append(RecordedGraph(self))
@@ -49,15 +50,22 @@ class RecordedGraph:
 
     def capture(self, function: Callable[[], object]) -> None:
         generator = torch.get_rng_state()
-        with _Recorder(self):
-            function()
-        # Capturing computes nothing: it changes no tensor and draws no number.
-        torch.set_rng_state(generator)
-        with torch.no_grad():
-            for writes in self.changed.values():
-                for tensor, before in reversed(writes):
-                    tensor.copy_(before)
-        self.ruin()
+        self._tapes.capturing = True
+        try:
+            with _Recorder(self):
+                function()
+        except BaseException:
+            self.operations.clear()
+            raise
+        finally:
+            self._tapes.capturing = False
+            # Capturing computes nothing, also where it fails: it changes no tensor and draws no number.
+            torch.set_rng_state(generator)
+            with torch.no_grad():
+                for writes in self.changed.values():
+                    for tensor, before in reversed(writes):
+                        tensor.copy_(before)
+            self.ruin()
 
     def replay(self) -> None:
         self._tapes.replays += 1
