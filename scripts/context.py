@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nmt.config.schema import RuntimeConfig, SearchConfig
-from nmt.data.cache.word_links import words_of
+from nmt.data.cache.pair_encoding import words_of
 from nmt.evaluation.metrics import corpus_scores
 from nmt.runtime import format_table, set_up, set_up_logging
 from nmt.tasks.translation.forced_decoding import forced_attention_of_ids

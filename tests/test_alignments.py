@@ -20,8 +20,8 @@ from nmt.config.schema import DataConfig, FiltersConfig, TokenizerConfig
 from nmt.data.batching import Batch, BatchStream, Position
 from nmt.data.batching.pair_batches import Links, link_pieces
 from nmt.data.cache import EncodedCorpus, EncodingReport, Ragged, encode_corpora, flatten
+from nmt.data.cache.pair_encoding import parse_links
 from nmt.data.cache.store import report_json
-from nmt.data.cache.word_links import parse_links
 from nmt.data.readers.corpora import (
     Corpus,
     HuggingFacePairOptions,

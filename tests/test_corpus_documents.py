@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from nmt.config.registry import PartOptions
 from nmt.config.schema import DataConfig, FiltersConfig, TokenizerConfig
 from nmt.data.cache import EncodedCorpus, EncodingReport, WeightedRows, encode_corpora, pair_encoding
-from nmt.data.cache.statistics import DocumentsReport
+from nmt.data.cache.encoding import DocumentsReport
 from nmt.data.cache.store import report_json
 from nmt.data.readers.base import Counts
 from nmt.data.readers.corpora import (

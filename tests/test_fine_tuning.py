@@ -13,7 +13,7 @@ from nmt.config.schema import TokenizerConfig
 from nmt.data.tokenizer import Tokenizer, learn
 from nmt.errors import ConfigError
 from nmt.tasks.training import check, train
-from nmt.tasks.translation.new_vocabulary import spell, with_vocabulary
+from nmt.tasks.translation.setup import spell, with_vocabulary
 from tests.support.training_runs import final_weights, run_config, write_corpus
 
 STILL = ("training.optimizer={kind: sgd, learning_rate: 1e-12}", "training.max_steps=1", "training.ema_decay=0")

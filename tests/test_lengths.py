@@ -6,8 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from nmt.evaluation.lengths import GROUPS, length_groups, length_rows, scores_by_length
-from nmt.evaluation.metrics import corpus_scores
+from nmt.evaluation.metrics import GROUPS, corpus_scores, length_groups, length_rows, scores_by_length
 
 pytest.importorskip("matplotlib")
 

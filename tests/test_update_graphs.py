@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nmt.data.batching import Batch
-from nmt.data.batching.plan import few_widths, plan_pairs_in_few_shapes
+from nmt.data.batching.plan import few_widths, plan_pairs
 from nmt.errors import ConfigError
 from nmt.kernels import select
 from nmt.kernels.cross_entropy.chunked import chunked_cross_entropy
@@ -441,7 +441,7 @@ def plans(lengths: tuple[Any, Any], batch_tokens: int, seeds: range) -> list[lis
     found = []
     for seed in seeds:
         rng = np.random.default_rng(seed)
-        plan = plan_pairs_in_few_shapes(np.arange(len(source)), source, target, batch_tokens, 1, rng)
+        plan = plan_pairs(np.arange(len(source)), source, target, batch_tokens, 1, rng, in_few_shapes=True)
         assert np.array_equal(np.sort(plan.rows), np.arange(len(source)))
         found.append([])
         for number in range(len(plan)):
@@ -475,7 +475,7 @@ def test_pairs_of_a_shape_meet_others_in_every_epoch() -> None:
     source, target = (lengths[:2000] for lengths in captions())
     batches = []
     for seed in (1, 2):
-        plan = plan_pairs_in_few_shapes(np.arange(2000), source, target, 1024, 1, np.random.default_rng(seed))
+        plan = plan_pairs(np.arange(2000), source, target, 1024, 1, np.random.default_rng(seed), True)
         batches.append({frozenset(plan.batch(number).tolist()) for number in range(len(plan))})
     assert len(batches[0] & batches[1]) < len(batches[0]) / 4
 

@@ -132,7 +132,9 @@ class Parser(argparse.ArgumentParser):
 
     def add_weights_option(self) -> None:
         """Adds `--weights`: None without it, true without a file."""
-        text = "write the attention weights: into the objects of --format jsonl, or to this file, an archive of NumPy (.npz)"
+        text = (
+            "write the attention weights: into the objects of --format jsonl, or to this file, a NumPy archive (.npz)"
+        )
         self.add_argument("--weights", nargs="?", const=True, metavar="FILE", help=text)
 
     def add_plot_option(self, of: str) -> None:

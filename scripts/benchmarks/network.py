@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nmt.config import TranslationConfig, schema
 from nmt.data.batching import Batch
-from nmt.data.batching.plan import plan_pairs_in_few_shapes
+from nmt.data.batching.plan import plan_pairs
 from nmt.kernels.linear.onednn import PrepackedProduct
 from nmt.kernels.select import Kernels, UnsupportedReasons, choose_kernels, reference_kernels
 from nmt.model.modules import without_memory
@@ -105,7 +105,7 @@ def caption_batches(batch_tokens: int, vocabulary: int, count: int = 4) -> list[
     pairs = 29_000
     target = np.rint(rng.lognormal(np.log(13.2), 0.30, pairs)).clip(3, 60).astype(np.int64) + 1
     source = np.rint(target * rng.normal(0.98, 0.15, pairs)).clip(3, 60).astype(np.int64) + 1
-    plan = plan_pairs_in_few_shapes(np.arange(pairs), source, target, batch_tokens, 1, rng)
+    plan = plan_pairs(np.arange(pairs), source, target, batch_tokens, 1, rng, in_few_shapes=True)
     generator = torch.Generator().manual_seed(1)
     return [
         random_batch(source[rows], target[rows], vocabulary, generator)

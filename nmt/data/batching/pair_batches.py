@@ -24,12 +24,11 @@ from nmt.data.batching.plan import (
     Plan,
     few_widths,
     plan_pairs,
-    plan_pairs_in_few_shapes,
     plan_pairs_with_context,
 )
 from nmt.data.batching.update_stream import UpdateStream, describe_rows
 from nmt.data.cache import EncodedCorpus, Ragged, Rows, flatten
-from nmt.data.cache.word_links import LINKS, SOURCE_WORDS, TARGET_WORDS
+from nmt.data.cache.pair_encoding import LINKS, SOURCE_WORDS, TARGET_WORDS
 from nmt.data.tokenizer import Tokenizer, TokenizerPair, words_of_spans
 from nmt.errors import counted
 from nmt.runtime import pinned
@@ -342,8 +341,7 @@ class BatchStream(UpdateStream[Batch]):
             )
             numbers = rows + variants * len(self.text)
         if self.context is None:
-            plan_window = plan_pairs_in_few_shapes if self.in_few_shapes else plan_pairs
-            return plan_window(numbers, source, target, *settings)
+            return plan_pairs(numbers, source, target, *settings, self.in_few_shapes)
         positions = self.text.document_positions
         positions = np.zeros(len(rows), np.int32) if positions is None else positions[rows]
         reach, reads_targets = self.context.reach, self.context.targets

@@ -43,29 +43,6 @@ class Plan:
         return self.rows[self.bounds[number] : self.bounds[number + 1]]
 
 
-def plan_pairs(
-    rows: Rows,
-    source_lengths: Lengths,
-    target_lengths: Lengths,
-    batch_tokens: int,
-    group: int,
-    rng: np.random.Generator,
-) -> Plan:
-    """Plans a window of pairs. The result depends on the arguments alone.
-
-    Args:
-        source_lengths, target_lengths: of the rows' padded tensors, end symbol included.
-        batch_tokens: most sentences x longest side of a batch.
-        group: number of batches in a global update. They are neighbours in length, so that no rank waits long for
-            another.
-    """
-    order = _sort_by_length(source_lengths, target_lengths, rng)
-    bounds = padded_buckets(np.maximum(source_lengths, target_lengths)[order], batch_tokens)
-    widths = [np.maximum.reduceat(lengths[order], bounds[:-1]) for lengths in (source_lengths, target_lengths)]
-    elements = np.diff(bounds) * (widths[0].astype(np.int64) + widths[1])
-    return _plan(rows[order], bounds, elements, group, rng)
-
-
 SOURCE_STEPS, TARGET_STEPS = 4, 8
 """Widths of each side between two powers of two, where batches have few shapes."""
 FEW_ROWS = 8
@@ -79,25 +56,37 @@ def few_widths(lengths: Any, steps: int) -> npt.NDArray[np.int64]:
     return np.asarray(-(-lengths // unit) * unit, np.int64)
 
 
-def plan_pairs_in_few_shapes(
+def plan_pairs(
     rows: Rows,
     source_lengths: Lengths,
     target_lengths: Lengths,
     batch_tokens: int,
     group: int,
     rng: np.random.Generator,
+    in_few_shapes: bool = False,
 ) -> Plan:
-    """Plans a window of pairs like `plan_pairs`, with equal shapes in every window of equal lengths.
+    """Plans a window of pairs. The result depends on the arguments alone.
 
-    Pairs of the same two `few_widths` are in a random order, and only they change places.
+    Args:
+        source_lengths, target_lengths: of the rows' padded tensors, end symbol included.
+        batch_tokens: most sentences x longest side of a batch.
+        group: number of batches in a global update. They are neighbours in length, so that no rank waits long for
+            another.
+        in_few_shapes: whether shapes are equal in every window of equal lengths. Pairs of the same two `few_widths` are
+            in a random order, and only they change places.
     """
-    source, target = few_widths(source_lengths, SOURCE_STEPS), few_widths(target_lengths, TARGET_STEPS)
-    # The source length rises and falls in turn from one target width to the next.
-    falls = np.unique(target, return_inverse=True)[1] % 2 == 1
-    order = np.lexsort((rng.random(len(rows)), np.where(falls, -source, source), target))
+    source, target = source_lengths, target_lengths
+    order: npt.NDArray[Any]
+    if in_few_shapes:
+        source, target = few_widths(source, SOURCE_STEPS), few_widths(target, TARGET_STEPS)
+        # The source length rises and falls in turn from one target width to the next.
+        falls = np.unique(target, return_inverse=True)[1] % 2 == 1
+        order = np.lexsort((rng.random(len(rows)), np.where(falls, -source, source), target))
+    else:
+        order = _sort_by_length(source, target, rng)
     source, target = source[order], target[order]
-    bounds = padded_buckets(np.maximum(source, target), batch_tokens, FEW_ROWS)
-    widths = [np.maximum.reduceat(lengths, bounds[:-1]) for lengths in (source, target)]
+    bounds = padded_buckets(np.maximum(source, target), batch_tokens, FEW_ROWS if in_few_shapes else 1)
+    widths = [np.maximum.reduceat(lengths, bounds[:-1]).astype(np.int64) for lengths in (source, target)]
     return _plan(rows[order], bounds, np.diff(bounds) * (widths[0] + widths[1]), group, rng)
 
 

@@ -8,8 +8,7 @@ from nmt.data.cache.collection import (
     known_labels,
 )
 from nmt.data.cache.columns import Lengths, Ragged, Rows, document_positions, flatten, packed_buckets
-from nmt.data.cache.encoding import WeightedRows
+from nmt.data.cache.encoding import EncodingReport, WeightedRows
 from nmt.data.cache.left_out import leave_out
 from nmt.data.cache.pairs import EncodedCorpus, EncodedPairs, encode_corpora, lookup_pairs
-from nmt.data.cache.statistics import EncodingReport
 from nmt.data.cache.validation_split import hold_out_documents, hold_out_pairs

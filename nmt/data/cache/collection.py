@@ -31,15 +31,16 @@ from nmt.data.cache.columns import (
 )
 from nmt.data.cache.encoding import (
     Chunk,
+    CollectionReport,
     encode_chunks,
     encode_ids,
+    named,
     read_chunks,
     refuse_empty,
     side_report,
     split_description,
     weighted_rows,
 )
-from nmt.data.cache.statistics import CollectionReport, named
 from nmt.data.cache.store import Digests, get_or_build
 from nmt.data.readers.base import LISTED_LINES, Counts
 from nmt.data.readers.labelled import Collection, Document, unknown_label

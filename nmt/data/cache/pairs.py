@@ -13,11 +13,9 @@ import numpy.typing as npt
 
 from nmt.config.schema import FiltersConfig
 from nmt.data.cache.columns import MappedColumns, Mask, Ragged, Rows, gather, lengths_of, previous_rows
-from nmt.data.cache.encoding import WeightedRows, split_description, weighted_rows
-from nmt.data.cache.pair_encoding import IS_PAIR, POSITION, build_pairs
-from nmt.data.cache.statistics import EncodingReport, named
+from nmt.data.cache.encoding import EncodingReport, WeightedRows, named, split_description, weighted_rows
+from nmt.data.cache.pair_encoding import IS_PAIR, LINKS, POSITION, build_pairs
 from nmt.data.cache.store import Digests, get_or_build, lookup
-from nmt.data.cache.word_links import LINKS
 from nmt.data.readers.corpora import Corpus
 from nmt.data.tokenizer import TokenizerPair
 
@@ -93,7 +91,7 @@ class EncodedCorpus(EncodedPairs):
         return previous_rows(rows, positions, partial(lengths_of, self._source))
 
     def words(self, column: str, rows: Rows) -> Ragged:
-        """Returns a column of `word_links` for these pairs, which were encoded with alignments."""
+        """Returns a column of word links for these pairs, which were encoded with alignments."""
         return gather(self._columns.ragged(column), rows, np.int64)
 
     def text(self, rows: Rows) -> tuple[list[str], list[str]]:

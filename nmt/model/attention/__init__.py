@@ -4,14 +4,7 @@ A score is a file in this folder and a line here.
 """
 
 # A module registers its mechanism when it is imported.
-from nmt.model.attention import (  # noqa: F401
-    additive,
-    coverage,
-    dot,
-    location,
-    none,
-    windows,
-)
+from nmt.model.attention import additive, coverage, dot, location, none, windows
 from nmt.model.attention.base import (
     COVERAGES,
     SCORES,
@@ -24,16 +17,3 @@ from nmt.model.attention.base import (
     Summary,
 )
 from nmt.model.attention.soft import build_attention
-
-__all__ = [
-    "COVERAGES",
-    "SCORES",
-    "WINDOWS",
-    "Attention",
-    "AttentionOutput",
-    "AttentionWeights",
-    "Encoded",
-    "Prepared",
-    "Summary",
-    "build_attention",
-]

@@ -13,15 +13,18 @@ from nmt.data.readers.files import read_lines
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import DataError, counted
 from nmt.evaluation import BOOTSTRAP_SAMPLES, MetricScore, finite_or_none, score_rows, score_values
-from nmt.evaluation.lengths import LengthScore, length_rows, length_values, scores_by_length
 from nmt.evaluation.metrics import (
     ALL_METRICS,
+    LengthScore,
     MetricComparison,
     MetricName,
     comparison_rows,
     comparison_values,
     corpus_scores,
+    length_rows,
+    length_values,
     paired_bootstrap,
+    scores_by_length,
 )
 from nmt.evaluation.testsets import TestSet
 from nmt.model.translator import Translator

@@ -24,7 +24,7 @@ from nmt.data.batching.document_context import Documents, add_context, sentences
 from nmt.data.batching.pair_batches import collate
 from nmt.data.batching.plan import document_buckets, documents_by_length, padded_buckets
 from nmt.data.cache import Lengths, Rows, document_positions, flatten
-from nmt.data.cache.word_links import words_of
+from nmt.data.cache.pair_encoding import words_of
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import CheckpointError, ConfigError
 from nmt.evaluation.alignment import Alignment, Linking, Unit, align

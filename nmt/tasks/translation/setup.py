@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from nmt.checkpoint.folder import Loaded
 from nmt.config import TranslationConfig, corpus_size
@@ -19,7 +22,7 @@ from nmt.data.cache.pair_encoding import length_reasons
 from nmt.data.cleaning import PairRules
 from nmt.data.readers.base import Counts, SplitOptions
 from nmt.data.readers.corpora import Corpus, JsonPairOptions, open_corpus
-from nmt.data.tokenizer import TokenizerPair, learn, load_or_none, require_sampling
+from nmt.data.tokenizer import Tokenizer, TokenizerPair, learn, load_or_none, require_sampling
 from nmt.errors import ConfigError, try_each
 from nmt.evaluation.testsets import TestSet, set_of_pairs
 from nmt.kernels.select import FORCED, choose_kernels, reference_kernels
@@ -37,10 +40,12 @@ from nmt.tasks.base import (
 )
 from nmt.tasks.translation.evaluation import validator
 from nmt.tasks.translation.loading import vocabulary
-from nmt.tasks.translation.new_vocabulary import with_vocabulary
 from nmt.training.objectives import OBJECTIVES, Objective
 
 SHOWN_LETTERS = 20
+SOURCE_TABLES = ("encoder.embedding.table.weight",)
+TARGET_TABLES = ("decoder.embedding.table.weight", "projection.weight", "projection.bias")
+"""Names of the weights with a row for each piece. A tied one has the first of its names."""
 
 
 def open_data(config: TranslationConfig, runtime: Runtime) -> tuple[list[Corpus], Corpus | None]:
@@ -252,3 +257,58 @@ def _validation_set(validation: Corpus, tokenizers: TokenizerPair, filters: Filt
     if not keep.any():
         raise ConfigError(f"data.validation: nothing is left of {len(pairs):,} pairs; see data.filters")
     return set_of_pairs("validation", [[pair for pair, kept in zip(pairs, keep, strict=True) if kept]], is_split=False)
+
+
+# Fine-tuning with a tokenizer of the new text
+
+
+def with_vocabulary(model: Loaded, tokenizers: TokenizerPair) -> Loaded:
+    """Returns the model with rows for the pieces of these tokenizers, in place of its own.
+
+    A piece that the model has keeps its row. Another one gets the mean of the rows of those that spell it, or the mean
+    of all rows.
+    """
+    tensors = dict(model.tensors)
+    sides = (
+        ("source", SOURCE_TABLES, model.tokenizers.source, tokenizers.source),
+        ("target", TARGET_TABLES, model.tokenizers.target, tokenizers.target),
+    )
+    for side, names, old, new in sides:
+        spellings = spell(old, new)
+        known = sum(len(ids) == 1 for ids in spellings)
+        logger.info("%s: the model to start from knows %s of %s pieces", side, f"{known:,}", f"{new.size:,}")
+        for name in names:
+            if name in tensors:
+                tensors[name] = _rows(tensors[name], spellings)
+    return replace(model, tensors=tensors, tokenizers=tokenizers)
+
+
+def spell(old: Tokenizer, new: Tokenizer) -> list[list[int]]:
+    """Returns for each piece of the new tokenizer the old pieces that spell it: itself, or the longest from its left.
+
+    A character that no old piece begins with is left out, so that a spelling may be empty.
+    """
+    ids = {piece: id_ for id_, piece in enumerate(old.pieces(range(old.size)))}
+    special = {new.pad: old.pad, new.unk: old.unk, new.bos: old.bos, new.eos: old.eos}
+    longest = max(map(len, ids))
+    pieces = new.pieces(range(new.size))
+    return [[special[id_]] if id_ in special else _spelling(piece, ids, longest) for id_, piece in enumerate(pieces)]
+
+
+def _spelling(piece: str, ids: Mapping[str, int], longest: int) -> list[int]:
+    spelling, begin = [], 0
+    while begin < len(piece):
+        ends = range(min(len(piece), begin + longest), begin, -1)
+        end = next((end for end in ends if piece[begin:end] in ids), None)
+        if end is None:
+            begin += 1
+        else:
+            spelling.append(ids[piece[begin:end]])
+            begin = end
+    return spelling
+
+
+def _rows(table: Tensor, spellings: Sequence[Sequence[int]]) -> Tensor:
+    everything = table.mean(0)
+    rows = [table[list(ids)].mean(0) if ids else everything for ids in spellings]
+    return torch.stack(rows)

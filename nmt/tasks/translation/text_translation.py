@@ -22,7 +22,7 @@ from nmt.data.batching.document_context import Documents, group_by_document
 from nmt.data.batching.pair_batches import collate
 from nmt.data.batching.plan import length_batches, padded_buckets
 from nmt.data.cache import flatten
-from nmt.data.cache.word_links import words_of
+from nmt.data.cache.pair_encoding import words_of
 from nmt.data.readers.files import line_windows
 from nmt.data.tokenizer import Span, Tokenizer, words_of_spans
 from nmt.errors import ConfigError, DataError

@@ -8,6 +8,7 @@ from nmt.training.objectives import minimum_risk, r_drop, scheduled_sampling
 from nmt.training.objectives.base import (
     MIN_ATTENTION,
     OBJECTIVES,
+    ClassificationObjective,
     LossSums,
     Objective,
     ObjectiveOptions,
@@ -17,4 +18,3 @@ from nmt.training.objectives.base import (
     loss_scales,
     target_rows,
 )
-from nmt.training.objectives.classification import ClassificationObjective

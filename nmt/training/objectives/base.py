@@ -1,6 +1,6 @@
-"""Objectives: weighted sums of loss terms, each a mean over all batches of an update; and the likelihood.
+"""Objectives: weighted sums of loss terms, each a mean over all batches of an update; and those of the likelihood.
 
-The other objectives of translation lie beside, each a class in a file of its own, registered with its options.
+Other objectives of translation lie beside, each a class in a file of its own, registered with its options.
 
 Shapes: B sentences, T target positions, S source positions, L links, R readout, N target pieces without padding.
 """
@@ -14,12 +14,14 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nmt.config.registry import PartOptions, Registry
 from nmt.config.schema import GuidedAlignmentConfig, TrainingConfig
-from nmt.data.batching import Batch, Links
+from nmt.data.batching import Batch, DocumentBatch, Links
 from nmt.data.tokenizer import TokenizerPair
 from nmt.model.attention import AttentionWeights
+from nmt.model.classifier import DocumentClassifier
 from nmt.model.translator import Translator, forced_readout
 
 MIN_ATTENTION = 1e-12
@@ -243,3 +245,34 @@ def _linked_weights(weights_BTS: Tensor, links: Links) -> Tensor:
     index_L = (links.row_L * targets + links.target_L) * sources + links.source_L
     weights_L = weights_BTS.flatten().index_select(0, index_L)
     return weights_L.to(torch.promote_types(weights_L.dtype, torch.float32))
+
+
+class ClassificationObjective(Objective):
+    """Cross-entropy of the labels (Yang 2016, eq. 12), smoothed (Szegedy 2016, section 7).
+
+    Shapes: B documents, W words, N sentences, K labels.
+    """
+
+    terms = ("loss", "accuracy")
+    unit = "words"
+    has_perplexity = False
+    model: DocumentClassifier
+
+    def __init__(self, classifier: DocumentClassifier, label_smoothing: float) -> None:
+        super().__init__(classifier)
+        self.label_smoothing = label_smoothing
+
+    def counts(self, batch: DocumentBatch) -> tuple[int, ...]:
+        return batch.documents, batch.documents
+
+    def tokens(self, batch: DocumentBatch) -> int:
+        return batch.words
+
+    def forward(self, batch: DocumentBatch) -> LossSums:
+        """Returns the sums over the documents."""
+        logits_BK, _ = self.model(batch.ids_W, batch.words_N, batch.sentences_B)
+        logits_BK = logits_BK.to(torch.promote_types(logits_BK.dtype, torch.float32))
+        smoothed = F.cross_entropy(logits_BK, batch.labels_B, reduction="sum", label_smoothing=self.label_smoothing)
+        likelihood = F.cross_entropy(logits_BK.detach(), batch.labels_B, reduction="sum")
+        correct = 100.0 * (logits_BK.argmax(1) == batch.labels_B).sum()  # so that accuracy is in percent
+        return LossSums((smoothed, None), (likelihood, correct))
