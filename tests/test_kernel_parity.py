@@ -21,18 +21,15 @@ import nmt.kernels
 from nmt.kernels.attention import attend, exponentials, reference, source_gradients
 from nmt.kernels.attention import native as native_attention
 from nmt.kernels.cross_entropy.chunked import (
+    Chunk,
     ChunkLosses,
     chunk_losses,
     chunked_cross_entropy,
     chunked_regularized_cross_entropy,
     chunked_target_log_probabilities,
+    losses_by,
 )
-from nmt.kernels.cross_entropy.native import (
-    log_softmax,
-    native_cross_entropy,
-    native_regularized_cross_entropy,
-    native_target_log_probabilities,
-)
+from nmt.kernels.cross_entropy.native import log_softmax, native_chunk_losses
 from nmt.kernels.cross_entropy.reference import cross_entropy, regularized_cross_entropy, target_log_probabilities
 from nmt.kernels.dropout.native import LEVELS, native_dropout
 from nmt.kernels.linear import onednn, quantization
@@ -369,11 +366,12 @@ def test_additive_scores_of_the_search(implementation: str, device: str, dtype: 
 def losses_of(implementation: str, name: str, others: dict[str, Any]) -> Any:
     """Returns the function of an implementation; a machine without Triton cannot import its own."""
     if implementation == "triton":
-        return getattr(import_module("nmt.kernels.cross_entropy.triton"), f"triton_{name}")
+        return losses_by(import_module("nmt.kernels.cross_entropy.triton").triton_chunk_losses)[name]
     return others[implementation]
 
 
-CROSS_ENTROPIES = {"reference": cross_entropy, "chunked": chunked_cross_entropy, "native": native_cross_entropy}
+NATIVE = losses_by(native_chunk_losses)
+CROSS_ENTROPIES = {"reference": cross_entropy, "chunked": chunked_cross_entropy, "native": NATIVE["cross_entropy"]}
 # At the borders of chunks, too. The last one fills vectors, and not the last of them.
 POSITIONS_FEATURES_PIECES = [(1, 5, 7), (511, 5, 7), (512, 5, 7), (513, 5, 7), (1500, 5, 7), (700, 33, 67)]
 
@@ -467,9 +465,9 @@ def test_a_loss_without_gradients_computes_none() -> None:
     """Validation saves the products of the backward pass, although its parameters want gradients."""
     wanted: list[bool] = []
 
-    def noting(*arguments: Any) -> ChunkLosses:
-        wanted.append(arguments[-1] is not None)
-        return chunk_losses(*arguments)
+    def noting(chunk: Chunk) -> ChunkLosses:
+        wanted.append(chunk.d_bias_V is not None)
+        return chunk_losses(chunk)
 
     weight = torch.randn(7, 5, requires_grad=True)
     for off in (torch.no_grad, torch.inference_mode, torch.enable_grad):
@@ -481,7 +479,7 @@ def test_a_loss_without_gradients_computes_none() -> None:
 REGULARIZED = {
     "reference": regularized_cross_entropy,
     "chunked": chunked_regularized_cross_entropy,
-    "native": native_regularized_cross_entropy,
+    "native": NATIVE["regularized_cross_entropy"],
 }
 
 
@@ -525,7 +523,7 @@ def test_cross_entropy_of_r_drop(
 TARGET_LOG_PROBABILITIES = {
     "reference": target_log_probabilities,
     "chunked": chunked_target_log_probabilities,
-    "native": native_target_log_probabilities,
+    "native": NATIVE["target_log_probabilities"],
 }
 
 

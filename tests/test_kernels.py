@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from nmt.errors import ConfigError
 from nmt.kernels.compiler import Calls
 from nmt.kernels.cross_entropy import chunked as chunked_module
 from nmt.kernels.cross_entropy.chunked import chunked_cross_entropy
-from nmt.kernels.cross_entropy.native import native_cross_entropy
+from nmt.kernels.cross_entropy.native import native_chunk_losses
 from nmt.kernels.cross_entropy.reference import Losses, cross_entropy
 from nmt.kernels.linear import onednn
 from nmt.kernels.partial_reads import Source
@@ -133,7 +134,8 @@ def test_a_forced_kernel_is_what_one_gets() -> None:
     reference, fused, auto = (choose_kernels(kind, cpu) for kind in ("reference", "fused", "auto"))
     assert (reference.cross_entropy, reference.steps) == (cross_entropy, None)
     for kernels in (fused, auto):
-        assert kernels.cross_entropy is native_cross_entropy
+        assert isinstance(kernels.cross_entropy, partial)
+        assert kernels.cross_entropy.keywords == {"of_chunk": native_chunk_losses}
         assert kernels.steps is not None
         assert kernels.steps.implementation == "native"
     assert all(kernels.reason for kernels in (reference, fused, auto))

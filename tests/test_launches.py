@@ -21,8 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from nmt.data.batching import Batch
 from nmt.kernels.cross_entropy import chunked
-from nmt.kernels.cross_entropy.chunked import ChunkLosses, chunked_cross_entropy
-from nmt.kernels.linear.onednn import PrepackedProduct
+from nmt.kernels.cross_entropy.chunked import Chunk, ChunkLosses, chunked_cross_entropy
 from nmt.kernels.select import reference_kernels
 from nmt.kernels.steps import StepKernels
 from nmt.model.translator import Translator, Vocabulary
@@ -109,10 +108,12 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Launches:
 def update(launches: Launches, batch: Batch, prepare: Callable[[Batch], Batch]) -> int:
     """Returns the launches of the forward and backward pass of the network for Multi30k."""
 
-    def loss(weight: PrepackedProduct, readout_NR: Tensor, bias_V: Tensor, *others: Any) -> ChunkLosses:
-        logits_NV, (normalizer_N, expected_N, mean_N) = weight.product(readout_NR), bias_V.new_empty(3, len(readout_NR))
+    def loss(chunk: Chunk) -> ChunkLosses:
+        logits_NV = chunk.weight_VR.product(chunk.readout_NR)
+        normalizer_N, expected_N, mean_N = chunk.bias_V.new_empty(3, len(chunk.readout_NR))
         launches.counts["loss"] += 1
-        others[-1].add_(logits_NV.sum(0))
+        assert chunk.d_bias_V is not None
+        chunk.d_bias_V.add_(logits_NV.sum(0))
         return ChunkLosses(normalizer_N, expected_N, logits_NV, None, mean_N)
 
     cross_entropy = partial(chunked_cross_entropy, of_chunk=loss)

@@ -12,6 +12,7 @@ import signal
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from nmt.data.batching import Batch
 from nmt.data.batching.plan import few_widths, plan_pairs
 from nmt.errors import ConfigError
 from nmt.kernels import select
-from nmt.kernels.cross_entropy.chunked import chunked_cross_entropy
+from nmt.kernels.cross_entropy.chunked import chunk_losses
 from nmt.kernels.cross_entropy.reference import Losses
 from nmt.kernels.packed import Packing
 from nmt.kernels.select import Kernels, reference_kernels
@@ -430,8 +431,8 @@ def test_a_gpu_takes_the_triton_loss_where_triton_runs(monkeypatch: pytest.Monke
     for missing in ("", "no Triton"):
         monkeypatch.setattr(select, "_unsupported_device", lambda _, missing=missing: missing)
         kernels = select.choose_kernels("auto", GPU)
-        expected = chunked_cross_entropy if missing else triton.triton_cross_entropy
-        assert kernels.cross_entropy is expected
+        assert isinstance(kernels.cross_entropy, partial)
+        assert kernels.cross_entropy.keywords["of_chunk"] is (chunk_losses if missing else triton.triton_chunk_losses)
         assert kernels.skips_positions == (not missing)
 
 

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,7 @@ from nmt.kernels.attention import native as native_attention
 from nmt.kernels.compiler import load_library
 from nmt.kernels.cross_entropy import native as native_cross_entropy
 from nmt.kernels.cross_entropy import reference as reference_cross_entropy
-from nmt.kernels.cross_entropy.chunked import (
-    CHUNK,
-    GPU_SHARE,
-    chunked_cross_entropy,
-    chunked_regularized_cross_entropy,
-    chunked_target_log_probabilities,
-)
+from nmt.kernels.cross_entropy.chunked import CHUNK, GPU_SHARE, chunk_losses, losses_by
 from nmt.kernels.dropout.native import native_dropout
 from nmt.kernels.gru.native import gru_layer
 from nmt.kernels.linear import onednn
@@ -148,31 +142,25 @@ def choose_kernels(
     loss = f"the loss makes {rows} of logits at a time, once"
     if unsupported.loss:
         loss += f", by PyTorch: {unsupported.loss}"
-    chunked: Any = {
-        "cross_entropy": chunked_cross_entropy,
-        "regularized_cross_entropy": chunked_regularized_cross_entropy,
-        "target_log_probabilities": chunked_target_log_probabilities,
-    }
-    if device.type != "cpu" and not without_triton and not unsupported.loss:
+    has_triton = device.type != "cpu" and not without_triton and not unsupported.loss
+    losses = losses_by(chunk_losses)
+    if has_triton:
         # A local import, because a machine without a GPU need not have Triton.
-        from nmt.kernels.cross_entropy import triton as triton_cross_entropy
+        from nmt.kernels.cross_entropy.triton import triton_chunk_losses
 
-        chunked = {name: getattr(triton_cross_entropy, f"triton_{name}") for name in chunked}
-        chunked["skips_positions"] = True
+        losses = losses_by(triton_chunk_losses)
         loss += ", by a Triton kernel"
     if device.type != "cpu":
         reason = f"kernel {kernel}: recurrent layers run by cuDNN; {loss}{recurrence}"
-        return replace(reference, **chunked, steps=steps, reason=reason)
+        return replace(reference, **losses, skips_positions=has_triton, steps=steps, reason=reason)
     library, missing = load_library()
     _refuse(kernel, unsupported.layers or missing)
-    chosen = replace(reference, **chunked, linear=onednn.linear, steps=steps)
+    chosen = replace(reference, **losses, linear=onednn.linear, steps=steps)
     if library:
         but = f", but {unsupported.layers}" if unsupported.layers else ""
         chosen = replace(
             chosen,
-            cross_entropy=native_cross_entropy.native_cross_entropy,
-            regularized_cross_entropy=native_cross_entropy.native_regularized_cross_entropy,
-            target_log_probabilities=native_cross_entropy.native_target_log_probabilities,
+            **losses_by(native_cross_entropy.native_chunk_losses),
             dropout=native_dropout,
             additive_scores=native_attention.additive_scores,
             log_softmax=native_cross_entropy.log_softmax,

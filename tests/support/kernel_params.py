@@ -10,8 +10,8 @@ import torch
 from numpy.lib import NumpyVersion
 
 from nmt.kernels.compiler import load_library
-from nmt.kernels.cross_entropy.chunked import chunked_cross_entropy
-from nmt.kernels.cross_entropy.native import native_cross_entropy
+from nmt.kernels.cross_entropy.chunked import chunked_cross_entropy, losses_by
+from nmt.kernels.cross_entropy.native import native_chunk_losses
 from nmt.kernels.gru.native import gru_layer
 from nmt.kernels.linear.quantization import (
     Bf16Weight,
@@ -37,7 +37,7 @@ STEPS = [
 ]
 LOSSES = [
     pytest.param(chunked_cross_entropy, id="chunked"),
-    pytest.param(native_cross_entropy, marks=needs_compiler, id="native"),
+    pytest.param(losses_by(native_chunk_losses)["cross_entropy"], marks=needs_compiler, id="native"),
 ]
 INT8_PRODUCTS = [
     pytest.param(Int8Weight, id="reference"),

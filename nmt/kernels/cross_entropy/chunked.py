@@ -9,6 +9,7 @@ Shapes: N positions (of a chunk: in all of its passes), M positions of one pass,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -30,6 +31,22 @@ BYTES_OF_A_LOGIT = 16
 """Memory of a logit in a chunk: itself, its probability and its gradient, in the compute and in single precision."""
 
 
+class Chunk(NamedTuple):
+    """Positions whose logits exist at a time."""
+
+    weight_VR: PrepackedProduct
+    readout_NR: Tensor
+    """In the dtype of the weight."""
+    bias_V: Tensor
+    target_N: Tensor
+    smoothing: float = 0.0
+    """e."""
+    alpha: float | None = None
+    """Weight of the divergence; None for one pass."""
+    d_bias_V: Tensor | None = None
+    """The gradient of the bias is added to it; None without gradients."""
+
+
 class ChunkLosses(NamedTuple):
     """Losses of a chunk of logits."""
 
@@ -46,22 +63,12 @@ class ChunkLosses(NamedTuple):
     """The mean of the logits; None: the caller computes it from the mean weight."""
 
 
-LogitLosses = Callable[[PrepackedProduct, Tensor, Tensor, Tensor, float, float | None, Tensor | None], ChunkLosses]
-"""From the weight, readouts [N, R] in its dtype, the bias [V], targets [N], the smoothing e, the weight alpha of the
-divergence (None for one pass), and the tensor [V] to which the gradient of the bias is added (None without
-gradients)."""
+LogitLosses = Callable[[Chunk], ChunkLosses]
 
 
-def chunk_losses(
-    weight_VR: PrepackedProduct,
-    readout_NR: Tensor,
-    bias_V: Tensor,
-    target_N: Tensor,
-    smoothing: float,
-    alpha: float | None,
-    d_bias_V: Tensor | None,
-) -> ChunkLosses:
+def chunk_losses(chunk: Chunk) -> ChunkLosses:
     """Computes the losses of a chunk with PyTorch operations."""
+    weight_VR, readout_NR, bias_V, target_N, smoothing, alpha, d_bias_V = chunk
     logits_NV = weight_VR.product(readout_NR, bias_V)
     dtype, target_N1 = torch.promote_types(logits_NV.dtype, torch.float32), target_N.unsqueeze(1)
     expected_N1, largest_N1 = logits_NV.gather(1, target_N1), logits_NV.amax(1, keepdim=True)
@@ -138,6 +145,12 @@ def chunked_target_log_probabilities(
     return log_probabilities_N
 
 
+def losses_by(of_chunk: LogitLosses) -> dict[str, Any]:
+    """Returns the losses and log-probabilities of `Kernels` by name, with this function for each chunk."""
+    functions = (chunked_cross_entropy, chunked_regularized_cross_entropy, chunked_target_log_probabilities)
+    return {each.__name__.removeprefix("chunked_"): partial(each, of_chunk=of_chunk) for each in functions}
+
+
 def chunk_size(weight_VR: Tensor) -> int:
     """Returns the positions of a chunk: more on a GPU, by its memory, so that results do not depend on what is free."""
     memory = gpu_memory(weight_VR.device)
@@ -183,7 +196,7 @@ class _Chunked(torch.autograd.Function):
             for rows in chunks(count, chunk_size(weight_VR) // passes):
                 readout = readout_PMR[:, rows].to(dtype).flatten(0, 1)
                 target = target_M[rows].repeat(passes)
-                losses = of_chunk(ahead, readout, bias, target, smoothing, alpha, d_bias)
+                losses = of_chunk(Chunk(ahead, readout, bias, target, smoothing, alpha, d_bias))
                 normalizer_n, expected_n, d_logits, divergence_m, mean_n = losses
                 likelihood += (normalizer_n - expected_n).sum()
                 if divergence_m is not None:
@@ -232,7 +245,7 @@ class _LogProbabilities(torch.autograd.Function):
             ahead, bias = PrepackedProduct(weight_VR.to(ctx.dtype)), bias_V.to(sum_dtype)
             for rows in chunks(len(readout_NR), chunk_size(weight_VR)):
                 readout = readout_NR[rows].to(ctx.dtype)
-                losses = of_chunk(ahead, readout, bias, target_N[rows], 0.0, None, None)
+                losses = of_chunk(Chunk(ahead, readout, bias, target_N[rows]))
                 result_N[rows] = losses.expected_N - losses.normalizer_N
         return result_N
 
@@ -248,7 +261,7 @@ class _LogProbabilities(torch.autograd.Function):
         with torch.autocast(readout_NR.device.type, enabled=False):
             for rows in chunks(len(readout_NR), chunk_size(weight_VR)):
                 readout = readout_NR[rows].to(ctx.dtype)
-                d_logits = ctx.of_chunk(ahead, readout, bias, target_N[rows], 0.0, None, unscaled).d_logits_NV
+                d_logits = ctx.of_chunk(Chunk(ahead, readout, bias, target_N[rows], d_bias_V=unscaled)).d_logits_NV
                 # softmax - onehot is the gradient of -log p.
                 d_logits.mul_(-scale_N[rows].unsqueeze(1))
                 d_bias += d_logits.sum(0, dtype=sum_dtype)

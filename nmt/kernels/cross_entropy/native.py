@@ -5,34 +5,19 @@ Shapes as in `cross_entropy.chunked`.
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
 from nmt.kernels.compiler import address, can_be_called, declare
 from nmt.kernels.cross_entropy import reference
-from nmt.kernels.cross_entropy.chunked import (
-    ChunkLosses,
-    chunked_cross_entropy,
-    chunked_regularized_cross_entropy,
-    chunked_target_log_probabilities,
-)
-from nmt.kernels.linear.onednn import PrepackedProduct
+from nmt.kernels.cross_entropy.chunked import Chunk, ChunkLosses
 
 _calls = declare({"loss": "sspppeppi", "regularized_loss": "sspppeepppi", "column_sums": "sspp", "log_softmax": "sspp"})
 
 
-def native_chunk_losses(
-    weight_VR: PrepackedProduct,
-    readout_NR: Tensor,
-    bias_V: Tensor,
-    target_N: Tensor,
-    smoothing: float,
-    alpha: float | None,
-    d_bias_V: Tensor | None,
-) -> ChunkLosses:
+def native_chunk_losses(chunk: Chunk) -> ChunkLosses:
     """Computes `chunked.chunk_losses` in C; adds the bias, in at least single precision, as it reads the logits."""
+    weight_VR, readout_NR, bias_V, target_N, smoothing, alpha, d_bias_V = chunk
     assert readout_NR.device.type == "cpu"
     logits_NV, target_N, bias_V = weight_VR.product(readout_NR).contiguous(), target_N.contiguous(), bias_V.contiguous()
     rows, pieces = logits_NV.shape
@@ -51,14 +36,6 @@ def native_chunk_losses(
     if d_bias_V is not None:
         kernels.column_sums(rows, pieces, logits_NV.data_ptr(), d_bias_V.data_ptr())
     return ChunkLosses(normalizer_N, expected_N, logits_NV if needs_gradients else None, divergence_M)
-
-
-native_cross_entropy = partial(chunked_cross_entropy, of_chunk=native_chunk_losses)
-"""Computes `chunked.chunked_cross_entropy` with the C kernel for each chunk."""
-native_regularized_cross_entropy = partial(chunked_regularized_cross_entropy, of_chunk=native_chunk_losses)
-"""Computes `chunked.chunked_regularized_cross_entropy` with the C kernel for each chunk."""
-native_target_log_probabilities = partial(chunked_target_log_probabilities, of_chunk=native_chunk_losses)
-"""Computes `chunked.chunked_target_log_probabilities` with the C kernel for each chunk."""
 
 
 def log_softmax(logits: Tensor) -> Tensor:

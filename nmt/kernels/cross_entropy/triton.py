@@ -5,23 +5,12 @@ A program holds a row of logits. Shapes as in `cross_entropy.chunked`.
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 from triton.language import constexpr
 
-from nmt.kernels.cross_entropy.chunked import (
-    MOST_PIECES,
-    ChunkLosses,
-    chunk_losses,
-    chunked_cross_entropy,
-    chunked_regularized_cross_entropy,
-    chunked_target_log_probabilities,
-)
-from nmt.kernels.linear.onednn import PrepackedProduct
+from nmt.kernels.cross_entropy.chunked import MOST_PIECES, Chunk, ChunkLosses, chunk_losses
 from nmt.kernels.rnn.triton import load
 
 
@@ -61,22 +50,15 @@ def num_warps(block: int) -> int:
     return min(max(block // 256, 4), 32)
 
 
-def triton_chunk_losses(
-    weight_VR: PrepackedProduct,
-    readout_NR: Tensor,
-    bias_V: Tensor,
-    target_N: Tensor,
-    smoothing: float,
-    alpha: float | None,
-    d_bias_V: Tensor | None,
-) -> ChunkLosses:
+def triton_chunk_losses(chunk: Chunk) -> ChunkLosses:
     """Computes `chunked.chunk_losses`; adds the bias, in single precision, as it reads the logits.
 
     A row with the target -1 does not count: its losses and its gradient are 0. Two passes and very large vocabularies
     are left to PyTorch, which has no such rows.
     """
+    weight_VR, readout_NR, bias_V, target_N, smoothing, alpha, d_bias_V = chunk
     if alpha is not None or len(bias_V) > MOST_PIECES:
-        return chunk_losses(weight_VR, readout_NR, bias_V, target_N, smoothing, alpha, d_bias_V)
+        return chunk_losses(chunk)
     logits_NV, target_N, bias_V = weight_VR.product(readout_NR).contiguous(), target_N.contiguous(), bias_V.contiguous()
     assert bias_V.dtype == torch.float32, "kernels compute in single precision"
     rows, pieces = logits_NV.shape
@@ -91,11 +73,3 @@ def triton_chunk_losses(
         return ChunkLosses(normalizer_N, expected_N, None, None, mean_N)
     d_bias_V += logits_NV.sum(0, dtype=d_bias_V.dtype)
     return ChunkLosses(normalizer_N, expected_N, logits_NV, None, mean_N)
-
-
-triton_cross_entropy = partial(chunked_cross_entropy, of_chunk=triton_chunk_losses)
-"""Computes `chunked.chunked_cross_entropy` with the Triton kernel for each chunk."""
-triton_regularized_cross_entropy = partial(chunked_regularized_cross_entropy, of_chunk=triton_chunk_losses)
-"""Computes `chunked.chunked_regularized_cross_entropy`; PyTorch computes the chunks."""
-triton_target_log_probabilities = partial(chunked_target_log_probabilities, of_chunk=triton_chunk_losses)
-"""Computes `chunked.chunked_target_log_probabilities` with the Triton kernel for each chunk."""
