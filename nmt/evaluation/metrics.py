@@ -290,8 +290,3 @@ def length_rows(scores: Sequence[LengthScore]) -> list[tuple[str, ...]]:
         "length ratio": [f"{score.length_ratio:.3f}" for score in scores],
     }
     return filled_columns(columns)
-
-
-def length_values(scores: Sequence[LengthScore]) -> list[Mapping[str, Any]]:
-    """Returns the scores as plain values, for `json.dump`."""
-    return [asdict(score) for score in scores]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from nmt.evaluation.metrics import (
     comparison_values,
     corpus_scores,
     length_rows,
-    length_values,
     paired_bootstrap,
     scores_by_length,
 )
@@ -93,7 +92,7 @@ class Evaluation:
         if self.comparisons is not None:
             values["comparisons"] = comparison_values(self.comparisons)
         if self.by_length is not None:
-            values["by_length"] = length_values(self.by_length)
+            values["by_length"] = list(map(asdict, self.by_length))
         return values
 
 

@@ -91,7 +91,13 @@ def setup(
     keep_text = config.tokenizer.sampling > 0.0 or augmentation.is_on
     encoded = encode_corpora(corpora, tokenizers, config.data.filters, cache, config.data.workers, keep_text)
     accept_text(config.run, resumed, encoded.fingerprint, encoded.report.lines())
-    config = _follow_text(config, tokenizers, encoded.report.target.pieces, runtime)
+    pieces, batches = encoded.report.target.pieces, config.training.accumulation * runtime.world
+    suitable = {
+        corpus_size.VOCABULARY_SIZE: max(tokenizers.source.size, tokenizers.target.size),
+        corpus_size.BATCH_TOKENS: max(corpus_size.batch_tokens(pieces) // batches, 1),
+        corpus_size.MAX_EPOCHS: corpus_size.max_epochs(pieces),
+    }
+    config = follow_text(config, suitable)
     test_set = _validation_set(validation, tokenizers, config.data.filters)
     translator = build_network(partial(build, kernels), config, runtime, initial_model)
     training, context = config.training, translator.context.document_context
@@ -205,19 +211,6 @@ def _tokenizers(
 
     augmentation = config.data.augmentation
     return learn_once(config.tokenizer, runtime, lambda: learn(config.tokenizer, pairs, config.seed, augmentation))
-
-
-def _follow_text(
-    config: TranslationConfig, tokenizers: TokenizerPair, pieces: int, runtime: Runtime
-) -> TranslationConfig:
-    """Fills in and logs the settings that follow the text, which has so many target pieces."""
-    updates_share = config.training.accumulation * runtime.world
-    suitable = {
-        corpus_size.VOCABULARY_SIZE: max(tokenizers.source.size, tokenizers.target.size),
-        corpus_size.BATCH_TOKENS: max(corpus_size.batch_tokens(pieces) // updates_share, 1),
-        corpus_size.MAX_EPOCHS: corpus_size.max_epochs(pieces),
-    }
-    return follow_text(config, suitable)
 
 
 def _report_unknown_capitals(tokenizers: TokenizerPair) -> None:

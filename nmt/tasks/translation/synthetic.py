@@ -41,7 +41,6 @@ and with them the last bits of its scores, are those of an uninterrupted one."""
 LOW_SCORE = "low score"
 
 Method = Literal["backtranslate", "distill"]
-METHODS: tuple[Method, ...] = ("backtranslate", "distill")
 Metric = Literal["bleu", "chrf"]
 Advance = Callable[[int], object]
 
