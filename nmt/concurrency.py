@@ -83,8 +83,8 @@ class Workers(Generic[Part, Resources, Result]):
         context = multiprocessing.get_context("spawn")
         self._pool = ProcessPoolExecutor(count, context, _start_worker, (work, begin, arguments))
         with _interrupts_held():
-            # One for each: the pool starts a worker when none is idle.
-            self._starting = [self._pool.submit(_nothing) for _ in range(count)]
+            # An empty call for each: the pool starts a worker when none is idle.
+            self._starting = [self._pool.submit(tuple) for _ in range(count)]
         self._processes = set(multiprocessing.active_children()) - before
 
     @property
@@ -162,7 +162,3 @@ def _end_with_parent() -> None:
 def _work(part: Any) -> Any:
     work, resources = _started[0]
     return work(part, resources)
-
-
-def _nothing() -> None:
-    pass

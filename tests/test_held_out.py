@@ -13,7 +13,7 @@ import pytest
 
 from nmt.config.schema import DataConfig, FiltersConfig
 from nmt.data.cache import encode_corpora, hold_out_documents, hold_out_pairs
-from nmt.data.cache.validation_split import draw_units
+from nmt.data.cache.exclusions import draw_units
 from nmt.data.readers.base import SplitOptions
 from nmt.data.readers.corpora import Corpus, JsonPairOptions, TextPairOptions, TsvPairOptions, open_corpus
 from nmt.data.readers.labelled import JsonDocumentOptions, open_collection

@@ -26,8 +26,7 @@ from nmt.errors import ConfigError, counted
 if TYPE_CHECKING:
     from nmt.data.tokenizer import TokenizerPair
     from nmt.evaluation.alignment import Alignment, GoldAlignment
-    from nmt.tasks.translation.attention_output import AddWeights
-    from nmt.tasks.translation.drawing import DrawLine
+    from nmt.tasks.translation.drawing import AddWeights, DrawLine
     from nmt.visualization.attention_map import AttentionMap
 
 DESCRIPTION = """Aligns pairs of sentences by the model's attention under teacher forcing. Writes one line per pair, in
@@ -85,8 +84,7 @@ def _align(options: argparse.Namespace) -> int:
     from nmt.api.text_translator import TextTranslator
     from nmt.evaluation.alignment import pharaoh, score_alignments, sorted_links
     from nmt.runtime import broadcast_object, logger
-    from nmt.tasks.translation.attention_output import weights_archive
-    from nmt.tasks.translation.drawing import drawing_of_pairs, page_system
+    from nmt.tasks.translation.drawing import drawing_of_pairs, page_system, weights_archive
     from nmt.tasks.translation.forced_decoding import align_pair, forced_attention
     from nmt.visualization.pages import DrawnLine
 
@@ -160,7 +158,7 @@ def _json(
 ) -> str:
     """Returns a JSON object with the results of a pair, numbered from 1; null where a side is empty."""
     from nmt.evaluation.alignment import UNITS, pharaoh
-    from nmt.tasks.translation.attention_output import weights_in_json
+    from nmt.tasks.translation.drawing import weights_in_json
     from nmt.tasks.translation.forced_decoding import align_pair
 
     content: dict[str, Any] = {"line": line, "source": source, "target": target}

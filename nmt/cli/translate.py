@@ -94,8 +94,7 @@ def _translate(options: argparse.Namespace) -> int:
     from nmt.api.text_translator import TextTranslator
     from nmt.data.readers.files import read_lines
     from nmt.runtime import logger
-    from nmt.tasks.translation.attention_output import weights_archive
-    from nmt.tasks.translation.drawing import PlottedSystem, drawing, page_system
+    from nmt.tasks.translation.drawing import PlottedSystem, drawing, page_system, weights_archive
     from nmt.tasks.translation.text_translation import Request, translate_stream
 
     runtime = set_up_machine(options)
@@ -262,7 +261,7 @@ def _sentence(line: str, translations: Sequence[Translation], linking: Linking, 
 
 def _values(translation: Translation, linking: Linking, weights: bool) -> dict[str, Any]:
     from nmt.evaluation.alignment import UNITS, pharaoh
-    from nmt.tasks.translation.attention_output import weights_in_json
+    from nmt.tasks.translation.drawing import weights_in_json
 
     values: dict[str, Any] = {
         "text": translation.text,

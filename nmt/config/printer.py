@@ -27,45 +27,41 @@ def dump_config(config: ExperimentConfig, comments: bool = False) -> str:
 
     Loading it with the families that it was read with gives an equal config.
     """
-    return write_yaml(config, _documentation if comments else _nothing)
-
-
-def _nothing(field: FieldInfo, width: int) -> list[str]:
-    return []
+    return write_yaml(config, _documentation if comments else None)
 
 
 def _documentation(field: FieldInfo, width: int) -> list[str]:
     return textwrap.wrap(field.description or "", width)
 
 
-def write_yaml(config: ExperimentConfig, commentary: Commentary) -> str:
-    """Prints the resolved config with the comments that `commentary` gives each field."""
-    lines = _fields(config, WIDTH - 2, commentary, separator=commentary is not _nothing)
+def write_yaml(config: ExperimentConfig, commentary: Commentary | None) -> str:
+    """Prints the resolved config with the comments that `commentary` gives each field; None gives none."""
+    lines = _fields(config, WIDTH - 2, commentary, separator=commentary is not None)
     return "\n".join(lines).lstrip("\n") + "\n"
 
 
-def _fields(section: Section, width: int, commentary: Commentary, *, separator: bool = False) -> Iterator[str]:
+def _fields(section: Section, width: int, commentary: Commentary | None, *, separator: bool = False) -> Iterator[str]:
     for name, field in fields_in_order(type(section)):
         if separator:
             yield ""
-        if not (isinstance(section, PartOptions) and name == "kind"):
+        if commentary and not (isinstance(section, PartOptions) and name == "kind"):
             yield from (f"# {line}".rstrip() for line in commentary(field, width))
         yield from _entry(name, getattr(section, name), width, commentary)
 
 
-def _entry(key: str, value: Any, width: int, commentary: Commentary) -> Iterator[str]:
+def _entry(key: str, value: Any, width: int, commentary: Commentary | None) -> Iterator[str]:
     below: list[str] = []
     if isinstance(value, Section) and not _is_name(value):
         below += _fields(value, width - 2, commentary)
     elif isinstance(value, list) and any(isinstance(item, Section) for item in value):
         for index, item in enumerate(value):
             first, *rest = (
-                [flow(item.kind)] if _is_name(item) else _fields(item, width - 4, _nothing if index else commentary)
+                [flow(item.kind)] if _is_name(item) else _fields(item, width - 4, None if index else commentary)
             )
             below += [f"- {first}", *(f"  {line}" for line in rest)]
     elif isinstance(value, dict) and any(isinstance(item, Section) for item in value.values()):
         for index, (name, item) in enumerate(value.items()):
-            below += _entry(name, item, width - 2, _nothing if index else commentary)
+            below += _entry(name, item, width - 2, None if index else commentary)
     else:
         yield f"{flow(key)}: {flow(value.kind if _is_name(value) else value)}"
         return

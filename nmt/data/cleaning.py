@@ -149,12 +149,9 @@ def is_copy(source: str, target: str) -> bool:
     sides = [unicodedata.normalize("NFKC", text) for text in (source, target)]
     if sides[0].casefold().split() != sides[1].casefold().split():
         return False
-    return min(map(_lower_case_words, sides)) >= WORDS_OF_A_COPY
-
-
-def _lower_case_words(text: str) -> int:
-    """The number of words that begin with a letter and with no capital; scripts without case have no capitals."""
-    return sum(letter == letter.lower() for letter in _FIRST_LETTER.findall(text))
+    # Words that begin with a letter and with no capital; scripts without case have no capitals.
+    counts = (sum(letter == letter.lower() for letter in _FIRST_LETTER.findall(text)) for text in sides)
+    return min(counts) >= WORDS_OF_A_COPY
 
 
 def primary_code(language: str) -> str:

@@ -209,7 +209,9 @@ def load_sacrebleu_set(name: str, langpair: str) -> tuple[list[str], list[list[s
         DataError: there is no such set or language pair, or it is neither cached nor to be had.
     """
     if name not in DATASETS:
-        raise DataError(f"sacrebleu has no test set {name!r}; {_nearest_names(name, sorted(DATASETS))}")
+        near = difflib.get_close_matches(name, sorted(DATASETS), n=3, cutoff=0.5)
+        advised = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(sorted(DATASETS))}"
+        raise DataError(f"sacrebleu has no test set {name!r}; {advised}")
     dataset: Any = DATASETS[name]
     if langpair not in dataset.langpairs:
         others = sorted(get_available_testsets_for_langpair(langpair)) if langpair.count("-") == 1 else []
@@ -245,8 +247,3 @@ def _stripped_lines(path: str) -> list[str]:
     """Returns the lines as sacrebleu reads them: split at line feeds only, without space at their ends."""
     with open(path, encoding="utf-8", newline="\n") as file:
         return [line.rstrip() for line in file]
-
-
-def _nearest_names(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(known)}"

@@ -9,6 +9,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -148,15 +149,8 @@ class Batch:
 
     def _with_sides(self, tensors: Iterable[Tensor]) -> Batch:
         """Returns it with these tensors, which lie apart, in the order of `SIDES`."""
-        source_BS, source_lengths_B, target_BT, target_lengths_B = tensors
-        return replace(
-            self,
-            source_BS=source_BS,
-            source_lengths_B=source_lengths_B,
-            target_BT=target_BT,
-            target_lengths_B=target_lengths_B,
-            memory_M=None,
-        )
+        sides: dict[str, Any] = dict(zip(SIDES, tensors, strict=True))
+        return replace(self, **sides, memory_M=None)
 
     def _parts(self, memory_M: Tensor) -> list[Tensor]:
         """Returns the parts of such memory."""

@@ -9,6 +9,5 @@ from nmt.data.cache.collection import (
 )
 from nmt.data.cache.columns import Lengths, Ragged, Rows, document_positions, flatten, packed_buckets
 from nmt.data.cache.encoding import EncodingReport, WeightedRows
-from nmt.data.cache.left_out import leave_out
+from nmt.data.cache.exclusions import hold_out_documents, hold_out_pairs, leave_out
 from nmt.data.cache.pairs import EncodedCorpus, EncodedPairs, encode_corpora, lookup_pairs
-from nmt.data.cache.validation_split import hold_out_documents, hold_out_pairs

@@ -1,11 +1,19 @@
-"""Attention of translations, drawn: a folder of pictures, or a page to step through."""
+"""Attention of translations: drawn in a folder of pictures or a page to step through, and written for other programs.
+
+Shapes: N heads, T target positions, S source positions, the end symbols included in both.
+"""
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from nmt.checkpoint.durable import new_file
 from nmt.config import TranslationConfig
@@ -17,7 +25,7 @@ from nmt.tasks.translation.forced_decoding import forced_attention_of_ids
 from nmt.tasks.translation.loading import System
 from nmt.tasks.translation.recording import record_search
 from nmt.tasks.translation.text_translation import Request, TranslatedLines, Translation, translate_lines
-from nmt.visualization.attention_map import AttentionMap
+from nmt.visualization.attention_map import END, AttentionMap
 from nmt.visualization.pages import DrawnLine, PageSystem, TranslationPage, is_page, new_page
 from nmt.visualization.playground import BeamTrace, Mechanism
 
@@ -28,6 +36,11 @@ RECORDED_LINES = 20
 LONGEST_RECORDED = 100
 """Source pieces of such a line."""
 DrawLine = Callable[[DrawnLine], None]
+DECIMALS = 6
+"""Of a weight in JSON."""
+Weights = npt.NDArray[np.floating]
+AddWeights = Callable[[int, Sequence[str], Sequence[str], Weights], None]
+"""Adds a line of the input, numbered from 1: source pieces, target pieces, and weights [N, T, S]."""
 
 
 @dataclass(frozen=True)
@@ -200,3 +213,49 @@ def _attention_of_best(
     )
     by_row = dict(zip(rows, maps, strict=True))
     return [by_row.get(row) for row in range(len(translations))]
+
+
+# Weights for other programs
+
+
+def weights_in_json(weights_NTS: Weights) -> dict[str, Any]:
+    """Returns `weights`, the mean of the heads, in rows of the target pieces and last of the end, and `heads` where
+    there are several."""
+    content = {"weights": _rounded(weights_NTS.mean(0))}
+    if len(weights_NTS) > 1:
+        content["heads"] = _rounded(weights_NTS)
+    return content
+
+
+def _rounded(weights: Weights) -> Any:
+    return np.round(weights.astype(np.float64), DECIMALS).tolist()
+
+
+@contextmanager
+def weights_archive(path: Path) -> Iterator[AddWeights]:
+    """A NumPy archive (.npz), which exists when the block has ended without an error.
+
+    Line 3 has the arrays `3.weights` [T, S], the mean of the heads, `3.source` [S] and `3.target` [T], and where there
+    are several heads `3.heads` [N, T, S]. Weights are float32, pieces text with the end symbol last.
+    Raises `DataError` where the file cannot be written.
+    """
+    with ExitStack() as stack:
+        with write_errors(path):
+            archive = zipfile.ZipFile(stack.enter_context(new_file(path)), "w", zipfile.ZIP_DEFLATED)
+
+        def add(line: int, source: Sequence[str], target: Sequence[str], weights_NTS: Weights) -> None:
+            arrays = {"source": np.array([*source, END]), "target": np.array([*target, END])}
+            arrays["weights"] = weights_NTS.mean(0).astype(np.float32)
+            if len(weights_NTS) > 1:
+                arrays["heads"] = weights_NTS.astype(np.float32)
+            for name, array in arrays.items():
+                # Without the time of writing: the same weights are the same bytes.
+                entry = zipfile.ZipInfo(f"{line}.{name}.npy")
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                with write_errors(path), archive.open(entry, "w") as file:
+                    np.lib.format.write_array(file, array, allow_pickle=False)
+
+        yield add
+        with write_errors(path):
+            archive.close()
+            stack.close()

@@ -371,7 +371,13 @@ def _attention(
     context_maps: list[list[ContextMap]] | None = None
     if single and system.translators[0].context.document_context is not None:
         context_maps = _context_maps(batch, contexts[0], {"source": all_sources, "target": all_targets}, lines)
-    weights_BTNS = single.dense() if single else _mean(attentions, sources, targets)
+    if single:
+        weights_BTNS = single.dense()
+    else:
+        # The batches of translators may have longer sentences as context.
+        pairs, positions = len(sources), [max(map(len, side)) + 1 for side in (targets, sources)]
+        parts = [weights.mean()[:pairs, : positions[0], : positions[1]] for weights in attentions]
+        weights_BTNS = torch.stack(parts).mean(0)[:, :, None]
     # One transfer for the batch, not one for each sentence.
     weights_BNTS = weights_BTNS.transpose(1, 2).float().cpu().numpy()
     centers_BNT = None
@@ -423,13 +429,6 @@ def _context_maps(
                 )
             )
     return maps
-
-
-def _mean(attentions: Sequence[AttentionWeights], sources: Ids, targets: Ids) -> Tensor:
-    """[B, T, 1, S] the mean over translators, whose batches may have longer sentences as context."""
-    pairs, positions = len(sources), [max(map(len, side)) + 1 for side in (targets, sources)]
-    parts = [weights.mean()[:pairs, : positions[0], : positions[1]] for weights in attentions]
-    return torch.stack(parts).mean(0)[:, :, None]
 
 
 def align_pair(
