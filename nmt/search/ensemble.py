@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,30 +17,11 @@ import torch
 from torch import Tensor
 
 from nmt.data.tokenizer import Tokenizer
+from nmt.model.translator import ShortlistSteps, Translator, TranslatorInContext
 from nmt.model.wiring import DecoderState
 
-
-class StepModel(Protocol):
-    """Advances hypotheses by a piece."""
-
-    def step(self, state: DecoderState, previous_BQ: Tensor) -> tuple[DecoderState, Tensor]:
-        """Returns the next state, and the logits [B, Q, V] of the piece that follows `previous_BQ`."""
-
-
-class Model(StepModel, Protocol):
-    """A translator in evaluation mode."""
-
-    def encode(self, source_BS: Tensor, lengths_B: Tensor) -> Any:
-        """Encodes the source, `lengths_B` on the CPU. The search passes the result to `start` only."""
-
-    def start(self, encoded: Any) -> DecoderState:
-        """Returns the state before the first piece, with one hypothesis a sentence."""
-
-    def log_softmax(self, logits: Tensor) -> Tensor:
-        """Returns log-probabilities over the last dimension, in float32 or better."""
-
-    def with_shortlist(self, pieces_P: Tensor) -> StepModel:
-        """Returns a model whose steps give the logits [B, Q, P] of these pieces alone."""
+Model = Translator | TranslatorInContext
+"""In evaluation mode."""
 
 
 class Ensemble:
@@ -53,7 +34,7 @@ class Ensemble:
         self, models: Sequence[Model], source_BS: Tensor, lengths_B: Tensor, shortlists: Shortlists | None = None
     ) -> None:
         assert models, "an ensemble needs at least one model"
-        self._models: Sequence[StepModel] = models
+        self._models: Sequence[Model | ShortlistSteps] = models
         self._log_softmax = [model.log_softmax for model in models]
         self._states: list[DecoderState] = [model.start(model.encode(source_BS, lengths_B)) for model in models]
         self._vocabularies: SentenceVocabularies | None = None
