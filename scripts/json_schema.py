@@ -12,9 +12,8 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from nmt.config.reader import Components
-from nmt.config.registry import PartOf, Section
+from nmt.config.registry import PartOf, Section, Shape, shape_of
 from nmt.config.schema import TASKS
-from nmt.config.shapes import Shape, shape_of
 
 Schema = dict[str, Any]
 

@@ -22,8 +22,8 @@ from nmt.config import Components, ExperimentConfig, Families, Section  # noqa: 
 from nmt.config.document import Location, Node  # noqa: E402
 from nmt.config.printer import flow, write_yaml  # noqa: E402
 from nmt.config.reader import build_config  # noqa: E402
+from nmt.config.registry import Shape, fields_below, fields_in_order, shape_of  # noqa: E402
 from nmt.config.schema import TASKS  # noqa: E402
-from nmt.config.shapes import Shape, fields_below, fields_in_order, shape_of  # noqa: E402
 from nmt.config.wording import in_words  # noqa: E402
 from nmt.tasks.components import COMPONENTS  # noqa: E402
 from scripts.json_schema import json_schema  # noqa: E402

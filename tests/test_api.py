@@ -17,8 +17,8 @@ import pytest
 import nmt
 from nmt.api.arguments import SearchOptions, document_numbers
 from nmt.cli import align, score, translate
+from nmt.config.registry import split
 from nmt.config.schema import SearchConfig
-from nmt.config.shapes import split
 from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import CheckpointError, ConfigError, DataError, NmtError
 from nmt.evaluation.alignment import pharaoh

@@ -10,8 +10,7 @@ import pytest
 
 from nmt.config import Components, dump_config, parse_config, schema
 from nmt.config.document import read_document
-from nmt.config.registry import PartOptions
-from nmt.config.shapes import fields_below, shape_of
+from nmt.config.registry import PartOptions, fields_below, shape_of
 from nmt.errors import ConfigError
 from tests.support.components import (
     COMPONENTS,

@@ -8,8 +8,8 @@ import pytest
 
 from nmt.config import difference, dump_config
 from nmt.config.document import read_document
+from nmt.config.registry import fields_below
 from nmt.config.schema import TASKS, TranslationConfig
-from nmt.config.shapes import fields_below
 from nmt.tasks.components import parse_saved_config
 from scripts.json_schema import json_schema
 from scripts.make_reference import reference_yaml

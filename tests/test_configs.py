@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from nmt.config import ClassificationConfig
-from nmt.config.registry import Section
+from nmt.config.registry import Section, fields_below, shape_of
 from nmt.config.schema import TASKS
-from nmt.config.shapes import fields_below, shape_of
 from nmt.config.wording import all_synonyms
 from nmt.errors import ConfigError
 from nmt.model.attention.presets import ATTENTION_PRESETS

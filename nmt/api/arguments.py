@@ -14,9 +14,8 @@ from typing import Any, Literal, TypedDict, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from nmt.config.registry import Section
+from nmt.config.registry import Section, choices_of, shape_of
 from nmt.config.schema import RuntimeConfig, SearchConfig
-from nmt.config.shapes import choices_of, shape_of
 from nmt.config.wording import advice, in_words, nearest
 from nmt.errors import ConfigError, DataError
 

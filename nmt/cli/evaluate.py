@@ -356,7 +356,7 @@ def _short(name: str) -> str:
 def _add_to_card(folder: Path, scores: Mapping[str, Mapping[str, MetricScore]]) -> None:
     """Adds the scores of texts to the model card."""
     from nmt.checkpoint.card import CardScore
-    from nmt.tasks.base import add_to_card
+    from nmt.tasks.publishing import add_to_card
 
     rows = ((text, score) for text, metrics in scores.items() for score in metrics.values())
     add_to_card(folder, [CardScore(text, score.name, score.value, score.signature or "") for text, score in rows])

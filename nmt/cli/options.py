@@ -18,8 +18,8 @@ from pydantic.fields import FieldInfo
 import nmt
 from nmt.api.arguments import PRECISION, machine, search_with
 from nmt.cli.common import USER_ERROR, flag_of
+from nmt.config.registry import choices_of, shape_of
 from nmt.config.schema import FiltersConfig, Positive, RuntimeConfig, SearchConfig, Seed, Tokens
-from nmt.config.shapes import choices_of, shape_of
 from nmt.config.wording import in_words, nearest, shown, synonyms
 from nmt.errors import on_one_line
 

@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nmt.config.document import DEEPEST, UNKNOWN, KeyPath, Location, Node, Problem, dotted, read_value
-from nmt.config.registry import Registry
+from nmt.config.registry import Registry, Shape, fields_below, shape_of
 from nmt.config.schema import TASKS, ExperimentConfig
-from nmt.config.shapes import Shape, fields_below, shape_of
 from nmt.config.wording import advice
 
 Presets = Mapping[str, Mapping[str, Mapping[str, Any]]]

@@ -11,9 +11,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from nmt.config.document import recognise_scalars
-from nmt.config.registry import PartOptions, Section
+from nmt.config.registry import PartOptions, Section, fields_in_order
 from nmt.config.schema import ExperimentConfig
-from nmt.config.shapes import fields_in_order
 
 WIDTH = 110
 """Longest line of a comment."""

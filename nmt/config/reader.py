@@ -21,9 +21,19 @@ from pydantic import ValidationError
 
 from nmt.config.document import MOST_PROBLEMS, UNKNOWN, KeyPath, Node, Problem, dotted, error_of, locate, read_document
 from nmt.config.overrides import Presets, apply_overrides, expand_presets, experiment_of
-from nmt.config.registry import PartOf, PartOptions, Registry, Section, UnknownValueError, decided
+from nmt.config.registry import (
+    PartOf,
+    PartOptions,
+    Registry,
+    Section,
+    Shape,
+    UnknownValueError,
+    decided,
+    fields_below,
+    fit,
+    shape_of,
+)
 from nmt.config.schema import TASKS, ExperimentConfig
-from nmt.config.shapes import Shape, fields_below, fit, shape_of
 from nmt.config.wording import advice, complaint, in_words, nearest, shown, synonyms
 from nmt.errors import ConfigError, line_of
 

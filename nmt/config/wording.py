@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from nmt.config.document import NUMBERS, SCALARS
-from nmt.config.shapes import choices_of
+from nmt.config.registry import choices_of
 
 _DESCRIBED_BY_THE_SCHEMA = (
     *("greater_than", "greater_than_equal", "less_than", "less_than_equal"),

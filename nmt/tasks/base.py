@@ -8,7 +8,6 @@ names another), the checkpoint from which training resumes, and the model whose 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -18,16 +17,14 @@ from typing import Any, Literal, TypeVar
 from torch import nn
 
 from nmt.checkpoint import find, load_model_files, read_metadata
-from nmt.checkpoint.card import CARD_FILE, CardScore, model_card, with_scores
-from nmt.checkpoint.durable import replace_file
-from nmt.checkpoint.folder import Loaded, parameter_count, refuse_integers
+from nmt.checkpoint.folder import Loaded, refuse_integers
 from nmt.config import ExperimentConfig, corpus_size, difference
 from nmt.config.registry import PartOptions
 from nmt.config.schema import LearningConfig, SentencePieceConfig
 from nmt.data.batching import UpdateStream
 from nmt.data.readers.base import SplitOptions
 from nmt.data.tokenizer import TokenizerPair
-from nmt.errors import CheckpointError, ConfigError, counted, line_of, reason, require_file, try_each
+from nmt.errors import CheckpointError, ConfigError, counted, try_each
 from nmt.kernels.select import Kernels, WeightFormat, choose_kernels, reference_kernels
 from nmt.model.modules import without_initialization, without_memory
 from nmt.runtime import (
@@ -245,31 +242,6 @@ def load_checkpoint(path: Path | str, which: Which, kind: type[ConfigT], refusal
     if not isinstance(config, kind):
         raise CheckpointError(f"{loaded.path}: {refusal}")
     return loaded, config
-
-
-def card_of(folder: Path) -> str:
-    """Returns the model card of a checkpoint folder; makes one where there is none. Raises `CheckpointError`."""
-    file = folder / CARD_FILE
-    try:
-        if os.path.lexists(file):
-            require_file(file)
-            return file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise CheckpointError(f"{file}: cannot be read: {reason(error)}") from error
-    except UnicodeDecodeError as error:
-        raise CheckpointError(f"{file}:{line_of(error)}: not UTF-8; mend or remove it") from None
-    loaded = load_model_files(folder)
-    config = read_saved_config(folder)
-    return model_card(config, loaded.metadata, parameter_count(loaded.tensors), integers=bool(loaded.scales))
-
-
-def add_to_card(folder: Path, scores: Sequence[CardScore]) -> None:
-    """Writes scores into the model card of a checkpoint folder; raises `CheckpointError`."""
-    card = with_scores(card_of(folder), scores)
-    try:
-        replace_file(folder / CARD_FILE, card)
-    except OSError as error:
-        raise CheckpointError(f"{folder / CARD_FILE}: cannot be written: {reason(error)}") from error
 
 
 def restore_network(

@@ -1,20 +1,22 @@
-"""A model's files as they are published: without training state, and without the folders of the machine."""
+"""Model cards, and a model's files as they are published: without training state and the folders of the machine."""
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from nmt.checkpoint import find, load_model_files
-from nmt.checkpoint.card import CARD_FILE
-from nmt.checkpoint.folder import CONFIG_FILE, TRAINING_FILE
+from nmt.checkpoint.card import CARD_FILE, CardScore, model_card, with_scores
+from nmt.checkpoint.durable import replace_file
+from nmt.checkpoint.folder import CONFIG_FILE, TRAINING_FILE, parameter_count
 from nmt.checkpoint.huggingface import MODEL_FILES
 from nmt.checkpoint.metadata import METADATA_FILE, describe
 from nmt.config import Section, dump_config
-from nmt.errors import CheckpointError
-from nmt.tasks.base import Which, card_of
+from nmt.errors import CheckpointError, line_of, reason, require_file
+from nmt.tasks.base import Which
 from nmt.tasks.components import read_saved_config
 from nmt.tasks.translation.loading import copy_lexicon
 
@@ -56,3 +58,28 @@ def without_folders(value: Any) -> Any:
             if kind(value).is_absolute():
                 return kind(value).name or "."
     return value
+
+
+def card_of(folder: Path) -> str:
+    """Returns the model card of a checkpoint folder; makes one where there is none. Raises `CheckpointError`."""
+    file = folder / CARD_FILE
+    try:
+        if os.path.lexists(file):
+            require_file(file)
+            return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read: {reason(error)}") from error
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{file}:{line_of(error)}: not UTF-8; mend or remove it") from None
+    loaded = load_model_files(folder)
+    config = read_saved_config(folder)
+    return model_card(config, loaded.metadata, parameter_count(loaded.tensors), integers=bool(loaded.scales))
+
+
+def add_to_card(folder: Path, scores: Sequence[CardScore]) -> None:
+    """Writes scores into the model card of a checkpoint folder; raises `CheckpointError`."""
+    card = with_scores(card_of(folder), scores)
+    try:
+        replace_file(folder / CARD_FILE, card)
+    except OSError as error:
+        raise CheckpointError(f"{folder / CARD_FILE}: cannot be written: {reason(error)}") from error
