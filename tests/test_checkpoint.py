@@ -115,7 +115,7 @@ def snapshot(step: int, metrics: dict[str, float | None] | None = None, **change
 def start(path: Path, *overrides: str, fresh: bool = False) -> tuple[RunFolder, Path | None]:
     """Open a run as a training process does, and let the next one open it."""
     run = RunFolder(path)
-    resumed = run.open(configure("training.keep_last=2", *overrides), fresh=fresh, read_config=read_config)
+    resumed, _ = run.open(configure("training.keep_last=2", *overrides), fresh=fresh, read_config=read_config)
     run.close()
     return run, resumed
 

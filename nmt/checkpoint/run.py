@@ -103,8 +103,11 @@ class RunFolder:
 
     def open(
         self, config: ExperimentConfig, *, fresh: bool, read_config: Callable[[Path], ExperimentConfig]
-    ) -> Path | None:
-        """Takes the folder for a training process. Returns the checkpoint to resume from, or None for a new run.
+    ) -> tuple[Path | None, dict[str, int]]:
+        """Takes the folder for a training process.
+
+        Returns the checkpoint to resume from, or None for a new run, and the checkpoint's settings that follow the
+        training text, by dotted path.
 
         For the main process, before it writes anything into the folder. `read_config(folder)` reads the config of a
         checkpoint. Nothing is lost: with `fresh`, an earlier run is renamed as a whole to `RUN.previous-N` and stays
@@ -216,17 +219,19 @@ class RunFolder:
         state = f"{len(saved)} checkpoints, the last one {saved[-1].name}" if saved else "no checkpoint"
         logger.info("%s starts again; the earlier run (%s) is now %s", self.path, state, previous)
 
-    def _resume(self, config: ExperimentConfig, read_config: Callable[[Path], ExperimentConfig]) -> Path | None:
+    def _resume(
+        self, config: ExperimentConfig, read_config: Callable[[Path], ExperimentConfig]
+    ) -> tuple[Path | None, dict[str, int]]:
         folders = self.checkpoints()
         if not folders:
             if self.config_file.exists():
                 logger.info("%s holds no checkpoint yet: training starts from the beginning", self.path)
-            return None
+            return None, {}
         newest = folders[-1]
         self._repair(newest)
         check_config(newest)
-        conflicts = resume_conflicts(read_config(newest), config)
-        if conflicts:
+        saved = read_config(newest)
+        if conflicts := resume_conflicts(saved, config):
             raise ConfigError(
                 *conflicts,
                 f"run: {self.path} cannot go on with another config; take the values back, name another folder, or "
@@ -237,7 +242,7 @@ class RunFolder:
                 f"{newest}: training cannot go on from here, {TRAINING_FILE} has been removed; name another run, or "
                 "start again with --fresh, which keeps what is there aside"
             )
-        return newest
+        return newest, corpus_size.values_that_follow(saved)
 
     def _repair(self, newest: Path) -> None:
         """Brings the pointers in step with the folders, after a kill between the two or a folder removed by hand."""

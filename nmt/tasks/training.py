@@ -71,12 +71,10 @@ def train(
         # Mistakes in the data and in the initial model leave no run folder behind.
         data = task.open_data(config, runtime)
         initial_model = load_initial_model(config) if fresh or folder.pointed("last") is None else None
-        resumed = folder.open(config, fresh=fresh, read_config=read_saved_config) if runtime.is_main else None
+        opened = folder.open(config, fresh=fresh, read_config=read_saved_config) if runtime.is_main else (None, {})
         stack.callback(folder.close)
-        resumed = broadcast_object(resumed)
-        if resumed is not None:
-            saved = read_saved_config(resumed)
-            config = corpus_size.fill_in(config, corpus_size.values_that_follow(saved))
+        resumed, values = broadcast_object(opened)
+        config = corpus_size.fill_in(config, values)
         set_up_logging(folder.log_file, runtime.is_main, verbose, quiet)
         stack.callback(set_up_logging, None, runtime.is_main, quiet=quiet)
         _log_machine(runtime)
