@@ -84,7 +84,7 @@ class Workers(Generic[Part, Resources, Result]):
         self._pool = ProcessPoolExecutor(count, context, _start_worker, (work, begin, arguments))
         with _interrupts_held():
             # An empty call for each: the pool starts a worker when none is idle.
-            self._starting = [self._pool.submit(tuple) for _ in range(count)]
+            self._starting: list[Future[Any]] = [self._pool.submit(tuple) for _ in range(count)]
         self._processes = set(multiprocessing.active_children()) - before
 
     @property

@@ -150,7 +150,7 @@ def is_copy(source: str, target: str) -> bool:
     if sides[0].casefold().split() != sides[1].casefold().split():
         return False
     # Words that begin with a letter and with no capital; scripts without case have no capitals.
-    counts = (sum(letter == letter.lower() for letter in _FIRST_LETTER.findall(text)) for text in sides)
+    counts: list[int] = [sum(letter == letter.lower() for letter in _FIRST_LETTER.findall(text)) for text in sides]
     return min(counts) >= WORDS_OF_A_COPY
 
 

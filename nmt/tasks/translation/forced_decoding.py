@@ -375,8 +375,8 @@ def _attention(
         weights_BTNS = single.dense()
     else:
         # The batches of translators may have longer sentences as context.
-        pairs, positions = len(sources), [max(map(len, side)) + 1 for side in (targets, sources)]
-        parts = [weights.mean()[:pairs, : positions[0], : positions[1]] for weights in attentions]
+        longest_target, longest_source = (max(map(len, side)) + 1 for side in (targets, sources))
+        parts = [weights.mean()[: len(sources), :longest_target, :longest_source] for weights in attentions]
         weights_BTNS = torch.stack(parts).mean(0)[:, :, None]
     # One transfer for the batch, not one for each sentence.
     weights_BNTS = weights_BTNS.transpose(1, 2).float().cpu().numpy()
