@@ -13,7 +13,7 @@ import pytest
 from nmt.cli import lexicon, translate
 from nmt.cli.translate import render_json
 from nmt.config.schema import SearchConfig, TokenizerConfig
-from nmt.data.lexicons import Lexicon
+from nmt.data.lexicons import Lexicon, SourceTokens
 from nmt.data.tokenizer import TokenizerPair, learn
 from nmt.errors import ConfigError
 from nmt.search import Hypothesis
@@ -23,7 +23,6 @@ from nmt.tasks.translation import text_translation
 from nmt.tasks.translation.evaluation import validation_search
 from nmt.tasks.translation.loading import System, build_system, load_model
 from nmt.tasks.translation.text_translation import Request, Translation, translate_lines
-from nmt.tasks.translation.unknown_words import SourceTokens
 from tests.support.commands import Call
 from tests.support.models import CONFIG, CPU, save_small, small_config
 from tests.support.training_runs import run_config

@@ -23,6 +23,7 @@ from nmt.data.batching.pair_batches import collate
 from nmt.data.batching.plan import length_batches, padded_buckets
 from nmt.data.cache import flatten
 from nmt.data.cache.pair_encoding import words_of
+from nmt.data.lexicons import SourceTokens
 from nmt.data.readers.files import line_windows
 from nmt.data.tokenizer import Span, Tokenizer, words_of_spans
 from nmt.errors import ConfigError, DataError
@@ -31,7 +32,6 @@ from nmt.model.translator import DocumentMemory, SentenceStates, TranslatorInCon
 from nmt.runtime import gather_objects, in_halves, logger, pinned
 from nmt.search import Hypothesis, Model, translate_batch
 from nmt.tasks.translation.loading import System
-from nmt.tasks.translation.unknown_words import SourceTokens
 
 LONG_LINE = 1 << 14
 """Characters up to which lines are always tokenized whole."""
