@@ -33,17 +33,8 @@ BLANK_LINES = "blank_lines"
 TABLE = "table"
 """Value of --by-length without a picture."""
 CLASSIFIER_OPTIONS = (
-    "model",
-    "checkpoint",
-    "plugin",
-    "test_sets",
-    "samples",
-    "output",
-    "json",
-    "card",
-    "progress",
-    "docs",
-    "labels",
+    *("model", "checkpoint", "plugin", "test_sets", "samples", "output"),
+    *("json", "card", "progress", "docs", "labels"),
 )
 """Options for classifiers, beside those of the machine."""
 
@@ -191,7 +182,7 @@ def _evaluate_translator(options: argparse.Namespace, runtime: Runtime) -> None:
         if options.card:
             how = f"beam {search.beam_size}" if search.kind == "beam" else search.kind
             how += ", int8" * (runtime.weights == "int8")
-            _add_to_card(models[0].path, {f"{_short(each.test_set.name)}, {how}": each.scores for each in evaluations})
+            _add_to_card(models[0].path, {f"{each.test_set.name}, {how}": each.scores for each in evaluations})
         values = {"models": [str(model.path) for model in models], "baseline": options.baseline}
         texts = [evaluation.as_text(options.baseline) for evaluation in evaluations]
         _write(options, files, evaluations, texts, values | {"search": search.model_dump()})
@@ -274,7 +265,7 @@ def _evaluate_classifier(options: argparse.Namespace, runtime: Runtime) -> None:
         evaluations = [scored(test_set) for test_set in sets]
     if runtime.is_main:
         if options.card:
-            _add_to_card(model.path, {_short(each.test_set.name): each.scores.scores for each in evaluations})
+            _add_to_card(model.path, {each.test_set.name: each.scores.scores for each in evaluations})
         texts = [evaluation.as_text() for evaluation in evaluations]
         _write(options, files, evaluations, texts, {"models": [str(model.path)]})
 
@@ -348,18 +339,17 @@ def _files(
     return output_files(options.output, names, suffix) if runtime.is_main else []
 
 
-def _short(name: str) -> str:
-    """Returns the name of a test set without the folder of its file."""
-    return Path(name).name
-
-
 def _add_to_card(folder: Path, scores: Mapping[str, Mapping[str, MetricScore]]) -> None:
-    """Adds the scores of texts to the model card."""
+    """Adds the scores to the model card, by test set; of a file without its folder."""
     from nmt.checkpoint.card import CardScore
     from nmt.tasks.publishing import add_to_card
 
-    rows = ((text, score) for text, metrics in scores.items() for score in metrics.values())
-    add_to_card(folder, [CardScore(text, score.name, score.value, score.signature or "") for text, score in rows])
+    rows = [
+        CardScore(Path(text).name, score.name, score.value, score.signature or "")
+        for text, metrics in scores.items()
+        for score in metrics.values()
+    ]
+    add_to_card(folder, rows)
 
 
 def _write(
