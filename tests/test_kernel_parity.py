@@ -21,8 +21,8 @@ import nmt.kernels
 from nmt.kernels.attention import attend, exponentials, reference, source_gradients
 from nmt.kernels.attention import native as native_attention
 from nmt.kernels.cross_entropy.chunked import (
-    Chunk,
     ChunkLosses,
+    LossChunk,
     chunk_losses,
     chunked_cross_entropy,
     chunked_regularized_cross_entropy,
@@ -465,7 +465,7 @@ def test_a_loss_without_gradients_computes_none() -> None:
     """Validation saves the products of the backward pass, although its parameters want gradients."""
     wanted: list[bool] = []
 
-    def noting(chunk: Chunk) -> ChunkLosses:
+    def noting(chunk: LossChunk) -> ChunkLosses:
         wanted.append(chunk.d_bias_V is not None)
         return chunk_losses(chunk)
 

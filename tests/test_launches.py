@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from nmt.data.batching import Batch
 from nmt.kernels.cross_entropy import chunked
-from nmt.kernels.cross_entropy.chunked import Chunk, ChunkLosses, chunked_cross_entropy
+from nmt.kernels.cross_entropy.chunked import ChunkLosses, LossChunk, chunked_cross_entropy
 from nmt.kernels.select import reference_kernels
 from nmt.kernels.steps import StepKernels
 from nmt.model.translator import Translator, Vocabulary
@@ -108,7 +108,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Launches:
 def update(launches: Launches, batch: Batch, prepare: Callable[[Batch], Batch]) -> int:
     """Returns the launches of the forward and backward pass of the network for Multi30k."""
 
-    def loss(chunk: Chunk) -> ChunkLosses:
+    def loss(chunk: LossChunk) -> ChunkLosses:
         logits_NV = chunk.weight_VR.product(chunk.readout_NR)
         normalizer_N, expected_N, mean_N = chunk.bias_V.new_empty(3, len(chunk.readout_NR))
         launches.counts["loss"] += 1

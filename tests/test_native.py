@@ -22,7 +22,7 @@ from nmt.kernels import compiler as build
 from nmt.kernels.attention import native as attention
 from nmt.kernels.compiler import search_gates
 from nmt.kernels.cross_entropy import chunked
-from nmt.kernels.cross_entropy.chunked import Chunk
+from nmt.kernels.cross_entropy.chunked import LossChunk
 from nmt.kernels.cross_entropy.native import native_chunk_losses
 from nmt.kernels.gru.native import gru_forward, gru_step
 from nmt.kernels.linear.onednn import PrepackedProduct
@@ -173,7 +173,7 @@ def test_the_exponential_is_good_to_a_few_units_in_the_last_place() -> None:
     x = torch.linspace(-80.0, 15.0, 20_001)
     logits = torch.stack([torch.zeros_like(x), x], 1)
     target = torch.zeros(len(x), dtype=torch.int64)
-    found = native_chunk_losses(Chunk(*as_product(logits), target, d_bias_V=torch.zeros(2))).d_logits_NV
+    found = native_chunk_losses(LossChunk(*as_product(logits), target, d_bias_V=torch.zeros(2))).d_logits_NV
     assert found is not None
     torch.testing.assert_close(found[:, 1].double(), torch.softmax(logits.double(), 1)[:, 1], rtol=3e-7, atol=0)
 
@@ -186,7 +186,7 @@ def test_what_is_no_number_is_not_lost(short: torch.dtype) -> None:
         logits = drawn(3, 50, dtype=short)
         logits[1, 7] = wrong
         d_bias = torch.zeros(50, dtype=exact(short))
-        losses = native_chunk_losses(Chunk(*as_product(logits), torch.tensor([1, 2, 3]), 0.1, None, d_bias))
+        losses = native_chunk_losses(LossChunk(*as_product(logits), torch.tensor([1, 2, 3]), 0.1, None, d_bias))
         assert losses.normalizer_N.isfinite().tolist() == [True, False, True]
         assert losses.d_logits_NV is not None
         assert losses.d_logits_NV.isfinite().all(1).tolist() == [True, False, True]
@@ -479,7 +479,9 @@ def test_numbers_by_hand() -> None:
     )
     d_bias = torch.ones(3)
     for of_chunk in (chunked.chunk_losses, *([native_chunk_losses] if build.load_library()[0] else [])):
-        losses = of_chunk(Chunk(PrepackedProduct(weight), readout, bias, torch.tensor([2]), 0.3, None, d_bias.zero_()))
+        losses = of_chunk(
+            LossChunk(PrepackedProduct(weight), readout, bias, torch.tensor([2]), 0.3, None, d_bias.zero_())
+        )
         assert losses.normalizer_N.tolist() == pytest.approx([math.log(8.0)])
         assert losses.expected_N.tolist() == pytest.approx([math.log(5.0)])
         assert losses.d_logits_NV is not None

@@ -31,7 +31,7 @@ BYTES_OF_A_LOGIT = 16
 """Memory of a logit in a chunk: itself, its probability and its gradient, in the compute and in single precision."""
 
 
-class Chunk(NamedTuple):
+class LossChunk(NamedTuple):
     """Positions whose logits exist at a time."""
 
     weight_VR: PrepackedProduct
@@ -63,10 +63,10 @@ class ChunkLosses(NamedTuple):
     """The mean of the logits; None: the caller computes it from the mean weight."""
 
 
-LogitLosses = Callable[[Chunk], ChunkLosses]
+LogitLosses = Callable[[LossChunk], ChunkLosses]
 
 
-def chunk_losses(chunk: Chunk) -> ChunkLosses:
+def chunk_losses(chunk: LossChunk) -> ChunkLosses:
     """Computes the losses of a chunk with PyTorch operations."""
     weight_VR, readout_NR, bias_V, target_N, smoothing, alpha, d_bias_V = chunk
     logits_NV = weight_VR.product(readout_NR, bias_V)
@@ -196,7 +196,7 @@ class _Chunked(torch.autograd.Function):
             for rows in chunks(count, chunk_size(weight_VR) // passes):
                 readout = readout_PMR[:, rows].to(dtype).flatten(0, 1)
                 target = target_M[rows].repeat(passes)
-                losses = of_chunk(Chunk(ahead, readout, bias, target, smoothing, alpha, d_bias))
+                losses = of_chunk(LossChunk(ahead, readout, bias, target, smoothing, alpha, d_bias))
                 normalizer_n, expected_n, d_logits, divergence_m, mean_n = losses
                 likelihood += (normalizer_n - expected_n).sum()
                 if divergence_m is not None:
@@ -245,7 +245,7 @@ class _LogProbabilities(torch.autograd.Function):
             ahead, bias = PrepackedProduct(weight_VR.to(ctx.dtype)), bias_V.to(sum_dtype)
             for rows in chunks(len(readout_NR), chunk_size(weight_VR)):
                 readout = readout_NR[rows].to(ctx.dtype)
-                losses = of_chunk(Chunk(ahead, readout, bias, target_N[rows]))
+                losses = of_chunk(LossChunk(ahead, readout, bias, target_N[rows]))
                 result_N[rows] = losses.expected_N - losses.normalizer_N
         return result_N
 
@@ -261,7 +261,7 @@ class _LogProbabilities(torch.autograd.Function):
         with torch.autocast(readout_NR.device.type, enabled=False):
             for rows in chunks(len(readout_NR), chunk_size(weight_VR)):
                 readout = readout_NR[rows].to(ctx.dtype)
-                d_logits = ctx.of_chunk(Chunk(ahead, readout, bias, target_N[rows], d_bias_V=unscaled)).d_logits_NV
+                d_logits = ctx.of_chunk(LossChunk(ahead, readout, bias, target_N[rows], d_bias_V=unscaled)).d_logits_NV
                 # softmax - onehot is the gradient of -log p.
                 d_logits.mul_(-scale_N[rows].unsqueeze(1))
                 d_bias += d_logits.sum(0, dtype=sum_dtype)

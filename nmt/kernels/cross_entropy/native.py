@@ -10,12 +10,12 @@ from torch import Tensor
 
 from nmt.kernels.compiler import address, can_be_called, declare
 from nmt.kernels.cross_entropy import reference
-from nmt.kernels.cross_entropy.chunked import Chunk, ChunkLosses
+from nmt.kernels.cross_entropy.chunked import ChunkLosses, LossChunk
 
 _calls = declare({"loss": "sspppeppi", "regularized_loss": "sspppeepppi", "column_sums": "sspp", "log_softmax": "sspp"})
 
 
-def native_chunk_losses(chunk: Chunk) -> ChunkLosses:
+def native_chunk_losses(chunk: LossChunk) -> ChunkLosses:
     """Computes `chunked.chunk_losses` in C; adds the bias, in at least single precision, as it reads the logits."""
     weight_VR, readout_NR, bias_V, target_N, smoothing, alpha, d_bias_V = chunk
     assert readout_NR.device.type == "cpu"

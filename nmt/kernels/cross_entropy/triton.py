@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from triton.language import constexpr
 
-from nmt.kernels.cross_entropy.chunked import MOST_PIECES, Chunk, ChunkLosses, chunk_losses
+from nmt.kernels.cross_entropy.chunked import MOST_PIECES, ChunkLosses, LossChunk, chunk_losses
 from nmt.kernels.rnn.triton import load
 
 
@@ -50,7 +50,7 @@ def num_warps(block: int) -> int:
     return min(max(block // 256, 4), 32)
 
 
-def triton_chunk_losses(chunk: Chunk) -> ChunkLosses:
+def triton_chunk_losses(chunk: LossChunk) -> ChunkLosses:
     """Computes `chunked.chunk_losses`; adds the bias, in single precision, as it reads the logits.
 
     A row with the target -1 does not count: its losses and its gradient are 0. Two passes and very large vocabularies
