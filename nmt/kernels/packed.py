@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from nmt.kernels.linear.quantization import has_prepacked_weights
@@ -69,7 +70,8 @@ class Packing:
         row_P = torch.arange(rows, device=device).repeat(longest)
         position_P = torch.arange(longest, device=device).repeat_interleave(rows)
         sizes_T = torch.full((longest,), rows)
-        return Packing(row_P * longest + position_P, row_P, position_P, sizes_T, lengths_N, is_masked=True)
+        element_P = torch.add(position_P, row_P, alpha=longest)
+        return Packing(element_P, row_P, position_P, sizes_T, lengths_N, is_masked=True)
 
     @property
     def rows(self) -> int:
@@ -92,9 +94,10 @@ class Packing:
     def mirrored_P(self) -> Tensor:
         """Where in packed order the element stands that is as far from the other end of its row; padding stays."""
         if self.is_masked:
-            last_P = self.lengths_N[self.row_P] - 1
-            position_P = torch.where(self.position_P <= last_P, last_P - self.position_P, self.position_P)
-            return position_P * self.rows + self.row_P
+            position_TN = self.position_P.view(-1, self.rows)
+            mirrored_TN = self.lengths_N - 1 - position_TN
+            mirrored_TN = torch.where(mirrored_TN < 0, position_TN, mirrored_TN)
+            return torch.add(self.row_P, mirrored_TN.flatten(), alpha=self.rows)
         lengths_P = self.lengths_N.to(self.row_P.device, non_blocking=True)[self.row_P]
         return self._starts_T[lengths_P - 1 - self.position_P] + self._rank_P
 
@@ -357,15 +360,39 @@ def _masked_layer(stack: nn.RNNBase, inputs_PX: Tensor, packing: Packing, weight
     of padding are meaningless.
     """
     sides, finals = [], []
+    first = (inputs_PX.new_zeros(1, packing.rows, stack.hidden_size),) * LIBRARY_CELLS[stack.mode][1]
     for direction, of_direction in enumerate(weights):
-        side_PX = inputs_PX.index_select(0, packing.mirrored_P) if direction else inputs_PX
-        first_1RH = inputs_PX.new_zeros(1, packing.rows, stack.hidden_size)
-        first, side_TRX = (first_1RH,) * LIBRARY_CELLS[stack.mode][1], side_PX.view(-1, packing.rows, side_PX.shape[1])
+        side_PX = _mirrored(inputs_PX, packing) if direction else inputs_PX
+        side_TRX = side_PX.view(-1, packing.rows, side_PX.shape[1])
         outputs_TRH, _ = library_layers(stack, side_TRX, first, [of_direction], directions=1, batch_first=False)
-        outputs_PH = outputs_TRH.flatten(0, 1)
-        finals.append(outputs_PH.index_select(0, packing.last_R))
-        sides.append(outputs_PH.index_select(0, packing.mirrored_P) if direction else outputs_PH)
+        side_PH = outputs_TRH.flatten(0, 1)
+        if direction:
+            side_PH = _mirrored(side_PH, packing)
+        # Backwards, a row ends at its first element.
+        finals.append(side_PH[: packing.rows] if direction else side_PH.index_select(0, packing.last_R))
+        sides.append(side_PH)
     return torch.cat(sides, 1), torch.stack(finals)
+
+
+def _mirrored(rows_PF: Tensor, packing: Packing) -> Tensor:
+    """Returns the elements of each padded row from its end to its beginning."""
+    mirrored_PF: Tensor = _Mirrored.apply(rows_PF, packing.mirrored_P)  # type: ignore[no-untyped-call]
+    return mirrored_PF
+
+
+class _Mirrored(torch.autograd.Function):
+    """Rows [P, F] in an order that is its own inverse: the backward pass is the same, and adds nothing up."""
+
+    @staticmethod
+    def forward(ctx: Any, rows_PF: Tensor, mirrored_P: Tensor) -> Tensor:
+        ctx.save_for_backward(mirrored_P)
+        return rows_PF.index_select(0, mirrored_P)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_rows_PF: Tensor) -> tuple[Tensor, None]:
+        (mirrored_P,) = ctx.saved_tensors
+        return d_rows_PF.index_select(0, mirrored_P), None
 
 
 def library_layers(

@@ -104,8 +104,7 @@ class RecurrentLayers(nn.Module):
         layers: list[State] = []
         for segment, final in zip(self.segments, finals, strict=True):
             parts = [
-                part.new_zeros(len(part), packing.rows, segment.hidden_size)
-                .index_copy(1, packing.row_R, part)
+                self._by_row(part, packing)
                 .view(segment.num_layers, -1, packing.rows, segment.hidden_size)
                 .transpose(1, 2)
                 .flatten(2)
@@ -114,6 +113,12 @@ class RecurrentLayers(nn.Module):
             ]
             layers += zip(*parts, strict=True)
         return tuple(layers)
+
+    def _by_row(self, part: Tensor, packing: Packing) -> Tensor:
+        """Returns the last states [L x D, N, H] of packed ones [L x D, R, H]; masked rows stand in order."""
+        if packing.is_masked:
+            return part
+        return part.new_zeros(len(part), packing.rows, part.shape[2]).index_copy(1, packing.row_R, part)
 
 
 class RecurrentEncoder(RecurrentLayers):
@@ -151,17 +156,18 @@ class RecurrentEncoder(RecurrentLayers):
             last_N = (packing.lengths_N - 1).to(source_BS.device, non_blocking=True)
             last_P = last_N.index_select(0, packing.row_P)
             position_P = torch.where(position_P < last_P, last_P - 1 - position_P, position_P)
-        place_P = packing.row_P * positions + position_P
+        place_P = torch.add(position_P, packing.row_P, alpha=positions)
         inputs_PE = self.embedding(source_BS.flatten().index_select(0, place_P))
         outputs_PC, finals = self.run(inputs_PE, packing)
         # Before padding is added, which stays exactly zero.
         outputs_PC = self.drop(self.norm(outputs_PC), self.dropout, self.training)
         mask_BS = torch.arange(positions, device=packing.lengths_N.device) < packing.lengths_N.unsqueeze(1)
-        if masked:
-            outputs_PC = outputs_PC.masked_fill(~mask_BS.t().reshape(-1, 1), 0.0)
         memory_PC = outputs_PC.new_zeros(batch * positions, self.output_size).index_copy(0, place_P, outputs_PC)
+        memory_BSC = memory_PC.view(batch, positions, -1)
+        if masked:
+            memory_BSC = memory_BSC.masked_fill(~mask_BS.unsqueeze(2), 0.0)
         return Encoded(
-            memory_PC.view(batch, positions, -1),
+            memory_BSC,
             mask_BS.to(source_BS.device, non_blocking=True),
             self.by_layer(finals, packing),
         )

@@ -161,7 +161,7 @@ class Trainer:
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.options.clip_norm or float("inf"))
         reported = all_reduce_sum(sums)
-        is_finite = torch.isfinite(norm) & torch.isfinite(reported[0])
+        is_finite = torch.isfinite(norm + reported[0])
         step_where(self.optimizer, is_finite)
         if self.average:
             self.average.update(is_finite)

@@ -162,8 +162,7 @@ class TranslationObjective(Objective):
         forced = forced_readout(self.model, inputs)
         if batch.is_masked:
             positions_T = torch.arange(batch.target_BT.shape[1], device=batch.target_BT.device)
-            counts_BT = positions_T < batch.target_lengths_B.unsqueeze(1)
-            target_N = batch.target_BT.where(counts_BT, -1).flatten()
+            target_N = batch.target_BT.masked_fill(positions_T >= batch.target_lengths_B.unsqueeze(1), -1).flatten()
             return LossSums(*((each, None) for each in self.model.losses(forced, None, target_N, self.label_smoothing)))
         rows_N = target_rows(batch).to(batch.target_BT.device, non_blocking=True)
         target_N = batch.target_BT.flatten().index_select(0, rows_N)
