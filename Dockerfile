@@ -10,8 +10,8 @@ RUN apt-get update \
 
 WORKDIR /opt/nmt
 COPY constraints.txt ./
-# Options of pip for PyTorch alone, such as --index-url with the address of its wheels for CPUs: the others hold CUDA, of
-# several gigabytes.
+# Options of pip for PyTorch alone, such as --extra-index-url with the address of its wheels for CPUs, which pip prefers:
+# the others hold CUDA, of several gigabytes. (--index-url would look there for the other packages as well.)
 ARG TORCH_OPTIONS=""
 RUN pip install --no-cache-dir --constraint constraints.txt ${TORCH_OPTIONS} torch
 COPY pyproject.toml README.md LICENSE ./
