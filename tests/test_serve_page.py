@@ -96,3 +96,21 @@ def test_the_page_translates(server: Server, browser: Browser) -> None:  # noqa:
     page.locator(".links-view").wait_for()
     page.context.close()
     assert errors == []
+
+
+def test_the_page_asks_for_a_key_when_it_needs_one(checkpoint: Path, browser: Browser, tmp_path: Path) -> None:  # noqa: F811
+    file = tmp_path / "keys"
+    file.write_text("a key\n", encoding="utf-8")
+    with serving_process(checkpoint, options=("--api-keys", file)) as keyed:
+        page = browser.new_context().new_page()
+        page.goto(keyed.url)
+        key = page.get_by_label("API key")
+        assert key.is_hidden()
+        page.locator("#source").fill(SOURCES[3])
+        page.locator("#translate").click()
+        key.wait_for()
+        assert "API key missing or wrong" in page.locator("#notice").inner_text()
+        key.fill("a key")
+        translate(page, SOURCES[3], models=["small"])
+        page.locator(".tree .node.best").first.wait_for()
+        page.context.close()
