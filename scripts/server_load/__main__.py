@@ -21,6 +21,8 @@ from scripts.server_load.process import Server, serving
 
 AT_ONCE = 50
 """Attacks at the same time."""
+PARTS = 10
+"""Of the attacks, after each of which memory is measured: it may reach a level, and must not grow from part to part."""
 SAMPLES = 60
 """Of the memory under load."""
 GROWTH = 1.05
@@ -131,26 +133,27 @@ def _attack(options: argparse.Namespace) -> bool:
     kinds, problems = Counter[str](), list[str]()
     with serving(options.model) as server:
         asyncio.run(_attacks(server, Random(options.seed + 1), min(options.requests, 500), Counter(), []))  # warm
-        before, files_before = _memory(server), server.metric("process_open_fds")
-        random, half = Random(options.seed), options.requests // 2
-        asyncio.run(_attacks(server, random, half, kinds, problems))
-        middle = _memory(server)
-        asyncio.run(_attacks(server, random, options.requests - half, kinds, problems))
+        memory, files_before = [_memory(server)], server.metric("process_open_fds")
+        random = Random(options.seed)
+        for part in range(PARTS):
+            count = (part + 1) * options.requests // PARTS - part * options.requests // PARTS
+            asyncio.run(_attacks(server, random, count, kinds, problems))
+            memory.append(_memory(server))
         time.sleep(1)
         healthy = server.request("GET", "/health").status == 200
-        after, files = _memory(server), server.metric("process_open_fds")
+        files = server.metric("process_open_fds")
         waiting = server.metric("nmt_waiting_sentences", f'{{model="{options.model.resolve().name}"}}')
         failures = [line for line in server.log if "Traceback" in line or "Error" in line]
     print(f"{options.requests:,} hostile requests: {dict(kinds)}")
     print(
         f"  {len(problems)} answered wrongly, {len(failures)} errors in the log; health: {'good' if healthy else 'bad'}"
     )
-    memory = [f"{each / 2**20:.0f}" for each in (before, middle, after)]
-    print(f"  memory: {memory[0]} MiB before, {memory[1]} after half of them, {memory[2]} after all")
+    tenths = ", ".join(f"{each / 2**20:.1f}" for each in memory[1:])
+    print(f"  memory: {memory[0] / 2**20:.1f} MiB before; after each tenth {tenths}")
     print(f"  open files: {files_before:.0f} before, {files:.0f} after; {waiting:.0f} sentences wait")
     for problem in [*problems, *failures][:20]:
         print(f"  {problem}")
-    leaks = after > GROWTH * before or files > files_before or waiting
+    leaks = memory[-1] > GROWTH * memory[0] or files > files_before or waiting
     return healthy and not problems and not failures and not leaks
 
 
