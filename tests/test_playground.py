@@ -1,7 +1,8 @@
 """The playground in a real browser: the beam, what-if, equations, comparison, alignment, given pairs and documents.
 
 A loopback server answers with small models that are trained here. With NMT_SCREENSHOTS=FOLDER the test of screenshots
-writes them there, and with NMT_SCREENSHOT_MODELS="NAME=RUN NAME=RUN" most of them show these English-German models.
+writes them there. With NMT_SCREENSHOT_MODELS="NAME=RUN NAME=RUN" most of them show these English-German models, and
+with NMT_SCREENSHOT_MECHANISMS the others do: the second one has a predicted window, and the last one has several heads.
 """
 
 from __future__ import annotations
@@ -272,7 +273,7 @@ def test_other_weights_continue_the_search(open_server: Callable[..., Page], req
     assert asked["weights"]["1"] == pytest.approx(weights, abs=0.006)
     assert "attention changed at step 2" in page.locator(".changes").inner_text()
     assert numbers(page.locator(".sliders .value").all_inner_texts()) == pytest.approx(weights, abs=0.011)
-    page.get_by_role("button", name="Reset").is_disabled()
+    assert page.get_by_role("button", name="Reset").is_disabled()
 
 
 def test_an_edited_source_shows_what_changes(open_server: Callable[..., Page]) -> None:
@@ -568,12 +569,16 @@ SHOTS: tuple[tuple[str, str, bool, Callable[[Page], object]], ...] = (
     ("alignment", "light", False, lambda page: _given(page)),
     ("phone", "dark", True, lambda page: None),
 )
-OWN_SHOTS: tuple[tuple[str, str, bool, Callable[[Page], object]], ...] = (
+MECHANISM_SHOTS: tuple[tuple[str, str, bool, Callable[[Page], object]], ...] = (
     ("equations-dark", "dark", False, lambda page: page.locator(".mechanisms button").nth(1).click()),
     ("heads", "dark", False, lambda page: _all_heads(page)),
 )
-"""Of models that few people have trained: those of this file."""
 PAIR = "Today the boy is opening the window.\tHeute öffnet der Junge das Fenster."
+
+
+def _models_of(variable: str) -> dict[str, TrainedModel]:
+    named = (each.split("=") for each in os.environ.get(variable, "").split())
+    return {name: load_model(path, None, CPU) for name, path in named}
 
 
 def test_screenshots(browser: Browser, models: dict[str, TrainedModel], tmp_path: Path) -> None:  # noqa: F811
@@ -581,10 +586,10 @@ def test_screenshots(browser: Browser, models: dict[str, TrainedModel], tmp_path
     folder = Path(os.environ.get("NMT_SCREENSHOTS") or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
     own = f"{SOURCES[4]}\t{REFERENCES[4]}"
-    named = [each.split("=") for each in os.environ.get("NMT_SCREENSHOT_MODELS", "").split()]
-    given = {name: load_model(path, None, CPU) for name, path in named}
-    for shown_models, pair, shots in ((given or models, PAIR if given else own, SHOTS), (models, own, OWN_SHOTS)):
-        source, target = pair.split("\t")
+    for variable, shots in (("NMT_SCREENSHOT_MODELS", SHOTS), ("NMT_SCREENSHOT_MECHANISMS", MECHANISM_SHOTS)):
+        given = _models_of(variable)
+        shown_models = given or models
+        source, target = (PAIR if given else own).split("\t")
         with serving(shown_models) as (address, _):
             for name, scheme, phone, act in shots:
                 size: Any = PHONE if phone else {"width": 1200, "height": 1330 if name in ("beam", "what-if") else 900}
@@ -596,8 +601,9 @@ def test_screenshots(browser: Browser, models: dict[str, TrainedModel], tmp_path
                 )
                 page = context.new_page()
                 page.goto(address)
-                several = name in ("compare", "equations-dark", "heads")
-                translate(page, source, models=list(shown_models) if several else list(shown_models)[:1])
+                names = list(shown_models)
+                chosen = {"compare": names, "equations-dark": names, "heads": names[-1:]}.get(name, names[:1])
+                translate(page, source, models=chosen)
                 page.locator("#target").evaluate("(field, text) => { field.value = text; }", target)
                 act(page)
                 page.mouse.move(0, 0)
