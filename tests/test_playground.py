@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -385,6 +386,33 @@ WORD_WEIGHTS = """(name) => {
   const view = playground.views.find((each) => each.element.getAttribute("aria-label") === name);
   return wordAttention(view.attention);
 }"""
+
+
+def test_weights_of_words_are_sums_over_the_source_and_means_over_the_target(
+    open_server: Callable[..., Page], models: dict[str, TrainedModel]
+) -> None:
+    page = open_server()
+    translate(page, SOURCE)
+    trace = record_search(build_system([models["a"]], CPU), SOURCE, SearchConfig(beam_size=5))
+    assert trace is not None
+    path = [trace.best]
+    while (parent := trace.nodes[path[-1]].parent) > 0:
+        path.append(parent)
+    steps = [trace.nodes[trace.nodes[index].parent].expansion for index in reversed(path)]
+    weights_TS = np.mean([step.weights for step in steps if step is not None], axis=1)
+    sides = (trace.source_pieces, [trace.nodes[index].piece for index in reversed(path[1:])])
+    source, target = (np.cumsum([piece.startswith("▁") for piece in pieces]) - 1 for pieces in sides)
+    weights_TS = weights_TS[: len(target), : len(source)]
+    expected = [
+        [weights_TS[target == row][:, source == column].sum(1).mean() for column in range(source[-1] + 1)]
+        for row in range(target[-1] + 1)
+    ]
+    assert max(np.bincount(source)) > 1
+    assert max(np.bincount(target)) > 1
+    page.locator("#tab-attention").click()
+    shown = page.evaluate(WORD_WEIGHTS, "a")
+    assert shown["source"] == SOURCE.split()
+    assert np.asarray(shown["rows"]) == pytest.approx(np.asarray(expected), abs=0.01)
 
 
 def test_heads_words_and_colours(open_server: Callable[..., Page]) -> None:
