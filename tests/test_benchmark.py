@@ -18,8 +18,9 @@ import torch
 from nmt.config import schema
 from nmt.kernels.select import reference_kernels
 from nmt.model.translator import Translator, Vocabulary
+from nmt.training.graphs import SEEN
 from scripts.benchmarks import __main__ as benchmark
-from scripts.benchmarks import gnmt_v2, launches, training, translation
+from scripts.benchmarks import gnmt_v2, launches, network, training, translation
 from scripts.benchmarks.growth import exponent
 from scripts.benchmarks.network import (
     Spread,
@@ -34,6 +35,8 @@ from scripts.benchmarks.network import (
     model_options,
     recurrent_flops,
 )
+from tests.support.recorded_graphs import RecordedGraphs
+from tests.test_update_graphs import MASKED
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
@@ -217,6 +220,28 @@ def test_tokens_of_both_sides_are_counted_without_padding(tmp_path: Path) -> Non
         assert "launching" not in result, "a CPU has no launches"
     assert "GNMT v2" in table
     assert "with source" in table
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+def test_a_graph_and_compiled_code_make_the_updates_of_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs by their stand-in, and PyTorch's compiler up to the code that it would make."""
+    recorded = RecordedGraphs()
+    monkeypatch.setattr(network, "choose_kernels", lambda *_: MASKED)
+    monkeypatch.setattr(network, "CudaGraphs", lambda: recorded)
+    monkeypatch.setattr(network, "COMPILER", "eager")
+    batch, model = even_batch(6, 5, 4, 50), comparable(quick())
+    kernels: tuple[network.Kernel, ...] = ("reference", "graphed", "compiled")
+    updates = {kernel: Update(model, 50, Variant("fp32", kernel), CPU) for kernel in kernels}
+    expected = updates["reference"].gradients(batch)
+    for kernel, update in updates.items():
+        assert difference(update, expected, batch) < 1e-5
+        assert kernel == "reference" or kernel_name(update.kernels, update.variant.kernel) == kernel
+        for _ in range(4):
+            update(batch)
+    assert recorded.replays == 4 - SEEN
+    weights = [[*update.translator.parameters()] for update in updates.values()]
+    for one, *others in zip(*weights, strict=True):
+        assert all(torch.allclose(one, other, rtol=1e-4, atol=1e-6) for other in others)
 
 
 def test_a_run_of_updates_is_timed_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:

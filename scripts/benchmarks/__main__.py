@@ -66,6 +66,7 @@ BENCHMARKS: dict[str, tuple[ModuleType, str, tuple[Option, ...]]] = {
         "updates of the network",
         (
             *(rounds(5), Option("batch_tokens", "padded tokens of a batch", 4096, 128)),
+            Option("compiled", "1: also the reference by torch.compile, with one batch", 0, choices=(0, 1)),
             *(VOCABULARY, ATTENTION, PRECISION, THREADS, DEVICE),
         ),
     ),

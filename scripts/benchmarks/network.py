@@ -54,8 +54,10 @@ loop as in what is fused it differs by 4e-3 to 9e-3 with --quick and any preset,
 where a recurrent matrix of the encoder has no gradient, 1e-1 where one piece of a target is another one."""
 
 
-Kernel = Literal["auto", "reference", "graphed"]
+Kernel = Literal["auto", "reference", "graphed", "compiled"]
 KERNELS: tuple[Kernel, ...] = ("reference", "auto")
+COMPILER = "inductor"
+"""Backend of `torch.compile`."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,9 @@ class Variant:
 
     @property
     def counted(self) -> Variant:
-        """Returns the variant that calls the same products one by one, as a CUDA graph does not."""
-        return replace(self, kernel="auto") if self.kernel == "graphed" else self
+        """Returns the variant that calls the same products one by one, as CUDA graphs and compiled code do not."""
+        kernels: dict[Kernel, Kernel] = {"graphed": "auto", "compiled": "reference"}
+        return replace(self, kernel=kernels.get(self.kernel, self.kernel))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -137,9 +140,12 @@ class Update:
 
     def __init__(self, model: schema.ModelConfig, vocabulary: int, variant: Variant, device: torch.device) -> None:
         torch.manual_seed(1)
-        self.kernels = choose_kernels(variant.kernel, device, unsupported_reasons(model))
+        is_compiled = variant.kernel == "compiled"
+        kernel = "reference" if variant.kernel == "compiled" else variant.kernel
+        self.kernels = choose_kernels(kernel, device, unsupported_reasons(model))
         self.translator = Translator(model, Vocabulary(vocabulary, vocabulary, bos=2), self.kernels).to(device).train()
-        self.objective = TranslationObjective(self.translator, label_smoothing=0.1)
+        objective = TranslationObjective(self.translator, label_smoothing=0.1)
+        self.objective: Any = torch.compile(objective, backend=COMPILER, dynamic=False) if is_compiled else objective
         self.optimizer = OPTIMIZERS.build(AdamWOptions(), self.translator)
         self.device = device
         self.variant = variant
@@ -150,7 +156,14 @@ class Update:
         if self.graphs:
             self.graphs.run(batch, (1 / batch.target_tokens, AdamWOptions().learning_rate))
         else:
-            self.compute(batch.to(self.device), 1 / batch.target_tokens)
+            self.compute(self.on_device(batch), 1 / batch.target_tokens)
+
+    def on_device(self, batch: Batch) -> Batch:
+        """Returns the batch as the variant takes it; compiled code has no lengths of the host."""
+        if self.variant.kernel != "compiled":
+            return self.graphs.masked(batch) if self.graphs else batch.to(self.device)
+        assert batch.memory_M is not None
+        return batch.masked(batch.memory_M.to(self.device, non_blocking=True))
 
     def compute(self, batch: Batch, scale: float | torch.Tensor) -> torch.Tensor:
         """Computes an update; returns the norm of its gradient."""
@@ -174,7 +187,7 @@ class Update:
     def gradients(self, batch: Batch) -> torch.Tensor:
         """Returns all gradients of a batch as one vector."""
         torch.manual_seed(2)
-        self.backward(self.graphs.masked(batch) if self.graphs else batch.to(self.device), 1 / batch.target_tokens)
+        self.backward(self.on_device(batch), 1 / batch.target_tokens)
         flat = [parameter.grad.flatten() for parameter in self.translator.parameters() if parameter.grad is not None]
         self.optimizer.zero_grad(set_to_none=True)
         return torch.cat(flat)
@@ -231,10 +244,10 @@ def unsupported_reasons(model: schema.ModelConfig) -> UnsupportedReasons:
     return without_memory(lambda: Translator(model, Vocabulary(1, 1, 0), reference_kernels())).unsupported_reasons()
 
 
-def kernel_name(kernels: Kernels, *, graphed: bool = False) -> str:
+def kernel_name(kernels: Kernels, kernel: Kernel = "auto") -> str:
     """Returns a name for the chosen kernels."""
-    if graphed:
-        return "graphed"
+    if kernel in ("graphed", "compiled"):
+        return kernel
     reference = reference_kernels()
     if kernels.cross_entropy is reference.cross_entropy:
         return "reference"

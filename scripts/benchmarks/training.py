@@ -33,11 +33,14 @@ from scripts.benchmarks.network import (
     caption_batches,
     comparable,
     difference,
+    even_batch,
     kernel_name,
     model_options,
     product_rate,
 )
 
+EVEN = (24, 22)
+"""Source and target pieces of a sentence of Multi30k, with some padding."""
 LAPS = {"cpu": 1, "cuda": 5}
 """Updates with each batch in a run that synchronizes only at its end."""
 
@@ -45,6 +48,9 @@ LAPS = {"cpu": 1, "cuda": 5}
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Measures reference and fast kernels in all precisions."""
     batches = caption_batches(options.batch_tokens, options.vocabulary)
+    if options.compiled:
+        # Compiling takes minutes for each shape. Without padding, because the reference computes it.
+        batches = [even_batch(options.batch_tokens // EVEN[0], *EVEN, options.vocabulary)]
     sizes = {"network": options.attention, "vocabulary": options.vocabulary, "batch_tokens": options.batch_tokens}
     return {**sizes, **measured(model_options(options.attention, quick=options.quick), batches, options)}
 
@@ -55,6 +61,8 @@ def measured(model: schema.ModelConfig, batches: list[Batch], options: argparse.
     # In float32, training uses true float32 products.
     torch.backends.cudnn.allow_tf32 = False
     kernels: tuple[Kernel, ...] = ("reference", "auto", "graphed") if can_be_graphed(model, device) else KERNELS
+    if getattr(options, "compiled", 0):
+        kernels = (*kernels, "compiled")
     variants = [Variant(precision, kernel) for precision in options.precision for kernel in kernels]
     return {
         "target_tokens_per_update": statistics.mean(batch.target_tokens for batch in batches),
@@ -111,7 +119,7 @@ def measure(
         results.append(
             {
                 "precision": variant.precision,
-                "kernel": kernel_name(update.kernels, graphed=update.graphs is not None),
+                "kernel": kernel_name(update.kernels, variant.kernel),
                 # Target pieces, median of the rounds.
                 "tokens_per_second": target / median,
                 "slowest": target / max(taken[variant]),

@@ -159,8 +159,12 @@ def stages(device: str, quick: bool, results: Path) -> dict[int, list[Step]]:
             Step("tests", marked, 400),
         ],
         2: [
-            benchmark(name, "training", "--attention", name, "--precision", *rehearsed, seconds=150)
-            for name in ATTENTIONS
+            *(
+                benchmark(name, "training", "--attention", name, "--precision", *rehearsed, seconds=150)
+                for name in ATTENTIONS
+            ),
+            # The last, because compiling takes minutes.
+            benchmark("compiled", "training", "--compiled", "1", "--precision", rehearsed[-1], seconds=240),
         ],
         3: [
             benchmark("gnmt_v2", "gnmt_v2", "--precision", rehearsed[-1], seconds=240),
