@@ -4,7 +4,14 @@ A score is a file in this folder and a line here.
 """
 
 # A module registers its mechanism when it is imported.
-from nmt.model.attention import additive, coverage, dot, location, none, windows
+from nmt.model.attention import (
+    additive,
+    coverage,
+    dot,
+    location,
+    none,
+    windows,
+)
 from nmt.model.attention.base import (
     COVERAGES,
     SCORES,
