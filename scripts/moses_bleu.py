@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from sacrebleu.metrics.bleu import BLEU
 
 from nmt.cli.common import command, write_json, writing
-from nmt.cli.options import Parser, machine_options, shared_machine
+from nmt.cli.options import Parser, machine_options, search_options, shared_machine
 from nmt.errors import ConfigError, counted
 from nmt.evaluation import MetricScore, score_rows, score_values
 from nmt.evaluation.metrics import corpus_scores
@@ -22,7 +22,7 @@ from nmt.tasks.translation.text_translation import translate_lines
 DESCRIPTION = """Translates the test sets of a run and scores them three times: by the BLEU of nmt-eval (cased,
 tokenizer 13a), and by that of multi-bleu.perl on text that went through Moses's lowercase, normalize-punctuation and
 tokenizer, without and with words split at hyphens (tokenizer.perl -a). The last one is the form in which nmtpytorch,
-the toolkit of LIUM-CVC, prepares Multi30k. The search is that of the model's own config."""
+the toolkit of LIUM-CVC, prepares Multi30k."""
 SPLITS_HYPHENS = {"lc.norm.tok": False, "lc.norm.tok -a": True}
 
 
@@ -72,7 +72,7 @@ def main() -> int:
     with shared_machine(options) as runtime:
         models = load_ensemble(options.model, options.checkpoint, runtime)
         config = models[0].config
-        language, search = config.data.target_language, config.search
+        language, search = config.data.target_language, search_options(options, config.search)
         system = build_system(models, runtime, search)
         sets = from_config(config, options.test_sets or [], f"the config of {models[0].path}")
         found = {}
@@ -110,6 +110,7 @@ def _parser() -> Parser:
         help="test set of the model's config; may be repeated (default: all)",
     )
     parser.add_argument("--json", action="store_true", help="write JSON instead of tables")
+    parser.add_search_options()
     parser.add_machine_options()
     return parser
 
