@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,13 +11,11 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from sacrebleu import BLEU
 from torch import Tensor
 
 from nmt.config.schema import SearchConfig
 from nmt.errors import CheckpointError, ConfigError
 from nmt.search import Hypothesis, coverage_penalty, decoding, length_penalty, translate_batch
-from nmt.search.risk import expected_bleu, sentence_bleu
 from nmt.search.strategies import top_k
 from tests.support.networks import model_options, network, sentences
 
@@ -274,7 +271,6 @@ class TestBeam:
         [
             {"kind": "greedy"},
             {"beam_size": 4},
-            {"kind": "mbr", "beam_size": 4, "length_penalty": 1.0},
             {"beam_size": 4, "length_penalty": 1.0, "coverage_penalty": 0.3},
             {"beam_size": 3, "length_penalty": 1.0, "no_repeat_ngram": 2, "min_length_ratio": 1.5},
             {"kind": "sampling", "temperature": 1.3, "top_k": 4, "top_p": 0.9},
@@ -520,61 +516,6 @@ class TestEnsemble:
 
         [[hypothesis]] = translate_batch([blind, one], *batch([4, 5]), search, special=SPECIAL, want_attention=True)
         assert torch.equal(torch.from_numpy(hypothesis.attention), terms_of(one, [4, 5], hypothesis.ids)[1])
-
-
-class TestMinimumBayesRisk:
-    def test_by_hand(self) -> None:
-        """The second has three of four pieces of the first, two of three pairs, one of two triples, no four."""
-        bleu = sentence_bleu([(4, 5, 6, 7), (4, 5, 6)])
-        two_as_reference = (3 / 4 * 3 / 4 * 2 / 3 * 1 / 2) ** (1 / 4)
-        one_as_reference = math.exp(1 - 4 / 3)  # nothing wrong, one missing
-        assert bleu.tolist() == [pytest.approx([1, two_as_reference]), pytest.approx([one_as_reference, 1])]
-        expected = expected_bleu([(4, 5, 6, 7), (4, 5, 6)], [math.log(0.6), math.log(0.2)])
-        assert expected == pytest.approx([0.75 + 0.25 * two_as_reference, 0.75 * one_as_reference + 0.25])
-
-    def test_sentence_bleu_is_that_of_sacrebleu(self) -> None:
-        generator = random.Random(1)
-        translations = [tuple(generator.choices(range(6), k=length)) for length in (0, 1, 2, 3, 5, 8, 8, 13)]
-        metric = BLEU(smooth_method="add-k", smooth_value=1, tokenize="none")
-        texts = [" ".join(map(str, ids)) for ids in translations]
-        for row, ours in zip(texts[1:], sentence_bleu(translations)[1:], strict=True):
-            theirs = [metric.sentence_score(row, [reference]).score / 100 for reference in texts[1:]]
-            assert ours[1:] == pytest.approx(theirs, abs=1e-12)
-        assert not sentence_bleu(translations)[0].any()
-
-    @pytest.mark.parametrize("n_best", [1, 4])
-    def test_the_highest_expectation_over_all_translations(self, n_best: int) -> None:
-        """A beam that holds everything: expected BLEU of all translations, by enumeration."""
-        model = TableModel(3)
-        values = options(kind="mbr", beam_size=ALL, length_penalty=0.7)
-        found_all = translate_batch([model], *batch(*SOURCES), values, special=SPECIAL, n_best=n_best)
-        metric = BLEU(smooth_method="add-k", smooth_value=1, tokenize="none")
-        for source, hypotheses in zip(SOURCES[:2], found_all, strict=False):
-            scored = ranked(model, source, 0.7)
-            mass = sum(math.exp(score) for score, _ in scored)
-            best = []
-            for _, ids in scored:
-                text = " ".join(map(str, ids))
-                terms = (
-                    math.exp(score) / mass * metric.sentence_score(text, [" ".join(map(str, other))]).score / 100
-                    for score, other in scored
-                    if ids and other
-                )
-                best.append((sum(terms), ids))
-            assert_same(found(hypotheses), sorted(best, reverse=True)[:n_best])
-            by_ids = {ids: score for score, ids in scored}
-            for hypothesis in hypotheses:
-                length = len(hypothesis.ids) + 1
-                assert hypothesis.log_probability / length_penalty(length, 0.7) == pytest.approx(by_ids[hypothesis.ids])
-
-    def test_a_beam_of_one_is_greedy_search(self) -> None:
-        model = TableModel(4)
-        one, other = (
-            translate_batch([model], *batch(*SOURCES), options(**values), special=SPECIAL)
-            for values in ({"kind": "mbr", "beam_size": 1}, {"kind": "greedy"})
-        )
-        assert [each[0].ids for each in one] == [each[0].ids for each in other]
-        assert all(each[0].score == pytest.approx(1) for each in one if len(each[0].ids) > 0)
 
 
 class TestSampling:

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypedDict, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from nmt.config.registry import Section, choices_of, shape_of
-from nmt.config.schema import RuntimeConfig, SearchConfig, SearchKind
+from nmt.config.schema import RuntimeConfig, SearchConfig
 from nmt.config.wording import advice, in_words, nearest
 from nmt.errors import ConfigError, DataError
 
@@ -23,7 +23,7 @@ from nmt.errors import ConfigError, DataError
 class SearchOptions(TypedDict, total=False):
     """Keys of the section `search`; configs/reference.yaml describes them."""
 
-    kind: SearchKind
+    kind: Literal["beam", "greedy", "sampling"]
     beam_size: int
     length_penalty: float
     coverage_penalty: float

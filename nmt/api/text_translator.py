@@ -182,7 +182,7 @@ class TextTranslator:
             max_length=checked_value("max_length", Positive | None, max_length),
             seed=checked_value("seed", Seed, seed),
         )
-        if chosen.kind in ("beam", "mbr") and request.n_best > chosen.beam_size:
+        if chosen.kind == "beam" and request.n_best > chosen.beam_size:
             raise ConfigError(
                 f"n_best: is {n_best}, above beam_size ({chosen.beam_size}); set beam_size={n_best} or more"
             )

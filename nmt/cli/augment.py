@@ -91,7 +91,7 @@ def _augment(options: argparse.Namespace) -> int:
         logger.warning("the model looks back to the lines before; here every line stands alone")
     config = translator.config
     search, filters = search_options(options, config.search), filter_options(options, config.data.filters)
-    if options.nearest is not None and search.width == 1:
+    if options.nearest is not None and (search.kind != "beam" or search.beam_size == 1):
         raise ConfigError("--nearest: chooses from a beam; set --kind beam and a --beam-size of 2 or more")
     languages = config.data.source_language, config.data.target_language
     rules = PairRules(filters, languages[::-1] if options.method == "backtranslate" else languages)

@@ -180,7 +180,7 @@ def _evaluate_translator(options: argparse.Namespace, runtime: Runtime) -> None:
         evaluations = [scored(system, test_set, search, request=request, advance=advance) for test_set in sets]
     if runtime.is_main:
         if options.card:
-            how = search.kind if search.width == 1 else f"{search.kind} {search.width}"
+            how = f"beam {search.beam_size}" if search.kind == "beam" else search.kind
             how += ", int8" * (runtime.weights == "int8")
             _add_to_card(models[0].path, {f"{each.test_set.name}, {how}": each.scores for each in evaluations})
         values = {"models": [str(model.path) for model in models], "baseline": options.baseline}

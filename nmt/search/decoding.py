@@ -1,4 +1,4 @@
-"""Decoding: one loop for greedy search, beam search, minimum Bayes risk and sampling.
+"""Decoding: one loop for greedy search, beam search and sampling.
 
 Scores follow Wu 2016 (Google's Neural Machine Translation System), equation 14:
 score(Y) = log P(Y | X) / lp(Y) + cp(X, Y).
@@ -23,7 +23,6 @@ from nmt.errors import CheckpointError, ConfigError
 from nmt.model.wiring import DecoderState
 from nmt.runtime import widest_dtype
 from nmt.search.ensemble import Ensemble, Model, Shortlists, SpecialIds
-from nmt.search.risk import expected_bleu
 from nmt.search.strategies import MINUS_INFINITY, BeamStrategy, Constraints, Continuations, SamplingStrategy
 
 MIN_COVERAGE = 1e-10
@@ -38,8 +37,7 @@ class Hypothesis:
     ids: tuple[int, ...]
     """Pieces, without the beginning and the end of the sentence."""
     score: float
-    """Log-probability over the length penalty, plus the coverage penalty; with minimum Bayes risk the expected BLEU.
-    Hypotheses are ordered by it."""
+    """Log-probability over the length penalty, plus the coverage penalty; hypotheses are ordered by it."""
     log_probability: float
     """Of the whole translation in nats, its end included."""
     token_log_probabilities: tuple[float, ...]
@@ -134,9 +132,6 @@ class Decoding:
     lengths_B: Tensor
     """Source pieces with the end, on the CPU."""
     n_best: int
-    """Hypotheses of each sentence to be returned."""
-    ended: int
-    """Best hypotheses to wait for: with minimum Bayes risk all of the beam vote."""
     shortlists: Shortlists | None
     pointers: BackPointers
 
@@ -188,10 +183,7 @@ class Decoding:
         ensemble = Ensemble(models, source_BS, lengths_B, with_shortlist)
         beam = BeamState.start(len(lengths_B), special.bos, options.no_repeat_ngram > 0, device)
         pointers = BackPointers(len(lengths_B), strategy.width, device)
-        ended = strategy.width if options.kind == "mbr" else n_best
-        return Decoding(
-            ensemble, strategy, constraints, options, beam, lengths_B, n_best, ended, with_shortlist, pointers
-        )
+        return Decoding(ensemble, strategy, constraints, options, beam, lengths_B, n_best, with_shortlist, pointers)
 
     def steps(
         self,
@@ -235,7 +227,7 @@ class Decoding:
 
             max_length_B = constraints.max_length_B[beam.sentences_B] + 1.0
             reachable_B = totals_BQ.amax(1) / length_penalty(max_length_B, alpha)
-            finished_B = self.pointers.ended_scores(beam.sentences_B, self.ended) >= reachable_B
+            finished_B = self.pointers.ended_scores(beam.sentences_B, self.n_best) >= reachable_B
             if observe:
                 yield DecodingStep(position, before, states, own_BQV, scores_BQV, chosen, ends_BQ, final_BQ, finished_B)
             else:
@@ -257,9 +249,7 @@ class Decoding:
 
     def hypotheses(self) -> list[list[Hypothesis]]:
         """Returns the best hypotheses of each sentence that have ended; raises `CheckpointError` if there are none."""
-        ended = self.pointers.hypotheses(self.ended, self.lengths_B.tolist())
-        if self.options.kind == "mbr":
-            ended = [_by_expected_bleu(candidates)[: self.n_best] for candidates in ended]
+        ended = self.pointers.hypotheses(self.n_best, self.lengths_B.tolist())
         if self.shortlists is None:
             return ended
         return [
@@ -272,17 +262,11 @@ def _strategy(options: SearchConfig, n_best: int, seed: int, numbers: Sequence[i
     assert n_best >= 1, "no hypotheses requested"
     if options.kind == "sampling":
         return SamplingStrategy(n_best, options, seed, numbers)
-    width = options.width
+    width = options.beam_size if options.kind == "beam" else 1
     if n_best > width:
-        remedy = "search.kind: greedy search" if options.kind == "greedy" else f"search.beam_size: {width} hypotheses"
+        remedy = f"search.beam_size: {width} hypotheses" if options.kind == "beam" else "search.kind: greedy search"
         raise ConfigError(f"{remedy} cannot give the {n_best} best; use a beam of at least {n_best}")
     return BeamStrategy(width)
-
-
-def _by_expected_bleu(hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:
-    expected = expected_bleu([each.ids for each in hypotheses], [each.score for each in hypotheses])
-    scored = [replace(each, score=float(bleu)) for each, bleu in zip(hypotheses, expected, strict=True)]
-    return sorted(scored, key=lambda each: -each.score)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from nmt.api.results import AlignmentResult, ScoreResult, TranslationResult
-from nmt.config.schema import SearchKind
 from nmt.evaluation.alignment import Linking, Unit
 from nmt.tasks.translation.text_translation import Translation
 
@@ -58,7 +57,7 @@ class TranslateRequest(ModelChoice):
     """Whether it has those of each head."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
     """Of sampling."""
-    kind: SearchKind | None = None
+    kind: Literal["beam", "greedy", "sampling"] | None = None
     beam_size: Hypotheses | None = None
     length_penalty: float | None = None
     coverage_penalty: float | None = None

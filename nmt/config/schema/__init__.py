@@ -254,15 +254,11 @@ class ValidationConfig(Section):
     """Translations that are logged at every validation."""
 
 
-SearchKind = Literal["beam", "greedy", "mbr", "sampling"]
-
-
 class SearchConfig(Section):
     """Search for translations. `nmt-translate` and `nmt-eval` may override each of these."""
 
-    kind: SearchKind = "beam"
-    """Beam search; the most probable piece at every step (`greedy`); of the translations of a beam the one with the
-    highest expected BLEU (`mbr`: minimum Bayes risk, Kumar and Byrne 2004); or a random draw (`sampling`)."""
+    kind: Literal["beam", "greedy", "sampling"] = "beam"
+    """Beam search, the most probable piece at every step, or a random draw."""
     beam_size: Beam = 5
     """Hypotheses kept for a sentence."""
     length_penalty: Penalty = 1.0
@@ -296,30 +292,16 @@ class SearchConfig(Section):
     batch_tokens: Tokens = 4096
     """Padded source tokens translated at once."""
 
-    @property
-    def width(self) -> int:
-        """Hypotheses that are continued at a step; sampling draws each by itself."""
-        return self.beam_size if self.kind in ("beam", "mbr") else 1
-
     def contradictions(self) -> Iterator[tuple[str, str]]:
         sampling = (self._needs_kind("sampling", name) for name in ("temperature", "top_k", "top_p"))
-        rules = (
-            *sampling,
-            self._needs_shortlist(),
-            self._needs_beam(),
-            self._needs_unknown(),
-            self._shortest_and_longest(),
-        )
+        beam = self._needs_kind("beam", "coverage_penalty")
+        rules = (*sampling, self._needs_shortlist(), beam, self._needs_unknown(), self._shortest_and_longest())
         for rule in rules:
             yield from decided(rule)
 
     def _needs_kind(self, kind: str, name: str) -> Iterator[tuple[str, str]]:
         if self.kind != kind and getattr(self, name) != SearchConfig.model_fields[name].default:
             yield name, f"has no effect with kind: {self.kind}; set kind: {kind}, or leave it out"
-
-    def _needs_beam(self) -> Iterator[tuple[str, str]]:
-        if self.kind not in ("beam", "mbr") and self.coverage_penalty:
-            yield "coverage_penalty", f"has no effect with kind: {self.kind}; set kind: beam, or leave it out"
 
     def _needs_shortlist(self) -> Iterator[tuple[str, str]]:
         if not self.shortlist and self.shortlist_frequent != SearchConfig.model_fields["shortlist_frequent"].default:

@@ -119,10 +119,8 @@ class Drawing:
                 self.advance(1)
 
     def _beams(self, line: int, translated: TranslatedLines) -> list[BeamTrace | None] | None:
-        """Records the searches for a line; None where it is long, where they read more than it or draw at random, and
-        where another translation than the most probable one is chosen."""
-        kinds = {plotted.search.kind for plotted in self.systems}
-        if translated.documents is not None or kinds & {"mbr", "sampling"}:
+        """Records the searches for a line; None where it is long, or they read more than it or draw at random."""
+        if translated.documents is not None or any(plotted.search.kind == "sampling" for plotted in self.systems):
             return None
         row = line - translated.first_line
         source, prefix = translated.lines[row], translated.prefixes[row] if translated.prefixes is not None else ""

@@ -67,7 +67,7 @@ def record_search(
     return BeamTrace(
         source=source,
         source_pieces=tokenizers.source.pieces(ids),
-        beam_size=search.width,
+        beam_size=search.beam_size if search.kind == "beam" else 1,
         prefix=list(prefix),
         nodes=nodes,
         best=best,

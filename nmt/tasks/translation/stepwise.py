@@ -143,8 +143,7 @@ def search_steps(
 ) -> Iterator[SearchStep]:
     """Yields the steps of a search for the translation of a sentence of these pieces, without the end symbol.
 
-    Without interventions its best hypotheses and scores are those of `translate_lines`, to the bit; with minimum Bayes
-    risk those of its beam.
+    Without interventions its best hypotheses and scores are those of `translate_lines`, to the bit.
 
     Args:
         n_best: best hypotheses for which the search goes on.
