@@ -147,8 +147,11 @@ def chunked_target_log_probabilities(
 
 def losses_by(of_chunk: LogitLosses) -> dict[str, Any]:
     """Returns the losses and log-probabilities of `Kernels` by name, with this function for each chunk."""
-    functions = (chunked_cross_entropy, chunked_regularized_cross_entropy, chunked_target_log_probabilities)
-    return {each.__name__.removeprefix("chunked_"): partial(each, of_chunk=of_chunk) for each in functions}
+    return {
+        "cross_entropy": partial(chunked_cross_entropy, of_chunk=of_chunk),
+        "regularized_cross_entropy": partial(chunked_regularized_cross_entropy, of_chunk=of_chunk),
+        "target_log_probabilities": partial(chunked_target_log_probabilities, of_chunk=of_chunk),
+    }
 
 
 def chunk_size(weight_VR: Tensor) -> int:
