@@ -103,6 +103,7 @@ NETWORKS = (
             {"coverage": "linguistic"},
             {"coverage": "neural"},
             {"readout": "maxout"},
+            {"lexical": True},
             {"layer_normalization": True},
         )
     ]

@@ -60,7 +60,7 @@ def batch(tokenizers: TokenizerPair) -> Batch:
 
 def objective_of(tokenizers: TokenizerPair, kernel: Any = "reference", **options: Any) -> MinimumRiskObjective:
     torch.manual_seed(0)
-    model = model_options(dropout=DROPOUT, sizes=(16, 12, 24))
+    model = model_options(dropout=DROPOUT, sizes=(16, 12, 24), lexical=True)
     translator = Translator(model, vocabulary(tokenizers), choose_kernels(kernel, CPU)).train()
     training = TrainingConfig(start_from="runs/any")
     objective = OBJECTIVES.build(MinimumRiskOptions(samples=4, **options), translator, training, tokenizers)

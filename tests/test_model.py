@@ -104,6 +104,17 @@ LATENT: list[dict[str, Any]] = [
         {"wiring": "gnmt", "normalizer": "sparsemax", "readout": "linear", "tie": "none", "top_k": 100},
     )
 ]
+LEXICAL: list[dict[str, Any]] = [
+    {"lexical": True, **options}
+    for options in (
+        {"wiring_options": PREVIOUS, "tie": "none"},
+        {"heads": 2, "coverage": "neural", "layer_normalization": True},
+        {"wiring": "conditional", "reverse_source": True},
+        {"wiring": "luong", "window": "local_predictive", "score": "general"},
+        {"wiring": "luong", "wiring_options": {"input_feeding": False}},
+        {"wiring": "gnmt", "decoder_layers": 2, "readout": "maxout"},
+    )
+]
 # Chains of cells (Miceli Barone 2017) and normalised ones (Ba 2016).
 DEEP: list[dict[str, Any]] = [
     {"encoder_transitions": 3, "transitions": 2},
@@ -120,6 +131,7 @@ DEEP: list[dict[str, Any]] = [
 NETWORKS = [
     *PAPERS,
     *LATENT,
+    *LEXICAL,
     *DEEP,
     *COMBINATIONS,
     *({**wired, **shape} for wired, shape in product(WIRED, SHAPES)),
@@ -218,7 +230,7 @@ def test_every_parameter_gets_a_gradient(options: dict[str, Any]) -> None:
     assert without == []
 
 
-@pytest.mark.parametrize("options", [*COMBINATIONS, *PAPERS, *LATENT, *DEEP], ids=named)
+@pytest.mark.parametrize("options", [*COMBINATIONS, *PAPERS, *LATENT, *LEXICAL, *DEEP], ids=named)
 def test_gradients_are_those_of_finite_differences(options: dict[str, Any]) -> None:
     """Along random directions through all parameters at once: (f(x + e u) - f(x - e u)) / 2 e = grad f(x) . u."""
     translator = build(options)

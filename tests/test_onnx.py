@@ -51,6 +51,8 @@ SHAPES: list[dict[str, Any]] = [
     {"heads": 2, "coverage": "neural"},
     {"readout": "maxout"},
     {"readout": "linear"},
+    {"lexical": True},
+    {"lexical": True, "heads": 2, "wiring": "conditional"},
     {"tie": "all"},
     *({"bridge": bridge} for bridge in ("backward", "mean", "copy", "zero")),
     {"wiring": "bahdanau", "wiring_options": {"readout_state": "previous", "reset_context": True}},
@@ -117,7 +119,7 @@ def test_a_decoder_with_layer_normalization_in_its_cells(tmp_path: Path) -> None
 
 
 def test_a_reversed_source(tmp_path: Path) -> None:
-    check(model_options(), tmp_path, reverse_source=True)
+    check(model_options(lexical=True), tmp_path, reverse_source=True)
 
 
 def test_a_folder_translates_greedily_as_the_model_does(tmp_path: Path, tokenizers: TokenizerPair, call: Call) -> None:

@@ -40,6 +40,7 @@ NETWORKS: list[dict[str, Any]] = [
     {"score": "concat", "wiring": "conditional", "cell": "lstm"},
     {"score": "general", "wiring": "luong", "decoder_layers": 2, "cell": "rnn"},
     {"score": "dot", "wiring": "gnmt", "decoder_layers": 2},
+    {"score": "general", "wiring": "conditional", "lexical": True},
     {"score": "additive", "wiring": "gnmt", "decoder_layers": 2, "bidirectional": "first", "cell": "lstm"},
 ]
 

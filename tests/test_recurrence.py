@@ -54,6 +54,7 @@ RECORDED = [
     {"score": "additive", "bridge": "backward", "wiring_options": {"readout_state": "previous"}},
     {"score": "additive", "wiring_options": {"readout_state": "previous"}, "decoder_layers": 3, "residual_from": 2},
     {"score": "additive", "transitions": 3},
+    {"score": "general", "wiring": "conditional", "lexical": True},
     {"score": "dot", "wiring": "luong", "decoder_layers": 2, "transitions": 2, "cell": "lstm"},
     {"score": "general", "wiring": "conditional", "decoder_layers": 2, "first_transitions": 4, "transitions": 2},
     {"score": "additive", "wiring": "gnmt", "wiring_options": {"context_feeding": True}, "transitions": 2}

@@ -605,6 +605,7 @@ class TestTranslator:
             {"cell": "rnn", "layer_normalization": True},
             {"alignment": "latent"},
             {"alignment": "latent", "top_k": 2, "wiring": "conditional"},
+            {"lexical": True},
         ],
     )
     def test_scores_are_those_of_the_whole_translation_at_once(self, parts: dict[str, object]) -> None:

@@ -60,6 +60,7 @@ NETWORKS: list[dict[str, Any]] = [
     {"score": "location", "wiring": "luong"},
     {"coverage": "neural"},
     {"heads": 2, "normalizer": "sparsemax"},
+    {"lexical": True},
 ]
 
 

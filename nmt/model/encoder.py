@@ -138,6 +138,7 @@ class RecurrentEncoder(RecurrentLayers):
         self.dropout = model.dropout.layer
         self.add_layers(model.encoder, model.embedding_size, self.dropout, kernels)
         self.norm = nn.LayerNorm(self.output_size) if model.layer_normalization else nn.Identity()
+        self.keeps_embeddings = model.decoder.readout.lexical
 
     def unsupported_reason(self) -> str:
         """Returns why only PyTorch's own layers can run, with the path in the YAML; empty if others can."""
@@ -162,12 +163,15 @@ class RecurrentEncoder(RecurrentLayers):
         # Before padding is added, which stays exactly zero.
         outputs_PC = self.drop(self.norm(outputs_PC), self.dropout, self.training)
         mask_BS = torch.arange(positions, device=packing.lengths_N.device) < packing.lengths_N.unsqueeze(1)
-        memory_PC = outputs_PC.new_zeros(batch * positions, self.output_size).index_copy(0, place_P, outputs_PC)
-        memory_BSC = memory_PC.view(batch, positions, -1)
-        if masked:
-            memory_BSC = memory_BSC.masked_fill(~mask_BS.unsqueeze(2), 0.0)
+
+        def padded(packed_PX: Tensor) -> Tensor:
+            flat = packed_PX.new_zeros(batch * positions, packed_PX.shape[1]).index_copy(0, place_P, packed_PX)
+            padded_BSX = flat.view(batch, positions, -1)
+            return padded_BSX.masked_fill(~mask_BS.unsqueeze(2), 0.0) if masked else padded_BSX
+
         return Encoded(
-            memory_BSC,
+            padded(outputs_PC),
             mask_BS.to(source_BS.device, non_blocking=True),
             self.by_layer(finals, packing),
+            embedded_BSE=padded(inputs_PE) if self.keeps_embeddings else None,
         )

@@ -25,6 +25,7 @@ from nmt.model import latent
 from nmt.model.attention import AttentionWeights, Encoded
 from nmt.model.context import CONTEXTS, ContextWeights, Sentences
 from nmt.model.encoder import RecurrentEncoder
+from nmt.model.lexical import LexicalModel
 from nmt.model.modules import Embedding, embedding_table, parameter_counts
 from nmt.model.wiring import WIRINGS, DecoderState, LatentReadout, Output
 
@@ -52,6 +53,19 @@ class Decoder(nn.Module):
         self.embedding = embedding
         self.wiring = WIRINGS.build(model.attention.wiring, model, model.embedding_size, memory_size, kernels)
         self.readout = self.wiring.build_readout(model, model.embedding_size, kernels)
+        self.lexical = LexicalModel(model.embedding_size, kernels) if model.decoder.readout.lexical else None
+
+    def read(
+        self, output: Output, inputs_BTE: Tensor, weights: AttentionWeights | None, embedded_BSE: Tensor | None
+    ) -> Tensor:
+        """Returns the readout [B, T, R] of outputs with these inputs, attention weights and source embeddings."""
+        lexical_BTR = None
+        if self.lexical is not None:
+            assert weights is not None, "a lexical model has attention"
+            assert embedded_BSE is not None, "the encoder keeps embeddings for the lexical model"
+            lexical_BTR = self.lexical(weights, embedded_BSE)
+        readout_BTR: Tensor = self.readout(output, inputs_BTE, lexical_BTR)
+        return readout_BTR
 
 
 @dataclass(frozen=True)
@@ -106,7 +120,7 @@ class Translator(nn.Module):
     def start(self, encoded: Encoded) -> DecoderState:
         """Returns the decoder's state before the first piece, with one hypothesis per sentence."""
         state = self.decoder.wiring.start(encoded)
-        return replace(state, annotation_terms_BSU=self.annotation_terms(encoded))
+        return replace(state, annotation_terms_BSU=self.annotation_terms(encoded), embedded_BSE=encoded.embedded_BSE)
 
     def annotation_terms(self, encoded: Encoded) -> Tensor | None:
         """Returns the terms [B, S, U] of the annotations in the readout of a latent alignment; else None."""
@@ -141,7 +155,7 @@ class Translator(nn.Module):
         if state.prepared_context is not None:
             # Only the readout depends on the context, not the recurrence.
             output = output._replace(hidden=self.context.step(output.hidden, state.prepared_context))
-        readout_BQR: Tensor = self.decoder.readout(output, inputs_BQE)
+        readout_BQR = self.decoder.read(output, inputs_BQE, state.weights, state.embedded_BSE)
         return replace(state, readout_BQR=readout_BQR), readout_BQR
 
     def with_shortlist(self, pieces_P: Tensor) -> ShortlistSteps:
@@ -155,7 +169,7 @@ class Translator(nn.Module):
         `logits` computes the logits of the readout; the loss takes them in pieces and never holds them all.
         """
         inputs_BTE, output, weights = self.scan(encoded, target_BT)
-        return self.decoder.readout(output, inputs_BTE), weights
+        return self.decoder.read(output, inputs_BTE, weights, encoded.embedded_BSE), weights
 
     def scan(self, encoded: Encoded, target_BT: Tensor) -> tuple[Tensor, Output, AttentionWeights | None]:
         """Returns the decoder's inputs [B, T, E], its outputs and the attention at all positions of known targets."""
@@ -236,6 +250,7 @@ class Translator(nn.Module):
                 "target embedding": self.decoder.embedding,
                 "decoder": self.decoder.wiring,
                 "readout": self.decoder.readout,
+                "lexical model": nn.ModuleList([] if self.decoder.lexical is None else [self.decoder.lexical]),
                 "context": self.context,
                 "vocabulary projection": self.projection,
             }
@@ -295,7 +310,7 @@ def forced_readout(translator: Translator, batch: Batch) -> ForcedReadout:
         states = _sentences(output.hidden, batch.target_lengths_B)
         hidden_BTH, target_context = translator.context.add_target_context(output.hidden, batch.context.targets, states)
         output = output._replace(hidden=hidden_BTH)
-    readout_BTR = translator.decoder.readout(output, inputs_BTE)
+    readout_BTR = translator.decoder.read(output, inputs_BTE, weights, encoded.embedded_BSE)
     return ForcedReadout(readout_BTR, weights, translator.annotation_terms(encoded), source_context, target_context)
 
 

@@ -138,6 +138,14 @@ def _replacement_needs_attention(config: TranslationConfig) -> Iterator[tuple[st
         yield "search.replace_unknown", "needs attention, and model.attention.score is none; leave it out"
 
 
+def _lexical_model_needs_attention(config: TranslationConfig) -> Iterator[tuple[str, str]]:
+    if config.model.decoder.readout.lexical and not has_attention(config.model):
+        yield (
+            "model.decoder.readout.lexical",
+            "needs attention, and model.attention.score is none; choose another score, or leave it out",
+        )
+
+
 def _parts_go_together(config: TranslationConfig) -> Iterator[tuple[str, str]]:
     """The options of the attention and of the context know their own conflicts."""
     known = dict(config.model)
@@ -260,6 +268,7 @@ CHECKS: tuple[Check, ...] = (
         TranslationConfig,
         _coverage_needs_attention,
         _replacement_needs_attention,
+        _lexical_model_needs_attention,
         _parts_go_together,
         _bridge_has_a_context,
         _latent_alignment_has_likelihoods,

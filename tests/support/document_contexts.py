@@ -35,6 +35,7 @@ networks = pytest.mark.parametrize(
         {"wiring": "gnmt", "decoder_layers": 2},
         {"cell": "lstm", "layer_normalization": True, "bridge": "mean"},
         {"coverage": "neural"},
+        {"lexical": True},
         {"window": "local_predictive", "window_options": {"half_width": 2}},
         {"wiring": "gnmt", "wiring_options": {"context_feeding": True}, "decoder_layers": 2},
         {"bridge": "zero", "decoder_layers": 2},

@@ -46,6 +46,7 @@ def model_options(
     encoder_residual_from: int | None = None,
     bridge: str = "final",
     readout: str = "tanh",
+    lexical: bool = False,
     layer_normalization: bool = False,
     tie: str = "target_output",
     dropout: schema.DropoutConfig = NO_DROPOUT,
@@ -85,7 +86,7 @@ def model_options(
             hidden_size=decoder_size,
             layers=decoder_layers,
             bridge=bridge,
-            readout=schema.ReadoutConfig(kind=readout),
+            readout=schema.ReadoutConfig(kind=readout, lexical=lexical),
             residual_from=residual_from,
         ),
         attention=schema.AttentionConfig(

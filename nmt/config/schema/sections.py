@@ -281,6 +281,9 @@ class ReadoutConfig(Section):
     """Nonlinearity; `maxout` over pairs as in Bahdanau 2015, A.2.2."""
     size: Size | None = None
     """Width; by default `embedding_size`, which it must equal where the output is tied."""
+    lexical: bool = False
+    """Add the source embeddings, mixed by the attention weights, to what the vocabulary projection reads (Nguyen and
+    Chiang 2018)."""
 
 
 class DecoderConfig(Section):
@@ -369,7 +372,13 @@ class ModelConfig(Section):
     dropout: DropoutConfig = DropoutConfig()
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
-        for rule in (self._tied_width(), self._shares_of_heads(), self._bridge(), self._drops_no_alternatives()):
+        for rule in (
+            self._tied_width(),
+            self._lexical_model(),
+            self._shares_of_heads(),
+            self._bridge(),
+            self._drops_no_alternatives(),
+        ):
             yield from decided(rule)
 
     def _tied_width(self) -> Iterator[tuple[str, str]]:
@@ -379,6 +388,23 @@ class ModelConfig(Section):
                 "decoder.readout.size",
                 f"is {size}, but must equal model.embedding_size ({self.embedding_size}) with tie: {self.tie}; "
                 "leave it out, or set model.tie to none",
+            )
+
+    def _lexical_model(self) -> Iterator[tuple[str, str]]:
+        if not self.decoder.readout.lexical:
+            return
+        size = self.decoder.readout.size
+        if size is not None and size != self.embedding_size:
+            yield (
+                "decoder.readout.size",
+                f"is {size}, but must equal model.embedding_size ({self.embedding_size}) with lexical: true; leave "
+                "it out",
+            )
+        if self.attention.alignment == "latent":
+            yield (
+                "decoder.readout.lexical",
+                "is true, but with model.attention.alignment: latent each source position has a readout of its own; "
+                "leave it out",
             )
 
     def _shares_of_heads(self) -> Iterator[tuple[str, str]]:

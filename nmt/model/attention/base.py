@@ -131,6 +131,8 @@ class Encoded:
     """Last states of each layer, (h,) or (h, c), both directions side by side."""
     summary: Summary | None = None
     """Summary of the previous sentences, or None."""
+    embedded_BSE: Tensor | None = None
+    """Embeddings of the source pieces, zero at padding, where the lexical model reads them; else None."""
 
     @property
     def accumulation_dtype(self) -> torch.dtype:
@@ -153,14 +155,16 @@ class Encoded:
             return self
         final = tuple(tuple(part[:sentences] for part in layer) for layer in self.final_LBF)
         summary = None if self.summary is None else self.summary.select(slice(sentences))
-        return Encoded(self.memory_BSC[:sentences], self.mask_BS[:sentences], final, summary)
+        embedded = None if self.embedded_BSE is None else self.embedded_BSE[:sentences]
+        return Encoded(self.memory_BSC[:sentences], self.mask_BS[:sentences], final, summary, embedded)
 
     def select(self, sentences_N: Tensor) -> Encoded:
         """Returns the sentences of these numbers, which may repeat."""
         final = tuple(tuple(part.index_select(0, sentences_N) for part in layer) for layer in self.final_LBF)
         summary = None if self.summary is None else self.summary.select(sentences_N)
         memory_NSC = self.memory_BSC.index_select(0, sentences_N)
-        return Encoded(memory_NSC, self.mask_BS.index_select(0, sentences_N), final, summary)
+        embedded = None if self.embedded_BSE is None else self.embedded_BSE.index_select(0, sentences_N)
+        return Encoded(memory_NSC, self.mask_BS.index_select(0, sentences_N), final, summary, embedded)
 
 
 @dataclass(frozen=True)

@@ -45,11 +45,13 @@ class Readout(nn.Module):
         self.dropout = model.dropout.output
         self.drop = kernels.dropout
 
-    def forward(self, output: Output, inputs_BTE: Tensor) -> Tensor:
-        """Returns the readout [B, T, R] of every position."""
+    def forward(self, output: Output, inputs_BTE: Tensor, lexical_BTR: Tensor | None) -> Tensor:
+        """Returns the readout [B, T, R] of every position, with the lexical model's part where there is one."""
+        mixed_BTR = self.norm(self.mixed(output, inputs_BTE))
+        if lexical_BTR is not None:
+            mixed_BTR = mixed_BTR + lexical_BTR
         # Contiguous, because dropout draws in memory order, which must not depend on the implementation.
-        mixed_BTR = self.norm(self.mixed(output, inputs_BTE)).contiguous()
-        return self.drop(mixed_BTR, self.dropout, self.training)
+        return self.drop(mixed_BTR.contiguous(), self.dropout, self.training)
 
     def mixed(self, output: Output, inputs_BTE: Tensor) -> Tensor:
         """Returns the readout before normalisation and dropout; here the decoder's state."""
@@ -97,8 +99,9 @@ class LatentReadout(Readout):
         self.annotation = Linear(context_size, units, kernels, bias=False)
         initialize(self.mix, self.annotation)
 
-    def forward(self, output: Output, inputs_BTE: Tensor) -> Tensor:
-        """Returns the terms [B, T, U] of the target positions."""
+    def forward(self, output: Output, inputs_BTE: Tensor, lexical_BTR: Tensor | None) -> Tensor:
+        """Returns the terms [B, T, U] of the target positions; there is no lexical model."""
+        assert lexical_BTR is None, "a latent alignment has no lexical model"
         parts = (output.hidden, inputs_BTE) if self.reads_inputs else (output.hidden,)
         terms_BTU: Tensor = self.mix(torch.cat([part.to(inputs_BTE.dtype) for part in parts], -1))
         return terms_BTU
@@ -224,6 +227,8 @@ class DecoderState:
     """Dropout masks between layers for all positions of known targets."""
     annotation_terms_BSU: Tensor | None = None
     """Terms of the annotations in the readout of a latent alignment, or None."""
+    embedded_BSE: Tensor | None = None
+    """Embeddings of the source pieces for the lexical model, or None."""
     attended: AttentionOutput | None = None
     """Attention of the last step, before hypotheses were selected."""
     readout_BQR: Tensor | None = None
@@ -272,8 +277,10 @@ class DecoderState:
         None keeps all sentences, without a copy.
         """
         prepared, context, summary = self.prepared, self.prepared_context, self.summary
-        annotation_terms_BSU = self.annotation_terms_BSU
+        annotation_terms_BSU, embedded_BSE = self.annotation_terms_BSU, self.embedded_BSE
         if sentences_N is not None:
+            if embedded_BSE is not None:
+                embedded_BSE = embedded_BSE.index_select(0, sentences_N)
             if annotation_terms_BSU is not None:
                 annotation_terms_BSU = annotation_terms_BSU.index_select(0, sentences_N)
             prepared = prepared.select(sentences_N)
@@ -291,6 +298,7 @@ class DecoderState:
             prepared_context=context,
             summary=summary,
             annotation_terms_BSU=annotation_terms_BSU,
+            embedded_BSE=embedded_BSE,
             attended=None,
             readout_BQR=None,
         )

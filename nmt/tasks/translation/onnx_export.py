@@ -74,6 +74,8 @@ class DecoderTensors(NamedTuple):
         constant = {"memory": prepared.memory, "bias": prepared.bias, "lengths": prepared.lengths}
         if prepared.keys is not None:
             constant["keys"] = prepared.keys
+        if state.embedded_BSE is not None:
+            constant["embedded"] = state.embedded_BSE
         constant |= {f"covered.{i}": part for i, part in enumerate(prepared.covered)}
         changing = {f"state.{i}": part for i, part in enumerate(state.recurrent)}
         return DecoderTensors(constant, changing | {f"carried.{i}": part for i, part in enumerate(state.carried)})
@@ -90,7 +92,8 @@ class DecoderTensors(NamedTuple):
             constant["lengths"],
             parts(constant, "covered."),
         )
-        return DecoderState(prepared, parts(self.state, "state."), parts(self.state, "carried."))
+        recurrent, carried = parts(self.state, "state."), parts(self.state, "carried.")
+        return DecoderState(prepared, recurrent, carried, embedded_BSE=constant.get("embedded"))
 
 
 class EncoderGraph(nn.Module):
@@ -130,11 +133,13 @@ def _encode(encoder: RecurrentEncoder, source_1S: Tensor) -> Encoded:
     positions = torch.arange(source_1S.shape[1])
     if encoder.reverse_source:
         positions = torch.cat([positions[:-1].flip(0), positions[-1:]])
-    outputs_SC, finals = encoder.run(encoder.embedding(source_1S[0].index_select(0, positions)), _ONE_ROW)
+    inputs_SE = encoder.embedding(source_1S[0].index_select(0, positions))
+    outputs_SC, finals = encoder.run(inputs_SE, _ONE_ROW)
     # The order of the pieces, reversed but for the end, is its own inverse.
     memory_SC = encoder.norm(outputs_SC).index_select(0, positions)
+    embedded_1SE = inputs_SE.index_select(0, positions).unsqueeze(0) if encoder.keeps_embeddings else None
     mask_1S = torch.ones_like(source_1S, dtype=torch.bool)
-    return Encoded(memory_SC.unsqueeze(0), mask_1S, encoder.by_layer(finals, _ONE_ROW))
+    return Encoded(memory_SC.unsqueeze(0), mask_1S, encoder.by_layer(finals, _ONE_ROW), embedded_BSE=embedded_1SE)
 
 
 def _whole_layers(layers: RecurrentStack, inputs_SX: Tensor, packing: Packing) -> tuple[Tensor, State]:
