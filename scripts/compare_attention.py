@@ -222,10 +222,11 @@ def parameters(folder: Path) -> int:
 
 
 def score(run: Run, baseline: Run | None) -> None:
-    """Measures BLEU and chrF of the test sets, and whether they differ from the baseline's."""
+    """Measures BLEU and chrF of the test sets, BLEU by length, and whether the scores differ from the baseline's."""
     say(f"scoring {run.folder}")
     against = [] if baseline is None else ["--baseline", str(baseline.folder)]
-    command = [*program("evaluate"), "--model", str(run.folder), "--metrics", "bleu", "chrf", "--json", *against]
+    command = [*program("evaluate"), "--model", str(run.folder), "--metrics", "bleu", "chrf", "--by-length"]
+    command += ["--json", *against]
     run.keep("scores", json.loads(output(command))["sets"])
 
 
@@ -317,7 +318,7 @@ def time_all(systems: Sequence[System]) -> None:
 
 def write_page(systems: Sequence[System], options: argparse.Namespace, page: Path) -> None:
     """Writes the measurements between the two marks of the page; the rest of the page stays."""
-    lines = [*conditions(systems, options), "", *table(systems), "", *plots(systems, page)]
+    lines = [*conditions(systems, options), "", *table(systems), "", *length_plot(systems, page), *plots(systems, page)]
     write_measured(page, "Attention compared", lines)
 
 
@@ -340,10 +341,13 @@ def conditions(systems: Sequence[System], options: argparse.Namespace) -> Iterat
     files = ", ".join(f"`{each.config}`" for each in systems if each.config != options.config)
     if len(options.seeds) == 1:
         seeds = f"seed {options.seeds[0]}"
-        values = f"95% intervals by bootstrap; p by paired bootstrap against {BASELINE}"
+        values = f"95% intervals by bootstrap; p by paired bootstrap against {BASELINE} with the same seed"
     else:
         seeds = f"seeds {', '.join(map(str, options.seeds))}"
-        values = "mean and sample standard deviation over the seeds"
+        values = (
+            "mean and sample standard deviation over the seeds; p by paired bootstrap against "
+            f"{BASELINE} with the same seed, the largest of the seeds"
+        )
     yield (
         f"`{options.config}`{changed}, {seeds}, {baseline['training']['epochs']} epochs, "
         f"{baseline['training']['updates']:,} updates each; commit {', '.join(commits)}; {machine()}. "
@@ -362,9 +366,8 @@ def conditions(systems: Sequence[System], options: argparse.Namespace) -> Iterat
 
 
 def table(systems: Sequence[System]) -> Iterator[str]:
-    """Yields a row for each system. With several seeds there are no p-values: they compare single runs."""
-    several = len(systems[0].runs) > 1
-    metrics = ("BLEU", "chrF") if several else ("BLEU", "p", "chrF", "p")
+    """Yields a row for each system."""
+    metrics = ("BLEU", "p", "chrF", "p")
     headings = ("mechanism", "parameters", "perplexity", *metrics, "AER", "training", "translation", "memory")
     yield f"| {' | '.join(headings)} |"
     yield f"|{'---|' * len(headings)}"
@@ -391,15 +394,39 @@ def spread(values: Sequence[float], format_: str = ".2f") -> str:
 
 
 def compared(system: System, metric: str) -> tuple[str, ...]:
-    """Returns the cells of a metric: of a single run the score with its interval, and p against the baseline's."""
+    """Returns the cells of a metric: the scores, and the largest p of the seeds against the baseline's."""
     test_sets = [scores[0] for scores in system.all("scores")]
     scores = [test_set["scores"][metric] for test_set in test_sets]
-    if len(scores) > 1:
-        return (spread([score["value"] for score in scores]),)
-    low, high = scores[0]["confidence"]
-    comparison = test_sets[0].get("comparisons", {}).get(metric)
-    p_value = "" if comparison is None else f"{comparison['p_value']:.3f}"
-    return f"{scores[0]['value']:.2f} [{low:.2f}, {high:.2f}]", p_value
+    text = spread([score["value"] for score in scores])
+    if len(scores) == 1:
+        low, high = scores[0]["confidence"]
+        text += f" [{low:.2f}, {high:.2f}]"
+    p_values = [test_set["comparisons"][metric]["p_value"] for test_set in test_sets if "comparisons" in test_set]
+    return text, f"{max(p_values):.3f}" if p_values else ""
+
+
+def length_plot(systems: Sequence[System], page: Path) -> Iterator[str]:
+    """Draws BLEU by sentence length with and without attention, as Bahdanau 2015 (figure 2) and Luong 2015 (figure 6).
+
+    The curves are the baseline's, those of the systems without attention, and that of the best system, each the mean
+    over its seeds.
+    """
+    from nmt.visualization.curves import render_length_curves
+
+    best = max(
+        systems, key=lambda system: statistics.mean(each[0]["scores"]["bleu"]["value"] for each in system.all("scores"))
+    )
+    shown = [each for each in systems if each in (systems[0], best) or not each.first["plot"]]
+    groups = {system.name: [scores[0]["by_length"] for scores in system.all("scores")] for system in shown}
+    curves = {
+        name: [statistics.mean(group["system"]["value"] for group in seeds) for seeds in zip(*runs, strict=True)]
+        for name, runs in groups.items()
+    }
+    words = ["-".join(map(str, sorted({group["shortest"], group["longest"]}))) for group in groups[systems[0].name][0]]
+    folder = page.with_suffix("")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "by_length.png").write_bytes(render_length_curves(words, curves, "png"))
+    yield f"![BLEU by the length of the source sentence: {', '.join(curves)}]({page.stem}/by_length.png)\n"
 
 
 def plots(systems: Sequence[System], page: Path) -> Iterator[str]:

@@ -21,10 +21,13 @@ from scripts.compare_attention import (
     Run,
     System,
     _parser,
+    length_plot,
     page_of,
     systems_of,
     write_page,
 )
+
+pytest.importorskip("matplotlib")
 
 CONFIG = Path(__file__).parent.parent / "configs" / "comparison.yaml"
 
@@ -39,11 +42,15 @@ def test_every_score_window_wiring_and_published_system_is_compared() -> None:
     assert next(iter(MECHANISMS)) == BASELINE
 
 
-def measured(bleu: float, ratio: float, p_value: float | None) -> dict[str, Any]:
+def measured(bleu: float, ratio: float, p_value: float | None, attends: bool = False) -> dict[str, Any]:
     scores = {
         metric: {"value": bleu, "confidence": [bleu - 1, bleu + 1], "signature": "s:1"} for metric in ("bleu", "chrf")
     }
-    test_set: dict[str, Any] = {"name": "test", "scores": scores}
+    by_length = [
+        {"shortest": shortest, "longest": longest, "system": {"value": bleu + more}}
+        for shortest, longest, more in ((1, 4, 5.0), (5, 5, 0.0), (6, 30, -5.0))
+    ]
+    test_set: dict[str, Any] = {"name": "test", "scores": scores, "by_length": by_length}
     if p_value is not None:
         test_set["comparisons"] = {metric: {"p_value": p_value} for metric in scores}
     speed = {"median": 100.0 * ratio, "ratio": ratio}
@@ -59,7 +66,7 @@ def measured(bleu: float, ratio: float, p_value: float | None) -> dict[str, Any]
         "scores": [test_set],
         "speed": {"training": speed, "translation": speed},
         "alignment": {"aer": 0.256, "pairs": 508} if p_value is None else None,
-        "plot": False,
+        "plot": attends,
     }
 
 
@@ -100,7 +107,7 @@ def test_several_seeds_have_a_mean_and_a_deviation(tmp_path: Path) -> None:
     """The sample standard deviation of 29, 30 and 31 is 1."""
     baseline = [measured(value, 1.0, None) for value in (29.0, 30.0, 31.0)]
     baseline[0]["training"]["peak_memory_mb"] = 1200.0
-    other = [measured(value, 1.5, 0.01) for value in (28.0, 28.0, 28.0)]
+    other = [measured(28.0, 1.5, p_value) for p_value in (0.01, 0.2, 0.03)]
     page = tmp_path / "runs" / "attention.md"
     write_page(
         [system(tmp_path, BASELINE, *baseline), system(tmp_path, "other", *other)],
@@ -108,12 +115,30 @@ def test_several_seeds_have_a_mean_and_a_deviation(tmp_path: Path) -> None:
         page,
     )
     text = page.read_text()
-    assert "| mechanism | parameters | perplexity | BLEU | chrF | AER | training | translation | memory |" in text
-    row = f"| {BASELINE} | 1.2 M | 7.89 ± 0.00 | 30.00 ± 1.00 | 30.00 ± 1.00 | 25.6 ± 0.0% | 1.00 | 1.00 | 1,200 MB |"
+    assert "| mechanism | parameters | perplexity | BLEU | p | chrF | p | AER | training |" in text
+    row = f"| {BASELINE} | 1.2 M | 7.89 ± 0.00 | 30.00 ± 1.00 |  | 30.00 ± 1.00 |  | 25.6 ± 0.0% | 1.00 |"
     assert row in text
-    assert "| other | 1.2 M | 7.89 ± 0.00 | 28.00 ± 0.00 | 28.00 ± 0.00 |  | 1.50 | 1.50 | 1,000 MB |" in text
+    assert "| other | 1.2 M | 7.89 ± 0.00 | 28.00 ± 0.00 | 0.200 | 28.00 ± 0.00 | 0.200 |  | 1.50 | 1.50 |" in text
     assert "seeds 1, 2, 3, 2 epochs" in text
     assert "mean and sample standard deviation over the seeds" in text
+    assert "with the same seed, the largest of the seeds" in text
+
+
+def test_bleu_by_length_is_drawn_with_and_without_attention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The baseline, what has no attention, and the best: means over the seeds."""
+    drawn: list[Any] = []
+    monkeypatch.setattr("nmt.visualization.curves.render_length_curves", lambda *given: drawn.append(given) or b"drawn")
+    systems = [
+        system(tmp_path, BASELINE, measured(30.0, 1.0, None, True), measured(32.0, 1.0, None, True)),
+        system(tmp_path, "none", measured(20.0, 1.0, 0.0), measured(20.0, 1.0, 0.0)),
+        system(tmp_path, "best", measured(33.0, 1.0, 0.0, True), measured(34.0, 1.0, 0.0, True)),
+        system(tmp_path, "other", measured(31.0, 1.0, 0.0, True), measured(31.0, 1.0, 0.0, True)),
+    ]
+    (line,) = length_plot(systems, tmp_path / "attention.md")
+    assert line.startswith("![BLEU by the length of the source sentence: bahdanau2015, none, best](attention/by_length")
+    assert (tmp_path / "attention" / "by_length.png").read_bytes() == b"drawn"
+    curves = {BASELINE: [36.0, 31.0, 26.0], "none": [25.0, 20.0, 15.0], "best": [38.5, 33.5, 28.5]}
+    assert drawn == [(["1-4", "5", "6-30"], curves, "png")]
 
 
 def test_the_page_is_written_beside_the_runs_unless_it_is_published(tmp_path: Path) -> None:
