@@ -247,7 +247,7 @@ class ByHand(nn.Module):
         self.projection = nn.Linear(2, vocabulary)
         self.context = Context()
         self.annotation_terms = lambda encoded: None
-        self.decoder = SimpleNamespace(readout=lambda output, inputs_BTE: output.hidden)
+        self.decoder = SimpleNamespace(read=lambda output, inputs_BTE, weights, embedded_BSE: output.hidden)
 
     def encode(self, source_BS: Tensor, lengths_B: Tensor, masked: bool = False) -> Encoded:
         return Encoded(source_BS.unsqueeze(2), torch.ones_like(source_BS, dtype=torch.bool), ())

@@ -126,8 +126,10 @@ def test_several_seeds_have_a_mean_and_a_deviation(tmp_path: Path) -> None:
 
 def test_bleu_by_length_is_drawn_with_and_without_attention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The baseline, what has no attention, and the best: means over the seeds."""
+    from nmt.visualization import curves as drawing
+
     drawn: list[Any] = []
-    monkeypatch.setattr("nmt.visualization.curves.render_length_curves", lambda *given: drawn.append(given) or b"drawn")
+    monkeypatch.setattr(drawing, "render_length_curves", lambda *given: drawn.append(given) or b"drawn")
     systems = [
         system(tmp_path, BASELINE, measured(30.0, 1.0, None, True), measured(32.0, 1.0, None, True)),
         system(tmp_path, "none", measured(20.0, 1.0, 0.0), measured(20.0, 1.0, 0.0)),

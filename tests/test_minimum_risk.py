@@ -58,9 +58,11 @@ def batch(tokenizers: TokenizerPair) -> Batch:
     return collate(flatten(source), flatten(target), np.arange(2), tokenizers)
 
 
-def objective_of(tokenizers: TokenizerPair, kernel: Any = "reference", **options: Any) -> MinimumRiskObjective:
+def objective_of(
+    tokenizers: TokenizerPair, kernel: Any = "reference", lexical: bool = False, **options: Any
+) -> MinimumRiskObjective:
     torch.manual_seed(0)
-    model = model_options(dropout=DROPOUT, sizes=(16, 12, 24), lexical=True)
+    model = model_options(dropout=DROPOUT, sizes=(16, 12, 24), lexical=lexical)
     translator = Translator(model, vocabulary(tokenizers), choose_kernels(kernel, CPU)).train()
     training = TrainingConfig(start_from="runs/any")
     objective = OBJECTIVES.build(MinimumRiskOptions(samples=4, **options), translator, training, tokenizers)
@@ -68,13 +70,14 @@ def objective_of(tokenizers: TokenizerPair, kernel: Any = "reference", **options
     return objective
 
 
-@pytest.mark.parametrize(("include_reference", "metric"), [(True, "bleu"), (False, "chrf")])
+@pytest.mark.parametrize(("include_reference", "metric", "lexical"), [(True, "bleu", True), (False, "chrf", False)])
 @pytest.mark.parametrize("kernel", ["reference", pytest.param("fused", marks=needs_compiler)])
 def test_risk_and_gradients_are_those_of_autograd(
-    tokenizers: TokenizerPair, batch: Batch, kernel: str, include_reference: bool, metric: Any
+    tokenizers: TokenizerPair, batch: Batch, kernel: str, include_reference: bool, metric: Any, lexical: bool
 ) -> None:
     """Every candidate by a pass of its own, whose logits PyTorch differentiates. Without dropout, to compare."""
-    objective = objective_of(tokenizers, kernel, include_reference=include_reference, metric=metric, sharpness=0.02)
+    options = {"include_reference": include_reference, "metric": metric, "sharpness": 0.02}
+    objective = objective_of(tokenizers, kernel, lexical, **options)
     translator = objective.model.eval()
     torch.manual_seed(5)
     sums = objective(batch)
