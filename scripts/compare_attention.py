@@ -411,6 +411,7 @@ def length_plot(systems: Sequence[System], page: Path) -> Iterator[str]:
     The curves are the baseline's, those of the systems without attention, and that of the best system, each the mean
     over its seeds.
     """
+    from nmt.evaluation.metrics import LengthScore
     from nmt.visualization.curves import render_length_curves
 
     best = max(
@@ -422,7 +423,7 @@ def length_plot(systems: Sequence[System], page: Path) -> Iterator[str]:
         name: [statistics.mean(group["system"]["value"] for group in seeds) for seeds in zip(*runs, strict=True)]
         for name, runs in groups.items()
     }
-    words = ["-".join(map(str, sorted({group["shortest"], group["longest"]}))) for group in groups[systems[0].name][0]]
+    words = [LengthScore(**group).words for group in groups[systems[0].name][0]]
     folder = page.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "by_length.png").write_bytes(render_length_curves(words, curves, "png"))

@@ -47,7 +47,13 @@ def measured(bleu: float, ratio: float, p_value: float | None, attends: bool = F
         metric: {"value": bleu, "confidence": [bleu - 1, bleu + 1], "signature": "s:1"} for metric in ("bleu", "chrf")
     }
     by_length = [
-        {"shortest": shortest, "longest": longest, "system": {"value": bleu + more}}
+        {
+            "shortest": shortest,
+            "longest": longest,
+            "sentences": 9,
+            "system": {"value": bleu + more},
+            "length_ratio": 1.0,
+        }
         for shortest, longest, more in ((1, 4, 5.0), (5, 5, 0.0), (6, 30, -5.0))
     ]
     test_set: dict[str, Any] = {"name": "test", "scores": scores, "by_length": by_length}
@@ -115,10 +121,13 @@ def test_several_seeds_have_a_mean_and_a_deviation(tmp_path: Path) -> None:
         page,
     )
     text = page.read_text()
-    assert "| mechanism | parameters | perplexity | BLEU | p | chrF | p | AER | training |" in text
-    row = f"| {BASELINE} | 1.2 M | 7.89 ± 0.00 | 30.00 ± 1.00 |  | 30.00 ± 1.00 |  | 25.6 ± 0.0% | 1.00 |"
-    assert row in text
-    assert "| other | 1.2 M | 7.89 ± 0.00 | 28.00 ± 0.00 | 0.200 | 28.00 ± 0.00 | 0.200 |  | 1.50 | 1.50 |" in text
+    assert (
+        "| mechanism | parameters | perplexity | BLEU | p | chrF | p | AER | training | translation | memory |" in text
+    )
+    row = f"| {BASELINE} | 1.2 M | 7.89 ± 0.00 | 30.00 ± 1.00 |  | 30.00 ± 1.00 |  | 25.6 ± 0.0% |"
+    assert f"{row} 1.00 | 1.00 | 1,200 MB |" in text
+    row = "| other | 1.2 M | 7.89 ± 0.00 | 28.00 ± 0.00 | 0.200 | 28.00 ± 0.00 | 0.200 |  |"
+    assert f"{row} 1.50 | 1.50 | 1,000 MB |" in text
     assert "seeds 1, 2, 3, 2 epochs" in text
     assert "mean and sample standard deviation over the seeds" in text
     assert "with the same seed, the largest of the seeds" in text

@@ -373,34 +373,26 @@ class ModelConfig(Section):
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         for rule in (
-            self._tied_width(),
-            self._lexical_model(),
+            self._readout_width(),
+            self._lexical_model_reads_one_readout(),
             self._shares_of_heads(),
             self._bridge(),
             self._drops_no_alternatives(),
         ):
             yield from decided(rule)
 
-    def _tied_width(self) -> Iterator[tuple[str, str]]:
-        size = self.decoder.readout.size
-        if self.tie in ("target_output", "all") and size is not None and size != self.embedding_size:
-            yield (
-                "decoder.readout.size",
-                f"is {size}, but must equal model.embedding_size ({self.embedding_size}) with tie: {self.tie}; "
-                "leave it out, or set model.tie to none",
-            )
-
-    def _lexical_model(self) -> Iterator[tuple[str, str]]:
-        if not self.decoder.readout.lexical:
+    def _readout_width(self) -> Iterator[tuple[str, str]]:
+        readout = self.decoder.readout
+        if readout.size is None or readout.size == self.embedding_size:
             return
-        size = self.decoder.readout.size
-        if size is not None and size != self.embedding_size:
-            yield (
-                "decoder.readout.size",
-                f"is {size}, but must equal model.embedding_size ({self.embedding_size}) with lexical: true; leave "
-                "it out",
-            )
-        if self.attention.alignment == "latent":
+        problem = f"is {readout.size}, but must equal model.embedding_size ({self.embedding_size}) with"
+        if self.tie in ("target_output", "all"):
+            yield "decoder.readout.size", f"{problem} tie: {self.tie}; leave it out, or set model.tie to none"
+        if readout.lexical:
+            yield "decoder.readout.size", f"{problem} lexical: true; leave it out"
+
+    def _lexical_model_reads_one_readout(self) -> Iterator[tuple[str, str]]:
+        if self.decoder.readout.lexical and self.attention.alignment == "latent":
             yield (
                 "decoder.readout.lexical",
                 "is true, but with model.attention.alignment: latent each source position has a readout of its own; "
