@@ -257,7 +257,8 @@ def draw(system: System, sentence: str, folder: Path) -> None:
 
 def attends(run: Run) -> bool:
     """Returns whether the model has attention weights."""
-    from nmt.tasks.components import has_attention, read_translation
+    from nmt.model.attention.base import has_attention
+    from nmt.tasks.components import read_translation
 
     return has_attention(read_translation(run.folder / "config.yaml").model)
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
+from nmt.config import TranslationConfig, dump_config
 from nmt.errors import ConfigError
 from nmt.model.attention import AttentionWeights
-from nmt.model.lexical import LexicalModel
-from nmt.tasks.components import read_config
+from nmt.model.lexical import LexicalModel, has_lexical_model
+from nmt.model.modules import without_memory
+from nmt.model.translator import Translator, Vocabulary
+from nmt.tasks.components import parse_saved_config, read_config, read_translation
 from tests.support.networks import REFERENCE, model_options, network, sentences
 
 EMBEDDINGS = [[1.0, -2.0], [3.0, 0.5]]
@@ -64,10 +68,46 @@ def test_it_is_added_to_the_readout_of_the_same_network(wiring: str) -> None:
     torch.testing.assert_close(readout_BTR, without_BTR + lexical(weights, embedded_BSE), rtol=0, atol=1e-12)
 
 
-CONFIG = (
+DATA = (
     "run: x\ndata: {source_language: a, target_language: b, train: {source: s, target: t}, "
-    "validation: {source: s, target: t}}\nmodel: {decoder: {readout: {lexical: true}}}\n"
+    "validation: {source: s, target: t}}\n"
 )
+CONFIG = DATA + "model: {decoder: {readout: {lexical: true}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("{}", True),
+        ("{attention: {score: none}}", False),
+        ("{attention: {score: general, wiring: conditional, alignment: latent}}", False),
+        ("{tie: none, decoder: {readout: {size: 7}}}", False),
+        ("{tie: none, decoder: {readout: {size: 256}}}", True),
+        ("{decoder: {readout: {lexical: false}}}", False),
+        ("{attention: nematus2017}", False),
+        ("{attention: nematus2017, decoder: {readout: {lexical: true}}}", True),
+    ],
+)
+def test_networks_have_it_by_default_where_they_can_and_published_systems_do_not(
+    model: str, expected: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(f"{DATA}model: {model}\n")
+    options = read_translation(path).model
+    assert has_lexical_model(options) == expected
+    translator = without_memory(lambda: Translator(options, Vocabulary(8, 8, 0), REFERENCE))
+    assert (translator.decoder.lexical is not None) == translator.encoder.keeps_embeddings == expected
+
+
+def test_configs_that_earlier_versions_saved_have_none(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(DATA)
+    saved = dump_config(read_config(path))
+    assert "lexical: null" in saved
+    for text, expected in ((saved, True), (re.sub(r",? *lexical: null\n?", "", saved), False)):
+        config = parse_saved_config(text, "saved")
+        assert isinstance(config, TranslationConfig)
+        assert has_lexical_model(config.model) == expected, text
 
 
 @pytest.mark.parametrize(

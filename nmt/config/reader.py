@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -99,13 +100,28 @@ def _read(path: str | Path) -> bytes:
     return read
 
 
-def parse_config(text: str, origin: str, components: Components, overrides: Sequence[str] = ()) -> ExperimentConfig:
+def parse_config(
+    text: str,
+    origin: str,
+    components: Components,
+    overrides: Sequence[str] = (),
+    before: Mapping[str, Any] = MappingProxyType({}),
+) -> ExperimentConfig:
     """Reads YAML text; `origin` stands for the file in messages. Otherwise as `read_tree`.
+
+    `before` are values for keys, by dotted path, that sections of the text lack because an earlier version wrote it.
 
     Raises:
         ConfigError: the text has mistakes: one line for each.
     """
     root, problems = read_document(text, origin)
+    for path, value in before.items():
+        *sections, key = path.split(".")
+        section: Node | None = root
+        for name in sections:
+            section = None if section is None else section.child(name)
+        if section is not None and isinstance(section.value, dict):
+            section.value.setdefault(key, Node(value, section.location))
     problems += apply_overrides(root, overrides, components.families)
     return build_config(root, problems, origin, components)
 

@@ -15,6 +15,7 @@ from nmt.kernels.packed import Packing, RecurrentStack, State, SteppedLayers
 from nmt.kernels.select import Kernels
 from nmt.model.attention import Encoded
 from nmt.model.cells import build_stack
+from nmt.model.lexical import has_lexical_model
 from nmt.model.modules import Embedding, module_list
 
 
@@ -138,7 +139,7 @@ class RecurrentEncoder(RecurrentLayers):
         self.dropout = model.dropout.layer
         self.add_layers(model.encoder, model.embedding_size, self.dropout, kernels)
         self.norm = nn.LayerNorm(self.output_size) if model.layer_normalization else nn.Identity()
-        self.keeps_embeddings = model.decoder.readout.lexical
+        self.keeps_embeddings = has_lexical_model(model)
 
     def unsupported_reason(self) -> str:
         """Returns why only PyTorch's own layers can run, with the path in the YAML; empty if others can."""

@@ -8,9 +8,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from nmt.config import schema
 from nmt.kernels.select import Kernels
 from nmt.model.attention import AttentionWeights
+from nmt.model.attention.base import has_attention
 from nmt.model.modules import Linear, initialize
+
+
+def has_lexical_model(model: schema.ModelConfig) -> bool:
+    """Returns what `model.decoder.readout.lexical` says, and without that whether the network can have one."""
+    readout = model.decoder.readout
+    if readout.lexical is not None:
+        return readout.lexical
+    is_as_wide = readout.size in (None, model.embedding_size)
+    return has_attention(model) and model.attention.alignment == "soft" and is_as_wide
 
 
 class LexicalModel(nn.Module):

@@ -25,7 +25,7 @@ from nmt.model import latent
 from nmt.model.attention import AttentionWeights, Encoded
 from nmt.model.context import CONTEXTS, ContextWeights, Sentences
 from nmt.model.encoder import RecurrentEncoder
-from nmt.model.lexical import LexicalModel
+from nmt.model.lexical import LexicalModel, has_lexical_model
 from nmt.model.modules import Embedding, embedding_table, parameter_counts
 from nmt.model.wiring import WIRINGS, DecoderState, LatentReadout, Output
 
@@ -53,7 +53,7 @@ class Decoder(nn.Module):
         self.embedding = embedding
         self.wiring = WIRINGS.build(model.attention.wiring, model, model.embedding_size, memory_size, kernels)
         self.readout = self.wiring.build_readout(model, model.embedding_size, kernels)
-        self.lexical = LexicalModel(model.embedding_size, kernels) if model.decoder.readout.lexical else None
+        self.lexical = LexicalModel(model.embedding_size, kernels) if has_lexical_model(model) else None
 
     def read(
         self, output: Output, inputs_BTE: Tensor, weights: AttentionWeights | None, embedded_BSE: Tensor | None

@@ -27,7 +27,7 @@ from nmt.data.readers.base import SplitOptions
 from nmt.data.readers.corpora import CorpusOptions
 from nmt.errors import ConfigError
 from nmt.kernels.select import FORCED, reference_kernels, refusal
-from nmt.model.attention.base import ScoreOptions
+from nmt.model.attention.base import ScoreOptions, has_attention
 from nmt.model.attention.presets import ATTENTION_PRESETS
 from nmt.model.classifier import DocumentClassifier
 from nmt.model.context import ContextOptions
@@ -87,11 +87,16 @@ def read_translation(path: str | Path, overrides: Sequence[str] = ()) -> Transla
     return config
 
 
+_BEFORE = {"model.decoder.readout.lexical": False}
+"""Keys that configs of earlier versions lack, with what these versions did."""
+
+
 def parse_saved_config(
     text: str, origin: str, overrides: Sequence[str] = (), plugins: Sequence[Plugin] = ()
 ) -> ExperimentConfig:
     """Returns the config of YAML text, which `origin` names in messages; executes no plugin. Raises `ConfigError`."""
-    return parse_config(text, origin, replace(COMPONENTS, families=with_plugins(plugins)), overrides)
+    components = replace(COMPONENTS, families=with_plugins(plugins))
+    return parse_config(text, origin, components, overrides, _BEFORE)
 
 
 def read_saved_config(folder: Path) -> ExperimentConfig:
@@ -101,12 +106,6 @@ def read_saved_config(folder: Path) -> ExperimentConfig:
     """
     plugins = plugins_for(folder, read_metadata(folder).plugins)
     return parse_saved_config(read_config_text(folder), str(folder / CONFIG_FILE), plugins=plugins)
-
-
-def has_attention(model: schema.ModelConfig) -> bool:
-    """Returns whether the decoder attends to source positions, so that its weights give alignments."""
-    score = model.attention.score
-    return isinstance(score, ScoreOptions) and score.has_weights
 
 
 def document_context(model: schema.ModelConfig) -> DocumentContext | None:

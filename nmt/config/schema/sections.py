@@ -281,9 +281,10 @@ class ReadoutConfig(Section):
     """Nonlinearity; `maxout` over pairs as in Bahdanau 2015, A.2.2."""
     size: Size | None = None
     """Width; by default `embedding_size`, which it must equal where the output is tied."""
-    lexical: bool = False
+    lexical: bool | None = None
     """Add the source embeddings, mixed by the attention weights, to what the vocabulary projection reads (Nguyen and
-    Chiang 2018)."""
+    Chiang 2018). null: wherever that is possible, with attention, a soft alignment and a readout of `embedding_size`.
+    Presets have it false."""
 
 
 class DecoderConfig(Section):

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.config.registry import Registry
-from nmt.config.schema import NetworkPartOptions
+from nmt.config.schema import ModelConfig, NetworkPartOptions
 from nmt.kernels.attention import exponentials
 from nmt.kernels.partial_reads import Source
 from nmt.kernels.select import Kernels
@@ -329,6 +329,12 @@ class ScoreOptions(NetworkPartOptions):
     def gives_context(self) -> bool:
         """Whether there is a context."""
         return True
+
+
+def has_attention(model: ModelConfig) -> bool:
+    """Returns whether the decoder attends to source positions, so that its weights give alignments."""
+    score = model.attention.score
+    return isinstance(score, ScoreOptions) and score.has_weights
 
 
 @dataclass(frozen=True)

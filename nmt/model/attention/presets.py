@@ -19,7 +19,7 @@ _BAHDANAU = {
 # The authors' decoder starts from the last states of the encoder.
 _LUONG = {"wiring": {"kind": "luong", "input_feeding": True}, "model.decoder.bridge": "copy"}
 
-ATTENTION_PRESETS: Mapping[str, Mapping[str, Any]] = {
+_SYSTEMS: Mapping[str, Mapping[str, Any]] = {
     # No attention. The encoder's last states are the decoder's first states and nothing else: section 2.
     "sutskever2014": {
         "score": {"kind": "none", "context": "first_state"},
@@ -72,4 +72,9 @@ ATTENTION_PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
     # Additive attention with four heads, its context in all layers and in the readout.
     "rnmt_plus2018": {**_ADDITIVE, "wiring": {"kind": "gnmt", "query": "current", "context_feeding": True}, "heads": 4},
+}
+ATTENTION_PRESETS: Mapping[str, Mapping[str, Any]] = {
+    # None of these papers has the lexical model, which is a paper of its own.
+    name: {**system, "model.decoder.readout.lexical": False}
+    for name, system in _SYSTEMS.items()
 }

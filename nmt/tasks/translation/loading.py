@@ -22,12 +22,13 @@ from nmt.data.tokenizer import TokenizerPair
 from nmt.errors import CheckpointError, ConfigError, DataError, counted, write_errors
 from nmt.kernels.linear.quantization import Int8Weight, names_to_prepack
 from nmt.kernels.select import reference_kernels
+from nmt.model.attention.base import has_attention
 from nmt.model.modules import without_memory
 from nmt.model.translator import Translator, Vocabulary
 from nmt.runtime import Runtime, logger
 from nmt.runtime.worker_pool import WorkerPool
 from nmt.tasks.base import Which, load_checkpoint, restore_network
-from nmt.tasks.components import has_attention, read_saved_config
+from nmt.tasks.components import read_saved_config
 from nmt.tasks.plugins import execute_plugins, plugin_sources
 
 
