@@ -101,9 +101,10 @@ def system(preset: str) -> dict[str, Any]:
     keys = dict(ATTENTION_PRESETS[preset])
     alignment = keys.pop("alignment", "soft")
     bridge = keys.pop("model.decoder.bridge", "final")
+    lexical = keys.pop("model.decoder.readout.lexical")
     parts = {key: {"kind": part} if isinstance(part, str) else part for key, part in keys.items()}
     options: dict[str, Any] = {"heads": parts.pop("heads", 1), "decoder_layers": 2 if "gnmt" in str(parts) else 1}
-    options |= {"bridge": bridge, "alignment": alignment}
+    options |= {"bridge": bridge, "alignment": alignment, "lexical": lexical}
     for key, part in parts.items():
         options[key] = part["kind"]
         if key != "coverage":
