@@ -20,7 +20,7 @@ from tests.support.training_runs import CONFIG, write_corpus
 
 PACKAGE = Path(nmt.__file__).parent
 
-MOST_OF_A_BATCH = 24
+MOST_OF_A_BATCH = 25
 MOST_OF_A_LINE = 12
 
 
@@ -47,7 +47,7 @@ class FilesRun:
 
 
 def test_one_micro_batch_runs_few_files(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forward and backward of a batch after the first: a GRU, additive attention, C kernels."""
+    """Forward and backward of a batch after the first: a GRU, additive attention, a lexical model, C kernels."""
     write_corpus(tmp_path)
     (tmp_path / "run.yaml").write_text(CONFIG.format(folder=tmp_path))
     files = FilesRun()

@@ -78,8 +78,9 @@ def test_it_learns_to_reverse_from_a_fresh_seed(tmp_path: Path) -> None:
     validations = records(config.run, "validation")
     assert validations[-1]["bleu"] > 80.0, f"seed {seed}"
     assert validations[-1]["loss"] < 0.3, f"seed {seed}"
-    # A guess among 8 letters and the end costs ln 9; the loss without smoothing starts near ln 16.
-    assert records(config.run)[0]["loss"] == pytest.approx(math.log(16), rel=0.2)
+    # A guess among 8 letters and the end costs ln 9. The loss without smoothing starts at ln 16 and, with logits of a
+    # variance of one or two, half of that above it.
+    assert math.log(9) < records(config.run)[0]["loss"] < math.log(16) + 1.0
 
 
 def test_a_network_is_built_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
