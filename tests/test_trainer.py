@@ -70,7 +70,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int, number: signal.Signal
 
 
 def test_it_learns_to_reverse_from_a_fresh_seed(tmp_path: Path) -> None:
-    """Tests on 16 unseen sentences, of which a wrong one costs much: seed 486 has 89.3, seed 7 has 97.0."""
+    """Tests on 16 unseen sentences, of which a wrong one costs much: seed 486 has 95.8, 27 others 100."""
     seed = random.SystemRandom().randrange(10_000)
     write_corpus(tmp_path, pairs=1000, seed=seed)
     config = run_config(tmp_path, *LEARNING, f"seed={seed}", "training.batch_tokens=256", "validation.sentences=16")
@@ -78,9 +78,9 @@ def test_it_learns_to_reverse_from_a_fresh_seed(tmp_path: Path) -> None:
     validations = records(config.run, "validation")
     assert validations[-1]["bleu"] > 80.0, f"seed {seed}"
     assert validations[-1]["loss"] < 0.3, f"seed {seed}"
-    # A guess among 8 letters and the end costs ln 9. The loss without smoothing starts at ln 16 and, with logits of a
-    # variance of one or two, half of that above it.
-    assert math.log(9) < records(config.run)[0]["loss"] < math.log(16) + 1.0
+    # A guess among 8 letters and the end costs ln 9. The loss without smoothing starts at ln 16 and half of the logits'
+    # variance above it, which is of order one (28 seeds: 2.74 to 3.62).
+    assert math.log(9) < records(config.run)[0]["loss"] < math.log(16) + 1.5
 
 
 def test_a_network_is_built_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
