@@ -20,7 +20,7 @@ from tests.support.training_runs import CONFIG, write_corpus
 
 PACKAGE = Path(nmt.__file__).parent
 
-MOST_OF_A_BATCH = 25
+MOST_OF_A_BATCH = 24
 MOST_OF_A_LINE = 12
 
 

@@ -12,9 +12,10 @@ import torch
 from nmt.config import TranslationConfig, dump_config
 from nmt.errors import ConfigError
 from nmt.model.attention import AttentionWeights
-from nmt.model.lexical import LexicalModel, has_lexical_model
+from nmt.model.attention.base import has_lexical_model
 from nmt.model.modules import without_memory
 from nmt.model.translator import Translator, Vocabulary
+from nmt.model.wiring import LexicalModel
 from nmt.tasks.components import parse_saved_config, read_config, read_translation
 from tests.support.networks import REFERENCE, model_options, network, sentences
 

@@ -14,8 +14,8 @@ from nmt.config import schema
 from nmt.kernels.packed import Packing, RecurrentStack, State, SteppedLayers
 from nmt.kernels.select import Kernels
 from nmt.model.attention import Encoded
+from nmt.model.attention.base import has_lexical_model
 from nmt.model.cells import build_stack
-from nmt.model.lexical import has_lexical_model
 from nmt.model.modules import Embedding, module_list
 
 

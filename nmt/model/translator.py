@@ -23,11 +23,11 @@ from nmt.kernels.packed import SteppedLayers
 from nmt.kernels.select import Kernels, UnsupportedReasons
 from nmt.model import latent
 from nmt.model.attention import AttentionWeights, Encoded
+from nmt.model.attention.base import has_lexical_model
 from nmt.model.context import CONTEXTS, ContextWeights, Sentences
 from nmt.model.encoder import RecurrentEncoder
-from nmt.model.lexical import LexicalModel, has_lexical_model
 from nmt.model.modules import Embedding, embedding_table, parameter_counts
-from nmt.model.wiring import WIRINGS, DecoderState, LatentReadout, Output
+from nmt.model.wiring import WIRINGS, DecoderState, LatentReadout, LexicalModel, Output
 
 NARROW_LOGITS = {"cpu"}
 """Devices on which autocast may round logits: there a float32 product would take twice as long."""

@@ -337,6 +337,15 @@ def has_attention(model: ModelConfig) -> bool:
     return isinstance(score, ScoreOptions) and score.has_weights
 
 
+def has_lexical_model(model: ModelConfig) -> bool:
+    """Returns what `model.decoder.readout.lexical` says, and without that whether the network can have one."""
+    readout = model.decoder.readout
+    if readout.lexical is not None:
+        return readout.lexical
+    is_as_wide = readout.size in (None, model.embedding_size)
+    return has_attention(model) and model.attention.alignment == "soft" and is_as_wide
+
+
 @dataclass(frozen=True)
 class ClosedForm:
     """A score in closed form: v' tanh(W q + key), or (W q)' key, with the keys times `scale`."""

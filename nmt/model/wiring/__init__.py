@@ -5,4 +5,4 @@ A wiring is a file in this folder and a line below.
 
 # A module registers its mechanism when it is imported.
 from nmt.model.wiring import bahdanau, conditional, gnmt, luong
-from nmt.model.wiring.base import WIRINGS, DecoderState, LatentReadout, Output, Wiring
+from nmt.model.wiring.base import WIRINGS, DecoderState, LatentReadout, LexicalModel, Output, Wiring

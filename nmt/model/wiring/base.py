@@ -4,7 +4,8 @@ A wiring is the decoder's recurrence. `project` computes the products with the i
 `advance` is one step; `scan` equals repeated `advance`. A wiring without attention in its recurrence computes `scan` at
 once.
 
-Shapes: B sentences, Q queries, T target positions, E embedding, H decoder hidden, C memory features.
+Shapes: B sentences, Q queries, T target positions, S source positions, E embedding, H decoder hidden, C memory
+features.
 """
 
 from __future__ import annotations
@@ -33,6 +34,27 @@ class Output(NamedTuple):
     """Decoder state, [B, Q, H]."""
     context: Tensor
     """Context, [B, Q, C]; C may be 0."""
+
+
+class LexicalModel(nn.Module):
+    """Lexical model of Nguyen and Chiang 2018 (section 4), a vector that is added to the readout.
+
+        l_t = tanh(sum over s of a(t, s) f_s);   h_t = tanh(W l_t + b) + l_t
+
+    f_s is the embedding of source piece s, a the attention weights, with several heads their mean. The paper projects
+    h_t to the vocabulary by a matrix of its own; here it shares that of the readout, which it is as wide as.
+    """
+
+    def __init__(self, embedding_size: int, kernels: Kernels) -> None:
+        super().__init__()
+        self.mix = Linear(embedding_size, embedding_size, kernels)
+        initialize(self.mix)
+
+    def forward(self, weights: AttentionWeights, embedded_BSE: Tensor) -> Tensor:
+        """Returns h [B, Q, E] of target positions with these weights."""
+        words_BQE = torch.tanh(weights.mean().to(embedded_BSE.dtype) @ embedded_BSE)
+        mixed_BQE: Tensor = self.mix(words_BQE)
+        return torch.tanh(mixed_BQE) + words_BQE
 
 
 class Readout(nn.Module):
