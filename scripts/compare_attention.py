@@ -35,9 +35,11 @@ MECHANISMS: dict[str, tuple[str, ...]] = {
         for preset in ATTENTION_PRESETS
         if preset != BASELINE
     },
-    "scaled_dot_8_heads": ("model.attention={score: scaled_dot, heads: 8, wiring: luong}",),
-    "mean": ("model.attention={score: mean, wiring: luong}",),
-    "cosine": ("model.attention={score: cosine, wiring: luong}",),
+    "scaled_dot_8_heads": (
+        "model.attention={score: scaled_dot, heads: 8, wiring: {kind: luong, input_feeding: true}}",
+    ),
+    "mean": ("model.attention={score: mean, wiring: {kind: luong, input_feeding: true}}",),
+    "cosine": ("model.attention={score: cosine, wiring: {kind: luong, input_feeding: true}}",),
     "general_without_input_feeding": ("model.attention={score: general, wiring: {kind: luong, input_feeding: false}}",),
 }
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"

@@ -47,7 +47,7 @@ def test_defaults_are_those_of_the_schema() -> None:
     assert config.tokenizer == schema.TokenizerConfig()
     assert config.model.encoder.hidden_size == schema.EncoderConfig().hidden_size
     assert config.model.encoder.cell == Bare(kind="gru")
-    assert config.model.attention.score == ScoreOptions(kind="additive")
+    assert config.model.attention.score == ScoreOptions(kind="general")
     assert config.training.optimizer == OptimizerOptions(kind="adamw")
 
 
@@ -279,7 +279,7 @@ def test_overrides_reach_into_short_forms() -> None:
     expected = ScoreOptions(kind="additive", hidden_size=3, scaled=True)
     assert attention("bahdanau2015", override)["score"] == expected
     assert attention("{score: dot}", override)["score"] == ScoreOptions(kind="dot", hidden_size=3)
-    assert attention("{}", override)["score"] == ScoreOptions(kind="additive", hidden_size=3)
+    assert attention("{}", override)["score"] == ScoreOptions(kind="general", hidden_size=3)
     assert attention("bahdanau2015", "model.attention=luong2015")["score"] == ScoreOptions(kind="dot")
 
 

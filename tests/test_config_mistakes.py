@@ -594,7 +594,7 @@ def test_all_mistakes_of_a_classification_at_once() -> None:
         "validation, runtime, card",
         "x.yaml:8: model.word.hiden_size: unknown key; did you mean 'hidden_size'?",
         "x.yaml:8: model.word.score: unknown score 'aditive'; did you mean 'additive'? "
-        "(choose from additive, dot, none)",
+        "(choose from additive, dot, general, none)",
         "x.yaml:10: training.early_stopping.metric: must be accuracy, macro_f1 or loss, not 'bleu'",
         "--set data.train.0.labels: must be text, not 3; put it in quotes",
     ]

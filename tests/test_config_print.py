@@ -164,7 +164,7 @@ def test_differences_are_told_by_path() -> None:
         "data.train.0.weight": (1.0, 2.0),
         "data.validation.source": ("dev.de", "other.de"),
         "tokenizer.user_defined_symbols": ([], ["a"]),
-        "model.attention.score.kind": ("dot", "additive"),
+        "model.attention.score.kind": ("dot", "general"),
         "training.optimizer.kind": ("sgd", "adamw"),
         "training.schedule.warmup": (5, 6),
     }

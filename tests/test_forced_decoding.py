@@ -18,6 +18,7 @@ from nmt.visualization.attention_map import AttentionMap
 from tests.support.models import CPU, REFERENCES, SOURCES, save_small, small_config, small_translator
 
 SIDES = [SOURCES[4], "", SOURCES[0], "\u00a0", SOURCES[3]], [REFERENCES[4], "a", REFERENCES[1], "b", REFERENCES[3]]
+LOCAL = "score: general, window: {kind: local_predictive, half_width: 2}, wiring: {kind: luong, input_feeding: true}"
 
 
 def system_of(tokenizers: TokenizerPair, *attentions: str, seed: int = 1) -> System:
@@ -113,8 +114,7 @@ def test_heads_are_kept_apart(tokenizers: TokenizerPair) -> None:
 
 
 def test_a_window_that_moves_is_told(tokenizers: TokenizerPair) -> None:
-    preset = "{score: general, window: {kind: local_predictive, half_width: 2}, wiring: luong}"
-    for one in looks_of(system_of(tokenizers, preset)):
+    for one in looks_of(system_of(tokenizers, "{" + LOCAL + "}")):
         assert one.half_width == 2
         assert one.centers_NT is not None
         assert one.centers_NT.shape == one.weights_NTS.shape[:2]
@@ -124,8 +124,7 @@ def test_a_window_that_moves_is_told(tokenizers: TokenizerPair) -> None:
 
 
 def test_an_ensemble_looks_where_its_members_look_on_average(tokenizers: TokenizerPair) -> None:
-    local = "{score: general, window: {kind: local_predictive, half_width: 2}, wiring: luong}"
-    both = system_of(tokenizers, "{score: additive, heads: 2}", local, "cho2014")
+    both = system_of(tokenizers, "{score: additive, heads: 2}", "{" + LOCAL + "}", "cho2014")
     alone = [looks_of(System((member,), tokenizers, CPU)) for member in both.translators[:2]]
     for one, first, second in zip(looks_of(both), *alone, strict=True):
         expected = (first.weights_NTS.mean(0) + second.weights_NTS[0]) / 2
@@ -137,8 +136,7 @@ def test_an_ensemble_looks_where_its_members_look_on_average(tokenizers: Tokeniz
 
 
 def test_an_ensemble_has_no_heads(tokenizers: TokenizerPair) -> None:
-    two_heads = "{score: general, window: {kind: local_predictive, half_width: 2}, wiring: luong, heads: 2}"
-    both = system_of(tokenizers, two_heads, "cho2014")
+    both = system_of(tokenizers, "{" + LOCAL + ", heads: 2}", "cho2014")
     alone = looks_of(System(both.translators[:1], tokenizers, CPU))
     for one, other in zip(looks_of(both), alone, strict=True):
         assert np.allclose(one.weights_NTS, other.weights_NTS.mean(0, keepdims=True), atol=1e-6)

@@ -93,9 +93,19 @@ NETWORKS = (
         pytest.param({"cell": cell, **more}, id="-".join([cell, *map(str, more.values())]))
         for cell in CELLS
         for more in (
-            {"window": "local_monotonic", "score": "general", "wiring": "luong"},
-            {"window": "local_predictive", "score": "general", "wiring": "luong"},
-            {"bridge": "copy", "score": "dot", "wiring": "luong"},
+            {
+                "window": "local_monotonic",
+                "score": "general",
+                "wiring": "luong",
+                "wiring_options": {"input_feeding": True},
+            },
+            {
+                "window": "local_predictive",
+                "score": "general",
+                "wiring": "luong",
+                "wiring_options": {"input_feeding": True},
+            },
+            {"bridge": "copy", "score": "dot", "wiring": "luong", "wiring_options": {"input_feeding": True}},
             {"bridge": "mean"},
             {"bridge": "backward"},
             {"bridge": "context", "score": "none"},

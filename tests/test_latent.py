@@ -346,7 +346,7 @@ def test_8_bit_weights_translate(tokenizers: TokenizerPair) -> None:
             "model.attention.window: is local_predictive, whose weights need not add up to 1",
         ),
         (
-            ["model.attention={alignment: latent, wiring: luong}"],
+            ["model.attention={alignment: latent, wiring: {kind: luong, input_feeding: true}}"],
             "model.attention.wiring.input_feeding: is true, but with alignment: latent",
         ),
         (

@@ -114,12 +114,22 @@ def system(preset: str) -> dict[str, Any]:
 
 SYSTEMS: dict[str, dict[str, Any]] = {
     **{preset: system(preset) for preset in ATTENTION_PRESETS},
-    "scaled_dot, 4 heads": {"score": "scaled_dot", "heads": 4, "wiring": "luong"},
-    "cosine": {"score": "cosine", "wiring": "luong"},
-    "mean": {"score": "mean", "wiring": "luong"},
+    "scaled_dot, 4 heads": {
+        "score": "scaled_dot",
+        "heads": 4,
+        "wiring": "luong",
+        "wiring_options": {"input_feeding": True},
+    },
+    "cosine": {"score": "cosine", "wiring": "luong", "wiring_options": {"input_feeding": True}},
+    "mean": {"score": "mean", "wiring": "luong", "wiring_options": {"input_feeding": True}},
     "latent, the two best": {"alignment": "latent", "top_k": 2},
     "sparsemax": {"normalizer": "sparsemax"},
-    "entmax15": {"normalizer": "entmax15", "score": "general", "wiring": "luong"},
+    "entmax15": {
+        "normalizer": "entmax15",
+        "score": "general",
+        "wiring": "luong",
+        "wiring_options": {"input_feeding": True},
+    },
     "luong without input feeding": {"score": "general", "wiring": "luong", "wiring_options": {"input_feeding": False}},
 }
 TASKS = [

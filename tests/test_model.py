@@ -81,7 +81,7 @@ PAPERS: list[dict[str, Any]] = [
     {"bridge": "copy", "cell": "rnn", "encoder_layers": 3, "bidirectional": False, "decoder_layers": 2},
     {"bridge": "backward", "layer_normalization": True},
     {"bridge": "backward", "cell": "lstm", "encoder_layers": 3, "decoder_layers": 2, "wiring": "conditional"},
-    {**MAPPED, "wiring": "luong"},
+    {**MAPPED, "wiring": "luong", "wiring_options": {"input_feeding": True}},
     {**MAPPED, "wiring": "gnmt", "bridge": "context", "decoder_layers": 2},
     {**MAPPED, "bridge": "context", "wiring_options": RESET},
     {"wiring_options": RESET, "decoder_layers": 2},
@@ -110,7 +110,12 @@ LEXICAL: list[dict[str, Any]] = [
         {"wiring_options": PREVIOUS, "tie": "none"},
         {"heads": 2, "coverage": "neural", "layer_normalization": True},
         {"wiring": "conditional", "reverse_source": True},
-        {"wiring": "luong", "window": "local_predictive", "score": "general"},
+        {
+            "wiring": "luong",
+            "wiring_options": {"input_feeding": True},
+            "window": "local_predictive",
+            "score": "general",
+        },
         {"wiring": "luong", "wiring_options": {"input_feeding": False}},
         {"wiring": "gnmt", "decoder_layers": 2, "readout": "maxout"},
     )
@@ -120,11 +125,24 @@ DEEP: list[dict[str, Any]] = [
     {"encoder_transitions": 3, "transitions": 2},
     {"encoder_layers": 2, "encoder_transitions": 2, "decoder_layers": 2, "transitions": 2, "first_transitions": 4}
     | {"wiring": "conditional", "residual_from": 2},
-    {"wiring": "luong", "transitions": 2, "cell": "lstm", "bridge": "copy", "encoder_transitions": 2},
+    {
+        "wiring": "luong",
+        "wiring_options": {"input_feeding": True},
+        "transitions": 2,
+        "cell": "lstm",
+        "bridge": "copy",
+        "encoder_transitions": 2,
+    },
     {"wiring": "gnmt", "decoder_layers": 2, "transitions": 2, "cell": "rnn"},
     {"wiring": "gnmt", "wiring_options": {"context_feeding": True}, "first_transitions": 3},
     {"cell_normalization": True, "encoder_layers": 2, "wiring_options": RESET},
-    {"cell_normalization": True, "cell": "lstm", "wiring": "luong", "decoder_layers": 2},
+    {
+        "cell_normalization": True,
+        "cell": "lstm",
+        "wiring": "luong",
+        "wiring_options": {"input_feeding": True},
+        "decoder_layers": 2,
+    },
     {"cell_normalization": True, "wiring": "conditional", "transitions": 3, "encoder_transitions": 2, "bridge": "mean"},
     {"cell_normalization": True, "cell": "lstm", "encoder_transitions": 2, "transitions": 2},
 ]
@@ -138,7 +156,12 @@ NETWORKS = [
     {"readout": "maxout"},
     {"readout": "linear"},
     {"score": "none", "score_options": {"context": "first_state"}},
-    {"score": "none", "score_options": {"context": "first_state"}, "wiring": "luong"},
+    {
+        "score": "none",
+        "score_options": {"context": "first_state"},
+        "wiring": "luong",
+        "wiring_options": {"input_feeding": True},
+    },
     {"score": "none", "score_options": {"context": "first_state"}, "wiring": "gnmt", "decoder_layers": 2},
 ]
 

@@ -38,7 +38,13 @@ SIZES = (24, 20, 40)
 NETWORKS: list[dict[str, Any]] = [
     {"score": "additive", "wiring": "bahdanau"},
     {"score": "concat", "wiring": "conditional", "cell": "lstm"},
-    {"score": "general", "wiring": "luong", "decoder_layers": 2, "cell": "rnn"},
+    {
+        "score": "general",
+        "wiring": "luong",
+        "wiring_options": {"input_feeding": True},
+        "decoder_layers": 2,
+        "cell": "rnn",
+    },
     {"score": "dot", "wiring": "gnmt", "decoder_layers": 2},
     {"score": "general", "wiring": "conditional", "lexical": True},
     {"score": "additive", "wiring": "gnmt", "decoder_layers": 2, "bidirectional": "first", "cell": "lstm"},
@@ -119,7 +125,9 @@ def test_an_encoder_step_by_step_is_the_library_s(cell: str, shape: dict[str, An
     def not_run(*arguments: Any) -> Any:
         raise NotRun
 
-    options = model_options(score="dot", wiring="luong", cell=cell, sizes=SIZES, **shape)
+    options = model_options(
+        score="dot", wiring="luong", wiring_options={"input_feeding": True}, cell=cell, sizes=SIZES, **shape
+    )
     expected = network(options).eval()
     kernels = replace(REFERENCE, weights=Exact)
     actual = network(options, kernels=kernels).eval()

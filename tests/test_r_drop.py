@@ -92,7 +92,11 @@ def check(translator: Translator, objective: Objective, batch: Batch, logits_2NV
 
 
 @pytest.mark.parametrize("kernel", ["reference", pytest.param("fused", marks=needs_compiler)])
-@pytest.mark.parametrize("options", [{}, {"wiring": "luong", "score": "dot"}], ids=["additive", "luong"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"wiring": "luong", "wiring_options": {"input_feeding": True}, "score": "dot"}],
+    ids=["additive", "luong"],
+)
 def test_loss_and_gradients_are_those_of_autograd(kernel: str, options: dict[str, Any]) -> None:
     translator = training_network(kernel, **options)
     objective, batch = r_drop(translator), small_batch(with_links=False)

@@ -27,7 +27,7 @@ WIRED: list[dict[str, Any]] = [
     {"wiring": "bahdanau"},
     {"wiring": "conditional"},
     {"wiring": "conditional", "decoder_layers": 3, "residual_from": 3},
-    {"wiring": "luong"},
+    {"wiring": "luong", "wiring_options": {"input_feeding": True}},
     {"wiring": "luong", "wiring_options": {"input_feeding": False}},
     {"wiring": "gnmt", "decoder_layers": 2},
 ]
@@ -50,12 +50,25 @@ RECORDED = [
     *({"score": score, **wired} for score in ("additive", "dot") for wired in (*FED, *STACKED)),
     *({"score": "general", "cell": "lstm", **wired} for wired in (*FED, *STACKED)),
     {"score": "general", "cell": "rnn", **STACKED[-1]},
-    {"score": "general", "cell": "lstm", "bridge": "copy", "wiring": "luong"},
+    {
+        "score": "general",
+        "cell": "lstm",
+        "bridge": "copy",
+        "wiring": "luong",
+        "wiring_options": {"input_feeding": True},
+    },
     {"score": "additive", "bridge": "backward", "wiring_options": {"readout_state": "previous"}},
     {"score": "additive", "wiring_options": {"readout_state": "previous"}, "decoder_layers": 3, "residual_from": 2},
     {"score": "additive", "transitions": 3},
     {"score": "general", "wiring": "conditional", "lexical": True},
-    {"score": "dot", "wiring": "luong", "decoder_layers": 2, "transitions": 2, "cell": "lstm"},
+    {
+        "score": "dot",
+        "wiring": "luong",
+        "wiring_options": {"input_feeding": True},
+        "decoder_layers": 2,
+        "transitions": 2,
+        "cell": "lstm",
+    },
     {"score": "general", "wiring": "conditional", "decoder_layers": 2, "first_transitions": 4, "transitions": 2},
     {"score": "additive", "wiring": "gnmt", "wiring_options": {"context_feeding": True}, "transitions": 2}
     | {"decoder_layers": 2, "cell": "rnn"},
@@ -112,7 +125,9 @@ def test_a_network_that_is_not_recorded_says_why() -> None:
 
 
 def test_what_is_not_recorded_runs_as_without_steps() -> None:
-    translator = network(model_options(score="general", window="local_monotonic", wiring="luong"))
+    translator = network(
+        model_options(score="general", window="local_monotonic", wiring="luong", wiring_options={"input_feeding": True})
+    )
     expected, gradients = outputs_and_gradients(translator, None)
     actual, found = outputs_and_gradients(translator, ReferenceKernels())
     assert all(torch.equal(one, other) for one, other in zip([*actual, *found], [*expected, *gradients], strict=True))
@@ -123,9 +138,9 @@ def test_bf16_products_stay_near_the_exact_result() -> None:
     layers = {"decoder_layers": 3, "residual_from": 2}
     for options in (
         {"score": "additive", "wiring": "bahdanau"},
-        {"score": "general", "wiring": "luong"},
+        {"score": "general", "wiring": "luong", "wiring_options": {"input_feeding": True}},
         {"score": "concat", "wiring": "conditional"},
-        {"score": "general", "wiring": "luong", **layers},
+        {"score": "general", "wiring": "luong", "wiring_options": {"input_feeding": True}, **layers},
         {"score": "additive", "wiring": "bahdanau", "cell": "lstm", **layers},
     ):
         ratios = []
@@ -180,7 +195,9 @@ def test_annotations_in_the_format_of_products_leave_the_steps_exact(bridge: str
 
 def test_the_backward_pass_makes_nothing_as_large_as_a_weight_or_the_source_in_a_step() -> None:
     """Four times as many steps need no more such tensors: these gradients are one product each."""
-    translator = network(model_options(score="general", wiring="luong", sizes=(6, 64, 128)))
+    translator = network(
+        model_options(score="general", wiring="luong", wiring_options={"input_feeding": True}, sizes=(6, 64, 128))
+    )
     counts = []
     for steps in (3, 12):
         source_BS, lengths_B = sentences(40)
@@ -196,8 +213,8 @@ def test_the_backward_pass_makes_nothing_as_large_as_a_weight_or_the_source_in_a
 @pytest.mark.parametrize(
     ("override", "unsupported_reason"),
     [
-        ("model.attention.window=local_predictive", "model.attention.window is not global"),
-        ("model.attention={score: additive, heads: 2}", "model.attention.heads is not 1"),
+        ("model.attention={wiring: bahdanau, window: local_predictive}", "model.attention.window is not global"),
+        ("model.attention={wiring: bahdanau, score: additive, heads: 2}", "model.attention.heads is not 1"),
     ],
 )
 def test_what_cannot_be_fused_is_said_with_the_line_of_the_yaml(

@@ -54,7 +54,7 @@ def test_decays_by_hand(options: dict[str, Any], expected: dict[int, float]) -> 
 
 NETWORKS = [
     {},
-    {"wiring": "luong", "score": "dot"},
+    {"wiring": "luong", "wiring_options": {"input_feeding": True}, "score": "dot"},
     {"coverage": "neural", "cell": "lstm"},
     {"wiring": "gnmt", "decoder_layers": 2},
 ]

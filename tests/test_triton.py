@@ -19,9 +19,15 @@ TRITON = StepKernels("triton")
 WHOLE: list[dict[str, Any]] = [
     {"score": "additive", "wiring": "bahdanau"},
     {"score": "concat", "wiring": "conditional"},
-    {"score": "general", "wiring": "luong"},
+    {"score": "general", "wiring": "luong", "wiring_options": {"input_feeding": True}},
     {"score": "additive", "wiring": "luong", "wiring_options": {"input_feeding": False}},
-    {"score": "general", "wiring": "luong", "cell": "lstm", "decoder_layers": 2},
+    {
+        "score": "general",
+        "wiring": "luong",
+        "wiring_options": {"input_feeding": True},
+        "cell": "lstm",
+        "decoder_layers": 2,
+    },
     {"score": "general", "wiring": "conditional", "cell": "rnn"},
 ]
 

@@ -50,14 +50,14 @@ pytestmark = pytest.mark.usefixtures("threads_and_generators_as_they_were")
 NETWORKS: list[dict[str, Any]] = [
     {},
     {"encoder_layers": 3, "encoder_residual_from": 3, "bridge": "backward", "layer_normalization": True},
-    {"score": "general", "wiring": "luong", "bridge": "copy"},
+    {"score": "general", "wiring": "luong", "wiring_options": {"input_feeding": True}, "bridge": "copy"},
     {"score": "dot", "wiring": "conditional", "bridge": "mean"},
     {"cell": "lstm", "wiring": "gnmt", "decoder_layers": 2, "bidirectional": "first", "encoder_layers": 2}
     | {"bridge": "zero"},
     {"cell": "rnn", "bidirectional": False},
-    {"score": "dot", "window": "local_predictive", "wiring": "luong"},
-    {"score": "general", "window": "local_monotonic", "wiring": "luong"},
-    {"score": "location", "wiring": "luong"},
+    {"score": "dot", "window": "local_predictive", "wiring": "luong", "wiring_options": {"input_feeding": True}},
+    {"score": "general", "window": "local_monotonic", "wiring": "luong", "wiring_options": {"input_feeding": True}},
+    {"score": "location", "wiring": "luong", "wiring_options": {"input_feeding": True}},
     {"coverage": "neural"},
     {"heads": 2, "normalizer": "sparsemax"},
     {"lexical": True},

@@ -30,17 +30,23 @@ from tests.support.reference_steps import ReferenceKernels
 DEVICE = torch.device("meta")
 NETWORKS: list[dict[str, Any]] = [
     {},
-    {"score": "general", "wiring": "luong"},
+    {"score": "general", "wiring": "luong", "wiring_options": {"input_feeding": True}},
     {"score": "dot", "wiring": "conditional", "layer_normalization": True},
     {"cell": "lstm", "wiring": "gnmt", "decoder_layers": 2},
-    {"score": "dot", "window": "local_predictive", "wiring": "luong"},
-    {"score": "general", "window": "local_monotonic", "wiring": "luong"},
-    {"score": "location", "wiring": "luong"},
+    {"score": "dot", "window": "local_predictive", "wiring": "luong", "wiring_options": {"input_feeding": True}},
+    {"score": "general", "window": "local_monotonic", "wiring": "luong", "wiring_options": {"input_feeding": True}},
+    {"score": "location", "wiring": "luong", "wiring_options": {"input_feeding": True}},
     {"coverage": "neural"},
     {"coverage": "linguistic"},
     {"heads": 2},
     {"normalizer": "sparsemax"},
-    {"normalizer": "entmax15", "score": "general", "window": "local_monotonic", "wiring": "luong"},
+    {
+        "normalizer": "entmax15",
+        "score": "general",
+        "window": "local_monotonic",
+        "wiring": "luong",
+        "wiring_options": {"input_feeding": True},
+    },
 ]
 
 

@@ -237,7 +237,7 @@ GNMT = {"wiring": "gnmt", "decoder_layers": 3, "residual_from": 3}
 CASES: dict[str, tuple[dict[str, Any], Callable[[Translator], Tensor]]] = {
     "bahdanau": ({"decoder_layers": 2}, bahdanau),
     "conditional": ({"wiring": "conditional", "decoder_layers": 2}, conditional),
-    "luong": ({"wiring": "luong", "decoder_layers": 2}, luong(feeding=True)),
+    "luong": ({"wiring": "luong", "wiring_options": {"input_feeding": True}, "decoder_layers": 2}, luong(feeding=True)),
     "luong without input feeding": (
         {"wiring": "luong", "decoder_layers": 2, "wiring_options": {"input_feeding": False}},
         luong(feeding=False),
@@ -298,7 +298,11 @@ def test_a_wiring_follows_its_paper(options: dict[str, Any], follow: Callable[[T
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"bidirectional": False, "cell": "lstm", "encoder_layers": 2}, {"score": "general", "wiring": "luong"}],
+    [
+        {},
+        {"bidirectional": False, "cell": "lstm", "encoder_layers": 2},
+        {"score": "general", "wiring": "luong", "wiring_options": {"input_feeding": True}},
+    ],
     ids=["bidirectional", "forward", "luong"],
 )
 def test_a_source_read_backwards_keeps_its_positions(options: dict[str, Any]) -> None:

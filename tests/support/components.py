@@ -80,7 +80,7 @@ FAMILIES = {
         family("corpus", text=TextOptions, table=TableOptions),
         family("collection", text=LabelledOptions, table=TableOptions),
         family("cell", gru=Bare, lstm=Bare),
-        family("score", additive=ScoreOptions, dot=ScoreOptions, none=NoScoreOptions),
+        family("score", additive=ScoreOptions, dot=ScoreOptions, general=ScoreOptions, none=NoScoreOptions),
         family("window", **{"global": Bare}),
         family("wiring", bahdanau=Bare, luong=Bare),
         family("normalizer", softmax=Bare),

@@ -30,7 +30,7 @@ networks = pytest.mark.parametrize(
     [
         {},
         {"wiring": "conditional"},
-        {"wiring": "luong"},
+        {"wiring": "luong", "wiring_options": {"input_feeding": True}},
         {"wiring": "luong", "wiring_options": {"input_feeding": False}, "readout": "tanh"},
         {"wiring": "gnmt", "decoder_layers": 2},
         {"cell": "lstm", "layer_normalization": True, "bridge": "mean"},

@@ -324,13 +324,13 @@ class DecoderConfig(Section):
 class AttentionConfig(Section):
     """Attention to the source: choices that combine."""
 
-    score: ScoreChoice = PartOptions(kind="additive")
+    score: ScoreChoice = PartOptions(kind="general")
     """Score of a source position against the decoder's state."""
     window: WindowChoice = PartOptions(kind="global")
     """Source positions that may get weight."""
     normalizer: NormalizerChoice = PartOptions(kind="softmax")
     """From scores to weights. Both levels of `model.context: hierarchical` use it too."""
-    wiring: WiringChoice = PartOptions(kind="bahdanau")
+    wiring: WiringChoice = PartOptions(kind="luong")
     """Order of attention and recurrence in a step, and the use of the context."""
     heads: Heads = 1
     """Attentions side by side, each with its own maps of queries and annotations."""

@@ -31,8 +31,8 @@ class LuongOptions(schema.NetworkPartOptions):
     """Update, attend, and combine state and context in an attentional state."""
 
     kind: Literal["luong"] = "luong"
-    input_feeding: bool = True
-    """The attentional state enters the next step; without it all target positions are computed at once."""
+    input_feeding: bool = False
+    """The attentional state enters the next step (3.3); without it all target positions are computed at once."""
 
     def conflicts(self, model: schema.ModelConfig) -> Iterator[tuple[str, str]]:
         """The attentional state is a tanh already, and one for each source position of a latent alignment."""
@@ -47,7 +47,7 @@ class LuongOptions(schema.NetworkPartOptions):
             yield (
                 "model.decoder.readout.kind",
                 f"is {kind}, but the attentional state of wiring luong, which is a tanh, takes the readout's place; "
-                "leave it out",
+                "leave it out, or choose another wiring",
             )
 
 
