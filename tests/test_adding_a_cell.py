@@ -23,7 +23,7 @@ import pytest
 import torch
 
 from nmt.kernels.steps import reference_step
-from tests.support.networks import model_options, network
+from tests.support.networks import INPUT_FEEDING, model_options, network
 from tests.test_model import (
     test_a_sentence_does_not_feel_its_batch,
     test_every_parameter_gets_a_gradient,
@@ -33,7 +33,8 @@ from tests.test_model import (
 )
 
 for wiring in ("bahdanau", "conditional", "luong", "gnmt"):
-    options = {"cell": "mgu", "wiring": wiring, "encoder_layers": 2, "decoder_layers": 2 if wiring == "gnmt" else 1}
+    layers = {"encoder_layers": 2, "decoder_layers": 2 if wiring == "gnmt" else 1}
+    options = {"cell": "mgu", "wiring": wiring, "wiring_options": INPUT_FEEDING.get(wiring), **layers}
     test_scan_is_step_repeated(options)
     test_a_sentence_does_not_feel_its_batch(options)
     test_every_parameter_gets_a_gradient(options)
@@ -65,11 +66,12 @@ assert losses[-1] < losses[0], losses
 
 RECORDED = """
 from nmt.kernels.steps import StepKernels
-from tests.support.networks import model_options, network
+from tests.support.networks import INPUT_FEEDING
 from tests.test_recurrence import test_a_recorded_recurrence_is_that_of_autograd
 
 for wiring in ("bahdanau", "luong"):
-    test_a_recorded_recurrence_is_that_of_autograd({"cell": "mgu", "wiring": wiring}, StepKernels("native"))
+    options = {"cell": "mgu", "wiring": wiring, "wiring_options": INPUT_FEEDING.get(wiring)}
+    test_a_recorded_recurrence_is_that_of_autograd(options, StepKernels("native"))
 """
 
 

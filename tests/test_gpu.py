@@ -21,7 +21,7 @@ from nmt.tasks.training import train
 from nmt.training import graphs
 from nmt.training.trainer import Trainer
 from tests.support.labelled_documents import document_config, write_all
-from tests.support.networks import BOS, EOS, model_options, network, sentences, with_steps
+from tests.support.networks import BOS, EOS, INPUT_FEEDING, model_options, network, sentences, with_steps
 from tests.support.training_runs import final_weights, records, run_config, write_corpus
 from tests.test_document import SHAPES, classifier, level, some_document
 from tests.test_model import build, every_network
@@ -63,7 +63,8 @@ def without_waiting() -> Iterator[Callable[[], None]]:
 
 @pytest.mark.parametrize(("score", "wiring"), [("additive", "bahdanau"), ("dot", "conditional"), ("general", "luong")])
 def test_a_recurrence_by_kernels_never_waits(score: str, wiring: str, without_waiting: Callable[[], None]) -> None:
-    translator = network(model_options(score=score, wiring=wiring)).float().to(GPU).train()
+    translator = network(model_options(score=score, wiring=wiring, wiring_options=INPUT_FEEDING.get(wiring)))
+    translator = translator.float().to(GPU).train()
     source_BS, lengths_B = sentences(5, 2, 7)
     target_BT = sentences(6, 3, 4, size=11)[0].to(GPU)
     encoded = translator.encode(source_BS.to(GPU), lengths_B)

@@ -16,7 +16,7 @@ from nmt.checkpoint import Loaded, saved_tensors
 from nmt.model.attention.base import Encoded
 from nmt.model.attention.soft import build_attention
 from nmt.model.translator import Translator, Vocabulary
-from tests.support.networks import REFERENCE, VOCABULARY, model_options, sentences
+from tests.support.networks import INPUT_FEEDING, REFERENCE, VOCABULARY, model_options, sentences
 
 PIECES = 2_000
 CELLS = ["gru", "lstm", "rnn"]
@@ -79,12 +79,16 @@ def measure(options: Any) -> tuple[dict[str, float], dict[str, float]]:
 
 NETWORKS = (
     [
-        pytest.param({"cell": cell, "wiring": wiring, "score": score}, id=f"{cell}-{wiring}-{score}")
+        pytest.param(
+            {"cell": cell, "wiring": wiring, "wiring_options": INPUT_FEEDING.get(wiring), "score": score},
+            id=f"{cell}-{wiring}-{score}",
+        )
         for cell, wiring, score in itertools.product(CELLS, WIRINGS, SCORES)
     ]
     + [
         pytest.param(
-            {"cell": cell, "wiring": wiring, "tie": tie, "encoder_layers": layers, "decoder_layers": layers},
+            {"cell": cell, "wiring": wiring, "wiring_options": INPUT_FEEDING.get(wiring), "tie": tie}
+            | {"encoder_layers": layers, "decoder_layers": layers},
             id=f"{cell}-{wiring}-{tie}-{layers}",
         )
         for cell, wiring, tie, layers in itertools.product(CELLS, WIRINGS, TIES, (1, 2, 3))
@@ -93,6 +97,7 @@ NETWORKS = (
         pytest.param({"cell": cell, **more}, id="-".join([cell, *map(str, more.values())]))
         for cell in CELLS
         for more in (
+            {"score": "general", "wiring": "luong"},
             {
                 "window": "local_monotonic",
                 "score": "general",

@@ -17,7 +17,7 @@ from nmt.model.modules import without_memory
 from nmt.model.translator import Translator, Vocabulary
 from nmt.model.wiring import LexicalModel
 from nmt.tasks.components import parse_saved_config, read_config, read_translation
-from tests.support.networks import REFERENCE, model_options, network, sentences
+from tests.support.networks import INPUT_FEEDING, REFERENCE, model_options, network, sentences
 
 EMBEDDINGS = [[1.0, -2.0], [3.0, 0.5]]
 WEIGHTS = [[0.25, 0.75], [1.0, 0.0]]
@@ -54,7 +54,7 @@ def test_several_heads_mix_by_their_mean() -> None:
 @pytest.mark.parametrize("wiring", ["bahdanau", "luong"])
 def test_it_is_added_to_the_readout_of_the_same_network(wiring: str) -> None:
     """Attention and recurrence do not see it: only what the vocabulary projection reads is another."""
-    translator = network(model_options(wiring=wiring, lexical=True))
+    translator = network(model_options(wiring=wiring, wiring_options=INPUT_FEEDING.get(wiring), lexical=True))
     source_BS, lengths_B = sentences(5, 2, 7)
     target_BT, _ = sentences(6, 3, 4, size=11)
     encoded = translator.encode(source_BS, lengths_B)

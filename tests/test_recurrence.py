@@ -15,7 +15,7 @@ from nmt.kernels.compiler import load_library
 from nmt.kernels.steps import StepKernels
 from nmt.model.translator import Translator
 from tests.support.kernel_params import HAS_ONEDNN_BF16, STEPS, needs_compiler
-from tests.support.networks import REFERENCE, VOCABULARY, model_options, network, sentences, with_steps
+from tests.support.networks import INPUT_FEEDING, REFERENCE, VOCABULARY, model_options, network, sentences, with_steps
 from tests.support.reference_steps import ReferenceKernels
 from tests.support.training_runs import run_config, write_corpus
 from tests.test_kernels import LargeTensors
@@ -36,7 +36,7 @@ FED: list[dict[str, Any]] = [
     for query in ("current", "previous")
 ]
 STACKED: list[dict[str, Any]] = [
-    {"wiring": wiring, "decoder_layers": 3, "residual_from": residual}
+    {"wiring": wiring, "wiring_options": INPUT_FEEDING.get(wiring), "decoder_layers": 3, "residual_from": residual}
     for wiring in ("bahdanau", "luong")
     for residual in (None, 2, 3)
 ]
@@ -162,8 +162,10 @@ def test_states_are_exact_whatever_format_the_encoder_leaves(cell: str, bridge: 
     """Under autocast some of the library's layers put out bf16, on a GPU all of them."""
     if cell == "lstm" and not HAS_ONEDNN_BF16:
         pytest.skip("oneDNN has no LSTM in bf16 on this processor")
-    feeding = {"wiring_options": {"context_feeding": True}, "decoder_layers": 2} if wiring == "gnmt" else {}
-    translator = network(model_options(cell=cell, bridge=bridge, wiring=wiring, **feeding)).float()
+    layers = 2 if wiring == "gnmt" else 1
+    feeding = {"context_feeding": True} if wiring == "gnmt" else INPUT_FEEDING.get(wiring)
+    options = model_options(cell=cell, bridge=bridge, wiring=wiring, wiring_options=feeding, decoder_layers=layers)
+    translator = network(options).float()
     expected = flat(*outputs_and_gradients(translator, None))
     with torch.autocast("cpu", torch.bfloat16):
         encoded = translator.encode(*sentences(5, 2, 7))
@@ -179,7 +181,8 @@ def test_states_are_exact_whatever_format_the_encoder_leaves(cell: str, bridge: 
 @pytest.mark.parametrize(("score", "wiring"), [("additive", "bahdanau"), ("general", "luong")])
 def test_annotations_in_the_format_of_products_leave_the_steps_exact(bridge: str, score: str, wiring: str) -> None:
     """As the library's layers put them out under autocast: an RNN on a CPU, every cell on a GPU."""
-    options = model_options(encoder_cell="rnn", bridge=bridge, score=score, wiring=wiring)
+    feeding = INPUT_FEEDING.get(wiring)
+    options = model_options(encoder_cell="rnn", bridge=bridge, score=score, wiring=wiring, wiring_options=feeding)
     translator = network(options).float()
     exact = flat(*outputs_and_gradients(translator, None))
     with torch.autocast("cpu", torch.bfloat16):

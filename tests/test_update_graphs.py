@@ -61,6 +61,7 @@ NETWORKS: list[dict[str, Any]] = [
     {"coverage": "neural"},
     {"heads": 2, "normalizer": "sparsemax"},
     {"lexical": True},
+    {"score": "general", "wiring": "luong", "lexical": True},
 ]
 
 

@@ -27,6 +27,9 @@ REFERENCE = reference_kernels()
 VOCABULARY = Vocabulary(source_size=13, target_size=11, bos=BOS)
 NO_DROPOUT = schema.DropoutConfig(embedding=0.0, layer=0.0, output=0.0)
 
+INPUT_FEEDING: dict[str, dict[str, object]] = {"luong": {"input_feeding": True}}
+"""Options by wiring, so that attention is part of every recurrence but that of `gnmt`."""
+
 
 def model_options(
     *,
