@@ -189,7 +189,7 @@ def test_no_attention_is_named_outside_its_own_file_and_the_presets() -> None:
         for path in files
         for match in quoted.findall(path.read_text(encoding="utf-8"))
     }
-    defaults = {"additive", "bahdanau"}
+    defaults = {"general", "luong"}
     assert found == {
         *(f'nmt/config/schema/sections.py: "{name}"' for name in defaults),
         'nmt/config/schema/__init__.py: "additive"',

@@ -62,10 +62,10 @@ COMPONENTS = Components(
     {
         "corpus": family("corpus", "text", options=TextOptions),
         "cell": family("cell", "gru", "lstm"),
-        "score": family("score", "additive", "dot"),
+        "score": family("score", "general", "dot"),
         "window": family("window", "global"),
         "normalizer": family("normalizer", "softmax"),
-        "wiring": family("wiring", "bahdanau"),
+        "wiring": family("wiring", "luong"),
         "coverage": family("coverage", "none"),
         "objective": family("objective", "likelihood"),
         "context": family("context", "none"),

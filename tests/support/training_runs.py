@@ -38,6 +38,7 @@ model:
   embedding_size: 16
   encoder: {{hidden_size: 16}}
   decoder: {{hidden_size: 24}}
+  attention: {{score: additive, wiring: bahdanau}}
   dropout: {{embedding: 0.1, layer: 0.1, output: 0.1, source_word: 0.05}}
 validation: {{sentences: 8, samples: 1}}
 training:
