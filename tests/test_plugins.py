@@ -144,9 +144,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write_yaml(folder: Path, own: str = YAML, name: str = "my.yaml", run: str = "run") -> None:
-    """The page's YAML, merged into a complete one: its `plugins`, and its lines of `model`."""
+    """The page's YAML, merged into a complete one: its `plugins`, and its attention."""
     named, _, attention = own.partition("model:\n")
-    text = CONFIG.format(folder=folder).replace("/run\n", f"/{run}\n").replace("model:\n", f"model:\n{attention}")
+    text = CONFIG.format(folder=folder).replace("/run\n", f"/{run}\n")
+    text, replaced = re.subn(r"^  attention: .*\n", lambda _: attention, text, flags=re.MULTILINE)
+    assert replaced == 1
     (folder / name).write_text(named + text, encoding="utf-8")
 
 
