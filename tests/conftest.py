@@ -105,9 +105,10 @@ def threads_and_generators_as_they_were() -> Iterator[None]:
 
 @pytest.fixture
 def every_product_suits_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """oneDNN multiplies small matrices, too, and on any processor."""
+    """oneDNN multiplies small matrices, too, and on any processor; in bf16 by as many rows as with AMX."""
     if not torch.backends.mkldnn.is_available():
         pytest.skip("PyTorch was built without oneDNN")
     monkeypatch.setattr(onednn, "_vectors", lambda: "AVX512")
     monkeypatch.setattr(onednn, "FEWEST_WEIGHTS", 1)
     monkeypatch.setattr(onednn, "FEWEST_ROWS", 1)
+    monkeypatch.setattr(onednn, "has_amx", lambda: True)

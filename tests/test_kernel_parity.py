@@ -716,6 +716,41 @@ def test_linear(exact: bool, has_bias: bool, implementation: str, device: str, d
         assert (error <= (0.0 if exact else 1.0) * bound).all()
 
 
+@pytest.mark.parametrize(
+    ("rows", "more"), [(1, 16), (16, 16), (17, 32), (255, 256), (257, 288), (1200, 1280), (2049, 2304)]
+)
+def test_products_with_amx_have_few_numbers_of_rows(rows: int, more: int) -> None:
+    assert onednn.rounded(rows) == more
+
+
+def test_rounded_numbers_of_rows_are_few_and_near() -> None:
+    """Eight in each octave from 128 rows on, and at most an eighth more than asked for."""
+    rounded = {rows: onednn.rounded(rows) for rows in range(1, 4097)}
+    assert len(set(rounded.values())) == 8 + 8 * 5
+    assert all(rows <= more <= max(rows + 15, 1.125 * rows) for rows, more in rounded.items())
+
+
+@needs_onednn_bf16
+@pytest.mark.usefixtures("every_product_suits_onednn")
+def test_rows_of_zeros_change_no_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products, sums into a tensor, and the gradient of a weight, with rows of zeros and without."""
+    numbers = Numbers(BF16, BF16, "cpu")
+    rows, weight, arrives = (
+        numbers.operand(*size, seed=seed) for seed, size in enumerate(((2, 77, 64), (96, 64), (2, 77, 96)))
+    )
+    found, shapes = [], []
+    for padded in (True, False):
+        monkeypatch.setattr(onednn, "has_amx", lambda padded=padded: padded)
+        shapes.append(onednn.pad(rows).shape[1])
+        found.append(
+            (PrepackedProduct(weight).product(rows), onednn.weight_gradient(arrives, rows), onednn.linear(rows, weight))
+        )
+    assert shapes == [80, 77]
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=2**-7, atol=1e-2)
+    assert torch.equal(found[0][0], found[1][0])
+
+
 @in_every_format("linear", "reference", "onednn")
 @pytest.mark.usefixtures("every_product_suits_onednn")
 def test_products_of_a_prepacked_matrix(implementation: str, device: str, dtype: torch.dtype) -> None:

@@ -10,6 +10,7 @@ from nmt.runtime.device import (
     explaining_determinism,
     free_memory,
     gpu_memory,
+    has_amx,
     in_bytes,
     in_halves,
     is_out_of_memory,

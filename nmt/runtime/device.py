@@ -24,6 +24,8 @@ TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """Parameters of `mallopt`, as in malloc.h."""
 KERNEL_CACHE_SIZE = 32
 """Shapes of products whose machine code is kept: more than the steps of a batch have."""
+AMX_CACHE_SIZE = 256
+"""The same with AMX, where making the code takes longer than most products: the shapes of many batches."""
 KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 """Environment variables with the sizes of oneDNN's cache, and of PyTorch's above it."""
 CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -330,6 +332,11 @@ def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
     return frozenset(next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), ()))
 
 
+def has_amx() -> bool:
+    """Returns whether the processor multiplies matrices of bf16 in registers of their own."""
+    return "amx_bf16" in cpu_flags()
+
+
 def settle_memory() -> None:
     """Limits the memory of a process that computes on a CPU; to be called before its first product."""
     keep_freed_memory()
@@ -359,8 +366,9 @@ def keep_few_kernels() -> None:
     of all lengths have more shapes than that: training would grow by gigabytes (docs/performance.md). Sizes that the
     user has set in the environment stay.
     """
+    size = AMX_CACHE_SIZE if has_amx() else KERNEL_CACHE_SIZE
     for name in KERNEL_CACHES:
-        os.environ.setdefault(name, str(KERNEL_CACHE_SIZE))
+        os.environ.setdefault(name, str(size))
 
 
 def gpu_memory(device: torch.device) -> int:

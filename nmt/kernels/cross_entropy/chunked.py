@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nmt.kernels.cross_entropy.reference import Losses, RegularizedLosses
-from nmt.kernels.linear.onednn import PrepackedProduct
+from nmt.kernels.linear.onednn import PrepackedProduct, weight_gradient
 from nmt.runtime import gpu_memory, product_dtype
 
 CHUNK = 512
@@ -218,7 +218,7 @@ class _Chunked(torch.autograd.Function):
                 if dtype == d_weight.dtype:
                     d_weight.addmm_(d_logits.t(), readout)
                 else:
-                    d_weight += d_logits.t() @ readout
+                    d_weight += weight_gradient(d_logits, readout)
                 # Frees the memory before the next chunk.
                 del d_logits, losses
         if needs_gradients:
@@ -272,6 +272,6 @@ class _LogProbabilities(torch.autograd.Function):
                 if ctx.dtype == d_weight.dtype:
                     d_weight.addmm_(d_logits.t(), readout)
                 else:
-                    d_weight += d_logits.t() @ readout
+                    d_weight += weight_gradient(d_logits, readout)
                 del d_logits
         return d_readout, d_weight, d_bias.to(bias_V.dtype), None, None

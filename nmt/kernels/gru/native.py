@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from nmt.kernels.compiler import address, declare, search_step, step_kernel
 from nmt.kernels.gru import reference
-from nmt.kernels.linear.onednn import PrepackedProducts
+from nmt.kernels.linear.onednn import PrepackedProducts, weight_gradient
 from nmt.kernels.packed import Packing, before_each, by_direction
 
 _calls = declare({"packed_gru": "psssppppp", "packed_gru_backward": "psssspppp"})
@@ -90,7 +90,7 @@ class _GruLayer(torch.autograd.Function):
                 *(d_states_DPH.data_ptr(), d_recurrent_DPG.data_ptr(), d_gates_PG.data_ptr()),
             )
             rows_after = rows
-        d_weights_DGH = d_recurrent_DPG.transpose(1, 2) @ before_each(operands_DPH, packing)
+        d_weights_DGH = weight_gradient(d_recurrent_DPG, before_each(operands_DPH, packing))
         return d_gates_PG, d_weights_DGH, d_recurrent_DPG.sum(1, dtype=accumulation_dtype), None
 
 

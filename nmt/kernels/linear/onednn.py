@@ -5,6 +5,9 @@ faster one with few rows alone (docs/performance.md).
 
 A row of such a product is the same to the bit, however many rows there are.
 
+oneDNN generates code for every shape. With AMX that takes a millisecond, longer than most products of a step, and
+batches of all lengths have thousands of shapes. So bf16 products there have rows of zeros up to a round number.
+
 Shapes: ... any leading dimensions, M rows of them together, N outputs, F features.
 """
 
@@ -18,7 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from nmt.runtime import product_dtype
+from nmt.runtime import has_amx, product_dtype
 
 FEWEST_WEIGHTS = 2**15
 """Weights with fewer elements: calling oneDNN costs more than it saves."""
@@ -45,6 +48,31 @@ def _vectors() -> str:
     return torch.backends.cpu.get_cpu_capability()
 
 
+def rounded(rows: int) -> int:
+    """Rounds up a number of rows to one of eight in each octave, and to a multiple of an AMX register's 16."""
+    step = max(16, 1 << max(rows.bit_length() - 4, 0))
+    return -(-rows // step) * step
+
+
+def pad(rows_MF: Tensor) -> Tensor:
+    """Appends rows of zeros to [..., M, F], in bf16 with AMX."""
+    more = rounded(rows_MF.shape[-2]) - rows_MF.shape[-2] if pads(rows_MF, rows_MF.dtype) else 0
+    return F.pad(rows_MF, (0, 0, 0, more)) if more else rows_MF
+
+
+def pads(tensor: Tensor, dtype: torch.dtype) -> bool:
+    """Returns whether products of the tensor in this dtype have a round number of rows."""
+    return tensor.device.type == "cpu" and dtype == torch.bfloat16 and has_amx()
+
+
+def weight_gradient(d_outputs_MN: Tensor, inputs_MF: Tensor) -> Tensor:
+    """Computes the gradient [..., N, F] of the weight of a product, from [..., M, N] and [..., M, F].
+
+    Neither operand is a weight, and the BLAS is faster in float32.
+    """
+    return pad(d_outputs_MN).transpose(-1, -2) @ pad(inputs_MF)
+
+
 class PrepackedProduct:
     """A weight [N, F], laid out once for many products of `few_rows` each or of many. Records no gradients."""
 
@@ -58,8 +86,9 @@ class PrepackedProduct:
         """Computes W x + b of rows [..., F] in the dtype of the weight: [..., N]. The bias may be in a wider dtype."""
         if self._prepacked is None:
             return F.linear(rows, self._weight_NF, None if bias_N is None else bias_N.to(rows.dtype))
-        outputs: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._prepacked, bias_N, "none", [], "")
-        return outputs
+        rows_MF = rows.flatten(0, -2)
+        outputs_MN: Tensor = torch.ops.mkldnn._linear_pointwise(pad(rows_MF), self._prepacked, bias_N, "none", [], "")
+        return outputs_MN[: len(rows_MF)].view(*rows.shape[:-1], -1)
 
     def write(self, rows_MF: Tensor, bias_N: Tensor | None, out_MN: Tensor) -> Tensor:
         """Writes W x + b to an existing tensor."""
@@ -104,6 +133,10 @@ def linear(inputs: Tensor, weight_NF: Tensor, bias_N: Tensor | None = None) -> T
     ):
         outputs: Tensor = _Linear.apply(inputs, weight_NF, bias_N)  # type: ignore[no-untyped-call]
         return outputs
+    dtype = product_dtype(inputs)
+    if pads(inputs, dtype):
+        rows_MF = inputs.to(dtype).flatten(0, -2)
+        return F.linear(pad(rows_MF), weight_NF, bias_N)[: len(rows_MF)].view(*inputs.shape[:-1], -1)
     return F.linear(inputs, weight_NF, bias_N)
 
 
@@ -122,8 +155,7 @@ class _Linear(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             d_inputs = PrepackedProduct(weight_NF.t()).product(d_outputs_MN).view(inputs.shape)
         if ctx.needs_input_grad[1]:
-            # Here neither operand is a weight, and the BLAS is faster.
-            d_weight_NF = d_outputs_MN.t() @ inputs_MF
+            d_weight_NF = weight_gradient(d_outputs_MN, inputs_MF)
         if ctx.needs_input_grad[2]:
             d_bias_N = d_outputs_MN.sum(0)
         return d_inputs, d_weight_NF, d_bias_N

@@ -63,7 +63,7 @@ class BahdanauWiring(Wiring):
         self.context: nn.Linear | None = None
         if self.attention.context_size:
             self.context = gate_input(self.attention.context_size, cell.projected_size, cell.gates)
-        self.bridge = Bridge(model, self.parts, memory_size)
+        self.bridge = Bridge(model, self.parts, memory_size, kernels)
 
     def project(self, inputs_BTE: Tensor) -> Tensor:
         return self.stack.cells[0].project(inputs_BTE)

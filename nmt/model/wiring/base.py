@@ -174,7 +174,7 @@ class Bridge(nn.Module):
     `zero`: s_0 = 0. A summary of the document context adds its own term inside the tanh.
     """
 
-    def __init__(self, model: schema.ModelConfig, parts: int, memory_size: int) -> None:
+    def __init__(self, model: schema.ModelConfig, parts: int, memory_size: int, kernels: Kernels) -> None:
         super().__init__()
         encoder, decoder, norm = model.encoder, model.decoder, model.layer_normalization
         self.kind = decoder.bridge
@@ -186,7 +186,7 @@ class Bridge(nn.Module):
             return
         sizes = {"mean": memory_size, "context": memory_size, "backward": encoder.hidden_size}
         widths = [sizes.get(self.kind, encoder.widths[layer]) for layer in self.encoder_layers]
-        self.maps = module_list(nn.Linear(width, decoder.hidden_size) for width in widths for _ in range(parts))
+        self.maps = module_list(Linear(width, decoder.hidden_size, kernels) for width in widths for _ in range(parts))
         self.norms = module_list(nn.LayerNorm(decoder.hidden_size) if norm else nn.Identity() for _ in self.maps)
         initialize(*self.maps)
 

@@ -64,7 +64,7 @@ class ConditionalWiring(Wiring):
         self.behind = CELLS.build(decoder.cell, self.attention.context_size, self.hidden_size, kernels, behind)
         self.above = Stack(model, self.hidden_size, kernels, first=1)
         self.parts = self.before.parts
-        self.bridge = Bridge(model, self.parts, memory_size)
+        self.bridge = Bridge(model, self.parts, memory_size, kernels)
 
     def project(self, inputs_BTE: Tensor) -> Tensor:
         return self.before.project(inputs_BTE)

@@ -50,7 +50,7 @@ class GnmtWiring(Wiring):
         self.parts = self.lowest.parts
         if options.context_feeding and self.attention.context_size:
             self.feed = gate_input(self.attention.context_size, self.lowest.projected_size, self.lowest.gates)
-        self.bridge = Bridge(model, self.parts, memory_size)
+        self.bridge = Bridge(model, self.parts, memory_size, kernels)
 
     def project(self, inputs_BTE: Tensor) -> Tensor:
         return self.lowest.project(inputs_BTE)

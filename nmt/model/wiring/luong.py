@@ -75,7 +75,7 @@ class LuongWiring(Wiring):
             self.mix = Linear(self.attention.context_size + decoder_size, self.hidden_size, kernels, bias=False)
             initialize(self.mix)
         self.feed = gate_input(self.hidden_size, cell.projected_size, cell.gates) if options.input_feeding else None
-        self.bridge = Bridge(model, cell.parts, memory_size)
+        self.bridge = Bridge(model, cell.parts, memory_size, kernels)
 
     def build_readout(self, model: schema.ModelConfig, input_size: int, kernels: Kernels) -> Readout:
         if self.is_latent:
