@@ -751,6 +751,16 @@ def test_rows_of_zeros_change_no_product(monkeypatch: pytest.MonkeyPatch) -> Non
     assert torch.equal(found[0][0], found[1][0])
 
 
+@pytest.mark.parametrize("dtype", [FP32, BF16, FP64])
+def test_the_gradient_of_a_bias(dtype: torch.dtype) -> None:
+    """In at least single precision, of rows of any layout."""
+    values = Numbers(dtype, dtype, "cpu").operand(700, 600, seed=1)
+    for rows in (values, values[:, ::2], values[:0]):
+        found = onednn.bias_gradient(rows)
+        assert found.dtype == torch.promote_types(dtype, FP32)
+        torch.testing.assert_close(found.double(), rows.double().sum(0), rtol=1e-5, atol=1e-4)
+
+
 @in_every_format("linear", "reference", "onednn")
 @pytest.mark.usefixtures("every_product_suits_onednn")
 def test_products_of_a_prepacked_matrix(implementation: str, device: str, dtype: torch.dtype) -> None:

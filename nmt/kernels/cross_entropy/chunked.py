@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nmt.kernels.cross_entropy.reference import Losses, RegularizedLosses
-from nmt.kernels.linear.onednn import PrepackedProduct, weight_gradient
+from nmt.kernels.linear.onednn import PrepackedProduct, rounded, weight_gradient
 from nmt.runtime import gpu_memory, product_dtype
 
 CHUNK = 512
@@ -161,10 +161,14 @@ def chunk_size(weight_VR: Tensor) -> int:
 
 
 def chunks(count: int, largest: int = CHUNK) -> Iterator[slice]:
-    """Yields the fewest chunks of positions, of equal size up to one: a small chunk takes longer per position."""
-    parts = -(-count // largest)
-    for part in range(parts):
-        yield slice(part * count // parts, (part + 1) * count // parts)
+    """Yields the fewest chunks of positions, of nearly equal size: a small chunk takes longer per position.
+
+    All but the last have a round number of rows (`onednn.rounded`).
+    """
+    parts = max(-(-count // largest), 1)
+    size = min(rounded(-(-count // parts)), largest)
+    for first in range(0, count, size):
+        yield slice(first, min(first + size, count))
 
 
 def _operands(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from nmt.kernels.compiler import address, declare, search_step, step_kernel
 from nmt.kernels.gru import reference
-from nmt.kernels.linear.onednn import PrepackedProducts, weight_gradient
+from nmt.kernels.linear.onednn import PrepackedProducts, bias_gradient, weight_gradient
 from nmt.kernels.packed import Packing, before_each, by_direction
 
 _calls = declare({"packed_gru": "psssppppp", "packed_gru_backward": "psssspppp"})
@@ -71,7 +71,7 @@ class _GruLayer(torch.autograd.Function):
         recurrent_DGH, *saved, operands_DPH = ctx.saved_tensors
         packing: Packing = ctx.packing
         directions, gates, _ = recurrent_DGH.shape
-        compute_dtype, accumulation_dtype = recurrent_DGH.dtype, saved[-1].dtype
+        compute_dtype = recurrent_DGH.dtype
         d_states_DPH = by_direction(d_outputs_PC, directions, packing)
         d_states_DPH.index_add_(1, packing.last_R, d_finals_DRH)
         elements = d_states_DPH.shape[1]
@@ -91,7 +91,8 @@ class _GruLayer(torch.autograd.Function):
             )
             rows_after = rows
         d_weights_DGH = weight_gradient(d_recurrent_DPG, before_each(operands_DPH, packing))
-        return d_gates_PG, d_weights_DGH, d_recurrent_DPG.sum(1, dtype=accumulation_dtype), None
+        d_biases_DG = torch.stack([bias_gradient(d_recurrent_PG) for d_recurrent_PG in d_recurrent_DPG])
+        return d_gates_PG, d_weights_DGH, d_biases_DG, None
 
 
 def _steps(packing: Packing) -> Iterator[tuple[int, int, int]]:

@@ -21,7 +21,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from nmt.kernels.compiler import declare, load_library
 from nmt.runtime import has_amx, product_dtype
+
+_calls = declare({"column_sums": "sspp"})
 
 FEWEST_WEIGHTS = 2**15
 """Weights with fewer elements: calling oneDNN costs more than it saves."""
@@ -56,8 +59,13 @@ def rounded(rows: int) -> int:
 
 def pad(rows_MF: Tensor) -> Tensor:
     """Appends rows of zeros to [..., M, F], in bf16 with AMX."""
-    more = rounded(rows_MF.shape[-2]) - rows_MF.shape[-2] if pads(rows_MF, rows_MF.dtype) else 0
-    return F.pad(rows_MF, (0, 0, 0, more)) if more else rows_MF
+    if not pads(rows_MF, rows_MF.dtype):
+        return rows_MF
+    rows, features = rows_MF.shape[-2:]
+    if rows == rounded(rows):
+        return rows_MF
+    zeros = rows_MF.new_zeros(*rows_MF.shape[:-2], rounded(rows) - rows, features)
+    return torch.cat((rows_MF, zeros), -2)
 
 
 def pads(tensor: Tensor, dtype: torch.dtype) -> bool:
@@ -71,6 +79,17 @@ def weight_gradient(d_outputs_MN: Tensor, inputs_MF: Tensor) -> Tensor:
     Neither operand is a weight, and the BLAS is faster in float32.
     """
     return pad(d_outputs_MN).transpose(-1, -2) @ pad(inputs_MF)
+
+
+def bias_gradient(d_outputs_MN: Tensor) -> Tensor:
+    """Computes the gradient [N] of the bias of a product, in at least single precision."""
+    # PyTorch takes four to seven times as long for bf16 on a CPU.
+    if d_outputs_MN.is_cpu and d_outputs_MN.dtype == torch.bfloat16 and load_library()[0]:
+        d_outputs_MN = d_outputs_MN.contiguous()
+        d_bias_N = d_outputs_MN.new_zeros(d_outputs_MN.shape[1], dtype=torch.float32)
+        _calls(torch.bfloat16).column_sums(*d_outputs_MN.shape, d_outputs_MN.data_ptr(), d_bias_N.data_ptr())
+        return d_bias_N
+    return d_outputs_MN.sum(0, dtype=torch.promote_types(d_outputs_MN.dtype, torch.float32))
 
 
 class PrepackedProduct:

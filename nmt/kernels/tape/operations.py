@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from nmt.kernels.attention import attention_weights, source_gradients
-from nmt.kernels.linear.onednn import PrepackedProduct, weight_gradient
+from nmt.kernels.linear.onednn import PrepackedProduct, bias_gradient, weight_gradient
 from nmt.kernels.steps import Annotations, GateInputs, StepKernels
 
 Formats = Literal["both", "operand", "state"]
@@ -224,7 +224,7 @@ class Product(Operation):
         gradient_PN = self.gradient_TBN.flatten(0, 1)
         d_weights = torch.split(weight_gradient(gradient_PN, self.row.operands_TBF.flatten(0, 1)), self.sizes)
         has_bias = self.bias_N is not None
-        d_biases = torch.split(gradient_PN.sum(0, dtype=self.run.accumulation_dtype), self.sizes) if has_bias else ()
+        d_biases = torch.split(bias_gradient(gradient_PN), self.sizes) if has_bias else ()
         for number, (weight, bias, _) in enumerate(self.parts):
             yield weight, d_weights[number].to(weight.dtype)
             if bias is not None:
