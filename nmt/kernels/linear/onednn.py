@@ -52,8 +52,11 @@ def _vectors() -> str:
 
 
 def rounded(rows: int) -> int:
-    """Rounds up a number of rows to one of eight in each octave, and to a multiple of an AMX register's 16."""
-    step = max(16, 1 << max(rows.bit_length() - 4, 0))
+    """Rounds up a number of rows to one of eight in each octave, and to a multiple of an AMX register's 16.
+
+    Fewer than 16, such as the beams of a sentence, stay: they are few numbers already, and a copy takes time.
+    """
+    step = max(16, 1 << max(rows.bit_length() - 4, 0)) if rows > 16 else 1
     return -(-rows // step) * step
 
 
