@@ -749,6 +749,8 @@ def test_rows_of_zeros_change_no_product(monkeypatch: pytest.MonkeyPatch) -> Non
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=2**-7, atol=1e-2)
     assert torch.equal(found[0][0], found[1][0])
+    monkeypatch.setattr(onednn, "has_amx", lambda: True)
+    assert onednn.linear(rows[:, :0], weight).shape == PrepackedProduct(weight).product(rows[:, :0]).shape == (2, 0, 96)
 
 
 @pytest.mark.parametrize("dtype", [FP32, BF16, FP64])

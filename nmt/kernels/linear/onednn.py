@@ -54,7 +54,7 @@ def _vectors() -> str:
 def rounded(rows: int) -> int:
     """Rounds up a number of rows to one of eight in each octave, and to a multiple of an AMX register's 16.
 
-    Fewer than 16, such as the beams of a sentence, stay: they are few numbers already, and a copy takes time.
+    Up to 16, such as the beams of a sentence, stay: they are few numbers already, and a copy takes time.
     """
     step = max(16, 1 << max(rows.bit_length() - 4, 0)) if rows > 16 else 1
     return -(-rows // step) * step
@@ -110,7 +110,7 @@ class PrepackedProduct:
             return F.linear(rows, self._weight_NF, None if bias_N is None else bias_N.to(rows.dtype))
         rows_MF = rows.flatten(0, -2)
         outputs_MN: Tensor = torch.ops.mkldnn._linear_pointwise(pad(rows_MF), self._prepacked, bias_N, "none", [], "")
-        return outputs_MN[: len(rows_MF)].view(*rows.shape[:-1], -1)
+        return outputs_MN[: len(rows_MF)].view(*rows.shape[:-1], outputs_MN.shape[1])
 
     def write(self, rows_MF: Tensor, bias_N: Tensor | None, out_MN: Tensor) -> Tensor:
         """Writes W x + b to an existing tensor."""
@@ -158,7 +158,7 @@ def linear(inputs: Tensor, weight_NF: Tensor, bias_N: Tensor | None = None) -> T
     dtype = product_dtype(inputs)
     if pads(inputs, dtype):
         rows_MF = inputs.to(dtype).flatten(0, -2)
-        return F.linear(pad(rows_MF), weight_NF, bias_N)[: len(rows_MF)].view(*inputs.shape[:-1], -1)
+        return F.linear(pad(rows_MF), weight_NF, bias_N)[: len(rows_MF)].view(*inputs.shape[:-1], len(weight_NF))
     return F.linear(inputs, weight_NF, bias_N)
 
 
