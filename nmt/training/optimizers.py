@@ -161,6 +161,11 @@ class MovingAverage:
         self._updates += is_finite
         decay = ((1 + self._updates) / (10 + self._updates)).clamp(max=self.decay)
         share = ((1.0 - decay) * is_finite).to(self.averages[0].dtype)
+        if share.is_cpu:
+            # In one pass over the memory, not in the three of the calls below.
+            for average, parameter in zip(self.averages, self.parameters, strict=True):
+                average.lerp_(parameter, share)
+            return
         differences = torch._foreach_sub(self.parameters, self.averages)
         torch._foreach_mul_(differences, share)
         torch._foreach_add_(self.averages, differences)
