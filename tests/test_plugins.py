@@ -180,6 +180,19 @@ def test_the_page_is_right(here: Path, trained: Path, call: Call) -> None:
     assert call(evaluate, *options, *scored).code == 0
 
 
+def test_options_keep_their_comments_in_another_working_directory(
+    here: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = here / "other"
+    other.mkdir()
+    for name in ("my.yaml", "my_attention.py"):
+        shutil.copy(here / name, other / name)
+    for folder in (here, other):
+        monkeypatch.chdir(folder)
+        plugins._executed.clear()
+        assert "# Divides the scores.\n" in call(train, "--config", "my.yaml", "--print-config").output
+
+
 def test_the_page_lists_every_registry() -> None:
     names = set(re.findall(r"`nmt\.[a-z_.]+\.([A-Z]+)`", PAGE)) | {"CELLS"}
     modules = [module for name, module in sys.modules.items() if name.startswith("nmt.")]

@@ -123,7 +123,7 @@ def _execute_once(path: str, source: bytes) -> Plugin:
 def _execute(path: str, source: bytes, module_name: str) -> Parts:
     """Executes a file as a module of this name, and takes what it registers."""
     module = ModuleType(module_name)
-    module.__file__ = path
+    module.__file__ = str(Path(path).absolute())  # `inspect`, which finds the comments of options, keeps it
     before = {name: set(family) for name, family in FAMILIES.items()}
     sys.modules[module_name] = module  # dataclasses, pydantic and pickle look it up
     try:
