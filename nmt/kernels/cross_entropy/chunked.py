@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nmt.kernels.cross_entropy.reference import Losses, RegularizedLosses
-from nmt.kernels.linear.onednn import PrepackedProduct, rounded, weight_gradient
+from nmt.kernels.linear.onednn import PrepackedProduct, bias_gradient, rounded, weight_gradient
 from nmt.runtime import gpu_memory, product_dtype
 
 CHUNK = 512
@@ -271,7 +271,7 @@ class _LogProbabilities(torch.autograd.Function):
                 d_logits = ctx.of_chunk(LossChunk(ahead, readout, bias, target_N[rows], d_bias_V=unscaled)).d_logits_NV
                 # softmax - onehot is the gradient of -log p.
                 d_logits.mul_(-scale_N[rows].unsqueeze(1))
-                d_bias += d_logits.sum(0, dtype=sum_dtype)
+                d_bias += bias_gradient(d_logits)
                 d_readout[rows] = back.product(d_logits)
                 if ctx.dtype == d_weight.dtype:
                     d_weight.addmm_(d_logits.t(), readout)

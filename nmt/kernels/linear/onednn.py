@@ -179,5 +179,5 @@ class _Linear(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             d_weight_NF = weight_gradient(d_outputs_MN, inputs_MF)
         if ctx.needs_input_grad[2]:
-            d_bias_N = d_outputs_MN.sum(0)
+            d_bias_N = bias_gradient(d_outputs_MN)
         return d_inputs, d_weight_NF, d_bias_N
