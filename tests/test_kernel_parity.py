@@ -753,6 +753,25 @@ def test_rows_of_zeros_change_no_product(monkeypatch: pytest.MonkeyPatch) -> Non
     assert onednn.linear(rows[:, :0], weight).shape == PrepackedProduct(weight).product(rows[:, :0]).shape == (2, 0, 96)
 
 
+@needs_onednn_bf16
+@pytest.mark.usefixtures("every_product_suits_onednn")
+def test_rows_that_follow_in_memory_change_no_product() -> None:
+    """A product reads up to a round number of rows, whatever they are; behind the last row of the memory are zeros."""
+    numbers = Numbers(BF16, BF16, "cpu")
+    memory, weight = (numbers.operand(*size, seed=seed) for seed, size in enumerate(((100, 64), (96, 64))))
+    product = PrepackedProduct(weight)
+    for first, last, copied in ((0, 20, False), (40, 68, False), (80, 100, True)):
+        rows = memory[first:last]
+        expected = product.product(torch.cat((rows, rows.new_zeros(12, 64))))[: len(rows)]
+        after = memory[last:].clone()
+        memory[last:] = torch.nan
+        assert (onednn.extend(rows).data_ptr() != rows.data_ptr()) == copied
+        assert torch.equal(product.product(rows), expected)
+        memory[last:] = after
+    # Rows that do not follow each other are copied.
+    assert torch.equal(product.product(memory[:40:2]), product.product(memory[:40:2].clone()))
+
+
 @pytest.mark.parametrize("dtype", [FP32, BF16, FP64])
 def test_the_gradient_of_a_bias(dtype: torch.dtype) -> None:
     """In at least single precision, of rows of any layout."""

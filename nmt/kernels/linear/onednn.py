@@ -71,6 +71,20 @@ def pad(rows_MF: Tensor) -> Tensor:
     return torch.cat((rows_MF, zeros), -2)
 
 
+def extend(rows_MF: Tensor) -> Tensor:
+    """Returns rows [M, F] and more below them, in bf16 with AMX, for a product whose further results are dropped.
+
+    They are what follows in the memory, where that goes on, because a copy takes as long as half the product.
+    """
+    if not pads(rows_MF, rows_MF.dtype):
+        return rows_MF
+    features, number = rows_MF.shape[1], rounded(len(rows_MF))
+    end = (rows_MF.storage_offset() + number * features) * rows_MF.element_size()
+    if rows_MF.is_contiguous() and end <= rows_MF.untyped_storage().nbytes():
+        return rows_MF.as_strided((number, features), (features, 1))
+    return pad(rows_MF)
+
+
 def pads(tensor: Tensor, dtype: torch.dtype) -> bool:
     """Returns whether products of the tensor in this dtype have a round number of rows."""
     return tensor.device.type == "cpu" and dtype == torch.bfloat16 and has_amx()
@@ -109,7 +123,7 @@ class PrepackedProduct:
         if self._prepacked is None:
             return F.linear(rows, self._weight_NF, None if bias_N is None else bias_N.to(rows.dtype))
         rows_MF = rows.flatten(0, -2)
-        outputs_MN: Tensor = torch.ops.mkldnn._linear_pointwise(pad(rows_MF), self._prepacked, bias_N, "none", [], "")
+        outputs_MN: Tensor = torch.ops.mkldnn._linear_pointwise(extend(rows_MF), self._prepacked, bias_N, "none", [], "")
         return outputs_MN[: len(rows_MF)].view(*rows.shape[:-1], outputs_MN.shape[1])
 
     def write(self, rows_MF: Tensor, bias_N: Tensor | None, out_MN: Tensor) -> Tensor:
