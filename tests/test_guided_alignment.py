@@ -244,7 +244,7 @@ FEW = (
     "training.max_steps=100",
     "training.max_epochs=null",
     "training.validate_every=100",
-    "training.optimizer.learning_rate=1e-2",
+    "training.optimizer={kind: adamw, learning_rate: 1e-2, weight_decay: 0}",
     "validation.sentences=2",
 )
 

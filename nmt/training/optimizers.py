@@ -36,6 +36,9 @@ class OptimizerOptions(PartOptions):
 class AdamWOptions(OptimizerOptions):
     kind: Literal["adamw"] = "adamw"
     """Adam with decoupled weight decay (Loshchilov 2019)."""
+    # As measured: docs/log.md.
+    weight_decay: NotNegative = 0.3
+    """Decay of the matrices, times the learning rate; biases and normalisations never decay."""
     betas: tuple[Probability, Probability] = (0.9, 0.98)
     """Decay of the averages of the gradient and of its square."""
     epsilon: Rate = 1e-8
@@ -46,7 +49,9 @@ class AdamOptions(AdamWOptions):
     """Adam."""
 
     kind: Literal["adam"] = "adam"  # type: ignore[assignment]
-    """Adam (Kingma 2015); weight decay is added to the gradient."""
+    """Adam (Kingma 2015)."""
+    weight_decay: NotNegative = 0.0
+    """Decay of the matrices, added to their gradient; biases and normalisations never decay."""
 
 
 class SgdOptions(OptimizerOptions):

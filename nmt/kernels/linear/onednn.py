@@ -123,7 +123,9 @@ class PrepackedProduct:
         if self._prepacked is None:
             return F.linear(rows, self._weight_NF, None if bias_N is None else bias_N.to(rows.dtype))
         rows_MF = rows.flatten(0, -2)
-        outputs_MN: Tensor = torch.ops.mkldnn._linear_pointwise(extend(rows_MF), self._prepacked, bias_N, "none", [], "")
+        outputs_MN: Tensor = torch.ops.mkldnn._linear_pointwise(
+            extend(rows_MF), self._prepacked, bias_N, "none", [], ""
+        )
         return outputs_MN[: len(rows_MF)].view(*rows.shape[:-1], outputs_MN.shape[1])
 
     def write(self, rows_MF: Tensor, bias_N: Tensor | None, out_MN: Tensor) -> Tensor:
