@@ -30,7 +30,7 @@ class OptimizerOptions(PartOptions):
     learning_rate: Rate = 1e-3
     """Learning rate at the top of the schedule."""
     weight_decay: NotNegative = 0.0
-    """Decay of the matrices; biases and normalisations never decay."""
+    """Each matrix times this is added to its gradient; biases and normalisations never decay."""
 
 
 class AdamWOptions(OptimizerOptions):
@@ -38,7 +38,7 @@ class AdamWOptions(OptimizerOptions):
     """Adam with decoupled weight decay (Loshchilov 2019)."""
     # As measured: docs/log.md.
     weight_decay: NotNegative = 0.3
-    """Decay of the matrices, times the learning rate; biases and normalisations never decay."""
+    """Each update shrinks every matrix by this times the learning rate; biases and normalisations never shrink."""
     betas: tuple[Probability, Probability] = (0.9, 0.98)
     """Decay of the averages of the gradient and of its square."""
     epsilon: Rate = 1e-8
@@ -51,7 +51,7 @@ class AdamOptions(AdamWOptions):
     kind: Literal["adam"] = "adam"  # type: ignore[assignment]
     """Adam (Kingma 2015)."""
     weight_decay: NotNegative = 0.0
-    """Decay of the matrices, added to their gradient; biases and normalisations never decay."""
+    """Each matrix times this is added to its gradient; biases and normalisations never decay."""
 
 
 class SgdOptions(OptimizerOptions):
