@@ -25,7 +25,7 @@ from nmt.kernels.cross_entropy.chunked import MOST_PIECES
 from nmt.kernels.select import Kernels
 from nmt.runtime import Runtime, free_memory, gpu_memory, logger, pinned
 from nmt.training.objectives import Objective, TranslationObjective
-from nmt.training.optimizers import AdamWOptions, SgdOptions
+from nmt.training.optimizers import AdamOptions, SgdOptions
 
 SEEN = 2
 """Updates of a shape before its capture: the most frequent shapes are captured first, many occur only once."""
@@ -221,7 +221,7 @@ def reason_without_graphs(options: LearningConfig, runtime: Runtime, objective: 
         return "training.objective is not likelihood"
     if objective.guidance.weight:
         return "training.guided_alignment reads links, of which each batch has another number"
-    if not isinstance(options.optimizer, (AdamWOptions, SgdOptions)):
+    if not isinstance(options.optimizer, (AdamOptions, SgdOptions)):
         return "training.optimizer is not one of PyTorch's fused ones"
     if not kernels.skips_positions or objective.model.projection.out_features > MOST_PIECES:
         return "the loss has no Triton kernel here"

@@ -33,25 +33,23 @@ class OptimizerOptions(PartOptions):
     """Each matrix times this is added to its gradient; biases and normalisations never decay."""
 
 
-class AdamWOptions(OptimizerOptions):
-    kind: Literal["adamw"] = "adamw"
-    """Adam with decoupled weight decay (Loshchilov 2019)."""
-    # As measured: docs/log.md.
-    weight_decay: NotNegative = 0.3
-    """Each update shrinks every matrix by this times the learning rate; biases and normalisations never shrink."""
+class AdamOptions(OptimizerOptions):
+    """Adam."""
+
+    kind: Literal["adam"] = "adam"
+    """Adam (Kingma 2015)."""
     betas: tuple[Probability, Probability] = (0.9, 0.98)
     """Decay of the averages of the gradient and of its square."""
     epsilon: Rate = 1e-8
     """Added to the root of the squared gradient."""
 
 
-class AdamOptions(AdamWOptions):
-    """Adam."""
-
-    kind: Literal["adam"] = "adam"  # type: ignore[assignment]
-    """Adam (Kingma 2015)."""
-    weight_decay: NotNegative = 0.0
-    """Each matrix times this is added to its gradient; biases and normalisations never decay."""
+class AdamWOptions(AdamOptions):
+    kind: Literal["adamw"] = "adamw"  # type: ignore[assignment]
+    """Adam with decoupled weight decay (Loshchilov 2019)."""
+    # As measured: docs/log.md.
+    weight_decay: NotNegative = 0.3
+    """Each update shrinks every matrix by this times the learning rate; biases and normalisations never shrink."""
 
 
 class SgdOptions(OptimizerOptions):
@@ -121,7 +119,7 @@ def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 
 
 @OPTIMIZERS.register("adamw", AdamWOptions)
-def build_adamw(options: AdamWOptions, module: nn.Module, rule: Any = optim.AdamW) -> optim.Optimizer:
+def build_adamw(options: AdamOptions, module: nn.Module, rule: Any = optim.AdamW) -> optim.Optimizer:
     """Adam with decoupled weight decay."""
     groups = _groups(module, options.weight_decay)
     optimizer: optim.Optimizer = rule(
